@@ -1,0 +1,210 @@
+"""The one grammar of answers, for serving, evaluation and reward.
+
+Chain of thought (paper, appendix B):
+
+    <think>I observed <A> normal: the product is unchanged, <B> appearance: the cap has another colour,
+    <C> shadow + layout: …, <D> normal: …, so I ultimately chose AD.</think><answer>AD</answer>
+
+Direct: `AD` alone (`<answer>AD</answer>` is understood as well).
+
+`parse` can say no: text that is not an answer comes back as `Unreadable` with a reason, never as a default.
+It is tolerant of order, case, spaces, commas and repetition inside the option set, of nothing else. Markers are parsed
+as text, not as token ids, because a model may spell a tag with several tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from screening.task import NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
+
+
+class Mode(StrEnum):
+    """How the model answers: think first, or the letters only (paper, section 5.1)."""
+
+    COT = "cot"
+    DIRECT = "direct"
+
+
+class Reason(StrEnum):
+    """Why a text is not an answer."""
+
+    EMPTY = "empty"  # nothing but white space
+    NO_THINK = "no_think"  # does not begin with one <think>…</think>
+    NO_ANSWER = "no_answer"  # no <answer>…</answer> behind the thinking: often a text cut at the token limit
+    STRAY_TEXT = "stray_text"  # something before, between or behind the two parts, or a part twice
+    EMPTY_ANSWER = "empty_answer"  # <answer></answer>
+    UNKNOWN_OPTION = "unknown_option"  # a letter or word that is no option
+    CONTRADICTION = "contradiction"  # N together with an option
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the reasoning says about one generated picture.
+
+    `dimensions` is empty for a picture called normal, and None when the sentence names no verdict that we know.
+    """
+
+    option: str
+    dimensions: frozenset[Dimension] | None
+    comment: str
+
+    @property
+    def text(self) -> str:
+        """The finding as it stands in the reasoning, behind its marker."""
+        verdict = verdict_text(self.dimensions)
+        return f"{verdict}: {self.comment}" if verdict and self.comment else verdict or self.comment
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A readable answer. `options` is empty for `N`; `reasoning` is None in direct mode."""
+
+    options: Options
+    reasoning: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """`AC`, or `N`."""
+        return options_text(self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A text that is not an answer, and why. `detail` is a sentence for people."""
+
+    reason: Reason
+    detail: str
+
+
+_COT = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
+_MARKER = re.compile(r"<([A-D])>")
+_CONCLUSION = re.compile(r"[\s,;]*\bso I ultimately chose\b[^<>]*$", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[\s,;/&+.]+")
+_VERDICT_SEPARATORS = re.compile(r"\s*(?:,|\+|&|/|\band\b)\s*")
+
+
+def parse(text: str, mode: Mode) -> Answer | Unreadable:
+    """Read a model's whole output.
+
+    Args:
+        text: the decoded output, tags included.
+        mode: COT requires `<think>…</think><answer>…</answer>`; DIRECT takes bare letters or `<answer>…</answer>`.
+    """
+    if not text.strip():
+        return Unreadable(Reason.EMPTY, "The output is empty.")
+    if mode is Mode.DIRECT:
+        return _parse_direct(text)
+    match = _COT.fullmatch(text)
+    if match is None or _TAG.search(match["think"]) or _TAG.search(match["answer"]):
+        return _explain(text)
+    options = parse_options(match["answer"])
+    if isinstance(options, Unreadable):
+        return options
+    reasoning = match["think"].strip()
+    return Answer(options, reasoning, parse_findings(reasoning))
+
+
+def parse_options(text: str) -> Options | Unreadable:
+    """Read an option set: `AC`, `c, a`, `A A C` → {A, C}; `N` → the empty set."""
+    letters = _SEPARATORS.sub("", text).upper()
+    if not letters:
+        return Unreadable(Reason.EMPTY_ANSWER, "The answer names no option and not N.")
+    unknown = sorted(set(letters) - set(OPTIONS) - {NONE})
+    if unknown:
+        return Unreadable(Reason.UNKNOWN_OPTION, f"The answer {text.strip()[:40]!r} is not made of A, B, C, D or N.")
+    if NONE in letters and set(letters) != {NONE}:
+        return Unreadable(Reason.CONTRADICTION, f"The answer {text.strip()[:40]!r} names N together with an option.")
+    return frozenset(letters) - {NONE}
+
+
+def parse_findings(reasoning: str) -> tuple[Finding, ...]:
+    """The sentence about each picture and the dimensions that it names, in the order of the text.
+
+    A picture named several times keeps its first sentence: later mentions are usually comparisons.
+    """
+    body = _CONCLUSION.sub("", reasoning)
+    parts = _MARKER.split(body)[1:]
+    findings: dict[str, Finding] = {}
+    for option, sentence in zip(parts[::2], parts[1::2], strict=True):
+        findings.setdefault(option, _finding(option, sentence))
+    return tuple(findings.values())
+
+
+def render(answer: Answer, mode: Mode) -> str:
+    """Write an answer as the model should. `parse(render(answer, mode), mode) == answer` for answers made by `compose`.
+
+    Raises:
+        ValueError: the reasoning is missing in CoT mode or holds one of the grammar's tags.
+    """
+    if mode is Mode.DIRECT:
+        return answer.text
+    if answer.reasoning is None:
+        raise ValueError("a chain-of-thought answer needs its reasoning")
+    if _TAG.search(answer.reasoning):
+        raise ValueError("the reasoning must not hold <think> or <answer> tags")
+    return f"<think>{answer.reasoning}</think><answer>{answer.text}</answer>"
+
+
+def compose(options: Options, findings: tuple[Finding, ...], opening: str = "") -> Answer:
+    """Build a CoT answer from findings: `opening` (a sentence about the original), the four findings, the conclusion.
+
+    Raises:
+        ValueError: a comment would not survive `parse` (angle brackets, or white space or a comma at its end).
+    """
+    for finding in findings:
+        if re.search(r"[<>]", finding.comment) or finding.comment != finding.comment.strip(" \t\n,;"):
+            raise ValueError(f"comment {finding.comment!r} holds an angle bracket or ends in white space or a comma")
+    seen = ", ".join(f"<{f.option}> {f.text}" for f in findings)
+    reasoning = f"I observed {seen}, so I ultimately chose {options_text(options)}."
+    reasoning = f"{opening.strip()} {reasoning}" if opening.strip() else reasoning
+    return Answer(options, reasoning, parse_findings(reasoning))
+
+
+def verdict_text(dimensions: frozenset[Dimension] | None) -> str:
+    """`normal`, `appearance`, `appearance + shadow`; empty when unknown."""
+    if dimensions is None:
+        return ""
+    return " + ".join(d.short for d in Dimension if d in dimensions) or NORMAL
+
+
+def _parse_direct(text: str) -> Answer | Unreadable:
+    stripped = text.strip()
+    tagged = re.fullmatch(r"<answer>(.*?)</answer>", stripped, re.DOTALL)
+    options = parse_options(tagged[1] if tagged else stripped)
+    return options if isinstance(options, Unreadable) else Answer(options)
+
+
+def _explain(text: str) -> Unreadable:
+    """Say what keeps a text from having the CoT form."""
+    tags = _TAG.findall(text)
+    if "<think>" not in tags or "</think>" not in tags:
+        return Unreadable(Reason.NO_THINK, "There is no complete <think>…</think> part.")
+    if "<answer>" not in tags or "</answer>" not in tags:
+        return Unreadable(Reason.NO_ANSWER, "There is no complete <answer>…</answer> part behind the thinking.")
+    return Unreadable(Reason.STRAY_TEXT, "The text is not exactly one <think> part followed by one <answer> part.")
+
+
+def _finding(option: str, sentence: str) -> Finding:
+    sentence = sentence.strip(" \t\r\n,;")
+    head, colon, rest = sentence.partition(":")
+    dimensions = _verdict(head)
+    if dimensions is not None:
+        return Finding(option, dimensions, rest.strip() if colon else "")
+    # Free text, as a general model writes it: only the full names count, or "the shadow is right" would be an issue.
+    folded = sentence.lower().replace("_", " ")
+    named = frozenset(d for d in Dimension if d.title in folded)
+    return Finding(option, named or None, sentence)
+
+
+def _verdict(head: str) -> frozenset[Dimension] | None:
+    """`normal` → {}; `appearance + shadow` → both; anything else → None."""
+    folded = head.strip().lower()
+    if folded == NORMAL:
+        return frozenset()
+    named = [dimension_named(word) for word in _VERDICT_SEPARATORS.split(folded)]
+    return frozenset(d for d in named if d) if named and all(named) else None

@@ -1,0 +1,164 @@
+"""A checkpoint carries its own contract: `screening.json` beside the weights.
+
+The manifest says what the files are (sha256 each), what the model was asked in training (prompt texts, picture size,
+tiling) and how its answers are to be read (decoding, calibration). It is written last, by an atomic rename: a
+directory without it is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from screening.errors import CheckpointError
+from screening.prompt import Prompt
+
+MANIFEST_NAME = "screening.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """One file of the checkpoint."""
+
+    size: int
+    sha256: str
+
+
+class ImageContract(_Strict):
+    """How pictures are brought to the model."""
+
+    size: int
+    """Side of the square, in pixels."""
+    tokens_per_picture: int
+    """Image tokens in the prompt for one picture, without its begin and end tokens."""
+    max_patches: int = 1
+    """Tiles per picture. InternVL's processor tiles unless told otherwise, so it is told."""
+
+
+class Decoding(_Strict):
+    """How answers are generated."""
+
+    mode: Literal["free", "grammar"] = "free"
+    max_tokens_cot: int = Field(256, gt=0)
+    max_tokens_direct: int = Field(8, gt=0)
+
+
+class Calibration(_Strict):
+    """Maps the model's own probability p to a confidence: sigmoid(slope * logit(p) + intercept) (Platt scaling)."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    fitted_on: str | None = None
+    """What it was fitted on; None for the identity."""
+
+
+class Manifest(_Strict):
+    """The contract of one checkpoint."""
+
+    format: Literal[1] = 1
+    name: str
+    version: str
+    created: str
+    """UTC, ISO 8601."""
+    base: str | None = None
+    """The model that training began from; None when it began from random weights."""
+    parent: str | None = None
+    """Digest of the checkpoint that this one continues."""
+    prompt: Prompt
+    image: ImageContract
+    decoding: Decoding
+    calibration: Calibration = Calibration()
+    scores: dict[str, Any] = {}
+    """Held-out scores, as `trainer evaluate` wrote them."""
+    data: dict[str, Any] = {}
+    """What it was trained on: counts, seeds, digests."""
+    recipe: dict[str, Any] = {}
+    """The resolved recipe."""
+    files: dict[str, FileEntry]
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` over everything that decides an answer: files and contract, not name, date or scores."""
+        deciding = self.model_dump(include={"format", "prompt", "image", "decoding", "calibration", "files"})
+        return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(directory: Path, **fields: Any) -> Manifest:
+    """Hash every file in `directory` and write the manifest as the last file, atomically.
+
+    Args:
+        fields: the fields of `Manifest` except `files` and `created`.
+    """
+    files = {
+        path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.name.startswith(MANIFEST_NAME)
+    }
+    manifest = Manifest(files=files, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields)
+    temporary = directory / f"{MANIFEST_NAME}.partial"
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(manifest.model_dump_json(indent=2) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(directory / MANIFEST_NAME)
+    return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest without touching the other files.
+
+    Raises:
+        CheckpointError: there is none, or it is not understood.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or not whole") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is not a manifest that this version understands: {error}") from error
+
+
+def verify(directory: Path) -> Manifest:
+    """Read the manifest and compare every file with it.
+
+    Raises:
+        CheckpointError: a file is missing, added, of another size or of other content, or lies outside the directory.
+    """
+    manifest = read_manifest(directory)
+    present = {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if (path.is_file() or path.is_symlink()) and path.name != MANIFEST_NAME
+    }
+    if added := sorted(present - manifest.files.keys()):
+        raise CheckpointError(f"{directory} holds files that its manifest does not name: {', '.join(added)}")
+    root = directory.resolve()
+    for name, entry in manifest.files.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(root):
+            raise CheckpointError(f"{path} leads out of the checkpoint's directory")
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        if path.stat().st_size != entry.size:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; its manifest says {entry.size}")
+        if file_sha256(path) != entry.sha256:
+            raise CheckpointError(f"{path} is not the file that its manifest describes (sha256 differs)")
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

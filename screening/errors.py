@@ -1,0 +1,47 @@
+"""Errors of the contract.
+
+ScreeningError
+├── ImageError                a picture cannot be taken in; `code` says in which way
+│   ├── ImageUnsupported      not one of the allowed formats, or not a still picture
+│   ├── ImageUnreadable       truncated or damaged
+│   └── ImageTooLarge         over a limit of bytes or pixels
+└── CheckpointError           a directory is not a whole, unchanged checkpoint
+"""
+
+from __future__ import annotations
+
+
+class ScreeningError(Exception):
+    """Root of all errors of the contract."""
+
+
+class ImageError(ScreeningError):
+    """A picture cannot be taken in. `code` is stable; the message says what to do."""
+
+    code = "image-error"
+
+
+class ImageUnsupported(ImageError):
+    """The bytes are not a still JPEG, PNG, WebP or AVIF picture."""
+
+    code = "image-unsupported"
+
+
+class ImageUnreadable(ImageError):
+    """The picture has an allowed format but is truncated or damaged."""
+
+    code = "image-unreadable"
+
+
+class ImageTooLarge(ImageError):
+    """The picture is over a limit; `unit` is `bytes` or `pixels`."""
+
+    code = "image-too-large"
+
+    def __init__(self, message: str, *, unit: str) -> None:
+        super().__init__(message)
+        self.unit = unit
+
+
+class CheckpointError(ScreeningError):
+    """A directory is not a whole checkpoint, or not the one its manifest describes."""

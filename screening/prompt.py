@@ -1,0 +1,80 @@
+"""The question, as chat messages (paper, appendix B, in our own words).
+
+A checkpoint carries the texts it was trained with in its manifest; the service reads them from there. The texts here
+are what a new training run starts from.
+
+Order of the content: the instruction first, so that all requests share a prefix the engine can cache; then the
+original, then A-D. One picture is one `{"type": "image"}` item, filled by the processor in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from screening.answer import Mode
+from screening.task import OPTIONS
+
+PICTURES_PER_SAMPLE = 1 + len(OPTIONS)
+
+
+class Prompt(BaseModel):
+    """Instruction texts of one prompt version; part of a checkpoint's contract."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    """Changes with every change of a text."""
+    cot: str
+    """Instruction for think-then-answer."""
+    direct: str
+    """Instruction for letters only."""
+
+
+_TASK = """\
+You review product pictures for an online shop, with an expert's knowledge of how goods are presented and an artist's \
+eye. You see the original photo of a product, then four generated pictures of it, named A, B, C and D. Decide which of \
+them may be shown to customers.
+
+A picture must meet two requirements.
+1. It shows the product of the original and nothing made up. If the look, shape, colour, lettering or number of the \
+product differs, or parts or objects were added that the original gives no ground for, the picture is out, however \
+pretty it is. This requirement comes before all others.
+2. It could have been taken by a camera. Light and shadow agree with each other, the product stands on something and \
+does not float, sink or lean without support, and the composition is sound.
+
+Issues have four names: appearance (the product changed), shadow (light or shadow is wrong), layout (the product \
+stands where it cannot), extension (something was added). A picture without any is normal.
+"""
+
+STANDARD = Prompt(
+    version="standard-1",
+    cot=_TASK
+    + """
+Go through the pictures in order and note changes of the product, then light, then placement. Write exactly
+<think>I observed <A> …, <B> …, <C> …, <D> …, so I ultimately chose X.</think><answer>X</answer>
+where each … is `normal` or the names of the issues joined by +, then a colon and one short sentence, and X is the \
+letter of every picture that may be shown, in order, the best included; N if there is none.""",
+    direct=_TASK
+    + """
+Answer with the letters of the pictures that may be shown, in order, and nothing else; N if there is none.""",
+)
+"""For base models that understand instructions."""
+
+COMPACT = Prompt(
+    version="compact-1",
+    cot="Compare A to D with the original. Think, then answer.",
+    direct="Compare A to D with the original. Answer only.",
+)
+"""For the tiny checkpoint, which learns the task from examples: every token here is paid for in each training step."""
+
+PROMPTS = {"standard": STANDARD, "compact": COMPACT}
+
+
+def messages(prompt: Prompt, mode: Mode) -> list[dict[str, Any]]:
+    """Chat messages of one question with five image items, in the form that chat templates of VLMs take."""
+    content: list[dict[str, str]] = [{"type": "text", "text": prompt.cot if mode is Mode.COT else prompt.direct}]
+    for name in ("Original", *OPTIONS):
+        content += [{"type": "text", "text": f"{name}:"}, {"type": "image"}]
+    return [{"role": "user", "content": content}]
