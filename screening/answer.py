@@ -83,7 +83,7 @@ class Unreadable:
 _COT = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
 _MARKER = re.compile(r"<([A-D])>")
-_CONCLUSION = re.compile(r"[\s,;]*\bso I ultimately chose\b[^<>]*$", re.IGNORECASE)
+_CONCLUSION = re.compile(r"\bso I ultimately chose\b[^<>]*$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;/&+.]+")
 _VERDICT_SEPARATORS = re.compile(r"\s*(?:,|\+|&|/|\band\b)\s*")
 
@@ -154,15 +154,15 @@ def compose(options: Options, findings: tuple[Finding, ...], opening: str = "") 
     """Build a CoT answer from findings: `opening` (a sentence about the original), the four findings, the conclusion.
 
     Raises:
-        ValueError: a comment would not survive `parse` (angle brackets, or white space or a comma at its end).
+        ValueError: `parse` would read other findings than these (a comment with a marker or in the words of the
+            conclusion, with white space or a comma around it; a verdict hidden in an unknown one; an option twice).
     """
-    for finding in findings:
-        if re.search(r"[<>]", finding.comment) or finding.comment != finding.comment.strip(" \t\n,;"):
-            raise ValueError(f"comment {finding.comment!r} holds an angle bracket or ends in white space or a comma")
     seen = ", ".join(f"<{f.option}> {f.text}" for f in findings)
     reasoning = f"I observed {seen}, so I ultimately chose {options_text(options)}."
     reasoning = f"{opening.strip()} {reasoning}" if opening.strip() else reasoning
-    return Answer(options, reasoning, parse_findings(reasoning))
+    if (read := parse_findings(reasoning)) != findings:
+        raise ValueError(f"the findings {findings!r} would be read back as {read!r}")
+    return Answer(options, reasoning, findings)
 
 
 def verdict_text(dimensions: frozenset[Dimension] | None) -> str:

@@ -98,13 +98,13 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
     Args:
         fields: the fields of `Manifest` except `files` and `created`.
     """
+    temporary = directory / f"{MANIFEST_NAME}.partial"
     files = {
         path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith(MANIFEST_NAME)
+        if path.is_file() and path not in (directory / MANIFEST_NAME, temporary)
     }
     manifest = Manifest(files=files, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields)
-    temporary = directory / f"{MANIFEST_NAME}.partial"
     with temporary.open("w", encoding="utf-8") as handle:
         handle.write(manifest.model_dump_json(indent=2) + "\n")
         handle.flush()
@@ -134,13 +134,22 @@ def verify(directory: Path) -> Manifest:
     """Read the manifest and compare every file with it.
 
     Raises:
-        CheckpointError: a file is missing, added, of another size or of other content, or lies outside the directory.
+        CheckpointError: a file is missing, added, of another size or of other content, lies outside the directory, or
+            cannot be read.
     """
     manifest = read_manifest(directory)
+    try:
+        _compare(directory, manifest)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link that leads to itself
+        raise CheckpointError(f"{directory} cannot be read whole: {error}") from error
+    return manifest
+
+
+def _compare(directory: Path, manifest: Manifest) -> None:
     present = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
-        if (path.is_file() or path.is_symlink()) and path.name != MANIFEST_NAME
+        if (path.is_symlink() or not path.is_dir()) and path != directory / MANIFEST_NAME
     }
     if added := sorted(present - manifest.files.keys()):
         raise CheckpointError(f"{directory} holds files that its manifest does not name: {', '.join(added)}")
@@ -155,7 +164,6 @@ def verify(directory: Path) -> Manifest:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes; its manifest says {entry.size}")
         if file_sha256(path) != entry.sha256:
             raise CheckpointError(f"{path} is not the file that its manifest describes (sha256 differs)")
-    return manifest
 
 
 def file_sha256(path: Path) -> str:

@@ -7,13 +7,14 @@ is asked about pixels prepared in another way than it was trained on answers wor
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from screening.errors import ImageError, ImageTooLarge, ImageUnreadable, ImageUnsupported
+from screening.errors import ImageTooLarge, ImageUnreadable, ImageUnsupported
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "AVIF")
 """Formats that are opened, told by content. AVIF needs a Pillow built with it; 11.3 and later are."""
@@ -31,6 +32,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation → the operation that undoes it (CIPA DC-008, section 4.6.5)."""
+
+_PILLOW_MODULES = r"PIL\."
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(_PILLOW_MODULES), 0)
+"""The entry that `_silence_pillow` makes in `warnings.filters`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Picture:
         return self.width * self.height
 
 
-def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:  # noqa: B008 - frozen
+def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     """Accept or refuse a picture by its size and header, without decoding pixels.
 
     Raises:
@@ -72,6 +77,8 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:  # noq
         picture = Picture(data, "JPEG" if image.format == "MPO" else str(image.format), *image.size)
         # Phones write JPEGs with a preview or a gain map behind the picture (MPO): several frames, one still picture.
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
+    if picture.pixels == 0:
+        raise ImageUnreadable("the picture's header is damaged (it says that there are no pixels)")
     if picture.pixels > limits.max_pixels:
         raise ImageTooLarge(
             f"the picture has {picture.width} x {picture.height} pixels; "
@@ -110,18 +117,14 @@ def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
     """
     with _open(picture.data) as image:
         try:
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-        except Exception:  # a damaged EXIF block does not make the pixels unreadable
-            orientation = None
-        try:
             if shrink_to is not None and image.mode in ("RGB", "L"):
                 scale = 2 * shrink_to / max(image.size)
-                image.draft(image.mode, (round(image.width * scale), round(image.height * scale)))
+                image.draft(image.mode, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
             image.load()
             rgb = _to_rgb(image)
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError, ...
             raise ImageUnreadable(f"the {picture.format} picture is truncated or damaged ({error})") from error
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+        turn = _upright(image)
     return rgb.transpose(turn) if turn is not None else rgb
 
 
@@ -137,7 +140,7 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return square
 
 
-def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> Image.Image:  # noqa: B008 - frozen
+def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> Image.Image:
     """All three steps: bytes to the model's square pixels.
 
     Raises:
@@ -149,18 +152,37 @@ def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> 
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise ImageUnreadable("the picture is empty")
+    _silence_pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and of bombs; the limits here are far lower
-            return Image.open(BytesIO(data), formats=FORMATS)
+        return Image.open(BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"the picture is far over the limit of pixels ({error})", unit="pixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageUnsupported("the bytes are not a JPEG, PNG, WebP or AVIF picture") from error
-    except ImageError:
-        raise
     except Exception as error:  # a hostile header can raise anything in a parser of four formats
         raise ImageUnreadable(f"the picture's header is damaged ({error})") from error
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings about strangers' pictures out of the log: odd EXIF, sizes (the limits here are lower).
+
+    One lasting filter for Pillow's modules alone. `warnings.catch_warnings` saves and restores a list that all threads
+    share, and pictures are decoded in threads: two overlapping calls can leave everybody's warnings switched off.
+    """
+    if _PILLOW_WARNINGS not in warnings.filters:  # tests and other libraries swap the list now and then
+        warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
+
+
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """The turn that the EXIF orientation asks for; None for none, and for EXIF that cannot be read.
+
+    Asked after `load`: a PNG may carry its EXIF behind the pixels, and asking first would load them.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - any parser error: a damaged EXIF block does not make the pixels unreadable
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

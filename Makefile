@@ -1,0 +1,61 @@
+# The same commands here and in CI. `make` alone lists them.
+
+VENV ?= .venv
+EXTRA ?= cpu
+PY := $(VENV)/bin/python
+export EXTRA
+
+PORT ?= 8000
+CHECKPOINT ?= models/tiny
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check bench tiny clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see README)
+	@.ci/install $(VENV)
+
+demo: install ## screen the example products with the real engine on the CPU, and stop
+	@$(PY) clients/python/examples/demo.py
+
+serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
+	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
+
+test: install ## run every test
+	@$(PY) -m pytest
+
+check: install ## lint and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: install ## measure the service under load
+	@$(PY) -m loadtest
+
+# models/tiny, made again from nothing: about 90 minutes on two CPU cores, minutes on a GPU. Every stage goes on where a
+# killed one stopped. The result stays in TINY; models/tiny changes only when someone copies it there.
+TINY ?= runs/tiny
+RECIPE ?= tiny
+WEAK_SAMPLES ?= 4000
+ANSWER_SAMPLES ?= 4000
+TEST_SAMPLES ?= 468
+
+tiny: install ## render, train and evaluate the shipped checkpoint again, into runs/tiny
+	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 11 --out $(TINY)/data-weak
+	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 12 --out $(TINY)/data-answer
+	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --out $(TINY)/data-test
+	$(PY) -m trainer pretrain --recipe $(RECIPE) --out $(TINY)/pretrain
+	$(PY) -m trainer sft --recipe $(RECIPE) --stage weak \
+		--checkpoint $(TINY)/pretrain/checkpoint --data $(TINY)/data-weak --out $(TINY)/sft-weak
+	$(PY) -m trainer sft --recipe $(RECIPE) --stage answer-driven \
+		--checkpoint $(TINY)/sft-weak/checkpoint --data $(TINY)/data-answer --out $(TINY)/sft-answer
+	$(PY) -m trainer evaluate --mode cot \
+		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
+	$(PY) -m trainer evaluate --mode direct \
+		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-direct
+
+clean: ## remove what the tools leave behind; the environment stays
+	rm -rf build *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find screening service trainer loadtest clients tests -name __pycache__ -type d -prune -exec rm -rf {} +

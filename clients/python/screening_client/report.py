@@ -1,0 +1,56 @@
+"""A result as plain text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from screening_client.result import Screening
+
+WIDTH = 100
+
+
+def report(screening: Screening) -> str:
+    """The decision, a row per picture, the reasoning."""
+    lines = [f"{name:<12}{_plain(value)}" for name, value in _facts(screening)]
+    rows = [("", "usable", "issues", "comment")]
+    for option in screening.options:
+        issues = ", ".join(issue.replace("_", " ") for issue in option.issues) or "-"
+        rows.append((option.option, "yes" if option.usable else "no", issues, option.comment or "-"))
+    lines += ["", *_table(rows)]
+    if screening.reasoning:
+        lines += ["", "reasoning", textwrap.indent(textwrap.fill(_plain(screening.reasoning), WIDTH - 2), "  ")]
+    return "\n".join(lines)
+
+
+def _facts(screening: Screening) -> list[tuple[str, str]]:
+    others = [option for option in screening.acceptable if option != screening.choice]
+    choice = {None: "none: the model's answer could not be read", "N": "N (no picture may be shown)"}.get(
+        screening.choice, f"{screening.choice}" + (f" (also acceptable: {', '.join(others)})" if others else "")
+    )
+    review = ", needs review" if screening.needs_review else ""
+    checkpoint = screening.checkpoint
+    facts = [
+        ("choice", choice),
+        ("confidence", f"{screening.confidence:.2f}{review}"),
+        ("answered by", f"{checkpoint.name} {checkpoint.version} on {screening.engine}"),
+        ("took", f"{screening.timings.total_ms:.0f} ms"),
+        ("id", screening.id),
+    ]
+    return [*facts, ("unreadable", screening.unreadable_reason)] if screening.unreadable_reason else facts
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns padded to their widest cell; the last one wraps."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines: list[str] = []
+    for row in rows:
+        left = "  ".join(_plain(cell).ljust(width) for cell, width in zip(row, widths, strict=False)) + "  "
+        first, *others = textwrap.wrap(_plain(row[-1]), max(WIDTH - len(left), 30)) or [""]
+        lines += [left + first, *(" " * len(left) + other for other in others)]
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Without control characters: a model's text must not steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

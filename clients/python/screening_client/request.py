@@ -1,0 +1,98 @@
+"""One question to the service, and what of it can be refused before it is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+from screening_client.errors import InputError
+from screening_client.pictures import PictureInput, four_pictures, picture_bytes
+from screening_client.settings import ClientTimeout
+
+Mode: TypeAlias = Literal["cot", "direct"]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenRequest:
+    """The arguments of `Client.screen`, for `screen_many`."""
+
+    original: PictureInput
+    generated: Sequence[PictureInput]
+    mode: Mode = "cot"
+    metadata: Mapping[str, Any] | None = None
+    timeout: ClientTimeout | float | None = None
+    idempotency_key: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A checked request as it is sent, the same in every attempt."""
+
+    original: bytes = field(repr=False)
+    generated: tuple[bytes, ...] = field(repr=False)
+    mode: str
+    metadata: str
+    idempotency_key: str
+    request_id: str
+
+    @property
+    def files(self) -> list[tuple[str, tuple[str, bytes, str]]]:
+        """Parts of the form. Names are our own: those on the caller's disk are nobody's business."""
+        named = [("original", "original", self.original)]
+        named += [("generated", letter, data) for letter, data in zip("abcd", self.generated, strict=True)]
+        return [(part, (name, data, "application/octet-stream")) for part, name, data in named]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {"mode": self.mode, "metadata": self.metadata}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Idempotency-Key": self.idempotency_key, "X-Request-Id": self.request_id}
+
+
+def prepare(request: ScreenRequest) -> Body:
+    """Check a request and read its pictures. The idempotency key is made here, once for all attempts.
+
+    Raises:
+        InputError: an argument cannot be sent.
+    """
+    if request.mode not in get_args(Mode):
+        raise InputError(f"mode is {request.mode!r}; it must be 'cot' or 'direct'")
+    generated = four_pictures(request.generated)
+    metadata = _metadata_text(request.metadata)
+    key = _matching(request.idempotency_key, _IDEMPOTENCY_KEY, "idempotency_key", "1 to 255 visible ASCII characters")
+    request_id = _matching(request.request_id, _REQUEST_ID, "request_id", "1 to 128 of A-Z a-z 0-9 . _ -")
+    return Body(
+        original=picture_bytes(request.original, "original"),
+        generated=tuple(picture_bytes(each, f"generated[{n}]") for n, each in enumerate(generated)),
+        mode=request.mode,
+        metadata=metadata,
+        idempotency_key=key or str(uuid.uuid4()),
+        request_id=request_id or f"req_{uuid.uuid4().hex}",
+    )
+
+
+def _metadata_text(metadata: Mapping[str, Any] | None) -> str:
+    if metadata is None:
+        return "{}"
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"metadata must be a mapping, not of type {type(metadata).__name__}")
+    try:
+        return json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"metadata cannot be written as JSON: {error}") from error
+
+
+def _matching(text: str | None, pattern: re.Pattern[str], name: str, form: str) -> str | None:
+    if text is not None and (not isinstance(text, str) or not pattern.fullmatch(text)):
+        raise InputError(f"{name} is {text!r}; it must be {form}")
+    return text

@@ -1,0 +1,183 @@
+"""From log-probabilities to: how probable is each option's being usable, which one to choose, how sure is that.
+
+Two places of an answer carry information.
+
+*The verdict* (chain of thought). Behind the first `<X>` marker the model writes `normal` or what is wrong. With s the
+step that begins the verdict's word:
+
+    u(X) = sum of p_s(t) over the tokens t that begin "normal"
+
+The letters in `<answer>` merely copy these verdicts (their probabilities are close to 1 whatever the verdict's was), so
+they are used only when a verdict step was not found.
+
+*The answer's letters* (direct mode, or verdicts not found). Letters come in order, so the chance to name X is the step
+at which a letter not before X, or the end, was generated. With s that step:
+
+    u(X) = p_s(X)          and       p(N) = p_s(N) at the first letter's step
+
+*The choice* is the option with the highest u among those the answer names (the first of equals). Its probability is
+
+    P = u(choice)                                  for an option
+    P = product of (1 - u(X)) over A-D             for N, from verdicts
+    P = p(N)                                       for N, from letters
+
+*The confidence* is P mapped by the checkpoint's Platt scaling: sigmoid(slope * logit(P) + intercept).
+
+Positions are found in the decoded text, never by assuming that a tag or a marker is one token.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from screening.answer import Answer
+from screening.checkpoint import Calibration
+from screening.generation import Step, Watched
+from screening.task import NONE, NORMAL, OPTIONS
+
+_EDGE = 1e-6
+"""Probabilities are kept this far from 0 and 1, where the logit is infinite."""
+
+_MARKER = re.compile(r"<([A-D])>\s*")
+_ANSWER = re.compile(r"<answer>\s*")
+_LETTERS = re.compile(r"[A-DN\s,;/&+.]*", re.IGNORECASE)
+"""What `screening.answer.parse_options` understands; ends before `</answer>` and before an end-of-text token."""
+_NORMAL_WORD = re.compile(rf"{NORMAL}\b", re.IGNORECASE)
+
+
+class Source(StrEnum):
+    """Where the probabilities were read."""
+
+    VERDICTS = "verdicts"
+    LETTERS = "letters"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The decision behind a readable answer.
+
+    `usable` holds u(X) for the options where it could be read. `probability` is P before calibration and `confidence`
+    after it, both in [0, 1]; both are 0 when `source` is NOWHERE, so that a person looks.
+    """
+
+    choice: str
+    usable: Mapping[str, float]
+    probability: float
+    confidence: float
+    source: Source
+
+
+def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: Calibration) -> Judgement:
+    """Decide among the acceptable options and say how sure the model is; see the module's text for the formulas."""
+    verdicts = verdict_probabilities(steps, watched) if answer.reasoning is not None else {}
+    needed = answer.options or frozenset(OPTIONS)
+    if verdicts.keys() >= needed:
+        none = math.prod(1.0 - verdicts[option] for option in OPTIONS) if not answer.options else 0.0
+        return _judgement(answer, verdicts, none, Source.VERDICTS, calibration)
+    letters, none_probability = letter_probabilities(steps, watched)
+    if answer.options and letters.keys() >= answer.options:
+        return _judgement(answer, letters, 0.0, Source.LETTERS, calibration)
+    if not answer.options and none_probability is not None:
+        return _judgement(answer, letters, none_probability, Source.LETTERS, calibration)
+    choice = min(answer.options) if answer.options else NONE
+    return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
+
+
+def calibrated(probability: float, calibration: Calibration) -> float:
+    """Platt scaling of a probability; the identity (up to the edges) for slope 1 and intercept 0."""
+    kept = min(max(probability, _EDGE), 1.0 - _EDGE)
+    score = calibration.slope * math.log(kept / (1.0 - kept)) + calibration.intercept
+    # Written for both signs: exp of a large positive number overflows.
+    return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
+
+
+def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, float]:
+    """u(X) from the step behind each option's first marker; options that lack one or its values are left out."""
+    text, starts = _layout(steps)
+    body = text.partition("<answer>")[0]
+    usable: dict[str, float] = {}
+    for match in _MARKER.finditer(body):
+        if match[1] in usable or match.end() >= len(body):
+            continue
+        index = _step_at(starts, match.end())
+        if text[starts[index] : match.end()].strip():
+            continue  # one token spells the marker's end and the verdict: no watched token stands for it
+        step = steps[index]
+        if (value := _normal_probability(step, watched, _NORMAL_WORD.match(body, match.end()) is not None)) is not None:
+            usable[match[1]] = value
+    return usable
+
+
+def letter_probabilities(steps: Sequence[Step], watched: Watched) -> tuple[dict[str, float], float | None]:
+    """u(X) per option and p(N), read along the letters of the answer; None for p(N) when no letter was generated."""
+    text, starts = _layout(steps)
+    opening = _ANSWER.search(text)
+    begin = opening.end() if opening else 0
+    inside = run[0] if (run := _LETTERS.match(text, begin)) else ""
+    spelled = [
+        (letter.upper(), steps[_step_at(starts, begin + at)])
+        for at, letter in enumerate(inside)
+        if letter.upper() in (*OPTIONS, NONE)
+    ]
+    if not spelled:
+        return {}, None
+    after = _step_behind(steps, starts, begin + len(inside.rstrip()))
+    usable: dict[str, float] = {}
+    for option in OPTIONS:
+        chance = next((step for letter, step in spelled if letter != NONE and letter >= option), after)
+        named = any(letter == option for letter, _ in spelled)
+        if chance is not None and (value := _letter_probability(chance, option, named, watched)) is not None:
+            usable[option] = value
+    first_letter, first_step = spelled[0]
+    return usable, _letter_probability(first_step, NONE, first_letter == NONE, watched)
+
+
+def _judgement(
+    answer: Answer, usable: dict[str, float], none: float, source: Source, calibration: Calibration
+) -> Judgement:
+    choice = max(sorted(answer.options), key=usable.__getitem__) if answer.options else NONE
+    probability = usable[choice] if answer.options else none
+    if not math.isfinite(probability):  # weights that hold NaN give NaN log-probabilities; nothing is known then
+        return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
+    return Judgement(choice, usable, probability, calibrated(probability, calibration), source)
+
+
+def _normal_probability(step: Step, watched: Watched, says_normal: bool) -> float | None:
+    known = [step.logprobs[token] for token in watched.normal if token in step.logprobs]
+    if known:
+        return min(1.0, math.fsum(math.exp(value) for value in known))
+    # Without watched values the generated token's own probability still says it, if the word was `normal`.
+    own = step.logprobs.get(step.token_id)
+    return math.exp(own) if says_normal and own is not None else None
+
+
+def _letter_probability(step: Step, letter: str, named: bool, watched: Watched) -> float | None:
+    token = watched.letters.get(letter)
+    # One token may spell several letters (`AC`); then its own probability stands for each of them.
+    own = step.logprobs.get(step.token_id) if named and len(step.piece.strip()) != 1 else None
+    value = own if own is not None else step.logprobs.get(token) if token is not None else None
+    return None if value is None else math.exp(value)
+
+
+def _layout(steps: Sequence[Step]) -> tuple[str, list[int]]:
+    """The whole text, and for each step the offset at which its piece begins."""
+    starts, length = [], 0
+    for step in steps:
+        starts.append(length)
+        length += len(step.piece)
+    return "".join(step.piece for step in steps), starts
+
+
+def _step_at(starts: Sequence[int], offset: int) -> int:
+    """Index of the step whose piece holds the character at `offset`; pieces may be empty."""
+    return max(index for index, start in enumerate(starts) if start <= offset)
+
+
+def _step_behind(steps: Sequence[Step], starts: Sequence[int], offset: int) -> Step | None:
+    """The first step that begins at or behind `offset`: there the model ended the list instead of going on."""
+    return next((step for step, start in zip(steps, starts, strict=True) if start >= offset), None)

@@ -1,0 +1,173 @@
+"""How a checkpoint is asked: what the service and the trainer's evaluation must do alike, as pure functions.
+
+Both give the returned keywords to vLLM (`EngineArgs`/`AsyncEngineArgs`, `SamplingParams`). This module imports neither
+vllm nor torch: it decides, they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from screening.answer import Mode
+from screening.checkpoint import Manifest
+from screening.prompt import PICTURES_PER_SAMPLE, Prompt, messages
+from screening.task import NONE, NORMAL, OPTIONS
+
+SEED = 0
+"""Fixed: the same question gets the same answer."""
+
+KV_CACHE_BYTES_ON_CPU = 512 * 2**20
+"""vLLM on the CPU otherwise reserves a share of the machine's memory and refuses to start when it is not free."""
+
+QUIET_ENVIRONMENT: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""To be set before vllm is imported: a checkpoint is a directory, nothing is looked up or reported elsewhere."""
+
+FINISHED = ("stop", "length")
+"""Any other `finish_reason` is a failure that `generate` often reports without raising (`abort`, `error`)."""
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+
+    def decode(self, token_ids: Any) -> str: ...
+
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Tokens whose log-probability is asked for at every step.
+
+    `letters` maps `A`-`D` and `N` to the token that spells the letter; a letter that is no single token is left out.
+    `normal` holds every token that can begin the verdict word `normal`.
+    """
+
+    letters: Mapping[str, int]
+    normal: frozenset[int]
+
+    @property
+    def ids(self) -> list[int]:
+        """All of them, sorted, for `SamplingParams.logprob_token_ids`."""
+        return sorted({*self.letters.values(), *self.normal})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One generated token: its text, its id, and natural log-probabilities of the watched tokens and of itself."""
+
+    piece: str
+    token_id: int
+    logprobs: Mapping[int, float]
+
+
+class _Logprob(Protocol):
+    logprob: float
+    decoded_token: str | None
+
+
+def watched(tokenizer: Tokenizer) -> Watched:
+    """Find the tokens that carry the decision (see `screening.confidence`)."""
+    letters: dict[str, int] = {}
+    for letter in (*OPTIONS, NONE):
+        ids = tokenizer.encode(letter, add_special_tokens=False)
+        if len(ids) == 1:
+            letters[letter] = ids[0]
+    normal: set[int] = set()
+    for spelling in (f" {NORMAL}", NORMAL):
+        # A tokenizer may spell the blank as a token of its own: the first token with a letter in it decides.
+        for token_id in tokenizer.encode(spelling, add_special_tokens=False):
+            if tokenizer.decode([token_id]).strip():
+                normal.add(token_id)
+                break
+    return Watched(letters, frozenset(normal))
+
+
+def engine_arguments(
+    checkpoint_dir: Path | str, manifest: Manifest, *, device: Literal["cpu", "cuda"]
+) -> dict[str, Any]:
+    """Keywords of vLLM's engine arguments that make it ask as the checkpoint was trained."""
+    arguments: dict[str, Any] = {
+        "model": str(checkpoint_dir),
+        "served_model_name": manifest.name,  # the label of the engine's metrics; otherwise the directory
+        "seed": SEED,
+        "limit_mm_per_prompt": {"image": PICTURES_PER_SAMPLE},
+        "mm_processor_kwargs": tiling_arguments(manifest),
+        # The checkpoint's generation_config.json must not change sampling behind our back.
+        "generation_config": "vllm",
+    }
+    if manifest.decoding.mode == "grammar":
+        # The guidance backend refuses the tags of our grammar.
+        arguments["structured_outputs_config"] = {"backend": "xgrammar"}
+    if device == "cpu":
+        # Compiling makes the start 40 s instead of 15 s and saves nothing on a model that runs on a CPU.
+        arguments["enforce_eager"] = True
+        arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU
+        # The free-memory check at start still reads this share, although the cache above has a fixed size.
+        arguments["gpu_memory_utilization"] = 0.1
+    return arguments
+
+
+def tiling_arguments(manifest: Manifest) -> dict[str, Any]:
+    """InternVL's processor cuts pictures into tiles unless told otherwise, whatever its configuration file says."""
+    if manifest.image.max_patches == 1:
+        return {"crop_to_patches": False}
+    return {"crop_to_patches": True, "max_patches": manifest.image.max_patches}
+
+
+def prompt_text(tokenizer: Tokenizer, prompt: Prompt, mode: Mode) -> str:
+    """The question as the model's template writes it, with one image placeholder per picture; vLLM expands each."""
+    text = tokenizer.apply_chat_template(messages(prompt, mode), tokenize=False, add_generation_prompt=True)
+    return str(text)
+
+
+def sampling_arguments(manifest: Manifest, mode: Mode, watch_ids: Sequence[int]) -> dict[str, Any]:
+    """Keywords of vLLM's `SamplingParams`, without the grammar: see `answer_regex` for that."""
+    decoding = manifest.decoding
+    return {
+        "temperature": 0.0,
+        "seed": SEED,
+        "max_tokens": decoding.max_tokens_cot if mode is Mode.COT else decoding.max_tokens_direct,
+        # Log-probabilities of exactly these tokens, and of the one generated: `logprobs` must stay unset for that.
+        "logprob_token_ids": list(watch_ids) or None,
+        "skip_special_tokens": True,
+        "detokenize": True,
+    }
+
+
+def answer_regex(manifest: Manifest, mode: Mode) -> str | None:
+    """The grammar for constrained decoding; None when the checkpoint decodes freely.
+
+    The thinking is bounded, or a model that never stops fills the token limit. The option sets are listed, because
+    `A?B?C?D?` also matches nothing.
+    """
+    if manifest.decoding.mode == "free":
+        return None
+    sets = ["".join(chosen) for size in range(1, 1 + len(OPTIONS)) for chosen in combinations(OPTIONS, size)]
+    options = "(" + "|".join([*sets, NONE]) + ")"
+    if mode is Mode.DIRECT:
+        return options
+    sentences = "".join(f"<{option}>[^<]{{1,240}}" for option in OPTIONS)
+    return f"<think>[^<]{{1,400}}{sentences}</think><answer>{options}</answer>"
+
+
+def steps_of(token_ids: Sequence[int], logprobs: Sequence[Mapping[int, _Logprob] | None] | None) -> tuple[Step, ...]:
+    """Bring `CompletionOutput.token_ids` and `.logprobs` of vLLM into this module's form; empty without logprobs."""
+    if logprobs is None:
+        return ()
+    steps = []
+    for token_id, entry in zip(token_ids, logprobs, strict=True):
+        entry = entry or {}
+        piece = (entry[token_id].decoded_token or "") if token_id in entry else ""
+        steps.append(Step(piece, token_id, {key: value.logprob for key, value in entry.items()}))
+    return tuple(steps)

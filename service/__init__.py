@@ -1,0 +1,1 @@
+"""The online screening service. A request passes, in this order: app, routes, intake, admission, screen, engine."""

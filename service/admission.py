@@ -1,0 +1,108 @@
+"""Who may come in, counted before any byte of a body is read.
+
+`door` holds one of `max_concurrent + max_queue` places for the whole request; `slot` holds one of `max_concurrent` for
+decoding and the engine. A request refused at the door has cost nothing but its headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from service.errors import NotReady, Overloaded
+from service.metrics import Metrics
+
+_RECENT = 0.1
+"""Weight of the newest request in the mean service time."""
+
+STARTING = "The service is starting."
+DRAINING = "The service is draining."
+
+
+class Admission:
+    """The door, the slots, and the count that a drain waits for."""
+
+    def __init__(self, *, max_concurrent: int, max_queue: int, metrics: Metrics) -> None:
+        self._capacity = max_concurrent + max_queue
+        self._max_concurrent = max_concurrent
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._metrics = metrics
+        self._closed: str | None = STARTING
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.inside = 0
+        self.running = 0
+        self._mean_seconds = 1.0
+        metrics.capacity.set(self._capacity)
+
+    @property
+    def is_open(self) -> bool:
+        return self._closed is None
+
+    def open(self) -> None:
+        """Start-up is over. A door that drains stays closed."""
+        if self._closed == STARTING:
+            self._closed = None
+
+    def close(self) -> None:
+        """Drain: let nobody in any more."""
+        self._closed = DRAINING
+
+    @contextmanager
+    def door(self) -> Iterator[None]:
+        """Hold a place from the first header to the answer.
+
+        Raises:
+            NotReady: starting or draining.
+            Overloaded: no place left; carries the estimated wait.
+        """
+        if self._closed is not None:
+            self._metrics.rejected.labels("not_ready").inc()
+            raise NotReady(self._closed)
+        if self.inside >= self._capacity:
+            self._metrics.rejected.labels("queue_full").inc()
+            raise Overloaded(self.retry_after())
+        self._change(inside=1)
+        try:
+            yield
+        finally:
+            self._change(inside=-1)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a turn and hold it; first come, first served."""
+        async with self._slots:
+            self._change(running=1)
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                self._change(running=-1)
+                self._mean_seconds += _RECENT * (time.monotonic() - began - self._mean_seconds)
+
+    def retry_after(self) -> int:
+        """Whole seconds until the queue of now is worked off: waiting x mean service time / concurrency, at least 1."""
+        waiting = self.inside - self.running + 1
+        return max(1, math.ceil(waiting * self._mean_seconds / self._max_concurrent))
+
+    async def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until nobody is inside; False when somebody still is after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _change(self, *, inside: int = 0, running: int = 0) -> None:
+        self.inside += inside
+        self.running += running
+        self._metrics.in_flight.set(self.inside)
+        self._metrics.queue_length.set(self.inside - self.running)
+        if self.inside:
+            self._idle.clear()
+        else:
+            self._idle.set()

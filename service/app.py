@@ -1,0 +1,108 @@
+"""Wiring: settings and an engine become an ASGI app. Nothing here does the work of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from screening import __version__
+from service.admission import Admission
+from service.config import Settings
+from service.edge import Edge
+from service.engine import Engine
+from service.errors import ServiceError
+from service.logs import log
+from service.metrics import Metrics
+from service.routes import answer_error, router
+from service.schemas import ProblemBody, ScreenRequest
+from service.screen import Service
+
+LOGGER = logging.getLogger("service.app")
+
+
+def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[[], None] | None = None) -> FastAPI:
+    """Build the app.
+
+    Args:
+        on_failed_start: called when the engine cannot be started; the launcher ends the process then.
+    """
+    metrics = Metrics()
+    service = Service(
+        settings=settings,
+        engine=engine,
+        admission=Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics),
+        metrics=metrics,
+        threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # The server listens while the engine loads, so that /startupz and /livez can be asked from the beginning.
+        starting = asyncio.create_task(_start(app, service, on_failed_start))
+        try:
+            yield
+        finally:
+            service.admission.close()
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+            await engine.stop()
+            service.threads.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title="Product picture screening",
+        version=__version__,
+        description="Which of four generated pictures may be shown for this product?",
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.state.started = False
+    app.include_router(router)
+    app.add_exception_handler(ServiceError, answer_error)
+    app.add_exception_handler(HTTPException, answer_error)
+    app.add_middleware(Edge)
+    _extend_openapi(app)
+    return app
+
+
+async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
+    """Load the engine, then open the door."""
+    engine = service.engine
+    log(LOGGER, logging.INFO, "starting", engine=engine.name)
+    try:
+        await engine.start()
+    except Exception as error:  # whatever an engine raises while it loads ends the process, said once and clearly
+        LOGGER.exception("start failed", extra={"fields": {"engine": engine.name, "error": str(error)}})
+        if on_failed_start is not None:
+            on_failed_start()
+        return
+    contract = engine.contract
+    service.metrics.serves(contract, engine)
+    app.state.started = True
+    service.admission.open()
+    log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=contract.name, digest=contract.digest)
+
+
+def _extend_openapi(app: FastAPI) -> None:
+    """Add what FastAPI cannot see, because the body is read by hand: the request, the problem, the key."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = make()
+            components = schema.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            schemas["ScreenRequest"] = ScreenRequest.model_json_schema()
+            schemas["Problem"] = ProblemBody.model_json_schema()
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema

@@ -1,0 +1,119 @@
+"""Every setting of the service; the only file that reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from screening.images import ImageLimits
+
+PREFIX = "SCREENING_"
+
+_OTHERS = frozenset({"SCREENING_API_KEY", "SCREENING_BASE_URL", "SCREENING_TEST_CHECKPOINT"})
+"""Variables of the client and of the tests, which often share a shell with the service."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+
+
+class Settings(BaseSettings):
+    """Settings from the command line, then from `SCREENING_*`. docs/operations.md has the table; a test holds it."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    checkpoint: Path | None = None
+    """Directory of the checkpoint to serve; required by the vllm engine."""
+    engine: Literal["vllm", "scripted"] = "vllm"
+    """What answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where vLLM computes; auto takes what the installed vLLM was built for."""
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    """Share of the GPU's memory that vLLM may take. Unused on a CPU."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one and logs it."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line that is written."""
+
+    max_concurrent: int = Field(16, ge=1, le=4096)
+    """Requests decoded and in the engine at a time."""
+    max_queue: int = Field(48, ge=0, le=65536)
+    """Further requests that may wait, counted at the door; more are answered 429."""
+    deadline_seconds: float = Field(60.0, gt=0)
+    """From the door to the answer; then 504."""
+    body_timeout_seconds: float = Field(20.0, gt=0)
+    """For the whole body to arrive; then 408."""
+    drain_seconds: float = Field(45.0, ge=0)
+    """After SIGTERM, for requests in flight to finish."""
+    decode_threads: int = Field(2, ge=1, le=256)
+    """Threads that decode pictures."""
+
+    max_body_bytes: int = Field(32 * 2**20, ge=1)
+    """For the whole body, whatever its encoding; then 413."""
+    max_picture_bytes: int = Field(10 * 2**20, ge=1)
+    """For one picture; then 413."""
+    max_picture_pixels: int = Field(25_000_000, ge=1)
+    """For one picture, told from its header; then 422."""
+    max_total_pixels: int = Field(100_000_000, ge=1)
+    """For the five pictures together; then 422."""
+
+    review_below: float = Field(0.5, ge=0, le=1)
+    """Answers with a lower confidence carry needs_review."""
+    api_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
+    """Hex sha256 of each key that may call /screen, separated by commas; empty lets everyone in."""
+
+    scripted_latency_ms: float = Field(20.0, ge=0)
+    """Mean time of a scripted answer."""
+    scripted_start_ms: float = Field(0.0, ge=0)
+    """Time the scripted engine takes to start."""
+    scripted_failure: Literal["none", "unreadable", "error", "dead", "start"] = "none"
+    """How the scripted engine misbehaves: unreadable text, an error per request, death at the first, a failed start."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _needs_checkpoint(self) -> Settings:
+        if self.engine == "vllm" and self.checkpoint is None:
+            raise ValueError("the vllm engine needs --checkpoint DIR; --engine scripted needs none")
+        return self
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The limits in the form that intake takes."""
+        return ImageLimits(self.max_picture_bytes, self.max_picture_pixels, self.max_total_pixels)
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a wrong value; the message names it."""
+
+
+def load(given: dict[str, Any]) -> Settings:
+    """Settings from the command line's values, then the environment, then defaults.
+
+    Raises:
+        SettingsError: unknown `SCREENING_*` variable, or a value that does not fit.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known | _OTHERS:
+            near = difflib.get_close_matches(variable.upper(), known, n=1)
+            raise SettingsError(
+                f"{variable} is no setting{f'; did you mean {near[0]}?' if near else '.'} (In Kubernetes, a Service "
+                "named like this adds such variables: set enableServiceLinks: false.)"
+            )
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name else ""
+        raise SettingsError(where + first["msg"].removeprefix("Value error, ")) from None

@@ -1,0 +1,78 @@
+"""Our metrics, all under `screening_`. docs/operations.md has the table; a test holds it.
+
+Every app has its own registry, so that several can live in one process; `exposition` appends the process-wide one,
+where vLLM puts its own.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.engine import Contract, Engine
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_PROBABILITY = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+
+class Metrics:
+    """The counters of one app."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "screening_requests", "Requests to /screen by HTTP status and outcome.", ["status", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.stage_seconds = Histogram(
+            "screening_stage_seconds", "Time of a request by stage: body, queue, decode, engine, total.", ["stage"],
+            registry=registry, buckets=_SECONDS,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "screening_in_flight", "Requests to /screen past the door: reading, waiting or running.", registry=registry
+        )
+        self.queue_length = Gauge(
+            "screening_queue_length", "Requests past the door that have no slot yet.", registry=registry
+        )
+        self.running = Gauge("screening_engine_running", "Requests inside the engine.", registry=registry)
+        self.capacity = Gauge(
+            "screening_capacity", "Requests that may be past the door at a time.", registry=registry
+        )  # fmt: skip
+        self.ready = Gauge("screening_ready", "1 when new requests are welcome.", registry=registry)
+        self.engine_alive = Gauge("screening_engine_alive", "1 while the engine can be trusted.", registry=registry)
+        self.rejected = Counter(
+            "screening_rejected", "Requests refused at the door by reason.", ["reason"], registry=registry
+        )
+        self.aborted = Counter(
+            "screening_aborted", "Requests given up by reason: client_gone, deadline.", ["reason"], registry=registry
+        )
+        self.unreadable = Counter(
+            "screening_unreadable_answers", "Answers that could not be understood, by reason.", ["reason", "mode"],
+            registry=registry,
+        )  # fmt: skip
+        self.choices = Counter(
+            "screening_choices", "Answers by the option chosen, N for none.", ["option", "mode"], registry=registry
+        )
+        self.confidence = Histogram(
+            "screening_confidence", "Confidence of readable answers.", registry=registry, buckets=_PROBABILITY
+        )
+        self.needs_review = Counter(
+            "screening_needs_review", "Answers that a person should look at.", registry=registry
+        )  # fmt: skip
+        self.tokens = Counter(
+            "screening_tokens", "Tokens by kind: prompt, completion.", ["kind"], registry=registry
+        )  # fmt: skip
+        self.checkpoint = Gauge(
+            "screening_checkpoint_info", "1 for the checkpoint served.", ["name", "version", "digest", "engine"],
+            registry=registry,
+        )  # fmt: skip
+
+    def serves(self, contract: Contract, engine: Engine) -> None:
+        """Record the checkpoint served; only one at a time."""
+        self.checkpoint.clear()
+        self.checkpoint.labels(contract.name, contract.version, contract.digest, engine.name).set(1)
+
+    def exposition(self) -> bytes:
+        """Prometheus text: ours, then the process's and the engine's."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)

@@ -1,0 +1,162 @@
+"""The twins: same signatures, typed results, settings, readiness, nothing left open."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import httpx
+import pytest
+
+import screening_client
+from screening_client import AsyncClient, Client, NotFound, TimedOut
+
+PUBLIC = ["__init__", "close", "ready", "screen", "screen_many", "wait_until_ready"]
+
+
+def test_the_public_methods_of_both_clients_are_these() -> None:
+    for kind in (Client, AsyncClient):
+        methods = {name for name in dir(kind) if not name.startswith("_")}
+        assert methods == set(PUBLIC) - {"__init__"}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_both_clients_have_the_same_signatures(name: str) -> None:
+    sync, twin = getattr(Client, name), getattr(AsyncClient, name)
+    expected = str(inspect.signature(sync)).replace("httpx.Client", "httpx.AsyncClient")
+    assert str(inspect.signature(twin)) == expected
+    assert inspect.iscoroutinefunction(twin) is (name != "__init__")
+
+
+def test_arguments_of_a_screening_are_keyword_only() -> None:
+    parameters = list(inspect.signature(Client.screen).parameters.values())[1:]
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_every_public_name_exists_and_is_listed_in_order() -> None:
+    assert screening_client.__all__ == sorted(screening_client.__all__)
+    assert all(hasattr(screening_client, name) for name in screening_client.__all__)
+
+
+def test_an_answer_is_typed_frozen_and_keeps_what_it_does_not_know(server: Any, question: Any) -> None:
+    server.replies = [server.good(from_the_future={"x": 1}, metadata={"sku": "4711"})]
+    with Client(base_url=server.url) as client:
+        screening = client.screen(**question, metadata={"sku": "4711"})
+    assert (screening.choice, screening.acceptable, screening.answered) == ("C", ("A", "C"), True)
+    assert screening.options[1].issues == ("appearance_deformation",)
+    assert screening.timings.decode_ms == 9.0 and screening.usage.completion_tokens == 71
+    assert screening.raw["from_the_future"] == {"x": 1} and screening.metadata == {"sku": "4711"}
+    assert screening.request_id == server.received[0].headers["X-Request-Id"]
+    assert hash(screening) == hash(screening)
+    with pytest.raises(FrozenInstanceError):
+        screening.choice = "A"  # type: ignore[misc]
+
+
+def test_an_unreadable_outcome_has_no_choice(server: Any, question: Any) -> None:
+    changes = {"outcome": "unreadable", "choice": None, "acceptable": [], "unreadable_reason": "no_answer"}
+    server.replies = [server.good(**changes, confidence=0, needs_review=True, reasoning=None)]
+    with Client(base_url=server.url) as client:
+        screening = client.screen(**question)
+    assert (screening.choice, screening.answered, screening.unreadable_reason) == (None, False, "no_answer")
+
+
+def test_what_is_sent_is_what_was_asked(server: Any, question: Any) -> None:
+    with Client(base_url=f"{server.url}/behind/a/prefix/", api_key=" secret ") as client:
+        client.screen(**question, mode="direct", metadata={"name": "Süß"})
+    received = server.received[0]
+    assert (received.method, received.path) == ("POST", "/behind/a/prefix/screen")
+    assert received.headers["Authorization"] == "Bearer secret"
+    parts = [received.body.index(picture) for picture in [question["original"], *question["generated"]]]
+    assert parts == sorted(parts)
+    assert b'name="mode"\r\n\r\ndirect' in received.body
+    assert json.dumps({"name": "Süß"}, ensure_ascii=False).encode() in received.body
+
+
+def test_arguments_go_before_the_environment(server: Any, question: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCREENING_BASE_URL", server.url)
+    monkeypatch.setenv("SCREENING_API_KEY", "from-outside")
+    with Client() as client:
+        client.screen(**question)
+    with Client(api_key="given") as client:
+        client.screen(**question)
+    with Client(api_key="") as client:
+        client.screen(**question)
+    keys = [received.headers.get("Authorization") for received in server.received]
+    assert keys == ["Bearer from-outside", "Bearer given", None]
+
+
+def test_a_client_never_shows_its_key() -> None:
+    with Client(api_key="secret") as client:
+        assert "secret" not in repr(client) and "secret" not in repr(client._settings)
+
+
+@pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False), (502, False), (429, False)])
+def test_ready_is_what_the_service_says(server: Any, status: int, ready: bool) -> None:
+    server.replies = [server.problem(status)]
+    with Client(base_url=server.url) as client:
+        assert client.ready() is ready
+    assert server.received[0].path == "/readyz" and len(server.received) == 1
+
+
+def test_nobody_listening_is_not_ready() -> None:
+    with Client(base_url="http://127.0.0.1:1") as client:
+        assert not client.ready()
+
+
+def test_waiting_ends_when_the_service_is_ready(server: Any, quick: None) -> None:
+    server.replies = [server.problem(503), server.problem(503), server.problem(200)]
+    with Client(base_url=server.url) as client:
+        client.wait_until_ready(60)
+    assert len(server.received) == 3
+
+
+def test_waiting_ends_when_time_is_over_or_waiting_is_of_no_use(server: Any, quick: None) -> None:
+    server.replies = [server.problem(503)]
+    with Client(base_url=server.url) as client:
+        with pytest.raises(TimedOut, match="not ready within"):
+            client.wait_until_ready(0.05)
+        server.replies = [server.problem(404)]
+        with pytest.raises(NotFound):
+            client.wait_until_ready(60)
+
+
+def test_the_twin_waits_alike(server: Any, quick: None) -> None:
+    server.replies = [server.problem(503), server.problem(200)]
+
+    async def wait() -> None:
+        async with AsyncClient(base_url=server.url) as client:
+            await client.wait_until_ready(60)
+            server.replies = [server.problem(503)]
+            with pytest.raises(TimedOut):
+                await client.wait_until_ready(0.05)
+
+    asyncio.run(wait())
+
+
+def test_a_client_closes_its_own_connections_and_only_those(server: Any, question: Any) -> None:
+    with Client(base_url=server.url) as client:
+        client.screen(**question)
+    assert client._http.is_closed
+    with httpx.Client() as mine:
+        with Client(base_url=server.url, http_client=mine) as client:
+            client.screen(**question)
+        assert not mine.is_closed
+
+
+def test_cancelling_a_call_cancels_it_at_once(server: Any, question: Any) -> None:
+    server.replies = [server.problem(503, retry_after=100)]
+
+    async def call() -> None:
+        async with AsyncClient(base_url=server.url) as client:
+            task = asyncio.create_task(client.screen(**question))
+            while not server.received:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(call())
+    assert len(server.received) == 1

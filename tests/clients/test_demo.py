@@ -1,0 +1,164 @@
+"""The demo: the rule it counts by, the products it ships, and that it leaves nothing running."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+DIMENSIONS = {"appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"}
+
+
+@pytest.fixture
+def examples(repository: Path) -> Path:
+    return repository / "clients" / "python" / "examples"
+
+
+@pytest.fixture
+def load(examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Import a program of the examples folder as a module."""
+    monkeypatch.syspath_prepend(str(examples))
+    before = set(sys.modules)
+    yield import_module
+    for name in {"demo", "demo_page", "local_service", "make_examples"} - before:
+        sys.modules.pop(name, None)
+
+
+def run_demo(examples: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(examples / "demo.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("acceptable", "label", "right"),
+    [
+        ("A", "A", True),
+        ("A", "AC", True),
+        ("AC", "AC", True),
+        ("AC", "A", False),
+        ("B", "AC", False),
+        ("A", "N", False),
+        ("", "N", True),
+        ("", "AC", False),
+    ],
+)
+def test_a_decision_is_right_by_the_paper_s_rule(load: Any, acceptable: str, label: str, right: bool) -> None:
+    demo: ModuleType = load("demo")
+    assert demo.agrees(tuple(acceptable), label) is right
+    assert demo.agrees(tuple(acceptable), label, answered=False) is False
+
+
+def test_the_shipped_products_are_whole_small_and_varied(load: Any, examples: Path) -> None:
+    products = load("demo").load_products(examples / "products")
+    labels = [product.label for product in products]
+    assert len(products) >= 8 and labels.count("N") >= 2
+    assert set("ABCD") <= set("".join(labels))
+    assert {name for product in products for dimensions, _ in product.planted for name in dimensions} == DIMENSIONS
+    for product in products:
+        usable = "".join(o for o, (dims, _) in zip("ABCD", product.planted, strict=True) if not dims) or "N"
+        assert product.label == usable
+        for path in [product.original, *product.generated]:
+            assert path.stat().st_size < 25_600
+            with Image.open(path) as image:
+                assert image.format == "JPEG" and max(image.size) <= 384
+
+
+def test_the_demo_screens_every_product_and_stops_its_service(examples: Path, tmp_path: Path) -> None:
+    page = tmp_path / "demo.html"
+    done = run_demo(examples, "--engine", "scripted", "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    count = len(list((examples / "products").glob("*/truth.json")))
+    rows = re.findall(r"^\d\d-\S+ .* (yes|no)$", done.stdout, re.MULTILINE)
+    assert len(rows) == count
+    assert f"{rows.count('yes')} of {count} decisions agree with the planted truth" in done.stdout
+    assert done.stdout.count("I ultimately chose") == count and "drained and stopped" in done.stdout
+    html = page.read_text()
+    assert html.count("data:image/jpeg;base64,") == 5 * count and "http" not in html
+
+
+def test_the_demo_uses_a_running_service(examples: Path, real_service: str) -> None:
+    done = run_demo(examples, "--base-url", real_service, "--mode", "direct")
+    assert done.returncode == 0 and "Starting" not in done.stdout
+    assert "decisions agree with the planted truth" in done.stdout
+
+
+def test_a_service_that_does_not_start_is_told_with_the_end_of_its_log(examples: Path, tmp_path: Path) -> None:
+    done = run_demo(examples, "--checkpoint", str(tmp_path))
+    assert done.returncode == 1 and "Traceback (most recent call last):\n  File" not in done.stderr.partition("log:")[0]
+    assert "before it was ready" in done.stderr and "The end of its log" in done.stderr
+    assert "screening.json" in done.stderr
+
+
+def test_missing_products_and_checkpoints_are_named(examples: Path, tmp_path: Path) -> None:
+    done = run_demo(examples, "--products", str(tmp_path))
+    assert done.returncode == 1 and str(tmp_path) in done.stderr
+    done = run_demo(examples, "--checkpoint", str(tmp_path / "none"))
+    assert done.returncode == 1 and "--checkpoint" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for the service's process in /proc")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_the_demo_stops_its_service(examples: Path, stop: signal.Signals) -> None:
+    command = [sys.executable, "-u", str(examples / "demo.py"), "--engine", "scripted"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        assert demo.stdout.readline().startswith("Starting")
+        children: list[str] = []
+        while not children and demo.poll() is None:
+            children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        demo.send_signal(stop)
+        _, err = demo.communicate(timeout=120)
+    assert demo.returncode == 130 and "Stopped." in err and "Traceback" not in err
+    assert children and not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def sample(number: int, label: str, defect: str = "floating") -> dict[str, Any]:
+    """A line of `samples.jsonl`."""
+    generated = []
+    for letter in "ABCD":
+        bad = letter not in label
+        kinds = [{"dimension": "placement_layout", "kind": defect, "severity": 1, "comment": "x"}] if bad else []
+        dimensions = ["placement_layout"] if bad else []
+        generated.append({"file": "p.png", "option": letter, "dimensions": dimensions, "defects": kinds})
+    original = {"file": "p.png", "caption": "a red can, on a white background", "attributes": {"kind": "can"}}
+    return {"id": f"s{number}", "product": "p", "label": label, "original": original, "generated": generated}
+
+
+def test_examples_are_chosen_for_variety_with_enough_that_have_no_usable_picture(load: Any) -> None:
+    samples = [
+        sample(0, "A"),
+        sample(1, "A"),
+        sample(2, "N"),
+        sample(3, "BD", "tilted"),
+        sample(4, "N"),
+        sample(5, "N"),
+    ]
+    chosen = load("make_examples").choose(samples, 4, 2)
+    assert [each["id"] for each in chosen] == ["s0", "s2", "s3", "s4"]
+    with pytest.raises(ValueError, match="without label N"):
+        load("make_examples").choose(samples, 10, 2)
+
+
+def test_examples_are_written_small_and_never_over_others(load: Any, tmp_path: Path) -> None:
+    make = load("make_examples")
+    lines = [json.dumps(sample(n, label)) for n, label in enumerate(["N", "N", *["AC"] * 8])]
+    (tmp_path / "samples.jsonl").write_text("\n".join(lines))
+    Image.linear_gradient("L").resize((800, 600)).save(tmp_path / "p.png")
+    arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--count", "10"]
+    assert make.main(arguments) == 0
+    assert make.main(arguments) == 1
+    assert make.main([*arguments, "--replace"]) == 0
+    products = load("demo").load_products(tmp_path / "out")
+    assert len(products) == 10 and products[0].name == "a red can"
+    with Image.open(products[0].original) as image:
+        assert image.size == (384, 288)

@@ -1,0 +1,116 @@
+"""Against the real service with its scripted engine: no stand-in on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from screening_client import AsyncClient, Client, InvalidRequest, NotFound, ScreenRequest, UnexpectedAnswer, cli
+
+
+@pytest.mark.parametrize("mode", ["cot", "direct"])
+def test_a_screening_comes_back_whole(real_service: str, question: Any, mode: Any) -> None:
+    with Client(base_url=real_service) as client:
+        screening = client.screen(**question, mode=mode, metadata={"sku": "4711", "ü": [1]}, request_id="mine.1")
+    assert screening.answered and screening.choice in tuple("ABCDN") and screening.engine == "scripted"
+    assert [option.option for option in screening.options] == list("ABCD")
+    assert {option.option for option in screening.options if option.usable} == set(screening.acceptable)
+    assert (screening.mode, screening.request_id, screening.metadata) == (mode, "mine.1", {"sku": "4711", "ü": [1]})
+    assert (screening.reasoning is None) is (mode == "direct")
+
+
+def test_paths_bytes_files_and_pil_images_are_the_same_question(
+    real_service: str, five: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "original.jpg").write_bytes(five[0])
+    with Client(base_url=real_service) as client, Image.open(BytesIO(five[4])) as last:
+        mixed = client.screen(original=tmp_path / "original.jpg", generated=[five[1], BytesIO(five[2]), five[3], last])
+        # The scripted engine answers by the pictures, so the same PNG in place of the PIL image is the same question.
+        buffer = BytesIO()
+        last.save(buffer, format="PNG")
+        plain = client.screen(original=five[0], generated=[*five[1:4], buffer.getvalue()])
+    assert replace(mixed, id="", timings=plain.timings) == replace(plain, id="")
+
+
+def test_both_clients_get_the_same_answer(real_service: str, question: Any) -> None:
+    async def call() -> Any:
+        async with AsyncClient(base_url=real_service) as client:
+            await client.wait_until_ready()
+            return await client.screen(**question)
+
+    with Client(base_url=real_service) as client:
+        assert client.ready()
+        sync = client.screen(**question)
+    twin = asyncio.run(call())
+    assert replace(sync, id="", timings=twin.timings) == replace(twin, id="")
+
+
+def test_a_damaged_picture_is_named_by_the_service(real_service: str, five: tuple[bytes, ...]) -> None:
+    with Client(base_url=real_service) as client, pytest.raises(InvalidRequest) as caught:
+        client.screen(original=five[0], generated=[five[1], five[2][:200], five[3], five[4]], request_id="mine.2")
+    error = caught.value
+    assert (error.code, error.picture, error.request_id) == ("image-unreadable", "generated[1]", "mine.2")
+
+
+def test_a_wrong_path_in_the_address_is_not_found(real_service: str, question: Any) -> None:
+    with Client(base_url=f"{real_service}/v9") as client, pytest.raises(NotFound):
+        client.screen(**question)
+
+
+def test_many_at_once_come_back_in_order(real_service: str, question: Any) -> None:
+    requests = [ScreenRequest(**question, metadata={"number": number}) for number in range(40)]
+    with Client(base_url=real_service) as client:
+        results = client.screen_many(requests, concurrency=8, progress=False)
+    assert [result.metadata["number"] for result in results] == list(range(40))
+
+
+def test_callers_sent_away_by_a_full_queue_come_back_and_are_answered(narrow_service: str, question: Any) -> None:
+    """Eight at once for two places: 429 with the service's own Retry-After, obeyed until all have their answer."""
+    statuses: list[int] = []
+
+    async def note(response: httpx.Response) -> None:
+        statuses.append(response.status_code)
+
+    async def call() -> list[Any]:
+        async with (
+            httpx.AsyncClient(event_hooks={"response": [note]}) as http,
+            AsyncClient(base_url=narrow_service, max_retries=50, http_client=http) as client,
+        ):
+            return await client.screen_many([ScreenRequest(**question)] * 8, concurrency=8, progress=False)
+
+    assert len(asyncio.run(call())) == 8
+    assert set(statuses) == {200, 429} and statuses.count(200) == 8
+
+
+def test_a_batch_from_files(real_service: str, five: tuple[bytes, ...], tmp_path: Path, capsys: Any) -> None:
+    for name, data in zip("oabcd", five, strict=True):
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    row = {"original": "o.jpg", "generated": [f"{name}.jpg" for name in "abcd"], "metadata": {"sku": "1"}}
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"id": f"p{n}", **row}) + "\n" for n in range(5)))
+    assert cli.main(["batch", str(source), "--out", str(out), "--base-url", real_service, "--mode", "direct"]) == 0
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(result["id"] for result in results) == [f"p{n}" for n in range(5)]
+    assert {result["screening"]["mode"] for result in results} == {"direct"}
+
+
+def test_another_page_of_the_service_is_no_screening(real_service: str, question: Any) -> None:
+    """What a base_url that leads elsewhere looks like: a 200 without a decision."""
+
+    def elsewhere(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=httpx.get(f"{real_service}/readyz").json(), request=request)
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(elsewhere)) as http,
+        Client(base_url=real_service, http_client=http) as client,
+        pytest.raises(UnexpectedAnswer),
+    ):
+        client.screen(**question)

@@ -1,0 +1,206 @@
+"""What is tried again, after how long, and with the very same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from screening_client import (
+    AsyncClient,
+    Client,
+    ClientTimeout,
+    ConnectionFailed,
+    InputError,
+    Overloaded,
+    StatusError,
+    TimedOut,
+    Unavailable,
+)
+from screening_client.errors import class_of
+from screening_client.retries import parse_retry_after, seconds_to_wait, worth_retrying
+from screening_client.settings import Deadline
+
+
+@pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 8), (5000, 8)])
+def test_waits_double_to_eight_seconds_and_lose_at_most_a_quarter(attempt: int, longest: float) -> None:
+    assert seconds_to_wait(attempt, None, 0.0) == longest
+    assert seconds_to_wait(attempt, None, 1.0) == 0.75 * longest
+
+
+def test_the_service_s_own_wait_goes_before_ours() -> None:
+    assert seconds_to_wait(1, 17.0, 0.5) == 17.0
+    assert seconds_to_wait(1, 0.0, 0.5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("1.5", 1.5),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("Fri, 99 Nov 2026 10:00:00 GMT", None),
+        ("Fri, 20 Nov 2026 10:00:30 GMT", 30.0),
+        ("Fri, 20 Nov 2026 09:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_read_in_both_forms_by_the_service_s_clock(text: str, seconds: float | None) -> None:
+    headers = httpx.Headers({"Retry-After": text, "Date": "Fri, 20 Nov 2026 10:00:00 GMT"})
+    assert parse_retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize("date", [{}, {"Date": "yesterday"}])
+def test_a_date_without_the_service_s_clock_is_read_by_ours(date: dict[str, str]) -> None:
+    in_an_hour = format_datetime(datetime.fromtimestamp(time.time() + 3600, UTC), usegmt=True)
+    seconds = parse_retry_after(httpx.Headers({"Retry-After": in_an_hour, **date}))
+    assert seconds is not None and 3000 < seconds <= 3600
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 507, 529])
+def test_statuses_that_pass_are_tried_again(status: int) -> None:
+    assert worth_retrying(class_of(status)("x", status=status))
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 413, 415, 422, 501, 505])
+def test_statuses_that_stay_are_not_tried_again(status: int) -> None:
+    assert not worth_retrying(class_of(status)("x", status=status))
+
+
+def test_a_longer_wait_than_two_minutes_is_left_to_the_caller() -> None:
+    assert worth_retrying(Overloaded("x", status=429, retry_after=120))
+    assert not worth_retrying(Overloaded("x", status=429, retry_after=121))
+
+
+def test_every_attempt_sends_the_same_bytes_key_and_request_id(server: Any, question: Any, quick: None) -> None:
+    server.replies = [server.problem(503), server.problem(500), server.good()]
+    with Client(base_url=server.url) as client:
+        assert client.screen(**question).choice == "C"
+    assert len(server.received) == 3
+    first = server.received[0]
+    for name in ("Idempotency-Key", "X-Request-Id", "Content-Type"):
+        assert {each.headers[name] for each in server.received} == {first.headers[name]}
+    assert {each.body for each in server.received} == {first.body}
+    assert all(picture in first.body for picture in [question["original"], *question["generated"]])
+
+
+def test_two_calls_have_different_keys(server: Any, question: Any) -> None:
+    with Client(base_url=server.url) as client:
+        client.screen(**question)
+        client.screen(**question)
+    assert server.received[0].headers["Idempotency-Key"] != server.received[1].headers["Idempotency-Key"]
+
+
+def test_the_caller_s_key_and_request_id_are_sent(server: Any, question: Any) -> None:
+    with Client(base_url=server.url) as client:
+        client.screen(**question, idempotency_key="order-4711", request_id="me.1")
+    headers = server.received[0].headers
+    assert (headers["Idempotency-Key"], headers["X-Request-Id"]) == ("order-4711", "me.1")
+
+
+def test_the_third_failure_is_raised_with_its_attempts(server: Any, question: Any, quick: None) -> None:
+    server.replies = [server.problem(503, "not-ready", retry_after=0, request_id="req_9")]
+    with Client(base_url=server.url) as client, pytest.raises(Unavailable) as caught:
+        client.screen(**question)
+    assert len(server.received) == caught.value.attempts == 3
+    assert "3 attempts" in str(caught.value) and "req_9" in str(caught.value)
+
+
+def test_what_cannot_succeed_is_sent_once(server: Any, question: Any) -> None:
+    server.replies = [server.problem(422)]
+    with Client(base_url=server.url) as client, pytest.raises(StatusError):
+        client.screen(**question)
+    assert len(server.received) == 1
+
+
+def test_no_retries_means_one_attempt(server: Any, question: Any) -> None:
+    server.replies = [server.problem(503)]
+    with Client(base_url=server.url, max_retries=0) as client, pytest.raises(Unavailable):
+        client.screen(**question)
+    assert len(server.received) == 1
+
+
+def test_a_broken_connection_is_tried_again(server: Any, question: Any, quick: None) -> None:
+    server.replies = [type(server.good())(drop=True), server.good()]
+    with Client(base_url=server.url) as client:
+        assert client.screen(**question).choice == "C"
+    assert len(server.received) == 2
+
+
+def test_no_answer_in_time_is_tried_again_and_then_raised(server: Any, question: Any, quick: None) -> None:
+    server.replies = [type(server.good())(hang=True)]
+    timeout = ClientTimeout(read=0.1)
+    with Client(base_url=server.url, max_retries=1) as client, pytest.raises(TimedOut) as caught:
+        client.screen(**question, timeout=timeout)
+    assert caught.value.attempts == len(server.received) == 2
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_nobody_listening_is_said_with_the_address(question: Any, quick: None) -> None:
+    with (
+        Client(base_url="http://127.0.0.1:1") as client,
+        pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1") as caught,
+    ):
+        client.screen(**question)
+    assert caught.value.attempts == 3 and caught.value.request_id
+
+
+def test_a_wait_that_ends_after_the_whole_call_s_limit_is_not_begun(server: Any, question: Any) -> None:
+    server.replies = [server.problem(429, retry_after=100)]
+    with Client(base_url=server.url, timeout=50) as client, pytest.raises(Overloaded) as caught:
+        client.screen(**question)
+    assert len(server.received) == 1 and caught.value.retry_after == 100
+
+
+def test_no_phase_of_an_attempt_may_outlast_the_whole_call() -> None:
+    limits = Deadline(ClientTimeout(connect=5, read=None, total=3)).for_attempt()
+    assert all(0 < limit <= 3 for limit in limits.values() if limit is not None) and None not in limits.values()
+    assert Deadline(ClientTimeout(connect=5, read=None)).for_attempt()["read"] is None
+
+
+def test_a_number_limits_the_whole_call(server: Any, question: Any) -> None:
+    server.replies = [type(server.good())(hang=True)]
+    with Client(base_url=server.url) as client, pytest.raises(TimedOut):
+        client.screen(**question, timeout=0.2)
+    assert len(server.received) == 1
+
+
+def test_the_twin_retries_alike(server: Any, question: Any, quick: None) -> None:
+    server.replies = [server.problem(503), type(server.good())(drop=True), server.good()]
+
+    async def call() -> str | None:
+        async with AsyncClient(base_url=server.url) as client:
+            return (await client.screen(**question)).choice
+
+    assert asyncio.run(call()) == "C"
+    assert len({each.headers["Idempotency-Key"] for each in server.received}) == 1
+    assert len({each.body for each in server.received}) == 1 and len(server.received) == 3
+
+
+def test_the_twin_gives_up_alike(server: Any, question: Any, quick: None) -> None:
+    server.replies = [server.problem(429, retry_after=0)]
+
+    async def call() -> None:
+        async with AsyncClient(base_url=server.url) as client:
+            await client.screen(**question)
+
+    with pytest.raises(Overloaded) as caught:
+        asyncio.run(call())
+    assert caught.value.attempts == len(server.received) == 3
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "5"])
+def test_a_timeout_that_is_no_time_is_refused(timeout: Any, question: Any) -> None:
+    with pytest.raises(InputError, match="timeout"):
+        Client(timeout=timeout)
+    with pytest.raises(InputError, match="timeout"), Client() as client:
+        client.screen(**question, timeout=timeout)

@@ -1,0 +1,38 @@
+"""What all tests share: the checkout's root, and settings that make a run repeatable."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+def pytest_sessionfinish() -> None:
+    """Collect engines left in reference cycles: vLLM's `__del__` fails, loudly, when the interpreter shuts down."""
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(repository: Path) -> Path:
+    """The checkpoint that the repository ships."""
+    return repository / "models" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests marked `anyio` run on asyncio, the loop of the service."""
+    return "asyncio"

@@ -1,0 +1,122 @@
+"""The SDK says what the service's OpenAPI says: same request, same answer, a class for each documented status."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from screening_client import CheckpointInfo, OptionVerdict, Screening, ScreenRequest, Timings, Usage, constants
+from screening_client.errors import CLASS_OF_STATUS, PROBLEM_PREFIX
+from screening_client.request import Body, Mode
+from screening_client.result import Choice, parse_screening
+from service.app import create_app
+from service.config import Settings
+from service.errors import TYPE_PREFIX
+from service.scripted_engine import ScriptedEngine
+
+OF_THE_EXCHANGE = {"request_id", "raw"}
+"""Fields of `Screening` that are not in the body."""
+OF_THE_CALL = {"timeout", "idempotency_key", "request_id"}
+"""Fields of `ScreenRequest` that are headers or stay here."""
+
+
+@pytest.fixture(scope="module")
+def openapi() -> dict[str, Any]:
+    engine = ScriptedEngine(latency_ms=0, start_ms=0, failure="none")
+    return create_app(Settings(engine="scripted"), engine).openapi()
+
+
+@pytest.fixture
+def screen(openapi: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = openapi["paths"]["/screen"]["post"]
+    return operation
+
+
+def properties(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The properties of a schema, through its reference."""
+    if "$ref" in schema:
+        schema = openapi["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    found: dict[str, Any] = schema["properties"]
+    return found
+
+
+def names(kind: type) -> set[str]:
+    return {each.name for each in fields(kind)}
+
+
+@pytest.fixture
+def answer(openapi: dict[str, Any], screen: dict[str, Any]) -> dict[str, Any]:
+    return properties(openapi, screen["responses"]["200"]["content"]["application/json"]["schema"])
+
+
+def test_the_result_has_the_fields_of_the_answer(answer: dict[str, Any]) -> None:
+    assert names(Screening) - OF_THE_EXCHANGE == set(answer)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("checkpoint", CheckpointInfo), ("timings", Timings), ("usage", Usage)])
+def test_inner_objects_have_the_same_fields(openapi: Any, answer: Any, name: str, kind: type) -> None:
+    assert names(kind) == set(properties(openapi, answer[name]))
+
+
+def test_an_option_has_the_same_fields(openapi: Any, answer: Any) -> None:
+    assert names(OptionVerdict) == set(properties(openapi, answer["options"]["items"]))
+
+
+def test_choices_are_the_same(answer: dict[str, Any]) -> None:
+    named = {value for each in answer["choice"]["anyOf"] for value in each.get("enum", ())}
+    assert named == set(get_args(Choice))
+
+
+def test_the_answer_s_example_is_read(openapi: dict[str, Any]) -> None:
+    example = openapi["components"]["schemas"]["ScreenAnswer"]["example"]
+    screening = parse_screening(example)
+    assert screening.choice == example["choice"] and screening.raw == example
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data"])
+def test_the_request_has_the_same_fields_and_modes(openapi: Any, screen: Any, content_type: str) -> None:
+    asked = properties(openapi, screen["requestBody"]["content"][content_type]["schema"])
+    assert names(ScreenRequest) - OF_THE_CALL == set(asked)
+    assert set(asked["mode"]["enum"]) == set(get_args(Mode))
+    assert asked["mode"]["default"] == next(each.default for each in fields(ScreenRequest) if each.name == "mode")
+
+
+def test_the_form_that_is_sent_has_the_parts_of_the_form_that_is_asked(openapi: Any, screen: Any) -> None:
+    asked = properties(openapi, screen["requestBody"]["content"]["multipart/form-data"]["schema"])
+    body = Body(b"o", (b"a", b"b", b"c", b"d"), "cot", "{}", "key", "id")
+    assert {name for name, _ in body.files} | set(body.fields) == set(asked)
+    assert sum(name == "generated" for name, _ in body.files) == asked["generated"]["minItems"]
+
+
+def test_the_headers_that_are_sent_are_documented(screen: dict[str, Any]) -> None:
+    documented = {each["name"]: each["schema"]["pattern"] for each in screen["parameters"] if each["in"] == "header"}
+    headers = Body(b"", (), "cot", "{}", "order-4711", "req_1").headers
+    assert set(headers) == set(documented)
+    assert all(re.fullmatch(documented[name], value) for name, value in headers.items())
+
+
+def test_every_documented_status_has_a_class(openapi: dict[str, Any]) -> None:
+    operations = [operation for path in openapi["paths"].values() for operation in path.values()]
+    statuses = {int(status) for operation in operations for status in operation["responses"]}
+    assert {400, 422, 429, 503} <= statuses
+    assert {status for status in statuses if status >= 400} <= set(CLASS_OF_STATUS)
+
+
+def test_every_status_in_the_prose_has_a_class(repository: Path) -> None:
+    rows = re.findall(r"^\| (\d{3}(?: / \d{3})*) \|", (repository / "docs/http-api.md").read_text(), re.MULTILINE)
+    statuses = {int(status) for row in rows for status in row.split(" / ")}
+    assert {401, 403, 404, 405, 504} <= statuses
+    assert statuses <= set(CLASS_OF_STATUS)
+
+
+def test_problem_types_begin_alike() -> None:
+    assert PROBLEM_PREFIX == TYPE_PREFIX
+
+
+def test_the_client_waits_longer_than_the_service_s_deadline() -> None:
+    """Otherwise a slow answer would be asked for again while it is being made."""
+    assert Settings(engine="scripted").deadline_seconds < constants.READ_TIMEOUT

@@ -1,0 +1,269 @@
+"""The grammar of answers: what is read, what is refused and why, and that writing and reading agree."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from screening.answer import (
+    Answer,
+    Finding,
+    Mode,
+    Reason,
+    Unreadable,
+    compose,
+    parse,
+    parse_findings,
+    parse_options,
+    render,
+)
+from screening.task import OPTIONS, Dimension
+
+APPEARANCE, SHADOW, LAYOUT, EXTENSION = Dimension
+
+FULL = (
+    "<think>The original is a red box. I observed <A> normal: the product is unchanged, "
+    "<B> appearance: the cap has another colour, a darker one, <C> shadow + layout: it floats, "
+    "<D> normal, so I ultimately chose AD.</think><answer>AD</answer>"
+)
+
+
+def test_a_whole_chain_of_thought_is_read():
+    answer = parse(FULL, Mode.COT)
+    assert isinstance(answer, Answer)
+    assert answer.options == {"A", "D"}
+    assert answer.text == "AD"
+    assert answer.reasoning is not None
+    assert answer.reasoning.startswith("The original is a red box.")
+    assert answer.findings == (
+        Finding("A", frozenset(), "the product is unchanged"),
+        Finding("B", frozenset({APPEARANCE}), "the cap has another colour, a darker one"),
+        Finding("C", frozenset({SHADOW, LAYOUT}), "it floats"),
+        Finding("D", frozenset(), ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("<think></think><answer>N</answer>", ""),
+        ("<think>x</think><answer>n</answer>", ""),
+        ("<think>x</think><answer>ABCD</answer>", "ABCD"),
+        ("  <think>x</think>\n\n<answer> d, B </answer>\n", "BD"),
+        ("<think>two\nlines</think> <answer>C C C</answer>", "C"),
+        ("<think>a < b and b > a</think><answer>A</answer>", "A"),
+    ],
+)
+def test_a_chain_of_thought_answer_is_read_tolerantly(text, options):
+    answer = parse(text, Mode.COT)
+    assert isinstance(answer, Answer)
+    assert answer.options == set(options)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", Reason.EMPTY),
+        (" \n\t ", Reason.EMPTY),
+        ("AC", Reason.NO_THINK),
+        ("<answer>A</answer>", Reason.NO_THINK),
+        ("<think>it goes on and on", Reason.NO_THINK),
+        ("thinking</think><answer>A</answer>", Reason.NO_THINK),
+        ("<THINK>x</THINK><ANSWER>A</ANSWER>", Reason.NO_THINK),
+        ("<think>x</think>", Reason.NO_ANSWER),
+        ("<think>x</think><answer>A", Reason.NO_ANSWER),
+        ("<think>x</think>A</answer>", Reason.NO_ANSWER),
+        ("<answer>A</answer><think>x</think>", Reason.STRAY_TEXT),
+        ("Well: <think>x</think><answer>A</answer>", Reason.STRAY_TEXT),
+        ("<think>x</think> so <answer>A</answer>", Reason.STRAY_TEXT),
+        ("<think>x</think><answer>A</answer> Done.", Reason.STRAY_TEXT),
+        ("<think>x</think><answer>A</answer><answer>B</answer>", Reason.STRAY_TEXT),
+        ("<think>x</think><think>y</think><answer>A</answer>", Reason.STRAY_TEXT),
+        ("<think>x<answer>A</answer></think><answer>B</answer>", Reason.STRAY_TEXT),
+        ("<think>x</think><answer></answer>", Reason.EMPTY_ANSWER),
+        ("<think>x</think><answer> , </answer>", Reason.EMPTY_ANSWER),
+        ("<think>x</think><answer>E</answer>", Reason.UNKNOWN_OPTION),
+        ("<think>x</think><answer>A or B</answer>", Reason.UNKNOWN_OPTION),
+        ("<think>x</think><answer><A></answer>", Reason.UNKNOWN_OPTION),
+        ("<think>x</think><answer>AN</answer>", Reason.CONTRADICTION),
+        ("<think>x</think><answer>N, D</answer>", Reason.CONTRADICTION),
+    ],
+)
+def test_a_text_that_is_no_chain_of_thought_answer_says_why(text, reason):
+    unreadable = parse(text, Mode.COT)
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.reason is reason
+    assert unreadable.detail.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("AC", "AC"),
+        ("N", ""),
+        (" b\n", "B"),
+        ("d,c", "CD"),
+        ("<answer>AB</answer>", "AB"),
+        ("<answer> n </answer>", ""),
+    ],
+)
+def test_a_direct_answer_is_read(text, options):
+    answer = parse(text, Mode.DIRECT)
+    assert answer == Answer(frozenset(options))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", Reason.EMPTY),
+        ("<answer></answer>", Reason.EMPTY_ANSWER),
+        ("The best one is C", Reason.UNKNOWN_OPTION),
+        ("<answer>A</answer><answer>A</answer>", Reason.UNKNOWN_OPTION),
+        (FULL, Reason.UNKNOWN_OPTION),
+        ("ABN", Reason.CONTRADICTION),
+    ],
+)
+def test_a_text_that_is_no_direct_answer_says_why(text, reason):
+    unreadable = parse(text, Mode.DIRECT)
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.reason is reason
+
+
+@pytest.mark.parametrize(
+    "text", ["AC", "CA", "c a", "A, C", "A;C", "A/C", "A & C", "A+C", "A. C.", "AACCA", "\tA\nC\r\n"]
+)
+def test_an_option_set_is_read_in_any_order_case_spacing_and_repetition(text):
+    assert parse_options(text) == {"A", "C"}
+
+
+@pytest.mark.parametrize("text", ["E", "1", "A|C", "A-C", "Α", "none", "A?", "\u0000", "ß"])
+def test_an_option_set_is_read_with_no_other_tolerance(text):
+    unreadable = parse_options(text)
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.reason is Reason.UNKNOWN_OPTION
+
+
+def test_the_first_sentence_about_a_picture_counts():
+    findings = parse_findings("<A> normal: fine, <B> layout: it floats, <A> shadow: worse than <B> is")
+    assert [(f.option, f.dimensions) for f in findings] == [("A", frozenset()), ("B", frozenset({LAYOUT}))]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "dimensions"),
+    [
+        ("normal", frozenset()),
+        ("Normal: clean", frozenset()),
+        ("extension: a leaf", frozenset({EXTENSION})),
+        ("shadow, layout: x", frozenset({SHADOW, LAYOUT})),
+        ("Physical Shadow and placement layout: x", frozenset({SHADOW, LAYOUT})),
+        ("shows a clear appearance deformation of the lid", frozenset({APPEARANCE})),
+        ("the shadow is right", None),
+        ("shadow + sunshine: x", None),
+        ("", None),
+    ],
+)
+def test_the_verdict_of_a_sentence(sentence, dimensions):
+    (finding,) = parse_findings(f"I observed <C> {sentence}, so I ultimately chose N.")
+    assert finding.dimensions == dimensions
+
+
+def test_reasoning_without_markers_has_no_findings():
+    assert parse_findings("All four look fine to me, so I ultimately chose ABCD.") == ()
+
+
+option_sets = st.frozensets(st.sampled_from(OPTIONS))
+comments = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), max_size=60)
+findings_of_one = st.builds(
+    Finding, st.sampled_from(OPTIONS), st.none() | st.frozensets(st.sampled_from(list(Dimension))), comments
+)
+findings_of_four = st.tuples(
+    *(st.builds(Finding, st.just(o), st.frozensets(st.sampled_from(list(Dimension))), comments) for o in OPTIONS)
+)
+
+
+@given(option_sets)
+def test_a_direct_answer_survives_writing_and_reading(options):
+    assert parse(render(Answer(options), Mode.DIRECT), Mode.DIRECT) == Answer(options)
+
+
+@given(option_sets, findings_of_four, comments)
+def test_a_composed_answer_survives_writing_and_reading(options, findings, opening):
+    tidy = tuple(Finding(f.option, f.dimensions, " ".join(f.comment.split()).strip(" ,;")) for f in findings)
+    answer = compose(options, tidy, opening)
+    assert answer.findings == tidy
+    assert parse(render(answer, Mode.COT), Mode.COT) == answer
+
+
+@given(option_sets, st.lists(findings_of_one, max_size=5).map(tuple), comments)
+def test_findings_are_either_read_back_as_given_or_refused(options, findings, opening):
+    try:
+        answer = compose(options, findings, opening)
+    except ValueError:
+        return
+    read = parse(render(answer, Mode.COT), Mode.COT)
+    assert isinstance(read, Answer)
+    assert read.findings == findings
+
+
+@pytest.mark.parametrize(
+    "comment", ["as <A>", "trailing ", "trailing,", "\u3000wide", "dull, so I ultimately chose to say so"]
+)
+def test_a_comment_that_would_not_survive_is_refused(comment):
+    with pytest.raises(ValueError, match="would be read back"):
+        compose(frozenset("A"), (Finding("D", frozenset(), comment),))
+
+
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from(
+            [
+                "<think>",
+                "</think>",
+                "<answer>",
+                "</answer>",
+                "<A>",
+                "<B>",
+                "A",
+                "N",
+                "normal",
+                ":",
+                ",",
+                " ",
+                "shadow",
+                "so I ultimately chose",
+                "\n",
+                "<",
+                ">",
+                "\u0000",
+            ]
+        ),
+        max_size=20,
+    ).map("".join),
+    st.sampled_from(Mode),
+)
+def test_no_text_makes_the_parser_raise(text, mode):
+    answer = parse(text, mode)
+    if isinstance(answer, Answer):
+        assert answer.options <= set(OPTIONS)
+        assert parse(render(answer, mode), mode) == answer
+    else:
+        assert answer.detail
+
+
+@given(st.text(max_size=200))
+def test_no_reasoning_makes_the_reader_of_findings_raise(reasoning):
+    options = [finding.option for finding in parse_findings(reasoning)]
+    assert len(options) == len(set(options))
+
+
+def test_an_answer_without_reasoning_is_not_written_as_a_chain_of_thought():
+    with pytest.raises(ValueError, match="needs its reasoning"):
+        render(Answer(frozenset("A")), Mode.COT)
+
+
+@pytest.mark.parametrize("tag", ["<think>", "</think>", "<answer>", "</answer>"])
+def test_reasoning_with_a_tag_is_not_written(tag):
+    with pytest.raises(ValueError, match="tags"):
+        render(Answer(frozenset("A"), f"first {tag} then"), Mode.COT)

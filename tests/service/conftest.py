@@ -1,0 +1,234 @@
+"""Pictures, requests, apps in this process, and services in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from PIL import Image, ImageDraw
+
+from service.app import create_app
+from service.config import Settings
+from service.engine import Engine
+from service.scripted_engine import ScriptedEngine
+
+BOUNDARY = "screening-test-boundary"
+
+
+def draw(seed: int, size: tuple[int, int] = (96, 80), format: str = "JPEG") -> bytes:  # noqa: A002 - Pillow's word
+    """A small picture with something on it, different for each seed."""
+    rng = random.Random(seed)
+    image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y = rng.randrange(size[0]), rng.randrange(size[1])
+        pen.ellipse((x, y, x + size[0] // 3, y + size[1] // 3), fill=tuple(rng.randrange(256) for _ in range(3)))
+    out = io.BytesIO()
+    image.save(out, format)
+    return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request in both encodings."""
+
+    pictures: tuple[bytes, ...]
+
+    def files(self) -> list[tuple[str, tuple[str, bytes, str]]]:
+        names = ("original", *["generated"] * 4)
+        return [
+            (name, (f"{index}.jpg", data, "image/jpeg"))
+            for index, (name, data) in enumerate(zip(names, self.pictures, strict=True))
+        ]
+
+    def json(self, **fields: Any) -> dict[str, Any]:
+        texts = [base64.b64encode(data).decode() for data in self.pictures]
+        return {"original": texts[0], "generated": texts[1:], **fields}
+
+    def multipart(self, **texts: str) -> bytes:
+        """The raw body, for tests that send it in pieces or broken."""
+        body = b""
+        for name, (filename, data, kind) in self.files():
+            head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
+            body += f"{head}Content-Type: {kind}\r\n\r\n".encode() + data + b"\r\n"
+        for name, text in texts.items():
+            body += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+        return body + f"--{BOUNDARY}--\r\n".encode()
+
+    @property
+    def content_type(self) -> str:
+        return f"multipart/form-data; boundary={BOUNDARY}"
+
+    def raw_request(self, *, request_id: str = "raw") -> bytes:
+        """The whole HTTP/1.1 request."""
+        body = self.multipart()
+        head = (
+            f"POST /screen HTTP/1.1\r\nHost: test\r\nX-Request-Id: {request_id}\r\n"
+            f"Content-Type: {self.content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> Callable[[int], Sample]:
+    """A sample of five pictures that follow from a seed."""
+    return lambda seed: Sample(tuple(draw(1000 * seed + index) for index in range(5)))
+
+
+@pytest.fixture(scope="session")
+def sample(make_sample: Callable[[int], Sample]) -> Sample:
+    return make_sample(1)
+
+
+@dataclass
+class Running:
+    """An app in this process, started, with a client."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    engine: Engine
+
+    def metric(self, name: str, **labels: str) -> float:
+        value = self.app.state.service.metrics.registry.get_sample_value(name, labels)
+        return 0.0 if value is None else value
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def start() -> Start:
+    """Start an app on a scripted engine: `async with start(engine, max_queue=3) as running`."""
+
+    @asynccontextmanager
+    async def started(engine: Engine | None = None, *, wait: bool = True, **settings: Any) -> AsyncIterator[Running]:
+        engine = engine or ScriptedEngine(latency_ms=0)
+        app = create_app(Settings(engine="scripted", **settings), engine)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+                running = Running(app, client, engine)
+                while wait and (await client.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.001)
+                yield running
+
+    return started
+
+
+@dataclass
+class Process:
+    """`python -m service` in a process of its own."""
+
+    base_url: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+    address: tuple[str, int] = field(default=("127.0.0.1", 0))
+
+    def wait_ready(self, seconds: float = 180) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.popen.poll() is None, f"the service ended while it started:\n{self.log.read_text()[-4000:]}"
+            try:
+                if httpx.get(f"{self.base_url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"the service is not ready after {seconds} s:\n{self.log.read_text()[-4000:]}")
+
+    def metric(self, name: str) -> float:
+        """Sum over the samples whose line begins with `name`."""
+        lines = httpx.get(f"{self.base_url}/metrics", timeout=30).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    def terminate(self, seconds: float = 60) -> int:
+        """SIGTERM, and the exit code."""
+        self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(seconds)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON lines of the log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@contextmanager
+def launch(folder: Path, *arguments: str, ready: bool = True) -> Iterator[Process]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    log = folder / f"service-{address[1]}.log"
+    # Settings of the shell that runs the tests must not reach the service.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SCREENING_")}
+    command = [sys.executable, "-m", "service", "--port", str(address[1]), *arguments]
+    root = Path(__file__).resolve().parents[2]
+    with log.open("wb") as output:
+        popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
+    process = Process(f"http://127.0.0.1:{address[1]}", popen, log, address)
+    try:
+        if ready:
+            process.wait_ready()
+        yield process
+    finally:
+        if popen.poll() is None:
+            popen.terminate()
+            try:
+                popen.wait(60)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait(10)
+
+
+@pytest.fixture(scope="session")
+def launch_service(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Any]:
+    """Start `python -m service` with these arguments: `with launch_service("--engine", "scripted") as process`."""
+    folder = tmp_path_factory.mktemp("services")
+    return lambda *arguments, ready=True: launch(folder, *arguments, ready=ready)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny_checkpoint: Path) -> Path:
+    """The shipped checkpoint, or the one that SCREENING_TEST_CHECKPOINT names."""
+    return Path(os.environ.get("SCREENING_TEST_CHECKPOINT", tiny_checkpoint))
+
+
+VLLM_CONCURRENT, VLLM_QUEUE = 4, 28
+
+
+@pytest.fixture(scope="session")
+def vllm_service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[Process]:
+    """One service on the real engine for the whole run; room for 32 requests."""
+    with launch_service(
+        "--checkpoint", str(checkpoint),
+        "--max-concurrent", str(VLLM_CONCURRENT),
+        "--max-queue", str(VLLM_QUEUE),
+        "--body-timeout-seconds", "60",
+    ) as process:  # fmt: skip
+        yield process
+
+
+@pytest.fixture(scope="session")
+def scripted_service(launch_service: Callable[..., Any]) -> Iterator[Process]:
+    """One scripted service behind a real socket, impatient with slow bodies."""
+    with launch_service(
+        "--engine", "scripted", "--scripted-latency-ms", "0", "--body-timeout-seconds", "1"
+    ) as process:  # fmt: skip
+        yield process

@@ -1,0 +1,175 @@
+"""Samples on disk: whatever is wrong with them is found when they are read, with file, line and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from screening.task import Dimension
+from trainer.records import DataError, Sample, data_digest, read_samples
+from trainer.render.dataset import Order, write_dataset
+from trainer.render.defects import SEVERITIES
+
+
+def record(name: str = "s1", label: str = "AC") -> dict[str, Any]:
+    """A sample as the renderer writes it: the options outside the label have the wrong shadow."""
+    return {
+        "id": name,
+        "product": "p1",
+        "original": {"file": f"pictures/{name}/original.jpg", "caption": "a jar", "attributes": {"colour": "red"}},
+        "generated": [generated(name, option, usable=option in label) for option in "ABCD"],
+        "label": label,
+        "reasoning": "I observed …",
+        "seed": 7,
+        "setting": "studio",
+    }
+
+
+def generated(name: str, option: str, *, usable: bool) -> dict[str, Any]:
+    dimension = "physical_shadow"
+    defect = {"dimension": dimension, "kind": "direction", "severity": 2, "comment": "the shadow points to the light"}
+    return {
+        "file": f"pictures/{name}/{option.lower()}.jpg",
+        "option": option,
+        "usable": usable,
+        "dimensions": [] if usable else [dimension],
+        "severity": 0 if usable else 2,
+        "defects": [] if usable else [defect],
+        "comment": "the product is unchanged" if usable else defect["comment"],
+        "caption": "a jar on a table",
+    }
+
+
+def write(directory: Path, *records: dict[str, Any]) -> Path:
+    for one in records:
+        for file in (one["original"]["file"], *(picture["file"] for picture in one["generated"])):
+            path = directory / str(file)
+            if path.is_relative_to(directory) and ".." not in path.parts:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (200, 10, 10)).save(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    return directory
+
+
+def test_samples_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
+    samples = read_samples(write(tmp_path, record("b", "AC"), record("a", "N")))
+    assert [(sample.id, sample.label) for sample in samples] == [("b", "AC"), ("a", "N")]
+    assert samples[0].options == {"A", "C"}
+    assert samples[1].options == frozenset()
+    assert samples[0].files == tuple(f"pictures/b/{name}.jpg" for name in ("original", "a", "b", "c", "d"))
+    assert samples[0].generated[1].dimensions == {Dimension.SHADOW}
+
+
+def test_what_the_renderer_writes_is_read(tmp_path: Path) -> None:
+    order = Order(count=3, seed=11, size=64, severities=SEVERITIES)
+    write_dataset(order, tmp_path / "data")
+    samples = read_samples(tmp_path / "data")
+    assert len(samples) == 3
+    assert all(sample.reasoning and sample.product for sample in samples)
+    assert any(picture.defects for sample in samples for picture in sample.generated)
+
+
+def test_severity_of_a_dimension_is_that_of_its_worst_defect() -> None:
+    changed = record()
+    picture = changed["generated"][1]
+    picture["defects"] += [
+        {"dimension": "appearance_deformation", "kind": "shade", "severity": 1, "comment": "x"},
+        {"dimension": "appearance_deformation", "kind": "text", "severity": 3, "comment": "y"},
+    ]
+    picture["dimensions"] = ["appearance_deformation", "physical_shadow"]
+    picture["severity"] = 3
+    read = Sample.model_validate(changed).generated[1]
+    assert [read.severity_of(dimension) for dimension in Dimension] == [3, 2, 0, 0]
+
+
+def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
+    changed = record()
+    changed["generated"][1]["defects"] = []
+    read = Sample.model_validate(changed).generated[1]
+    assert read.severity_of(Dimension.SHADOW) == 2
+    assert read.severity_of(Dimension.LAYOUT) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("id",), "", "line 2, id:"),
+        (("colour",), "red", "line 2, colour:"),
+        (("generated", 0, "mood"), "calm", r"line 2, generated\.0\.mood:"),
+        (("generated", 1, "defects", 0, "severity"), 4, r"line 2, generated\.1\.defects\.0\.severity:"),
+        (
+            ("generated", 1, "defects", 0, "dimension"),
+            "shadow",
+            "'shadow' is no dimension; dimensions are appearance_def",
+        ),
+        (("generated", 1, "dimensions"), [], r"line 2, generated\.1: usable is False but dimensions are empty"),
+        (("generated", 0, "usable"), False, r"line 2, generated\.0: usable is False but dimensions are empty"),
+        (("generated", 1, "severity"), 1, r"line 2, generated\.1: the worst defect has severity 2 but severity is 1"),
+        (
+            ("generated", 1, "dimensions"),
+            ["placement_layout"],
+            r"generated\.1: the defects are of .* but dimensions are",
+        ),
+        (("generated", 0, "option"), "B", "must be options A, B, C, D in this order, not B, B, C, D"),
+        (("generated",), [], "must be options A, B, C, D in this order, not none"),
+        (("label",), "A", "line 2: label is 'A' but the usable pictures are 'AC'"),
+        (("label",), "CA", "line 2: label is 'CA' but the usable pictures are 'AC'"),
+        (("original", "file"), "../secret.jpg", r"line 2, original\.file: '\.\./secret\.jpg' is not a path inside"),
+        (("original", "file"), "/etc/passwd", r"line 2, original\.file: '/etc/passwd' is not a path inside"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file_and_line(
+    tmp_path: Path, path: tuple[str | int, ...], value: object, message: str
+) -> None:
+    wrong: Any = record("s2")
+    place = wrong
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    directory = write(tmp_path, record("s1"), wrong)
+    with pytest.raises(DataError, match=message) as caught:
+        read_samples(directory)
+    assert str(directory / "samples.jsonl") in str(caught.value)
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+    directory = write(tmp_path, record())
+    with (directory / "samples.jsonl").open("a") as handle:
+        handle.write('{"id": "half')
+    with pytest.raises(DataError, match=r"samples\.jsonl, line 2: Invalid JSON"):
+        read_samples(directory)
+
+
+def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 2, id: 's1' is already in line 1"):
+        read_samples(write(tmp_path, record("s1"), record("s1")))
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    directory = write(tmp_path, record("s1"))
+    (directory / "pictures/s1/c.jpg").unlink()
+    with pytest.raises(DataError, match=r"line 1: the picture pictures/s1/c\.jpg is not in"):
+        read_samples(directory)
+
+
+def test_a_directory_without_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is .* a data directory\?"):
+        read_samples(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds no samples"):
+        read_samples(write(tmp_path))
+
+
+def test_the_digest_changes_with_a_label_and_with_a_pixel_and_with_nothing_else(tmp_path: Path) -> None:
+    first = write(tmp_path / "first", record("s1", "AC"))
+    same = write(tmp_path / "same", record("s1", "AC"))
+    label = write(tmp_path / "label", record("s1", "A"))
+    pixel = write(tmp_path / "pixel", record("s1", "AC"))
+    Image.new("RGB", (8, 8), (0, 90, 10)).save(pixel / "pictures/s1/d.jpg")
+    digests = [data_digest(directory, read_samples(directory)) for directory in (first, same, label, pixel)]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3

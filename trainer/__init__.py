@@ -1,0 +1,1 @@
+"""A retraining, stage by stage: `python -m trainer --help` lists the commands."""

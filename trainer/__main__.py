@@ -1,0 +1,56 @@
+"""The trainer's command line: `python -m trainer COMMAND …`.
+
+A command is a module with `add_arguments(parser)` and `run(args) -> int | None`. It is imported only when chosen, so
+that `--help` answers at once and a broken or missing extra of one stage does not stop another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "render": ("trainer.render.command", "draw labelled samples: one original and four generated pictures each"),
+    "pretrain": ("trainer.pretrain.command", "train a tiny model from scratch on captions and comparisons"),
+    "sft": ("trainer.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
+    "evaluate": ("trainer.evaluate.command", "score a checkpoint on labelled samples, overall and per dimension"),
+}
+"""Command → (module, one line for --help), in the order of a retraining."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"trainer: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module, summary = COMMANDS[name]
+    try:
+        command = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        print(
+            f"trainer: the command {name!r} cannot start, the module {error.name!r} is missing. "
+            "Install the trainer's extra: pip install '.[cpu,trainer]'",
+            file=sys.stderr,
+        )
+        return 1
+    parser = argparse.ArgumentParser(prog=f"python -m trainer {name}", description=summary)
+    command.add_arguments(parser)
+    return int(command.run(parser.parse_args(rest)) or 0)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    usage = "usage: python -m trainer COMMAND [--help] …"
+    return "\n".join([usage, "", "commands, in the order of a retraining:", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Asking a checkpoint, batch after batch, on vLLM's offline engine. The trainer's only module that imports vllm.
+
+How a question is put (engine arguments, prompt, sampling) comes from `screening.generation`, which the service uses
+too: an evaluation that asks in another way than the service measures another model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from PIL import Image
+
+from screening.answer import Mode
+from screening.checkpoint import Manifest
+from screening.errors import ImageError
+from screening.generation import (
+    FINISHED,
+    QUIET_ENVIRONMENT,
+    Step,
+    Watched,
+    answer_regex,
+    engine_arguments,
+    prompt_text,
+    sampling_arguments,
+    steps_of,
+    watched,
+)
+from screening.images import load_square
+from trainer.evaluate.predictions import EvaluationError
+from trainer.records import DataError, Sample, read_bytes
+
+DECODERS = 4
+"""Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""
+
+_LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+"""The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
+
+_GO_ON = "run the same command again to go on where it stopped"
+
+Pictures: TypeAlias = list[Image.Image]
+"""Original, A, B, C, D, each `manifest.image.size` square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The model's output for one question."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    steps: tuple[Step, ...]
+    """Per generated token; for `screening.confidence`."""
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Something that answers questions, and the tokens whose log-probabilities it reports."""
+
+    ask: Callable[[Sequence[Pictures]], list[Reply]]
+    watched: Watched
+
+
+@contextmanager
+def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Engine]:
+    """Start vLLM on a verified checkpoint; its processes end with the block.
+
+    `ask` raises EvaluationError when the engine gives up on a question.
+    """
+    for name, value in {**QUIET_ENVIRONMENT, **_LOGGING}.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM, SamplingParams
+    from vllm.platforms import current_platform
+    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
+    llm = LLM(**engine_arguments(checkpoint, manifest, device=device))
+    try:
+        tokenizer = llm.get_tokenizer()
+        watch = watched(tokenizer)
+        regex = answer_regex(manifest, mode)
+        sampling = SamplingParams(
+            **sampling_arguments(manifest, mode, watch.ids),
+            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
+        )
+        prompt = prompt_text(tokenizer, manifest.prompt, mode)
+
+        def ask(questions: Sequence[Pictures]) -> list[Reply]:
+            requests: list[Any] = [{"prompt": prompt, "multi_modal_data": {"image": list(q)}} for q in questions]
+            try:
+                outputs = llm.generate(requests, sampling, use_tqdm=False)
+            except EngineDeadError as error:
+                raise EvaluationError(f"the engine died; {_GO_ON}") from error
+            return [_reply(output) for output in outputs]
+
+        yield Engine(ask, watch)
+    finally:
+        # `LLM` has no public way to end its processes before the interpreter does.
+        llm.llm_engine.engine_core.shutdown()
+
+
+def answer_samples(
+    engine: Engine, samples: Sequence[Sample], directory: Path, *, size: int, batch: int
+) -> Iterator[list[tuple[Sample, Reply]]]:
+    """Answer samples in batches. While the engine works on one, the next one's pictures are decoded; never more.
+
+    Args:
+        directory: the data directory of the samples.
+        size: side of the model's square, in pixels.
+        batch: samples handed to the engine at once.
+
+    Raises:
+        DataError: a picture is missing or damaged.
+        EvaluationError: the engine failed.
+    """
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+        waiting: deque[tuple[Sequence[Sample], list[Future[Pictures]]]] = deque()
+        chunks = (samples[start : start + batch] for start in range(0, len(samples), batch))
+
+        def decode_next() -> None:
+            if chunk := next(chunks, ()):
+                waiting.append((chunk, [pool.submit(load_pictures, directory, sample, size) for sample in chunk]))
+
+        try:
+            decode_next()
+            while waiting:
+                chunk, futures = waiting.popleft()
+                pictures = [future.result() for future in futures]
+                decode_next()
+                yield list(zip(chunk, engine.ask(pictures), strict=True))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def load_pictures(directory: Path, sample: Sample, size: int) -> Pictures:
+    """The five pictures of a sample as the model sees them.
+
+    Raises:
+        DataError: a picture is missing or damaged.
+    """
+    pictures = []
+    for file in sample.files:
+        try:
+            pictures.append(load_square(read_bytes(directory, file), size))
+        except ImageError as error:
+            raise DataError(f"{directory / file}, sample {sample.id}: {error}") from error
+    return pictures
+
+
+def _reply(output: Any) -> Reply:
+    completion = output.outputs[0]
+    if completion.finish_reason not in FINISHED:
+        # vLLM reports these without raising; a made-up score would be the result.
+        raise EvaluationError(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
+    return Reply(
+        text=completion.text,
+        finish=completion.finish_reason,
+        steps=steps_of(completion.token_ids, completion.logprobs),
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        completion_tokens=len(completion.token_ids),
+    )

@@ -1,0 +1,37 @@
+"""Writing a checkpoint: weights in bfloat16, processor and tokenizer in Hugging Face format, then the manifest."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screening.checkpoint import Manifest, write_manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, **manifest: Any) -> Manifest:
+    """Write a whole checkpoint beside `directory` and put it there by one rename; one that is there is replaced.
+
+    Args:
+        manifest: the fields of `screening.checkpoint.Manifest` except `files` and `created`.
+    """
+    temporary = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save(temporary, model, processor)
+    written = write_manifest(temporary, **manifest)
+    shutil.rmtree(directory, ignore_errors=True)
+    temporary.rename(directory)
+    return written
+
+
+def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Write weights, config, tokenizer and processor; the model in memory stays as it is."""
+    import torch
+
+    # A copy: rounding the model in place would round the weights that training goes on with.
+    copy.deepcopy(model).to("cpu", torch.bfloat16).save_pretrained(directory)
+    processor.save_pretrained(directory)

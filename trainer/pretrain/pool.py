@@ -1,0 +1,184 @@
+"""A pool of rendered pictures from which pretraining draws its samples.
+
+Rendering a picture costs about as much as a training step on it, so pictures are rendered once and combined many
+times: for each product an original and a set of generated pictures, usable and defective; a sample is a fresh choice
+of four of them in a fresh order. Pixels lie in one memory-mapped array at the model's size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from screening.task import Dimension
+
+
+@dataclass(frozen=True, slots=True)
+class PoolShot:
+    """One picture of the pool, with a dimension and a sentence per defect."""
+
+    row: int
+    caption: str
+    attributes: dict[str, str]
+    dimensions: tuple[str, ...]
+    comments: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Attributes in which the product differs from its original; `shape` for those without a word of their own."""
+    severity: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProduct:
+    """All pictures of one product."""
+
+    description: str
+    original: PoolShot
+    usable: tuple[PoolShot, ...]
+    defective: tuple[PoolShot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """What to render; part of the recipe."""
+
+    products: int
+    usable_per_product: int
+    defective_per_product: int
+    seed: int
+    render_size: int
+    """Pictures are rendered at this size and brought down as the service does."""
+    size: int
+    """The model's size."""
+    severities: tuple[float, float, float]
+    dimension_weights: tuple[float, float, float, float]
+
+    @property
+    def shots_per_product(self) -> int:
+        return 1 + self.usable_per_product + self.defective_per_product
+
+
+class Pool:
+    """Rendered pictures with what is known of them. `pixels`: uint8, (pictures, size, size, 3)."""
+
+    def __init__(self, pixels: np.ndarray, products: list[PoolProduct]) -> None:
+        self.pixels = pixels
+        self.products = products
+
+    def texts(self) -> Iterator[str]:
+        """Every sentence of the pool, to learn a vocabulary from."""
+        for product in self.products:
+            yield product.description
+            for shot in (product.original, *product.usable, *product.defective):
+                yield shot.caption
+                yield from shot.comments
+
+
+def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
+    """Render the pool, or read it if this very pool was rendered before.
+
+    Killed half-way, it goes on with the products that are missing. Raises FileExistsError if the directory holds
+    another pool.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    spec_file = directory / "pool.json"
+    spec_text = json.dumps(asdict(spec), sort_keys=True)
+    if spec_file.exists() and spec_file.read_text() != spec_text:
+        raise FileExistsError(f"{directory} holds a pool of other settings; remove it or name another directory")
+    spec_file.write_text(spec_text)
+
+    shape = (spec.products * spec.shots_per_product, spec.size, spec.size, 3)
+    pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
+    if not pixel_file.exists():
+        temporary = directory / "pixels.partial.npy"
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()
+        temporary.replace(pixel_file)
+    pixels = np.lib.format.open_memmap(pixel_file, mode="r+", shape=shape)
+
+    done = _read_products(product_file)
+    missing = [index for index in range(spec.products) if index not in done]
+    if missing:
+        with ProcessPoolExecutor(workers) as executor, product_file.open("a") as handle:
+            jobs = executor.map(_render_product, ((spec, index) for index in missing), chunksize=4)
+            for index, block, record in tqdm(jobs, total=len(missing), desc="render pool", unit="product"):
+                pixels[index * spec.shots_per_product : (index + 1) * spec.shots_per_product] = block
+                handle.write(json.dumps({"index": index, **record}) + "\n")
+        pixels.flush()
+        with product_file.open("rb") as handle:
+            os.fsync(handle.fileno())
+        done = _read_products(product_file)
+    pixels = np.load(pixel_file, mmap_mode="r")
+    return Pool(pixels, [_product(done[index], index * spec.shots_per_product) for index in range(spec.products)])
+
+
+def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[str, Any]]:
+    from screening.images import fit_square
+    from trainer.render import draw_generated, draw_original, make_product, plan_defects
+
+    spec, index = job
+    rng = np.random.default_rng([spec.seed, index])
+    product = make_product(rng)
+    weights = dict(zip(Dimension, spec.dimension_weights, strict=True))
+    shots = [draw_original(product, rng, spec.render_size)]
+    for usable in [True] * spec.usable_per_product + [False] * spec.defective_per_product:
+        plan = plan_defects(rng, usable, spec.severities, weights)
+        shots.append(draw_generated(product, rng, spec.render_size, plan))
+    block = np.stack([np.asarray(fit_square(shot.image, spec.size)) for shot in shots])
+    records = [
+        {
+            "caption": shot.caption,
+            "attributes": dict(shot.attributes),
+            "dimensions": [d.dimension.value for d in shot.defects],
+            "comments": [d.comment for d in shot.defects],
+            "changed": [d.changed or "shape" for d in shot.defects if d.dimension is Dimension.APPEARANCE],
+            "severity": max((d.severity for d in shot.defects), default=0),
+        }
+        for shot in shots
+    ]
+    return index, block, {"description": product.describe(), "shots": records}
+
+
+def _read_products(path: Path) -> dict[int, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    records: dict[int, dict[str, Any]] = {}
+    kept = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break  # the last line of a killed run
+            records[record["index"]] = record
+            kept += len(line)
+    os.truncate(path, kept)
+    return records
+
+
+def _product(record: dict[str, Any], first_row: int) -> PoolProduct:
+    shots = [
+        PoolShot(
+            first_row + i,
+            shot["caption"],
+            shot["attributes"],
+            tuple(shot["dimensions"]),
+            tuple(shot["comments"]),
+            tuple(shot["changed"]),
+            shot["severity"],
+        )
+        for i, shot in enumerate(record["shots"])
+    ]
+    generated = shots[1:]
+    return PoolProduct(
+        record["description"],
+        shots[0],
+        tuple(s for s in generated if not s.dimensions),
+        tuple(s for s in generated if s.dimensions),
+    )

@@ -1,0 +1,43 @@
+"""How well single pictures are judged, measured while training.
+
+A loss curve says nothing here: most tokens of an answer are the same in every sample. What counts is the first word
+behind each `<A>` … `<D>`: `normal`, or a dimension. With the target's own words before it (teacher forcing), one
+forward pass gives the model's choice for all pictures of a batch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
+
+from screening.task import NORMAL, OPTIONS, Dimension
+
+
+@torch.no_grad()
+def verdict_recall(
+    model: InternVLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    batches: Iterable[dict[str, torch.Tensor]],
+) -> dict[str, float]:
+    """Share of pictures whose verdict word is right, per true verdict: `normal`, `appearance`, ...
+
+    For a picture with two issues, the first word counts.
+    """
+    names = {tokenizer.encode(f" {w}", add_special_tokens=False)[0]: w for w in (NORMAL, *(d.short for d in Dimension))}
+    markers = torch.tensor([tokenizer.convert_tokens_to_ids(f"<{o}>") for o in OPTIONS])
+    right: dict[str, int] = defaultdict(int)
+    seen: dict[str, int] = defaultdict(int)
+    for batch in batches:
+        labels = batch["labels"].cpu()
+        logits = model(input_ids=batch["input_ids"], pixel_values=batch["pixel_values"], use_cache=False).logits.cpu()
+        at_marker = torch.isin(labels[:, :-1], markers)
+        truth = labels[:, 1:][at_marker]
+        guess = logits[:, :-1][at_marker].argmax(-1)
+        for t, g in zip(truth.tolist(), guess.tolist(), strict=True):
+            if t in names:
+                seen[names[t]] += 1
+                right[names[t]] += t == g
+    return {name: right[name] / seen[name] for name in names.values() if seen[name]}

@@ -1,0 +1,79 @@
+"""Samples → rows for TRL's SFTTrainer: `prompt` and `completion` as message lists, `images` in prompt order.
+
+Pictures are read when a row is used, by the function that the service uses, so training and serving see the same
+pixels and memory holds one batch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from screening.answer import Answer, Mode, render
+from screening.images import load_square
+from screening.prompt import Prompt, messages
+from trainer.instructions import DESCRIBE
+from trainer.records import Sample, read_bytes
+
+
+def screening_rows(
+    samples: Sequence[Sample], prompt: Prompt, *, direct_share: float, seed: int
+) -> list[dict[str, Any]]:
+    """One row per sample: the question, and the reasoning and answer that it should get.
+
+    Args:
+        direct_share: share of samples that are asked for the letters only.
+    """
+    rng = random.Random(seed)
+    rows = []
+    for sample in samples:
+        mode = Mode.DIRECT if rng.random() < direct_share else Mode.COT
+        answer = Answer(sample.options, sample.reasoning)
+        rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
+    return rows
+
+
+def caption_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """One row per picture that has a caption (paper, section 3.2: the teacher first describes each picture)."""
+    ask: list[dict[str, Any]] = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": DESCRIBE},
+                {"type": "text", "text": "Original:"},
+                {"type": "image"},
+            ],
+        }
+    ]
+    pictures = [picture for sample in samples for picture in (sample.original, *sample.generated)]
+    return [_row(ask, picture.caption, (picture.file,)) for picture in pictures if picture.caption]
+
+
+def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
+    """A dataset whose pictures are loaded on access, as squares of the model's size.
+
+    Rows stay as text until then: message contents differ in their keys, and Arrow would fill the missing ones with
+    None, which chat templates do not expect.
+    """
+    import json
+
+    table = Dataset.from_dict({"row": [json.dumps(row) for row in rows]})
+
+    def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        decoded = [json.loads(row) for row in batch["row"]]
+        return {
+            "prompt": [row["prompt"] for row in decoded],
+            "completion": [row["completion"] for row in decoded],
+            "images": [[load_square(read_bytes(data, file), image_size) for file in row["files"]] for row in decoded],
+        }
+
+    return table.with_transform(load)
+
+
+def _row(prompt: list[dict[str, Any]], completion: str, files: Sequence[str]) -> dict[str, Any]:
+    answer = [{"role": "assistant", "content": [{"type": "text", "text": completion}]}]
+    return {"prompt": prompt, "completion": answer, "files": list(files)}
