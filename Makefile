@@ -32,7 +32,7 @@ check: install ## lint and types
 	$(PY) -m mypy
 
 bench: install ## measure the service under load
-	@$(PY) -m loadtest
+	@$(PY) -m loadtest bench
 
 # models/tiny, made again from nothing: about 90 minutes on two CPU cores, minutes on a GPU. Every stage goes on where a
 # killed one stopped. The result stays in TINY; models/tiny changes only when someone copies it there.

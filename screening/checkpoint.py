@@ -20,6 +20,9 @@ from screening.errors import CheckpointError
 from screening.prompt import Prompt
 
 MANIFEST_NAME = "screening.json"
+_PARTIAL = f"{MANIFEST_NAME}.partial"
+CARD_NAME = "README.md"
+"""The model card, for people: written after the evaluation, so it is no part of what the manifest lists."""
 
 
 class _Strict(BaseModel):
@@ -98,19 +101,25 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
     Args:
         fields: the fields of `Manifest` except `files` and `created`.
     """
-    temporary = directory / f"{MANIFEST_NAME}.partial"
+    unlisted = {directory / name for name in (MANIFEST_NAME, _PARTIAL, CARD_NAME)}
     files = {
         path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path not in (directory / MANIFEST_NAME, temporary)
+        if path.is_file() and path not in unlisted
     }
     manifest = Manifest(files=files, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields)
+    store_manifest(manifest, directory)
+    return manifest
+
+
+def store_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write a manifest as it is, atomically; for new scores or another name of files that stay the same."""
+    temporary = directory / _PARTIAL
     with temporary.open("w", encoding="utf-8") as handle:
         handle.write(manifest.model_dump_json(indent=2) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(directory / MANIFEST_NAME)
-    return manifest
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -149,7 +158,7 @@ def _compare(directory: Path, manifest: Manifest) -> None:
     present = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
-        if (path.is_symlink() or not path.is_dir()) and path != directory / MANIFEST_NAME
+        if (path.is_symlink() or not path.is_dir()) and path not in (directory / MANIFEST_NAME, directory / CARD_NAME)
     }
     if added := sorted(present - manifest.files.keys()):
         raise CheckpointError(f"{directory} holds files that its manifest does not name: {', '.join(added)}")

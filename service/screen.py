@@ -143,7 +143,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Generated]) -
         task.cancel()
         gone.cancel()
         # The engine must have forgotten the request before its place at the door is free again.
-        await asyncio.wait({task, gone})
+        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _next_message(request: Request) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
@@ -13,11 +12,6 @@ from hypothesis import settings
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
-
-
-def pytest_sessionfinish() -> None:
-    """Collect engines left in reference cycles: vLLM's `__del__` fails, loudly, when the interpreter shuts down."""
-    gc.collect()
 
 
 @pytest.fixture(scope="session")

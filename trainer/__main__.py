@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("trainer.pretrain.command", "train a tiny model from scratch on captions and comparisons"),
     "sft": ("trainer.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
     "evaluate": ("trainer.evaluate.command", "score a checkpoint on labelled samples, overall and per dimension"),
+    "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
 }
 """Command → (module, one line for --help), in the order of a retraining."""
 

@@ -194,7 +194,7 @@ def running_service(repository: Path, log: Path, *options: str) -> Iterator[str]
     try:
         with Client(base_url=url) as client:
             try:
-                client.wait_until_ready(60)
+                client.wait_until_ready(120)
             except TimedOut as error:
                 raise RuntimeError(f"the service did not start:\n{log.read_text()[-4000:]}") from error
         yield url

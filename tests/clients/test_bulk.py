@@ -41,8 +41,10 @@ def test_results_come_in_the_order_of_the_requests(server: Any, question: Any, t
 
 @TWINS
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_no_more_are_under_way_than_allowed(server: Any, question: Any, twin: str, concurrency: int) -> None:
-    server.before_reply = lambda: threading.Event().wait(0.02)
+def test_as_many_are_under_way_as_allowed_and_no_more(server: Any, question: Any, twin: str, concurrency: int) -> None:
+    # No reply before as many are there: with fewer under way the barrier breaks, and with it the test.
+    everyone_is_here = threading.Barrier(concurrency, timeout=60)
+    server.before_reply = everyone_is_here.wait
     run(twin, server.url, several(question, 9), concurrency=concurrency)
     assert server.most_at_once == concurrency and len(server.received) == 9
 

@@ -30,7 +30,7 @@ def load(examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(examples))
     before = set(sys.modules)
     yield import_module
-    for name in {"demo", "demo_page", "local_service", "make_examples"} - before:
+    for name in {"demo", "demo_page", "make_examples"} - before:
         sys.modules.pop(name, None)
 
 

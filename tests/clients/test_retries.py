@@ -141,8 +141,7 @@ def test_no_answer_in_time_is_tried_again_and_then_raised(server: Any, question:
     timeout = ClientTimeout(read=0.1)
     with Client(base_url=server.url, max_retries=1) as client, pytest.raises(TimedOut) as caught:
         client.screen(**question, timeout=timeout)
-    assert caught.value.attempts == len(server.received) == 2
-    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.attempts == 2 and isinstance(caught.value, TimeoutError)
 
 
 def test_nobody_listening_is_said_with_the_address(question: Any, quick: None) -> None:
@@ -169,9 +168,9 @@ def test_no_phase_of_an_attempt_may_outlast_the_whole_call() -> None:
 
 def test_a_number_limits_the_whole_call(server: Any, question: Any) -> None:
     server.replies = [type(server.good())(hang=True)]
-    with Client(base_url=server.url) as client, pytest.raises(TimedOut):
+    with Client(base_url=server.url) as client, pytest.raises(TimedOut) as caught:
         client.screen(**question, timeout=0.2)
-    assert len(server.received) == 1
+    assert caught.value.attempts == 1
 
 
 def test_the_twin_retries_alike(server: Any, question: Any, quick: None) -> None:

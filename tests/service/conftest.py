@@ -32,7 +32,7 @@ from service.scripted_engine import ScriptedEngine
 BOUNDARY = "screening-test-boundary"
 
 
-def draw(seed: int, size: tuple[int, int] = (96, 80), format: str = "JPEG") -> bytes:  # noqa: A002 - Pillow's word
+def draw(seed: int, size: tuple[int, int] = (96, 80), format: str = "JPEG") -> bytes:
     """A small picture with something on it, different for each seed."""
     rng = random.Random(seed)
     image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
@@ -141,7 +141,7 @@ class Process:
     log: Path
     address: tuple[str, int] = field(default=("127.0.0.1", 0))
 
-    def wait_ready(self, seconds: float = 180) -> None:
+    def wait_ready(self, seconds: float = 400) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             assert self.popen.poll() is None, f"the service ended while it started:\n{self.log.read_text()[-4000:]}"

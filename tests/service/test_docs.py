@@ -15,7 +15,7 @@ from service.scripted_engine import ScriptedEngine
 
 def test_every_setting_is_in_the_table_with_its_default(repository) -> None:
     text = (repository / "docs" / "operations.md").read_text()
-    rows = dict(re.findall(r"^\| `(SCREENING_\w+)` \| ([^|]*) \|", text, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(SCREENING_\w+)` \|([^|]*)\|", text, re.MULTILINE))
     assert rows.keys() == {PREFIX + name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         shown = rows[PREFIX + name.upper()].strip(" `")
@@ -40,9 +40,11 @@ def test_every_path_is_in_the_interface(repository) -> None:
             assert f"`{method.upper()} {path}`" in text
 
 
-@pytest.mark.parametrize("problem", sorted({*PROBLEMS.values(), NOT_FOUND, METHOD_NOT_ALLOWED}, key=lambda p: p.slug))
+# Nobody reads the answer to a client that hung up.
+ANSWERED = sorted({p for p in (*PROBLEMS.values(), NOT_FOUND, METHOD_NOT_ALLOWED) if p.status != 499}, key=str)
+
+
+@pytest.mark.parametrize("problem", ANSWERED)
 def test_every_problem_type_is_in_the_interface(repository, problem) -> None:
-    if problem.status == 499:
-        pytest.skip("nobody reads the answer to a client that hung up")
     text = (repository / "docs" / "http-api.md").read_text()
     assert re.search(rf"^\| {problem.status}\b.*`{problem.slug}`", text, re.MULTILINE)

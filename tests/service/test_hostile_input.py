@@ -56,7 +56,9 @@ def hurt(data: bytes, rng: random.Random) -> bytes:
         return huge_png(rng)
     if kind == 5:
         return bytes(rng.randrange(300))
-    return rng.choice((b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"\xff\xd8\xff", b"GIF89a", b"\x00\x00\x00\x1cftypavif", data * 2))
+    return rng.choice(
+        (b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"\xff\xd8\xff", b"GIF89a", b"\x00\x00\x00\x1cftypavif", data * 2)
+    )
 
 
 def hostile_multipart(sample: Any, rng: random.Random) -> Request:
@@ -161,7 +163,9 @@ async def test_mutated_requests_are_answered_below_500(
 def raw_attacks(request: bytes) -> list[bytes]:
     """What a broken or hostile client writes to the socket."""
     head, _, body = request.partition(b"\r\n\r\n")
-    chunked = head.replace(b"Content-Length", b"X-Was").replace(b"Host: test", b"Host: test\r\nTransfer-Encoding: chunked")
+    chunked = head.replace(b"Content-Length", b"X-Was").replace(
+        b"Host: test", b"Host: test\r\nTransfer-Encoding: chunked"
+    )
     return [
         b"",
         b"\x00" * 500,

@@ -148,9 +148,7 @@ async def test_what_is_not_json_is_malformed(start, body) -> None:
 async def test_a_multipart_body_that_breaks_off_is_malformed(start, sample) -> None:
     async with start() as running:
         for body in (sample.multipart()[:-20], b"", b"no boundary here"):
-            response = await running.client.post(
-                "/screen", content=body, headers={"content-type": sample.content_type}
-            )
+            response = await running.client.post("/screen", content=body, headers={"content-type": sample.content_type})
             assert_problem(response, 400, "malformed-request")
 
 

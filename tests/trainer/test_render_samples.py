@@ -17,6 +17,7 @@ from trainer.render import (
     make_sample,
     plan_defects,
 )
+from trainer.render.light import Body, Light, cast
 from trainer.render.palette import COLOURS, changed, distance
 from trainer.render.sample import USABLE_COUNTS
 from trainer.render.scenes import draw_background
@@ -164,15 +165,23 @@ def test_severity_orders_changes_of_colour():
         assert 20 < subtle < clear < obvious
 
 
-def test_shadow_falls_away_from_the_light():
-    product = _product_that(lambda p: p.attributes["kind"] == "bottle")
-    for seed in range(30):
-        shot = draw_generated(product, np.random.default_rng(seed), 96, setting="concrete")
-        mirrored = _pixels(shot)
-        ground = mirrored[80:86].mean(2)  # rows beside the base
-        left, right = ground[:, :30].min(), ground[:, -30:].min()
-        if abs(left - right) > 40:  # the shadow lies inside the picture
-            assert shot.light == ("right" if left < right else "left")
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_shadow_falls_away_from_the_light_and_away_from_the_camera(side):
+    heights = np.linspace(0, 0.4, 20, dtype=np.float32)
+    body = Body(0.5, 0.8, heights, np.full(20, 0.1, np.float32), np.zeros(20, np.float32))
+    mask = cast(90, body, Light(side, angle=35, length=0.8))
+    ys, xs = np.nonzero(mask > 0.4)
+    assert (xs.mean() / 90 - 0.5) * side < -0.05
+    assert ys.mean() / 90 < 0.8
+    # Its axis ends 0.4 * 0.8 * cos 35 = 0.26 to the side.
+    assert abs(xs - 45).max() / 90 == pytest.approx(0.26, abs=0.05)
+
+
+def test_a_lifted_body_throws_its_shadow_apart_from_its_foot():
+    heights = np.linspace(0.15, 0.5, 20, dtype=np.float32)
+    body = Body(0.5, 0.9, heights, np.full(20, 0.05, np.float32), np.zeros(20, np.float32), lift=0.15)
+    mask = cast(90, body, Light(-1, angle=35, length=0.8))
+    assert mask[78:81, 44:46].max() < 0.2 < mask.max()
 
 
 def test_an_impossible_plan_is_refused():
@@ -210,8 +219,6 @@ def test_products_are_at_least_55_percent_of_the_frame_high():
 
 
 def test_every_setting_has_its_own_ground():
-    from trainer.render.light import Light
-
     means = {
         name: np.asarray(draw_background(s, np.random.default_rng(0), 64, Light(1))[0], np.float32)[40:].std()
         for name, s in SETTINGS.items()

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
     # Python ends on SIGTERM without cleaning up, and the engine's processes would live on and keep their memory.
-    signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         evaluation = evaluate(
             args.checkpoint,
@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("evaluate: stopped; run the same command again to go on", file=sys.stderr)
         return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(render(evaluation))
     print(f"Written to {args.out}: {SCORES_NAME}, {REPORT_NAME}, predictions.jsonl")
     return 0

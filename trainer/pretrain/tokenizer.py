@@ -21,14 +21,16 @@ CHAT_TEMPLATE = """\
 {% if message['content'] is string %}{{ message['content'] }}{% else -%}
 {%- for part in message['content'] -%}
 {%- if part['type'] == 'image' -%}<IMG_CONTEXT>
-{% elif part['type'] == 'text' -%}{{ part['text'] }}
-{% endif -%}
+{% elif part['type'] == 'text' -%}
+{{- part['text'] }}{{ '' if loop.last else '\\n' }}
+{%- endif -%}
 {%- endfor -%}
 {%- endif -%}<|im_end|>
 {% endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif -%}
 """
+"""ChatML as InternVL writes it; a message that ends in text, like an answer, gets no line break of its own."""
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 640) -> PreTrainedTokenizerFast:

@@ -55,9 +55,18 @@ def blend(one: Rgb, other: Rgb, share: float) -> Rgb:
     return r, g, b
 
 
-def contrasting(rng: np.random.Generator, against: list[Rgb], least: float = 48.0) -> str:
-    """A palette colour at least `least` away from each of `against`, or the farthest one."""
-    far = [name for name, rgb in COLOURS.items() if all(distance(rgb, a) >= least for a in against)]
+def contrasting(rng: np.random.Generator, against: list[Rgb], least: float = 48.0, lighter: float = 0.0) -> str:
+    """A palette colour far enough from each of `against`, or the farthest one.
+
+    Args:
+        least: CIE76 distance.
+        lighter: difference of lightness (0-100): print must be readable, and yellow on cream is not.
+    """
+    far = [
+        name
+        for name, rgb in COLOURS.items()
+        if all(distance(rgb, a) >= least and abs(lab(rgb)[0] - lab(a)[0]) >= lighter for a in against)
+    ]
     if not far:
         return max(COLOURS, key=lambda name: min(distance(COLOURS[name], a) for a in against))
     return far[int(rng.integers(len(far)))]
@@ -68,7 +77,7 @@ def changed(rng: np.random.Generator, rgb: Rgb, severity: int, against: list[Rgb
 
     `against` are neighbours that it must not vanish on.
     """
-    others = [c for c in COLOURS.values() if distance(c, rgb) >= 50 and all(distance(c, a) >= 30 for a in against)]
+    others = [c for c in COLOURS.values() if distance(c, rgb) >= 50 and all(distance(c, a) >= 42 for a in against)]
     others = others or [c for c in COLOURS.values() if distance(c, rgb) >= 50]
     target = others[int(rng.integers(len(others)))]
     if severity >= 3:

@@ -125,7 +125,7 @@ def make_product(rng: np.random.Generator) -> Product:
     label = _label(rng, body)
     cap_name = names[int(rng.integers(len(names)))] if kind not in CAPLESS else "none"
     mark = MARKS[int(rng.integers(len(MARKS)))]
-    mark_colour = contrasting(rng, [LABELS[label]], 55)
+    mark_colour = contrasting(rng, [LABELS[label]], 55, 18)
     number = str(int(rng.integers(10, 100)))
     stripes = contrasting(rng, [COLOURS[body]], 62) if rng.random() < 0.4 else "none"
     attributes = {"kind": kind, "body": body}

@@ -98,8 +98,8 @@ def _signals_held() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
+        for each, handler in zip(numbers, previous, strict=True):
+            signal.signal(each, handler)
     for number in held:
         signal.raise_signal(number)
 

@@ -1,0 +1,108 @@
+"""What the service and the trainer ask alike."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from screening.answer import Answer, Finding, Mode, compose, parse, render
+from screening.checkpoint import Decoding, ImageContract, Manifest
+from screening.generation import answer_regex, engine_arguments, prompt_text, sampling_arguments, steps_of, watched
+from screening.prompt import COMPACT
+from screening.task import Dimension
+
+
+def manifest(mode: Any = "free", max_patches: int = 1) -> Manifest:
+    return Manifest(
+        name="test",
+        version="1",
+        created="2026-01-01T00:00:00+00:00",
+        prompt=COMPACT,
+        image=ImageContract(size=112, tokens_per_picture=16, max_patches=max_patches),
+        decoding=Decoding(mode=mode, max_tokens_cot=200, max_tokens_direct=6),
+        files={},
+    )
+
+
+class LetterTokenizer:
+    """One token per character, except for the words it knows."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = list(words)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        assert not add_special_tokens
+        return [self.words.index(text) + 1000] if text in self.words else [ord(each) for each in text]
+
+    def decode(self, token_ids: list[int]) -> str:
+        return "".join(self.words[each - 1000] if each >= 1000 else chr(each) for each in token_ids)
+
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> str:
+        assert kwargs == {"tokenize": False, "add_generation_prompt": True}
+        return "".join(item.get("text", "<image>") for item in conversation[0]["content"])
+
+
+def test_pictures_are_not_tiled_unless_the_checkpoint_says_so() -> None:
+    arguments = engine_arguments("d", manifest(), device="cuda")
+    assert arguments["mm_processor_kwargs"] == {"crop_to_patches": False}
+    assert arguments["limit_mm_per_prompt"] == {"image": 5}
+    tiled = engine_arguments("d", manifest(max_patches=6), device="cuda")["mm_processor_kwargs"]
+    assert tiled == {"crop_to_patches": True, "max_patches": 6}
+
+
+def test_only_a_cpu_gets_the_cpus_settings() -> None:
+    assert "kv_cache_memory_bytes" in engine_arguments("d", manifest(), device="cpu")
+    assert not {"kv_cache_memory_bytes", "enforce_eager"} & engine_arguments("d", manifest(), device="cuda").keys()
+
+
+def test_sampling_is_greedy_and_asks_for_exactly_the_watched_tokens() -> None:
+    arguments = sampling_arguments(manifest(), Mode.DIRECT, [3, 4])
+    assert (arguments["temperature"], arguments["max_tokens"]) == (0.0, 6)
+    assert arguments["logprob_token_ids"] == [3, 4] and "logprobs" not in arguments
+    assert sampling_arguments(manifest(), Mode.COT, [3])["max_tokens"] == 200
+
+
+def test_a_letter_that_is_no_single_token_is_not_watched_and_normal_skips_a_blank_token() -> None:
+    plain = watched(LetterTokenizer(" normal"))
+    assert plain.letters == {letter: ord(letter) for letter in "ABCDN"}
+    assert plain.normal == {1000, ord("n")}
+    assert set(plain.ids) == {*map(ord, "ABCDN"), 1000, ord("n")}
+
+
+def test_the_prompt_has_one_placeholder_per_picture() -> None:
+    text = prompt_text(LetterTokenizer(), COMPACT, Mode.COT)
+    assert text.startswith(COMPACT.cot) and text.count("<image>") == 5
+
+
+def test_a_free_checkpoint_has_no_grammar() -> None:
+    assert answer_regex(manifest("free"), Mode.COT) is None
+    assert "structured_outputs_config" not in engine_arguments("d", manifest("free"), device="cpu")
+
+
+@pytest.mark.parametrize("options", ["", "A", "BD", "ABCD"])
+def test_the_grammar_takes_what_render_writes_and_gives_what_parse_reads(options: str) -> None:
+    findings = tuple(
+        Finding(o, frozenset() if o in options else frozenset({Dimension.SHADOW}), "a sentence") for o in "ABCD"
+    )
+    answer = compose(frozenset(options), findings, "The original is a red box.")
+    for mode in Mode:
+        regex = answer_regex(manifest("grammar"), mode)
+        text = render(answer, mode)
+        assert regex is not None and re.fullmatch(regex, text)
+        assert isinstance(parse(text, mode), Answer)
+
+
+@pytest.mark.parametrize("text", ["", "NA", "BA", "AA", "E"])
+def test_the_grammar_refuses_what_is_no_answer(text: str) -> None:
+    regex = answer_regex(manifest("grammar"), Mode.DIRECT)
+    assert regex is not None and not re.fullmatch(regex, text)
+
+
+def test_steps_keep_piece_id_and_values() -> None:
+    entry = {7: SimpleNamespace(logprob=-0.1, decoded_token="A"), 8: SimpleNamespace(logprob=-3.0, decoded_token="B")}
+    (only,) = steps_of([7], [entry])
+    assert (only.piece, only.token_id, only.logprobs) == ("A", 7, {7: -0.1, 8: -3.0})
+    assert steps_of([7], None) == ()

@@ -1,0 +1,111 @@
+"""The service on real vLLM: many clients, back-pressure, hang-ups, one page of metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from service.schemas import ScreenAnswer
+
+pytestmark = pytest.mark.vllm
+
+CAPACITY = 32
+
+
+def decision(answer: dict[str, Any]) -> dict[str, Any]:
+    """What must not differ between two calls. Probabilities may differ in the last digits with the batch's size."""
+    kept = {key: value for key, value in answer.items() if key not in ("id", "timings", "confidence")}
+    return {**kept, "confidence": round(answer["confidence"], 2)}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("mode", ["cot", "direct"])
+def test_an_answer_is_whole_and_comes_from_the_checkpoint(vllm_service, sample, mode) -> None:
+    response = httpx.post(f"{vllm_service.base_url}/screen", json=sample.json(mode=mode), timeout=120)
+    assert response.status_code == 200
+    answer = ScreenAnswer.model_validate_json(response.content)
+    assert answer.engine == "vllm" and answer.checkpoint.digest.startswith("sha256:")
+    assert answer.usage.prompt_tokens > 5 and answer.usage.completion_tokens > 0
+    if answer.outcome == "answered":
+        assert answer.choice in (answer.acceptable or ["N"]) and 0 < answer.confidence < 1
+        assert (answer.reasoning is not None) == (mode == "cot")
+    else:
+        assert answer.choice is None and answer.needs_review
+
+
+@pytest.mark.parametrize("mode", ["cot", "direct"])
+def test_the_same_pictures_get_the_same_decision_in_both_encodings(vllm_service, sample, mode) -> None:
+    with httpx.Client(base_url=vllm_service.base_url, timeout=120) as client:
+        answers = [client.post("/screen", json=sample.json(mode=mode)).json() for _ in range(2)]
+        answers.append(client.post("/screen", files=sample.files(), data={"mode": mode}).json())
+    assert decision(answers[0]) == decision(answers[1]) == decision(answers[2])
+
+
+@pytest.mark.anyio
+async def test_32_clients_at_once_all_get_their_own_answer(vllm_service, make_sample) -> None:
+    async with httpx.AsyncClient(base_url=vllm_service.base_url, timeout=300) as client:
+        calls = [
+            client.post("/screen", json=make_sample(seed).json(metadata={"client": seed})) for seed in range(CAPACITY)
+        ]
+        responses = await asyncio.gather(*calls)
+    assert [response.status_code for response in responses] == [200] * CAPACITY
+    assert [response.json()["metadata"]["client"] for response in responses] == list(range(CAPACITY))
+
+
+def test_a_full_queue_is_429_and_those_inside_are_answered(vllm_service, sample) -> None:
+    request = sample.raw_request()
+    with ExitStack() as stack:
+        # Requests whose last byte is missing hold every place at the door, however fast the model is.
+        inside = []
+        for _ in range(CAPACITY):
+            connection = stack.enter_context(socket.create_connection(vllm_service.address, timeout=120))
+            connection.sendall(request[:-1])
+            inside.append(connection)
+        wait_until(lambda: vllm_service.metric("screening_in_flight ") == CAPACITY)
+        refused = httpx.post(f"{vllm_service.base_url}/screen", json=sample.json(), timeout=60)
+        assert refused.status_code == 429
+        assert refused.json()["type"] == "urn:screening:problem:overloaded"
+        assert int(refused.headers["retry-after"]) >= 1
+        for connection in inside:
+            connection.sendall(request[-1:])
+        assert {connection.recv(12) for connection in inside} == {b"HTTP/1.1 200"}
+    wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
+
+
+def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, sample) -> None:
+    aborted = 'vllm:request_success_total{engine="0",finished_reason="abort"'
+    before, gone_before = vllm_service.metric(aborted), vllm_service.metric("screening_aborted_total{")
+    with ExitStack() as stack:
+        for _ in range(16):
+            connection = stack.enter_context(socket.create_connection(vllm_service.address, timeout=120))
+            connection.sendall(sample.raw_request())
+        wait_until(lambda: vllm_service.metric("screening_engine_running ") > 0)
+    wait_until(lambda: vllm_service.metric("screening_engine_running ") == 0)
+    wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
+    assert vllm_service.metric("screening_aborted_total{") > gone_before
+    # The engine core's own view: it counted aborts, and runs nothing once it has stepped again.
+    wait_until(lambda: vllm_service.metric(aborted) > before)
+    assert httpx.post(f"{vllm_service.base_url}/screen", json=sample.json(), timeout=120).status_code == 200
+    wait_until(lambda: vllm_service.metric("vllm:num_requests_running") == 0)
+
+
+def test_one_page_has_our_metrics_and_the_engines(vllm_service, sample) -> None:
+    httpx.post(f"{vllm_service.base_url}/screen", json=sample.json(), timeout=120)
+    assert vllm_service.metric("screening_requests_total{") > 0
+    assert vllm_service.metric("screening_checkpoint_info{") == 1
+    assert vllm_service.metric("vllm:generation_tokens_total") > 0
+    page = httpx.get(f"{vllm_service.base_url}/metrics").text
+    assert page.count("# TYPE screening_in_flight gauge") == 1

@@ -1,0 +1,155 @@
+"""SFT: what is trained, on which tokens, from which pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from screening.answer import Mode, parse
+from screening.checkpoint import Decoding, ImageContract, read_manifest, verify
+from screening.images import load_square
+from screening.prompt import COMPACT
+from trainer.__main__ import main
+from trainer.export import export
+from trainer.pretrain.model import Architecture, build_model, build_processor
+from trainer.pretrain.tokenizer import train_tokenizer
+from trainer.pretrain.vocabulary import fixed_texts
+from trainer.records import read_samples
+from trainer.sft.rows import caption_rows, dataset, screening_rows
+from trainer.sft.train import RunMismatch, StrictResumeTrainer, train
+
+SMALL = Architecture(
+    image_size=64, patch_size=16, vision_width=32, vision_layers=1, text_width=32, text_layers=1, text_mlp=64
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sft") / "data"
+    assert (
+        main(["render", "--count", "6", "--seed", "77", "--size", "96", "--workers", "1", "--out", str(directory)]) == 0
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = train_tokenizer(fixed_texts(COMPACT), 400)
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("checkpoints") / "start"
+    export(
+        directory,
+        build_model(SMALL, tokenizer),
+        build_processor(SMALL, tokenizer),
+        name="small",
+        version="start",
+        prompt=COMPACT,
+        image=ImageContract(size=64, tokens_per_picture=SMALL.tokens_per_picture),
+        decoding=Decoding(max_tokens_cot=160),
+    )
+    return directory
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: %s}"
+    path.write_text(
+        f"name: small\nprompt: compact\nmax_tokens_cot: 160\nsft_weak: {stage % 'true'}\nsft_answer: {stage % 'false'}\n"
+    )
+    return str(path)
+
+
+def test_a_row_holds_the_question_and_the_answer_of_its_mode(data: Path) -> None:
+    samples = read_samples(data)
+    for mode, share in ((Mode.COT, 0.0), (Mode.DIRECT, 1.0)):
+        for sample, row in zip(samples, screening_rows(samples, COMPACT, direct_share=share, seed=0), strict=True):
+            answer = parse(row["completion"][0]["content"][0]["text"], mode)
+            assert getattr(answer, "options", None) == sample.options
+            asked = [part for part in row["prompt"][0]["content"] if part["type"] == "text"]
+            assert asked[0]["text"] == (COMPACT.cot if mode is Mode.COT else COMPACT.direct)
+
+
+def test_training_sees_the_pixels_that_the_service_sees(data: Path) -> None:
+    samples = read_samples(data)
+    row = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), data, 64)[0]
+    for file, image in zip(samples[0].files, row["images"], strict=True):
+        assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
+
+
+def test_loss_falls_on_the_whole_answer_and_on_nothing_else(data: Path, checkpoint: Path) -> None:
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    samples = read_samples(data)
+    rows = screening_rows(samples, COMPACT, direct_share=0, seed=0)
+    table = dataset(rows, data, 64)
+    batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([table[i] for i in range(3)])
+    tokens_per_picture = SMALL.tokens_per_picture
+    for i in range(3):
+        image_tokens = (batch["input_ids"][i] == processor.image_token_id).sum().item()
+        assert image_tokens == 5 * tokens_per_picture, "one tile per picture, none cut off"
+        learned = batch["labels"][i][batch["labels"][i] != -100]
+        target = rows[i]["completion"][0]["content"][0]["text"]
+        assert processor.tokenizer.decode(learned) == target + "<|im_end|>\n"
+    assert batch["pixel_values"].shape == (15, 3, 64, 64)
+
+
+def test_captions_are_asked_one_picture_at_a_time(data: Path) -> None:
+    samples = read_samples(data)
+    rows = caption_rows(samples)
+    assert len(rows) == 5 * len(samples)
+    assert all(len(row["files"]) == 1 for row in rows)
+    assert rows[0]["completion"][0]["content"][0]["text"] == samples[0].original.caption
+
+
+def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
+    data: Path, checkpoint: Path, recipe: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "weak"
+    manifest = train("weak", recipe, checkpoint, data, out, None)
+    assert verify(out / "checkpoint") == manifest
+    assert manifest.parent == read_manifest(checkpoint).digest
+    before, after = load_file(checkpoint / "model.safetensors"), load_file(out / "checkpoint" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        frozen = "vision_tower" in name or "multi_modal_projector" in name
+        assert torch.equal(tensor, after[name]) == frozen or not frozen, name
+    changed = [n for n, t in before.items() if not torch.equal(t, after[n])]
+    assert any("layers.0.self_attn" in name for name in changed)
+    assert any("lm_head" in name for name in changed)
+    losses = [entry["loss"] for entry in json.loads((out / "log.json").read_text()) if "loss" in entry]
+    assert losses
+
+    with pytest.raises(RunMismatch, match="other settings"):
+        train("weak", recipe, checkpoint, data, out, 3)
+
+
+def test_a_resumed_run_goes_on_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight.add_(1.0)
+        model.model.language_model.layers[0].mlp.up_proj.weight.mul_(3.0)
+    model.save_pretrained(tmp_path)
+    fresh = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    trainer = StrictResumeTrainer.__new__(StrictResumeTrainer)
+    trainer.model = fresh
+    trainer._load_from_checkpoint(str(tmp_path))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("broken", ["checkpoint", "data", "recipe"])
+def test_a_wrong_input_is_named_and_ends_with_status_2(
+    broken: str, data: Path, checkpoint: Path, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {"checkpoint": str(checkpoint), "data": str(data), "recipe": recipe, broken: str(tmp_path / "missing")}
+    arguments = [part for name, value in inputs.items() for part in (f"--{name}", value)]
+    assert main(["sft", "--stage", "weak", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert "missing" in capsys.readouterr().err
