@@ -16,6 +16,7 @@ FOLDERS = {
     "service": "service",
     "trainer": "trainer",
     "screening_client": "clients/python/screening_client",
+    "loadtest": "loadtest",
 }
 ENGINE_MODULE = "service/vllm_engine.py"
 
@@ -24,6 +25,7 @@ ALLOWED = {
     "service": {"service", "screening"},
     "trainer": {"trainer", "screening"},
     "screening_client": {"screening_client"},
+    "loadtest": {"loadtest", "screening_client"},
 }
 
 

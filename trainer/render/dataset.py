@@ -86,7 +86,7 @@ def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
         for record in tqdm(_drawn(order, directory, workers), total=order.count, unit="sample", desc="render"):
             handle.write(json.dumps(record, ensure_ascii=False) + "\n")
             records.append(record)
-    contact_sheet(directory, records[:SHEET_SAMPLES]).save(directory / "contact-sheet.png", optimize=True)
+    contact_sheet(directory, records[:SHEET_SAMPLES]).save(directory / "contact-sheet.png", compress_level=3)
     summary = {
         "arguments": {
             "count": order.count,
