@@ -7,4 +7,7 @@ DESCRIBE_ALL = "Describe every picture."
 """Five pictures → five captions."""
 
 COMPARE = "What differs from the original?"
-"""Five pictures → the attributes of each generated one that differ."""
+"""Five pictures → for each generated one, which attributes differ."""
+
+INSPECT = "Inspect every picture."
+"""Five pictures → for each generated one, what each dimension is like."""

@@ -46,7 +46,7 @@ class Phase(_Strict):
     """A stretch of pretraining with a fixed mixture of tasks."""
 
     steps: int
-    shares: dict[Literal["describe", "describe_all", "compare", "screen", "screen_direct"], float]
+    shares: dict[Literal["describe", "describe_all", "compare", "inspect", "screen", "screen_direct"], float]
 
 
 class PretrainRecipe(_Strict):

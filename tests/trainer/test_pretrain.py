@@ -14,7 +14,7 @@ from trainer.pretrain.batches import IGNORED, Batcher
 from trainer.pretrain.model import Architecture, build_model, build_processor
 from trainer.pretrain.pool import Pool, PoolProduct, PoolShot
 from trainer.pretrain.schedule import build_optimizer, learning_rate, shares_at
-from trainer.pretrain.tasks import Tasks, differences
+from trainer.pretrain.tasks import Tasks, differences, inspection
 from trainer.pretrain.tokenizer import TAGS, train_tokenizer
 from trainer.pretrain.vocabulary import fixed_texts
 from trainer.recipe import RecipeError, load_recipe
@@ -51,7 +51,7 @@ def pool() -> Pool:
 
 @pytest.fixture(scope="module")
 def tokenizer(pool: Pool):
-    return train_tokenizer([*pool.texts(), *fixed_texts(COMPACT)], 400)
+    return train_tokenizer([*pool.texts(), *fixed_texts(COMPACT)], 640)
 
 
 def test_option_letters_and_digits_are_tokens_of_their_own(tokenizer) -> None:
@@ -110,11 +110,28 @@ def test_screening_targets_parse_and_name_the_usable_pictures(pool: Pool, tokeni
         assert {f.option for f in answer.findings if not f.dimensions} == truth
 
 
-def test_differences_name_changed_and_missing_attributes() -> None:
+def test_differences_are_said_attribute_by_attribute() -> None:
     original = shot(0)
-    assert differences(original, shot(1)) == "same"
-    assert differences(original, shot(1, "appearance_deformation", cap="green")) == "cap"
-    assert differences(original, shot(1, body="blue", mark="star")) == "body, mark"
+    same = "kind same body same cap same mark same number same stripes same"
+    assert differences(original, shot(1)) == same
+    assert differences(original, shot(1, "appearance_deformation", cap="green")) == same.replace(
+        "cap same", "cap other"
+    )
+    other = shot(1, body="blue", mark="star", mark_colour="red")
+    assert differences(original, other) == same.replace("body same", "body other").replace("mark same", "mark other")
+
+
+def test_inspections_have_a_place_for_every_dimension() -> None:
+    assert inspection(shot(0)) == "appearance fine, shadow fine, layout fine, extension fine"
+    assert (
+        inspection(shot(0, "physical_shadow"))
+        == "appearance fine, shadow something is wrong, layout fine, extension fine"
+    )
+
+
+def test_the_words_of_verdicts_are_single_tokens(tokenizer) -> None:
+    for word in ("normal", "appearance", "shadow", "layout", "extension", "fine", "same", "other"):
+        assert len(tokenizer.tokenize(f" {word}")) == 1, word
 
 
 def test_the_checkpoint_loads_in_stock_transformers_with_the_same_weights(pool: Pool, tokenizer, tmp_path) -> None:

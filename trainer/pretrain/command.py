@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,31 +125,32 @@ class Pretraining:
                         seconds=time.monotonic() - started,
                     )
                 if self.step % save_every == 0 or self.step == total:
-                    recall = self.verdicts()
-                    self._log(step=self.step, verdict_recall=recall)
-                    bar.write(
-                        f"step {self.step}: " + ", ".join(f"{name} {value:.0%}" for name, value in recall.items())
-                    )
+                    verdicts = self.verdicts()
+                    self._log(step=self.step, verdicts=verdicts)
+                    bar.write(f"step {self.step}: {_line(verdicts)}")
                     self._save_state()
         self._export()
 
-    def verdicts(self, samples: int = 256) -> dict[str, float]:
-        """Verdicts on held-out products."""
-        import numpy as np
+    def verdicts(self, samples: int = 192) -> dict[str, Any]:
+        """How well pictures of held-out products are judged."""
         import torch
 
-        from trainer.pretrain.verdicts import verdict_recall
+        from trainer.pretrain.verdicts import inspection_recall, verdict_recall
 
-        rng = np.random.default_rng(0)
-        batches = (
-            self._to_device(self.batcher([self.held_out_tasks.draw["screen"](rng) for _ in range(16)], rng))
-            for _ in range(samples // 16)
-        )
         self.model.eval()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            recall = verdict_recall(self.model, self.tokenizer, batches)
+            seen = inspection_recall(self.model, self.tokenizer, self._held_out("inspect", samples))
+            recall = verdict_recall(self.model, self.tokenizer, self._held_out("screen", samples))
         self.model.train()
-        return recall
+        return {"inspect": seen, "screen": recall}
+
+    def _held_out(self, task: str, samples: int) -> Iterator[dict[str, torch.Tensor]]:
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        for _ in range(samples // 16):
+            examples = [self.held_out_tasks.draw[task](rng) for _ in range(16)]
+            yield self._to_device(self.batcher(examples, rng))
 
     def _batch(self, step: int) -> tuple[str, dict[str, torch.Tensor]]:
         import numpy as np
@@ -224,3 +226,12 @@ class Pretraining:
             recipe=self.recipe.model_dump(mode="json"),
         )
         print(f"checkpoint: {self.out / 'checkpoint'}")
+
+
+def _line(verdicts: dict[str, Any]) -> str:
+    """`inspect: appearance 40/90 … screen: normal 80 …`, percent: defects seen / sound pictures called sound."""
+    inspect = ", ".join(
+        f"{name} {100 * seen:.0f}/{100 * sound:.0f}" for name, (seen, sound) in verdicts["inspect"].items()
+    )
+    screen = ", ".join(f"{name} {100 * share:.0f}" for name, share in verdicts["screen"].items())
+    return f"inspect (seen/sound): {inspect}; screen: {screen}"

@@ -41,3 +41,31 @@ def verdict_recall(
                 seen[names[t]] += 1
                 right[names[t]] += t == g
     return {name: right[name] / seen[name] for name in names.values() if seen[name]}
+
+
+@torch.no_grad()
+def inspection_recall(
+    model: InternVLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    batches: Iterable[dict[str, torch.Tensor]],
+) -> dict[str, tuple[float, float]]:
+    """Per dimension of the `inspect` task: share of defects seen, and share of sound pictures called sound."""
+    (fine,) = tokenizer.encode(" fine", add_special_tokens=False)
+    places = {tokenizer.encode(f" {d.short}", add_special_tokens=False)[0]: d.short for d in Dimension}
+    counts: dict[str, list[int]] = {d.short: [0, 0, 0, 0] for d in Dimension}
+    for batch in batches:
+        labels = batch["labels"].cpu()
+        logits = model(input_ids=batch["input_ids"], pixel_values=batch["pixel_values"], use_cache=False).logits.cpu()
+        at_place = torch.isin(labels[:, :-1], torch.tensor(list(places)))
+        guesses = logits[:, :-1][at_place].argmax(-1)
+        places_there = labels[:, :-1][at_place].tolist()
+        truths = labels[:, 1:][at_place].tolist()
+        for place, truth, guess in zip(places_there, truths, guesses.tolist(), strict=True):
+            count = counts[places[place]]
+            if truth == fine:
+                count[2] += 1
+                count[3] += guess == fine
+            else:
+                count[0] += 1
+                count[1] += guess != fine
+    return {name: (seen / max(1, n), sound / max(1, m)) for name, (n, seen, m, sound) in counts.items()}

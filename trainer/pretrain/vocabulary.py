@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from screening.answer import Finding, compose
 from screening.prompt import Prompt
 from screening.task import Dimension
-from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL
-from trainer.pretrain.tasks import NORMAL_COMMENT
+from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL, INSPECT
+from trainer.pretrain.tasks import COMPARED, NORMAL_COMMENT
 
-REPEATS = 200
-"""BPE merges the commonest pairs first; the frame of every answer must be among them."""
+REPEATS = 20_000
+"""BPE merges the commonest pairs first; the words of every answer must be among them."""
 
 
 def fixed_texts(prompt: Prompt) -> Iterator[str]:
@@ -26,6 +26,8 @@ def fixed_texts(prompt: Prompt) -> Iterator[str]:
     )
     assert frame.reasoning is not None
     for _ in range(REPEATS):
-        yield from (prompt.cot, prompt.direct, DESCRIBE, DESCRIBE_ALL, COMPARE, "Original:", "user\n", "assistant\n")
+        yield from (prompt.cot, prompt.direct, DESCRIBE, DESCRIBE_ALL, COMPARE, INSPECT)
+        yield from ("Original:", "user\n", "assistant\n")
         yield frame.reasoning.replace("<A>", "").replace("<B>", "")
-        yield " same, body, cap, kind, label, mark, mark colour, number, shape, stripes, word"
+        yield " " + " ".join(f"{name} same {name} other" for name in COMPARED)
+        yield " " + ", ".join(f"{dimension.short} fine" for dimension in Dimension)
