@@ -35,3 +35,5 @@ def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> 
     # A copy: rounding the model in place would round the weights that training goes on with.
     copy.deepcopy(model).to("cpu", torch.bfloat16).save_pretrained(directory)
     processor.save_pretrained(directory)
+    for path in directory.iterdir():
+        path.chmod(0o644)  # weights are written readable by their owner only; the service runs as somebody else
