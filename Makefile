@@ -1,9 +1,8 @@
 # The same commands here and in CI. `make` alone lists them.
 
 VENV ?= .venv
-EXTRA ?= cpu
 PY := $(VENV)/bin/python
-export EXTRA
+WORKERS ?= $(shell nproc)
 
 PORT ?= 8000
 CHECKPOINT ?= models/tiny
@@ -38,14 +37,14 @@ bench: install ## measure the service under load
 # killed one stopped. The result stays in TINY; models/tiny changes only when someone copies it there.
 TINY ?= runs/tiny
 RECIPE ?= tiny
-WEAK_SAMPLES ?= 4000
-ANSWER_SAMPLES ?= 4000
+WEAK_SAMPLES ?= 800
+ANSWER_SAMPLES ?= 3000
 TEST_SAMPLES ?= 468
 
 tiny: install ## render, train and evaluate the shipped checkpoint again, into runs/tiny
-	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 11 --out $(TINY)/data-weak
-	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 12 --out $(TINY)/data-answer
-	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --out $(TINY)/data-test
+	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 11 --workers $(WORKERS) --out $(TINY)/data-weak
+	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 12 --workers $(WORKERS) --out $(TINY)/data-answer
+	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --workers $(WORKERS) --out $(TINY)/data-test
 	$(PY) -m trainer pretrain --recipe $(RECIPE) --out $(TINY)/pretrain
 	$(PY) -m trainer sft --recipe $(RECIPE) --stage weak \
 		--checkpoint $(TINY)/pretrain/checkpoint --data $(TINY)/data-weak --out $(TINY)/sft-weak
@@ -55,6 +54,8 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, into r
 		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
 	$(PY) -m trainer evaluate --mode direct \
 		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-direct
+	$(PY) -m trainer card \
+		--checkpoint $(TINY)/sft-answer/checkpoint --evaluations $(TINY)/scores-cot $(TINY)/scores-direct
 
 clean: ## remove what the tools leave behind; the environment stays
 	rm -rf build *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

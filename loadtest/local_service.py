@@ -17,7 +17,7 @@ import httpx
 
 from screening_client import Client
 
-STOP_SECONDS = 75  # the service drains for at most 45 s, then stops its engine
+STOP_SECONDS = 90  # the service drains for at most 65 s, then stops its engine
 LOG_LINES = 25
 
 

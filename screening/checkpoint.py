@@ -23,6 +23,8 @@ MANIFEST_NAME = "screening.json"
 _PARTIAL = f"{MANIFEST_NAME}.partial"
 CARD_NAME = "README.md"
 """The model card, for people: written after the evaluation, so it is no part of what the manifest lists."""
+_UNLISTED = (MANIFEST_NAME, _PARTIAL, CARD_NAME)
+"""At the root, in no manifest. A crash while scores are stored leaves a partial one beside a whole checkpoint."""
 
 
 class _Strict(BaseModel):
@@ -101,7 +103,7 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
     Args:
         fields: the fields of `Manifest` except `files` and `created`.
     """
-    unlisted = {directory / name for name in (MANIFEST_NAME, _PARTIAL, CARD_NAME)}
+    unlisted = {directory / name for name in _UNLISTED}
     files = {
         path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
         for path in sorted(directory.rglob("*"))
@@ -155,10 +157,11 @@ def verify(directory: Path) -> Manifest:
 
 
 def _compare(directory: Path, manifest: Manifest) -> None:
+    unlisted = {directory / name for name in _UNLISTED}
     present = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
-        if (path.is_symlink() or not path.is_dir()) and path not in (directory / MANIFEST_NAME, directory / CARD_NAME)
+        if (path.is_symlink() or not path.is_dir()) and path not in unlisted
     }
     if added := sorted(present - manifest.files.keys()):
         raise CheckpointError(f"{directory} holds files that its manifest does not name: {', '.join(added)}")

@@ -22,6 +22,10 @@ FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "AVIF")
 PADDING = (128, 128, 128)
 """Colour beside a picture that is not square. Padding, not squashing: proportions are evidence of deformation."""
 
+_START_OF_SCAN = b"\xff\xda"
+_MAX_SCANS = 256
+"""Scans of a JPEG. Progressive encoders write about ten; each costs a pass over all pixels, however few its bytes."""
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,7 +71,7 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     Raises:
         ImageTooLarge: over `max_bytes` or `max_pixels`.
         ImageUnsupported: not an allowed format, or animated.
-        ImageUnreadable: an allowed format with a damaged header.
+        ImageUnreadable: an allowed format with a damaged header, or a JPEG of absurdly many scans.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(
@@ -85,6 +89,8 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
             f"the limit is {limits.max_pixels / 1e6:.0f} megapixels",
             unit="pixels",
         )
+    if picture.format == "JPEG" and data.count(_START_OF_SCAN) > _MAX_SCANS:
+        raise ImageUnreadable("the JPEG has more scans than any picture needs")
     if animated:
         raise ImageUnsupported("the picture is animated; send a still one")
     return picture

@@ -66,6 +66,9 @@ def _serve(settings: Any) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        # httptools, which uvicorn prefers, takes headers of any size.
+        http="h11",
+        h11_max_incomplete_event_size=65536,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -76,12 +76,16 @@ class Admission:
         """Wait for a turn and hold it; first come, first served."""
         async with self._slots:
             self._change(running=1)
-            began = time.monotonic()
+            began, finished = time.monotonic(), False
             try:
                 yield
+                finished = True
             finally:
                 self._change(running=-1)
-                self._mean_seconds += _RECENT * (time.monotonic() - began - self._mean_seconds)
+                seconds = time.monotonic() - began
+                # What fails fast says nothing about how long an answer takes.
+                if finished or seconds > self._mean_seconds:
+                    self._mean_seconds += _RECENT * (seconds - self._mean_seconds)
 
     def retry_after(self) -> int:
         """Whole seconds until the queue of now is worked off: waiting x mean service time / concurrency, at least 1."""

@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     """From the door to the answer; then 504."""
     body_timeout_seconds: float = Field(20.0, gt=0)
     """For the whole body to arrive; then 408."""
-    drain_seconds: float = Field(45.0, ge=0)
-    """After SIGTERM, for requests in flight to finish."""
+    drain_seconds: float = Field(65.0, ge=0)
+    """After SIGTERM, for requests in flight to finish; shorter than the deadline cuts some off."""
     decode_threads: int = Field(2, ge=1, le=256)
     """Threads that decode pictures."""
 

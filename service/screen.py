@@ -115,7 +115,12 @@ async def _work(identity: str, submission: Submission, service: Service, clock: 
 async def _squares(pictures: tuple[Picture, ...], size: int, threads: Executor) -> tuple[Image.Image, ...]:
     loop = asyncio.get_running_loop()
     jobs = [loop.run_in_executor(threads, _square, index, picture, size) for index, picture in enumerate(pictures)]
-    return tuple(await asyncio.gather(*jobs))
+    try:
+        return tuple(await asyncio.gather(*jobs))
+    finally:
+        # After one refusal the others' pixels are of no use; a job that has not begun is taken out of the threads.
+        for job in jobs:
+            job.cancel()
 
 
 def _square(index: int, picture: Picture, size: int) -> Image.Image:

@@ -93,11 +93,14 @@ class VllmEngine:
 
     async def stop(self) -> None:
         if self._llm is None and self._loading is not None:
-            # Loading cannot be cancelled; without its processes it fails at once instead of holding up our exit.
-            for child in multiprocessing.active_children():
-                child.terminate()
+            # Loading cannot be cancelled; without its processes it fails at once instead of holding up our exit. Again
+            # and again, because it may be about to start the next one.
+            while not self._loading.done():
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                await asyncio.wait({self._loading}, timeout=0.2)
             with suppress(Exception):
-                self._llm = await self._loading
+                self._llm = self._loading.result()
         if self._llm is not None:
             llm, self._llm = self._llm, None
             await asyncio.get_running_loop().run_in_executor(None, llm.shutdown)

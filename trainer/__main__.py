@@ -34,16 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, summary = COMMANDS[name]
     try:
         command = importlib.import_module(module)
-    except ModuleNotFoundError as error:
+        parser = argparse.ArgumentParser(prog=f"python -m trainer {name}", description=summary)
+        command.add_arguments(parser)
+        return int(command.run(parser.parse_args(rest)) or 0)
+    except ModuleNotFoundError as error:  # heavy imports come late, in the command's `run`
         print(
             f"trainer: the command {name!r} cannot start, the module {error.name!r} is missing. "
             "Install the trainer's extra: pip install '.[cpu,trainer]'",
             file=sys.stderr,
         )
         return 1
-    parser = argparse.ArgumentParser(prog=f"python -m trainer {name}", description=summary)
-    command.add_arguments(parser)
-    return int(command.run(parser.parse_args(rest)) or 0)
 
 
 def _overview() -> str:

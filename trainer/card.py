@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CardError(Exception):
-    """The evaluations are not of this checkpoint."""
+    """The evaluations are not of this checkpoint, not whole, or not on held-out data."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,10 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
     for directory, result in zip(evaluations, results, strict=True):
         if result.checkpoint.digest != manifest.digest:
             raise CardError(f"{directory} is an evaluation of {result.checkpoint.digest}, not of {manifest.digest}")
+        if result.data.digest in _training_data(manifest):
+            raise CardError(f"{directory} is an evaluation on data that the checkpoint was trained on")
+        if result.data.evaluated < result.data.samples:
+            raise CardError(f"{directory} is an evaluation of some samples only; run it without --limit")
     if len({result.mode for result in results}) < len(results):
         raise CardError("two evaluations are of the same mode; name one per mode")
     manifest = manifest.model_copy(update={"scores": {result.mode.value: summary(result) for result in results}})
@@ -116,6 +120,11 @@ judge photographs. It looks at {manifest.image.size} pixels, so the smallest def
 On drawn pictures of a seed that no training used.
 
 {scores}"""
+
+
+def _training_data(manifest: Manifest) -> set[str]:
+    """Digests of the data directories that went into the checkpoint and its ancestors."""
+    return {str(value["digest"]) for value in manifest.data.values() if isinstance(value, dict) and "digest" in value}
 
 
 def _facts(value: object) -> str:

@@ -9,5 +9,8 @@ DESCRIBE_ALL = "Describe every picture."
 COMPARE = "What differs from the original?"
 """Five pictures → for each generated one, which attributes differ."""
 
+INSPECT_ONE = "Inspect the picture."
+"""One picture → what light, placement and additions are like; the product cannot be judged without the original."""
+
 INSPECT = "Inspect every picture."
 """Five pictures → for each generated one, what each dimension is like."""

@@ -46,7 +46,19 @@ class Phase(_Strict):
     """A stretch of pretraining with a fixed mixture of tasks."""
 
     steps: int
-    shares: dict[Literal["describe", "describe_all", "compare", "inspect", "screen", "screen_direct"], float]
+    shares: dict[
+        Literal["describe", "describe_all", "compare", "inspect_one", "inspect", "screen", "screen_direct"], float
+    ]
+
+
+class VisionRecipe(_Strict):
+    """The first part of pretraining: ViT and projector answer questions about single pictures."""
+
+    steps: int
+    pictures_per_step: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
 
 
 class PretrainRecipe(_Strict):
@@ -54,6 +66,7 @@ class PretrainRecipe(_Strict):
 
     pool: PoolRecipe
     vocabulary: int
+    vision: VisionRecipe
     phases: list[Phase]
     pictures_per_step: int
     """A step takes this many single pictures, or a fifth as many five-picture samples."""

@@ -173,6 +173,30 @@ def test_bad_lines_fail_alone_and_are_told(server: Any, pictures: list[str], tmp
         assert said in captured.err
 
 
+def test_hostile_lines_and_answers_do_not_end_a_batch(server: Any, pictures: list[str], tmp_path: Path) -> None:
+    source = write_batch(tmp_path, ["1", "2"])
+    source.write_text("[" * 200_000 + "\n" + source.read_text())
+    server.replies = [server.good(reasoning="half of a pair: \ud83d")]
+    assert run_batch(server, source) == cli.FAILED
+    assert sorted(written(tmp_path)) == ["1", "2"]
+    (tmp_path / "out.jsonl").write_text("[" * 200_000 + "\n")
+    assert run_batch(server, source) == cli.USAGE
+
+
+def test_a_batch_counts_the_answers_that_could_not_be_read(
+    server: Any, pictures: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    unreadable = server.good(outcome="unreadable", choice=None, acceptable=[], unreadable_reason="no_answer")
+    server.replies = [server.good(), unreadable]
+    source = write_batch(tmp_path, ["1", "2", "3"])
+    assert run_batch(server, source) == cli.UNREADABLE
+    out = capsys.readouterr().out
+    assert "3 screened" in out and "2 of the screened" in out
+    assert sorted(written(tmp_path)) == ["1", "2", "3"]
+    source.write_text(source.read_text().replace('"3"', '"4"') + "not json\n")
+    assert run_batch(server, source) == cli.FAILED
+
+
 def test_failed_requests_are_tried_by_the_next_run(server: Any, pictures: list[str], tmp_path: Path) -> None:
     source = write_batch(tmp_path, ["1", "2"])
     server.replies = [server.problem(422), server.good()]

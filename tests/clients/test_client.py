@@ -106,6 +106,18 @@ def test_nobody_listening_is_not_ready() -> None:
         assert not client.ready()
 
 
+def test_an_answer_that_cannot_be_decoded_is_not_ready(server: Any) -> None:
+    server.replies = [type(server.good())(200, b"no gzip", {"Content-Encoding": "gzip"})]
+    with Client(base_url=server.url) as client:
+        assert not client.ready()
+
+    async def ready() -> bool:
+        async with AsyncClient(base_url=server.url) as client:
+            return await client.ready()
+
+    assert not asyncio.run(ready())
+
+
 def test_waiting_ends_when_the_service_is_ready(server: Any, quick: None) -> None:
     server.replies = [server.problem(503), server.problem(503), server.problem(200)]
     with Client(base_url=server.url) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -18,12 +19,13 @@ from screening_client import (
     ConnectionFailed,
     InputError,
     Overloaded,
+    ScreeningClientError,
     StatusError,
     TimedOut,
     Unavailable,
 )
 from screening_client.errors import class_of
-from screening_client.retries import parse_retry_after, seconds_to_wait, worth_retrying
+from screening_client.retries import parse_retry_after, seconds_to_wait, sync_retrying, worth_retrying
 from screening_client.settings import Deadline
 
 
@@ -203,3 +205,17 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: Any, question: Any) -> No
         Client(timeout=timeout)
     with pytest.raises(InputError, match="timeout"), Client() as client:
         client.screen(**question, timeout=timeout)
+
+
+def test_a_wait_that_is_given_up_sends_nothing_more() -> None:
+    given_up, sent = threading.Event(), 0
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        threading.Timer(0.05, given_up.set).start()
+        raise Overloaded("x", status=429, retry_after=100)
+
+    with pytest.raises(ScreeningClientError, match="given up"):
+        sync_retrying(2, Deadline(ClientTimeout()), given_up)(attempt)
+    assert sent == 1

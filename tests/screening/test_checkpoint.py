@@ -61,11 +61,16 @@ def test_a_missing_file_is_named(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "name", ["extra.bin", "nested/extra.bin", f"nested/{MANIFEST_NAME}", f"{MANIFEST_NAME}.partial"]
+    "name", ["extra.bin", "nested/extra.bin", f"nested/{MANIFEST_NAME}", f"nested/{MANIFEST_NAME}.partial"]
 )
 def test_an_added_file_is_named(checkpoint, name):
     (checkpoint / name).write_text("x")
     assert name in refused(checkpoint)
+
+
+def test_a_partial_manifest_left_by_a_crash_does_not_spoil_the_checkpoint(checkpoint):
+    (checkpoint / f"{MANIFEST_NAME}.partial").write_text("{")
+    assert verify(checkpoint) == read_manifest(checkpoint)
 
 
 def test_a_file_of_another_size_is_named(checkpoint):

@@ -195,3 +195,14 @@ def test_a_text_bomb_in_a_png_is_no_danger(kind):
     prefix = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"iCCP": b"k\0\0"}[kind]
     pixels = b"\0" + bytes(6) + b"\0" + bytes(6)
     assert outcome(png(2, 2, png_chunk(kind, prefix + bomb), pixels=pixels)) in ("picture", "image-unreadable")
+
+
+def test_a_jpeg_of_hundreds_of_scans_is_refused_from_its_bytes():
+    buffer = BytesIO()
+    Image.open(BytesIO(SAMPLES["JPEG"])).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    assert outcome(data) == "picture"
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert outcome(data[:-2] + 10 * last + b"\xff\xd9") == "picture"
+    with pytest.raises(ImageUnreadable, match="scans"):
+        inspect(data[:-2] + 256 * last + b"\xff\xd9")

@@ -47,6 +47,28 @@ async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -
     assert admission.retry_after() == 1
 
 
+async def test_what_fails_fast_does_not_shorten_the_estimate() -> None:
+    admission = opened(1, 0)
+    for _ in range(50):
+        with pytest.raises(ValueError, match="no picture"):
+            async with admission.slot():
+                raise ValueError("no picture")
+    assert admission._mean_seconds == 1.0
+    async with admission.slot():
+        pass
+    assert admission._mean_seconds < 1.0
+
+
+async def test_what_fails_slowly_lengthens_the_estimate() -> None:
+    admission = opened(1, 0)
+    admission._mean_seconds = 0.0
+    with pytest.raises(TimeoutError):
+        async with admission.slot():
+            await asyncio.sleep(0.01)
+            raise TimeoutError
+    assert admission._mean_seconds > 0.0
+
+
 async def test_a_closed_door_says_why_and_a_drain_is_not_undone() -> None:
     admission = Admission(max_concurrent=1, max_queue=0, metrics=Metrics())
     with pytest.raises(NotReady, match="starting"), admission.door():
@@ -70,8 +92,9 @@ async def test_a_full_queue_refuses_before_a_byte_of_the_body_is_read(start, sam
     engine = ScriptedEngine(latency_ms=60_000)
     async with start(engine, max_concurrent=1, max_queue=1) as running:
         inside = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(2)]
-        while running.app.state.service.admission.inside < 2:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while running.app.state.service.admission.inside < 2:
+                await asyncio.sleep(0.001)
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:

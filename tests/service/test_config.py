@@ -67,3 +67,8 @@ def test_help_teaches_every_setting_without_importing_what_is_heavy(repository) 
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_drain_is_longer_than_the_deadline_of_what_was_let_in() -> None:
+    settings = load({"engine": "scripted"})
+    assert settings.drain_seconds > settings.deadline_seconds

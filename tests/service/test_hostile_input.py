@@ -222,3 +222,14 @@ def test_a_half_sent_body_on_an_open_connection_is_408(scripted_service: Any, sa
         connection.sendall(sample.raw_request()[:-500])
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
     assert scripted_service.metric("screening_in_flight ") == 0
+
+
+@pytest.mark.parametrize("headers", [b"X: " + b"y" * 200_000, b"\r\n".join([b"X: " + b"y" * 1_000] * 200)])
+def test_200_kilobytes_of_headers_are_not_taken(scripted_service: Any, headers: bytes) -> None:
+    with socket.create_connection(scripted_service.address, timeout=30) as connection:
+        try:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n")
+            answer = connection.recv(65536)
+        except ConnectionError:
+            answer = b""  # being cut off is an answer too
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")

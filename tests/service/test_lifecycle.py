@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 
 import httpx
 import pytest
@@ -37,8 +36,9 @@ async def test_a_drain_refuses_the_new_and_finishes_what_is_inside(start, sample
     engine = ScriptedEngine(latency_ms=200)
     async with start(engine) as running:
         inside = asyncio.create_task(running.client.post("/screen", json=sample.json()))
-        while engine.running() == 0:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while engine.running() == 0:
+                await asyncio.sleep(0.001)
         running.app.state.service.admission.close()
         refused = await running.client.post("/screen", json=sample.json())
         assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
@@ -48,7 +48,9 @@ async def test_a_drain_refuses_the_new_and_finishes_what_is_inside(start, sample
         assert (await inside).status_code == 200
 
 
-def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(launch_service, sample) -> None:
+def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(
+    launch_service, sample, wait_until
+) -> None:
     with launch_service("--engine", "scripted", "--scripted-latency-ms", "4000") as process:
         statuses: list[int] = []
 
@@ -60,11 +62,9 @@ def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(l
             threads = [threading.Thread(target=call) for _ in range(6)]
             for thread in threads:
                 thread.start()
-            while process.metric("screening_engine_running ") < 6:
-                time.sleep(0.05)
+            wait_until(lambda: process.metric("screening_engine_running ") == 6)
             process.popen.terminate()
-            while kept_alive.get("/readyz").status_code == 200:
-                time.sleep(0.01)
+            wait_until(lambda: kept_alive.get("/readyz").status_code == 503)
             assert kept_alive.post("/screen", json=sample.json()).status_code == 503
         for thread in threads:
             thread.join()

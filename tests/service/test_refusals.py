@@ -216,3 +216,27 @@ async def test_unknown_paths_and_methods_are_problems(start) -> None:
         response = await running.client.put("/screen")
         assert_problem(response, 405, "method-not-allowed")
         assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("values", [b"[]," * 350_000 + b"[]", b"{}," * 5_000 + b"1", b"1," * 5_000 + b"1"])
+async def test_json_with_more_values_than_a_request_has_is_refused_before_it_is_built(
+    start, monkeypatch, values
+) -> None:
+    def build(_body: bytes) -> None:
+        raise AssertionError("the tree was built")
+
+    monkeypatch.setattr("service.intake.ScreenRequest.model_validate_json", build)
+    async with start() as running:
+        body = b'{"x":[' + values + b"]}"
+        response = await running.client.post("/screen", content=body, headers={"Content-Type": "application/json"})
+        assert_problem(response, 400, "malformed-request")
+
+
+async def test_base64_may_be_broken_into_lines_but_not_hold_anything_else(start, sample) -> None:
+    async with start() as running:
+        broken = sample.json()
+        broken["original"] = "\r\n\t ".join(broken["original"][at : at + 76] for at in range(0, 9999, 76))
+        assert (await running.client.post("/screen", json=broken)).status_code == 200
+        for extra in ("é", "\u2003", "!", "\x00"):
+            response = await running.client.post("/screen", json=sample.json(original=extra + broken["original"]))
+            assert_problem(response, 422, "invalid-request")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from screening.answer import Answer, Mode, parse
+from service import screen
 from service.schemas import ScreenAnswer
 from service.scripted_engine import ScriptedEngine
 
@@ -148,3 +150,24 @@ async def test_a_client_that_hangs_up_frees_the_engine(start, sample) -> None:
         assert engine.running() == 0
         assert running.metric("screening_aborted_total", reason="client_gone") == 1
         assert running.app.state.service.admission.inside == 0
+
+
+async def test_after_one_unreadable_picture_the_rest_is_not_decoded(start, sample, monkeypatch) -> None:
+    decoded: list[int] = []
+    square = screen._square
+    release = threading.Event()
+
+    def slow(index, picture, size):
+        decoded.append(index)
+        if index == 1:
+            release.wait(60)  # holds the only thread while the loop takes the others out
+        return square(index, picture, size)
+
+    monkeypatch.setattr(screen, "_square", slow)
+    broken = type(sample)((sample.pictures[0][:-200], *sample.pictures[1:]))
+    async with start(decode_threads=1) as running:
+        response = await running.client.post("/screen", json=broken.json())
+        release.set()
+        assert response.status_code == 422
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+    assert set(decoded[:-5]) <= {0, 1} and decoded[-5:] == [0, 1, 2, 3, 4]

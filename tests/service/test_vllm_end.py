@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from typing import Any
 
 import httpx
@@ -31,7 +30,9 @@ def running(pid: int) -> bool:
     return bool(listing.stdout.strip()) and not listing.stdout.strip().startswith("Z")
 
 
-def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(launch_service, checkpoint, sample) -> None:
+def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
+    launch_service, checkpoint, sample, wait_until
+) -> None:
     with launch_service("--checkpoint", str(checkpoint), "--max-concurrent", "4") as process:
         below = children(process.popen.pid)
         statuses: list[Any] = []
@@ -45,8 +46,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(launch_serv
         threads = [threading.Thread(target=call) for _ in range(24)]
         for thread in threads:
             thread.start()
-        while process.metric("screening_in_flight ") < 12:
-            time.sleep(0.005)
+        wait_until(lambda: process.metric("screening_in_flight ") >= 12)
         process.popen.terminate()
         for thread in threads:
             thread.join()
@@ -56,12 +56,11 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(launch_serv
         assert not [pid for pid in below if running(pid)]
 
 
-def test_a_killed_engine_turns_livez_red_and_requests_503(launch_service, checkpoint, sample) -> None:
+def test_a_killed_engine_turns_livez_red_and_requests_503(launch_service, checkpoint, sample, wait_until) -> None:
     with launch_service("--checkpoint", str(checkpoint)) as process:
         for pid in children(process.popen.pid):
             os.kill(pid, signal.SIGKILL)
-        while httpx.get(f"{process.base_url}/livez").status_code == 200:
-            time.sleep(0.05)
+        wait_until(lambda: httpx.get(f"{process.base_url}/livez").status_code == 503)
         response = httpx.post(f"{process.base_url}/screen", json=sample.json(), timeout=60)
         assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
         assert httpx.get(f"{process.base_url}/readyz").status_code == 503

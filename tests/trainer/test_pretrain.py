@@ -167,7 +167,7 @@ def test_weight_decay_spares_biases_norms_and_embeddings(tokenizer) -> None:
     settings = load_recipe("tiny").pretrain
     assert settings is not None
     model = build_model(SMALL, tokenizer)
-    decayed, rest = build_optimizer(model, settings).param_groups
+    decayed, rest = build_optimizer(model, settings, model.parameters()).param_groups
     names = {id(p): n for n, p in model.named_parameters()}
     assert len(decayed["params"]) + len(rest["params"]) == len(names)
     assert all(p.ndim >= 2 for p in decayed["params"])

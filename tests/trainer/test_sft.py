@@ -20,9 +20,10 @@ from trainer.export import export
 from trainer.pretrain.model import Architecture, build_model, build_processor
 from trainer.pretrain.tokenizer import train_tokenizer
 from trainer.pretrain.vocabulary import fixed_texts
-from trainer.records import read_samples
+from trainer.records import DataError, read_samples
+from trainer.run_directory import RunMismatch
 from trainer.sft.rows import caption_rows, dataset, screening_rows
-from trainer.sft.train import RunMismatch, StrictResumeTrainer, train
+from trainer.sft.train import StrictResumeTrainer, last_whole_checkpoint, train
 
 SMALL = Architecture(
     image_size=64, patch_size=16, vision_width=32, vision_layers=1, text_width=32, text_layers=1, text_mlp=64
@@ -117,9 +118,10 @@ def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
     assert manifest.parent == read_manifest(checkpoint).digest
     before, after = load_file(checkpoint / "model.safetensors"), load_file(out / "checkpoint" / "model.safetensors")
     assert before.keys() == after.keys()
-    for name, tensor in before.items():
-        frozen = "vision_tower" in name or "multi_modal_projector" in name
-        assert torch.equal(tensor, after[name]) == frozen or not frozen, name
+    frozen = [name for name in before if "vision_tower" in name or "multi_modal_projector" in name]
+    assert frozen
+    for name in frozen:
+        assert torch.equal(before[name], after[name]), name
     changed = [n for n, t in before.items() if not torch.equal(t, after[n])]
     assert any("layers.0.self_attn" in name for name in changed)
     assert any("lm_head" in name for name in changed)
@@ -154,3 +156,19 @@ def test_a_wrong_input_is_named_and_ends_with_status_2(
     arguments = [part for name, value in inputs.items() for part in (f"--{name}", value)]
     assert main(["sft", "--stage", "weak", "--out", str(tmp_path / "out"), *arguments]) == 2
     assert "missing" in capsys.readouterr().err
+
+
+def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    for step, text in ((200, "{}"), (400, None), (1000, "{")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if text is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-200")
+    assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_samples_without_reasoning_are_not_taught_as_empty_thoughts(data: Path) -> None:
+    sample = read_samples(data)[0].model_copy(update={"reasoning": " "})
+    with pytest.raises(DataError, match=sample.id):
+        screening_rows([sample], COMPACT, direct_share=0, seed=0)
+    assert screening_rows([sample], COMPACT, direct_share=1, seed=0)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from screening.answer import Answer, Finding, Mode, Reason, Unreadable
 from screening.task import NONE, Dimension
 from trainer.records import Sample
+from trainer.run_directory import write_atomically
 from trainer.scores import Judged
 
 IDENTITY_NAME = "evaluation.json"
@@ -167,16 +168,6 @@ def open_predictions(directory: Path, identity: Identity) -> Iterator[Prediction
         yield Predictions(path, handle, _recover(path, handle))
     finally:
         os.close(handle)  # also gives up the lock
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
 
 
 def _claim(directory: Path, identity: Identity) -> None:

@@ -18,15 +18,37 @@ IGNORED = -100
 """Label of tokens that carry no loss: prompt, pictures, padding."""
 
 
+class PixelBatcher:
+    """Rows of the pool → normalised pixels."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+        self._mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) * 255
+        self._scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1) * 255
+
+    def __call__(self, rows: Sequence[int], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
+        """Pixels (pictures, 3, side, side), each shifted by up to `jitter` pixels, the edge repeated."""
+        shifted = self._shift(rows, rng, jitter)
+        channels_first = torch.from_numpy(np.ascontiguousarray(shifted.transpose(0, 3, 1, 2))).float()
+        return (channels_first - self._mean) / self._scale
+
+    def _shift(self, rows: Sequence[int], rng: np.random.Generator, jitter: int) -> np.ndarray:
+        pixels = self._pixels[np.asarray(rows)]
+        if jitter == 0:
+            return pixels
+        size = pixels.shape[1]
+        padded = np.pad(pixels, ((0, 0), (jitter, jitter), (jitter, jitter), (0, 0)), mode="edge")
+        offsets = rng.integers(0, 2 * jitter + 1, (len(rows), 2))
+        return np.stack([p[y : y + size, x : x + size] for p, (y, x) in zip(padded, offsets, strict=True)])
+
+
 class Batcher:
     """Turns examples with equally many pictures into model inputs."""
 
     def __init__(self, pixels: np.ndarray, tokenizer: PreTrainedTokenizerFast, tokens_per_picture: int) -> None:
-        self._pixels = pixels
+        self.pixels = PixelBatcher(pixels)
         self._tokenizer = tokenizer
         self._picture = "<img>" + "<IMG_CONTEXT>" * tokens_per_picture + "</img>"
-        self._mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) * 255
-        self._scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1) * 255
         self._prompt_ids: dict[str, list[int]] = {}
 
     def __call__(
@@ -52,7 +74,7 @@ class Batcher:
         return {
             "input_ids": input_ids,
             "labels": labels,
-            "pixel_values": self._normalise(self._shift(rows, rng, jitter)),
+            "pixel_values": self.pixels(rows, rng, jitter),
         }
 
     def _tokens(self, example: Example) -> tuple[list[int], list[int]]:
@@ -61,16 +83,3 @@ class Batcher:
             self._prompt_ids[example.prompt] = self._tokenizer.encode(text, add_special_tokens=False)
         target = self._tokenizer.encode(example.target, add_special_tokens=False)
         return self._prompt_ids[example.prompt], [*target, self._tokenizer.eos_token_id]
-
-    def _shift(self, rows: list[int], rng: np.random.Generator, jitter: int) -> np.ndarray:
-        pixels = self._pixels[np.asarray(rows)]
-        if jitter == 0:
-            return pixels
-        size = pixels.shape[1]
-        padded = np.pad(pixels, ((0, 0), (jitter, jitter), (jitter, jitter), (0, 0)), mode="edge")
-        offsets = rng.integers(0, 2 * jitter + 1, (len(rows), 2))
-        return np.stack([p[y : y + size, x : x + size] for p, (y, x) in zip(padded, offsets, strict=True)])
-
-    def _normalise(self, pixels: np.ndarray) -> torch.Tensor:
-        channels_first = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float()
-        return (channels_first - self._mean) / self._scale

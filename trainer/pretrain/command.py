@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from trainer.recipe import Recipe
 
-SUMMARY = "train a small vision-language model from random weights (stands in for a base model)"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -39,20 +37,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.recipe import load_recipe
+    from trainer.recipe import RecipeError, load_recipe
+    from trainer.run_directory import RunMismatch, claim
 
-    recipe = load_recipe(args.recipe)
-    if recipe.pretrain is None or recipe.architecture is None:
-        print(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining", file=sys.stderr)
+    try:
+        recipe = load_recipe(args.recipe)
+        if recipe.pretrain is None or recipe.architecture is None:
+            raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
+        deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
+        claim(args.out, {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding)})
+        Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers).run(args.save_every)
+    except (RecipeError, RunMismatch) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    args.out.mkdir(parents=True, exist_ok=True)
-    saved = args.out / "recipe.json"
-    resolved = recipe.model_dump_json(indent=2)
-    if saved.exists() and saved.read_text() != resolved:
-        print(f"{args.out} holds a run of another recipe; name another directory or remove it", file=sys.stderr)
-        return 2
-    saved.write_text(resolved)
-    Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers).run(args.save_every)
     return 0
 
 
@@ -85,7 +82,7 @@ class Pretraining:
         # On CPU the fused attention kernel's backward pass is slower than plain matrix products at these lengths.
         self.model.set_attn_implementation("sdpa" if self.device.type == "cuda" else "eager")
         self.processor = build_processor(self.architecture, self.tokenizer)
-        self.optimizer = build_optimizer(self.model, self.settings)
+        self.optimizer = build_optimizer(self.model, self.settings, self.model.parameters())
         self.batcher = Batcher(pool.pixels, self.tokenizer, self.architecture.tokens_per_picture)
         counts = self.settings.usable_counts
         self.tasks = Tasks(training, self.tokenizer, recipe.prompt_texts, usable_counts=counts)
@@ -99,6 +96,7 @@ class Pretraining:
 
         from trainer.pretrain.schedule import learning_rate
 
+        self._learn_to_see(save_every)
         self._load_state()
         total = self.settings.steps
         started = time.monotonic()
@@ -131,6 +129,51 @@ class Pretraining:
                     self._save_state()
         self._export()
 
+    def _learn_to_see(self, save_every: int) -> None:
+        """Train ViT and projector on questions about single pictures; see `trainer.pretrain.vision`."""
+        import numpy as np
+        import torch
+        from tqdm import tqdm
+
+        from trainer.pretrain.schedule import build_optimizer, learning_rate
+        from trainer.pretrain.vision import Heads, VisionStage, accuracy, draw
+
+        settings, path = self.settings.vision, self.out / "vision.pt"
+        heads = Heads.of(self.tasks.pool)
+        stage = VisionStage(self.model, heads).to(self.device)
+        optimizer = build_optimizer(stage, settings, stage.trained())
+        step = 0
+        if path.exists():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            stage.load_state_dict(state["stage"])
+            optimizer.load_state_dict(state["optimizer"])
+            step = state["step"]
+        with tqdm(total=settings.steps, initial=step, desc="learn to see", unit="step") as bar:
+            while step < settings.steps:
+                rng = np.random.default_rng([self.settings.seed, 1, step])
+                shots = draw(self.tasks.pool, settings.pictures_per_step, rng)
+                pixels = self.batcher.pixels([s.row for s in shots], rng, self.settings.jitter).to(self.device)
+                targets = {name: target.to(self.device) for name, target in heads.targets(shots).items()}
+                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                    loss = stage.loss(pixels, targets)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(stage.trained(), 1.0)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, settings)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                step += 1
+                bar.update()
+                bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+                if step % save_every == 0 or step == settings.steps:
+                    stage.eval()
+                    with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                        recall = accuracy(stage, heads, self.held_out_tasks.pool, self.batcher.pixels)
+                    stage.train()
+                    self._log(vision_step=step, loss=loss.item(), recall=recall)
+                    bar.write(f"seen at step {step}: " + ", ".join(f"{n} {100 * r:.0f}" for n, r in recall.items()))
+                    _store({"step": step, "stage": stage.state_dict(), "optimizer": optimizer.state_dict()}, path)
+
     def verdicts(self, samples: int = 192) -> dict[str, Any]:
         """How well pictures of held-out products are judged."""
         import torch
@@ -139,10 +182,11 @@ class Pretraining:
 
         self.model.eval()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            alone = inspection_recall(self.model, self.tokenizer, self._held_out("inspect_one", 3 * samples))
             seen = inspection_recall(self.model, self.tokenizer, self._held_out("inspect", samples))
             recall = verdict_recall(self.model, self.tokenizer, self._held_out("screen", samples))
         self.model.train()
-        return {"inspect": seen, "screen": recall}
+        return {"inspect_one": alone, "inspect": seen, "screen": recall}
 
     def _held_out(self, task: str, samples: int) -> Iterator[dict[str, torch.Tensor]]:
         import numpy as np
@@ -160,7 +204,7 @@ class Pretraining:
         rng = np.random.default_rng([self.settings.seed, step])
         shares = shares_at(step, self.settings)
         task = str(rng.choice(list(shares), p=list(shares.values())))
-        count = self.settings.pictures_per_step // (1 if task == "describe" else 5)
+        count = self.settings.pictures_per_step // (1 if task in ("describe", "inspect_one") else 5)
         examples = [self.tasks.draw[task](rng) for _ in range(count)]
         return task, self._to_device(self.batcher(examples, rng, self.settings.jitter))
 
@@ -188,14 +232,17 @@ class Pretraining:
         with (self.out / "log.jsonl").open("a") as handle:
             handle.write(json.dumps(record) + "\n")
 
-    def _save_state(self) -> None:
-        import torch
+    def _forget_log_after(self, step: int) -> None:
+        """Drop what a killed run logged behind its last saved state: those steps are done again."""
+        from trainer.run_directory import write_atomically
 
-        temporary = self.out / "state.partial.pt"
-        torch.save(
-            {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, temporary
-        )
-        temporary.replace(self.out / "state.pt")
+        path = self.out / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        write_atomically(path, "".join(line for line in lines if json.loads(line).get("step", 0) <= step))
+
+    def _save_state(self) -> None:
+        state = {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        _store(state, self.out / "state.pt")
 
     def _load_state(self) -> None:
         import torch
@@ -206,6 +253,7 @@ class Pretraining:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
+            self._forget_log_after(self.step)
             print(f"continuing at step {self.step}")
 
     def _export(self) -> None:
@@ -228,10 +276,21 @@ class Pretraining:
         print(f"checkpoint: {self.out / 'checkpoint'}")
 
 
+def _store(state: dict[str, Any], path: Path) -> None:
+    """Save atomically: a killed run finds the last whole state."""
+    import torch
+
+    temporary = path.with_suffix(".partial")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
 def _line(verdicts: dict[str, Any]) -> str:
     """`inspect: appearance 40/90 … screen: normal 80 …`, percent: defects seen / sound pictures called sound."""
-    inspect = ", ".join(
-        f"{name} {100 * seen:.0f}/{100 * sound:.0f}" for name, (seen, sound) in verdicts["inspect"].items()
-    )
+    parts = [
+        f"{task}: " + ", ".join(f"{name} {100 * seen:.0f}/{100 * sound:.0f}" for name, (seen, sound) in found.items())
+        for task, found in verdicts.items()
+        if task != "screen"
+    ]
     screen = ", ".join(f"{name} {100 * share:.0f}" for name, share in verdicts["screen"].items())
-    return f"inspect (seen/sound): {inspect}; screen: {screen}"
+    return "; ".join([*parts, f"screen: {screen}"])

@@ -7,6 +7,7 @@ of four of them in a fresh order. Pixels lie in one memory-mapped array at the m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from screening.task import Dimension
+from trainer.run_directory import claim
+
+VISIBLE_ALONE = (Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION)
+"""Dimensions that can be judged without the original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +89,12 @@ class Pool:
 def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
     """Render the pool, or read it if this very pool was rendered before.
 
-    Killed half-way, it goes on with the products that are missing. Raises FileExistsError if the directory holds
-    another pool.
+    Killed half-way, it goes on with the products that are missing.
+
+    Raises:
+        RunMismatch: the directory holds a pool of other settings, or one that another version of the renderer drew.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    spec_file = directory / "pool.json"
-    spec_text = json.dumps(asdict(spec), sort_keys=True)
-    if spec_file.exists() and spec_file.read_text() != spec_text:
-        raise FileExistsError(f"{directory} holds a pool of other settings; remove it or name another directory")
-    spec_file.write_text(spec_text)
+    claim(directory, {**asdict(spec), "renderer": _renderer_digest()})
 
     shape = (spec.products * spec.shots_per_product, spec.size, spec.size, 3)
     pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
@@ -145,6 +147,16 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
     return index, block, {"description": product.describe(), "shots": records}
 
 
+def _renderer_digest() -> str:
+    """sha256 over the renderer's source: other code, other pictures."""
+    import trainer.render
+
+    digest = hashlib.sha256()
+    for path in sorted(Path(trainer.render.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _read_products(path: Path) -> dict[int, dict[str, Any]]:
     if not path.exists():
         return {}
@@ -152,10 +164,9 @@ def _read_products(path: Path) -> dict[int, dict[str, Any]]:
     kept = 0
     with path.open("rb") as handle:
         for line in handle:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
+            if not line.endswith(b"\n"):
                 break  # the last line of a killed run
+            record = json.loads(line)
             records[record["index"]] = record
             kept += len(line)
     os.truncate(path, kept)

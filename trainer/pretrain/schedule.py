@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 
 from trainer.recipe import PretrainRecipe
 
 
-def build_optimizer(model: torch.nn.Module, settings: PretrainRecipe) -> torch.optim.AdamW:
-    """AdamW; no weight decay on biases, norms and embeddings."""
+class Course(Protocol):
+    """Settings of one course of training."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def build_optimizer(
+    model: torch.nn.Module, settings: Course, parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.AdamW:
+    """AdamW for some of a model's parameters; no weight decay on biases, norms and embeddings."""
+    wanted = {id(parameter) for parameter in parameters}
     decayed, rest = [], []
     for name, parameter in model.named_parameters():
+        if id(parameter) not in wanted:
+            continue
         inner = parameter.ndim >= 2 and "embed" not in name and "lm_head" not in name
         (decayed if inner else rest).append(parameter)
     return torch.optim.AdamW(
@@ -23,7 +43,7 @@ def build_optimizer(model: torch.nn.Module, settings: PretrainRecipe) -> torch.o
     )
 
 
-def learning_rate(step: int, settings: PretrainRecipe) -> float:
+def learning_rate(step: int, settings: Course) -> float:
     """Linear warm-up, then a cosine down to 2 % of the peak."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps

@@ -8,6 +8,7 @@ that the renderer knows. The tasks are mixed in shares that change over the cour
   all five, copying the first description is right nine times in ten, and that is what a model then learns.
 * `compare`: five pictures → for each generated one, attribute by attribute, `same` or `other`. Products are exchanged
   at random, so that the answer is never known before looking.
+* `inspect_one`: one picture → for light, placement and additions, `fine` or the sentence about the defect.
 * `inspect`: five pictures → for each generated one, dimension by dimension, `fine` or the sentence about the defect.
 * `screen`, `screen_direct`: the real task, with its reasoning and without.
 
@@ -17,7 +18,7 @@ nothing in 2,400 steps: one word then stands for "any of forty things", and no s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,13 +28,12 @@ from transformers import PreTrainedTokenizerFast
 from screening.answer import Finding, Mode, compose, render
 from screening.prompt import Prompt, messages
 from screening.task import OPTIONS, Dimension, Options
-from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL, INSPECT
-from trainer.pretrain.pool import Pool, PoolProduct, PoolShot
+from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL, INSPECT, INSPECT_ONE
+from trainer.pretrain.pool import VISIBLE_ALONE, Pool, PoolProduct, PoolShot
+from trainer.render.words import JOINT, NORMAL_COMMENT
 
 COMPARED = ("kind", "body", "cap", "mark", "number", "stripes")
 """The attributes that `compare` asks for, in this order."""
-
-NORMAL_COMMENT = "the product is unchanged and stands well"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Tasks:
             "describe": self.describe,
             "describe_all": self.describe_all,
             "compare": self.compare,
+            "inspect_one": self.inspect_one,
             "inspect": self.inspect,
             "screen": lambda rng: self.screen(rng, Mode.COT),
             "screen_direct": lambda rng: self.screen(rng, Mode.DIRECT),
@@ -103,6 +104,17 @@ class Tasks:
                 other = self._product(rng)
                 shots.append(other.usable[rng.integers(len(other.usable))])
         return self._per_picture(COMPARE, product, shots, lambda shot: differences(product.original, shot))
+
+    def inspect_one(self, rng: np.random.Generator) -> Example:
+        """One generated picture → what it is like, as far as can be told without the original.
+
+        Three of four pictures have something to find: every single kind of defect is rare as it is.
+        """
+        product = self._product(rng)
+        visible = [s for s in product.defective if {d.value for d in VISIBLE_ALONE} & set(s.dimensions)]
+        shots = visible if visible and rng.random() < 0.75 else product.usable
+        shot = shots[rng.integers(len(shots))]
+        return Example((shot.row,), self._chat(INSPECT_ONE, 1), f"<A> {inspection(shot, VISIBLE_ALONE)}")
 
     def inspect(self, rng: np.random.Generator) -> Example:
         """Five pictures → what each dimension of each picture is like."""
@@ -162,7 +174,7 @@ class Tasks:
 def finding(option: str, shot: PoolShot) -> Finding:
     """What the reasoning says about a picture of the pool."""
     dimensions = frozenset(Dimension(d) for d in shot.dimensions)
-    return Finding(option, dimensions, " and ".join(shot.comments) or NORMAL_COMMENT)
+    return Finding(option, dimensions, JOINT.join(shot.comments) or NORMAL_COMMENT)
 
 
 def differences(original: PoolShot, shot: PoolShot) -> str:
@@ -176,7 +188,7 @@ def differences(original: PoolShot, shot: PoolShot) -> str:
     return " ".join(words)
 
 
-def inspection(shot: PoolShot) -> str:
+def inspection(shot: PoolShot, dimensions: Iterable[Dimension] = Dimension) -> str:
     """Dimension by dimension: `appearance fine, shadow fine, layout it leans without support, extension fine`."""
     comments = dict(zip(shot.dimensions, shot.comments, strict=True))
-    return ", ".join(f"{d.short} {comments.get(d.value, 'fine')}" for d in Dimension)
+    return ", ".join(f"{d.short} {comments.get(d.value, 'fine')}" for d in dimensions)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from screening.answer import Finding, compose
 from screening.prompt import Prompt
 from screening.task import Dimension
-from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL, INSPECT
-from trainer.pretrain.tasks import COMPARED, NORMAL_COMMENT
+from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL, INSPECT, INSPECT_ONE
+from trainer.pretrain.tasks import COMPARED
+from trainer.render.words import NORMAL_COMMENT
 
 REPEATS = 20_000
 """BPE merges the commonest pairs first; the words of every answer must be among them."""
@@ -26,7 +27,7 @@ def fixed_texts(prompt: Prompt) -> Iterator[str]:
     )
     assert frame.reasoning is not None
     for _ in range(REPEATS):
-        yield from (prompt.cot, prompt.direct, DESCRIBE, DESCRIBE_ALL, COMPARE, INSPECT)
+        yield from (prompt.cot, prompt.direct, DESCRIBE, DESCRIBE_ALL, COMPARE, INSPECT, INSPECT_ONE)
         yield from ("Original:", "user\n", "assistant\n")
         yield frame.reasoning.replace("<A>", "").replace("<B>", "")
         yield " " + " ".join(f"{name} same {name} other" for name in COMPARED)

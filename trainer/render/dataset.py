@@ -49,6 +49,17 @@ class Order:
     severities: tuple[float, float, float]
     products: Path | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As they stand in render.json."""
+        return {
+            "count": self.count,
+            "seed": self.seed,
+            "size": self.size,
+            "severities": list(self.severities),
+            "products": self.products.name if self.products else None,
+        }
+
 
 def sample_seed(seed: int, index: int) -> int:
     """Seed of one sample of a data set: 63 bits, different for every (seed, index)."""
@@ -56,18 +67,21 @@ def sample_seed(seed: int, index: int) -> int:
 
 
 def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
-    """Draw a data set into `out` and return its statistics.
+    """Draw a data set into `out` and return its statistics; one that is there already, from the same order, is kept.
 
     Raises:
-        DatasetError: `out` exists and is not an empty directory.
+        DatasetError: `out` holds something else.
         CutOutError: the cut-outs cannot be used.
     """
+    if (summary := _already_drawn(order, out)) is not None:
+        return summary
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
     if order.products is not None:
         load_cutouts(order.products)  # refuse bad ones before any work
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run, in a container that counts its processes anew
     partial.mkdir()
     try:
         statistics = _write(order, partial, workers)
@@ -79,6 +93,15 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
     return statistics
 
 
+def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:
+    """The summary of a finished data set of this order; render.json is written last."""
+    try:
+        summary: dict[str, Any] = json.loads((out / "render.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if summary.get("arguments") == order.arguments and order.products is None else None
+
+
 def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
     (directory / "pictures").mkdir()
     records = []
@@ -88,13 +111,7 @@ def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
             records.append(record)
     contact_sheet(directory, records[:SHEET_SAMPLES]).save(directory / "contact-sheet.png", compress_level=3)
     summary = {
-        "arguments": {
-            "count": order.count,
-            "seed": order.seed,
-            "size": order.size,
-            "severities": list(order.severities),
-            "products": order.products.name if order.products else None,
-        },
+        "arguments": order.arguments,
         **statistics(records),
     }
     (directory / "render.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -10,8 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-SUMMARY = "supervised fine-tuning, stage 1.1 (weak) or 1.2 (answer-driven), with TRL"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -37,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
     from trainer.recipe import RecipeError
     from trainer.records import DataError
-    from trainer.sft.train import RunMismatch, train
+    from trainer.run_directory import RunMismatch
+    from trainer.sft.train import train
 
     try:
         train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit)

@@ -17,7 +17,7 @@ from screening.answer import Answer, Mode, render
 from screening.images import load_square
 from screening.prompt import Prompt, messages
 from trainer.instructions import DESCRIBE
-from trainer.records import Sample, read_bytes
+from trainer.records import DataError, Sample, read_bytes
 
 
 def screening_rows(
@@ -27,11 +27,16 @@ def screening_rows(
 
     Args:
         direct_share: share of samples that are asked for the letters only.
+
+    Raises:
+        DataError: a sample that is to be reasoned about has no reasoning.
     """
     rng = random.Random(seed)
     rows = []
     for sample in samples:
         mode = Mode.DIRECT if rng.random() < direct_share else Mode.COT
+        if mode is Mode.COT and not sample.reasoning.strip():
+            raise DataError(f"sample {sample.id} has no reasoning; training to think needs it")
         answer = Answer(sample.options, sample.reasoning)
         rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
     return rows

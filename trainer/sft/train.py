@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
 from trainer.export import export
 from trainer.recipe import load_recipe
 from trainer.records import data_digest, read_samples
+from trainer.run_directory import claim
 from trainer.sft.rows import caption_rows, dataset, screening_rows
-
-
-class RunMismatch(Exception):
-    """The run directory holds a run with other settings; name another directory."""
 
 
 class StrictResumeTrainer(SFTTrainer):
@@ -53,7 +49,7 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
         "data": data_digest(data, samples),
         "limit": limit,
     }
-    _claim(out, origin)
+    claim(out, origin)
 
     used = samples[:limit]
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
@@ -95,7 +91,7 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
             dataloader_persistent_workers=True,
         ),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "trl")) if (out / "trl").is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
     (out / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     return export(
         out / "checkpoint",
@@ -119,9 +115,16 @@ def freeze_vision(model: PreTrainedModel) -> None:
         part.requires_grad_(False)
 
 
-def _claim(out: Path, origin: dict[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "run.json"
-    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(origin)):
-        raise RunMismatch(f"{out} holds a run with other settings or data; name another directory or remove it")
-    path.write_text(json.dumps(origin, indent=1))
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """The newest state of a killed run that was saved to its end; newer halves are removed.
+
+    transformers writes a state in place, `trainer_state.json` last, and takes the newest directory as it is.
+    """
+    for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return str(path)
+    return None

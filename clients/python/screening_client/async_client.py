@@ -144,7 +144,7 @@ class AsyncClient:
         request = wire.ready_request(self._http, self._settings, constants.READY_TIMEOUT)
         try:
             return wire.read_readiness(await self._http.send(request))
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     async def wait_until_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109 - as its twin

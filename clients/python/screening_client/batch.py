@@ -31,6 +31,8 @@ class Counts:
     screened: int = 0
     skipped: int = 0
     failed: int = 0
+    unreadable: int = 0
+    """Of the screened, those without a decision: the model's text could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def run_batch(
     """
     check_bulk(concurrency, "return")
     done = _open_for_resuming(out)
-    skipped = screened = failed = 0
+    skipped = screened = failed = unreadable = 0
     try:
         with source.open("rb") as file:
             total = sum(1 for line in file if line.strip())
@@ -98,11 +100,12 @@ def run_batch(
             else:
                 # One flushed write per answer: a killed run loses at most the line that it was writing.
                 record = {"id": names[index], "screening": outcome.raw}
-                destination.write(json.dumps(record, ensure_ascii=False) + "\n")
+                destination.write(json.dumps(record) + "\n")
                 destination.flush()
                 screened += 1
+                unreadable += not outcome.answered
             bar.update()
-    return Counts(screened=screened, skipped=skipped, failed=failed)
+    return Counts(screened=screened, skipped=skipped, failed=failed, unreadable=unreadable)
 
 
 def _lines(source: Path, mode: Mode | None) -> Generator[_Line]:
@@ -120,7 +123,7 @@ def _lines(source: Path, mode: Mode | None) -> Generator[_Line]:
 def _line(text: bytes, where: str, folder: Path, mode: Mode | None) -> _Line:
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _Line(where, InputError(f"not JSON: {error}"))
     if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not row["id"]:
         return _Line(where, InputError('a line is an object with an "id", a text that is not empty'))
@@ -168,7 +171,7 @@ def _open_for_resuming(out: Path) -> set[str]:
 def _result_id(line: bytes, out: Path, number: int) -> str:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("id"), str) or "screening" not in row:
         raise InputError(f"line {number} of {out} is not a result; name another file with --out, or mend the line")

@@ -5,7 +5,7 @@ Exit codes:
     1    the service refused a request or failed, or some lines of a batch did
     2    wrong arguments or unusable files; nothing was sent
     3    not reachable, not ready, overloaded or too slow: the same command may work later
-    4    the service answered, but the model's text could not be read: there is no decision
+    4    the service answered, but the model's text could not be read: there is no decision; in a batch, for some lines
     130  stopped by Ctrl-C
 """
 
@@ -84,7 +84,11 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
     )
     print(f"{counts.screened} screened, {counts.skipped} had an answer already, {counts.failed} failed", end="")
     print("; run again to try those once more" if counts.failed else "")
-    return FAILED if counts.failed else OK
+    if counts.unreadable:
+        print(f"{counts.unreadable} of the screened without a decision: the model's text could not be read")
+    if counts.failed:
+        return FAILED
+    return UNREADABLE if counts.unreadable else OK
 
 
 def _ready(client: Client, arguments: argparse.Namespace) -> int:

@@ -143,7 +143,7 @@ class Client:
         request = wire.ready_request(self._http, self._settings, constants.READY_TIMEOUT)
         try:
             return wire.read_readiness(self._http.send(request))
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def wait_until_ready(self, timeout: float = 120.0) -> None:

@@ -10,10 +10,11 @@ import math
 import random
 import threading
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, Retrying, sleep_using_event
+from tenacity import AsyncRetrying, RetryCallState, Retrying
 
 from screening_client import constants
 from screening_client.errors import ConnectionFailed, ScreeningClientError, StatusError, TimedOut
@@ -58,9 +59,9 @@ def parse_retry_after(headers: httpx.Headers) -> float | None:
 
 
 def sync_retrying(max_retries: int, deadline: Deadline, given_up: threading.Event | None) -> Retrying:
-    """Tenacity's loop for `Client`. Setting `given_up` ends a wait early and allows no further retry."""
+    """Tenacity's loop for `Client`. Setting `given_up` ends a wait with an error and allows no further retry."""
     policy = _Policy(max_retries, deadline, given_up)
-    sleep = time.sleep if given_up is None else sleep_using_event(given_up)
+    sleep = time.sleep if given_up is None else _sleep_unless(given_up)
     return Retrying(retry=policy.retry, stop=policy.stop, wait=_wait, sleep=sleep, reraise=True)
 
 
@@ -85,6 +86,15 @@ class _Policy:
             return True
         remaining = self.deadline.remaining
         return remaining is not None and state.upcoming_sleep >= remaining
+
+
+def _sleep_unless(given_up: threading.Event) -> Callable[[float], None]:
+    # Tenacity's own `sleep_using_event` returns when the event is set, and the request would be sent once more.
+    def sleep(seconds: float) -> None:
+        if given_up.wait(seconds):
+            raise ScreeningClientError("given up while waiting to try again")
+
+    return sleep
 
 
 def _wait(state: RetryCallState) -> float:

@@ -1,0 +1,42 @@
+"""A run directory belongs to one run: the same command continues it, any other is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ORIGIN_NAME = "run.json"
+
+
+class RunMismatch(Exception):
+    """The directory holds a run with other settings or inputs; name another directory."""
+
+
+def claim(directory: Path, origin: dict[str, Any]) -> None:
+    """Make the directory this run's, or see that it is.
+
+    Args:
+        origin: everything that decides the run's result, as JSON values.
+
+    Raises:
+        RunMismatch: it is another run's.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ORIGIN_NAME
+    wanted = json.loads(json.dumps(origin))
+    if not path.exists():
+        write_atomically(path, json.dumps(wanted, indent=1) + "\n")
+    elif json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise RunMismatch(f"{directory} holds a run with other settings or data; name another directory or remove it")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
