@@ -33,17 +33,17 @@ check: install ## lint and types
 bench: install ## measure the service under load
 	@$(PY) -m loadtest bench
 
-# models/tiny, made again from nothing: about 90 minutes on two CPU cores, minutes on a GPU. Every stage goes on where a
+# models/tiny, made again from nothing: about half an hour on two idle CPU cores. Every stage goes on where a
 # killed one stopped. The result stays in TINY; models/tiny changes only when someone copies it there.
 TINY ?= runs/tiny
 RECIPE ?= tiny
-WEAK_SAMPLES ?= 800
-ANSWER_SAMPLES ?= 3000
+WEAK_SAMPLES ?= 100
+ANSWER_SAMPLES ?= 500
 TEST_SAMPLES ?= 468
 
 tiny: install ## render, train and evaluate the shipped checkpoint again, into runs/tiny
-	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 11 --workers $(WORKERS) --out $(TINY)/data-weak
-	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 12 --workers $(WORKERS) --out $(TINY)/data-answer
+	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 11 --size 256 --workers $(WORKERS) --out $(TINY)/data-weak
+	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 12 --size 256 --workers $(WORKERS) --out $(TINY)/data-answer
 	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --workers $(WORKERS) --out $(TINY)/data-test
 	$(PY) -m trainer pretrain --recipe $(RECIPE) --out $(TINY)/pretrain
 	$(PY) -m trainer sft --recipe $(RECIPE) --stage weak \

@@ -46,6 +46,9 @@ class Phase(_Strict):
     """A stretch of pretraining with a fixed mixture of tasks."""
 
     steps: int
+    vision_rate: float = Field(ge=0)
+    """Learning rate of the ViT, as a multiple of the others'; 0 freezes it. A language model that cannot read yet would
+    otherwise make it forget what it sees."""
     shares: dict[
         Literal["describe", "describe_all", "compare", "inspect_one", "inspect", "screen", "screen_direct"], float
     ]

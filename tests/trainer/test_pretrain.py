@@ -13,7 +13,7 @@ from trainer.export import save
 from trainer.pretrain.batches import IGNORED, Batcher
 from trainer.pretrain.model import Architecture, build_model, build_processor
 from trainer.pretrain.pool import Pool, PoolProduct, PoolShot
-from trainer.pretrain.schedule import build_optimizer, learning_rate, shares_at
+from trainer.pretrain.schedule import build_optimizer, draw_task, learning_rate, phase_at
 from trainer.pretrain.tasks import Tasks, differences, inspection
 from trainer.pretrain.tokenizer import TAGS, train_tokenizer
 from trainer.pretrain.vocabulary import fixed_texts
@@ -158,20 +158,27 @@ def test_the_learning_rate_rises_then_falls_and_phases_follow_each_other() -> No
     assert max(rates) == pytest.approx(settings.learning_rate, rel=1e-3)
     assert rates.index(max(rates)) in (settings.warmup_steps - 1, settings.warmup_steps)
     assert rates[-1] < 0.03 * settings.learning_rate
-    assert sum(shares_at(settings.steps - 1, settings).values()) == pytest.approx(1)
+    assert phase_at(0, settings) == settings.phases[0]
+    assert phase_at(settings.steps - 1, settings) == settings.phases[-1]
     with pytest.raises(IndexError):
-        shares_at(settings.steps, settings)
+        phase_at(settings.steps, settings)
+    drawn = {draw_task(settings.phases[0], np.random.default_rng(seed)) for seed in range(50)}
+    assert drawn == set(settings.phases[0].shares)
 
 
 def test_weight_decay_spares_biases_norms_and_embeddings(tokenizer) -> None:
     settings = load_recipe("tiny").pretrain
     assert settings is not None
     model = build_model(SMALL, tokenizer)
-    decayed, rest = build_optimizer(model, settings, model.parameters()).param_groups
+    groups = build_optimizer(model, settings, model.parameters()).param_groups
     names = {id(p): n for n, p in model.named_parameters()}
-    assert len(decayed["params"]) + len(rest["params"]) == len(names)
-    assert all(p.ndim >= 2 for p in decayed["params"])
-    assert any("embed_tokens" in names[id(p)] for p in rest["params"])
+    placed = {names[id(p)]: group for group in groups for p in group["params"]}
+    assert len(placed) == len(names)
+    for name, group in placed.items():
+        assert group["vision"] == ("vision_tower" in name)
+        spared = name.endswith(("bias", "norm.weight")) or "embed_tokens" in name or "lm_head" in name
+        assert not (spared and group["weight_decay"]), name
+    assert placed["model.language_model.layers.0.mlp.up_proj.weight"]["weight_decay"] == settings.weight_decay
 
 
 def test_a_recipe_with_an_unknown_key_is_refused(tmp_path) -> None:

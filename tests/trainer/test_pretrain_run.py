@@ -32,8 +32,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pretrain["pool"] |= {"render_size": 64}
     pretrain["vision"] |= {"steps": 4, "pictures_per_step": 8, "warmup_steps": 1}
     pretrain["phases"] = [
-        {"steps": 2, "shares": {"describe": 0.5, "inspect_one": 0.5}},
-        {"steps": 4, "shares": {"describe_all": 0.2, "compare": 0.2, "inspect": 0.2, "screen": 0.4}},
+        {"steps": 2, "vision_rate": 0, "shares": {"describe": 0.5, "inspect_one": 0.5}},
+        {
+            "steps": 4,
+            "vision_rate": 0.5,
+            "shares": {"describe_all": 0.2, "compare": 0.2, "inspect": 0.2, "screen": 0.4},
+        },
     ]
     pretrain |= {"pictures_per_step": 10, "warmup_steps": 1}
     path = tmp_path_factory.mktemp("recipes") / "small.yaml"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from trainer.recipe import Recipe
+    from trainer.recipe import Phase, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ class Pretraining:
         import torch
         from tqdm import tqdm
 
-        from trainer.pretrain.schedule import learning_rate
+        from trainer.pretrain.schedule import learning_rate, phase_at
 
         self._learn_to_see(save_every)
         self._load_state()
@@ -102,13 +102,16 @@ class Pretraining:
         started = time.monotonic()
         with tqdm(total=total, initial=self.step, desc="pretrain", unit="step") as bar:
             while self.step < total:
-                task, batch = self._batch(self.step)
+                phase = phase_at(self.step, self.settings)
+                self.model.model.vision_tower.requires_grad_(phase.vision_rate > 0)
+                task, batch = self._batch(self.step, phase)
                 with torch.autocast(self.device.type, dtype=torch.bfloat16):
                     loss = self.model(**batch, use_cache=False).loss
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+                rate = learning_rate(self.step, self.settings)
                 for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate(self.step, self.settings)
+                    group["lr"] = rate * (phase.vision_rate if group["vision"] else 1.0)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1
@@ -146,8 +149,9 @@ class Pretraining:
         if path.exists():
             state = torch.load(path, map_location=self.device, weights_only=True)
             stage.load_state_dict(state["stage"])
-            optimizer.load_state_dict(state["optimizer"])
             step = state["step"]
+            if step < settings.steps:
+                optimizer.load_state_dict(state["optimizer"])
         with tqdm(total=settings.steps, initial=step, desc="learn to see", unit="step") as bar:
             while step < settings.steps:
                 rng = np.random.default_rng([self.settings.seed, 1, step])
@@ -196,14 +200,13 @@ class Pretraining:
             examples = [self.held_out_tasks.draw[task](rng) for _ in range(16)]
             yield self._to_device(self.batcher(examples, rng))
 
-    def _batch(self, step: int) -> tuple[str, dict[str, torch.Tensor]]:
+    def _batch(self, step: int, phase: Phase) -> tuple[str, dict[str, torch.Tensor]]:
         import numpy as np
 
-        from trainer.pretrain.schedule import shares_at
+        from trainer.pretrain.schedule import draw_task
 
         rng = np.random.default_rng([self.settings.seed, step])
-        shares = shares_at(step, self.settings)
-        task = str(rng.choice(list(shares), p=list(shares.values())))
+        task = draw_task(phase, rng)
         count = self.settings.pictures_per_step // (1 if task in ("describe", "inspect_one") else 5)
         examples = [self.tasks.draw[task](rng) for _ in range(count)]
         return task, self._to_device(self.batcher(examples, rng, self.settings.jitter))

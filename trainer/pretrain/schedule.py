@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of pretraining."""
+"""Optimizer, learning rate and phases of pretraining."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
+import numpy as np
 import torch
 
-from trainer.recipe import PretrainRecipe
+from trainer.recipe import Phase, PretrainRecipe
 
 
 class Course(Protocol):
@@ -27,16 +28,21 @@ class Course(Protocol):
 def build_optimizer(
     model: torch.nn.Module, settings: Course, parameters: Iterable[torch.nn.Parameter]
 ) -> torch.optim.AdamW:
-    """AdamW for some of a model's parameters; no weight decay on biases, norms and embeddings."""
+    """AdamW for some of a model's parameters; no weight decay on biases, norms and embeddings.
+
+    The ViT's parameters are in groups of their own, marked `vision`.
+    """
     wanted = {id(parameter) for parameter in parameters}
-    decayed, rest = [], []
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if id(parameter) not in wanted:
-            continue
-        inner = parameter.ndim >= 2 and "embed" not in name and "lm_head" not in name
-        (decayed if inner else rest).append(parameter)
+        if id(parameter) in wanted:
+            decayed = parameter.ndim >= 2 and "embed" not in name and "lm_head" not in name
+            groups.setdefault(("vision_tower" in name, decayed), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        [
+            {"params": group, "weight_decay": settings.weight_decay if decayed else 0.0, "vision": vision}
+            for (vision, decayed), group in groups.items()
+        ],
         lr=settings.learning_rate,
         betas=(0.9, 0.98),
         fused=True,
@@ -51,11 +57,20 @@ def learning_rate(step: int, settings: Course) -> float:
     return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def shares_at(step: int, settings: PretrainRecipe) -> dict[str, float]:
-    """The mixture of tasks at a step: task → share, summing to 1."""
+def phase_at(step: int, settings: PretrainRecipe) -> Phase:
+    """The phase that a step belongs to.
+
+    Raises:
+        IndexError: the step lies behind the last phase.
+    """
     for phase in settings.phases:
         if step < phase.steps:
-            total = sum(phase.shares.values())
-            return {task: share / total for task, share in phase.shares.items()}
+            return phase
         step -= phase.steps
     raise IndexError("the step lies behind the last phase")
+
+
+def draw_task(phase: Phase, rng: np.random.Generator) -> str:
+    """One of the phase's tasks, in proportion to their shares."""
+    total = sum(phase.shares.values())
+    return str(rng.choice(list(phase.shares), p=[share / total for share in phase.shares.values()]))
