@@ -33,7 +33,7 @@ check: install ## lint and types
 bench: install ## measure the service under load
 	@$(PY) -m loadtest bench
 
-# models/tiny, made again from nothing: about half an hour on two idle CPU cores. Every stage goes on where a
+# models/tiny, made again from nothing: about half an hour on two idle cores. Every stage goes on where a
 # killed one stopped. The result stays in TINY; models/tiny changes only when someone copies it there.
 TINY ?= runs/tiny
 RECIPE ?= tiny

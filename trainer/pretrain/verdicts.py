@@ -51,15 +51,19 @@ def inspection_recall(
 ) -> dict[str, tuple[float, float]]:
     """Per dimension of the `inspect` task: share of defects seen, and share of sound pictures called sound."""
     (fine,) = tokenizer.encode(" fine", add_special_tokens=False)
-    places = {tokenizer.encode(f" {d.short}", add_special_tokens=False)[0]: d.short for d in Dimension}
-    before = tokenizer.convert_tokens_to_ids([*(f"<{o}>" for o in OPTIONS), ","])
+    # Behind a marker or a comma a dimension's word begins a place; elsewhere it is part of a sentence.
+    before = set(tokenizer.convert_tokens_to_ids([*(f"<{o}>" for o in OPTIONS), ","]))
+    places: dict[int, str] = {}
+    for dimension in Dimension:
+        *head, last = tokenizer.encode(f" {dimension.short}", add_special_tokens=False)
+        places[last] = dimension.short
+        before.update(head[-1:])  # a small vocabulary may spell the word with several tokens
     counts: dict[str, list[int]] = {d.short: [0, 0, 0, 0] for d in Dimension}
     for batch in batches:
         labels = batch["labels"].cpu()
         logits = model(input_ids=batch["input_ids"], pixel_values=batch["pixel_values"], use_cache=False).logits.cpu()
         at_place = torch.isin(labels[:, :-1], torch.tensor(list(places)))
-        # A dimension's word begins a place behind a marker or a comma; elsewhere it is part of a sentence.
-        at_place[:, 1:] &= torch.isin(labels[:, :-2], torch.tensor(before))
+        at_place[:, 1:] &= torch.isin(labels[:, :-2], torch.tensor(sorted(before)))
         guesses = logits[:, :-1][at_place].argmax(-1)
         places_there = labels[:, :-1][at_place].tolist()
         truths = labels[:, 1:][at_place].tolist()
