@@ -75,4 +75,4 @@ def inspection_recall(
             else:
                 count[0] += 1
                 count[1] += guess != fine
-    return {name: (seen / max(1, n), sound / max(1, m)) for name, (n, seen, m, sound) in counts.items() if n}
+    return {name: (seen / max(1, n), sound / max(1, m)) for name, (n, seen, m, sound) in counts.items() if n + m}
