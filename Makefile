@@ -33,8 +33,9 @@ check: install ## lint and types
 bench: install ## measure the service under load
 	@$(PY) -m loadtest bench
 
-# models/tiny, made again from nothing: about half an hour on two idle cores. Every stage goes on where a
-# killed one stopped. The result stays in TINY; models/tiny changes only when someone copies it there.
+# models/tiny, made again from nothing. Measured in parts on two shared cores: 12 minutes of learning to see, 7 of the
+# language model, a few for the rest. A killed training stage is continued, a killed render starts again. The result
+# stays in TINY; models/tiny changes only when someone copies it there.
 TINY ?= runs/tiny
 RECIPE ?= tiny
 WEAK_SAMPLES ?= 100
