@@ -5,12 +5,3 @@ DESCRIBE = "Describe the picture."
 
 DESCRIBE_ALL = "Describe every picture."
 """Five pictures → five captions."""
-
-COMPARE = "What differs from the original?"
-"""Five pictures → for each generated one, which attributes differ."""
-
-INSPECT_ONE = "Inspect the picture."
-"""One picture → what light, placement and additions are like; the product cannot be judged without the original."""
-
-INSPECT = "Inspect every picture."
-"""Five pictures → for each generated one, what each dimension is like."""

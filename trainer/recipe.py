@@ -42,49 +42,41 @@ class PoolRecipe(_Strict):
     """Products kept out of training, for the numbers in the log."""
 
 
-class Phase(_Strict):
-    """A stretch of pretraining with a fixed mixture of tasks."""
+class Course(_Strict):
+    """One stage of pretraining: how long, and the learning rate over time."""
 
-    steps: int
-    vision_rate: float = Field(ge=0)
-    """Learning rate of the ViT, as a multiple of the others'; 0 freezes it. A language model that cannot read yet would
-    otherwise make it forget what it sees."""
-    shares: dict[
-        Literal["describe", "describe_all", "compare", "inspect_one", "inspect", "screen", "screen_direct"], float
-    ]
-
-
-class VisionRecipe(_Strict):
-    """The first part of pretraining: ViT and projector answer questions about single pictures."""
-
-    steps: int
-    pictures_per_step: int
+    steps: int = Field(gt=0)
+    families_per_step: int = Field(gt=0)
+    """A family is an original with four generated pictures."""
     learning_rate: float
+    final_rate: float = 0.02
+    """The cosine ends at this multiple of `learning_rate`."""
+    vision_rate: float = Field(default=1.0, ge=0)
+    """Learning rate of the ViT, as a multiple of the others'."""
     warmup_steps: int
     weight_decay: float
+
+
+class SpeakCourse(Course):
+    """The stage with words."""
+
+    shares: dict[Literal["describe", "describe_all", "screen", "screen_direct"], float]
+    """A step draws its task in these proportions."""
 
 
 class PretrainRecipe(_Strict):
-    """Stands in for the base model's own pretraining; everything is trained."""
+    """Stands in for the base model's own pretraining; see `trainer.pretrain.stages`."""
 
     pool: PoolRecipe
     vocabulary: int
-    vision: VisionRecipe
-    phases: list[Phase]
-    pictures_per_step: int
-    """A step takes this many single pictures, or a fifth as many five-picture samples."""
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
+    see: Course
+    read: Course
+    speak: SpeakCourse
     jitter: int
     """Pictures are shifted by up to this many pixels at the model's size."""
     usable_counts: tuple[float, float, float, float, float]
     """Share of samples with 0..4 usable pictures."""
     seed: int
-
-    @property
-    def steps(self) -> int:
-        return sum(phase.steps for phase in self.phases)
 
 
 class SftRecipe(_Strict):

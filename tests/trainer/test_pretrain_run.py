@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +12,12 @@ import yaml
 
 from screening.checkpoint import file_sha256, verify
 from trainer.__main__ import main
-from trainer.pretrain import vision
-from trainer.pretrain.command import Pretraining
-from trainer.pretrain.pool import PoolProduct, PoolShot
-from trainer.pretrain.verdicts import inspection_recall
-from trainer.pretrain.vision import Heads, questions
+from trainer.pretrain.batches import IGNORED
+from trainer.pretrain.measurements import Recall, option_score
+from trainer.pretrain.pool import Pool, PoolProduct, PoolShot
+from trainer.pretrain.questions import APPEARANCE, MEASURES, AnswerSheet, Questionnaire, questions
+from trainer.pretrain.scaffold import answer_loss, generated_only
+from trainer.pretrain.stages import Read, See, Speak
 from trainer.recipe import load_recipe
 
 
@@ -30,16 +30,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pretrain = settings["pretrain"]
     pretrain["pool"] |= {"products": 4, "usable_per_product": 4, "defective_per_product": 4, "held_out": 1}
     pretrain["pool"] |= {"render_size": 64}
-    pretrain["vision"] |= {"steps": 4, "pictures_per_step": 8, "warmup_steps": 1}
-    pretrain["phases"] = [
-        {"steps": 2, "vision_rate": 0, "shares": {"describe": 0.5, "inspect_one": 0.5}},
-        {
-            "steps": 4,
-            "vision_rate": 0.5,
-            "shares": {"describe_all": 0.2, "compare": 0.2, "inspect": 0.2, "screen": 0.4},
-        },
-    ]
-    pretrain |= {"pictures_per_step": 10, "warmup_steps": 1}
+    for stage in ("see", "read", "speak"):
+        pretrain[stage] |= {"steps": 4, "families_per_step": 2, "warmup_steps": 1}
+    pretrain["speak"]["shares"] = {"describe": 0.2, "describe_all": 0.2, "screen": 0.4, "screen_direct": 0.2}
     path = tmp_path_factory.mktemp("recipes") / "small.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -51,15 +44,15 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrain(recipe: Path, pool: Path, out: Path) -> int:
-    options = ["--recipe", str(recipe), "--pool", str(pool), "--out", str(out), "--workers", "1", "--save-every", "2"]
-    return main(["pretrain", *options])
+    options = ["--recipe", str(recipe), "--pool", str(pool), "--out", str(out), "--workers", "1"]
+    return main(["pretrain", *options, "--save-every", "2", "--no-compile"])
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", ["while learning to see", "between saved states", "while saving"])
+@pytest.mark.parametrize("moment", ["see", "read", "speak", "while saving"])
 def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
     moment: str, recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,12 +72,11 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
         return call
 
     with monkeypatch.context() as patch:
-        if moment == "while learning to see":
-            patch.setattr("trainer.pretrain.vision.draw", killing(4, vision.draw))
-        elif moment == "between saved states":
-            patch.setattr(Pretraining, "_batch", killing(4, Pretraining._batch))
-        else:
+        if moment == "while saving":
             patch.setattr("torch.save", killing(4, torch.save))
+        else:
+            stage = {"see": See, "read": Read, "speak": Speak}[moment]
+            patch.setattr(stage, "loss", killing(4, stage.loss))
         with pytest.raises(Killed):
             pretrain(recipe, pool, tmp_path / "killed")
     assert not (tmp_path / "killed" / "checkpoint").exists()
@@ -92,8 +84,8 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
     weights = [file_sha256(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("whole", "killed")]
     assert weights[0] == weights[1]
     logged = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
-    saved = [record["step"] for record in logged if "verdicts" in record]
-    assert saved == sorted(set(saved)), "no step is logged twice"
+    saved = [(record["stage"], record["step"]) for record in logged if "measured" in record]
+    assert saved == [(stage, step) for stage in ("see", "read", "speak") for step in (2, 4)], "no step is logged twice"
 
 
 def test_a_directory_of_another_run_is_refused(
@@ -106,37 +98,61 @@ def test_a_directory_of_another_run_is_refused(
     assert "no-such-recipe" in capsys.readouterr().err
 
 
-def test_questions_about_a_picture_have_one_answer_per_head() -> None:
-    attributes = {"kind": "jar", "body": "red", "number": "42"}
-    plain = PoolShot(0, "a red jar, light from the left", attributes, (), (), (), 0)
-    floating = PoolShot(1, "a red jar", attributes, ("placement_layout",), ("it floats",), (), 2)
-    asked = questions(plain)
+ATTRIBUTES = {"kind": "jar", "body": "red", "number": "42"}
+ORIGINAL = PoolShot(0, "a red jar, on a white background", ATTRIBUTES, (), (), (), 0, {"width": 0.5})
+SOUND = PoolShot(1, "a red jar, light from the left", ATTRIBUTES, (), (), (), 0, {"width": 0.5})
+FLOATING = PoolShot(2, "a red jar", ATTRIBUTES, ("placement_layout",), ("it floats",), (), 2, {"width": 0.7})
+
+
+@pytest.fixture
+def small_pool() -> Pool:
+    return Pool(np.zeros((3, 8, 8, 3), np.uint8), [PoolProduct("a red jar", ORIGINAL, (SOUND,), (FLOATING,))])
+
+
+def test_questions_about_a_picture_have_one_answer_each() -> None:
+    asked = questions(SOUND)
     assert (asked["tens"], asked["ones"], asked["light"], asked["cap"]) == ("4", "2", "left", "none")
-    assert (asked["layout"], asked["shadow"], asked["extension"]) == ("fine", "fine", "fine")
-    assert questions(floating)["layout"] == "it floats"
-    assert "light" not in questions(floating)
-    heads = Heads.of(SimpleNamespace(products=[PoolProduct("a red jar", plain, (), (floating,))]))  # type: ignore[arg-type]
-    targets = heads.targets([plain, floating])
-    assert heads.classes["layout"] == ("fine", "it floats")
-    assert targets["layout"].tolist() == [0, 1]
-    assert targets["light"].tolist() == [0, -100]
+    assert (asked["layout"], asked["shadow"], asked["extension"], asked["appearance"]) == ("fine",) * 4
+    assert questions(FLOATING)["layout"] == "it floats"
+    assert "light" not in questions(FLOATING)
+    assert "layout" not in questions(ORIGINAL, original=True), "nothing can be wrong with the original"
 
 
-@pytest.mark.parametrize("task", ["inspect", "inspect_one"])
-def test_a_model_that_always_says_fine_sees_nothing_and_is_never_wrong_about_sound_pictures(
-    task: str, recipe: Path, pool: Path, tmp_path: Path
-) -> None:
-    run = Pretraining(load_recipe(str(recipe)), tmp_path, pool, 1)
-    (fine,) = run.tokenizer.encode(" fine", add_special_tokens=False)
+def test_the_answer_sheet_knows_every_picture_by_its_row(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool)
+    answers = AnswerSheet(asked, small_pool)([2, 0, 1])
+    assert asked.classes["layout"] == ("fine", "it floats")
+    assert answers["layout"].tolist() == [1, IGNORED, 0]
+    assert answers["light"].tolist() == [IGNORED, IGNORED, 0]
+    mean, deviation = asked.measures["width"]
+    torch.testing.assert_close(answers[MEASURES][:, 0] * deviation + mean, torch.tensor([0.7, 0.5, 0.5]))
 
-    def always_fine(input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
-        logits = torch.zeros(*input_ids.shape, len(run.tokenizer))
-        logits[..., fine] = 1
-        return SimpleNamespace(logits=logits)
 
-    rng = np.random.default_rng(0)
-    batches = [run.batcher([run.tasks.draw[task](rng) for _ in range(60)], rng)]
-    found = inspection_recall(always_fine, run.tokenizer, batches)  # type: ignore[arg-type]
-    expected = {"shadow", "layout", "extension"} | ({"appearance"} if task == "inspect" else set())
-    assert set(found) == expected
-    assert all(value == (0.0, 1.0) for value in found.values())
+def test_the_loss_of_heads_is_the_mean_over_questions_of_what_is_known() -> None:
+    logits = {"layout": torch.tensor([[2.0, 0.0], [0.0, 5.0]]), MEASURES: torch.tensor([[1.0], [9.0]])}
+    targets = {"layout": torch.tensor([0, IGNORED]), MEASURES: torch.tensor([[0.5], [torch.nan]])}
+    cross_entropy = np.log1p(np.exp(-2.0))
+    assert answer_loss(logits, targets).item() == pytest.approx((cross_entropy + 0.5 * 0.5**2) / 2)
+    unknown = {"layout": torch.tensor([IGNORED, IGNORED]), MEASURES: torch.full((2, 1), torch.nan)}
+    assert answer_loss(logits, unknown).item() == 0
+
+
+def test_originals_are_left_out_of_targets_about_generated_pictures() -> None:
+    assert generated_only({"layout": torch.arange(10)})["layout"].tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_recall_counts_defects_seen_and_sound_pictures_called_fine(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool)
+    recall = Recall(asked)
+    says_fine = torch.tensor([[1.0, 0.0]] * 4)
+    recall.add({"layout": says_fine}, {"layout": torch.tensor([0, 1, 1, IGNORED])})
+    recall.add({"layout": 1 - says_fine}, {"layout": torch.tensor([0, 0, 0, 1])})
+    assert recall.result()["layout"] == [1 / 3, 1 / 4]
+    assert APPEARANCE in asked.classes
+
+
+def test_the_score_of_verdicts_is_the_papers() -> None:
+    usable = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]).bool()
+    fine = torch.tensor([[0.9, 0.2, 0.1, 0.1], [0.9, 0.6, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.6]])
+    # right, one wrong picture named beside the right one, right, and one shown where none may be.
+    assert option_score(fine, usable) == {"all": 0.5, "surest": 0.75}

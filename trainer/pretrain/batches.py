@@ -28,18 +28,14 @@ class PixelBatcher:
 
     def __call__(self, rows: Sequence[int], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
         """Pixels (pictures, 3, side, side), each shifted by up to `jitter` pixels, the edge repeated."""
-        shifted = self._shift(rows, rng, jitter)
-        channels_first = torch.from_numpy(np.ascontiguousarray(shifted.transpose(0, 3, 1, 2))).float()
-        return (channels_first - self._mean) / self._scale
+        pixels = torch.from_numpy(self._shifted(rows, rng, jitter)).permute(0, 3, 1, 2)
+        return (pixels.float() - self._mean) / self._scale
 
-    def _shift(self, rows: Sequence[int], rng: np.random.Generator, jitter: int) -> np.ndarray:
-        pixels = self._pixels[np.asarray(rows)]
-        if jitter == 0:
-            return pixels
-        size = pixels.shape[1]
-        padded = np.pad(pixels, ((0, 0), (jitter, jitter), (jitter, jitter), (0, 0)), mode="edge")
-        offsets = rng.integers(0, 2 * jitter + 1, (len(rows), 2))
-        return np.stack([p[y : y + size, x : x + size] for p, (y, x) in zip(padded, offsets, strict=True)])
+    def _shifted(self, rows: Sequence[int], rng: np.random.Generator, jitter: int) -> np.ndarray:
+        size = self._pixels.shape[1]
+        offsets = rng.integers(-jitter, jitter + 1, (len(rows), 2))
+        places = np.clip(np.arange(size) + offsets[..., None], 0, size - 1)
+        return np.stack([self._pixels[row].take(y, 0).take(x, 1) for row, (y, x) in zip(rows, places, strict=True)])
 
 
 class Batcher:
@@ -70,7 +66,7 @@ class Batcher:
             ids = torch.tensor(prompt + target)
             input_ids[row, : len(ids)] = ids
             labels[row, len(prompt) : len(ids)] = ids[len(prompt) :]
-        rows = [row for example in examples for row in example.rows]
+        rows = [shot.row for example in examples for shot in example.shots]
         return {
             "input_ids": input_ids,
             "labels": labels,
@@ -78,8 +74,12 @@ class Batcher:
         }
 
     def _tokens(self, example: Example) -> tuple[list[int], list[int]]:
-        if example.prompt not in self._prompt_ids:
-            text = example.prompt.replace("<IMG_CONTEXT>", self._picture)
-            self._prompt_ids[example.prompt] = self._tokenizer.encode(text, add_special_tokens=False)
         target = self._tokenizer.encode(example.target, add_special_tokens=False)
-        return self._prompt_ids[example.prompt], [*target, self._tokenizer.eos_token_id]
+        return self.prompt_ids(example.prompt), [*target, self._tokenizer.eos_token_id]
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token numbers of a prompt with one placeholder per picture."""
+        if prompt not in self._prompt_ids:
+            text = prompt.replace("<IMG_CONTEXT>", self._picture)
+            self._prompt_ids[prompt] = self._tokenizer.encode(text, add_special_tokens=False)
+        return self._prompt_ids[prompt]

@@ -1,25 +1,19 @@
 """`python -m trainer pretrain`: a small vision-language model from random weights.
 
-Everything is trained. Every step's data follows from the seed and the step number, and the state is written
-atomically, so a killed run goes on where it was with the same result.
+A killed run goes on where it was with the same result; see `trainer.pretrain.loop`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
-
-    from trainer.recipe import Phase, Recipe
+    from trainer.recipe import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render (default: all cores)"
     )
     parser.add_argument(
-        "--save-every", type=int, default=200, metavar="STEPS", help="steps between saved states (default: 200)"
+        "--no-compile",
+        action="store_true",
+        help="start at once and take half as long again per step; compiling needs a C++ compiler (g++)",
+    )
+    parser.add_argument(
+        "--save-every", type=int, default=250, metavar="STEPS", help="steps between saved states (default: 250)"
     )
 
 
@@ -45,8 +44,10 @@ def run(args: argparse.Namespace) -> int:
         if recipe.pretrain is None or recipe.architecture is None:
             raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
         deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
-        claim(args.out, {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding)})
-        Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers).run(args.save_every)
+        compiled = not args.no_compile and shutil.which(os.environ.get("CXX", "g++")) is not None
+        origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
+        claim(args.out, origin)
+        Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled).run(args.save_every)
     except (RecipeError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,15 +55,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Pretraining:
-    """One run, read top to bottom: pool, tokenizer, model, steps, export."""
+    """One run, read top to bottom: pool, tokenizer, model, stages, export."""
 
-    def __init__(self, recipe: Recipe, out: Path, pool_dir: Path, workers: int) -> None:
+    def __init__(self, recipe: Recipe, out: Path, pool_dir: Path, workers: int, compiled: bool) -> None:
         import torch
 
         from trainer.pretrain.batches import Batcher
         from trainer.pretrain.model import build_model, build_processor
         from trainer.pretrain.pool import Pool, PoolSpec, load_or_render
-        from trainer.pretrain.schedule import build_optimizer
+        from trainer.pretrain.questions import AnswerSheet, Questionnaire
+        from trainer.pretrain.scaffold import Scaffold
+        from trainer.pretrain.stages import Workshop
         from trainer.pretrain.tasks import Tasks
 
         assert recipe.pretrain is not None and recipe.architecture is not None
@@ -70,149 +73,41 @@ class Pretraining:
         pool_settings = self.settings.pool.model_dump()
         held_out = pool_settings.pop("held_out")
         pool = load_or_render(pool_dir, PoolSpec(**pool_settings, size=self.architecture.image_size), workers)
-        training, held_out_pool = (
-            Pool(pool.pixels, pool.products[held_out:]),
-            Pool(pool.pixels, pool.products[:held_out]),
+        training, unseen = Pool(pool.pixels, pool.products[held_out:]), Pool(pool.pixels, pool.products[:held_out])
+        tokenizer = self._tokenizer(training)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        questionnaire = Questionnaire.of(training)
+        torch.manual_seed(self.settings.seed)
+        self.model = build_model(self.architecture, tokenizer)
+        # On CPU the fused attention kernel's backward pass is slower than plain matrix products at these lengths.
+        self.model.set_attn_implementation("sdpa" if device.type == "cuda" else "eager")
+        if compiled:
+            _compile(self.model)
+        self.processor = build_processor(self.architecture, tokenizer)
+        counts = self.settings.usable_counts
+        self.shop = Workshop(
+            scaffold=Scaffold(self.model, questionnaire).to(device),
+            questionnaire=questionnaire,
+            answers=AnswerSheet(questionnaire, pool),
+            tokenizer=tokenizer,
+            batcher=Batcher(pool.pixels, tokenizer, self.architecture.tokens_per_picture),
+            training=Tasks(training, tokenizer, recipe.prompt_texts, usable_counts=counts),
+            held_out=Tasks(unseen, tokenizer, recipe.prompt_texts, usable_counts=counts),
+            jitter=self.settings.jitter,
+            seed=self.settings.seed,
+            device=device,
         )
 
-        self.tokenizer = self._tokenizer(training)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(self.settings.seed)
-        self.model = build_model(self.architecture, self.tokenizer).to(self.device)
-        # On CPU the fused attention kernel's backward pass is slower than plain matrix products at these lengths.
-        self.model.set_attn_implementation("sdpa" if self.device.type == "cuda" else "eager")
-        self.processor = build_processor(self.architecture, self.tokenizer)
-        self.optimizer = build_optimizer(self.model, self.settings, self.model.parameters())
-        self.batcher = Batcher(pool.pixels, self.tokenizer, self.architecture.tokens_per_picture)
-        counts = self.settings.usable_counts
-        self.tasks = Tasks(training, self.tokenizer, recipe.prompt_texts, usable_counts=counts)
-        self.held_out_tasks = Tasks(held_out_pool, self.tokenizer, recipe.prompt_texts, usable_counts=counts)
-        self.step = 0
-
     def run(self, save_every: int) -> None:
-        """Train to the last step and export."""
-        import torch
-        from tqdm import tqdm
+        """Go through the stages and export."""
+        from trainer.pretrain.loop import run_stage
+        from trainer.pretrain.stages import Read, See, Speak, Stage
 
-        from trainer.pretrain.schedule import learning_rate, phase_at
-
-        self._learn_to_see(save_every)
-        self._load_state()
-        total = self.settings.steps
-        started = time.monotonic()
-        with tqdm(total=total, initial=self.step, desc="pretrain", unit="step") as bar:
-            while self.step < total:
-                phase = phase_at(self.step, self.settings)
-                self.model.model.vision_tower.requires_grad_(phase.vision_rate > 0)
-                task, batch = self._batch(self.step, phase)
-                with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                    loss = self.model(**batch, use_cache=False).loss
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                rate = learning_rate(self.step, self.settings)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate * (phase.vision_rate if group["vision"] else 1.0)
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                self.step += 1
-                bar.update()
-                if self.step % 10 == 0:
-                    bar.set_postfix_str(f"{task} loss {loss.item():.3f}")
-                    self._log(
-                        step=self.step,
-                        task=task,
-                        loss=loss.item(),
-                        grad_norm=norm.item(),
-                        seconds=time.monotonic() - started,
-                    )
-                if self.step % save_every == 0 or self.step == total:
-                    verdicts = self.verdicts()
-                    self._log(step=self.step, verdicts=verdicts)
-                    bar.write(f"step {self.step}: {_line(verdicts)}")
-                    self._save_state()
+        settings = self.settings
+        stages: list[Stage] = [See(self.shop, settings.see), Read(self.shop, settings.read)]
+        for number, stage in enumerate([*stages, Speak(self.shop, settings.speak)]):
+            run_stage(stage, number, self.out, save_every)
         self._export()
-
-    def _learn_to_see(self, save_every: int) -> None:
-        """Train ViT and projector on questions about single pictures; see `trainer.pretrain.vision`."""
-        import numpy as np
-        import torch
-        from tqdm import tqdm
-
-        from trainer.pretrain.schedule import build_optimizer, learning_rate
-        from trainer.pretrain.vision import Heads, VisionStage, accuracy, draw
-
-        settings, path = self.settings.vision, self.out / "vision.pt"
-        heads = Heads.of(self.tasks.pool)
-        stage = VisionStage(self.model, heads).to(self.device)
-        optimizer = build_optimizer(stage, settings, stage.trained())
-        step = 0
-        if path.exists():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            stage.load_state_dict(state["stage"])
-            step = state["step"]
-            if step < settings.steps:
-                optimizer.load_state_dict(state["optimizer"])
-        with tqdm(total=settings.steps, initial=step, desc="learn to see", unit="step") as bar:
-            while step < settings.steps:
-                rng = np.random.default_rng([self.settings.seed, 1, step])
-                shots = draw(self.tasks.pool, settings.pictures_per_step, rng)
-                pixels = self.batcher.pixels([s.row for s in shots], rng, self.settings.jitter).to(self.device)
-                targets = {name: target.to(self.device) for name, target in heads.targets(shots).items()}
-                with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                    loss = stage.loss(pixels, targets)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(stage.trained(), 1.0)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, settings)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                step += 1
-                bar.update()
-                bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
-                if step % save_every == 0 or step == settings.steps:
-                    stage.eval()
-                    with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                        recall = accuracy(stage, heads, self.held_out_tasks.pool, self.batcher.pixels)
-                    stage.train()
-                    self._log(vision_step=step, loss=loss.item(), recall=recall)
-                    bar.write(f"seen at step {step}: " + ", ".join(f"{n} {100 * r:.0f}" for n, r in recall.items()))
-                    _store({"step": step, "stage": stage.state_dict(), "optimizer": optimizer.state_dict()}, path)
-
-    def verdicts(self, samples: int = 192) -> dict[str, Any]:
-        """How well pictures of held-out products are judged."""
-        import torch
-
-        from trainer.pretrain.verdicts import inspection_recall, verdict_recall
-
-        self.model.eval()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            alone = inspection_recall(self.model, self.tokenizer, self._held_out("inspect_one", 3 * samples))
-            seen = inspection_recall(self.model, self.tokenizer, self._held_out("inspect", samples))
-            recall = verdict_recall(self.model, self.tokenizer, self._held_out("screen", samples))
-        self.model.train()
-        return {"inspect_one": alone, "inspect": seen, "screen": recall}
-
-    def _held_out(self, task: str, samples: int) -> Iterator[dict[str, torch.Tensor]]:
-        import numpy as np
-
-        rng = np.random.default_rng(0)
-        for _ in range(samples // 16):
-            examples = [self.held_out_tasks.draw[task](rng) for _ in range(16)]
-            yield self._to_device(self.batcher(examples, rng))
-
-    def _batch(self, step: int, phase: Phase) -> tuple[str, dict[str, torch.Tensor]]:
-        import numpy as np
-
-        from trainer.pretrain.schedule import draw_task
-
-        rng = np.random.default_rng([self.settings.seed, step])
-        task = draw_task(phase, rng)
-        count = self.settings.pictures_per_step // (1 if task in ("describe", "inspect_one") else 5)
-        examples = [self.tasks.draw[task](rng) for _ in range(count)]
-        return task, self._to_device(self.batcher(examples, rng, self.settings.jitter))
-
-    def _to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _tokenizer(self, pool: Any) -> Any:
         """Learn the vocabulary once per run; a continued run must use the same one."""
@@ -230,34 +125,6 @@ class Pretraining:
             tokenizer.save_pretrained(temporary)
             temporary.rename(directory)
         return PreTrainedTokenizerFast.from_pretrained(directory)
-
-    def _log(self, **record: Any) -> None:
-        with (self.out / "log.jsonl").open("a") as handle:
-            handle.write(json.dumps(record) + "\n")
-
-    def _forget_log_after(self, step: int) -> None:
-        """Drop what a killed run logged behind its last saved state: those steps are done again."""
-        from trainer.run_directory import write_atomically
-
-        path = self.out / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        write_atomically(path, "".join(line for line in lines if json.loads(line).get("step", 0) <= step))
-
-    def _save_state(self) -> None:
-        state = {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        _store(state, self.out / "state.pt")
-
-    def _load_state(self) -> None:
-        import torch
-
-        path = self.out / "state.pt"
-        if path.exists():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-            self._forget_log_after(self.step)
-            print(f"continuing at step {self.step}")
 
     def _export(self) -> None:
         from screening.checkpoint import Decoding, ImageContract
@@ -279,21 +146,8 @@ class Pretraining:
         print(f"checkpoint: {self.out / 'checkpoint'}")
 
 
-def _store(state: dict[str, Any], path: Path) -> None:
-    """Save atomically: a killed run finds the last whole state."""
-    import torch
-
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _line(verdicts: dict[str, Any]) -> str:
-    """`inspect: appearance 40/90 … screen: normal 80 …`, percent: defects seen / sound pictures called sound."""
-    parts = [
-        f"{task}: " + ", ".join(f"{name} {100 * seen:.0f}/{100 * sound:.0f}" for name, (seen, sound) in found.items())
-        for task, found in verdicts.items()
-        if task != "screen"
-    ]
-    screen = ", ".join(f"{name} {100 * share:.0f}" for name, share in verdicts["screen"].items())
-    return "; ".join([*parts, f"screen: {screen}"])
+def _compile(model: Any) -> None:
+    """Compile what takes the time; a step then takes two thirds of it."""
+    model.model.vision_tower.compile()
+    for layer in model.model.language_model.layers:
+        layer.compile()

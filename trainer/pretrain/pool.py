@@ -38,6 +38,8 @@ class PoolShot:
     changed: tuple[str, ...]
     """Attributes in which the product differs from its original; `shape` for those without a word of their own."""
     severity: int
+    measures: dict[str, float]
+    """Proportions and shades as drawn; see `trainer.render.products.Product.measures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class PoolProduct:
     original: PoolShot
     usable: tuple[PoolShot, ...]
     defective: tuple[PoolShot, ...]
+
+    @property
+    def shots(self) -> tuple[PoolShot, ...]:
+        return (self.original, *self.usable, *self.defective)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Pool:
         """Every sentence of the pool, to learn a vocabulary from."""
         for product in self.products:
             yield product.description
-            for shot in (product.original, *product.usable, *product.defective):
+            for shot in product.shots:
                 yield shot.caption
                 yield from shot.comments
 
@@ -141,6 +147,7 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
             "comments": [d.comment for d in shot.defects],
             "changed": [d.changed or "shape" for d in shot.defects if d.dimension is Dimension.APPEARANCE],
             "severity": max((d.severity for d in shot.defects), default=0),
+            "measures": {name: round(value, 4) for name, value in shot.measures.items()},
         }
         for shot in shots
     ]
@@ -183,6 +190,7 @@ def _product(record: dict[str, Any], first_row: int) -> PoolProduct:
             tuple(shot["comments"]),
             tuple(shot["changed"]),
             shot["severity"],
+            shot["measures"],
         )
         for i, shot in enumerate(record["shots"])
     ]

@@ -1,28 +1,13 @@
-"""Optimizer, learning rate and phases of pretraining."""
+"""Optimizer and learning rate of pretraining."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
 
-import numpy as np
 import torch
 
-from trainer.recipe import Phase, PretrainRecipe
-
-
-class Course(Protocol):
-    """Settings of one course of training."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup_steps(self) -> int: ...
-    @property
-    def weight_decay(self) -> float: ...
+from trainer.recipe import Course
 
 
 def build_optimizer(
@@ -50,27 +35,9 @@ def build_optimizer(
 
 
 def learning_rate(step: int, settings: Course) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
+    """Linear warm-up, then a cosine down to `final_rate` of the peak."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
+    final = settings.final_rate
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def phase_at(step: int, settings: PretrainRecipe) -> Phase:
-    """The phase that a step belongs to.
-
-    Raises:
-        IndexError: the step lies behind the last phase.
-    """
-    for phase in settings.phases:
-        if step < phase.steps:
-            return phase
-        step -= phase.steps
-    raise IndexError("the step lies behind the last phase")
-
-
-def draw_task(phase: Phase, rng: np.random.Generator) -> str:
-    """One of the phase's tasks, in proportion to their shares."""
-    total = sum(phase.shares.values())
-    return str(rng.choice(list(phase.shares), p=[share / total for share in phase.shares.values()]))
+    return settings.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from screening.answer import Finding, compose
 from screening.prompt import Prompt
-from screening.task import Dimension
-from trainer.instructions import COMPARE, DESCRIBE, DESCRIBE_ALL, INSPECT, INSPECT_ONE
-from trainer.pretrain.tasks import COMPARED
+from screening.task import NORMAL, Dimension
+from trainer.instructions import DESCRIBE, DESCRIBE_ALL
 from trainer.render.words import NORMAL_COMMENT
 
 REPEATS = 20_000
@@ -26,9 +25,9 @@ def fixed_texts(prompt: Prompt) -> Iterator[str]:
         opening="The original is",
     )
     assert frame.reasoning is not None
+    verdicts = " ".join((NORMAL, *(dimension.short for dimension in Dimension)))
     for _ in range(REPEATS):
-        yield from (prompt.cot, prompt.direct, DESCRIBE, DESCRIBE_ALL, COMPARE, INSPECT, INSPECT_ONE)
+        yield from (prompt.cot, prompt.direct, DESCRIBE, DESCRIBE_ALL)
         yield from ("Original:", "user\n", "assistant\n")
         yield frame.reasoning.replace("<A>", "").replace("<B>", "")
-        yield " " + " ".join(f"{name} same {name} other" for name in COMPARED)
-        yield " " + ", ".join(f"{dimension.short} fine" for dimension in Dimension)
+        yield f" {verdicts}"

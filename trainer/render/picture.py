@@ -6,7 +6,7 @@ Everything is decided in shares of the frame, so the same seed gives the same pi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from trainer.render.composition import COARSE, compose_scene, grained, lit
 from trainer.render.defects import Defect, Staging, apply_plan
 from trainer.render.figure import AnyProduct, Place, figure_of, flat_sprite, put
 from trainer.render.light import Light, body_of, contact, draw_light, grid
-from trainer.render.products import Look
+from trainer.render.products import Look, Product
 from trainer.render.scenes import SETTINGS
 from trainer.render.words import caption
 
@@ -33,6 +33,8 @@ class Shot:
     setting: str
     light: str | None
     """`left`, `right`, or None for the original photo."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What has no word: proportions and shades, as drawn; see `Product.measures`. Empty for cut-outs."""
 
     @property
     def usable(self) -> bool:
@@ -57,7 +59,8 @@ def draw_original(product: AnyProduct, rng: np.random.Generator, size: int) -> S
     image = lit(image, gain.astype(np.float32))
     put(image, figure, place)
     drawn = _words(product, product.look)
-    return Shot(grained(image, rng), caption(drawn, "on a white background", None, ()), drawn, (), "original", None)
+    text = caption(drawn, "on a white background", None, ())
+    return Shot(grained(image, rng), text, drawn, (), "original", None, _measures(product, product.look))
 
 
 def draw_generated(
@@ -92,7 +95,8 @@ def draw_generated(
     drawn = _words(product, staging.look)
     seen = [d.comment for d in defects if d.dimension is not Dimension.APPEARANCE]
     text = caption(drawn, scene.phrase, staging.light.name, seen)
-    return Shot(image, text, drawn, defects, scene.name, staging.light.name)
+    measures = _measures(product, staging.look, staging.width)
+    return Shot(image, text, drawn, defects, scene.name, staging.light.name, measures)
 
 
 def _facing(light: Light, side: int, plan: Sequence[tuple[Dimension, int]], rng: np.random.Generator) -> Light:
@@ -111,3 +115,7 @@ def _turn(staging: Staging, side: int) -> None:
 
 def _words(product: AnyProduct, look: object) -> dict[str, str]:
     return dict(look.words) if isinstance(look, Look) else dict(product.attributes)
+
+
+def _measures(product: AnyProduct, look: object, width: float = 1.0) -> dict[str, float]:
+    return product.measures(look, width) if isinstance(product, Product) and isinstance(look, Look) else {}

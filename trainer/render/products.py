@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from trainer.render.marks import MARKS, mark_mask, text_mask
-from trainer.render.palette import COLOURS, LABELS, Rgb, blend, contrasting
+from trainer.render.palette import COLOURS, LABELS, Rgb, blend, contrasting, lab
 from trainer.render.words import BRANDS, describe
 
 Profile = list[tuple[float, float]]
@@ -87,6 +87,18 @@ class Product:
     def surface(self) -> str:
         """How light falls on it: `round`, `box` or `soft`."""
         return {"carton": "box", "pouch": "soft"}.get(self.form.kind, "round")
+
+    def measures(self, look: Look, width: float = 1.0) -> dict[str, float]:
+        """Proportions (shares of the product's height) and shades (CIE L*a*b*) under a look.
+
+        Args:
+            width: factor on the product's width.
+        """
+        cap = self.form.cap * look.cap_height if look.cap is not None else 0.0
+        found = {"width": 2 * self.form.width * width, "cap_height": cap}
+        for name, colour in (("body", look.body), ("cap", look.cap or look.body)):
+            found |= {f"{name}_{axis}": value for axis, value in zip("lab", lab(colour), strict=True)}
+        return found
 
     def flat(self, look: Look, height: int) -> Image.Image:
         """The RGBA sprite without light; the product's own height is `height` pixels, its base the last row."""

@@ -1,0 +1,117 @@
+"""Heads that teach a model to see, to compare and to look things up, and are thrown away afterwards.
+
+A base model brings years of pictures with it; this stands in for that. Through captions alone, each thing to see gets a
+signal of one word in forty (docs/experiments.md tells how far that goes). So every question of the questionnaire gets a
+head of its own, and all heads are trained at once, in three places:
+
+* `seen`: on the projected tokens of one picture, before any language model;
+* `compared`: on the tokens of an original and a generated picture;
+* `read`: on the language model's state behind each picture (`</img>`), half-way up its layers: here everything about
+  one picture must be gathered, and compared with the original before it;
+* `judged`: on its last state at the markers `<A>` … `<D>` of an answer: here the right picture must be looked up, so
+  that the next word can be its verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import InternVLForConditionalGeneration
+
+from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.pretrain.batches import IGNORED
+from trainer.pretrain.questions import APPEARANCE, DIMENSIONS, MEASURES, Questionnaire
+
+
+class Heads(nn.Module):
+    """One linear head per question on the same vector."""
+
+    def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, names: Sequence[str]) -> None:
+        super().__init__()
+        self.sizes = {n: len(questionnaire.classes[n]) for n in names if n in questionnaire.classes}
+        if MEASURES in names:
+            self.sizes[MEASURES] = len(questionnaire.measures)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(tokens * width, sum(self.sizes.values()))
+
+    def forward(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits per question (vectors, classes), of states (vectors, tokens, width) or (vectors, width)."""
+        logits = self.out(self.norm(states.float()).flatten(1)).float()
+        return dict(zip(self.sizes, logits.split(list(self.sizes.values()), dim=1), strict=True))
+
+
+class Comparison(nn.Module):
+    """What is wrong with a generated picture's product, from its tokens and the original's."""
+
+    def __init__(self, tokens: int, width: int, classes: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.embed = nn.Linear(tokens * width, hidden)
+        self.out = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.GELU(), nn.Linear(hidden, classes))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (families, 4, classes) of tokens (families, 5, tokens, width)."""
+        embedded = self.embed(self.norm(states.float()).flatten(2))
+        original, generated = embedded[:, :1], embedded[:, 1:]
+        logits: torch.Tensor = self.out(
+            torch.cat([(generated - original).abs(), generated * original, generated], dim=-1)
+        )
+        return logits.float()
+
+
+class Scaffold(nn.Module):
+    """A model with all its heads. Shapes: P pictures, five per family, of T tokens and width W."""
+
+    def __init__(self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire) -> None:
+        super().__init__()
+        self.model = model
+        text, tokens = model.config.text_config, model.config.image_seq_length
+        alone = [n for n in (*questionnaire.classes, MEASURES) if n != APPEARANCE]
+        self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
+        self.compared = Comparison(tokens, text.hidden_size, len(questionnaire.classes[APPEARANCE]))
+        self.read = Heads(1, text.hidden_size, questionnaire, [*alone, APPEARANCE])
+        self.judged = Heads(1, text.hidden_size, questionnaire, DIMENSIONS)
+        self.reading_layer = -(-text.num_hidden_layers * 3 // 5)
+
+    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Projected tokens (P, T, W) of pixels (P, 3, side, side)."""
+        tokens: torch.Tensor = self.model.model.get_image_features(pixel_values=pixels).pooler_output
+        return tokens
+
+    def think(self, input_ids: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States half-way up and at the top, each (batch, length, W), of ids (batch, length) and pictures' tokens."""
+        core = self.model.model.language_model
+        embedded = core.get_input_embeddings()(input_ids)
+        places = (input_ids == self.model.config.image_token_id)[..., None].expand_as(embedded)
+        embedded = embedded.masked_scatter(places, tokens.to(embedded.dtype))
+        states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
+        return states[self.reading_layer], states[-1]
+
+    def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of `seen` and `compared`, from projected tokens (P, T, W)."""
+        families = tokens.reshape(-1, PICTURES_PER_SAMPLE, *tokens.shape[1:])
+        compared = {APPEARANCE: self.compared(families).flatten(0, 1)}
+        return answer_loss(self.seen(tokens), targets) + answer_loss(compared, generated_only(targets))
+
+
+def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Targets without the originals'."""
+    return {name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 1:].flatten(0, 1) for name, t in targets.items()}
+
+
+def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean over the questions: cross-entropy, or for the measures the Huber loss of standardised numbers."""
+    losses = []
+    for name, found in logits.items():
+        wanted = targets[name]
+        if name == MEASURES:
+            known = ~wanted.isnan()
+            losses.append(functional.huber_loss(found[known], wanted[known], reduction="sum") / max(1, known.sum()))
+        else:
+            known = (wanted != IGNORED).sum()
+            total = functional.cross_entropy(found, wanted, ignore_index=IGNORED, reduction="sum")
+            losses.append(total / max(1, known))
+    return torch.stack(losses).mean()

@@ -1,0 +1,221 @@
+"""The three stages of pretraining: learn to see, to read, and to speak. Each says what one step's loss is.
+
+1. `See`: ViT and projector, and the heads on what they give. No language model yet, so it is fast.
+2. `Read`: the language model joins; still no words. Five pictures, and behind them the markers `<A>` … `<D>`.
+3. `Speak`: captions and the real task in words. ViT and projector are frozen, as in the paper's stages that follow;
+   the heads at the markers stay on.
+
+Everything random follows from the recipe's seed, the stage and the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from screening.answer import Mode
+from screening.prompt import PICTURES_PER_SAMPLE
+from screening.task import OPTIONS
+from trainer.pretrain.batches import IGNORED, Batcher
+from trainer.pretrain.measurements import Recall, option_score, verdict_recall
+from trainer.pretrain.pool import PoolShot
+from trainer.pretrain.questions import APPEARANCE, DIMENSIONS, FINE, AnswerSheet, Questionnaire
+from trainer.pretrain.scaffold import Scaffold, answer_loss, generated_only
+from trainer.pretrain.tasks import Tasks
+from trainer.recipe import Course, SpeakCourse
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every stage works with."""
+
+    scaffold: Scaffold
+    questionnaire: Questionnaire
+    answers: AnswerSheet
+    tokenizer: PreTrainedTokenizerFast
+    batcher: Batcher
+    training: Tasks
+    held_out: Tasks
+    jitter: int
+    seed: int
+    device: torch.device
+
+    def families(self, tasks: Tasks, count: int, rng: np.random.Generator) -> list[tuple[PoolShot, ...]]:
+        """Originals with four generated pictures each."""
+        return [tasks.family(rng) for _ in range(count)]
+
+    def pixels(self, shots: Iterable[PoolShot], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
+        return self.batcher.pixels([s.row for s in shots], rng, jitter).to(self.device)
+
+    def targets(self, families: Sequence[Sequence[PoolShot]]) -> dict[str, torch.Tensor]:
+        found = self.answers(shot.row for family in families for shot in family)
+        return {name: target.to(self.device) for name, target in found.items()}
+
+    def reading_ids(self) -> torch.Tensor:
+        """The screening prompt and the four markers, shape (length,)."""
+        prompt = self.batcher.prompt_ids(self.training.screen_prompt(Mode.COT))
+        return torch.tensor([*prompt, *self.markers], device=self.device)
+
+    @property
+    def markers(self) -> list[int]:
+        return [int(self.tokenizer.convert_tokens_to_ids(f"<{option}>")) for option in OPTIONS]
+
+
+class Stage(Protocol):
+    """What the training loop asks of a stage."""
+
+    name: str
+    course: Course
+    shop: Workshop
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        """Parameters that learn."""
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        """Of one step."""
+
+    def measure(self) -> dict[str, Any]:
+        """How good it is on held-out products."""
+
+
+class See:
+    """Stage 1."""
+
+    name = "see"
+
+    def __init__(self, shop: Workshop, course: Course) -> None:
+        self.shop, self.course = shop, course
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        scaffold = self.shop.scaffold
+        core = scaffold.model.model
+        for part in (core.vision_tower, core.multi_modal_projector, scaffold.seen, scaffold.compared):
+            yield from part.parameters()
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        shop = self.shop
+        families = shop.families(shop.training, self.course.families_per_step, rng)
+        tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
+        return shop.scaffold.seeing_loss(tokens, shop.targets(families))
+
+    def measure(self, families: int = 256) -> dict[str, Any]:
+        shop, rng, recall = self.shop, np.random.default_rng(0), Recall(self.shop.questionnaire)
+        for _ in range(families // 16):
+            drawn = shop.families(shop.held_out, 16, rng)
+            tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
+            targets = shop.targets(drawn)
+            recall.add(shop.scaffold.seen(tokens), targets)
+            by_family = tokens.reshape(-1, PICTURES_PER_SAMPLE, *tokens.shape[1:])
+            compared = {APPEARANCE: shop.scaffold.compared(by_family).flatten(0, 1)}
+            recall.add(compared, generated_only(targets))
+        return {"seen": recall.result()}
+
+
+class Read:
+    """Stage 2."""
+
+    name = "read"
+
+    def __init__(self, shop: Workshop, course: Course) -> None:
+        self.shop, self.course = shop, course
+        self._ids = shop.reading_ids()
+        end = shop.tokenizer.convert_tokens_to_ids("</img>")
+        self._ends = (self._ids == end).nonzero()[:, 0]
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        for name, parameter in self.shop.scaffold.named_parameters():
+            if "lm_head" not in name:
+                yield parameter
+
+    def _heads(self, tokens: torch.Tensor, families: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Logits of `read` (over all pictures) and `judged` (over the generated ones)."""
+        half, top = self.shop.scaffold.think(self._ids.expand(families, -1), tokens)
+        read = self.shop.scaffold.read(half[:, self._ends].flatten(0, 1))
+        judged = self.shop.scaffold.judged(top[:, -len(OPTIONS) :].flatten(0, 1))
+        return read, judged
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        shop = self.shop
+        families = shop.families(shop.training, self.course.families_per_step, rng)
+        tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
+        targets = shop.targets(families)
+        read, judged = self._heads(tokens, len(families))
+        seen = shop.scaffold.seeing_loss(tokens, targets)
+        return seen + answer_loss(read, targets) + answer_loss(judged, generated_only(targets))
+
+    def measure(self, families: int = 256) -> dict[str, Any]:
+        shop, rng = self.shop, np.random.default_rng(0)
+        recalls = {name: Recall(shop.questionnaire) for name in ("seen", "read", "judged")}
+        fine, usable = [], []
+        for _ in range(families // 16):
+            drawn = shop.families(shop.held_out, 16, rng)
+            tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
+            targets = shop.targets(drawn)
+            recalls["seen"].add(shop.scaffold.seen(tokens), targets)
+            read, judged = self._heads(tokens, len(drawn))
+            recalls["read"].add(read, targets)
+            recalls["judged"].add(judged, generated_only(targets))
+            fine.append(fine_probability(judged, shop.questionnaire).reshape(-1, len(OPTIONS)))
+            usable.append(torch.tensor([[not s.dimensions for s in f[1:]] for f in drawn]))
+        found: dict[str, Any] = {name: recall.result() for name, recall in recalls.items()}
+        return found | {"score": option_score(torch.cat(fine).cpu(), torch.cat(usable))}
+
+
+class Speak:
+    """Stage 3."""
+
+    name = "speak"
+
+    def __init__(self, shop: Workshop, course: SpeakCourse) -> None:
+        self.shop, self.course = shop, course
+        self._markers = torch.tensor(shop.markers, device=shop.device)
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        model = self.shop.scaffold.model
+        for part in (model.model.language_model, model.lm_head, self.shop.scaffold.judged):
+            yield from part.parameters()
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        shares = self.course.shares
+        task = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+        return self._loss(task, rng)
+
+    def _loss(self, task: str, rng: np.random.Generator) -> torch.Tensor:
+        shop, scaffold = self.shop, self.shop.scaffold
+        count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
+        examples = [shop.training.draw[task](rng) for _ in range(count)]
+        batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, shop.jitter).items()}
+        with torch.no_grad():
+            tokens = scaffold.look(batch["pixel_values"])
+        _, states = scaffold.think(batch["input_ids"], tokens)
+        wanted = batch["labels"][:, 1:]
+        places = wanted != IGNORED
+        loss = functional.cross_entropy(scaffold.model.lm_head(states[:, :-1][places]).float(), wanted[places])
+        if task == "screen":
+            marked = torch.isin(batch["labels"], self._markers)
+            targets = generated_only(shop.targets([e.shots for e in examples]))
+            loss = loss + answer_loss(scaffold.judged(states[marked]), targets)
+        return loss
+
+    def measure(self, samples: int = 256) -> dict[str, Any]:
+        shop, rng = self.shop, np.random.default_rng(0)
+
+        def batches() -> Iterator[dict[str, torch.Tensor]]:
+            for _ in range(samples // 16):
+                examples = [shop.held_out.draw["screen"](rng) for _ in range(16)]
+                yield {name: tensor.to(shop.device) for name, tensor in shop.batcher(examples, rng).items()}
+
+        return {"verdicts": verdict_recall(shop.scaffold.model, shop.tokenizer, batches())}
+
+
+def fine_probability(judged: dict[str, torch.Tensor], questionnaire: Questionnaire) -> torch.Tensor:
+    """Probability that no dimension has an issue, (pictures,), the dimensions taken as independent."""
+    shares = [judged[d].softmax(-1)[:, questionnaire.classes[d].index(FINE)] for d in DIMENSIONS if d in judged]
+    return torch.stack(shares).prod(0)
