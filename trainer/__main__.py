@@ -13,9 +13,14 @@ from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.render.command", "draw labelled samples: one original and four generated pictures each"),
-    "pretrain": ("trainer.pretrain.command", "train a tiny model from scratch on captions and comparisons"),
+    "annotate": ("trainer.annotate.command", "write captions, reasoning and labels: by a teacher, or from the truth"),
+    "split": ("trainer.split.command", "divide data by product: training, testing, pseudo-label, exploration"),
+    "plan": ("trainer.plan.command", "what a recipe will cost on given GPUs, and whether it can work"),
+    "pretrain": ("trainer.pretrain.command", "make a small base model from random weights: see, read, speak"),
     "sft": ("trainer.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
+    "hcm-grpo": ("trainer.hcm_grpo.command", "reinforcement learning with hard cases mining, stage 2"),
     "evaluate": ("trainer.evaluate.command", "score a checkpoint on labelled samples, overall and per dimension"),
+    "compare": ("trainer.compare.command", "two evaluations of the same data: differences, tests, flipped answers"),
     "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
 }
 """Command → (module, one line for --help), in the order of a retraining."""

@@ -13,7 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from screening.prompt import PROMPTS, Prompt
+from trainer.hard_cases import HCM_PARTS, Part
 from trainer.pretrain.model import Architecture
+from trainer.reward import RewardKind
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -55,6 +57,8 @@ class Course(_Strict):
     """Learning rate of the ViT, as a multiple of the others'."""
     warmup_steps: int
     weight_decay: float
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: for the matrices of the layers of ViT and language model; the rest is AdamW's either way."""
 
 
 class SpeakCourse(Course):
@@ -62,6 +66,9 @@ class SpeakCourse(Course):
 
     shares: dict[Literal["describe", "describe_all", "screen", "screen_direct"], float]
     """A step draws its task in these proportions."""
+    usable_counts: tuple[float, float, float, float, float] | None = None
+    """Share of samples with 0..4 usable pictures, if other than in the stages before. With fewer usable ones the model
+    holds back when in doubt: a wrong picture shown costs a shop more than a good one not shown."""
 
 
 class PretrainRecipe(_Strict):
@@ -92,6 +99,50 @@ class SftRecipe(_Strict):
     """Train on captions of the pictures as well (stage 1.1)."""
     direct_share: float = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
+    gradient_checkpointing: bool = False
+    """Keep one tensor per layer for the backward pass and compute the others again: a third more work, same result."""
+    seed: int = 0
+
+
+class HcmGrpoRecipe(_Strict):
+    """Stage 2 (paper, section 4 and table 2): nothing frozen, rollouts from the model as it is at each step.
+
+    Defaults are table 2's where it has a number: G = 4, beta = 0.04, temperature 1, top_k 3, top_p 0.8, 8 completions
+    per device, 3 + 2 epochs. We know no learning rate, clipping range or length limit of it; those are ours.
+    """
+
+    reward: RewardKind = "dpa"
+    """r_acc of eq. 6: `dpa` (eq. 7) or `exact` (plain GRPO)."""
+    epochs: int = Field(default=3, ge=0)
+    """First epochs, over the whole training set."""
+    last_epochs: int = Field(default=2, ge=0)
+    last_parts: tuple[Part, ...] = HCM_PARTS
+    """What each of the last epochs is made of, [] for none; `trainer.hard_cases` lists the paper's variants."""
+    group_size: int = Field(default=4, ge=2)
+    """G, completions per question; the advantage is taken within them (eq. 2)."""
+    batch_size: int = Field(default=8, gt=0)
+    """Completions (not questions) per device and pass, as TRL counts."""
+    gradient_accumulation: int = Field(default=1, gt=0)
+    """Passes per optimizer step; the rollouts of all of them are made at once."""
+    learning_rate: float = Field(gt=0)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = 0.0
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    kl_beta: float = Field(default=0.04, ge=0)
+    """Weight of the KL penalty against the reference model (eq. 3); 0 leaves the reference model out."""
+    clip_epsilon: float = Field(default=0.2, gt=0)
+    """The ratio of eq. 4 is clipped to 1 ± this."""
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=3, ge=0)
+    """0 takes all tokens."""
+    top_p: float = Field(default=0.8, gt=0, le=1)
+    max_completion_tokens: int = Field(gt=0)
+    """Rollouts are cut here; a cut one is not readable and earns nothing."""
+    vllm: Literal["none", "colocate"] = "none"
+    """Rollouts by transformers' `generate`, or by a vLLM engine on the same GPU."""
+    vllm_memory: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the GPU's memory that the colocated engine takes: weights, KV cache and its own activations."""
+    gradient_checkpointing: bool = True
     seed: int = 0
 
 
@@ -108,6 +159,8 @@ class Recipe(_Strict):
     """Stage 1.1: captions and weakly supervised reasoning."""
     sft_answer: SftRecipe
     """Stage 1.2: answer-driven reasoning."""
+    hcm_grpo: HcmGrpoRecipe | None = None
+    """Stage 2; None ends the training after stage 1."""
     max_tokens_cot: int = Field(gt=0)
 
     @property

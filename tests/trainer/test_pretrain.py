@@ -13,7 +13,7 @@ from trainer.export import save
 from trainer.pretrain.batches import IGNORED, Batcher
 from trainer.pretrain.model import Architecture, build_model, build_processor
 from trainer.pretrain.pool import Pool, PoolProduct, PoolShot
-from trainer.pretrain.schedule import build_optimizer, learning_rate
+from trainer.pretrain.schedule import build_optimizers, learning_rate
 from trainer.pretrain.tasks import Example, Tasks
 from trainer.pretrain.tokenizer import TAGS, train_tokenizer
 from trainer.pretrain.vocabulary import fixed_texts
@@ -154,7 +154,7 @@ def test_weight_decay_spares_biases_norms_and_embeddings(tokenizer) -> None:
     assert pretrain is not None
     settings = pretrain.speak
     model = build_model(SMALL, tokenizer)
-    groups = build_optimizer(model, settings, model.parameters()).param_groups
+    groups = [g for o in build_optimizers(model, settings, model.parameters()) for g in o.param_groups]
     names = {id(p): n for n, p in model.named_parameters()}
     placed = {names[id(p)]: group for group in groups for p in group["params"]}
     assert len(placed) == len(names)

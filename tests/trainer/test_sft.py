@@ -12,49 +12,25 @@ from transformers import AutoProcessor
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from screening.answer import Mode, parse
-from screening.checkpoint import Decoding, ImageContract, read_manifest, verify
+from screening.checkpoint import read_manifest, verify
 from screening.images import load_square
 from screening.prompt import COMPACT
 from trainer.__main__ import main
-from trainer.export import export
-from trainer.pretrain.model import Architecture, build_model, build_processor
-from trainer.pretrain.tokenizer import train_tokenizer
-from trainer.pretrain.vocabulary import fixed_texts
+from trainer.finetuning import last_whole_checkpoint
 from trainer.records import DataError, read_samples
 from trainer.run_directory import RunMismatch
 from trainer.sft.rows import caption_rows, dataset, screening_rows
-from trainer.sft.train import StrictResumeTrainer, last_whole_checkpoint, train
-
-SMALL = Architecture(
-    image_size=64, patch_size=16, vision_width=32, vision_layers=1, text_width=32, text_layers=1, text_mlp=64
-)
+from trainer.sft.train import StrictSFTTrainer, train
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("sft") / "data"
-    assert (
-        main(["render", "--count", "6", "--seed", "77", "--size", "96", "--workers", "1", "--out", str(directory)]) == 0
-    )
-    return directory
+@pytest.fixture
+def data(small_data: Path) -> Path:
+    return small_data
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = train_tokenizer(fixed_texts(COMPACT), 400)
-    torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("checkpoints") / "start"
-    export(
-        directory,
-        build_model(SMALL, tokenizer),
-        build_processor(SMALL, tokenizer),
-        name="small",
-        version="start",
-        prompt=COMPACT,
-        image=ImageContract(size=64, tokens_per_picture=SMALL.tokens_per_picture),
-        decoding=Decoding(max_tokens_cot=160),
-    )
-    return directory
+@pytest.fixture
+def checkpoint(small_checkpoint: Path) -> Path:
+    return small_checkpoint
 
 
 @pytest.fixture
@@ -91,7 +67,7 @@ def test_loss_falls_on_the_whole_answer_and_on_nothing_else(data: Path, checkpoi
     rows = screening_rows(samples, COMPACT, direct_share=0, seed=0)
     table = dataset(rows, data, 64)
     batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([table[i] for i in range(3)])
-    tokens_per_picture = SMALL.tokens_per_picture
+    tokens_per_picture = read_manifest(checkpoint).image.tokens_per_picture
     for i in range(3):
         image_tokens = (batch["input_ids"][i] == processor.image_token_id).sum().item()
         assert image_tokens == 5 * tokens_per_picture, "one tile per picture, none cut off"
@@ -141,7 +117,7 @@ def test_a_resumed_run_goes_on_from_the_saved_weights(checkpoint: Path, tmp_path
         model.model.language_model.layers[0].mlp.up_proj.weight.mul_(3.0)
     model.save_pretrained(tmp_path)
     fresh = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    trainer = StrictResumeTrainer.__new__(StrictResumeTrainer)
+    trainer = StrictSFTTrainer.__new__(StrictSFTTrainer)
     trainer.model = fresh
     trainer._load_from_checkpoint(str(tmp_path))
     for name, tensor in model.state_dict().items():

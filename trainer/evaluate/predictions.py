@@ -170,6 +170,19 @@ def open_predictions(directory: Path, identity: Identity) -> Iterator[Prediction
         os.close(handle)  # also gives up the lock
 
 
+def read_predictions(directory: Path, identity: Identity) -> list[Prediction]:
+    """What an evaluation answered, for whoever builds on it.
+
+    Raises:
+        EvaluationError: the directory holds no evaluation, or another one.
+    """
+    path = directory / PREDICTIONS_NAME
+    if not path.is_file():
+        raise EvaluationError(f"{directory} holds no evaluation; run `python -m trainer evaluate` with it as --out")
+    _claim(directory, identity)
+    return list(_parse(path, path.read_bytes()).values())
+
+
 def _claim(directory: Path, identity: Identity) -> None:
     """Make the directory this evaluation's, or see that it is."""
     path = directory / IDENTITY_NAME
@@ -201,8 +214,12 @@ def _recover(path: Path, handle: int) -> dict[str, Prediction]:
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     os.ftruncate(handle, whole)
+    return _parse(path, data[:whole])
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Prediction]:
     done: dict[str, Prediction] = {}
-    for number, line in enumerate(data[:whole].splitlines(), 1):
+    for number, line in enumerate(data.splitlines(), 1):
         try:
             prediction = Prediction.model_validate_json(line)
         except ValidationError as error:

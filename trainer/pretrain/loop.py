@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from trainer.pretrain.schedule import build_optimizer, learning_rate
+from trainer.pretrain.schedule import build_optimizers, learning_rate
 from trainer.pretrain.stages import Stage
 from trainer.run_directory import write_atomically
 
@@ -32,7 +32,7 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
     scaffold.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    optimizer = build_optimizer(scaffold, course, trained)
+    optimizers = build_optimizers(scaffold, course, trained)
     state_file = out / f"{stage.name}.pt"
     step = 0
     if state_file.exists():
@@ -40,7 +40,8 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
         scaffold.load_state_dict(state["scaffold"])
         step = state["step"]
         if step < course.steps:
-            optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             print(f"{stage.name}: continuing at step {step}")
         log.forget_after(step)
     started = time.monotonic()
@@ -52,10 +53,11 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
             rate = learning_rate(step, course)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * (course.vision_rate if group["vision"] else 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * (course.vision_rate if group["vision"] else 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             step += 1
             bar.update()
             if step % 10 == 0:
@@ -68,9 +70,8 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
                 scaffold.train()
                 log.write(step=step, measured=measured)
                 bar.write(f"{stage.name} {step}: {_line(measured)}")
-                store(
-                    {"step": step, "scaffold": scaffold.state_dict(), "optimizer": optimizer.state_dict()}, state_file
-                )
+                state = {"step": step, "scaffold": scaffold.state_dict()}
+                store(state | {"optimizers": [o.state_dict() for o in optimizers]}, state_file)
 
 
 class Log:

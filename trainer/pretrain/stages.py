@@ -3,7 +3,7 @@
 1. `See`: ViT and projector, and the heads on what they give. No language model yet, so it is fast.
 2. `Read`: the language model joins; still no words. Five pictures, and behind them the markers `<A>` … `<D>`.
 3. `Speak`: captions and the real task in words. ViT and projector are frozen, as in the paper's stages that follow;
-   the heads at the markers stay on.
+   the heads on the language model stay on.
 
 Everything random follows from the recipe's seed, the stage and the step.
 """
@@ -62,6 +62,10 @@ class Workshop:
         """The screening prompt and the four markers, shape (length,)."""
         prompt = self.batcher.prompt_ids(self.training.screen_prompt(Mode.COT))
         return torch.tensor([*prompt, *self.markers], device=self.device)
+
+    @property
+    def end_of_picture(self) -> int:
+        return int(self.tokenizer.convert_tokens_to_ids("</img>"))
 
     @property
     def markers(self) -> list[int]:
@@ -126,8 +130,7 @@ class Read:
     def __init__(self, shop: Workshop, course: Course) -> None:
         self.shop, self.course = shop, course
         self._ids = shop.reading_ids()
-        end = shop.tokenizer.convert_tokens_to_ids("</img>")
-        self._ends = (self._ids == end).nonzero()[:, 0]
+        self._ends = (self._ids == shop.end_of_picture).nonzero()[:, 0]
 
     def trained(self) -> Iterator[nn.Parameter]:
         for name, parameter in self.shop.scaffold.named_parameters():
@@ -176,10 +179,13 @@ class Speak:
     def __init__(self, shop: Workshop, course: SpeakCourse) -> None:
         self.shop, self.course = shop, course
         self._markers = torch.tensor(shop.markers, device=shop.device)
+        counts = course.usable_counts
+        self._tasks = shop.training if counts is None else shop.training.with_usable_counts(counts)
 
     def trained(self) -> Iterator[nn.Parameter]:
         model = self.shop.scaffold.model
-        for part in (model.model.language_model, model.lm_head, self.shop.scaffold.judged):
+        scaffold = self.shop.scaffold
+        for part in (model.model.language_model, model.lm_head, scaffold.read, scaffold.judged):
             yield from part.parameters()
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
@@ -190,18 +196,20 @@ class Speak:
     def _loss(self, task: str, rng: np.random.Generator) -> torch.Tensor:
         shop, scaffold = self.shop, self.shop.scaffold
         count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
-        examples = [shop.training.draw[task](rng) for _ in range(count)]
+        examples = [self._tasks.draw[task](rng) for _ in range(count)]
         batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, shop.jitter).items()}
         with torch.no_grad():
             tokens = scaffold.look(batch["pixel_values"])
-        _, states = scaffold.think(batch["input_ids"], tokens)
+        half, states = scaffold.think(batch["input_ids"], tokens)
         wanted = batch["labels"][:, 1:]
         places = wanted != IGNORED
         loss = functional.cross_entropy(scaffold.model.lm_head(states[:, :-1][places]).float(), wanted[places])
         if task == "screen":
             marked = torch.isin(batch["labels"], self._markers)
-            targets = generated_only(shop.targets([e.shots for e in examples]))
-            loss = loss + answer_loss(scaffold.judged(states[marked]), targets)
+            ended = batch["input_ids"] == shop.end_of_picture
+            targets = shop.targets([e.shots for e in examples])
+            loss = loss + answer_loss(scaffold.read(half[ended]), targets)
+            loss = loss + answer_loss(scaffold.judged(states[marked]), generated_only(targets))
         return loss
 
     def measure(self, samples: int = 256) -> dict[str, Any]:

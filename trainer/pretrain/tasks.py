@@ -54,6 +54,10 @@ class Tasks:
             "screen_direct": lambda rng: self.screen(rng, Mode.DIRECT),
         }
 
+    def with_usable_counts(self, usable_counts: tuple[float, ...]) -> Tasks:
+        """The same tasks with other shares of samples with 0..4 usable pictures."""
+        return Tasks(self.pool, self._tokenizer, self._prompt, usable_counts=usable_counts)
+
     def describe(self, rng: np.random.Generator) -> Example:
         """One picture → its caption."""
         shot = self._any_shot(rng)

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainer.render.sample import USABLE_COUNTS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=_positive, required=True, help="number of samples (five pictures each)")
@@ -27,13 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S,C,O",
         help="shares of subtle, clear and obvious defects (default: 0.2,0.4,0.4)",
     )
+    parser.add_argument(
+        "--usable-counts",
+        type=_usable_counts,
+        default=USABLE_COUNTS,
+        metavar="N0,…,N4",
+        help="shares of samples with 0 to 4 usable pictures (default: 0.25,0.32,0.23,0.13,0.07, as in the paper); "
+        "training on more defective pictures makes a model that holds back when in doubt",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import ScreeningError
     from trainer.render.dataset import Order, write_dataset
 
-    order = Order(args.count, args.seed, args.size, args.severities, args.products)
+    order = Order(args.count, args.seed, args.size, args.severities, args.products, args.usable_counts)
     try:
         summary = write_dataset(order, args.out, args.workers)
     except (ScreeningError, OSError) as error:
@@ -68,11 +78,21 @@ def _size(text: str) -> int:
     return value
 
 
-def _severities(text: str) -> tuple[float, float, float]:
+def _severities(text: str) -> tuple[float, ...]:
+    return _shares(text, (0.2, 0.4, 0.4))
+
+
+def _usable_counts(text: str) -> tuple[float, ...]:
+    return _shares(text, USABLE_COUNTS)
+
+
+def _shares(text: str, example: tuple[float, ...]) -> tuple[float, ...]:
+    """As many numbers as the example has, brought to a sum of 1."""
+    wanted = f"{len(example)} numbers, like {','.join(map(str, example))}"
     try:
         shares = [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError("must be three numbers, like 0.2,0.4,0.4") from None
-    if len(shares) != 3 or not all(0 <= s < float("inf") for s in shares) or sum(shares) <= 0:
-        raise argparse.ArgumentTypeError("must be three numbers that are not negative and not all 0, like 0.2,0.4,0.4")
-    return shares[0] / sum(shares), shares[1] / sum(shares), shares[2] / sum(shares)
+        raise argparse.ArgumentTypeError(f"must be {wanted}") from None
+    if len(shares) != len(example) or not all(0 <= s < float("inf") for s in shares) or sum(shares) <= 0:
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not negative and not all 0")
+    return tuple(share / sum(shares) for share in shares)

@@ -29,7 +29,7 @@ from screening.task import NONE, OPTIONS, Dimension
 from trainer.render.contact_sheet import contact_sheet
 from trainer.render.cutouts import CutOut, load_cutouts
 from trainer.render.picture import Shot
-from trainer.render.sample import Sample, comment_on, make_sample
+from trainer.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
 
 JPEG_QUALITY = 92
 SHEET_SAMPLES = 12
@@ -46,8 +46,9 @@ class Order:
     count: int
     seed: int
     size: int
-    severities: tuple[float, float, float]
+    severities: tuple[float, ...]
     products: Path | None = None
+    usable_counts: tuple[float, ...] = USABLE_COUNTS
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class Order:
             "seed": self.seed,
             "size": self.size,
             "severities": list(self.severities),
+            "usable_counts": list(self.usable_counts),
             "products": self.products.name if self.products else None,
         }
 
@@ -141,7 +143,7 @@ def _begin(order: Order, directory: Path) -> None:
 def _draw(index: int) -> dict[str, Any]:
     order: Order = _state["order"]
     products: Sequence[CutOut] | None = _state["products"]
-    sample = make_sample(sample_seed(order.seed, index), order.size, products, order.severities)
+    sample = make_sample(sample_seed(order.seed, index), order.size, products, order.severities, order.usable_counts)
     folder = _state["directory"] / "pictures" / sample.id
     folder.mkdir()
     for name, shot in zip(("original", *OPTIONS), (sample.original, *sample.generated), strict=True):

@@ -64,6 +64,7 @@ def make_sample(
     size: int,
     products: Sequence[AnyProduct] | None = None,
     severities: Sequence[float] = SEVERITIES,
+    usable_counts: Sequence[float] = USABLE_COUNTS,
 ) -> Sample:
     """Draw a sample; the same seed gives the same pixels.
 
@@ -71,11 +72,12 @@ def make_sample(
         size: side of the pictures in pixels.
         products: cut-outs to choose from; a drawn product when None.
         severities: share of subtle, clear and obvious defects.
+        usable_counts: share of samples with 0 to 4 usable pictures.
     """
     rng = np.random.default_rng(seed)
     product: AnyProduct = make_product(rng) if products is None else products[int(rng.integers(len(products)))]
     setting = list(SETTINGS)[int(rng.integers(len(SETTINGS)))]
-    usable = set(rng.permutation(4)[: int(rng.choice(5, p=USABLE_COUNTS))].tolist())
+    usable = set(rng.permutation(4)[: int(rng.choice(5, p=usable_counts))].tolist())
     plans = [plan_defects(rng, i in usable, severities) for i in range(4)]
     # Every picture has its own stream, so that a change in one does not move the others.
     streams = rng.spawn(5)

@@ -7,7 +7,7 @@ pixels and memory holds one batch.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,25 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
 
     def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         decoded = [json.loads(row) for row in batch["row"]]
-        return {
-            "prompt": [row["prompt"] for row in decoded],
-            "completion": [row["completion"] for row in decoded],
-            "images": [[load_square(read_bytes(data, file), image_size) for file in row["files"]] for row in decoded],
-        }
+        pictures = [[load_square(read_bytes(data, file), image_size) for file in row["files"]] for row in decoded]
+        columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
+        return {**columns, "images": pictures}
 
     return table.with_transform(load)
+
+
+def rollout_rows(samples: Iterable[Sample], epochs: Iterable[int], prompt: Prompt) -> list[dict[str, Any]]:
+    """One row per question of a course, without its answer: the model finds that itself (paper, section 4, stage 2).
+
+    Args:
+        samples: in the order of training.
+        epochs: the epoch that each belongs to, for the log.
+    """
+    ask = messages(prompt, Mode.COT)
+    return [
+        {"prompt": ask, "label": sample.label, "id": sample.id, "epoch": epoch, "files": list(sample.files)}
+        for sample, epoch in zip(samples, epochs, strict=True)
+    ]
 
 
 def _row(prompt: list[dict[str, Any]], completion: str, files: Sequence[str]) -> dict[str, Any]:

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
 from trainer.export import export
+from trainer.finetuning import StrictResume, freeze_vision, last_whole_checkpoint
 from trainer.recipe import load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim
 from trainer.sft.rows import caption_rows, dataset, screening_rows
 
 
-class StrictResumeTrainer(SFTTrainer):
-    """SFTTrainer that resumes from the weights it saved.
-
-    transformers saves keys in hub format and loads them with `strict=False` on resume, so that a resumed run silently
-    goes on from the initial weights.
-    """
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        target = model if model is not None else self.model
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
-        target.load_state_dict(saved.state_dict(), strict=True)
+class StrictSFTTrainer(StrictResume, SFTTrainer):
+    """SFTTrainer that resumes from the weights it saved."""
 
 
 def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path, limit: int | None) -> Manifest:
@@ -61,7 +52,7 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     freeze_vision(model)
 
-    trainer = StrictResumeTrainer(
+    trainer = StrictSFTTrainer(
         model=model,
         processing_class=processor,
         train_dataset=table,
@@ -77,7 +68,7 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
             max_length=None,  # the default of 1024 cuts image tokens or whole answers without a word
             completion_only_loss=True,
             bf16=True,
-            gradient_checkpointing=False,
+            gradient_checkpointing=settings.gradient_checkpointing,
             use_cpu=not torch.cuda.is_available(),
             remove_unused_columns=False,
             save_strategy="steps",
@@ -107,24 +98,3 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
         data={**manifest.data, f"sft-{stage}": {"digest": origin["data"], "samples": len(used)}},
         recipe=recipe.model_dump(mode="json"),
     )
-
-
-def freeze_vision(model: PreTrainedModel) -> None:
-    """Freeze ViT and aligner (paper, table 2)."""
-    for part in (model.model.vision_tower, model.model.multi_modal_projector):
-        part.requires_grad_(False)
-
-
-def last_whole_checkpoint(directory: Path) -> str | None:
-    """The newest state of a killed run that was saved to its end; newer halves are removed.
-
-    transformers writes a state in place, `trainer_state.json` last, and takes the newest directory as it is.
-    """
-    for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-        else:
-            return str(path)
-    return None

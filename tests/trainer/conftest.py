@@ -1,0 +1,47 @@
+"""A few small samples, and a checkpoint of random weights that trains in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer.__main__ import main
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("small") / "data"
+    assert (
+        main(["render", "--count", "6", "--seed", "77", "--size", "96", "--workers", "1", "--out", str(directory)]) == 0
+    )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from screening.checkpoint import Decoding, ImageContract
+    from screening.prompt import COMPACT
+    from trainer.export import export
+    from trainer.pretrain.model import Architecture, build_model, build_processor
+    from trainer.pretrain.tokenizer import train_tokenizer
+    from trainer.pretrain.vocabulary import fixed_texts
+
+    sizes = {"image_size": 64, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1}
+    architecture = Architecture(**sizes, text_mlp=64)
+    tokenizer = train_tokenizer(fixed_texts(COMPACT), 400)
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("checkpoints") / "start"
+    export(
+        directory,
+        build_model(architecture, tokenizer),
+        build_processor(architecture, tokenizer),
+        name="small",
+        version="start",
+        prompt=COMPACT,
+        image=ImageContract(size=64, tokens_per_picture=architecture.tokens_per_picture),
+        decoding=Decoding(max_tokens_cot=160),
+    )
+    return directory

@@ -1,0 +1,173 @@
+"""HCM-GRPO on TRL: the objective, the reference, the freeze, what a question is made of, and a run as a whole."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from screening.answer import Mode, parse
+from screening.checkpoint import read_manifest, verify
+from screening.prompt import COMPACT
+from trainer.__main__ import main
+from trainer.evaluate.predictions import Identity, Prediction, open_predictions
+from trainer.hcm_grpo.train import StrictGRPOTrainer, arguments, build_trainer, collapsed
+from trainer.recipe import HcmGrpoRecipe, RecipeError
+from trainer.records import data_digest, read_samples
+from trainer.reward import completion_text
+from trainer.scores import Judged
+from trainer.sft.rows import dataset, rollout_rows
+
+SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}
+SETTINGS |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
+
+
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> Path:
+    """An evaluation in which every second answer is right."""
+    directory = tmp_path_factory.mktemp("predictions") / "cot"
+    samples = read_samples(small_data)
+    digest = data_digest(small_data, samples)
+    identity = Identity(checkpoint=read_manifest(small_checkpoint).digest, data=digest, mode=Mode.COT)
+    with open_predictions(directory, identity) as log:
+        for number, sample in enumerate(samples):
+            text = f"<think>…</think><answer>{sample.label}</answer>" if number % 2 else "nothing to read"
+            judged = Judged(sample, parse(text, Mode.COT))
+            figures = {"confidence": 0.0, "prompt_tokens": 1, "completion_tokens": 1}
+            log.append([Prediction.of(judged, text=text, finish="stop", **figures)])
+    return directory
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    stage = {"learning_rate": 0.001, "captions": False}
+    path = tmp_path / "small.yaml"
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    path.write_text(yaml.safe_dump({**settings, "hcm_grpo": SETTINGS}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> StrictGRPOTrainer:
+    samples = read_samples(small_data)
+    rows = rollout_rows(samples, [1] * len(samples), COMPACT)
+    settings = HcmGrpoRecipe(**SETTINGS)
+    output = tmp_path_factory.mktemp("trl")
+    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), settings, output)
+
+
+def test_the_loss_is_the_papers_formula(trainer: StrictGRPOTrainer) -> None:
+    """Eqs. 3 to 5 written out: clipped ratio times advantage, minus beta times the k3 estimate of the KL divergence,
+    averaged over the tokens of an answer and then over the answers."""
+    torch.manual_seed(0)
+    lengths, width = [5, 3, 4, 2], 5
+    new, old, reference = (-torch.rand(4, width) for _ in range(3))
+    advantages = torch.tensor([1.2, -1.2, 0.4, -0.4])
+    mask = torch.tensor([[int(t < n) for t in range(width)] for n in lengths])
+
+    expected = 0.0
+    for i, length in enumerate(lengths):
+        tokens = 0.0
+        for t in range(length):
+            ratio = (new[i, t] - old[i, t]).exp()
+            clipped = ratio.clamp(0.8, 1.2)
+            gain = torch.minimum(ratio * advantages[i], clipped * advantages[i])
+            drift = reference[i, t] - new[i, t]
+            tokens += gain - 0.04 * (drift.exp() - drift - 1)
+        expected -= tokens / length / 4
+
+    def logps(*_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor, None]:
+        return new, torch.zeros_like(new), None
+
+    inputs = {"prompt_ids": torch.zeros(4, 1, dtype=torch.long), "prompt_mask": torch.ones(4, 1, dtype=torch.long)}
+    inputs |= {"completion_ids": torch.zeros(4, width, dtype=torch.long), "completion_mask": mask}
+    inputs |= {"advantages": advantages, "old_per_token_logps": old, "ref_per_token_logps": reference}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_get_per_token_logps_and_entropies", logps)
+        patch.setattr(trainer, "current_gradient_accumulation_steps", 1, raising=False)
+        assert trainer._compute_loss(trainer.model, inputs).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_reference_is_the_start_and_nothing_is_frozen(
+    trainer: StrictGRPOTrainer,
+) -> None:
+    policy, reference = trainer.model.state_dict(), trainer.ref_model.state_dict()
+    for name, tensor in policy.items():
+        assert torch.equal(tensor.float(), reference[name].float()), name
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+    assert not any(
+        parameter.requires_grad and parameter.grad is not None for parameter in trainer.ref_model.parameters()
+    )
+
+
+def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(trainer: StrictGRPOTrainer) -> None:
+    generation_batch = next(iter(trainer.get_train_dataloader()))
+    assert len(generation_batch) == 4
+    assert [row["id"] for row in generation_batch[:2]] == [generation_batch[0]["id"]] * 2, "a group is one question"
+    seen: dict[str, torch.Tensor] = {}
+
+    def spy(_module: object, _arguments: object, inputs: dict[str, torch.Tensor]) -> None:
+        seen.update(
+            {n: inputs[n] for n in ("input_ids", "pixel_values") if inputs.get(n) is not None and n not in seen}
+        )
+
+    hook = trainer.model.register_forward_pre_hook(spy, with_kwargs=True)
+    try:
+        trainer._prepare_inputs(generation_batch)
+    finally:
+        hook.remove()
+    config = trainer.model.config
+    assert ((seen["input_ids"] == config.image_token_id).sum(1) == 5 * config.image_seq_length).all()
+    assert seen["pixel_values"].shape == (4 * 5, 3, 64, 64)
+
+
+def test_an_engine_that_expands_pictures_itself_gets_one_placeholder_each() -> None:
+    assert collapsed([9, 9, 1, 9, 9, 9, 2, 9], 9) == [9, 1, 9, 2, 9]
+    assert collapsed([1, 2], 9) == [1, 2]
+
+
+def test_tags_survive_the_decoding_of_rollouts(trainer: StrictGRPOTrainer) -> None:
+    text = "<think>I observed <A> normal, so I ultimately chose A.</think><answer>A</answer>"
+    ids = trainer.processing_class.tokenizer.encode(text)
+    assert trainer.processing_class.batch_decode([ids], skip_special_tokens=True) == [text]
+
+
+def test_a_run_trains_everything_and_tells_what_it_saw(
+    recipe: str,
+    small_data: Path,
+    small_checkpoint: Path,
+    predictions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def noise(completions, **_):  # a model of random weights earns nothing, and learns nothing from that
+        return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
+
+    monkeypatch.setattr("trainer.hcm_grpo.train.reward_functions", lambda _kind: [noise])
+    out = tmp_path / "run"
+    command = ["hcm-grpo", "--recipe", recipe, "--checkpoint", str(small_checkpoint), "--data", str(small_data)]
+    command += ["--predictions", str(predictions), "--out", str(out)]
+    assert main(command) == 0
+    manifest = verify(out / "checkpoint")
+    assert (manifest.version, manifest.parent) == ("hcm-grpo", read_manifest(small_checkpoint).digest)
+    assert len(json.loads((out / "hard-cases.json").read_text())["hard"]) == 3
+    before, after = (load_file(d / "model.safetensors") for d in (small_checkpoint, out / "checkpoint"))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert any("lm_head" in name for name in changed)
+    assert any("vision_tower" in name for name in changed)
+    assert any("multi_modal_projector" in name for name in changed)
+    entries = [e for e in json.loads((out / "log.json").read_text()) if "reward" in e]
+    assert {"kl", "entropy", "frac_reward_zero_std", "rewards/noise/mean", "completions/mean_length"} <= set(entries[0])
+
+    assert main(command) == 0, "a finished run is exported again, not trained again"
+    assert main([*command[:-3], str(tmp_path / "missing"), *command[-2:]]) == 2
+
+
+def test_batches_that_cannot_be_divided_into_groups_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="group"):
+        arguments(HcmGrpoRecipe(**{**SETTINGS, "batch_size": 3}), tmp_path)

@@ -1,0 +1,105 @@
+"""What the replies cost, and when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from trainer.annotate.replies import Reply
+
+
+class LimitReached(Exception):
+    """The next request might go over the limit. Nothing is in flight any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Of a million tokens, in any currency."""
+
+    prompt: float
+    completion: float
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """In the prices' currency."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+@dataclass(slots=True)
+class _Limit:
+    total: float
+    of: Callable[[Reply], float]
+    spent: float = 0.0
+    largest: float = 0.0
+
+    def add(self, reply: Reply) -> None:
+        amount = self.of(reply)
+        self.spent += amount
+        self.largest = max(self.largest, amount)
+
+    def allows(self, in_flight: int) -> bool:
+        """Whether one more request fits, each in flight being counted like the dearest reply so far."""
+        if in_flight and not self.largest:
+            return False  # the first one tells what a request costs
+        return self.spent < self.total and self.spent + self.largest * (in_flight + 1) <= self.total
+
+
+class Meter:
+    """Counts tokens and cost over all runs of one annotation, and keeps their limits.
+
+    A request starts only if it and all that are in flight would fit, each counted like the dearest reply so far.
+    Until the first reply tells what one costs, they go one by one. What can go over is a reply dearer than all before.
+    """
+
+    def __init__(
+        self, *, max_tokens: int | None = None, budget: float | None = None, prices: Prices | None = None
+    ) -> None:
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self._limits: list[_Limit] = []
+        if max_tokens is not None:
+            self._limits.append(_Limit(max_tokens, lambda reply: reply.prompt_tokens + reply.completion_tokens))
+        if budget is not None:
+            if prices is None:
+                raise ValueError("a budget needs prices")
+            self._limits.append(_Limit(budget, lambda reply: prices.cost(reply.prompt_tokens, reply.completion_tokens)))
+        self._in_flight = 0
+        self._changed = asyncio.Condition()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self._limits)
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and completions together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def add(self, reply: Reply) -> None:
+        """Count a reply."""
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        for limit in self._limits:
+            limit.add(reply)
+
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """A request inside its limits. Waits while those in flight might use up what is left.
+
+        Raises:
+            LimitReached: nothing is in flight and even one more might be too much.
+        """
+        async with self._changed:
+            while not all(limit.allows(self._in_flight) for limit in self._limits):
+                if not self._in_flight:
+                    raise LimitReached
+                await self._changed.wait()
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            async with self._changed:
+                self._changed.notify_all()

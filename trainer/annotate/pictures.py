@@ -1,0 +1,34 @@
+"""Pictures of the data directory as an endpoint takes them: JPEG in a data URL."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from screening.errors import ImageError
+from screening.images import decode, inspect
+from trainer.records import DataError, read_bytes
+
+JPEG_QUALITY = 90
+
+
+def data_url(directory: Path, file: str, size: int) -> str:
+    """A picture, upright, in its own proportions, its longer side at most `size` pixels.
+
+    Not padded to a square as the student's pictures are: a teacher is charged by the pixel, and judges proportions
+    better without a frame. Small pictures are not enlarged.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or is over a limit of `screening.images`.
+    """
+    try:
+        image = decode(inspect(read_bytes(directory, file)), shrink_to=size)
+    except ImageError as error:
+        raise DataError(f"{file}: {error}") from error
+    image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

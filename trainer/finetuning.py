@@ -1,0 +1,47 @@
+"""What SFT and HCM-GRPO share around TRL's trainers: freezing, and resuming without losing weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+class StrictResume:
+    """Mixin for trainers: resume from the weights that were saved.
+
+    transformers saves keys in hub format and loads them with `strict=False` on resume, so that a resumed run silently
+    goes on from the initial weights.
+    """
+
+    model: Any
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        target = model if model is not None else self.model
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        target.load_state_dict(saved.state_dict(), strict=True)
+
+
+def freeze_vision(model: PreTrainedModel) -> None:
+    """Freeze ViT and aligner: so in stage 1, while stage 2 trains everything (paper, section 4)."""
+    for part in (model.model.vision_tower, model.model.multi_modal_projector):
+        part.requires_grad_(False)
+
+
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """The newest state of a killed run that was saved to its end; newer halves are removed.
+
+    transformers writes a state in place, `trainer_state.json` last, and takes the newest directory as it is.
+    """
+    for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return str(path)
+    return None

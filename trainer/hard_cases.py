@@ -1,0 +1,150 @@
+"""Hard cases mining: which training samples stage 2 sees, how often and in which order (paper, section 4).
+
+Before stage 2 the stage-1 model answers the whole training set. What it answers wrong, by the rule of the evaluation
+(`trainer.scores.correct`; an unreadable answer is wrong), are the *hard cases*, the rest are easy: 434 and 610 of 1,044
+for the paper's 2B model. Epochs 1-3 are the full set, epochs 4-5 the full set plus the hard cases again.
+
+The paper's variants are data here: `last_parts` names what an epoch of the last two is made of.
+
+| last_parts | paper, 2B | |
+|---|---|---|
+| [hard] | table 7, 58.76 | the hard cases only |
+| [easy] | table 7, 59.40 | the easy ones only |
+| [all] | table 7, 59.83 | the full set, no mining: DPA-GRPO of table 6 (same score), or GRPO with the exact reward |
+| [all, random] | table 7, 60.90 | the full set and as many random samples as there are hard ones |
+| [all, hard] | table 7, 64.74 | HCM-GRPO |
+| [] | – | none: training ends after the first epochs |
+
+Left open by the paper, decided here: an epoch's samples are shuffled together, so that hard cases lie between the others
+and not in a block at the end; each epoch has an order of its own; the random samples are drawn once, without
+replacement and from the whole training set, and serve both epochs, as the hard cases do.
+
+Why one flat course and not two runs
+    `Course.ids` is one sequence over all epochs, trained as *one* epoch of an unshuffled data set. Two runs, or two
+    calls of `Trainer.train()`, would start the learning-rate schedule, the optimizer's moments and the step counter
+    anew at epoch 4, and the comparison with [all] would no longer be of data alone. And as the order is data, a killed
+    run goes on at the exact sample: TRL's own sampler replays the order of epoch 0 when it resumes in a later one. TRL
+    drops the last prompts of an epoch that do not fill a step; in a flat course that happens once, not five times.
+
+A step may hold a sample twice (once from the full set, once as a hard case). They are two groups with rollouts of their
+own; nothing is compared across groups.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+from trainer.evaluate.predictions import Prediction
+from trainer.records import Sample
+from trainer.scores import Judged
+
+Part = Literal["all", "hard", "easy", "random"]
+"""What an epoch can be made of."""
+
+HCM_PARTS: tuple[Part, ...] = ("all", "hard")
+
+
+class HardCasesError(ValueError):
+    """Predictions and samples do not fit together, or an epoch would be empty; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """The training set by what the stage-1 model made of it: ids in the order of the samples."""
+
+    all: tuple[str, ...]
+    hard: tuple[str, ...]
+
+    @property
+    def easy(self) -> tuple[str, ...]:
+        """Those answered right."""
+        hard = frozenset(self.hard)
+        return tuple(sample for sample in self.all if sample not in hard)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Sample ids in the order of training, epoch by epoch."""
+
+    epochs: tuple[tuple[str, ...], ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """The flat course: what the trainer's data set is made of, in this order, without shuffling."""
+        return list(chain.from_iterable(self.epochs))
+
+    @property
+    def epoch_numbers(self) -> list[int]:
+        """For each entry of `ids` its epoch, counted from 1: a column for the log."""
+        return [number for number, epoch in enumerate(self.epochs, 1) for _ in epoch]
+
+
+def find_cases(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> Cases:
+    """Tell hard from easy samples.
+
+    Args:
+        samples: the training set, or the part of it that is trained on.
+        predictions: of the stage-1 model in CoT mode; those of other samples are passed over, and of several for one
+            sample the last counts, as in the log that `trainer evaluate` writes.
+
+    Raises:
+        HardCasesError: a sample has no prediction, or one made for another label.
+    """
+    by_id = {prediction.id: prediction for prediction in predictions}
+    if missing := [sample.id for sample in samples if sample.id not in by_id]:
+        raise HardCasesError(
+            f"{len(missing)} of {len(samples)} samples have no prediction, the first is {missing[0]}; "
+            "evaluate the stage-1 checkpoint on the whole training set (no --limit)"
+        )
+    if relabelled := [sample.id for sample in samples if sample.label != by_id[sample.id].label]:
+        raise HardCasesError(
+            f"{len(relabelled)} samples had another label when they were predicted, the first is {relabelled[0]}; "
+            "evaluate the stage-1 checkpoint on this data again"
+        )
+    wrong = [sample.id for sample in samples if not Judged(sample, by_id[sample.id].result).correct]
+    return Cases(tuple(sample.id for sample in samples), tuple(wrong))
+
+
+def lay_course(
+    cases: Cases, *, epochs: int = 3, last_epochs: int = 2, last_parts: Sequence[Part] = HCM_PARTS, seed: int = 0
+) -> Course:
+    """The order of training: `epochs` times the full set, then `last_epochs` times the parts named.
+
+    The same cases, settings and seed give the same course, on every machine.
+
+    Raises:
+        HardCasesError: an epoch would be empty, as with [hard] for a model without mistakes.
+    """
+    parts = {"all": cases.all, "hard": cases.hard, "easy": cases.easy, "random": _drawn(cases, seed)}
+    last = list(chain.from_iterable(parts[part] for part in last_parts))
+    contents = [list(cases.all)] * epochs + ([last] * last_epochs if last_parts else [])
+    if not contents or not all(contents):
+        raise HardCasesError(
+            f"{len(cases.all)} samples, {len(cases.hard)} of them hard, with the last epochs made of "
+            f"[{', '.join(last_parts)}], leave an epoch empty; add `all` to the last epochs"
+        )
+    return Course(tuple(_shuffled(content, seed, number) for number, content in enumerate(contents, 1)))
+
+
+def epoch_sizes(
+    samples: int, hard: int, *, epochs: int = 3, last_epochs: int = 2, last_parts: Sequence[Part] = HCM_PARTS
+) -> list[int]:
+    """How long each epoch of a course is, when only the numbers of samples and hard cases are known."""
+    parts = {"all": samples, "hard": hard, "easy": samples - hard, "random": hard}
+    return [samples] * epochs + ([sum(parts[part] for part in last_parts)] * last_epochs if last_parts else [])
+
+
+def _drawn(cases: Cases, seed: int) -> list[str]:
+    """As many samples as there are hard cases, hard or not."""
+    return random.Random(f"random part, seed {seed}").sample(cases.all, len(cases.hard))
+
+
+def _shuffled(content: Iterable[str], seed: int, number: int) -> tuple[str, ...]:
+    """Seeded by text: Python hashes it with SHA-512, so neighbouring seeds and epochs share nothing."""
+    order = list(content)
+    random.Random(f"epoch {number}, seed {seed}").shuffle(order)
+    return tuple(order)

@@ -1,0 +1,182 @@
+"""Stage 2, read top to bottom: check, hard cases, course, model, TRL, export.
+
+The objective is the paper's (eqs. 2 to 6); which of TRL's settings make it so is written beside each. A test compares
+the loss with the formula written out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from trl import GRPOConfig, GRPOTrainer
+
+from screening.answer import Mode
+from screening.checkpoint import Manifest, verify
+from trainer.evaluate.predictions import Identity, read_predictions
+from trainer.export import export
+from trainer.finetuning import StrictResume, last_whole_checkpoint
+from trainer.hard_cases import Course, find_cases, lay_course
+from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
+from trainer.records import data_digest, read_samples
+from trainer.reward import reward_functions
+from trainer.run_directory import claim, write_atomically
+from trainer.sft.rows import dataset, rollout_rows
+
+
+class StrictGRPOTrainer(StrictResume, GRPOTrainer):
+    """GRPOTrainer that resumes from the weights it saved, and asks a colocated vLLM the question as it was."""
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
+            prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
+        return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+
+def collapsed(ids: list[int], image_token: int) -> list[int]:
+    """Token numbers with one placeholder per picture in place of one per image token."""
+    return [token for place, token in enumerate(ids) if token != image_token or ids[place - 1 : place] != [image_token]]
+
+
+def train(recipe_name: str, checkpoint: Path, data: Path, predictions: Path, out: Path) -> Manifest:
+    """Train stage 2 and write OUT/checkpoint. A killed run with the same settings is continued.
+
+    Args:
+        predictions: an evaluation of `checkpoint` on `data` in CoT mode.
+
+    Raises:
+        CheckpointError, DataError, RecipeError, EvaluationError, HardCasesError: an input cannot be used.
+        RunMismatch: OUT holds a run with other settings.
+    """
+    recipe = load_recipe(recipe_name)
+    if recipe.hcm_grpo is None:
+        raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
+    settings = recipe.hcm_grpo
+    manifest = verify(checkpoint)
+    samples = read_samples(data)
+    digest = data_digest(data, samples)
+    answered = read_predictions(predictions, Identity(checkpoint=manifest.digest, data=digest, mode=Mode.COT))
+    cases = find_cases(samples, answered)
+    course = lay_course(
+        cases,
+        epochs=settings.epochs,
+        last_epochs=settings.last_epochs,
+        last_parts=settings.last_parts,
+        seed=settings.seed,
+    )
+    origin = {
+        "stage": "hcm-grpo",
+        "settings": settings.model_dump(mode="json"),
+        "parent": manifest.digest,
+        "data": digest,
+        "hard": len(cases.hard),
+    }
+    claim(out, origin)
+    write_atomically(out / "hard-cases.json", json.dumps({"hard": cases.hard, "of": len(cases.all)}, indent=1) + "\n")
+    print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
+
+    by_id = {sample.id: sample for sample in samples}
+    rows = rollout_rows((by_id[i] for i in course.ids), course.epoch_numbers, manifest.prompt)
+    trainer = build_trainer(checkpoint, dataset(rows, data, manifest.image.size), settings, out / "trl")
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
+    write_atomically(out / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
+    return export(
+        out / "checkpoint",
+        trainer.model,
+        AutoProcessor.from_pretrained(checkpoint),
+        name=manifest.name,
+        version="hcm-grpo",
+        base=manifest.base,
+        parent=manifest.digest,
+        prompt=manifest.prompt,
+        image=manifest.image,
+        decoding=manifest.decoding,
+        data={**manifest.data, "hcm-grpo": {"digest": digest, "samples": len(samples), "hard": len(cases.hard)}},
+        recipe=recipe.model_dump(mode="json"),
+    )
+
+
+def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> StrictGRPOTrainer:
+    """The policy, all of it trained, its reference (TRL loads it from the same directory) and the rewards.
+
+    Args:
+        questions: as `trainer.sft.rows.rollout_rows` makes them, in the order of training.
+        output: for TRL's saved states.
+    """
+    return StrictGRPOTrainer(
+        model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
+        processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
+        reward_funcs=reward_functions(settings.reward),
+        train_dataset=questions,
+        args=arguments(settings, output),
+    )
+
+
+def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
+    """TRL's settings for the paper's objective.
+
+    Raises:
+        RecipeError: the batch cannot be divided into groups.
+    """
+    if settings.batch_size * settings.gradient_accumulation % settings.group_size:
+        raise RecipeError(
+            f"hcm_grpo: {settings.batch_size} x {settings.gradient_accumulation} completions per step cannot be "
+            f"divided into groups of {settings.group_size}; make batch_size a multiple of group_size"
+        )
+    on_gpu = torch.cuda.is_available()
+    rollouts: dict[str, Any] = {}
+    if settings.vllm == "colocate":
+        rollouts = {
+            "use_vllm": True,
+            "vllm_mode": "colocate",
+            "vllm_gpu_memory_utilization": settings.vllm_memory,
+            # With top_k and top_p the correction compares unlike distributions and drives every ratio to zero.
+            "vllm_importance_sampling_correction": False,
+        }
+    return GRPOConfig(
+        output_dir=str(output),
+        num_train_epochs=1,  # the course holds all epochs
+        shuffle_dataset=False,  # and their order
+        num_generations=settings.group_size,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        num_iterations=1,  # pi_old = pi at each step
+        # Eqs. 2 to 5: mean over tokens, then over the group; advantages normalised within the group.
+        loss_type="grpo",
+        importance_sampling_level="token",
+        scale_rewards="group",
+        multi_objective_aggregation="sum_then_normalize",
+        epsilon=settings.clip_epsilon,
+        beta=settings.kl_beta,
+        use_bias_correction_kl=False,
+        mask_truncated_completions=False,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        max_completion_length=settings.max_completion_tokens,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="cosine",
+        bf16=True,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        use_cpu=not on_gpu,
+        remove_unused_columns=False,
+        save_strategy="steps",
+        save_steps=50,
+        save_total_limit=1,
+        logging_steps=5,
+        report_to="none",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        **rollouts,
+    )
+
+
+def _sizes(course: Course) -> str:
+    return " + ".join(str(len(epoch)) for epoch in course.epochs)

@@ -1,0 +1,183 @@
+"""What keeps a recipe from working. Each problem is a sentence that says what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from trainer.plan.memory import GIB, Memory
+from trainer.plan.plan import Case
+from trainer.recipe import HcmGrpoRecipe, SftRecipe
+
+
+def find_problems(case: Case) -> list[str]:
+    """All problems of a recipe; none for one that can work."""
+    return list(_problems(case))
+
+
+def find_notes(case: Case) -> list[str]:
+    """What is worth knowing and keeps nothing from working."""
+    return list(_notes(case))
+
+
+def _problems(case: Case) -> Iterator[str]:
+    grpo = case.recipe.hcm_grpo
+    yield from _pictures(case)
+    yield from _positions(case)
+    yield from _cut_answers(case)
+    if grpo:
+        yield from _groups(case, grpo)
+        yield from _engine_room(case, grpo)
+    for name, sft in case.sft_stages:
+        yield from _fits(case, name, case.sft_memory(sft), _sft_remedies(sft), case.sft_memory)
+    if grpo:
+        yield from _fits(case, "hcm_grpo", case.grpo_memory(grpo), _grpo_remedies(case, grpo), case.grpo_memory)
+
+
+def _notes(case: Case) -> Iterator[str]:
+    grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
+    if case.parameters.tied:
+        yield (
+            "the base model ties its head to its embeddings; they must be untied when it is imported, or a running "
+            "service keeps the old head when it takes up new weights"
+        )
+    if longest is not None and not case.tokens.measured and longest > limit:
+        yield (
+            f"the longest answer of the data has about {longest} tokens (estimated), more than max_tokens_cot {limit}; "
+            "give a local directory as `base` to have them counted with its tokenizer"
+        )
+    engine = case.engine(grpo) if grpo else None
+    if engine and 0 < engine.at_once < engine.wanted:
+        yield f"vLLM generates the {engine.wanted} completions of a round {engine.at_once} or more at a time"
+
+
+def _pictures(case: Case) -> Iterator[str]:
+    side = case.shapes.patches_per_side
+    if side % 2:
+        yield (
+            f"a picture of {case.shapes.image_size} pixels has {side} patches per side, and pixel shuffle folds them "
+            "two by two; choose an image size that is an even number of patches"
+        )
+
+
+def _positions(case: Case) -> Iterator[str]:
+    limits = {"max_tokens_cot": case.recipe.max_tokens_cot}
+    if grpo := case.recipe.hcm_grpo:
+        limits["hcm_grpo.max_completion_tokens"] = grpo.max_completion_tokens
+    for setting, completion in limits.items():
+        room = case.shapes.max_positions - case.tokens.prompt
+        if room <= 0:
+            yield (
+                f"the prompt's {case.tokens.prompt} tokens leave nothing of the model's {case.shapes.max_positions} "
+                "positions for an answer; choose a model with more positions or smaller pictures"
+            )
+            return
+        if completion > room:
+            yield (
+                f"the prompt's {case.tokens.prompt} tokens and {setting} {completion} are more than the model's "
+                f"{case.shapes.max_positions} positions; lower {setting} to {room}"
+            )
+
+
+def _cut_answers(case: Case) -> Iterator[str]:
+    grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
+    if longest is not None and case.tokens.measured and longest > limit:
+        yield (
+            f"the longest answer of the data has {longest} tokens and the model may write {limit}; "
+            f"raise max_tokens_cot to {longest}"
+        )
+        limit = longest
+    if grpo and grpo.max_completion_tokens < limit:
+        yield (
+            f"rollouts would be cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}; "
+            f"raise hcm_grpo.max_completion_tokens to {limit}"
+        )
+
+
+def _groups(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
+    # TRL asks for whole groups over all GPUs; the trainer asks for them on each, so that no group is spread.
+    completions = grpo.batch_size * grpo.gradient_accumulation
+    if over := completions % grpo.group_size:
+        whole = math.ceil(grpo.batch_size / grpo.group_size) * grpo.group_size
+        yield (
+            f"the {completions} completions of a step on a GPU (hcm_grpo.batch_size {grpo.batch_size} x "
+            f"gradient_accumulation {grpo.gradient_accumulation}) are no whole groups of {grpo.group_size}, {over} are "
+            f"left over; set hcm_grpo.batch_size to {whole}"
+        )
+        return
+    schedule = case.grpo_schedule(grpo)
+    if not schedule.epochs:
+        yield "stage 2 has no epochs; raise hcm_grpo.epochs, or leave out hcm_grpo"
+    elif empty := [epoch.number for epoch in schedule.epochs if not epoch.groups]:
+        yield f"epoch {empty[0]} of stage 2 would be empty; add `all` to hcm_grpo.last_parts"
+    elif not schedule.steps:
+        yield (
+            f"all of stage 2 has {schedule.dropped} questions, fewer than the {schedule.groups_per_step} of one step; "
+            "lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
+        )
+
+
+def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
+    engine = case.engine(grpo)
+    if engine is None or engine.at_once:
+        return
+    share = math.ceil(engine.least_share / case.hardware.gpu_bytes * 100) / 100
+    remedy = f"raise hcm_grpo.vllm_memory to {share:.2f}" if share < 1 else "use larger GPUs or hcm_grpo.vllm: none"
+    yield (
+        f"vLLM's share of {engine.share / GIB:.1f} GiB does not hold its weights and one sequence "
+        f"({engine.least_share / GIB:.1f} GiB); {remedy}"
+    )
+
+
+def _fits(
+    case: Case, name: str, memory: Memory, remedies: Iterator[tuple[str, Any]], price: Callable[[Any], Memory]
+) -> Iterator[str]:
+    """Compare the peak with the GPU; name the first change that makes it fit."""
+    if memory.peak <= case.hardware.gpu_bytes:
+        return
+    need = f"{name} needs {memory.peak / GIB:.1f} GiB per GPU and there are {case.hardware.gpu_memory:g}; "
+    least = memory.peak
+    for change, settings in remedies:
+        peak = price(settings).peak
+        if peak <= case.hardware.gpu_bytes:
+            yield f"{need}set in {name}: {change} (then {peak / GIB:.1f} GiB)"
+            return
+        least = min(least, peak)
+    yield f"{need}no batch is small enough, at the least it takes {least / GIB:.1f} GiB; use larger GPUs"
+
+
+def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:
+    """Changes that keep what is learned."""
+    changes: list[str] = []
+    if not sft.gradient_checkpointing:
+        sft = sft.model_copy(update={"gradient_checkpointing": True})
+        changes.append("gradient_checkpointing: true")
+        yield ", ".join(changes), sft
+    yield from _smaller_passes(changes, sft)
+
+
+def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGrpoRecipe]]:
+    """Changes that keep what is learned; a smaller share for vLLM as long as a round of rollouts fits at once."""
+    changes: list[str] = []
+    if not grpo.gradient_checkpointing:
+        grpo = grpo.model_copy(update={"gradient_checkpointing": True})
+        changes.append("gradient_checkpointing: true")
+        yield ", ".join(changes), grpo
+    if engine := case.engine(grpo):
+        enough = engine.least_share + engine.per_sequence * (engine.wanted - 1)
+        share = math.ceil(enough / case.hardware.gpu_bytes * 100) / 100
+        if share < grpo.vllm_memory:
+            grpo = grpo.model_copy(update={"vllm_memory": share})
+            changes.append(f"vllm_memory: {share:.2f}")
+            yield ", ".join(changes), grpo
+    yield from _smaller_passes(changes, grpo)
+
+
+def _smaller_passes(changes: list[str], settings: Any) -> Iterator[tuple[str, Any]]:
+    """Halve the batch and double the accumulation, so that a step stays what it is."""
+    batch, accumulation = settings.batch_size, settings.gradient_accumulation
+    while batch % 2 == 0:
+        batch, accumulation = batch // 2, accumulation * 2
+        smaller = settings.model_copy(update={"batch_size": batch, "gradient_accumulation": accumulation})
+        yield ", ".join([*changes, f"batch_size: {batch}, gradient_accumulation: {accumulation}"]), smaller

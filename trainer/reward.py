@@ -1,0 +1,144 @@
+"""The reward of HCM-GRPO: r = r_fmt + r_acc (paper, eq. 6), as pure functions of a completion's text and a label.
+
+With R the set of options that the completion names and L the label's set, and |·| the length of the written answer,
+in which `N` has length one:
+
+    r_fmt = 1                if the completion is `<think>…</think><answer>…</answer>` and nothing else, else 0
+    r_acc = |R| / |L|        if R is in L, else 0      DPA, dynamic proportional accuracy (eq. 7)
+    r_acc = 1                if R = L,     else 0      exact, plain GRPO (table 6, first row)
+
+`N` is an option of its own here: {N} is in {N} and in nothing else, so `N` for label `N` earns 1/1, `N` for `AC` earns
+0 and `A` for `N` earns 0. The score of the evaluation (`trainer.scores.correct`) is another rule on purpose.
+
+What the paper leaves open, decided from the formulas:
+
+- Options are a set. `AAC`, `ca` and `A, C` are {A, C}; by the letter of eq. 7 `AAC` would earn 3/2 of the label `AC`.
+- A completion that cannot be read names nothing: |R| = 0, so r_acc = 0. Nothing is guessed from untagged text, or the
+  model would be paid for letters that the service cannot read.
+- r_fmt looks at the form alone. `<answer></answer>`, `<answer>E</answer>` and `<answer>AN</answer>` have the form and
+  earn r_fmt = 1, r_acc = 0, as a wrong answer does: what stands between the tags is r_acc's business.
+- White space around and between the two parts is form too, and allowed, as the parser of the service allows it.
+- Length, and what the reasoning says, earn nothing.
+
+The second half are the same rewards with the signature that TRL's GRPOTrainer calls. TRL logs each under its
+`__name__` (`rewards/dpa_reward/mean`) and adds them up; its `multi_objective_aggregation` must stay
+`sum_then_normalize`, or the sum of eq. 6 is not what the group's advantage is made of (eq. 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from screening.answer import Answer, Mode, Reason, Unreadable, parse, parse_options
+from screening.task import Options
+
+RewardKind = Literal["dpa", "exact"]
+"""Which r_acc: `dpa` (eq. 7) or `exact` (plain GRPO)."""
+
+Completion = str | Sequence[Mapping[str, Any]]
+"""What TRL hands over: the text, or for conversational data sets a list of messages."""
+
+RewardFunction = Callable[..., list[float]]
+"""`(completions=…, label=…, **others) -> one reward per completion`."""
+
+_FORM_HOLDS = frozenset({Reason.EMPTY_ANSWER, Reason.UNKNOWN_OPTION, Reason.CONTRADICTION})
+"""The parser reports these only of a text that has both parts: the form is right, the options are not."""
+
+
+def score_format(text: str) -> float:
+    """r_fmt of eq. 6: 1 if the text has the form `<think>…</think><answer>…</answer>`, else 0."""
+    result = parse(text, Mode.COT)
+    return float(isinstance(result, Answer) or result.reason in _FORM_HOLDS)
+
+
+def score_dpa(text: str, label: str) -> float:
+    """r_acc of eq. 7, between 0 and 1: the share of the label that was found, 0 if any option is wrong.
+
+    Args:
+        text: the whole completion.
+        label: letters of the usable options, or `N`.
+
+    Raises:
+        ValueError: the label is not a set of options.
+    """
+    truth, named = _label(label), _named(text)
+    if named is None:
+        return 0.0
+    if not named or not truth:  # `N` on a side is in the other only if that is `N` as well
+        return float(named == truth)
+    return len(named) / len(truth) if named <= truth else 0.0
+
+
+def score_exact(text: str, label: str) -> float:
+    """r_acc of plain GRPO: 1 if the completion names the label's set and nothing else, 0 otherwise.
+
+    Raises:
+        ValueError: the label is not a set of options.
+    """
+    return float(_named(text) == _label(label))
+
+
+def score(text: str, label: str, kind: RewardKind = "dpa") -> float:
+    """r of eq. 6, between 0 and 2.
+
+    Raises:
+        ValueError: the label is not a set of options.
+    """
+    return score_format(text) + (score_dpa if kind == "dpa" else score_exact)(text, label)
+
+
+def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
+    """r_fmt for TRL. See `score_format`."""
+    return [score_format(completion_text(completion)) for completion in completions]
+
+
+def dpa_reward(completions: Sequence[Completion], label: Sequence[str], **_: Any) -> list[float]:
+    """r_acc for TRL, DPA. `label` is the data set's column of that name, one entry per completion."""
+    return [score_dpa(completion_text(c), truth) for c, truth in zip(completions, label, strict=True)]
+
+
+def exact_reward(completions: Sequence[Completion], label: Sequence[str], **_: Any) -> list[float]:
+    """r_acc for TRL, exact match. `label` is the data set's column of that name, one entry per completion."""
+    return [score_exact(completion_text(c), truth) for c, truth in zip(completions, label, strict=True)]
+
+
+def reward_functions(kind: RewardKind) -> list[RewardFunction]:
+    """What to give GRPOTrainer as `reward_funcs`: r_fmt and r_acc apart, so that each is logged; TRL adds them up."""
+    return [format_reward, dpa_reward if kind == "dpa" else exact_reward]
+
+
+def completion_text(completion: Completion) -> str:
+    """The assistant's text of one completion as TRL hands it over.
+
+    Raises:
+        TypeError: it is neither text nor a list of messages with text; a reward of 0 would hide a broken pipeline.
+    """
+    if isinstance(completion, str):
+        return completion
+    texts = [_content_text(message["content"]) for message in completion if message.get("role") == "assistant"]
+    if not texts:
+        raise TypeError(f"a completion without a message of the assistant: {completion!r}")
+    return "".join(texts)
+
+
+def _content_text(content: Any) -> str:
+    """Text of a message: plain, or as a list of typed parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and all(isinstance(p, Mapping) and p.get("type") == "text" for p in content):
+        return "".join(str(part["text"]) for part in content)
+    raise TypeError(f"the content of a completion is not text: {content!r}")
+
+
+def _named(text: str) -> Options | None:
+    """The options that a completion names; empty for `N`, None when it cannot be read."""
+    result = parse(text, Mode.COT)
+    return result.options if isinstance(result, Answer) else None
+
+
+def _label(label: str) -> Options:
+    options = parse_options(label)
+    if isinstance(options, Unreadable):
+        raise ValueError(f"the label {label!r} is not a set of options: {options.detail}")
+    return options

@@ -1,0 +1,160 @@
+"""Which split a sample belongs to: a pure function of its product, a seed and what was decided before.
+
+A product's place is a hash of its name, so more data never moves a product that is there already, and the order of
+the data does not matter. Samples that share a product or the very bytes of any picture form one group and stay
+together: a model that was trained on a picture must not be tested on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+from trainer.records import Sample
+
+
+class Split(StrEnum):
+    """The four splits (paper, section 3 and table 1); the values are directory names."""
+
+    TRAINING = "training"
+    TESTING = "testing"
+    PSEUDO_LABEL = "pseudo-label"
+    EXPLORATION = "exploration"
+
+
+PAPER_SIZES: dict[Split, int] = {
+    Split.TRAINING: 1_044,
+    Split.TESTING: 468,
+    Split.PSEUDO_LABEL: 10_724,
+    Split.EXPLORATION: 115_809,
+}
+"""Samples per split (paper, table 1)."""
+
+Shares = Mapping[Split, Fraction]
+"""Share of each split, in the order of `Split`, summing to 1. Fractions: 3,1,1,1 and 0.3,0.1,0.1,0.1 are the same."""
+
+_PLACES = 1 << 64
+
+
+class SplitError(Exception):
+    """The data cannot be divided, or not into this directory; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample as it was found, with what decides its split."""
+
+    sample: Sample
+    line: bytes
+    """Its line of `samples.jsonl`: what is written later, field by field as the source wrote it."""
+    directory: Path
+    digests: tuple[str, ...]
+    """SHA-256 of the five pictures, in the order of `Sample.files`."""
+
+    @property
+    def product(self) -> str:
+        """Who the sample shows: its product, or the bytes of its original picture where the source names none."""
+        named = self.sample.product.strip()
+        return f"product {named}" if named else f"picture {self.digests[0]}"
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """What no two splits may share: the product and the bytes of each picture."""
+        return (self.product, *(f"picture {digest}" for digest in self.digests))
+
+
+def shares_of(weights: Sequence[Fraction | int]) -> Shares:
+    """Weights of the four splits, in their order, as shares.
+
+    Raises:
+        ValueError: not four weights, one is negative, or all are 0.
+    """
+    if len(weights) != len(Split) or min(weights) < 0 or not sum(weights):
+        raise ValueError(f"{len(Split)} weights are needed, not negative and not all 0")
+    return {split: Fraction(weight) / sum(weights) for split, weight in zip(Split, weights, strict=True)}
+
+
+def place(product: str, seed: int) -> int:
+    """The fixed place of a product, uniform in 0 … 2^64 - 1 over products; another seed is another draw."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\n{product}".encode()).digest()[:8], "big")
+
+
+def split_at(position: int, shares: Shares) -> Split:
+    """The split whose stretch of the places holds this one; the stretches follow each other in the order of `Split`."""
+    end = Fraction(0)
+    for split in Split:
+        end += shares[split]
+        if position < end * _PLACES:
+            return split
+    raise ValueError(f"the shares sum to {end}, not to 1")
+
+
+def assign(items: Iterable[Item], shares: Shares, seed: int, earlier: Mapping[str, Split]) -> dict[str, Split | None]:
+    """The split of each sample, by id.
+
+    A group goes where its first product's place says: "first" is the smallest place, so the same products give the
+    same split in any order. A group that has samples in a split already stays there.
+
+    Args:
+        earlier: the splits of samples that were divided before; they keep them.
+
+    Returns:
+        None for a sample that would tie products of two splits together: neither can take it without a leak.
+    """
+    # The test set first: whatever turns out to share a product with it gives way.
+    ranked = sorted(items, key=lambda item: (_rank(earlier.get(item.sample.id)), item.sample.id))
+    groups = _Groups()
+    placed: list[Item] = []
+    result: dict[str, Split | None] = {}
+    for item in ranked:
+        if groups.join(item.ties, earlier.get(item.sample.id)):
+            placed.append(item)
+        else:
+            result[item.sample.id] = None
+    first: dict[str, int] = {}
+    for item in placed:
+        group = groups.of(item.product)
+        position = place(item.product, seed)
+        first[group] = min(first.get(group, position), position)
+    for item in placed:
+        group = groups.of(item.product)
+        result[item.sample.id] = groups.splits.get(group) or split_at(first[group], shares)
+    return result
+
+
+def _rank(split: Split | None) -> int:
+    return 2 if split is None else int(split is not Split.TESTING)
+
+
+class _Groups:
+    """Ties joined into groups (union-find); `splits` are those of groups that have samples in one already."""
+
+    def __init__(self) -> None:
+        self.splits: dict[str, Split] = {}
+        self._parents: dict[str, str] = {}
+
+    def of(self, tie: str) -> str:
+        """The tie that stands for the group."""
+        root = tie
+        while (parent := self._parents.setdefault(root, root)) != root:
+            root = parent
+        while tie != root:  # later walks are short
+            self._parents[tie], tie = root, self._parents[tie]
+        return root
+
+    def join(self, ties: Iterable[str], split: Split | None) -> bool:
+        """Make one group of all ties, in a split if one is given; False, and nothing done, if that is two splits."""
+        roots = {self.of(tie) for tie in ties}
+        known = {self.splits[root] for root in roots if root in self.splits} | ({split} if split else set())
+        if len(known) > 1:
+            return False
+        head = min(roots)
+        for root in roots:
+            self._parents[root] = head
+        if known:
+            self.splits[head] = known.pop()
+        return True

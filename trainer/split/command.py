@@ -1,0 +1,99 @@
+"""`python -m trainer split`: divide data by product into the paper's four splits."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.split.assign import PAPER_SIZES, Shares, Split, shares_of
+
+if TYPE_CHECKING:
+    from trainer.split.divide import Division
+
+_PAPER = ",".join(str(size) for size in PAPER_SIZES.values())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="data directories; old and new ones together"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new directory, or one to divide more data into"
+    )
+    parser.add_argument(
+        "--shares",
+        type=_shares,
+        default=_PAPER,
+        metavar="T,E,P,X",
+        help=f"weights of {', '.join(Split)} (default: the paper's sizes, {_PAPER})",
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="another seed is another division (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from trainer.records import DataError
+    from trainer.run_directory import RunMismatch
+    from trainer.split.assign import SplitError
+    from trainer.split.divide import SPLIT_NAME, divide
+
+    try:
+        division = divide(args.data, args.out, args.shares, args.seed)
+    except (DataError, SplitError, RunMismatch, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    print(_page(division))
+    print(f"\nWritten to {args.out}: {', '.join(Split)}, {SPLIT_NAME}")
+    return 0
+
+
+def _page(division: Division) -> str:
+    """What was done, for people."""
+    from trainer.evaluate.report import table
+
+    rows = [
+        [
+            split.value,
+            str(one.samples),
+            str(one.products),
+            "-" if one.mean_label_length is None else f"{one.mean_label_length:.2f}",
+            "-" if one.random_baseline is None else f"{one.random_baseline:.1f}",
+            "-" if one.share_of_n is None else f"{100 * one.share_of_n:.0f}",
+        ]
+        for split, one in division.splits.items()
+    ]
+    parts = [table(["split", "samples", "products", "label length", "random %", "N %"], rows)]
+    if division.frozen:
+        parts.append(f"The test set is frozen: {division.frozen.digest}")
+    if division.held_back:
+        parts.append(
+            f"Held back: {division.held_back} samples, which belong to the test split and came after it was frozen."
+        )
+    if division.left_out:
+        named = ", ".join(division.left_out[:3])
+        parts.append(
+            f"Left out: {len(division.left_out)} ({named}{', …' if len(division.left_out) > 3 else ''}); each of them "
+            "ties products of two splits together."
+        )
+    return "\n\n".join(parts)
+
+
+def _shares(text: str) -> Shares:
+    try:
+        return shares_of([Fraction(part.strip()) for part in text.split(",")])
+    except (ValueError, ZeroDivisionError):
+        example = "0.7,0.2,0.05,0.05"
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not four numbers ({', '.join(Split)}), not negative and not all 0, like {example}"
+        ) from None
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)

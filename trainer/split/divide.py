@@ -1,0 +1,187 @@
+"""The stage `split`: check what is frozen → read the data → assign by product → write four data directories → record.
+
+`split.json` is written last and belongs to a whole division; a killed run is finished by the same command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from screening.task import NONE, Dimension
+from trainer.records import SAMPLES_NAME, data_digest, read_samples
+from trainer.run_directory import ORIGIN_NAME, claim, write_atomically
+from trainer.scores import random_baseline, shows
+from trainer.split.assign import Item, Shares, Split, SplitError, assign
+from trainer.split.frozen import Frozen, check, check_source, freeze
+from trainer.split.gather import gather
+from trainer.split.write import write_data
+
+SPLIT_NAME = "split.json"
+_HALF_CLAIMED = f".{ORIGIN_NAME}.partial"
+"""All that a run leaves which is killed while it claims its directory."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Record):
+    """A data directory that was divided; its name only, paths differ between machines."""
+
+    name: str
+    samples: int
+
+
+class SplitSummary(_Record):
+    """One split in numbers. The means are None where it holds no samples."""
+
+    samples: int
+    products: int
+    digest: str | None
+    """`trainer.records.data_digest`; None for an empty split."""
+    labels: dict[str, int]
+    mean_label_length: float | None
+    """`N` counts as one (paper, section 5.1)."""
+    random_baseline: float | None
+    """Percent; see `trainer.scores.random_baseline`."""
+    share_of_n: float | None
+    samples_by_dimension: dict[Dimension, int]
+    """Samples in which at least one picture shows it; see `trainer.scores.shows`."""
+
+
+class Division(_Record):
+    """Everything in `split.json`."""
+
+    format: Literal[1] = 1
+    seed: int
+    shares: dict[Split, float]
+    data: list[Source]
+    splits: dict[Split, SplitSummary]
+    held_back: int
+    """Samples that belong to the test split and came after it was frozen. They are in no split."""
+    left_out: list[str]
+    """Ids of samples that tie products of two splits together, by a picture or a product. They are in no split."""
+    frozen: Frozen | None
+    """The test set; None where its share is 0."""
+
+
+def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Division:
+    """Divide data directories into `out`, or divide more data into the same one.
+
+    Raises:
+        DataError: a data directory cannot be used.
+        SplitError: see the messages.
+        RunMismatch: `out` belongs to another run: another seed, other shares, or another command.
+        OSError: a file cannot be written.
+    """
+    origin = {"stage": "split", "seed": seed, "shares": {split.value: str(share) for split, share in shares.items()}}
+    _see_whose(out, origin)
+    before = _read_division(out)
+    frozen = before.frozen if before else None
+    kept = check(out / Split.TESTING, frozen) if frozen else []
+
+    items, counts = gather(data)
+    earlier = _earlier(out) if before else {}
+    _see_that_nothing_is_gone(items, earlier)
+    check_source(kept, items)
+    assigned = assign(items, shares, seed, earlier)
+    splits = {split: [item for item in items if assigned[item.sample.id] is split] for split in Split}
+    held_back = 0
+    if frozen:
+        held_back = len(splits[Split.TESTING]) - len(kept)  # what is frozen is among the data, as `earlier` demands
+        splits[Split.TESTING] = kept
+    elif shares[Split.TESTING] and not splits[Split.TESTING]:
+        raise SplitError(_no_test_set(items, shares))
+
+    claim(out, origin)
+    for split, members in splits.items():
+        if split is not Split.TESTING or not frozen:
+            write_data(out / split, members, copy=split is Split.TESTING)
+    if splits[Split.TESTING] and not frozen:
+        frozen = freeze(out / Split.TESTING)
+    division = Division(
+        seed=seed,
+        shares={split: float(share) for split, share in shares.items()},
+        data=[Source(name=path.resolve().name, samples=count) for path, count in counts.items()],
+        splits={split: _summary(out / split, members) for split, members in splits.items()},
+        held_back=held_back,
+        left_out=sorted(name for name, split in assigned.items() if split is None),
+        frozen=frozen,
+    )
+    write_atomically(out / SPLIT_NAME, division.model_dump_json(indent=1) + "\n")
+    return division
+
+
+def _see_whose(out: Path, origin: Mapping[str, object]) -> None:
+    """Refuse a directory that is not ours before any work; `claim` makes a new one ours when it is sure to be used."""
+    if (out / ORIGIN_NAME).exists():
+        claim(out, dict(origin))
+    elif out.exists() and (not out.is_dir() or any(entry.name != _HALF_CLAIMED for entry in out.iterdir())):
+        raise SplitError(f"{out} exists and holds no split data; give a new --out")
+
+
+def _read_division(out: Path) -> Division | None:
+    path = out / SPLIT_NAME
+    try:
+        return Division.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise SplitError(f"{path} is damaged or from another version; restore it, or give a new --out") from error
+
+
+def _earlier(out: Path) -> dict[str, Split]:
+    """Where the samples of earlier runs are, by id."""
+    found: dict[str, Split] = {}
+    for split in Split:
+        path = out / split / SAMPLES_NAME
+        if not path.exists():
+            continue  # removed by hand; it is written again
+        with path.open("rb") as handle:
+            for number, line in enumerate(handle, 1):
+                try:
+                    found[json.loads(line)["id"]] = split
+                except (ValueError, TypeError, KeyError) as error:
+                    raise SplitError(f"{path}, line {number} is damaged; remove the file to write it again") from error
+    return found
+
+
+def _see_that_nothing_is_gone(items: Sequence[Item], earlier: Mapping[str, Split]) -> None:
+    gone = sorted(set(earlier) - {item.sample.id for item in items})
+    if gone:
+        raise SplitError(
+            f"{len(gone)} samples of earlier runs are in none of the data directories, the first is {gone[0]!r}; "
+            "give all of them, old and new, or divide into a new --out"
+        )
+
+
+def _no_test_set(items: Sequence[Item], shares: Shares) -> str:
+    products = len({item.product for item in items})
+    return (
+        f"of {products} products none fell into the test split, whose share is {float(shares[Split.TESTING]):.2%}; "
+        "give more data or other --shares, for example 0.7,0.2,0.05,0.05"
+    )
+
+
+def _summary(directory: Path, items: Sequence[Item]) -> SplitSummary:
+    labels = [item.sample.label for item in items]
+    baseline = random_baseline([item.sample.options for item in items])
+    return SplitSummary(
+        samples=len(items),
+        products=len({item.product for item in items}),
+        digest=data_digest(directory, read_samples(directory)) if items else None,
+        labels=dict(sorted(Counter(labels).items())),
+        mean_label_length=round(fmean(map(len, labels)), 4) if labels else None,
+        random_baseline=None if baseline is None else round(baseline, 2),
+        share_of_n=round(labels.count(NONE) / len(labels), 4) if labels else None,
+        samples_by_dimension={
+            dimension: sum(shows(item.sample, dimension) for item in items) for dimension in Dimension
+        },
+    )
