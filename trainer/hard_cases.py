@@ -15,7 +15,7 @@ The paper's variants are data here: `last_parts` names what an epoch of the last
 | [all, hard] | table 7, 64.74 | HCM-GRPO |
 | [] | – | none: training ends after the first epochs |
 
-Left open by the paper, decided here: an epoch's samples are shuffled together, so that hard cases lie between the others
+Left open by the paper, decided here: an epoch's samples are shuffled together, so that hard cases lie between others
 and not in a block at the end; each epoch has an order of its own; the random samples are drawn once, without
 replacement and from the whole training set, and serve both epochs, as the hard cases do.
 

@@ -109,21 +109,22 @@ def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(tr
     generation_batch = next(iter(trainer.get_train_dataloader()))
     assert len(generation_batch) == 4
     assert [row["id"] for row in generation_batch[:2]] == [generation_batch[0]["id"]] * 2, "a group is one question"
-    seen: dict[str, torch.Tensor] = {}
-
-    def spy(_module: object, _arguments: object, inputs: dict[str, torch.Tensor]) -> None:
-        seen.update(
-            {n: inputs[n] for n in ("input_ids", "pixel_values") if inputs.get(n) is not None and n not in seen}
-        )
-
-    hook = trainer.model.register_forward_pre_hook(spy, with_kwargs=True)
+    asked: list[torch.Tensor] = []
+    shown: list[torch.Tensor] = []
+    model = trainer.model
+    hooks = [
+        model.register_forward_pre_hook(lambda _m, _a, given: asked.append(given["input_ids"]), with_kwargs=True),
+        model.model.vision_tower.register_forward_pre_hook(
+            lambda _m, _a, given: shown.append(given["pixel_values"]), with_kwargs=True
+        ),
+    ]
     try:
         trainer._prepare_inputs(generation_batch)
     finally:
-        hook.remove()
-    config = trainer.model.config
-    assert ((seen["input_ids"] == config.image_token_id).sum(1) == 5 * config.image_seq_length).all()
-    assert seen["pixel_values"].shape == (4 * 5, 3, 64, 64)
+        for hook in hooks:
+            hook.remove()
+    assert ((asked[0] == model.config.image_token_id).sum(1) == 5 * model.config.image_seq_length).all()
+    assert shown[0].shape == (4 * 5, 3, 64, 64)
 
 
 def test_an_engine_that_expands_pictures_itself_gets_one_placeholder_each() -> None:

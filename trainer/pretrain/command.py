@@ -44,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
         if recipe.pretrain is None or recipe.architecture is None:
             raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
         deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
-        compiled = not args.no_compile and shutil.which(os.environ.get("CXX", "g++")) is not None
+        compiler = shutil.which(os.environ.get("CXX", "g++"))
+        if compiler is None and not args.no_compile:
+            print("no C++ compiler (g++) found: a step takes half as long again", file=sys.stderr)
+        compiled = compiler is not None and not args.no_compile
         origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
         claim(args.out, origin)
         Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled).run(args.save_every)
