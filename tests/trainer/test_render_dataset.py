@@ -166,3 +166,13 @@ def test_help_lists_every_command_without_importing_any(capsys):
         assert f"\n  {name} " in shown
     assert main(["rendre"]) == 2
     assert ", ".join(COMMANDS) in capsys.readouterr().err
+
+
+def test_shares_of_usable_pictures_can_be_chosen(tmp_path) -> None:
+    command = ["render", "--count", "4", "--seed", "9", "--size", "64", "--out", str(tmp_path / "d")]
+    assert main([*command, "--usable-counts", "0,0,0,0,1"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "d" / "samples.jsonl").read_text().splitlines()]
+    assert [record["label"] for record in records] == ["ABCD"] * 4
+    for wrong in ("1,2", "0,0,0,0,0", "a,b,c,d,e"):
+        with pytest.raises(SystemExit):
+            main([*command, "--usable-counts", wrong])
