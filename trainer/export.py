@@ -28,6 +28,37 @@ def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, *
     return written
 
 
+def export_successor(
+    directory: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    parent: Manifest,
+    *,
+    stage: str,
+    data: dict[str, Any],
+    recipe: dict[str, Any],
+) -> Manifest:
+    """`export` a checkpoint that was trained from another one and keeps its contract.
+
+    Args:
+        stage: becomes the version, and the name under which `data` joins the parent's.
+    """
+    return export(
+        directory,
+        model,
+        processor,
+        name=parent.name,
+        version=stage,
+        base=parent.base,
+        parent=parent.digest,
+        prompt=parent.prompt,
+        image=parent.image,
+        decoding=parent.decoding,
+        data={**parent.data, stage: data},
+        recipe=recipe,
+    )
+
+
 def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """Write weights, config, tokenizer and processor; the model in memory stays as it is."""
     import torch

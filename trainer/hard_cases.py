@@ -77,11 +77,6 @@ class Course:
         """The flat course: what the trainer's data set is made of, in this order, without shuffling."""
         return list(chain.from_iterable(self.epochs))
 
-    @property
-    def epoch_numbers(self) -> list[int]:
-        """For each entry of `ids` its epoch, counted from 1: a column for the log."""
-        return [number for number, epoch in enumerate(self.epochs, 1) for _ in epoch]
-
 
 def find_cases(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> Cases:
     """Tell hard from easy samples.

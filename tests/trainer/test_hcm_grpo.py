@@ -55,7 +55,7 @@ def recipe(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> StrictGRPOTrainer:
     samples = read_samples(small_data)
-    rows = rollout_rows(samples, [1] * len(samples), COMPACT)
+    rows = rollout_rows(samples, COMPACT)
     settings = HcmGrpoRecipe(**SETTINGS)
     output = tmp_path_factory.mktemp("trl")
     return build_trainer(small_checkpoint, dataset(rows, small_data, 64), settings, output)

@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
 from trainer.evaluate.predictions import Identity, read_predictions
-from trainer.export import export
+from trainer.export import export_successor
 from trainer.finetuning import StrictResume, last_whole_checkpoint
 from trainer.hard_cases import Course, find_cases, lay_course
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
@@ -80,22 +80,17 @@ def train(recipe_name: str, checkpoint: Path, data: Path, predictions: Path, out
     print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
     by_id = {sample.id: sample for sample in samples}
-    rows = rollout_rows((by_id[i] for i in course.ids), course.epoch_numbers, manifest.prompt)
+    rows = rollout_rows((by_id[i] for i in course.ids), manifest.prompt)
     trainer = build_trainer(checkpoint, dataset(rows, data, manifest.image.size), settings, out / "trl")
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
     write_atomically(out / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
-    return export(
+    return export_successor(
         out / "checkpoint",
         trainer.model,
         AutoProcessor.from_pretrained(checkpoint),
-        name=manifest.name,
-        version="hcm-grpo",
-        base=manifest.base,
-        parent=manifest.digest,
-        prompt=manifest.prompt,
-        image=manifest.image,
-        decoding=manifest.decoding,
-        data={**manifest.data, "hcm-grpo": {"digest": digest, "samples": len(samples), "hard": len(cases.hard)}},
+        manifest,
+        stage="hcm-grpo",
+        data={"digest": digest, "samples": len(samples), "hard": len(cases.hard)},
         recipe=recipe.model_dump(mode="json"),
     )
 

@@ -191,9 +191,6 @@ class Speak:
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shares = self.course.shares
         task = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
-        return self._loss(task, rng)
-
-    def _loss(self, task: str, rng: np.random.Generator) -> torch.Tensor:
         shop, scaffold = self.shop, self.shop.scaffold
         count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
         examples = [self._tasks.draw[task](rng) for _ in range(count)]

@@ -77,18 +77,10 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
     return table.with_transform(load)
 
 
-def rollout_rows(samples: Iterable[Sample], epochs: Iterable[int], prompt: Prompt) -> list[dict[str, Any]]:
-    """One row per question of a course, without its answer: the model finds that itself (paper, section 4, stage 2).
-
-    Args:
-        samples: in the order of training.
-        epochs: the epoch that each belongs to, for the log.
-    """
+def rollout_rows(samples: Iterable[Sample], prompt: Prompt) -> list[dict[str, Any]]:
+    """One row per question, without its answer: the model finds that itself (paper, section 4, stage 2)."""
     ask = messages(prompt, Mode.COT)
-    return [
-        {"prompt": ask, "label": sample.label, "id": sample.id, "epoch": epoch, "files": list(sample.files)}
-        for sample, epoch in zip(samples, epochs, strict=True)
-    ]
+    return [{"prompt": ask, "label": sample.label, "id": sample.id, "files": list(sample.files)} for sample in samples]
 
 
 def _row(prompt: list[dict[str, Any]], completion: str, files: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
-from trainer.export import export
+from trainer.export import export_successor
 from trainer.finetuning import StrictResume, freeze_vision, last_whole_checkpoint
 from trainer.recipe import load_recipe
 from trainer.records import data_digest, read_samples
@@ -84,17 +84,12 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
     (out / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
-    return export(
+    return export_successor(
         out / "checkpoint",
         model,
         processor,
-        name=manifest.name,
-        version=f"sft-{stage}",
-        base=manifest.base,
-        parent=manifest.digest,
-        prompt=manifest.prompt,
-        image=manifest.image,
-        decoding=manifest.decoding,
-        data={**manifest.data, f"sft-{stage}": {"digest": origin["data"], "samples": len(used)}},
+        manifest,
+        stage=f"sft-{stage}",
+        data={"digest": origin["data"], "samples": len(used)},
         recipe=recipe.model_dump(mode="json"),
     )
