@@ -7,7 +7,7 @@ run can be repeated.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +34,8 @@ class PoolRecipe(_Strict):
     products: int
     usable_per_product: int
     defective_per_product: int
+    variations_per_product: int = Field(default=0, ge=0)
+    """Pictures in which several of the product's attributes are changed at once; see `trainer.render.defects.vary`."""
     seed: int
     render_size: int
     """Side in pixels at which pictures are rendered, before they are brought to the model's size."""
@@ -61,6 +63,13 @@ class Course(_Strict):
     """`muon`: for the matrices of the layers of ViT and language model; the rest is AdamW's either way."""
 
 
+class HeadsCourse(Course):
+    """A stage without words."""
+
+    varied_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the generated pictures that are variations of the product (`variations_per_product` of the pool)."""
+
+
 class SpeakCourse(Course):
     """The stage with words."""
 
@@ -76,8 +85,9 @@ class PretrainRecipe(_Strict):
 
     pool: PoolRecipe
     vocabulary: int
-    see: Course
-    read: Course
+    see: HeadsCourse | None
+    """None for a recipe that goes on from a checkpoint that sees already (`pretrain --start`)."""
+    read: HeadsCourse
     speak: SpeakCourse
     jitter: int
     """Pictures are shifted by up to this many pixels at the model's size."""
@@ -171,9 +181,19 @@ class Recipe(_Strict):
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a recipe by name (`tiny`) or path.
 
+    A recipe may begin with `extends: NAME_OR_PATH`: it then says only what is different, key by key down the tree.
+
     Raises:
         RecipeError: there is no such recipe, or it has unknown, missing or wrong fields.
     """
+    path = _path_of(name_or_path)
+    try:
+        return Recipe.model_validate(_read(path))
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def _path_of(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if not path.suffix:
         path = RECIPES / f"{name_or_path}.yaml"
@@ -182,9 +202,27 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise RecipeError(
             f"there is no recipe {name_or_path!r}; shipped ones: {known}; or give the path of a YAML file"
         )
+    return path
+
+
+def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
+    """The file's content, merged into that of the recipe that it extends."""
+    if path.resolve() in readers:
+        raise RecipeError(f"{path} extends itself")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {error}") from error
+    if not isinstance(settings, dict) or "extends" not in settings:
+        return settings
+    parent = settings.pop("extends")
+    if not isinstance(parent, str):
+        raise RecipeError(f"{path}: `extends` is the name of a recipe, or the path of one")
+    beside = path.parent / parent
+    return _merged(_read(beside if beside.is_file() else _path_of(parent), (*readers, path.resolve())), settings)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}

@@ -1,4 +1,4 @@
-"""`python -m trainer pretrain`: a small vision-language model from random weights.
+"""`python -m trainer pretrain`: a small vision-language model from random weights, or on from a checkpoint of one.
 
 A killed run goes on where it was with the same result; see `trainer.pretrain.loop`.
 """
@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", default="tiny", help="name of a shipped recipe or path of a YAML file (default: tiny)"
     )
     parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="go on from its weights and tokenizer (default: random weights)",
+    )
     parser.add_argument("--pool", type=Path, help="where the rendered pictures lie (default: OUT/pool)")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that render (default: all cores)"
@@ -36,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from screening.checkpoint import verify
+    from screening.errors import CheckpointError
     from trainer.recipe import RecipeError, load_recipe
     from trainer.run_directory import RunMismatch, claim
 
@@ -43,15 +51,19 @@ def run(args: argparse.Namespace) -> int:
         recipe = load_recipe(args.recipe)
         if recipe.pretrain is None or recipe.architecture is None:
             raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
+        if recipe.pretrain.see is None and args.start is None:
+            raise RecipeError(f"recipe {recipe.name!r} goes on from a checkpoint; name it with --start")
+        parent = verify(args.start) if args.start else None
         deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
         compiler = shutil.which(os.environ.get("CXX", "g++"))
         if compiler is None and not args.no_compile:
             print("no C++ compiler (g++) found: a step takes half as long again", file=sys.stderr)
         compiled = compiler is not None and not args.no_compile
         origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
-        claim(args.out, origin)
-        Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled).run(args.save_every)
-    except (RecipeError, RunMismatch) as error:
+        claim(args.out, origin | ({"start": parent.digest} if parent else {}))
+        pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
+        pretraining.run(args.save_every)
+    except (CheckpointError, RecipeError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -60,11 +72,13 @@ def run(args: argparse.Namespace) -> int:
 class Pretraining:
     """One run, read top to bottom: pool, tokenizer, model, stages, export."""
 
-    def __init__(self, recipe: Recipe, out: Path, pool_dir: Path, workers: int, compiled: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, out: Path, pool_dir: Path, workers: int, compiled: bool, start: Path | None = None
+    ) -> None:
         import torch
 
         from trainer.pretrain.batches import Batcher
-        from trainer.pretrain.model import build_model, build_processor
+        from trainer.pretrain.model import build_model, build_processor, load_model
         from trainer.pretrain.pool import Pool, PoolSpec, load_or_render
         from trainer.pretrain.questions import AnswerSheet, Questionnaire
         from trainer.pretrain.scaffold import Scaffold
@@ -77,11 +91,12 @@ class Pretraining:
         held_out = pool_settings.pop("held_out")
         pool = load_or_render(pool_dir, PoolSpec(**pool_settings, size=self.architecture.image_size), workers)
         training, unseen = Pool(pool.pixels, pool.products[held_out:]), Pool(pool.pixels, pool.products[:held_out])
+        self.start = start
         tokenizer = self._tokenizer(training)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         questionnaire = Questionnaire.of(training)
         torch.manual_seed(self.settings.seed)
-        self.model = build_model(self.architecture, tokenizer)
+        self.model = load_model(start, self.architecture) if start else build_model(self.architecture, tokenizer)
         # On CPU the fused attention kernel's backward pass is slower than plain matrix products at these lengths.
         self.model.set_attn_implementation("sdpa" if device.type == "cuda" else "eager")
         if compiled:
@@ -107,19 +122,21 @@ class Pretraining:
         from trainer.pretrain.stages import Read, See, Speak, Stage
 
         settings = self.settings
-        stages: list[Stage] = [See(self.shop, settings.see), Read(self.shop, settings.read)]
-        for number, stage in enumerate([*stages, Speak(self.shop, settings.speak)]):
-            run_stage(stage, number, self.out, save_every)
+        see = See(self.shop, settings.see) if settings.see else None
+        stages: list[Stage | None] = [see, Read(self.shop, settings.read), Speak(self.shop, settings.speak)]
+        for number, stage in enumerate(stages):
+            if stage:
+                run_stage(stage, number, self.out, save_every)
         self._export()
 
     def _tokenizer(self, pool: Any) -> Any:
-        """Learn the vocabulary once per run; a continued run must use the same one."""
+        """Learn the vocabulary once per run; a continued run must use the same one, and so must a later recipe."""
         from transformers import PreTrainedTokenizerFast
 
         from trainer.pretrain.tokenizer import train_tokenizer
         from trainer.pretrain.vocabulary import fixed_texts
 
-        directory = self.out / "tokenizer"
+        directory = self.start or self.out / "tokenizer"
         if not directory.exists():
             texts = [*pool.texts(), *fixed_texts(self.recipe.prompt_texts)]
             tokenizer = train_tokenizer(texts, self.settings.vocabulary)
@@ -130,20 +147,23 @@ class Pretraining:
         return PreTrainedTokenizerFast.from_pretrained(directory)
 
     def _export(self) -> None:
-        from screening.checkpoint import Decoding, ImageContract
+        from screening.checkpoint import Decoding, ImageContract, read_manifest
         from trainer.export import export
 
         size, tokens = self.architecture.image_size, self.architecture.tokens_per_picture
+        parent = read_manifest(self.start) if self.start else None
+        stage = f"pretrain {self.recipe.name}" if parent else "pretrain"
         export(
             self.out / "checkpoint",
             self.model,
             self.processor,
-            name=self.recipe.name,
+            name=parent.name if parent else self.recipe.name,
             version="pretrained",
+            parent=parent.digest if parent else None,
             prompt=self.recipe.prompt_texts,
             image=ImageContract(size=size, tokens_per_picture=tokens),
             decoding=Decoding(max_tokens_cot=self.recipe.max_tokens_cot),
-            data={"pretrain": self.settings.pool.model_dump(mode="json")},
+            data={**(parent.data if parent else {}), stage: self.settings.pool.model_dump(mode="json")},
             recipe=self.recipe.model_dump(mode="json"),
         )
         print(f"checkpoint: {self.out / 'checkpoint'}")

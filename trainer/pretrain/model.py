@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import InternVLForConditionalGeneration, InternVLProcessor, PreTrainedTokenizerFast
 
 # ImageNet statistics, as InternVL's own preprocessor_config.json has them.
@@ -83,6 +85,27 @@ def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) 
     model = InternVLForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForConditionalGeneration:
+    """The model of a checkpoint in float32.
+
+    Raises:
+        CheckpointError: its sizes are not the architecture's.
+    """
+    from transformers import InternVLForConditionalGeneration
+
+    from screening.errors import CheckpointError
+
+    model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
+    vision, text, a = model.config.vision_config, model.config.text_config, architecture
+    found = (*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers)
+    found += (text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.max_position_embeddings)
+    wanted = (a.image_size,) * 2 + (a.patch_size,) * 2 + (a.vision_width, a.vision_layers)
+    wanted += (a.text_width, a.text_layers, a.text_mlp, a.max_positions)
+    if found != wanted:
+        raise CheckpointError(f"{checkpoint} has other sizes than the recipe's architecture: {found}, not {wanted}")
     return model
 
 

@@ -36,7 +36,7 @@ class PoolShot:
     dimensions: tuple[str, ...]
     comments: tuple[str, ...]
     changed: tuple[str, ...]
-    """Attributes in which the product differs from its original; `shape` for those without a word of their own."""
+    """Attributes in which the product differs from its original."""
     severity: int
     measures: dict[str, float]
     """Proportions and shades as drawn; see `trainer.render.products.Product.measures`."""
@@ -50,10 +50,12 @@ class PoolProduct:
     original: PoolShot
     usable: tuple[PoolShot, ...]
     defective: tuple[PoolShot, ...]
+    variations: tuple[PoolShot, ...] = ()
+    """Several attributes changed at once; to learn to compare from, see `trainer.render.defects.vary`."""
 
     @property
     def shots(self) -> tuple[PoolShot, ...]:
-        return (self.original, *self.usable, *self.defective)
+        return (self.original, *self.usable, *self.defective, *self.variations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,11 @@ class PoolSpec:
     """The model's size."""
     severities: tuple[float, float, float]
     dimension_weights: tuple[float, float, float, float]
+    variations_per_product: int = 0
 
     @property
     def shots_per_product(self) -> int:
-        return 1 + self.usable_per_product + self.defective_per_product
+        return 1 + self.usable_per_product + self.defective_per_product + self.variations_per_product
 
 
 class Pool:
@@ -123,7 +126,7 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
             os.fsync(handle.fileno())
         done = _read_products(product_file)
     pixels = np.load(pixel_file, mmap_mode="r")
-    return Pool(pixels, [_product(done[index], index * spec.shots_per_product) for index in range(spec.products)])
+    return Pool(pixels, [_product(spec, done[index], index * spec.shots_per_product) for index in range(spec.products)])
 
 
 def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[str, Any]]:
@@ -138,6 +141,8 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
     for usable in [True] * spec.usable_per_product + [False] * spec.defective_per_product:
         plan = plan_defects(rng, usable, spec.severities, weights)
         shots.append(draw_generated(product, rng, spec.render_size, plan))
+    varied = range(spec.variations_per_product)
+    shots += [draw_generated(product, rng, spec.render_size, varied=True) for _ in varied]
     block = np.stack([np.asarray(fit_square(shot.image, spec.size)) for shot in shots])
     records = [
         {
@@ -145,7 +150,7 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
             "attributes": dict(shot.attributes),
             "dimensions": [d.dimension.value for d in shot.defects],
             "comments": [d.comment for d in shot.defects],
-            "changed": [d.changed or "shape" for d in shot.defects if d.dimension is Dimension.APPEARANCE],
+            "changed": [d.changed for d in shot.defects if d.dimension is Dimension.APPEARANCE],
             "severity": max((d.severity for d in shot.defects), default=0),
             "measures": {name: round(value, 4) for name, value in shot.measures.items()},
         }
@@ -180,7 +185,7 @@ def _read_products(path: Path) -> dict[int, dict[str, Any]]:
     return records
 
 
-def _product(record: dict[str, Any], first_row: int) -> PoolProduct:
+def _product(spec: PoolSpec, record: dict[str, Any], first_row: int) -> PoolProduct:
     shots = [
         PoolShot(
             first_row + i,
@@ -194,10 +199,12 @@ def _product(record: dict[str, Any], first_row: int) -> PoolProduct:
         )
         for i, shot in enumerate(record["shots"])
     ]
-    generated = shots[1:]
+    defective = 1 + spec.usable_per_product
+    varied = defective + spec.defective_per_product
     return PoolProduct(
         record["description"],
         shots[0],
-        tuple(s for s in generated if not s.dimensions),
-        tuple(s for s in generated if s.dimensions),
+        tuple(shots[1:defective]),
+        tuple(shots[defective:varied]),
+        tuple(shots[varied:]),
     )

@@ -18,6 +18,9 @@ ATTRIBUTES = ("kind", "body", "cap", "label", "mark", "mark_colour", "stripes")
 DIMENSIONS = tuple(d.short for d in Dimension)
 APPEARANCE = Dimension.APPEARANCE.short
 """The dimension that cannot be judged without the original."""
+COMPARED = ("body", "cap", "cap_shape", "mark", "mark_colour", "number", "stripes", "width")
+"""What a generated picture may have changed; each is a question of its own, `same_body` and so on."""
+SAME, OTHER = "same", "other"
 FINE = "fine"
 MEASURES = "measures"
 
@@ -25,7 +28,8 @@ MEASURES = "measures"
 def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
     """What can be asked about a picture, and the answers: question → class.
 
-    A generated picture has one question per dimension: `fine`, or the sentence about its defect.
+    A generated picture has one question per dimension: `fine`, or the sentence about its defect (none with several in
+    one dimension); and one per attribute: `same` as the original's, or `other`.
     """
     answers = {name: shot.attributes.get(name, "none") for name in ATTRIBUTES}
     number = shot.attributes.get("number", "")
@@ -35,8 +39,22 @@ def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
         answers["light"] = light[1]
     if not original:
         comments = dict(zip(shot.dimensions, shot.comments, strict=True))
-        answers |= {d.short: comments.get(d.value, FINE) for d in Dimension}
+        answers |= {d.short: comments.get(d.value, FINE) for d in Dimension if shot.dimensions.count(d.value) < 2}
+        answers |= {same(name): OTHER if name in shot.changed else SAME for name in COMPARED}
+        if answers["mark"] == "none":
+            del answers[same("mark_colour")]
+        if answers["cap"] == "none":
+            del answers[same("cap_shape")]
     return answers
+
+
+def same(attribute: str) -> str:
+    """Name of the question whether an attribute is the original's."""
+    return f"same_{attribute}"
+
+
+COMPARISONS = (APPEARANCE, *map(same, COMPARED))
+"""Questions that nobody can answer without the original."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 A base model brings years of pictures with it; this stands in for that. Through captions alone, each thing to see gets a
 signal of one word in forty (docs/experiments.md tells how far that goes). So every question of the questionnaire gets a
-head of its own, and all heads are trained at once, in three places:
+head of its own, and all heads are trained at once, in four places:
 
 * `seen`: on the projected tokens of one picture, before any language model;
-* `compared`: on the tokens of an original and a generated picture;
+* `compared`: on the tokens of an original and a generated picture, what of the product differs;
 * `read`: on the language model's state behind each picture (`</img>`), half-way up its layers: here everything about
   one picture must be gathered, and compared with the original before it;
 * `judged`: on its last state at the markers `<A>` … `<D>` of an answer: here the right picture must be looked up, so
@@ -23,7 +23,7 @@ from transformers import InternVLForConditionalGeneration
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.pretrain.batches import IGNORED
-from trainer.pretrain.questions import APPEARANCE, DIMENSIONS, MEASURES, Questionnaire
+from trainer.pretrain.questions import COMPARISONS, DIMENSIONS, MEASURES, Questionnaire
 
 
 class Heads(nn.Module):
@@ -39,27 +39,28 @@ class Heads(nn.Module):
 
     def forward(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits per question (vectors, classes), of states (vectors, tokens, width) or (vectors, width)."""
-        logits = self.out(self.norm(states.float()).flatten(1)).float()
-        return dict(zip(self.sizes, logits.split(list(self.sizes.values()), dim=1), strict=True))
+        return self._by_question(self.out(self.norm(states.float()).flatten(1)))
+
+    def _by_question(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(self.sizes, logits.float().split(list(self.sizes.values()), dim=1), strict=True))
 
 
 class Comparison(nn.Module):
-    """What is wrong with a generated picture's product, from its tokens and the original's."""
+    """What of a generated picture's product differs, from its tokens and the original's."""
 
-    def __init__(self, tokens: int, width: int, classes: int, hidden: int = 128) -> None:
+    def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, hidden: int = 128) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.embed = nn.Linear(tokens * width, hidden)
-        self.out = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.GELU(), nn.Linear(hidden, classes))
+        self.embed = nn.Sequential(nn.LayerNorm(width), nn.Flatten(1), nn.Linear(tokens * width, hidden))
+        self.mix = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.GELU())
+        self.heads = Heads(1, hidden, questionnaire, COMPARISONS)
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (families, 4, classes) of tokens (families, 5, tokens, width)."""
-        embedded = self.embed(self.norm(states.float()).flatten(2))
+    def forward(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits per question (families x 4, classes) of tokens (families x 5, tokens, width)."""
+        embedded = self.embed(states.float()).unflatten(0, (-1, PICTURES_PER_SAMPLE))
         original, generated = embedded[:, :1], embedded[:, 1:]
-        logits: torch.Tensor = self.out(
-            torch.cat([(generated - original).abs(), generated * original, generated], dim=-1)
-        )
-        return logits.float()
+        pairs = torch.cat([(generated - original).abs(), generated * original, generated], dim=-1)
+        found: dict[str, torch.Tensor] = self.heads(self.mix(pairs.flatten(0, 1)))
+        return found
 
 
 class Scaffold(nn.Module):
@@ -69,11 +70,11 @@ class Scaffold(nn.Module):
         super().__init__()
         self.model = model
         text, tokens = model.config.text_config, model.config.image_seq_length
-        alone = [n for n in (*questionnaire.classes, MEASURES) if n != APPEARANCE]
+        alone = [n for n in (*questionnaire.classes, MEASURES) if n not in COMPARISONS]
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
-        self.compared = Comparison(tokens, text.hidden_size, len(questionnaire.classes[APPEARANCE]))
-        self.read = Heads(1, text.hidden_size, questionnaire, [*alone, APPEARANCE])
-        self.judged = Heads(1, text.hidden_size, questionnaire, DIMENSIONS)
+        self.compared = Comparison(tokens, text.hidden_size, questionnaire)
+        self.read = Heads(1, text.hidden_size, questionnaire, [*alone, *COMPARISONS])
+        self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS)))
         self.reading_layer = -(-text.num_hidden_layers * 3 // 5)
 
     def look(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -92,9 +93,7 @@ class Scaffold(nn.Module):
 
     def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         """Of `seen` and `compared`, from projected tokens (P, T, W)."""
-        families = tokens.reshape(-1, PICTURES_PER_SAMPLE, *tokens.shape[1:])
-        compared = {APPEARANCE: self.compared(families).flatten(0, 1)}
-        return answer_loss(self.seen(tokens), targets) + answer_loss(compared, generated_only(targets))
+        return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
 
 
 def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -103,15 +102,17 @@ def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean over the questions: cross-entropy, or for the measures the Huber loss of standardised numbers."""
-    losses = []
+    """Cross-entropy, or for the measures the Huber loss of standardised numbers. The mean over the questions about
+    attributes that may have changed, plus the mean over all others."""
+    losses: dict[bool, list[torch.Tensor]] = {False: [], True: []}
     for name, found in logits.items():
         wanted = targets[name]
         if name == MEASURES:
             known = ~wanted.isnan()
-            losses.append(functional.huber_loss(found[known], wanted[known], reduction="sum") / max(1, known.sum()))
+            loss = functional.huber_loss(found[known], wanted[known], reduction="sum") / max(1, known.sum())
         else:
             known = (wanted != IGNORED).sum()
             total = functional.cross_entropy(found, wanted, ignore_index=IGNORED, reduction="sum")
-            losses.append(total / max(1, known))
-    return torch.stack(losses).mean()
+            loss = total / max(1, known)
+        losses[name in COMPARISONS[1:]].append(loss)
+    return torch.stack([torch.stack(group).mean() for group in losses.values() if group]).sum()

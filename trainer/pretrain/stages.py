@@ -26,10 +26,10 @@ from screening.task import OPTIONS
 from trainer.pretrain.batches import IGNORED, Batcher
 from trainer.pretrain.measurements import Recall, option_score, verdict_recall
 from trainer.pretrain.pool import PoolShot
-from trainer.pretrain.questions import APPEARANCE, DIMENSIONS, FINE, AnswerSheet, Questionnaire
+from trainer.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
 from trainer.pretrain.scaffold import Scaffold, answer_loss, generated_only
 from trainer.pretrain.tasks import Tasks
-from trainer.recipe import Course, SpeakCourse
+from trainer.recipe import Course, HeadsCourse, SpeakCourse
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,11 @@ class Workshop:
     seed: int
     device: torch.device
 
-    def families(self, tasks: Tasks, count: int, rng: np.random.Generator) -> list[tuple[PoolShot, ...]]:
+    def families(
+        self, tasks: Tasks, count: int, rng: np.random.Generator, varied_share: float = 0.0
+    ) -> list[tuple[PoolShot, ...]]:
         """Originals with four generated pictures each."""
-        return [tasks.family(rng) for _ in range(count)]
+        return [tasks.family(rng, varied_share) for _ in range(count)]
 
     def pixels(self, shots: Iterable[PoolShot], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
         return self.batcher.pixels([s.row for s in shots], rng, jitter).to(self.device)
@@ -94,7 +96,7 @@ class See:
 
     name = "see"
 
-    def __init__(self, shop: Workshop, course: Course) -> None:
+    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
         self.shop, self.course = shop, course
 
     def trained(self) -> Iterator[nn.Parameter]:
@@ -105,7 +107,7 @@ class See:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
-        families = shop.families(shop.training, self.course.families_per_step, rng)
+        families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
         tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
         return shop.scaffold.seeing_loss(tokens, shop.targets(families))
 
@@ -116,9 +118,7 @@ class See:
             tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
             targets = shop.targets(drawn)
             recall.add(shop.scaffold.seen(tokens), targets)
-            by_family = tokens.reshape(-1, PICTURES_PER_SAMPLE, *tokens.shape[1:])
-            compared = {APPEARANCE: shop.scaffold.compared(by_family).flatten(0, 1)}
-            recall.add(compared, generated_only(targets))
+            recall.add(shop.scaffold.compared(tokens), generated_only(targets))
         return {"seen": recall.result()}
 
 
@@ -127,7 +127,7 @@ class Read:
 
     name = "read"
 
-    def __init__(self, shop: Workshop, course: Course) -> None:
+    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
         self.shop, self.course = shop, course
         self._ids = shop.reading_ids()
         self._ends = (self._ids == shop.end_of_picture).nonzero()[:, 0]
@@ -146,7 +146,7 @@ class Read:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
-        families = shop.families(shop.training, self.course.families_per_step, rng)
+        families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
         tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
         targets = shop.targets(families)
         read, judged = self._heads(tokens, len(families))
@@ -201,12 +201,13 @@ class Speak:
         wanted = batch["labels"][:, 1:]
         places = wanted != IGNORED
         loss = functional.cross_entropy(scaffold.model.lm_head(states[:, :-1][places]).float(), wanted[places])
-        if task == "screen":
-            marked = torch.isin(batch["labels"], self._markers)
+        if task in ("screen", "screen_direct"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
             loss = loss + answer_loss(scaffold.read(half[ended]), targets)
-            loss = loss + answer_loss(scaffold.judged(states[marked]), generated_only(targets))
+            if task == "screen":
+                marked = torch.isin(batch["labels"], self._markers)
+                loss = loss + answer_loss(scaffold.judged(states[marked]), generated_only(targets))
         return loss
 
     def measure(self, samples: int = 256) -> dict[str, Any]:

@@ -78,10 +78,20 @@ class Tasks:
         answer = compose(options, findings, opening=f"The original is {product.description}.")
         return Example((product.original, *shots), self.screen_prompt(mode), render(answer, mode))
 
-    def family(self, rng: np.random.Generator) -> tuple[PoolShot, ...]:
-        """An original and four pictures generated from it, as `screen` would show them."""
+    def family(self, rng: np.random.Generator, varied_share: float = 0.0) -> tuple[PoolShot, ...]:
+        """An original and four pictures generated from it, as `screen` would show them.
+
+        Args:
+            varied_share: how many of the four, on average, give their place to one of the product's variations.
+        """
         product = self._product(rng)
-        return (product.original, *self._generated(product, rng))
+        shots = self._generated(product, rng)
+        if varied_share:
+            others = [product.variations[i] for i in rng.permutation(len(product.variations))[: len(shots)]]
+            for place, other in enumerate(others):
+                if rng.random() < varied_share:
+                    shots[place] = other
+        return (product.original, *shots)
 
     def _generated(self, product: PoolProduct, rng: np.random.Generator) -> list[PoolShot]:
         """Four pictures in random order: how many are usable first, then which."""

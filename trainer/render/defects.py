@@ -44,7 +44,7 @@ class Defect:
     severity: int
     comment: str
     changed: str | None = None
-    """The attribute that differs from the original, if it is one that has a word."""
+    """The attribute that differs from the original: one with a word, `width` or `cap_shape`; None for cut-outs."""
 
 
 @dataclass
@@ -137,6 +137,24 @@ def apply_plan(staging: Staging, plan: Sequence[tuple[Dimension, int]], rng: np.
         kind = KINDS[name]
         attribute = kind.apply(staging, severity, rng)
         defects.append(Defect(dimension, name, severity, kind.comment, attribute))
+    return tuple(defects)
+
+
+def vary(staging: Staging, rng: np.random.Generator, share: float = 0.4) -> tuple[Defect, ...]:
+    """Change several things about a drawn product at once, each with the same probability.
+
+    A defective picture differs in one thing, rarely in any given one. Whoever learns to compare learns faster from
+    pictures in which every attribute is the original's about as often as not.
+    """
+    defects = []
+    for names in VARIATIONS:
+        fitting = [name for name in names if KINDS[name].fits(staging)]
+        if fitting and rng.random() < share:
+            name = fitting[int(rng.integers(len(fitting)))]
+            kind = KINDS[name]
+            severity = int(rng.choice(kind.severities))
+            attribute = kind.apply(staging, severity, rng)
+            defects.append(Defect(kind.dimension, name, severity, kind.comment, attribute))
     return tuple(defects)
 
 
@@ -237,15 +255,17 @@ def _number(s: Staging, severity: int, rng: np.random.Generator) -> str:
 _STRETCH = {1: 0.16, 2: 0.26, 3: 0.38}
 
 
-def _slim(s: Staging, severity: int, rng: np.random.Generator) -> None:
+def _slim(s: Staging, severity: int, rng: np.random.Generator) -> str:
     s.width = 1 - _STRETCH[severity] * 0.9
+    return "width"
 
 
-def _wide(s: Staging, severity: int, rng: np.random.Generator) -> None:
+def _wide(s: Staging, severity: int, rng: np.random.Generator) -> str:
     s.width = 1 + _STRETCH[severity] * 1.1
+    return "width"
 
 
-def _cap_shape(s: Staging, severity: int, rng: np.random.Generator) -> None:
+def _cap_shape(s: Staging, severity: int, rng: np.random.Generator) -> str:
     tall = {1: 1.4, 2: 1.7, 3: 2.1}[severity]
     flat = {1: 0.68, 2: 0.5, 3: 0.36}[severity]
     kind = s.product.form.kind if isinstance(s.product, Product) else ""
@@ -253,6 +273,7 @@ def _cap_shape(s: Staging, severity: int, rng: np.random.Generator) -> None:
     if kind in ("pump bottle", "spray bottle", "dropper bottle"):
         tall = 1 + (tall - 1) * 0.6
     s.look = replace(_look(s), cap_height=tall if grow else flat, cap_width=1.0 if grow else 1.12)
+    return "cap_shape"
 
 
 def _cap_missing(s: Staging, severity: int, rng: np.random.Generator) -> str:
@@ -411,3 +432,14 @@ KINDS: dict[str, Kind] = {
     "sparkles": Kind(_E, "sparkles were added around it", _add("sparkles")),
 }
 """Name → kind. Comments hold at most eight words and no comma, colon or angle bracket."""
+
+VARIATIONS: tuple[tuple[str, ...], ...] = (
+    ("body_colour",),
+    ("cap_colour", "cap_colour", "cap_shape"),
+    ("mark_replaced", "mark_replaced", "mark_replaced", "mark_missing"),
+    ("mark_colour",),
+    ("number",),
+    ("stripes_added", "stripes_missing"),
+    ("slim", "wide"),
+)
+"""What `vary` changes independently of each other: one of each row, at equal odds."""

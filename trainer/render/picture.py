@@ -13,7 +13,7 @@ from PIL import Image
 
 from screening.task import Dimension
 from trainer.render.composition import COARSE, compose_scene, grained, lit
-from trainer.render.defects import Defect, Staging, apply_plan
+from trainer.render.defects import Defect, Staging, apply_plan, vary
 from trainer.render.figure import AnyProduct, Place, figure_of, flat_sprite, put
 from trainer.render.light import Light, body_of, contact, draw_light, grid
 from trainer.render.products import Look, Product
@@ -70,12 +70,14 @@ def draw_generated(
     plan: Sequence[tuple[Dimension, int]] = (),
     *,
     setting: str | None = None,
+    varied: bool = False,
 ) -> Shot:
     """A scene with the product; with an empty plan it is usable.
 
     Args:
         plan: dimension and severity (1-3) of each defect.
         setting: a name of scenes.SETTINGS; random when None.
+        varied: change several of the product's attributes instead of following a plan; see `vary`.
 
     Raises:
         KeyError: there is no such setting.
@@ -87,7 +89,7 @@ def draw_generated(
     if side:
         light = _facing(light, side, plan, rng)
     staging = Staging(product, product.look, light, light, [(light, 1.0)], staged=bool(scene.stage))
-    defects = apply_plan(staging, plan, rng)
+    defects = vary(staging, rng) if varied else apply_plan(staging, plan, rng)
     if side and any(d.kind == "mirrored" for d in defects):
         # The wrong shadow must fall into the picture, not out of it.
         _turn(staging, side)
