@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 import yaml
 
 from screening.checkpoint import file_sha256, verify
+from screening.prompt import COMPACT
+from screening.task import Dimension
 from trainer.__main__ import main
 from trainer.pretrain.batches import IGNORED
 from trainer.pretrain.measurements import Recall, option_score
 from trainer.pretrain.pool import Pool, PoolProduct, PoolShot
-from trainer.pretrain.questions import APPEARANCE, MEASURES, AnswerSheet, Questionnaire, questions
+from trainer.pretrain.questions import APPEARANCE, COMPARED, MEASURES, AnswerSheet, Questionnaire, questions
 from trainer.pretrain.scaffold import answer_loss, generated_only
 from trainer.pretrain.stages import Read, See, Speak
+from trainer.pretrain.tasks import Tasks
 from trainer.recipe import load_recipe
 
 
@@ -43,8 +47,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pretrain") / "pool"
 
 
-def pretrain(recipe: Path, pool: Path, out: Path) -> int:
-    options = ["--recipe", str(recipe), "--pool", str(pool), "--out", str(out), "--workers", "1"]
+def pretrain(recipe: Path, pool: Path, out: Path, *more: str) -> int:
+    options = ["--recipe", str(recipe), "--pool", str(pool), "--out", str(out), "--workers", "1", *more]
     return main(["pretrain", *options, "--save-every", "2", "--no-compile"])
 
 
@@ -88,6 +92,49 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
     assert saved == [(stage, step) for stage in ("see", "read", "speak") for step in (2, 4)], "no step is logged twice"
 
 
+def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
+    settings = {"extends": str(recipe), "name": "further", "pretrain": {"see": None, "read": {"varied_share": 0.5}}}
+    settings["pretrain"]["pool"] = {"variations_per_product": 2, "seed": 8}
+    path = directory / "further.yaml"
+    path.write_text(yaml.safe_dump(settings | changes))
+    return path
+
+
+def test_a_second_run_goes_on_from_the_checkpoint_of_the_first(
+    recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(recipe, pool, tmp_path / "first") == 0
+    first = tmp_path / "first" / "checkpoint"
+    further, out = further_recipe(recipe, tmp_path), tmp_path / "second"
+    assert pretrain(further, tmp_path / "pool-2", out) == 2, "without --start there is nothing that sees"
+    assert "--start" in capsys.readouterr().err
+    assert pretrain(further, tmp_path / "pool-2", out, "--start", str(first)) == 0
+
+    before, after = verify(first), verify(out / "checkpoint")
+    assert (after.parent, after.name) == (before.digest, before.name)
+    assert set(after.data) == {"pretrain", "pretrain further"}
+    assert (out / "checkpoint" / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+    stages = {json.loads(line)["stage"] for line in (out / "log.jsonl").read_text().splitlines()}
+    assert stages == {"read", "speak"}
+
+    assert pretrain(further, tmp_path / "pool-2", out, "--start", str(out / "checkpoint")) == 2
+    assert "other settings" in capsys.readouterr().err
+    wider = further_recipe(recipe, tmp_path, architecture={"text_width": 64})
+    assert pretrain(wider, tmp_path / "pool-2", tmp_path / "third", "--start", str(first)) == 2
+    assert "other sizes" in capsys.readouterr().err
+
+
+def test_training_starts_from_the_weights_of_the_checkpoint(
+    recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pretrain(recipe, pool, tmp_path / "first") == 0
+    monkeypatch.setattr("trainer.pretrain.loop.run_stage", lambda *_: None)
+    first = tmp_path / "first" / "checkpoint"
+    assert pretrain(recipe, pool, tmp_path / "second", "--start", str(first)) == 0
+    weights = [file_sha256(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("first", "second")]
+    assert weights[0] == weights[1]
+
+
 def test_a_directory_of_another_run_is_refused(
     recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +165,28 @@ def test_questions_about_a_picture_have_one_answer_each() -> None:
     assert "layout" not in questions(ORIGINAL, original=True), "nothing can be wrong with the original"
 
 
+def test_every_attribute_is_asked_whether_it_is_still_the_originals() -> None:
+    other = replace(SOUND, dimensions=(Dimension.APPEARANCE.value,) * 2, comments=("", ""), changed=("number", "body"))
+    asked = questions(other)
+    assert (asked["same_number"], asked["same_body"], asked["same_stripes"]) == ("other", "other", "same")
+    assert "appearance" not in asked, "two sentences are true, and a head has one answer"
+    assert "same_cap_shape" not in asked, "this product has no cap"
+    assert not {f"same_{name}" for name in COMPARED} & set(questions(ORIGINAL, original=True))
+
+
+def test_variations_take_the_places_of_generated_pictures_only_when_asked(small_pool: Pool) -> None:
+    varied = tuple(replace(SOUND, row=row) for row in (10, 11, 12, 13))
+    pool = Pool(small_pool.pixels, [replace(small_pool.products[0], usable=(SOUND,) * 4, variations=varied)])
+    tasks = Tasks(pool, None, COMPACT, usable_counts=(0, 0, 0, 0, 1))
+    rng = np.random.default_rng(0)
+    drawn = [tasks.family(rng, 0.5) for _ in range(200)]
+    assert all(family[0] is ORIGINAL for family in drawn)
+    rows = [shot.row for family in drawn for shot in family[1:]]
+    assert 0.4 < np.mean([row >= 10 for row in rows]) < 0.6
+    assert all(len({s.row for s in f if s.row >= 10}) == sum(s.row >= 10 for s in f) for f in drawn), "none twice"
+    assert {shot.row for _ in range(20) for shot in tasks.family(rng)} == {0, 1}
+
+
 def test_the_answer_sheet_knows_every_picture_by_its_row(small_pool: Pool) -> None:
     asked = Questionnaire.of(small_pool)
     answers = AnswerSheet(asked, small_pool)([2, 0, 1])
@@ -135,6 +204,10 @@ def test_the_loss_of_heads_is_the_mean_over_questions_of_what_is_known() -> None
     assert answer_loss(logits, targets).item() == pytest.approx((cross_entropy + 0.5 * 0.5**2) / 2)
     unknown = {"layout": torch.tensor([IGNORED, IGNORED]), MEASURES: torch.full((2, 1), torch.nan)}
     assert answer_loss(logits, unknown).item() == 0
+    compared = {"same_cap": torch.tensor([[3.0, 0.0]]), "same_body": torch.tensor([[0.0, 0.0]])}
+    same = {"same_cap": torch.tensor([0]), "same_body": torch.tensor([1])}
+    own = (np.log1p(np.exp(-3.0)) + np.log(2)) / 2
+    assert answer_loss(logits | compared, targets | same).item() == pytest.approx((cross_entropy + 0.125) / 2 + own)
 
 
 def test_originals_are_left_out_of_targets_about_generated_pictures() -> None:

@@ -141,6 +141,24 @@ def test_every_kind_changes_the_picture_and_says_so(monkeypatch, name):
     pytest.fail(f"no product takes {name}")
 
 
+def test_a_variation_says_of_every_attribute_whether_it_changed():
+    changes = Counter()
+    for seed in range(60):
+        product = make_product(np.random.default_rng(seed))
+        shot = draw_generated(product, np.random.default_rng(seed), 32, varied=True)
+        names = [d.changed for d in shot.defects]
+        assert len(set(names)) == len(names), "each attribute once"
+        changes.update(names)
+        for name in ("body", "cap", "mark", "mark_colour", "number", "stripes"):
+            if name not in names:
+                assert shot.attributes.get(name) == product.attributes.get(name)
+        for name in {"mark", "number"} & set(names):
+            assert shot.attributes.get(name) != product.attributes.get(name)
+        assert ("width" in names) == (abs(shot.measures["width"] / product.measures(product.look)["width"] - 1) > 0.05)
+    assert set(changes) == {"body", "cap", "cap_shape", "mark", "mark_colour", "number", "stripes", "width"}
+    assert all(8 <= changes[name] <= 40 for name in ("body", "number", "width", "mark")), "each about four times in ten"
+
+
 def test_captions_say_what_is_drawn_not_what_should_be(monkeypatch):
     _alone(monkeypatch, "cap_missing")
     product = _product_that(lambda p: p.attributes["kind"] == "jar")

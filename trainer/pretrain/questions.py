@@ -18,6 +18,8 @@ ATTRIBUTES = ("kind", "body", "cap", "label", "mark", "mark_colour", "stripes")
 DIMENSIONS = tuple(d.short for d in Dimension)
 APPEARANCE = Dimension.APPEARANCE.short
 """The dimension that cannot be judged without the original."""
+PRINTED = ("body", "cap", "mark", "mark_colour", "stripes", "tens", "ones")
+"""Attributes worth having of two pictures side by side."""
 COMPARED = ("body", "cap", "cap_shape", "mark", "mark_colour", "number", "stripes", "width")
 """What a generated picture may have changed; each is a question of its own, `same_body` and so on."""
 SAME, OTHER = "same", "other"

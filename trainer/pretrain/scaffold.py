@@ -2,19 +2,21 @@
 
 A base model brings years of pictures with it; this stands in for that. Through captions alone, each thing to see gets a
 signal of one word in forty (docs/experiments.md tells how far that goes). So every question of the questionnaire gets a
-head of its own, and all heads are trained at once, in four places:
+head of its own, and all heads are trained at once, in these places:
 
 * `seen`: on the projected tokens of one picture, before any language model;
 * `compared`: on the tokens of an original and a generated picture, what of the product differs;
 * `read`: on the language model's state behind each picture (`</img>`), half-way up its layers: here everything about
   one picture must be gathered, and compared with the original before it;
-* `judged`: on its last state at the markers `<A>` … `<D>` of an answer: here the right picture must be looked up, so
-  that the next word can be its verdict.
+* `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer on: the attributes of the
+  picture that the marker names, and those of the original; once both are at one place, comparing them is little work;
+* `judged`: on its last state at the markers: what is wrong with the picture, so that the next word can be its verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,13 +25,13 @@ from transformers import InternVLForConditionalGeneration
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.pretrain.batches import IGNORED
-from trainer.pretrain.questions import COMPARISONS, DIMENSIONS, MEASURES, Questionnaire
+from trainer.pretrain.questions import COMPARISONS, DIMENSIONS, MEASURES, PRINTED, Questionnaire
 
 
 class Heads(nn.Module):
     """One linear head per question on the same vector."""
 
-    def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, names: Sequence[str]) -> None:
+    def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, names: Iterable[str]) -> None:
         super().__init__()
         self.sizes = {n: len(questionnaire.classes[n]) for n in names if n in questionnaire.classes}
         if MEASURES in names:
@@ -63,6 +65,14 @@ class Comparison(nn.Module):
         return found
 
 
+class States(NamedTuple):
+    """States of the language model, each (batch, length, W): where it has read, where it has looked up, at the top."""
+
+    read: torch.Tensor
+    found: torch.Tensor
+    top: torch.Tensor
+
+
 class Scaffold(nn.Module):
     """A model with all its heads. Shapes: P pictures, five per family, of T tokens and width W."""
 
@@ -74,31 +84,48 @@ class Scaffold(nn.Module):
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
         self.compared = Comparison(tokens, text.hidden_size, questionnaire)
         self.read = Heads(1, text.hidden_size, questionnaire, [*alone, *COMPARISONS])
+        self.found = Heads(1, text.hidden_size, questionnaire, PRINTED)
+        self.recalled = Heads(1, text.hidden_size, questionnaire, PRINTED)
         self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS)))
         self.reading_layer = -(-text.num_hidden_layers * 3 // 5)
+        self.finding_layer = min(self.reading_layer + 1, text.num_hidden_layers)
 
     def look(self, pixels: torch.Tensor) -> torch.Tensor:
         """Projected tokens (P, T, W) of pixels (P, 3, side, side)."""
         tokens: torch.Tensor = self.model.model.get_image_features(pixel_values=pixels).pooler_output
         return tokens
 
-    def think(self, input_ids: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """States half-way up and at the top, each (batch, length, W), of ids (batch, length) and pictures' tokens."""
+    def think(self, input_ids: torch.Tensor, tokens: torch.Tensor) -> States:
+        """The language model's states on ids (batch, length) and pictures' tokens."""
         core = self.model.model.language_model
         embedded = core.get_input_embeddings()(input_ids)
         places = (input_ids == self.model.config.image_token_id)[..., None].expand_as(embedded)
         embedded = embedded.masked_scatter(places, tokens.to(embedded.dtype))
         states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
-        return states[self.reading_layer], states[-1]
+        return States(states[self.reading_layer], states[self.finding_layer], states[-1])
 
     def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         """Of `seen` and `compared`, from projected tokens (P, T, W)."""
         return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
 
+    def marker_loss(self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of `found`, `recalled` and `judged`, from states at the markers (families x 4, W)."""
+        own, original = generated_only(targets), original_only(targets)
+        loss = answer_loss(self.found(found), own) + answer_loss(self.recalled(found), original)
+        return loss + answer_loss(self.judged(top), own)
+
 
 def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Targets without the originals'."""
     return {name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 1:].flatten(0, 1) for name, t in targets.items()}
+
+
+def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The originals' targets, once for each of their generated pictures."""
+    return {
+        name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 0].repeat_interleave(PICTURES_PER_SAMPLE - 1, dim=0)
+        for name, t in targets.items()
+    }
 
 
 def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -27,7 +27,7 @@ from trainer.pretrain.batches import IGNORED, Batcher
 from trainer.pretrain.measurements import Recall, option_score, verdict_recall
 from trainer.pretrain.pool import PoolShot
 from trainer.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
-from trainer.pretrain.scaffold import Scaffold, answer_loss, generated_only
+from trainer.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
 from trainer.pretrain.tasks import Tasks
 from trainer.recipe import Course, HeadsCourse, SpeakCourse
 
@@ -137,33 +137,35 @@ class Read:
             if "lm_head" not in name:
                 yield parameter
 
-    def _heads(self, tokens: torch.Tensor, families: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Logits of `read` (over all pictures) and `judged` (over the generated ones)."""
-        half, top = self.shop.scaffold.think(self._ids.expand(families, -1), tokens)
-        read = self.shop.scaffold.read(half[:, self._ends].flatten(0, 1))
-        judged = self.shop.scaffold.judged(top[:, -len(OPTIONS) :].flatten(0, 1))
-        return read, judged
+    def _states(self, tokens: torch.Tensor, families: int) -> States:
+        """Of the pictures' ends, and twice of the markers, each (places, width)."""
+        read, found, top = self.shop.scaffold.think(self._ids.expand(families, -1), tokens)
+        markers = slice(-len(OPTIONS), None)
+        return States(*(s.flatten(0, 1) for s in (read[:, self._ends], found[:, markers], top[:, markers])))
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
         families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
         tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
         targets = shop.targets(families)
-        read, judged = self._heads(tokens, len(families))
-        seen = shop.scaffold.seeing_loss(tokens, targets)
-        return seen + answer_loss(read, targets) + answer_loss(judged, generated_only(targets))
+        read, found, top = self._states(tokens, len(families))
+        loss = shop.scaffold.seeing_loss(tokens, targets) + answer_loss(shop.scaffold.read(read), targets)
+        return loss + shop.scaffold.marker_loss(found, top, targets)
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng = self.shop, np.random.default_rng(0)
-        recalls = {name: Recall(shop.questionnaire) for name in ("seen", "read", "judged")}
+        recalls = {name: Recall(shop.questionnaire) for name in ("seen", "read", "found", "recalled", "judged")}
         fine, usable = [], []
         for _ in range(families // 16):
             drawn = shop.families(shop.held_out, 16, rng)
             tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
             targets = shop.targets(drawn)
             recalls["seen"].add(shop.scaffold.seen(tokens), targets)
-            read, judged = self._heads(tokens, len(drawn))
-            recalls["read"].add(read, targets)
+            read, found, top = self._states(tokens, len(drawn))
+            judged = shop.scaffold.judged(top)
+            recalls["read"].add(shop.scaffold.read(read), targets)
+            recalls["found"].add(shop.scaffold.found(found), generated_only(targets))
+            recalls["recalled"].add(shop.scaffold.recalled(found), original_only(targets))
             recalls["judged"].add(judged, generated_only(targets))
             fine.append(fine_probability(judged, shop.questionnaire).reshape(-1, len(OPTIONS)))
             usable.append(torch.tensor([[not s.dimensions for s in f[1:]] for f in drawn]))
@@ -185,7 +187,8 @@ class Speak:
     def trained(self) -> Iterator[nn.Parameter]:
         model = self.shop.scaffold.model
         scaffold = self.shop.scaffold
-        for part in (model.model.language_model, model.lm_head, scaffold.read, scaffold.judged):
+        heads = (scaffold.read, scaffold.found, scaffold.recalled, scaffold.judged)
+        for part in (model.model.language_model, model.lm_head, *heads):
             yield from part.parameters()
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
@@ -197,17 +200,17 @@ class Speak:
         batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, shop.jitter).items()}
         with torch.no_grad():
             tokens = scaffold.look(batch["pixel_values"])
-        half, states = scaffold.think(batch["input_ids"], tokens)
+        states = scaffold.think(batch["input_ids"], tokens)
         wanted = batch["labels"][:, 1:]
         places = wanted != IGNORED
-        loss = functional.cross_entropy(scaffold.model.lm_head(states[:, :-1][places]).float(), wanted[places])
+        loss = functional.cross_entropy(scaffold.model.lm_head(states.top[:, :-1][places]).float(), wanted[places])
         if task in ("screen", "screen_direct"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
-            loss = loss + answer_loss(scaffold.read(half[ended]), targets)
+            loss = loss + answer_loss(scaffold.read(states.read[ended]), targets)
             if task == "screen":
                 marked = torch.isin(batch["labels"], self._markers)
-                loss = loss + answer_loss(scaffold.judged(states[marked]), generated_only(targets))
+                loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets)
         return loss
 
     def measure(self, samples: int = 256) -> dict[str, Any]:
