@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from screening.errors import CheckpointError
+from screening.probes import Probes
 from screening.prompt import Prompt
 
 MANIFEST_NAME = "screening.json"
@@ -88,11 +89,13 @@ class Manifest(_Strict):
     """What it was trained on: counts, seeds, digests."""
     recipe: dict[str, Any] = {}
     """The resolved recipe."""
+    probes: Probes | None = None
+    """How an engine proves that it holds these weights; recorded by `trainer publish`."""
     files: dict[str, FileEntry]
 
     @property
     def digest(self) -> str:
-        """`sha256:…` over everything that decides an answer: files and contract, not name, date or scores."""
+        """`sha256:…` over everything that decides an answer: files and contract, not name, date, scores or probes."""
         deciding = self.model_dump(include={"format", "prompt", "image", "decoding", "calibration", "files"})
         return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 

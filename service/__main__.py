@@ -94,7 +94,6 @@ def _engine(settings: Any) -> Any:
     from service.vllm_engine import VllmEngine
 
     return VllmEngine(
-        settings.checkpoint,
         device=settings.device,
         max_concurrent=settings.max_concurrent,
         gpu_memory_utilization=settings.gpu_memory_utilization,

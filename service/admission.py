@@ -2,6 +2,8 @@
 
 `door` holds one of `max_concurrent + max_queue` places for the whole request; `slot` holds one of `max_concurrent` for
 decoding and the engine. A request refused at the door has cost nothing but its headers.
+
+Between them is the gate: while another checkpoint goes live it is closed, and who is past the door waits.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ class Admission:
         self._closed: str | None = STARTING
         self._idle = asyncio.Event()
         self._idle.set()
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._nothing_runs = asyncio.Event()
+        self._nothing_runs.set()
         self.inside = 0
         self.running = 0
         self._mean_seconds = 1.0
@@ -42,6 +48,11 @@ class Admission:
     def is_open(self) -> bool:
         return self._closed is None
 
+    @property
+    def closed_because(self) -> str | None:
+        """Why the door is closed, as a sentence."""
+        return self._closed
+
     def open(self) -> None:
         """Start-up is over. A door that drains stays closed."""
         if self._closed == STARTING:
@@ -50,6 +61,30 @@ class Admission:
     def close(self) -> None:
         """Drain: let nobody in any more."""
         self._closed = DRAINING
+
+    @asynccontextmanager
+    async def gate_closed(self, seconds: float) -> AsyncIterator[bool]:
+        """Let nobody start for the time of the block. Yields whether what ran has ended, waiting so long at most."""
+        self._gate.clear()
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._nothing_runs.wait()
+            except TimeoutError:
+                pass
+            yield not self.running
+        finally:
+            self._gate.set()
+
+    @contextmanager
+    def suspended(self, why: str) -> Iterator[None]:
+        """Refuse new requests for the time of the block; a drain that begins meanwhile stays."""
+        before, self._closed = self._closed, self._closed or why
+        try:
+            yield
+        finally:
+            if self._closed == why:
+                self._closed = before
 
     @contextmanager
     def door(self) -> Iterator[None]:
@@ -75,6 +110,8 @@ class Admission:
     async def slot(self) -> AsyncIterator[None]:
         """Wait for a turn and hold it; first come, first served."""
         async with self._slots:
+            while not self._gate.is_set():  # it may close again before we are woken
+                await self._gate.wait()
             self._change(running=1)
             began, finished = time.monotonic(), False
             try:
@@ -106,7 +143,8 @@ class Admission:
         self.running += running
         self._metrics.in_flight.set(self.inside)
         self._metrics.queue_length.set(self.inside - self.running)
-        if self.inside:
-            self._idle.clear()
-        else:
-            self._idle.set()
+        for event, busy in ((self._idle, self.inside), (self._nothing_runs, self.running)):
+            if busy:
+                event.clear()
+            else:
+                event.set()

@@ -13,11 +13,13 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from screening import __version__
+from service.admin import router as admin_router
 from service.admission import Admission
 from service.config import Settings
 from service.edge import Edge
 from service.engine import Engine
 from service.errors import ServiceError
+from service.hot_swap import HotSwap
 from service.logs import log
 from service.metrics import Metrics
 from service.routes import answer_error, router
@@ -34,12 +36,14 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         on_failed_start: called when the engine cannot be started; the launcher ends the process then.
     """
     metrics = Metrics()
+    admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics)
     service = Service(
         settings=settings,
         engine=engine,
-        admission=Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics),
+        admission=admission,
         metrics=metrics,
         threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+        hot_swap=_hot_swap(settings, engine, admission, metrics),
     )
 
     @asynccontextmanager
@@ -65,6 +69,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     app.state.service = service
     app.state.started = False
     app.include_router(router)
+    app.include_router(admin_router)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_middleware(Edge)
@@ -72,12 +77,21 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     return app
 
 
+def _hot_swap(settings: Settings, engine: Engine, admission: Admission, metrics: Metrics) -> HotSwap | None:
+    if settings.engine == "scripted" or settings.checkpoint is None:
+        return None
+    return HotSwap(engine, admission, metrics, settings, settings.checkpoint)
+
+
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
     """Load the engine, then open the door."""
     engine = service.engine
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
-        await engine.start()
+        if service.hot_swap is not None:
+            await service.hot_swap.start()
+        else:
+            await engine.start(None)
     except Exception as error:  # whatever an engine raises while it loads ends the process, said once and clearly
         LOGGER.exception("start failed", extra={"fields": {"engine": engine.name, "error": str(error)}})
         if on_failed_start is not None:

@@ -27,6 +27,10 @@ class Settings(BaseSettings):
 
     checkpoint: Path | None = None
     """Directory of the checkpoint to serve; required by the vllm engine."""
+    state_dir: Path | None = None
+    """Copies of checkpoints, and which was served last, to go on with after a restart; none: forgotten at the end."""
+    checkpoint_store: Path | None = None
+    """Directory of the checkpoints that POST /admin/checkpoint may name; none: it may name none."""
     engine: Literal["vllm", "scripted"] = "vllm"
     """What answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -51,6 +55,10 @@ class Settings(BaseSettings):
     """For the whole body to arrive; then 408."""
     drain_seconds: float = Field(65.0, ge=0)
     """After SIGTERM, for requests in flight to finish; shorter than the deadline cuts some off."""
+    swap_drain_seconds: float = Field(30.0, gt=0)
+    """For requests in flight to end before other weights are loaded; then the swap is put off."""
+    swap_reload_seconds: float = Field(120.0, gt=0)
+    """For the engine to load and prove other weights; then it is built anew on the old ones."""
     decode_threads: int = Field(2, ge=1, le=256)
     """Threads that decode pictures."""
 
@@ -68,6 +76,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
     """Hex sha256 of each key that may call /screen, separated by commas; empty lets everyone in."""
 
+    admin_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
+    """Hex sha256 of each key that may call /admin, separated by commas; empty lets nobody in."""
+
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time of a scripted answer."""
     scripted_start_ms: float = Field(0.0, ge=0)
@@ -75,7 +86,7 @@ class Settings(BaseSettings):
     scripted_failure: Literal["none", "unreadable", "error", "dead", "start"] = "none"
     """How the scripted engine misbehaves: unreadable text, an error per request, death at the first, a failed start."""
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "admin_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (

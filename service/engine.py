@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
 from screening.answer import Mode
-from screening.checkpoint import Calibration
+from screening.checkpoint import Calibration, Manifest
 from screening.generation import Step, Watched
+from screening.probes import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,25 @@ class Engine(Protocol):
     def alive(self) -> bool:
         """False once the engine has died and every further request would fail."""
 
-    async def start(self) -> None:
-        """Load everything; returns when the first question may be asked. Raises when it cannot be done."""
+    async def start(self, checkpoint: Path | None, /) -> None:
+        """Load everything; returns when the first question may be asked. Raises when it cannot be done.
+
+        Args:
+            checkpoint: directory to load; None for an engine that needs none.
+        """
 
     async def stop(self) -> None:
-        """Free everything; harmless when nothing was started."""
+        """Free everything; harmless when nothing was started. `start` may be called again afterwards."""
+
+    async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
+        """Put other weights of the same architecture in the place of those loaded. Nothing may run meanwhile.
+
+        Raises:
+            EngineFailed: it did not work, or this engine has no weights. What is loaded is unknown then.
+        """
+
+    async def log_probabilities(self, probe: Probe, /) -> list[float]:
+        """Natural log-probabilities of the last tokens of a probe's answer, as many as the probe has."""
 
     async def generate(self, question: Question) -> Generated:
         """Answer one question.

@@ -3,11 +3,14 @@
 ServiceError
 ├── MalformedRequest          the body is not the multipart or JSON it claims to be
 ├── Unauthenticated           no API key, or an unknown one
+├── Forbidden                 the operator has not switched this path on
 ├── BodyTimeout               the body did not arrive in time
 ├── RequestTooLarge           the body or one picture is over the byte limits
 ├── UnsupportedMediaType      neither multipart/form-data nor application/json
 ├── InvalidRequest            a field is wrong or missing; the message names it
 ├── PictureRefused            one picture cannot be taken in; carries the contract's ImageError
+├── CheckpointRefused         the checkpoint is not taken up; what was served is served on
+├── SwapBusy                  another checkpoint is being taken up, or requests in flight did not end; Retry-After
 ├── Overloaded                the queue is full; carries Retry-After
 ├── NotReady                  starting, draining, or the engine is lost; carries Retry-After
 │   └── EngineLost            the engine died with this request in it
@@ -43,6 +46,22 @@ class MalformedRequest(ServiceError):
 
 class Unauthenticated(ServiceError):
     """API keys are set and the request carries none, or an unknown one."""
+
+
+class Forbidden(ServiceError):
+    """The operator has not switched this path on."""
+
+
+class CheckpointRefused(ServiceError):
+    """A checkpoint is not taken up; what was served is served on. The message says why."""
+
+
+class SwapBusy(ServiceError):
+    """It cannot be done now: another swap is under way, or requests in flight did not end in time."""
+
+    def __init__(self, why: str, retry_after: int = 5) -> None:
+        super().__init__(f"{why} Try again in {retry_after} s.")
+        self.retry_after = retry_after
 
 
 class BodyTimeout(ServiceError):
@@ -123,6 +142,9 @@ INTERNAL = Problem(500, "internal", "A fault of the service")
 PROBLEMS: dict[type[Exception], Problem] = {
     MalformedRequest: Problem(400, "malformed-request", "The request could not be read"),
     Unauthenticated: Problem(401, "unauthenticated", "A valid API key is needed"),
+    Forbidden: Problem(403, "forbidden", "This path is switched off"),
+    CheckpointRefused: Problem(409, "checkpoint-refused", "The checkpoint was refused"),
+    SwapBusy: Problem(503, "swap-busy", "The checkpoint cannot be changed now"),
     BodyTimeout: Problem(408, "body-timeout", "The body did not arrive in time"),
     RequestTooLarge: Problem(413, "request-too-large", "The request is too large"),
     UnsupportedMediaType: Problem(415, "unsupported-media-type", "The content type is not supported"),

@@ -68,6 +68,17 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
 
+        self.swaps = Counter(
+            "screening_swaps",
+            "Checkpoints offered, by what became of them: in_place, rebuilt, unchanged, refused; and roll-backs: "
+            "rolled_back, rebuilt_back.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.swap_closed = Histogram(
+            "screening_swap_closed_seconds", "Time of a swap in which nothing ran and nobody was let in.",
+            registry=registry, buckets=_SECONDS,
+        )  # fmt: skip
+
     def serves(self, contract: Contract, engine: Engine) -> None:
         """Record the checkpoint served; only one at a time."""
         self.checkpoint.clear()

@@ -23,6 +23,7 @@ from service.admission import Admission
 from service.config import Settings
 from service.engine import Engine, Generated, Question
 from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
+from service.hot_swap import HotSwap
 from service.identity import new_id
 from service.intake import Submission
 from service.metrics import Metrics
@@ -39,6 +40,8 @@ class Service:
     metrics: Metrics
     threads: Executor
     """Parses bodies and decodes pictures."""
+    hot_swap: HotSwap | None
+    """What is served and how it changes; None for an engine without a checkpoint."""
 
 
 @dataclass(slots=True)

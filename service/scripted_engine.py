@@ -12,11 +12,13 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from screening.answer import Finding, Mode, compose, render
-from screening.checkpoint import Calibration
+from screening.checkpoint import Calibration, Manifest
 from screening.generation import Step, Watched
+from screening.probes import Probe
 from screening.task import NONE, NORMAL, OPTIONS, Dimension
 from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
@@ -74,13 +76,19 @@ class ScriptedEngine:
     def running(self) -> int:
         return self._running
 
-    async def start(self) -> None:
+    async def start(self, _checkpoint: Path | None = None, /) -> None:
         await asyncio.sleep(self._start)
         if self._failure == "start":
             raise RuntimeError("the scripted engine was told to fail at its start")
 
     async def stop(self) -> None:
         return None
+
+    async def reload(self, _checkpoint: Path, _manifest: Manifest, /) -> None:
+        raise EngineFailed("the scripted engine has no weights")
+
+    async def log_probabilities(self, _probe: Probe, /) -> list[float]:
+        raise EngineFailed("the scripted engine has no weights")
 
     async def generate(self, question: Question) -> Generated:
         if not self._alive:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import multiprocessing
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +16,7 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
+from screening.errors import CheckpointError
 from screening.generation import (
     FINISHED,
     QUIET_ENVIRONMENT,
@@ -25,13 +28,15 @@ from screening.generation import (
     watched,
 )
 from screening.images import PADDING
+from screening.probes import Probe, probe_pictures
 from screening.prompt import PICTURES_PER_SAMPLE
 from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
+from service.identity import new_id
 from service.logs import log
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
+    from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 LOGGER = logging.getLogger("service.vllm_engine")
@@ -42,13 +47,11 @@ class VllmEngine:
 
     def __init__(
         self,
-        checkpoint: Path,
         *,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         max_concurrent: int = 16,
         gpu_memory_utilization: float = 0.85,
     ) -> None:
-        self._checkpoint = checkpoint
         self._device = device
         self._max_concurrent = max_concurrent
         self._gpu_memory_utilization = gpu_memory_utilization
@@ -75,17 +78,21 @@ class VllmEngine:
     def running(self) -> int:
         return self._llm.get_num_unfinished_requests() if self._llm is not None else 0
 
-    async def start(self) -> None:
+    async def start(self, checkpoint: Path | None, /) -> None:
         """Verify the checkpoint, load it, and ask it one question of each mode.
 
         Raises:
             CheckpointError: the directory is not what its manifest describes.
         """
+        if checkpoint is None:
+            raise CheckpointError("vLLM needs a checkpoint")
         loop = asyncio.get_running_loop()
-        manifest = await loop.run_in_executor(None, verify, self._checkpoint)
-        self._loading = loop.run_in_executor(None, self._load, manifest)
-        self._llm = await asyncio.shield(self._loading)
-        self._prepare(self._llm, manifest)
+        manifest = await loop.run_in_executor(None, verify, checkpoint)
+        self._loading = loop.run_in_executor(None, self._load, checkpoint, manifest)
+        llm = await asyncio.shield(self._loading)
+        self._llm = llm
+        await llm.update_weight_version(manifest.digest)
+        self._prepare(llm, manifest)
         grey = Image.new("RGB", (manifest.image.size, manifest.image.size), PADDING)
         for mode in Mode:
             # Ready means that it has answered, not that it has loaded.
@@ -102,22 +109,73 @@ class VllmEngine:
             with suppress(Exception):
                 self._llm = self._loading.result()
         if self._llm is not None:
-            llm, self._llm = self._llm, None
+            llm, self._llm, self._loading = self._llm, None, None
             await asyncio.get_running_loop().run_in_executor(None, llm.shutdown)
 
+    async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
+        """See `Engine.reload`. The weights' version in the engine is the checkpoint's digest.
+
+        After a failure the engine stays paused: an engine that resumes on half-loaded weights dies. The next `reload`
+        goes on from there.
+        """
+        if self._llm is None:
+            raise EngineLost()
+        try:
+            await self._llm.pause_generation(mode="wait")
+            await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+            await self._llm.update_weight_version(manifest.digest)
+            await self._llm.resume_generation()
+        except Exception as error:
+            raise EngineFailed(f"vLLM did not take the weights: {type(error).__name__}: {error}") from error
+        self._prepare(self._llm, manifest)
+
+    async def log_probabilities(self, probe: Probe, /) -> list[float]:
+        from vllm import SamplingParams
+
+        prompt = self._prompts[probe.mode] + probe.answer
+        pictures = probe_pictures(probe.seed, self.contract.image_size)
+        # One token must be generated; what is asked for are the prompt's own.
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        output = await self._run(prompt, pictures, sampling, new_id("probe_"))
+        entries = (output.prompt_logprobs or [])[-len(probe.logprobs) :]
+        tokens = (output.prompt_token_ids or [])[-len(probe.logprobs) :]
+        return [entry[token].logprob if entry else math.nan for token, entry in zip(tokens, entries, strict=True)]
+
     async def generate(self, question: Question) -> Generated:
+        contract = self.contract
+        prompt, sampling = self._prompts[question.mode], self._sampling[question.mode]
+        final = await self._run(prompt, question.pictures, sampling, question.request_id)
+        completion = final.outputs[0]
+        if completion.finish_reason not in FINISHED:
+            raise EngineFailed(f"vLLM ended the request with {completion.finish_reason!r}")
+        if strange := {span.version for span in completion.weight_versions or ()} - {contract.digest}:
+            raise EngineFailed(f"tokens of other weights than {contract.digest}: {sorted(map(str, strange))}")
+        return Generated(
+            text=completion.text,
+            steps=steps_of(completion.token_ids, completion.logprobs),
+            prompt_tokens=len(final.prompt_token_ids or ()),
+            completion_tokens=len(completion.token_ids),
+            contract=contract,
+        )
+
+    async def _run(
+        self, text: str, pictures: Sequence[Image.Image], sampling: SamplingParams, request_id: str
+    ) -> RequestOutput:
+        """One request to its end.
+
+        Raises:
+            EngineLost: the engine died.
+            EngineFailed: this one request failed.
+        """
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if self._llm is None:
             raise EngineLost()
-        prompt: Any = {
-            "prompt": self._prompts[question.mode],
-            "multi_modal_data": {"image": list(question.pictures)},
-        }
+        prompt: Any = {"prompt": text, "multi_modal_data": {"image": list(pictures)}}
         final = None
         try:
             # A cancelled `generate` aborts its request in the engine core.
-            async for output in self._llm.generate(prompt, self._sampling[question.mode], question.request_id):
+            async for output in self._llm.generate(prompt, sampling, request_id):
                 final = output
         except EngineDeadError as error:
             raise EngineLost() from error
@@ -125,19 +183,11 @@ class VllmEngine:
             if not self.alive:
                 raise EngineLost() from error
             raise EngineFailed(f"vLLM failed the request: {type(error).__name__}: {error}") from error
-        if final is None or final.outputs[0].finish_reason not in FINISHED:
-            reason = final.outputs[0].finish_reason if final is not None else "no output"
-            raise EngineFailed(f"vLLM ended the request with {reason!r}")
-        completion = final.outputs[0]
-        return Generated(
-            text=completion.text,
-            steps=steps_of(completion.token_ids, completion.logprobs),
-            prompt_tokens=len(final.prompt_token_ids or ()),
-            completion_tokens=len(completion.token_ids),
-            contract=self.contract,
-        )
+        if final is None:
+            raise EngineFailed("vLLM ended the request without output")
+        return final
 
-    def _load(self, manifest: Manifest) -> AsyncLLM:
+    def _load(self, checkpoint: Path, manifest: Manifest) -> AsyncLLM:
         """Runs in a thread: imports and loading take from 15 s to minutes."""
         os.environ.update(QUIET_ENVIRONMENT)
         # Its lines then go through our root logger, as JSON.
@@ -149,7 +199,7 @@ class VllmEngine:
         device = self._device
         if device == "auto":
             device = "cpu" if current_platform.is_cpu() else "cuda"
-        arguments = engine_arguments(self._checkpoint, manifest, device=device)
+        arguments = engine_arguments(checkpoint, manifest, device=device)
         arguments["max_num_seqs"] = self._max_concurrent
         if device == "cuda":
             arguments["gpu_memory_utilization"] = self._gpu_memory_utilization

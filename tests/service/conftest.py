@@ -118,9 +118,9 @@ def start() -> Start:
     """Start an app on a scripted engine: `async with start(engine, max_queue=3) as running`."""
 
     @asynccontextmanager
-    async def started(engine: Engine | None = None, *, wait: bool = True, **settings: Any) -> AsyncIterator[Running]:
+    async def started(engine: Engine | None = None, /, *, wait: bool = True, **settings: Any) -> AsyncIterator[Running]:
         engine = engine or ScriptedEngine(latency_ms=0)
-        app = create_app(Settings(engine="scripted", **settings), engine)
+        app = create_app(Settings(**{"engine": "scripted", **settings}), engine)
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:

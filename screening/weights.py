@@ -1,0 +1,119 @@
+"""What can be known of a checkpoint's weights before an engine touches them.
+
+Run on a directory whose files were compared with its manifest (`screening.checkpoint.verify`). Names, shapes and types
+of the tensors are compared with those of the checkpoint that is served: an engine that takes up weights in place does
+not notice most differences.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from screening.checkpoint import Manifest
+from screening.errors import CheckpointError
+
+WEIGHTS = ".safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+"""Loading one of these runs the code in it."""
+_INDEX = ".safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Type and shape as the file's header says."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint, from the headers of its weight files.
+
+    Raises:
+        CheckpointError: no weights, a pickle among the files, a damaged header, or a tensor in two files.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if pickles := sorted(name for name in manifest.files if name.lower().endswith(PICKLES)):
+        raise CheckpointError(f"{directory} holds {', '.join(pickles)}: a pickle runs code when it is loaded")
+    files = sorted(name for name in manifest.files if name.endswith(WEIGHTS))
+    if not files:
+        raise CheckpointError(f"{directory} holds no weights ({WEIGHTS})")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            with safe_open(directory / file, framework="np") as weights:
+                for name in weights.keys():  # noqa: SIM118 - not a mapping
+                    if name in tensors:
+                        raise CheckpointError(f"{directory}: the tensor {name} is in two files")
+                    part = weights.get_slice(name)
+                    tensors[name] = Tensor(part.get_dtype(), tuple(part.get_shape()))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{directory / file} is damaged: {error}") from error
+    return tensors
+
+
+def check_finite(directory: Path, manifest: Manifest) -> None:
+    """Read every weight once. Run on files whose headers `read_tensors` has read.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite.
+    """
+    for file in sorted(name for name in manifest.files if name.endswith(WEIGHTS)):
+        path = directory / file
+        with path.open("rb") as handle:
+            start = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(start))
+        for name, entry in header.items():
+            if name != "__metadata__" and entry["dtype"] in _EXPONENTS:
+                dtype, exponent = _EXPONENTS[entry["dtype"]]
+                begin, end = entry["data_offsets"]
+                count = (end - begin) // np.dtype(dtype).itemsize
+                if count and _any_all_ones(np.memmap(path, dtype, "r", 8 + start + begin, (count,)), exponent):
+                    raise CheckpointError(f"{path}: {name} holds values that are not finite")
+
+
+_EXPONENTS: dict[str, tuple[str, int]] = {
+    "BF16": ("<u2", 0x7F80),
+    "F16": ("<u2", 0x7C00),
+    "F32": ("<u4", 0x7F80_0000),
+    "F64": ("<u8", 0x7FF0_0000_0000_0000),
+}
+"""Type → its bits as an integer, and those of the exponent: all set in NaN and infinity, and in nothing else. numpy has
+no bfloat16."""
+
+
+def _any_all_ones(bits: np.ndarray, exponent: int, chunk: int = 2**24) -> bool:
+    mask = bits.dtype.type(exponent)
+    return any(bool(((bits[i : i + chunk] & mask) == mask).any()) for i in range(0, len(bits), chunk))
+
+
+def compare_tensors(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> str | None:
+    """The first difference between two checkpoints' tensors as a sentence; None when there is none."""
+    if missing := sorted(old.keys() - new.keys()):
+        return f"{len(missing)} tensors are missing, the first is {missing[0]}"
+    if added := sorted(new.keys() - old.keys()):
+        return f"{len(added)} tensors are unknown, the first is {added[0]}"
+    for name, tensor in old.items():
+        if tensor != new[name]:
+            found = new[name]
+            return f"{name} is {found.dtype} {list(found.shape)}, not {tensor.dtype} {list(tensor.shape)}"
+    return None
+
+
+def changed_files(old: Manifest, new: Manifest) -> list[str]:
+    """Files besides the weights that differ: configuration, tokenizer, processor, template.
+
+    An engine reads them only when it starts, so with any of them changed, weights cannot be taken up in place.
+    """
+
+    def fixed(manifest: Manifest) -> dict[str, str]:
+        return {n: f.sha256 for n, f in manifest.files.items() if not n.endswith((WEIGHTS, _INDEX))}
+
+    before, after = fixed(old), fixed(new)
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

@@ -1,0 +1,94 @@
+"""`/admin`: which checkpoint is served, and another one now. A key of its own; switched off without one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.errors import CheckpointRefused, Forbidden, InvalidRequest, MalformedRequest
+from service.hot_swap import HotSwap
+from service.intake import read_body
+from service.keys import check_key
+from service.screen import Service
+
+router = APIRouter(prefix="/admin", tags=["admin"])
+
+_MAX_BODY = 4096
+_running: set[asyncio.Task[Any]] = set()
+"""Swaps go on when their caller hangs up; a task that nobody holds may be collected."""
+
+
+@router.get("/checkpoint", summary="What is served, what was, and what was refused")
+async def get_checkpoint(request: Request) -> Response:
+    hot_swap = _hot_swap(request)
+    serving = hot_swap.serving
+    return JSONResponse(
+        {
+            "serving": {"name": serving.name, "version": serving.version, "digest": serving.digest},
+            "busy": hot_swap.busy,
+            "swaps": [dataclasses.asdict(swap) for swap in reversed(hot_swap.swaps)],
+            "refused": [{"digest": d, "reason": reason} for d, reason in reversed(hot_swap.refused.items())],
+        }
+    )
+
+
+@router.post("/checkpoint", summary="Take up a checkpoint of the store, proved, or keep the one that is served")
+async def post_checkpoint(request: Request) -> Response:
+    hot_swap, service = _hot_swap(request), _service(request)
+    body = await read_body(request, max_bytes=_MAX_BODY, seconds=service.settings.body_timeout_seconds)
+    source = _resolve(service.settings.checkpoint_store, _name_in(body))
+    task = asyncio.get_running_loop().create_task(hot_swap.take_up(source))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    swap = await asyncio.shield(task)
+    return JSONResponse(dataclasses.asdict(swap))
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _hot_swap(request: Request) -> HotSwap:
+    """Let in who has a key.
+
+    Raises:
+        Forbidden: no key is set, or the engine has no checkpoint.
+        Unauthenticated: this is none of the keys.
+    """
+    service = _service(request)
+    allowed = service.settings.admin_keys
+    if not allowed:
+        raise Forbidden("Set SCREENING_ADMIN_KEYS to the sha256 of a key to use /admin.")
+    check_key(request, allowed, "an admin key")
+    if service.hot_swap is None or not request.app.state.started:
+        raise Forbidden("This engine serves no checkpoint, or has not started yet.")
+    return service.hot_swap
+
+
+def _name_in(body: bytes | bytearray) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        raise MalformedRequest('Send JSON: {"checkpoint": NAME}, a directory of the store.') from None
+    name = document.get("checkpoint") if isinstance(document, dict) and len(document) == 1 else None
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidRequest("checkpoint: the name of a directory of the store, and nothing else in the object.")
+    return name
+
+
+def _resolve(store: Path | None, name: str) -> Path:
+    if store is None:
+        raise Forbidden("Set SCREENING_CHECKPOINT_STORE to the directory that holds the checkpoints.")
+    root = store.resolve()
+    path = (root / name).resolve()
+    if path == root or not path.is_relative_to(root):
+        raise CheckpointRefused(f"{name!r} leads out of the store.")
+    return path

@@ -1,0 +1,278 @@
+"""Another checkpoint goes live like a transaction: proved before anyone is let in, or not at all.
+
+    copy and verify → compare with what is served → close the gate → wait until nothing runs
+    → reload the weights in place → prove them by the probes → open the gate
+
+Requests that are inside wait at the gate, their deadlines running; none fails, and none sees two sets of weights. When
+the engine refuses the weights or the probes differ, the old weights go back and are proved in the same way; when that
+fails too, the engine is built anew on the old checkpoint. A checkpoint that cannot be taken up in place (another
+tokenizer, another architecture) is taken up by building the engine anew, which `/readyz` announces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from screening.checkpoint import Manifest
+from screening.errors import CheckpointError
+from screening.probes import deviation
+from screening.weights import changed_files, compare_tensors, read_tensors
+from service.admission import Admission
+from service.config import Settings
+from service.engine import Engine
+from service.errors import CheckpointRefused, SwapBusy
+from service.local_store import LocalStore
+from service.logs import log
+from service.metrics import Metrics
+
+LOGGER = logging.getLogger("service.hot_swap")
+
+REMEMBERED = 64
+"""Refused checkpoints and past swaps that are remembered."""
+
+SWITCHING = "The service takes up another checkpoint."
+
+
+How = Literal["unchanged", "in place", "rebuilt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One swap that succeeded."""
+
+    digest: str
+    version: str
+    previous: str
+    how: How
+    prepare_ms: float
+    """Copying and verifying, while requests were answered."""
+    drain_ms: float
+    """From closing the gate until nothing ran."""
+    closed_ms: float
+    """From then until the gate was open again."""
+    deviation: float
+    """Largest difference between a probe's log-probability and the one found."""
+    at: float
+    """Unix time of its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A verified copy of a checkpoint."""
+
+    directory: Path
+    manifest: Manifest
+
+
+class HotSwap:
+    """What is served, and how it changes."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        metrics: Metrics,
+        settings: Settings,
+        checkpoint: Path,
+    ) -> None:
+        self._engine = engine
+        self._admission = admission
+        self._metrics = metrics
+        self._settings = settings
+        self._configured = checkpoint
+        self._lock = asyncio.Lock()
+        state = settings.state_dir
+        if state is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="screening-", ignore_cleanup_errors=True)
+            state = Path(self._temporary.name)
+        self._store = LocalStore(state)
+        self._served: Copy | None = None
+        self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
+        self.refused: dict[str, str] = {}
+        """Digest → reason."""
+
+    @property
+    def serving(self) -> Manifest:
+        """The manifest of what is served. Only after `start`."""
+        return self._now.manifest
+
+    @property
+    def _now(self) -> Copy:
+        if self._served is None:
+            raise RuntimeError("nothing is served yet")
+        return self._served
+
+    @property
+    def busy(self) -> bool:
+        return self._lock.locked()
+
+    async def start(self) -> None:
+        """Load what was served last, or the configured checkpoint, and prove it.
+
+        Raises:
+            CheckpointError: the configured checkpoint cannot be served.
+        """
+        last = await asyncio.to_thread(self._store.last_served)
+        if last is not None:
+            try:
+                await self._start(last)
+                return
+            except Exception as error:  # whatever it is, the configured checkpoint is still there
+                LOGGER.exception("last served failed", extra={"fields": {"directory": str(last), "error": str(error)}})
+                await self._engine.stop()
+        await self._start(self._configured)
+
+    async def _start(self, source: Path) -> None:
+        copy = await self._take_in(source)
+        await self._engine.start(copy.directory)
+        if copy.manifest.probes is None:
+            log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
+        else:
+            await self._prove(copy.manifest)
+        await self._serve(copy)
+
+    async def _take_in(self, source: Path) -> Copy:
+        return Copy(*await asyncio.to_thread(self._store.take_in, source))
+
+    async def take_up(self, source: Path) -> Swap:
+        """Make a checkpoint the one that is served.
+
+        Raises:
+            SwapBusy: not now.
+            CheckpointRefused: it is not taken up; what was served is served on.
+        """
+        if self._lock.locked():
+            raise SwapBusy("Another checkpoint is being taken up.")
+        async with self._lock:
+            began, old = time.perf_counter(), self._now
+            try:
+                new, in_place = await self._prepare(source)
+            except CheckpointError as error:
+                self._metrics.swaps.labels("refused").inc()
+                log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
+                raise CheckpointRefused(str(error)) from error
+            prepare_ms = _ms_since(began)
+            if new.manifest.digest == old.manifest.digest:
+                return self._done("unchanged", new, old, prepare_ms)
+            try:
+                return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
+            except CheckpointRefused as error:
+                self._refuse(new.manifest.digest, str(error))
+                raise
+
+    async def _prepare(self, source: Path) -> tuple[Copy, bool]:
+        """Everything that can be known before the engine is touched; and whether the weights can go in place."""
+        new, old = await self._take_in(source), self._now
+        digest = new.manifest.digest
+        if digest in self.refused:
+            raise CheckpointError(f"{digest} was refused before: {self.refused[digest]}")
+        if new.manifest.probes is None:
+            raise CheckpointError(f"{source} carries no probes; publish it with `python -m trainer publish`")
+        if changed := changed_files(old.manifest, new.manifest):
+            log(LOGGER, logging.INFO, "not in place", digest=digest, changed=changed)
+            return new, False
+        tensors = [await asyncio.to_thread(read_tensors, copy.directory, copy.manifest) for copy in (old, new)]
+        if difference := compare_tensors(*tensors):
+            raise CheckpointError(f"{source} has the configuration of what is served and other tensors: {difference}")
+        return new, True
+
+    async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
+        """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
+        closing, patience = time.perf_counter(), self._settings.swap_drain_seconds
+        async with self._admission.gate_closed(patience) as idle:
+            if not idle:
+                raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
+            drain_ms, closed = _ms_since(closing), time.perf_counter()
+            try:
+                worst = await (self._reload(new) if in_place else self._rebuild(new))
+            except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
+                LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
+                await self._go_back(old, in_place=in_place)
+                raise CheckpointRefused(f"{type(error).__name__}: {error}") from error
+            await self._serve(new)
+        how: How = "in place" if in_place else "rebuilt"
+        return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), worst)
+
+    async def _reload(self, copy: Copy) -> float:
+        async with asyncio.timeout(self._settings.swap_reload_seconds):
+            await self._engine.reload(copy.directory, copy.manifest)
+            return await self._prove(copy.manifest)
+
+    async def _rebuild(self, copy: Copy) -> float:
+        """Stop the engine and start it on a checkpoint. New requests are refused meanwhile: it takes long."""
+        with self._admission.suspended(SWITCHING):
+            await self._engine.stop()
+            await self._engine.start(copy.directory)
+            return await self._prove(copy.manifest) if copy.manifest.probes else 0.0
+
+    async def _go_back(self, old: Copy, *, in_place: bool) -> None:
+        """The old weights again, proved; by a new engine if they cannot be put back into this one."""
+        if in_place and old.manifest.probes is not None:
+            try:
+                await self._reload(old)
+                self._metrics.swaps.labels("rolled_back").inc()
+                return
+            except Exception as error:  # an engine that takes neither is beyond repair
+                LOGGER.exception(
+                    "roll-back failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}}
+                )
+        await self._rebuild(old)
+        self._metrics.swaps.labels("rebuilt_back").inc()
+
+    async def _prove(self, manifest: Manifest) -> float:
+        """The largest difference between a probe's log-probability and the one found.
+
+        Raises:
+            CheckpointError: it is more than repeats explain, or there are no probes.
+        """
+        if manifest.probes is None:
+            raise CheckpointError("the checkpoint carries no probes")
+        found = [(probe, await self._engine.log_probabilities(probe)) for probe in manifest.probes.questions]
+        worst = max(deviation(probe, logprobs) for probe, logprobs in found)
+        if worst > manifest.probes.tolerance:
+            raise CheckpointError(f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off")
+        return worst
+
+    async def _serve(self, copy: Copy) -> None:
+        """From here on this is what is served."""
+        kept = {each.manifest.digest for each in (copy, self._served) if each is not None}
+        self._served = copy
+        self._metrics.serves(self._engine.contract, self._engine)
+        await asyncio.to_thread(self._store.remember, copy.manifest.digest)
+        await asyncio.to_thread(self._store.keep_only, kept)
+
+    def _done(
+        self,
+        how: How,
+        new: Copy,
+        old: Copy,
+        prepare_ms: float,
+        drain_ms: float = 0.0,
+        closed_ms: float = 0.0,
+        worst: float = 0.0,
+    ) -> Swap:
+        digest, version = new.manifest.digest, new.manifest.version
+        swap = Swap(digest, version, old.manifest.digest, how, prepare_ms, drain_ms, closed_ms, worst, time.time())
+        self.swaps.append(swap)
+        self._metrics.swaps.labels(how.replace(" ", "_")).inc()
+        if how != "unchanged":
+            self._metrics.swap_closed.observe(closed_ms / 1000)
+        log(LOGGER, logging.INFO, "swap", how=how, digest=digest, closed_ms=closed_ms, drain_ms=drain_ms)
+        return swap
+
+    def _refuse(self, digest: str, reason: str) -> None:
+        self.refused[digest] = reason
+        while len(self.refused) > REMEMBERED:
+            del self.refused[next(iter(self.refused))]
+        self._metrics.swaps.labels("refused").inc()
+
+
+def _ms_since(moment: float) -> float:
+    return round(1000 * (time.perf_counter() - moment), 3)

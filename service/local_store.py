@@ -1,0 +1,104 @@
+"""The service's own copies of checkpoints, by digest.
+
+A directory that somebody publishes to can change while it is read, or vanish when it is needed for a roll-back. So a
+checkpoint is copied first, the copy is verified, and only the copy is ever loaded.
+
+    STATE/checkpoints/HEX/    verified copies, named by the hex of their digest
+    STATE/serving.json        the digest served last, to go on with after a restart
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from screening.checkpoint import Manifest, verify
+from screening.errors import CheckpointError
+from screening.weights import check_finite, read_tensors
+
+_INCOMING = "incoming-"
+
+
+class LocalStore:
+    """One service's copies. All methods touch the disk: call them in a thread."""
+
+    def __init__(self, state: Path) -> None:
+        self._root = state / "checkpoints"
+        self._serving = state / "serving.json"
+        self._root.mkdir(parents=True, exist_ok=True)
+        for left in self._root.glob(f"{_INCOMING}*"):  # by a service that was killed
+            shutil.rmtree(left, ignore_errors=True)
+
+    def take_in(self, source: Path) -> tuple[Path, Manifest]:
+        """Copy a checkpoint and verify the copy: files, tensors' headers, finite values.
+
+        Returns:
+            The copy's directory and its manifest.
+
+        Raises:
+            CheckpointError: it is not whole, holds what must not be loaded, or there is no room for it.
+        """
+        wanted = verify(source)
+        kept = self._root / _hex(wanted.digest)
+        if kept.exists():
+            try:
+                return kept, verify(kept)
+            except CheckpointError:  # our copy was damaged since
+                shutil.rmtree(kept)
+        self._check_room(wanted)
+        incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
+        try:
+            # Links stay links, so that one that leads out of the directory is seen and refused.
+            shutil.copytree(source, incoming, symlinks=True, dirs_exist_ok=True)
+            manifest = verify(incoming)
+            read_tensors(incoming, manifest)
+            check_finite(incoming, manifest)
+            kept = self._root / _hex(manifest.digest)
+            if not kept.exists():
+                incoming.rename(kept)
+        except (OSError, shutil.Error) as error:
+            raise CheckpointError(f"{source} cannot be copied: {error}") from error
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(incoming), str(source))) from error
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        return kept, manifest
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Delete all other copies."""
+        names = {_hex(digest) for digest in digests}
+        for path in self._root.iterdir():
+            if path.name not in names and not path.name.startswith(_INCOMING):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def remember(self, digest: str) -> None:
+        """Note what is served, atomically."""
+        temporary = self._serving.with_suffix(".partial")
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(json.dumps({"digest": digest}) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(self._serving)
+
+    def last_served(self) -> Path | None:
+        """The copy that was served last, if it is still whole."""
+        try:
+            digest = json.loads(self._serving.read_text(encoding="utf-8"))["digest"]
+            copy = self._root / _hex(str(digest))
+            return copy if verify(copy).digest == digest else None
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
+            return None
+
+    def _check_room(self, manifest: Manifest) -> None:
+        needed = sum(entry.size for entry in manifest.files.values())
+        free = shutil.disk_usage(self._root).free
+        if needed > free:
+            raise CheckpointError(f"no room for the checkpoint: {needed} bytes, and {free} are free in {self._root}")
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")

@@ -1,0 +1,65 @@
+"""What is found out about weights without an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from screening.checkpoint import Manifest, read_manifest
+from screening.errors import CheckpointError
+from screening.probes import Probe, deviation, probe_answers, probe_pictures
+from screening.weights import Tensor, check_finite, compare_tensors, read_tensors
+
+
+@pytest.fixture
+def manifest(tiny_checkpoint: Path) -> Manifest:
+    """Of a directory with one weight file; only the names of its files matter here."""
+    whole = read_manifest(tiny_checkpoint)
+    return whole.model_copy(update={"files": {"model.safetensors": whole.files["model.safetensors"]}})
+
+
+def test_the_shipped_weights_are_finite_and_have_the_shapes_of_their_configuration(tiny_checkpoint: Path) -> None:
+    whole = read_manifest(tiny_checkpoint)
+    tensors = read_tensors(tiny_checkpoint, whole)
+    check_finite(tiny_checkpoint, whole)
+    assert tensors["language_model.lm_head.weight"] == tensors["language_model.model.embed_tokens.weight"]
+    assert compare_tensors(tensors, tensors) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_found(dtype, value, manifest, tmp_path: Path) -> None:
+    big = torch.finfo(dtype).max
+    weights = {"a": torch.tensor([1.0, -big, big, 0.0], dtype=dtype), "b": torch.zeros(3, 3, dtype=dtype)}
+    save_file(weights, tmp_path / "model.safetensors")
+    check_finite(tmp_path, manifest)
+    weights["b"][2, 2] = value
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"b holds values that are not finite"):
+        check_finite(tmp_path, manifest)
+
+
+def test_integers_and_empty_tensors_are_no_trouble(manifest, tmp_path: Path) -> None:
+    weights = {"ids": torch.full((4,), -1), "none": torch.zeros(0, 4)}
+    save_file(weights, tmp_path / "model.safetensors")
+    assert read_tensors(tmp_path, manifest)["ids"] == Tensor("I64", (4,))
+    check_finite(tmp_path, manifest)
+
+
+def test_probes_are_the_same_pictures_everywhere() -> None:
+    pictures = probe_pictures(7, 112)
+    assert [picture.size for picture in pictures] == [(112, 112)] * 5
+    corners = [np.asarray(picture)[[0, -1], [0, -1]].tolist() for picture in pictures]
+    assert corners == [np.asarray(picture)[[0, -1], [0, -1]].tolist() for picture in probe_pictures(7, 112)]
+    assert len({picture.tobytes() for picture in (*pictures, *probe_pictures(8, 112))}) == 10
+    assert {mode for mode, _ in probe_answers()} == {"cot", "direct"}
+
+
+def test_a_deviation_is_infinite_for_what_is_no_number() -> None:
+    probe = Probe(seed=0, mode="cot", answer="x", logprobs=(-1.0, -2.0))
+    assert deviation(probe, [-1.0, -2.5]) == 0.5
+    assert deviation(probe, [-1.0, float("nan")]) == deviation(probe, [-1.0]) == float("inf")

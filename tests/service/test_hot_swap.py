@@ -1,0 +1,429 @@
+"""Another checkpoint goes live as a whole or not at all: the order of things, with an engine that obeys the test.
+
+tests/service/test_vllm_swap.py does the same to the real engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from screening.answer import Mode
+from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
+from screening.probes import Probe, Probes
+from screening.prompt import COMPACT
+from service.engine import Contract, Generated, Question
+from service.errors import EngineFailed
+from service.scripted_engine import ScriptedEngine
+
+pytestmark = pytest.mark.anyio
+
+KEY = "a key of the operator"
+ADMIN = {"Authorization": f"Bearer {KEY}"}
+ADMIN_KEYS = hashlib.sha256(KEY.encode()).hexdigest()
+
+
+def logprobs_of(directory: Path) -> tuple[float, ...]:
+    """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
+    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
+    return tuple(-byte / 10 for byte in digest[:6])
+
+
+def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tensors: np.ndarray) -> Path:
+    """A whole checkpoint with weights of this seed and the probes that prove them."""
+    directory.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    weights = {"a": rng.normal(size=(4, 8)).astype(np.float32), "b": rng.normal(size=8).astype(np.float32)}
+    save_file(weights | tensors, directory / "model.safetensors")
+    (directory / "config.json").write_text("{}")
+    (directory / "tokenizer.json").write_text(tokenizer)
+    describe(directory, version=str(seed))
+    return directory
+
+
+def describe(directory: Path, **fields: Any) -> Manifest:
+    """Write the manifest of what lies there, probes included."""
+    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=logprobs_of(directory))
+    fields = {"name": "test", "version": "0", "prompt": COMPACT, "decoding": Decoding()} | fields
+    fields |= {"image": ImageContract(size=112, tokens_per_picture=16)}
+    return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01), **fields)
+
+
+class ObedientEngine(ScriptedEngine):
+    """Holds one checkpoint at a time and fails where it is told to."""
+
+    def __init__(self, *, latency_ms: float = 0) -> None:
+        super().__init__(latency_ms=latency_ms)
+        self.loaded: Path | None = None
+        self.history: list[str] = []
+        self.fails: dict[str, Callable[[Path], bool]] = {}
+        self.seconds = 0.0
+        self._manifest: Manifest | None = None
+
+    @property
+    def contract(self) -> Contract:
+        assert self._manifest is not None
+        m = self._manifest
+        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched)
+
+    async def start(self, checkpoint: Path | None = None, /) -> None:
+        await self._load("start", checkpoint)
+
+    async def stop(self) -> None:
+        self.history.append("stop")
+        self.loaded = None
+
+    async def reload(self, checkpoint: Path, _manifest: Manifest, /) -> None:
+        assert self.running() == 0, "weights changed under a request"
+        await self._load("reload", checkpoint)
+
+    async def _load(self, call: str, checkpoint: Path | None) -> None:
+        assert checkpoint is not None
+        manifest = read_manifest(checkpoint)
+        self.history.append(f"{call} {manifest.version}")
+        await asyncio.sleep(self.seconds)
+        if self.fails.get(call, lambda _: False)(checkpoint):
+            raise EngineFailed(f"told to fail at {call}")
+        self.loaded, self._manifest = checkpoint, manifest
+
+    async def log_probabilities(self, _probe: Probe, /) -> list[float]:
+        assert self.loaded is not None
+        off = 1.0 if self.fails.get("probe", lambda _: False)(self.loaded) else 0.0
+        return [value + off for value in logprobs_of(self.loaded)]
+
+    async def generate(self, question: Question) -> Generated:
+        before = self.contract
+        generated = await super().generate(question)
+        assert self.contract == before, "two checkpoints in one answer"
+        return Generated(generated.text, generated.steps, 1, 1, before)
+
+
+def version(wanted: str) -> Callable[[Path], bool]:
+    return lambda directory: read_manifest(directory).version == wanted
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with two good checkpoints: `one`, which is served first, and `two`."""
+    make_checkpoint(tmp_path / "store" / "one", 1)
+    make_checkpoint(tmp_path / "store" / "two", 2)
+    return tmp_path / "store"
+
+
+class Running:
+    """A started service and what a test asks of it."""
+
+    def __init__(self, running: Any, engine: ObedientEngine) -> None:
+        self.client, self.engine, self.metric = running.client, engine, running.metric
+
+    async def take_up(self, name: str) -> Any:
+        return await self.client.post("/admin/checkpoint", json={"checkpoint": name}, headers=ADMIN)
+
+    async def state(self) -> dict[str, Any]:
+        return (await self.client.get("/admin/checkpoint", headers=ADMIN)).json()
+
+    async def version(self) -> str:
+        return (await self.state())["serving"]["version"]
+
+
+@pytest.fixture
+def serve(start, store: Path, tmp_path: Path):
+    @asynccontextmanager
+    async def serving(engine: ObedientEngine | None = None, **settings: Any) -> AsyncIterator[Running]:
+        engine = engine or ObedientEngine()
+        fixed = {"engine": "vllm", "checkpoint": store / "one", "checkpoint_store": store, "admin_keys": ADMIN_KEYS}
+        async with start(engine, state_dir=tmp_path / "state", **fixed, **settings) as running:
+            yield Running(running, engine)
+
+    return serving
+
+
+async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sample) -> None:
+    engine = ObedientEngine(latency_ms=20)
+    async with serve(engine, max_concurrent=4, max_queue=60) as running:
+        engine.seconds = 0.05
+        stop = asyncio.Event()
+        answers: list[Any] = []
+
+        async def caller(number: int) -> None:
+            while not stop.is_set():
+                answers.append(await running.client.post("/screen", json=make_sample(number).json()))
+
+        callers = [asyncio.create_task(caller(number)) for number in range(8)]
+        for name in ("two", "one", "two"):
+            await asyncio.sleep(0.15)
+            response = await running.take_up(name)
+            assert response.status_code == 200 and response.json()["how"] == "in place"
+            assert response.json()["closed_ms"] >= 50
+        stop.set()
+        await asyncio.gather(*callers)
+        assert [a.status_code for a in answers] == [200] * len(answers)
+        assert {a.json()["checkpoint"]["version"] for a in answers} == {"1", "2"}
+        assert running.metric("screening_swaps_total", result="in_place") == 3
+        assert engine.history == ["start 1", "reload 2", "reload 1", "reload 2"]
+
+
+def truncate(two: Path) -> None:
+    weights = (two / "model.safetensors").read_bytes()
+    (two / "model.safetensors").write_bytes(weights[:-9])
+
+
+def one_bit(two: Path) -> None:
+    weights = bytearray((two / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (two / "model.safetensors").write_bytes(weights)
+
+
+def truncated_but_described(two: Path) -> None:
+    truncate(two)
+    describe(two)
+
+
+def no_weights(two: Path) -> None:
+    (two / "model.safetensors").rename(two / "weights.npz")
+    manifest = read_manifest(two)
+    files = {"weights.npz" if n == "model.safetensors" else n: f for n, f in manifest.files.items()}
+    store_manifest(manifest.model_copy(update={"files": files}), two)
+
+
+def pickle_among_the_files(two: Path) -> None:
+    (two / "training_args.bin").write_bytes(b"\x80\x04.")
+    describe(two)
+
+
+def link_out_of_the_store(two: Path) -> None:
+    outside = two.parent.parent / "outside.json"
+    (two / "tokenizer.json").rename(outside)
+    (two / "tokenizer.json").symlink_to(outside)
+
+
+def rewrite(two: Path, **tensors: np.ndarray) -> None:
+    shutil.rmtree(two)
+    make_checkpoint(two, 2, **tensors)
+
+
+def not_a_number(two: Path) -> None:
+    rewrite(two, b=np.array([1, np.nan, 0, 0, 0, 0, 0, 0], np.float32))
+
+
+def other_shape(two: Path) -> None:
+    rewrite(two, a=np.zeros((4, 9), np.float32))
+
+
+def one_tensor_more(two: Path) -> None:
+    rewrite(two, c=np.zeros(3, np.float32))
+
+
+def one_tensor_less(two: Path) -> None:
+    save_file({"a": np.zeros((4, 8), np.float32)}, two / "model.safetensors")
+    describe(two)
+
+
+def manifest_of_another(two: Path) -> None:
+    shutil.copy(two.parent / "one" / "screening.json", two)
+
+
+def no_manifest(two: Path) -> None:
+    (two / "screening.json").unlink()
+
+
+def no_probes(two: Path) -> None:
+    store_manifest(read_manifest(two).model_copy(update={"probes": None}), two)
+
+
+def extra_file(two: Path) -> None:
+    (two / "notes.txt").write_text("by hand")
+
+
+BROKEN = {
+    truncate: "bytes",
+    one_bit: "sha256 differs",
+    truncated_but_described: "damaged",
+    no_weights: "no weights",
+    pickle_among_the_files: "pickle",
+    link_out_of_the_store: "leads out",
+    not_a_number: "not finite",
+    other_shape: r"a is F32 \[4, 9\], not F32 \[4, 8\]",
+    one_tensor_more: "unknown, the first is c",
+    one_tensor_less: "missing, the first is b",
+    manifest_of_another: "sha256 differs",
+    no_manifest: "not a checkpoint",
+    no_probes: "no probes",
+    extra_file: "does not name: notes.txt",
+    shutil.rmtree: "not a checkpoint",
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), BROKEN.items(), ids=[d.__name__ for d in BROKEN])
+async def test_a_broken_checkpoint_is_refused_before_the_engine_is_touched(
+    damage, reason, serve, store, sample
+) -> None:
+    damage(store / "two")
+    async with serve() as running:
+        response = await running.take_up("two")
+        assert response.status_code == 409 and response.json()["type"].endswith(":checkpoint-refused")
+        detail = response.json()["detail"]
+        assert re.search(reason, detail), detail
+        assert running.engine.history == ["start 1"]
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.json()["checkpoint"]["version"] == "1"
+        assert running.metric("screening_swaps_total", result="refused") == 1
+
+
+@pytest.mark.parametrize("moment", ["reload", "probe"])
+async def test_what_the_engine_does_not_prove_is_rolled_back_and_not_tried_again(moment, serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.fails[moment] = version("2")
+        response = await running.take_up("two")
+        assert response.status_code == 409
+        assert engine.history == ["start 1", "reload 2", "reload 1"]
+        assert await running.version() == "1"
+        refused = (await running.state())["refused"]
+        assert len(refused) == 1 and refused[0]["digest"].startswith("sha256:") and refused[0]["reason"]
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.status_code == 200 and answer.json()["checkpoint"]["version"] == "1"
+
+        engine.fails.clear()
+        again = await running.take_up("two")
+        assert again.status_code == 409 and "refused before" in again.json()["detail"]
+        assert engine.history[3:] == []
+
+
+async def test_an_engine_that_takes_neither_is_built_anew_on_the_old(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.fails["reload"] = lambda _: True
+        engine.seconds = 0.1
+        swapping = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(30):
+            while "stop" not in engine.history:
+                await asyncio.sleep(0.005)
+        assert (await running.client.get("/readyz")).status_code == 503, "a rolling fleet must know"
+        assert (await running.client.get("/livez")).status_code == 200
+        assert (await swapping).status_code == 409
+        assert engine.history == ["start 1", "reload 2", "reload 1", "stop", "start 1"]
+        assert (await running.client.get("/readyz")).status_code == 200
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.json()["checkpoint"]["version"] == "1"
+
+
+async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine, swap_reload_seconds=0.2) as running:
+        real = engine.reload
+
+        async def hangs(*_: object) -> None:
+            await asyncio.sleep(3600)
+
+        engine.reload = hangs  # type: ignore[method-assign]
+        assert (await running.take_up("two")).status_code == 409
+        engine.reload = real  # type: ignore[method-assign]
+        assert engine.history[-2:] == ["stop", "start 1"]
+
+
+async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> None:
+    make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
+    async with serve() as running:
+        response = await running.take_up("three")
+        assert response.json()["how"] == "rebuilt"
+        assert running.engine.history == ["start 1", "stop", "start 3"]
+        assert await running.version() == "3"
+
+
+async def test_a_request_that_does_not_end_puts_the_swap_off(serve, sample) -> None:
+    engine = ObedientEngine(latency_ms=1500)
+    async with serve(engine, swap_drain_seconds=0.1) as running:
+        asking = asyncio.create_task(running.client.post("/screen", json=sample.json()))
+        async with asyncio.timeout(30):
+            while engine.running() == 0:
+                await asyncio.sleep(0.005)
+        response = await running.take_up("two")
+        assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+        assert (await asking).json()["checkpoint"]["version"] == "1"
+        assert (await running.take_up("two")).status_code == 200, "it was not the checkpoint's fault"
+
+
+async def test_deadlines_go_on_while_requests_wait_at_the_gate(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine, deadline_seconds=0.3) as running:
+        engine.seconds = 1.0
+        swapping = asyncio.create_task(running.take_up("two"))
+        await asyncio.sleep(0.2)
+        late = await running.client.post("/screen", json=sample.json())
+        assert late.status_code == 504
+        assert (await swapping).status_code == 200
+
+
+async def test_only_one_swap_at_a_time(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.seconds = 0.2
+        answers = await asyncio.gather(*(running.take_up("two") for _ in range(3)))
+        assert sorted(a.status_code for a in answers) == [200, 503, 503]
+        assert (await running.take_up("two")).json()["how"] == "unchanged"
+
+
+async def test_the_old_checkpoint_can_go_while_it_is_served(serve, store) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        shutil.rmtree(store / "one")
+        engine.fails["probe"] = version("2")
+        assert (await running.take_up("two")).status_code == 409
+        assert engine.history[-1] == "reload 1" and await running.version() == "1"
+
+
+async def test_after_a_restart_the_last_served_is_served_whatever_the_store_says(serve, store) -> None:
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+    shutil.rmtree(store / "two")
+    async with serve() as running:
+        assert await running.version() == "2"
+
+
+async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> None:
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+    digest = json.loads((tmp_path / "state" / "serving.json").read_text())["digest"].removeprefix("sha256:")
+    one_bit(tmp_path / "state" / "checkpoints" / digest)
+    async with serve() as running:
+        assert await running.version() == "1"
+        assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
+
+
+async def test_copies_of_past_checkpoints_do_not_pile_up(serve, store, tmp_path) -> None:
+    for seed in (3, 4, 5):
+        make_checkpoint(store / str(seed), seed)
+    async with serve() as running:
+        for name in ("3", "4", "5"):
+            assert (await running.take_up(name)).status_code == 200
+        assert len(list((tmp_path / "state" / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc", ".", "", "two/../..", "a\0b"])
+async def test_a_name_cannot_lead_out_of_the_store(name, serve) -> None:
+    async with serve() as running:
+        assert (await running.take_up(name)).status_code in (409, 422)
+        assert running.engine.history == ["start 1"]
+
+
+async def test_admin_is_off_without_a_key_and_closed_without_the_right_one(serve, start) -> None:
+    async with serve() as running:
+        for headers in ({}, {"Authorization": "Bearer nonsense"}):
+            response = await running.client.get("/admin/checkpoint", headers=headers)
+            assert response.status_code == 401 and "www-authenticate" in response.headers
+        broken = await running.client.post("/admin/checkpoint", content=b"{", headers=ADMIN)
+        assert broken.status_code == 400
+    async with start() as running:
+        assert (await running.client.get("/admin/checkpoint", headers=ADMIN)).status_code == 403

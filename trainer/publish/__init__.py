@@ -1,0 +1,1 @@
+"""A checkpoint leaves the trainer: probes recorded by the real engine, and a whole copy in a store."""

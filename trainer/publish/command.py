@@ -1,0 +1,82 @@
+"""`python -m trainer publish`: prove a checkpoint in the real engine and put a whole copy of it into a store."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from screening.checkpoint import Manifest
+    from screening.probes import Probes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="with its screening.json")
+    parser.add_argument(
+        "--store", type=Path, required=True, metavar="DIR", help="where running services find checkpoints"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.errors import CheckpointError
+
+    try:
+        directory = publish(args.checkpoint, args.store)
+    except (CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"published: {directory}")
+    return 0
+
+
+def publish(checkpoint: Path, store: Path) -> Path:
+    """Record the probes of a checkpoint and copy it into a store, under a name that holds its digest.
+
+    The copy appears by one rename, so a half-copied one is never seen. One that is there already is kept.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole, holds a pickle or values that are not finite, or cannot be proved.
+    """
+    from screening.checkpoint import store_manifest, verify
+    from screening.errors import CheckpointError
+    from screening.weights import check_finite, read_tensors
+
+    manifest = verify(checkpoint)
+    read_tensors(checkpoint, manifest)
+    check_finite(checkpoint, manifest)
+    target = store / published_name(manifest)
+    if target.exists():
+        verify(target)
+        return target
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=store) as incoming:
+        copy = Path(incoming) / "checkpoint"
+        shutil.copytree(checkpoint, copy, symlinks=True)
+        if verify(copy).digest != manifest.digest:
+            raise CheckpointError(f"{checkpoint} changed while it was copied")
+        # Of the copy: what is proved is what is published.
+        store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest)}), copy)
+        copy.rename(target)
+    return target
+
+
+def published_name(manifest: Manifest) -> str:
+    """`tiny-grpo-0123456789ab`: for people, and unique."""
+    words = f"{manifest.name}-{manifest.version}".lower()
+    readable = "".join(c if c.isascii() and c.isalnum() else "-" for c in words).strip("-")
+    return f"{readable}-{manifest.digest.removeprefix('sha256:')[:12]}"
+
+
+def _record(checkpoint: Path, manifest: Manifest) -> Probes:
+    from screening.errors import CheckpointError
+    from trainer.publish.probing import open_prober, record
+
+    with open_prober(checkpoint, manifest) as ask:
+        try:
+            return record(ask)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint}: {error}") from error

@@ -1,0 +1,84 @@
+"""What a checkpoint answers to its probes, asked of an engine that loaded it fresh."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from screening.checkpoint import Manifest
+from screening.generation import QUIET_ENVIRONMENT, engine_arguments, prompt_text
+from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from screening.answer import Mode
+
+Question = tuple[int, "Mode", str]
+"""Seed of the pictures, mode, answer."""
+Ask = Callable[[Sequence[Question]], list[list[float]]]
+"""Log-probabilities of the last `TOKENS` tokens of each question's prompt and answer."""
+
+TOKENS = 24
+"""Tokens of an answer that are compared: enough that every layer, head and row of the vocabulary has a part in some."""
+LEAST_TOLERANCE = 0.02
+"""Another build or machine may round otherwise; wrong weights are off by far more."""
+MARGIN = 4.0
+"""How many times the spread of repeats is tolerated."""
+
+
+def record(ask: Ask, repeats: int = 3) -> Probes:
+    """Ask every probe alone and in company, and take the spread as the measure of what is the same.
+
+    Raises:
+        ValueError: the checkpoint gives no finite log-probabilities.
+    """
+    questions = [(seed, mode, answer) for seed, (mode, answer) in enumerate(probe_answers())]
+    first = ask(questions)
+    again = [ask(questions) if turn % 2 else [ask([one])[0] for one in questions] for turn in range(repeats)]
+    probes = [
+        Probe(seed=seed, mode=mode, answer=answer, logprobs=tuple(found))
+        for (seed, mode, answer), found in zip(questions, first, strict=True)
+    ]
+    spread = max(deviation(probe, found[place]) for found in [first, *again] for place, probe in enumerate(probes))
+    if spread == float("inf"):
+        raise ValueError("the checkpoint gives log-probabilities that are not finite")
+    return Probes(questions=tuple(probes), tolerance=max(LEAST_TOLERANCE, MARGIN * spread))
+
+
+@contextmanager
+def open_prober(checkpoint: Path, manifest: Manifest) -> Iterator[Ask]:
+    """Start vLLM on a verified checkpoint; its processes end with the block."""
+    for name, value in {**QUIET_ENVIRONMENT, "VLLM_LOGGING_LEVEL": "ERROR"}.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM, SamplingParams
+    from vllm.platforms import current_platform
+
+    device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
+    llm = LLM(**engine_arguments(checkpoint, manifest, device=device))
+    try:
+        tokenizer: Any = llm.get_tokenizer()
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+
+        def ask(questions: Sequence[Question]) -> list[list[float]]:
+            requests: list[Any] = [
+                {
+                    "prompt": prompt_text(tokenizer, manifest.prompt, mode) + answer,
+                    "multi_modal_data": {"image": list(probe_pictures(seed, manifest.image.size))},
+                }
+                for seed, mode, answer in questions
+            ]
+            return [_last(output) for output in llm.generate(requests, sampling, use_tqdm=False)]
+
+        yield ask
+    finally:
+        # `LLM` has no public way to end its processes before the interpreter does.
+        llm.llm_engine.engine_core.shutdown()
+
+
+def _last(output: Any) -> list[float]:
+    pairs = zip(output.prompt_token_ids[-TOKENS:], output.prompt_logprobs[-TOKENS:], strict=True)
+    return [float(entry[token].logprob) for token, entry in pairs]
