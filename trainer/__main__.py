@@ -18,10 +18,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("trainer.plan.command", "what a recipe will cost on given GPUs, and whether it can work"),
     "pretrain": ("trainer.pretrain.command", "make a small base model from random weights: see, read, speak"),
     "sft": ("trainer.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
+    "hard-cases": ("trainer.hard_cases.command", "find the training samples that the SFT model answers wrong"),
     "hcm-grpo": ("trainer.hcm_grpo.command", "reinforcement learning with hard cases mining, stage 2"),
-    "evaluate": ("trainer.evaluate.command", "score a checkpoint on labelled samples, overall and per dimension"),
+    "evaluate": ("trainer.evaluate.command", "score a checkpoint or an endpoint's model, overall and per dimension"),
     "compare": ("trainer.compare.command", "two evaluations of the same data: differences, tests, flipped answers"),
+    "report": ("trainer.report.command", "curves of a training, also of a running one; example decisions of stage 2"),
     "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
+    "publish": ("trainer.publish.command", "prove a checkpoint in the real engine and copy it into a store"),
+    "benchmark": ("trainer.benchmarks.command", "public multi-image benchmarks: divide, score, train"),
 }
 """Command → (module, one line for --help), in the order of a retraining."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from screening.checkpoint import Manifest
-    from trainer.evaluate.report import Evaluation
+    from trainer.evaluate.result import Evaluation
 
 
 class CardError(Exception):
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
-    from trainer.evaluate.predictions import EvaluationError
+    from trainer.evaluate.errors import EvaluationError
 
     try:
         write_card(args.checkpoint, args.evaluations)
@@ -52,13 +52,13 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
         CheckpointError, EvaluationError: a directory cannot be read.
     """
     from screening.checkpoint import CARD_NAME, store_manifest, verify
-    from trainer.evaluate.report import read_evaluation
+    from trainer.evaluate.result import read_evaluation
 
     manifest = verify(checkpoint)
     results = [read_evaluation(directory) for directory in evaluations]
     for directory, result in zip(evaluations, results, strict=True):
-        if result.checkpoint.digest != manifest.digest:
-            raise CardError(f"{directory} is an evaluation of {result.checkpoint.digest}, not of {manifest.digest}")
+        if result.model.digest != manifest.digest:
+            raise CardError(f"{directory} is an evaluation of {result.model.digest}, not of {manifest.digest}")
         if result.data.digest in _training_data(manifest):
             raise CardError(f"{directory} is an evaluation on data that the checkpoint was trained on")
         if result.data.evaluated < result.data.samples:

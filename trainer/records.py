@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -69,11 +69,16 @@ class Original(_Record):
     """What the source knows about the product: kind, colours, lettering. Free form."""
 
 
-class Generated(_Record):
-    """One of the four generated pictures, and what is wrong with it."""
+class Picture(_Record):
+    """One of the four generated pictures, judged or not."""
 
     file: RelativePath
     option: str
+
+
+class Generated(Picture):
+    """One of the four generated pictures, and what is wrong with it."""
+
     usable: bool
     dimensions: frozenset[DimensionName]
     """Empty for a normal picture."""
@@ -101,13 +106,30 @@ class Generated(_Record):
         return max(own) if own else (self.severity if dimension in self.dimensions else 0)
 
 
-class Sample(_Record):
-    """One question with its truth: an original, four generated pictures, and which of them may be shown."""
+class SampleLine(_Record):
+    """What every line of `samples.jsonl` has, labelled or not: an original and four generated pictures."""
 
     id: str = Field(min_length=1)
     product: str
     """What is shown. Splits keep all samples of a product on one side."""
     original: Original
+    generated: tuple[Picture, ...]
+
+    @model_validator(mode="after")
+    def _four(self) -> Self:
+        if (options := tuple(picture.option for picture in self.generated)) != OPTIONS:
+            raise ValueError(f"generated must be options A, B, C, D in this order, not {', '.join(options) or 'none'}")
+        return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The five pictures in the order of the question: original, A, B, C, D."""
+        return (self.original.file, *(picture.file for picture in self.generated))
+
+
+class Sample(SampleLine):
+    """One question with its truth: an original, four generated pictures, and which of them may be shown."""
+
     generated: tuple[Generated, ...]
     label: str
     """Letters in order, or `N`."""
@@ -119,8 +141,6 @@ class Sample(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (options := tuple(picture.option for picture in self.generated)) != OPTIONS:
-            raise ValueError(f"generated must be options A, B, C, D in this order, not {', '.join(options) or 'none'}")
         usable = options_text(picture.option for picture in self.generated if picture.usable)
         if self.label != usable:
             raise ValueError(f"label is {self.label!r} but the usable pictures are {usable!r}")
@@ -131,10 +151,8 @@ class Sample(_Record):
         """The label as a set; empty for `N`."""
         return frozenset(self.label) - {NONE}
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The five pictures in the order of the question: original, A, B, C, D."""
-        return (self.original.file, *(picture.file for picture in self.generated))
+
+Line = TypeVar("Line", bound=SampleLine)
 
 
 def read_samples(directory: Path) -> list[Sample]:
@@ -143,25 +161,39 @@ def read_samples(directory: Path) -> list[Sample]:
     Raises:
         DataError: no or empty `samples.jsonl`, a line that is not a sample, an id that occurs twice, a missing picture.
     """
+    return read_lines(directory, Sample)
+
+
+def read_lines(directory: Path, kind: type[Line], note: str = "") -> list[Line]:
+    """Read and check all lines of `samples.jsonl`, whatever form they have.
+
+    Args:
+        kind: the form.
+        note: what to say behind a complaint about a field.
+
+    Raises:
+        DataError: see `read_samples`.
+    """
     path = directory / SAMPLES_NAME
-    samples: list[Sample] = []
-    lines: dict[str, int] = {}
+    records: list[Line] = []
+    numbers: dict[str, int] = {}
     try:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, 1):
-                sample = _parse_line(line, f"{path}, line {number}")
-                if sample.id in lines:
-                    raise DataError(f"{path}, line {number}, id: {sample.id!r} is already in line {lines[sample.id]}")
-                for file in sample.files:
+                where = f"{path}, line {number}"
+                record = _parse(line, kind, where, note)
+                if record.id in numbers:
+                    raise DataError(f"{where}, id: {record.id!r} is already in line {numbers[record.id]}")
+                for file in record.files:
                     if not (directory / file).is_file():
-                        raise DataError(f"{path}, line {number}: the picture {file} is not in {directory}")
-                lines[sample.id] = number
-                samples.append(sample)
+                        raise DataError(f"{where}: the picture {file} is not in {directory}")
+                numbers[record.id] = number
+                records.append(record)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); is {directory} a data directory?") from error
-    if not samples:
+    if not records:
         raise DataError(f"{path} holds no samples")
-    return samples
+    return records
 
 
 def data_digest(directory: Path, samples: Sequence[Sample]) -> str:
@@ -192,12 +224,12 @@ def read_bytes(directory: Path, file: str) -> bytes:
         raise DataError(f"{directory / file} cannot be read ({error.strerror})") from error
 
 
-def _parse_line(line: bytes, where: str) -> Sample:
+def _parse(line: bytes, kind: type[Line], where: str, note: str) -> Line:
     try:
-        return Sample.model_validate_json(line)
+        return kind.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise DataError(f"{where}{', ' + field if field else ''}: {message}{others}") from error
+        raise DataError(f"{where}{', ' + field if field else ''}: {message}{others}{note}") from error

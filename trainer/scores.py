@@ -127,7 +127,8 @@ class Scores(_Table):
     dimensions: dict[Dimension, Score]
     """Over the samples in which at least one picture shows the issue; see `shows`."""
     choice: Share
-    """The single choice of the service is in the label. Never below `overall`: it is one of the options named."""
+    """The single choice of the service is in the label. Never below `overall`: it is one of the options named. n is 0
+    where the choice behind a readable answer is not known, as behind an endpoint that gives no probabilities."""
     exact_match: Share
     """The answer is the whole label and nothing else."""
     unreadable: Share
@@ -144,7 +145,7 @@ class Judged:
     sample: Sample
     result: Answer | Unreadable
     choice: str | None = None
-    """The one option that the service would give (`screening.confidence`), or `N`; None when unreadable."""
+    """The one option that the service would give (`screening.confidence`), or `N`; None when unreadable or unknown."""
 
     @property
     def options(self) -> Options | None:
@@ -277,7 +278,7 @@ def evaluate_scores(judged: Sequence[Judged], level: float = 0.95) -> Scores:
         confidence_level=level,
         overall=score(judged, level),
         dimensions={d: score([one for one in judged if shows(one.sample, d)], level) for d in Dimension},
-        choice=_share_of(judged, lambda one: one.choice_correct, level),
+        choice=_share_of(judged if _choices_known(judged) else [], lambda one: one.choice_correct, level),
         exact_match=_share_of(judged, lambda one: one.options == one.sample.options, level),
         unreadable=share(len(unreadable), len(judged), level),
         unreadable_reasons={
@@ -346,6 +347,10 @@ def _verdicts(pictures: Sequence[_Seen], dimension: Dimension, level: float) -> 
 
 def _share_of(items: Sequence[Item], holds: Callable[[Item], bool], level: float) -> Share:
     return share(sum(map(holds, items)), len(items), level)
+
+
+def _choices_known(judged: Iterable[Judged]) -> bool:
+    return all(one.choice is not None for one in judged if one.options is not None)
 
 
 def _votes(answers: Iterable[Options]) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +18,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from screening.checkpoint import Manifest, read_manifest, store_manifest, write_manifest
-from trainer.publish.command import publish
 
 KEY = "a key of the operator"
 WEIGHTS = "model.safetensors"
@@ -49,12 +50,16 @@ def nudge(weights: dict[str, torch.Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def store(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`one`, the shipped checkpoint, and `two`, another one of the same architecture; both published."""
+    """`one`, the shipped checkpoint, and `two`, another one of the same architecture, published by the trainer."""
     folder = tmp_path_factory.mktemp("swap")
     other = altered(tiny_checkpoint, folder / "other", nudge, version="nudged", scores={}, probes=None)
     store = folder / "store"
-    for name, source in (("one", tiny_checkpoint), ("two", other)):
-        publish(source, store).rename(store / name)
+    # In a process of its own: what vLLM leaves open in this one would fail other tests.
+    command = [sys.executable, "-m", "trainer", "publish", "--checkpoint", str(other), "--store", str(store)]
+    subprocess.run(command, check=True, timeout=400)
+    (published,) = store.iterdir()
+    published.rename(store / "two")
+    shutil.copytree(tiny_checkpoint, store / "one")
     return store
 
 

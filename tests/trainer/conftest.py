@@ -1,11 +1,14 @@
-"""A few small samples, and a checkpoint of random weights that trains in a second."""
+"""A few small samples, a checkpoint of random weights that trains in a second, and an endpoint on this machine."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.trainer.chat_server import ChatServer, FakeClock
 from trainer.__main__ import main
 
 
@@ -45,3 +48,21 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoding=Decoding(max_tokens_cot=160),
     )
     return directory
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ChatServer]:
+    """Always right, unless a test gives it other words."""
+    server = ChatServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()

@@ -10,7 +10,7 @@ from screening.answer import Answer, Mode
 from screening.checkpoint import CARD_NAME, Decoding, ImageContract, Manifest, read_manifest, verify, write_manifest
 from screening.prompt import COMPACT
 from trainer.__main__ import main
-from trainer.evaluate.report import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
 from trainer.records import Sample
 from trainer.scores import Judged, evaluate_scores
 

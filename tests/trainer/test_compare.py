@@ -24,7 +24,7 @@ from trainer.__main__ import main
 from trainer.compare import flips_page
 from trainer.compare.paired import difference_interval, mcnemar_exact, paired
 from trainer.evaluate.predictions import Prediction
-from trainer.evaluate.report import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
 from trainer.records import data_digest, read_samples
 from trainer.scores import Judged, evaluate_scores
 

@@ -6,116 +6,44 @@ import argparse
 import fcntl
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from screening.answer import Finding, Mode, compose, render
-from screening.checkpoint import Decoding, ImageContract, Manifest, write_manifest
+from screening.answer import Mode
 from screening.errors import CheckpointError
-from screening.generation import Step, Watched
-from screening.prompt import COMPACT
-from screening.task import NONE, OPTIONS, Dimension
+from screening.generation import Step
+from tests.trainer.coloured import make_data, thought
+from tests.trainer.scripted_engine import LETTERS, SIZE, Scripted, make_checkpoint
 from trainer.evaluate import generate
-from trainer.evaluate.command import add_arguments, evaluate, run
+from trainer.evaluate.by_checkpoint import OpenEngine, evaluate
+from trainer.evaluate.command import add_arguments, run
+from trainer.evaluate.errors import EvaluationError, Unfinished
 from trainer.evaluate.generate import Engine, Pictures, Reply, answer_samples
-from trainer.evaluate.predictions import EvaluationError
-from trainer.evaluate.report import read_evaluation, table
+from trainer.evaluate.report import table
+from trainer.evaluate.result import read_evaluation
+from trainer.json_log import LogError
 from trainer.records import DataError, read_samples
 
-SIZE = 32
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
-SHADOW = frozenset({Dimension.SHADOW})
-LETTERS = Watched(letters={"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}, normal=frozenset())
-
-Speak = Callable[[int], str]
-"""What the scripted model says to the sample of a number."""
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return make_checkpoint(tmp_path / "checkpoint", "weights")
+    return make_checkpoint(tmp_path / "checkpoint")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return make_data(tmp_path / "data")
-
-
-def make_checkpoint(directory: Path, weights: str) -> Path:
-    directory.mkdir()
-    (directory / "model.safetensors").write_text(weights)
-    contract: dict[str, Any] = {"prompt": COMPACT, "image": ImageContract(size=SIZE, tokens_per_picture=4)}
-    write_manifest(directory, name="scripted", version="1", decoding=Decoding(), **contract)
-    return directory
-
-
-def make_data(directory: Path, labels: Sequence[str] = LABELS) -> Path:
-    """Pictures of one colour: red tells the sample, green the place in the question."""
-    lines = []
-    for number, label in enumerate(labels):
-        folder = directory / "pictures" / f"s{number}"
-        folder.mkdir(parents=True)
-        for place, name in enumerate(("original", *"abcd")):
-            Image.new("RGB", (40, 30), (number, 50 * place, 0)).save(folder / f"{name}.png")
-        generated = [
-            {
-                "file": f"pictures/s{number}/{option.lower()}.png",
-                "option": option,
-                "usable": option in label,
-                "dimensions": [] if option in label else ["physical_shadow"],
-                "severity": 0 if option in label else 1 + number % 3,
-            }
-            for option in OPTIONS
-        ]
-        original = {"file": f"pictures/s{number}/original.png"}
-        record = {"id": f"s{number}", "product": "p", "original": original, "generated": generated, "label": label}
-        lines.append(json.dumps(record) + "\n")
-    (directory / "samples.jsonl").write_text("".join(lines))
-    return directory
+    return make_data(tmp_path / "data", LABELS)
 
 
 def truth(number: int) -> str:
     """The chain of thought that is right about every picture."""
-    label = LABELS[number]
-    findings = tuple(Finding(option, frozenset() if option in label else SHADOW, "seen") for option in OPTIONS)
-    return render(compose(frozenset(label) - {NONE}, findings), Mode.COT)
-
-
-class Scripted:
-    """Opens scripted engines and remembers which samples they were asked about."""
-
-    def __init__(self, speak: Speak, *, fail_after: int | None = None) -> None:
-        self.speak = speak
-        self.fail_after = fail_after
-        self.asked: list[int] = []
-        self.opened = 0
-
-    @contextmanager
-    def __call__(self, _checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[Engine]:
-        self.opened += 1
-        yield Engine(self.ask, LETTERS)
-
-    def ask(self, questions: Sequence[Pictures]) -> list[Reply]:
-        if self.fail_after is not None and len(self.asked) + len(questions) > self.fail_after:
-            raise EvaluationError("the engine died")
-        return [self.reply(pictures) for pictures in questions]
-
-    def reply(self, pictures: Pictures) -> Reply:
-        centres = [picture.getpixel((SIZE // 2, SIZE // 2)) for picture in pictures]
-        number = centres[0][0]  # type: ignore[index]
-        assert centres == [(number, 50 * place, 0) for place in range(5)]
-        assert {picture.size for picture in pictures} == {(SIZE, SIZE)}
-        self.asked.append(number)
-        text = self.speak(number)
-        return Reply(text, "stop", (), prompt_tokens=100, completion_tokens=len(text))
-
-
-OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[Engine]]
+    return thought(LABELS[number])
 
 
 def go(checkpoint: Path, data: Path, out: Path, engine: OpenEngine, **settings: Any) -> Any:
@@ -201,7 +129,7 @@ def test_the_result_is_read_back_and_names_what_was_evaluated(checkpoint: Path, 
 
 
 def test_an_evaluation_that_did_not_end_has_no_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="the engine died"):
+    with pytest.raises(Unfinished, match="the engine died"):
         go(checkpoint, data, tmp_path / "out", Scripted(truth, fail_after=4))
     with pytest.raises(EvaluationError, match="run `trainer evaluate` to its end"):
         read_evaluation(tmp_path / "out")
@@ -250,11 +178,11 @@ def test_a_limited_evaluation_can_be_extended(checkpoint: Path, data: Path, tmp_
 def test_another_evaluation_is_not_mixed_in(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     go(checkpoint, data, out, Scripted(truth))
-    with pytest.raises(EvaluationError, match="another checkpoint"):
+    with pytest.raises(EvaluationError, match=r"holds another evaluation \(checkpoint: sha256:"):
         go(make_checkpoint(tmp_path / "other", "other weights"), data, out, Scripted(truth))
-    with pytest.raises(EvaluationError, match="another data set"):
+    with pytest.raises(EvaluationError, match=r"another evaluation \(data set: sha256:"):
         go(checkpoint, make_data(tmp_path / "more", ("A", "B")), out, Scripted(truth))
-    with pytest.raises(EvaluationError, match=r"another mode \(cot, not direct\); give a new --out"):
+    with pytest.raises(EvaluationError, match=r"\(mode: cot, not direct\); give a new --out"):
         go(checkpoint, data, out, Scripted(truth), mode=Mode.DIRECT)
 
 
@@ -271,7 +199,7 @@ def test_two_evaluations_do_not_write_one_log(checkpoint: Path, data: Path, tmp_
     go(checkpoint, data, out, Scripted(truth), limit=1)
     with (out / "predictions.jsonl").open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(EvaluationError, match="being written by another evaluation"):
+        with pytest.raises(LogError, match="being written by another process"):
             go(checkpoint, data, out, Scripted(truth))
 
 
@@ -280,7 +208,7 @@ def test_a_log_damaged_in_its_middle_is_refused(checkpoint: Path, data: Path, tm
     go(checkpoint, data, out, Scripted(truth))
     log = out / "predictions.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"id":"s1"', b'"id":s1', 1))
-    with pytest.raises(EvaluationError, match=r"predictions\.jsonl, line 2 is not a prediction"):
+    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is not a prediction"):
         go(checkpoint, data, out, Scripted(truth))
 
 
@@ -350,10 +278,10 @@ def test_what_a_user_can_mend_is_said_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
-    assert run(parser().parse_args(["--checkpoint", str(checkpoint), *places])) == 1
+    assert run(parser().parse_args(["--checkpoint", str(checkpoint), *places])) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("evaluate: ")
+    assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
     assert f"is {tmp_path / 'nowhere'} a data directory?" in said.err
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,24 +13,10 @@ from pathlib import Path
 import pytest
 
 from screening.checkpoint import read_manifest
-from trainer.evaluate.report import Evaluation, read_evaluation
+from tests.trainer.command_line import CHECKPOINT, ROOT, trainer
+from trainer.evaluate.result import Evaluation, read_evaluation
 
-ROOT = Path(__file__).parents[2]
-CHECKPOINT = Path(os.environ.get("SCREENING_TEST_CHECKPOINT", ROOT / "models" / "tiny"))
 COUNT = 8
-
-
-def trainer(*arguments: str | Path) -> str:
-    """Run a stage as a user does; returns what it prints."""
-    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            printed, log = process.communicate(timeout=500)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # not kill: the engine's processes must end too
-            printed, log = process.communicate()
-    assert process.returncode == 0, log[-4000:]
-    return printed
 
 
 def evaluation_of(data: Path, out: Path) -> list[str]:

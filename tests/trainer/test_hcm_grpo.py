@@ -11,16 +11,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from screening.answer import Mode, parse
 from screening.checkpoint import read_manifest, verify
 from screening.prompt import COMPACT
 from trainer.__main__ import main
-from trainer.evaluate.predictions import Identity, Prediction, open_predictions
+from trainer.hard_cases.cases import Cases
+from trainer.hard_cases.record import write_hard_cases
 from trainer.hcm_grpo.train import StrictGRPOTrainer, arguments, build_trainer, collapsed
 from trainer.recipe import HcmGrpoRecipe, RecipeError
 from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text
-from trainer.scores import Judged
 from trainer.sft.rows import dataset, rollout_rows
 
 SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}
@@ -28,18 +27,13 @@ SETTINGS |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
 
 
 @pytest.fixture(scope="module")
-def predictions(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> Path:
-    """An evaluation in which every second answer is right."""
-    directory = tmp_path_factory.mktemp("predictions") / "cot"
+def hard_cases(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> Path:
+    """Every second sample is hard."""
+    directory = tmp_path_factory.mktemp("hard-cases")
     samples = read_samples(small_data)
-    digest = data_digest(small_data, samples)
-    identity = Identity(checkpoint=read_manifest(small_checkpoint).digest, data=digest, mode=Mode.COT)
-    with open_predictions(directory, identity) as log:
-        for number, sample in enumerate(samples):
-            text = f"<think>…</think><answer>{sample.label}</answer>" if number % 2 else "nothing to read"
-            judged = Judged(sample, parse(text, Mode.COT))
-            figures = {"confidence": 0.0, "prompt_tokens": 1, "completion_tokens": 1}
-            log.append([Prediction.of(judged, text=text, finish="stop", **figures)])
+    names = tuple(sample.id for sample in samples)
+    digests = {"checkpoint": read_manifest(small_checkpoint).digest, "data": data_digest(small_data, samples)}
+    write_hard_cases(directory, Cases(names, names[::2]), **digests)
     return directory
 
 
@@ -142,7 +136,7 @@ def test_a_run_trains_everything_and_tells_what_it_saw(
     recipe: str,
     small_data: Path,
     small_checkpoint: Path,
-    predictions: Path,
+    hard_cases: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,11 +146,11 @@ def test_a_run_trains_everything_and_tells_what_it_saw(
     monkeypatch.setattr("trainer.hcm_grpo.train.reward_functions", lambda _kind: [noise])
     out = tmp_path / "run"
     command = ["hcm-grpo", "--recipe", recipe, "--checkpoint", str(small_checkpoint), "--data", str(small_data)]
-    command += ["--predictions", str(predictions), "--out", str(out)]
+    command += ["--hard-cases", str(hard_cases), "--out", str(out)]
     assert main(command) == 0
     manifest = verify(out / "checkpoint")
     assert (manifest.version, manifest.parent) == ("hcm-grpo", read_manifest(small_checkpoint).digest)
-    assert len(json.loads((out / "hard-cases.json").read_text())["hard"]) == 3
+    assert (out / "hard-cases.json").read_text() == (hard_cases / "hard-cases.json").read_text()
     before, after = (load_file(d / "model.safetensors") for d in (small_checkpoint, out / "checkpoint"))
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert any("lm_head" in name for name in changed)

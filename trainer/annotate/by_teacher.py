@@ -6,44 +6,32 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from trainer.annotate.answer_driven import AnswerDriven
-from trainer.annotate.budget import Meter, Prices
-from trainer.annotate.endpoint import Asking, Endpoint
 from trainer.annotate.method import Accepted, Method, Rejected, Step
 from trainer.annotate.output import REJECTED_NAME, Annotation, Teaching, write_output
-from trainer.annotate.pace import Clock, Pace
 from trainer.annotate.progressive import Progressive
 from trainer.annotate.prompts import digest
 from trainer.annotate.questions import Question
 from trainer.annotate.replies import Replies, open_replies
 from trainer.annotate.report import Report, begin, summary
-from trainer.annotate.teacher import Outcome, Teacher, Watch, is_settled, progress_of
+from trainer.annotate.teacher import Teacher, Watch, is_settled, progress_of
+from trainer.endpoint.budget import Meter
+from trainer.endpoint.client import Endpoint
+from trainer.endpoint.order import EndpointOrder
+from trainer.endpoint.pace import Clock
+from trainer.endpoint.workers import Outcome, Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A teacher's run; the options of the command line, in their order there."""
+class Order(EndpointOrder):
+    """A teacher's run."""
 
     method: str
-    data: Path
-    out: Path
-    base_url: str
-    asking: Asking
-    api_key: str | None = field(default=None, repr=False)
     reveal_issues: bool = False
     attempts: int = 3
-    picture_size: int = 768
-    limit: int | None = None
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    tries: int = 6
-    timeout: float = 120.0
-    max_tokens: int | None = None
-    budget: float | None = None
-    prices: Prices | None = None
+    """Replies per question, at most."""
 
     def origin(self, data_digest: str) -> dict[str, object]:
         """What decides a reply and whether it is used. How fast and for how much is not in it, nor where the endpoint
@@ -75,7 +63,8 @@ def annotate_by_teacher(order: Order, clock: Clock | None = None) -> Report:
         clock: real time unless a test brings its own.
 
     Raises:
-        AnnotationError: OUT cannot be used, or (EndpointError) the endpoint is of no use.
+        AnnotationError, LogError: OUT cannot be used.
+        EndpointUnusable: no request to the endpoint can succeed now; what was answered is kept.
         DataError: the data directory cannot be used.
         RunMismatch: OUT holds an annotation with other settings.
         KeyboardInterrupt: on Ctrl-C, after what was answered is on disk.
@@ -83,13 +72,13 @@ def annotate_by_teacher(order: Order, clock: Clock | None = None) -> Report:
     questions = begin(order.data, order.out, order.origin, order.limit)
     method = order.new_method()
     with open_replies(order.out) as replies:
-        meter = Meter(max_tokens=order.max_tokens, budget=order.budget, prices=order.prices)
+        meter = order.new_meter()
         for reply in replies:
-            meter.add(reply)
+            meter.add(reply.prompt_tokens, reply.completion_tokens)
         steps = progress_of(method, questions, replies)  # complains of missing labels before anything is asked
         outcome = asyncio.run(_ask(order, method, questions, steps, replies, meter, clock or Clock()))
         steps = progress_of(method, questions, replies)
-        teaching = _teaching(replies, meter, order.prices)
+        teaching = _teaching(replies, meter)
         annotation = write_output(order.data, order.out, order.method, questions, steps, teacher=teaching)
     return Report(annotation, (*summary(annotation, order.out), *_open_end(annotation, outcome, meter)))
 
@@ -107,27 +96,10 @@ async def _ask(
     todo = [question for question in questions if not is_settled(steps[question.id])]
     if not todo:
         return Outcome()
-    pace = Pace(order.requests_per_minute, clock)
-    async with Endpoint(
-        order.base_url,
-        order.api_key,
-        order.asking,
-        pace=pace,
-        clock=clock,
-        tries=order.tries,
-        timeout=order.timeout,
-    ) as endpoint:
+    async with order.connect(clock) as endpoint:
         with _bar(order.method, steps, meter, endpoint) as watch:
-            teacher = Teacher(
-                method,
-                endpoint,
-                replies,
-                meter,
-                data=order.data,
-                picture_size=order.picture_size,
-                concurrency=order.concurrency,
-                watch=watch,
-            )
+            workers = Workers(endpoint, meter, order.concurrency)
+            teacher = Teacher(method, workers, replies, data=order.data, picture_size=order.picture_size, watch=watch)
             return await teacher.ask_all(todo)
 
 
@@ -151,28 +123,22 @@ def _bar(method: str, steps: Mapping[str, Step], meter: Meter, endpoint: Endpoin
         yield watch
 
 
-def _teaching(replies: Replies, meter: Meter, prices: Prices | None) -> Teaching:
+def _teaching(replies: Replies, meter: Meter) -> Teaching:
     answered = [reply for reply in replies if reply.refusal is None]
     return Teaching(
         replies=len(answered),
         models=dict(Counter(reply.model for reply in answered).most_common()),
         prompt_tokens=meter.prompt_tokens,
         completion_tokens=meter.completion_tokens,
-        cost=prices.cost(meter.prompt_tokens, meter.completion_tokens) if prices else None,
+        cost=meter.cost,
     )
 
 
 def _open_end(annotation: Annotation, outcome: Outcome, meter: Meter) -> tuple[str, ...]:
     """What is still to be done, and how."""
-    lines = []
-    if outcome.unanswered:
-        name, why = next(iter(outcome.unanswered.items()))
-        lines.append(f"no answer about {len(outcome.unanswered)} samples ({name}: {why}); the same command asks again")
+    lines = list(outcome.sentences(meter))
     if outcome.limit_reached:
-        lines.append(
-            f"stopped at the limit after {meter.tokens} tokens; to go on, run the same command with a higher "
-            "--max-tokens-total or --budget. What is accepted so far can be trained on."
-        )
+        lines.append("what is accepted so far can be trained on")
     if annotation.complete and not annotation.accepted.hits:
         lines.append(f"no sample was accepted; see {REJECTED_NAME}")
     return tuple(lines)

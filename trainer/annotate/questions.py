@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from screening.task import OPTIONS
-from trainer.records import SAMPLES_NAME, DataError, Original, RelativePath, Sample, data_digest, read_samples
+from trainer.records import SAMPLES_NAME, Original, Picture, Sample, SampleLine, data_digest, read_lines, read_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ def read_questions(directory: Path) -> list[Question]:
     """
     if _labelled(directory):
         return [Question.of(sample) for sample in read_samples(directory)]
-    return _read_unlabelled(directory)
+    return [_unlabelled(line) for line in read_lines(directory, _Unlabelled, " (in a directory without labels)")]
 
 
 def questions_digest(directory: Path, questions: Sequence[Question]) -> str:
@@ -61,30 +58,15 @@ def questions_digest(directory: Path, questions: Sequence[Question]) -> str:
     return data_digest(directory, cast("Sequence[Sample]", questions))  # it looks at `files` alone
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Picture(_Record):
-    file: RelativePath
-    option: str
+class _Picture(Picture):
     caption: str = ""
 
 
-class _Unlabelled(_Record):
-    id: str = Field(min_length=1)
-    product: str
-    original: Original
+class _Unlabelled(SampleLine):
     generated: tuple[_Picture, ...]
     label: None = None
     seed: int | None = None
     setting: str | None = None
-
-    @model_validator(mode="after")
-    def _four(self) -> Self:
-        if (options := tuple(picture.option for picture in self.generated)) != OPTIONS:
-            raise ValueError(f"generated must be options A, B, C, D in this order, not {', '.join(options) or 'none'}")
-        return self
 
 
 def _labelled(directory: Path) -> bool:
@@ -97,29 +79,5 @@ def _labelled(directory: Path) -> bool:
     return not isinstance(first, dict) or first.get("label") is not None
 
 
-def _read_unlabelled(directory: Path) -> list[Question]:
-    path = directory / SAMPLES_NAME
-    questions: dict[str, Question] = {}
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            where = f"{path}, line {number}"
-            question = _parse(line, where)
-            if question.id in questions:
-                raise DataError(f"{where}, id: {question.id!r} occurs twice")
-            for file in question.files:
-                if not (directory / file).is_file():
-                    raise DataError(f"{where}: the picture {file} is not in {directory}")
-            questions[question.id] = question
-    return list(questions.values())
-
-
-def _parse(line: bytes, where: str) -> Question:
-    try:
-        read = _Unlabelled.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{where}{', ' + field if field else ''}: {message} (in a directory without labels)") from error
-    files = tuple(picture.file for picture in read.generated)
-    return Question(read.id, read.product, read.original, files, read.seed, read.setting)
+def _unlabelled(line: _Unlabelled) -> Question:
+    return Question(line.id, line.product, line.original, line.files[1:], line.seed, line.setting)

@@ -6,23 +6,20 @@ from it. So a killed run loses what was in flight and nothing else, and no reply
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from trainer.annotate.errors import AnnotationError
+from trainer.json_log import JsonLog, open_log
 
 REPLIES_NAME = "replies.jsonl"
 
 SYNC_EVERY = 5.0
-"""Seconds of replies that a power cut may cost."""
+"""Seconds of replies that a power cut may cost. Syncing each would hold up all requests in flight."""
 
 
 class Refusal(BaseModel):
@@ -56,11 +53,10 @@ class Reply(BaseModel):
 class Replies:
     """The open log of one annotation."""
 
-    def __init__(self, handle: int, written: Sequence[Reply]) -> None:
-        self._handle = handle
-        self._sync_at = time.monotonic() + SYNC_EVERY
+    def __init__(self, log: JsonLog[Reply]) -> None:
+        self._log = log
         self._by_sample: defaultdict[str, list[Reply]] = defaultdict(list)
-        for reply in written:
+        for reply in log.written:
             self._by_sample[reply.sample].append(reply)
 
     def of(self, sample: str) -> Sequence[Reply]:
@@ -72,46 +68,17 @@ class Replies:
             yield from replies
 
     def append(self, reply: Reply) -> None:
-        """Write one reply as a whole line: it was paid for. A kill of the process from now on does not lose it."""
-        data = reply.model_dump_json(exclude_defaults=True).encode() + b"\n"
-        while data:
-            data = data[os.write(self._handle, data) :]
-        if time.monotonic() >= self._sync_at:  # for a power cut; each time would hold up all requests in flight
-            os.fsync(self._handle)
-            self._sync_at = time.monotonic() + SYNC_EVERY
+        """Write one reply: it was paid for."""
+        self._log.append([reply])
         self._by_sample[reply.sample].append(reply)
 
 
 @contextmanager
 def open_replies(directory: Path) -> Iterator[Replies]:
-    """Open the log of a directory; a last line that a kill has torn is cut off.
+    """Open the log of a directory.
 
     Raises:
-        AnnotationError: another process is writing it, or it is damaged elsewhere than in its last line.
+        LogError: another process is writing it, or it is damaged elsewhere than in its last line.
     """
-    path = directory / REPLIES_NAME
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AnnotationError(f"{path} is being written by another annotation; wait for it to end") from None
-        yield Replies(handle, _recover(path, handle))
-        os.fsync(handle)
-    finally:
-        os.close(handle)  # also gives up the lock
-
-
-def _recover(path: Path, handle: int) -> list[Reply]:
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    os.ftruncate(handle, whole)
-    replies = []
-    for number, line in enumerate(data[:whole].splitlines(), 1):
-        try:
-            replies.append(Reply.model_validate_json(line))
-        except ValidationError as error:
-            raise AnnotationError(
-                f"{path}, line {number} is not a reply of this version; mend the line or name another --out"
-            ) from error
-    return replies
+    with open_log(directory / REPLIES_NAME, Reply, sync_every=SYNC_EVERY) as log:
+        yield Replies(log)

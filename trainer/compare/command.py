@@ -16,7 +16,7 @@ FLIPS_NAME = "flips.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--before", type=Path, required=True, metavar="DIR", help="what `trainer evaluate` wrote for one checkpoint"
+        "--before", type=Path, required=True, metavar="DIR", help="what `trainer evaluate` wrote for one model"
     )
     parser.add_argument(
         "--after", type=Path, required=True, metavar="DIR", help="the same for another, on the same data and mode"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from trainer.compare.pairs import CompareError
-    from trainer.evaluate.predictions import EvaluationError
+    from trainer.evaluate.errors import EvaluationError
     from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
@@ -85,8 +85,8 @@ def _claim(out: Path, pairs: Pairs) -> None:
             "stage": "compare",
             "mode": pairs.before.mode.value,
             "data": pairs.before.data.model_dump(),
-            "before": pairs.before.checkpoint.digest,
-            "after": pairs.after.checkpoint.digest,
+            "before": pairs.before.model.digest,
+            "after": pairs.after.model.digest,
         },
     )
 

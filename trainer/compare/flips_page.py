@@ -1,58 +1,28 @@
-"""`flips.html`: every flipped sample to look at, in one file without scripts or outside addresses.
-
-Whatever comes from a model or a data directory is escaped; a content security policy forbids all but the page's own
-style and embedded pictures.
-"""
+"""`flips.html`: every flipped sample to look at, on a page as `trainer.html` makes them."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
-from screening.errors import ImageError
-from screening.images import decode, inspect
 from screening.task import OPTIONS
 from trainer.compare.pairs import Pairs
 from trainer.compare.report import Comparison, Direction, Flip, GivenAnswer
-from trainer.records import DataError, Generated, Sample, read_bytes
+from trainer.html import CLOSING, figure, opening, thumbnail, truth
+from trainer.records import Sample
 
-SIDE = 200
-"""Longer side of a picture on the page, in pixels; about 8 KB each."""
 SHOWN = 250
 """Flips of each direction on the page. More would make a page of tens of megabytes; `comparison.json` has them all."""
 
 _STYLE = """
-:root { color-scheme: light; --ink: #1d2329; --soft: #59636e; --line: #d5dbe1; --worse: #b3261e; --better: #1b6b3a; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 74rem; padding: 1.5rem; color: var(--ink); background: #f5f7f9;
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; }
-.soft { color: var(--soft); overflow-wrap: anywhere; }
-article { background: #fff; border: 1px solid var(--line); border-left: 5px solid; border-radius: 6px;
-  padding: 1rem; margin: 0 0 1rem; }
+article { border-left: 5px solid; }
 .right_to_wrong { border-left-color: var(--worse); }
 .wrong_to_right { border-left-color: var(--better); }
 .right_to_wrong .direction { color: var(--worse); }
 .wrong_to_right .direction { color: var(--better); }
-h3 { font-size: 1rem; margin: 0 0 .6rem; overflow-wrap: anywhere; }
-.pictures { display: grid; grid-template-columns: repeat(5, 1fr); gap: .6rem; margin: 0 0 .8rem; }
-figure { margin: 0; min-width: 0; }
-figure img { display: block; width: 100%; height: auto; border-radius: 4px; border: 3px solid var(--line); }
-figure.usable img { border-color: var(--better); }
-figcaption { font-size: .8rem; margin-top: .2rem; overflow-wrap: anywhere; }
-.answers { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; }
-.answers section { border-top: 1px solid var(--line); padding-top: .4rem; min-width: 0; }
-.answers p { margin: 0 0 .3rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .wrong b { color: var(--worse); }
 .right b { color: var(--better); }
-@media (max-width: 44rem) { .pictures { grid-template-columns: repeat(3, 1fr); }
-  .answers { grid-template-columns: 1fr; } }
 """
 
 
@@ -70,14 +40,9 @@ def flips_page(comparison: Comparison, pairs: Pairs, data: Path | None) -> str:
 
 def _page(comparison: Comparison, samples: dict[str, Sample], data: Path | None) -> Iterator[str]:
     one = comparison
-    models = f"{one.before.name} {one.before.version} → {one.after.name} {one.after.version}"
-    title = escape(f"Flips: {models}, {one.mode}")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    models = f"{one.before.title} → {one.after.title}"
     yield (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+        f"{opening(f'Flips: {models}, {one.mode}', _STYLE)}"
         f'<p class="soft">{one.data.evaluated} samples; data {escape(one.data.digest)}. A green frame: usable.'
         f"{'' if data else ' The data directory was not given, so there are no pictures.'}</p>\n"
     )
@@ -88,7 +53,7 @@ def _page(comparison: Comparison, samples: dict[str, Sample], data: Path | None)
             yield f'<p class="soft">The first {SHOWN} are shown; comparison.json lists all.</p>\n'
         for flip in flips[:SHOWN]:
             yield _article(flip, samples.get(flip.id), data)
-    yield "</body></html>\n"
+    yield CLOSING
 
 
 def _article(flip: Flip, sample: Sample | None, data: Path | None) -> str:
@@ -105,20 +70,13 @@ def _article(flip: Flip, sample: Sample | None, data: Path | None) -> str:
 
 
 def _pictures(flip: Flip, sample: Sample, data: Path) -> str:
-    figures = [_figure(data, sample, sample.original.file, "original", "", usable=False)]
+    figures = [figure(thumbnail(data, sample, sample.original.file), "original", "", usable=False)]
     for picture in sample.generated:
         named = _named_by(flip, picture.option)
-        caption = f"{_truth(picture)}{f' · named {named}' if named else ''}"
-        figures.append(_figure(data, sample, picture.file, picture.option, caption, usable=picture.usable))
+        caption = f"{truth(picture)}{f' · named {named}' if named else ''}"
+        small = thumbnail(data, sample, picture.file)
+        figures.append(figure(small, picture.option, caption, usable=picture.usable))
     return f'<div class="pictures">{"".join(figures)}</div>\n'
-
-
-def _truth(picture: Generated) -> str:
-    """`usable`, or what is wrong."""
-    if picture.usable:
-        return "usable"
-    what = ", ".join(sorted(dimension.title for dimension in picture.dimensions))
-    return f"{what}: {picture.comment}" if picture.comment else what
 
 
 def _named_by(flip: Flip, option: str) -> str:
@@ -127,31 +85,12 @@ def _named_by(flip: Flip, option: str) -> str:
     return " and ".join(name for name, answer in answers if option in OPTIONS and option in (answer.options or ""))
 
 
-def _figure(data: Path, sample: Sample, file: str, name: str, caption: str, *, usable: bool) -> str:
-    picture = f"data:image/jpeg;base64,{b64encode(_thumbnail(data, sample, file)).decode()}"
-    return (
-        f'<figure{" class=usable" if usable else ""}><img alt="{escape(name)}" src="{picture}">'
-        f"<figcaption><b>{escape(name)}</b> {escape(caption)}</figcaption></figure>"
-    )
-
-
 def _answer(name: str, answer: GivenAnswer, *, right: bool) -> str:
-    confidence = "" if answer.choice is None else f", choice {answer.choice}, confidence {answer.confidence:.2f}"
+    known = answer.choice is not None and answer.confidence is not None
+    confidence = f", choice {answer.choice}, confidence {answer.confidence:.2f}" if known else ""
     words = answer.text if answer.reasoning is None else answer.reasoning
     return (
         f'<section class="{"right" if right else "wrong"}"><p>{name}: <b>{escape(answer.title)}</b> '
         f'<span class="soft">{"right" if right else "wrong"}{escape(confidence)}</span></p>'
         f"<p>{escape(words)}</p></section>"
     )
-
-
-def _thumbnail(data: Path, sample: Sample, file: str) -> bytes:
-    """A small upright JPEG of one picture; its proportions are kept, they are evidence."""
-    try:
-        image = decode(inspect(read_bytes(data, file)), shrink_to=SIDE)
-    except ImageError as error:
-        raise DataError(f"{data / file}, sample {sample.id}: {error}") from error
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    target = BytesIO()
-    image.save(target, "JPEG", quality=80)
-    return target.getvalue()

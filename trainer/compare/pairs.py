@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from screening.answer import Answer
 from screening.task import NONE, Options
-from trainer.evaluate.predictions import PREDICTIONS_NAME, Prediction
-from trainer.evaluate.report import Evaluation, read_evaluation
+from trainer.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
+from trainer.evaluate.result import Evaluation, read_evaluation
 from trainer.records import Sample, data_digest, read_samples
 from trainer.scores import correct
 
@@ -90,29 +88,13 @@ def _answers(directory: Path, evaluation: Evaluation, order: Sequence[str] | Non
     The log may hold more: an evaluation that was made again with a smaller limit. It is in the order of the data, so
     its beginning is what was scored.
     """
-    log = _read_log(directory / PREDICTIONS_NAME)
+    log = read_predictions(directory)
     names = list(log)[: evaluation.data.evaluated] if order is None else order
     scored = {name: log[name] for name in names if name in log}
     share = evaluation.scores.overall.correct
     if len(scored) != share.n or sum(map(_right, scored.values())) != share.hits:
         raise CompareError(f"{directory}: {PREDICTIONS_NAME} is not what the scores were computed from; evaluate again")
     return scored
-
-
-def _read_log(path: Path) -> dict[str, Prediction]:
-    """Predictions by id. A last line that was cut is left out; the scores then tell that something is missing."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        raise CompareError(f"{path} cannot be read ({error.strerror}); evaluate again") from error
-    log: dict[str, Prediction] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            prediction = Prediction.model_validate_json(line)
-        except ValidationError as error:
-            raise CompareError(f"{path}, line {number} is not a prediction of this version; evaluate again") from error
-        log[prediction.id] = prediction
-    return log
 
 
 def _right(prediction: Prediction) -> bool:

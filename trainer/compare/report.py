@@ -12,7 +12,8 @@ from screening.task import Dimension
 from trainer.compare.paired import LEVEL, Paired, paired
 from trainer.compare.pairs import Pair, Pairs
 from trainer.evaluate.predictions import Prediction
-from trainer.evaluate.report import EvaluatedCheckpoint, EvaluatedData, table
+from trainer.evaluate.report import table
+from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, EvaluatedEndpoint
 from trainer.scores import shows
 
 COMPARISON_NAME = "comparison.json"
@@ -44,13 +45,13 @@ class Direction(StrEnum):
 
 
 class GivenAnswer(_Record):
-    """What one checkpoint said."""
+    """What one model said."""
 
     options: str | None
     """Letters in order, or `N`; None when unreadable."""
     unreadable: Reason | None
     choice: str | None
-    confidence: float
+    confidence: float | None
     reasoning: str | None
     """None in direct mode and when unreadable."""
     text: str
@@ -76,7 +77,7 @@ class GivenAnswer(_Record):
 
 
 class Flip(_Record):
-    """A sample that one checkpoint gets right and the other does not."""
+    """A sample that one model gets right and the other does not."""
 
     id: str
     direction: Direction
@@ -93,8 +94,8 @@ class Comparison(_Record):
     format: Literal[1] = 1
     mode: Mode
     data: EvaluatedData
-    before: EvaluatedCheckpoint
-    after: EvaluatedCheckpoint
+    before: EvaluatedCheckpoint | EvaluatedEndpoint
+    after: EvaluatedCheckpoint | EvaluatedEndpoint
     confidence_level: float
     overall: Paired
     dimensions: dict[Dimension, Paired] | None
@@ -110,8 +111,8 @@ def compare(pairs: Pairs) -> Comparison:
     return Comparison(
         mode=pairs.before.mode,
         data=pairs.before.data,
-        before=pairs.before.checkpoint,
-        after=pairs.after.checkpoint,
+        before=pairs.before.model,
+        after=pairs.after.model,
         confidence_level=LEVEL,
         overall=paired(right for _, right in rows),
         dimensions={
@@ -129,8 +130,7 @@ def render(comparison: Comparison) -> str:
     one, data = comparison, comparison.data
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
-        f"# {one.before.name} {one.before.version} → {one.after.name} {one.after.version}, {one.mode}: "
-        f"{_points(one.overall.difference)} points",
+        f"# {one.before.title} → {one.after.title}, {one.mode}: {_points(one.overall.difference)} points",
         f"{data.evaluated} samples{limited}.\nbefore {one.before.digest}\nafter {one.after.digest}\ndata {data.digest}",
         _INTRO.format(level=one.confidence_level),
         _scores(one),

@@ -1,4 +1,4 @@
-"""Asking a checkpoint, batch after batch, on vLLM's offline engine. The trainer's only module that imports vllm.
+"""Asking a checkpoint, batch after batch, on vLLM's offline engine.
 
 How a question is put (engine arguments, prompt, sampling) comes from `screening.generation`, which the service uses
 too: an evaluation that asks in another way than the service measures another model.
@@ -6,7 +6,6 @@ too: an evaluation that asks in another way than the service measures another mo
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,25 +21,21 @@ from screening.checkpoint import Manifest
 from screening.errors import ImageError
 from screening.generation import (
     FINISHED,
-    QUIET_ENVIRONMENT,
     Step,
     Watched,
     answer_regex,
-    engine_arguments,
     prompt_text,
     sampling_arguments,
     steps_of,
     watched,
 )
 from screening.images import load_square
-from trainer.evaluate.predictions import EvaluationError
+from trainer.evaluate.errors import Unfinished
+from trainer.offline_engine import start_llm
 from trainer.records import DataError, Sample, read_bytes
 
 DECODERS = 4
 """Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""
-
-_LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-"""The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
 
 _GO_ON = "run the same command again to go on where it stopped"
 
@@ -72,18 +67,13 @@ class Engine:
 def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Engine]:
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
-    `ask` raises EvaluationError when the engine gives up on a question.
+    `ask` raises Unfinished when the engine gives up on a question.
     """
-    for name, value in {**QUIET_ENVIRONMENT, **_LOGGING}.items():
-        os.environ.setdefault(name, value)
-    from vllm import LLM, SamplingParams
-    from vllm.platforms import current_platform
-    from vllm.sampling_params import StructuredOutputsParams
-    from vllm.v1.engine.exceptions import EngineDeadError
+    with start_llm(checkpoint, manifest) as llm:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.v1.engine.exceptions import EngineDeadError
 
-    device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
-    llm = LLM(**engine_arguments(checkpoint, manifest, device=device))
-    try:
         tokenizer = llm.get_tokenizer()
         watch = watched(tokenizer)
         regex = answer_regex(manifest, mode)
@@ -98,13 +88,10 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
             try:
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
             except EngineDeadError as error:
-                raise EvaluationError(f"the engine died; {_GO_ON}") from error
+                raise Unfinished(f"the engine died; {_GO_ON}") from error
             return [_reply(output) for output in outputs]
 
         yield Engine(ask, watch)
-    finally:
-        # `LLM` has no public way to end its processes before the interpreter does.
-        llm.llm_engine.engine_core.shutdown()
 
 
 def answer_samples(
@@ -119,7 +106,7 @@ def answer_samples(
 
     Raises:
         DataError: a picture is missing or damaged.
-        EvaluationError: the engine failed.
+        Unfinished: the engine failed.
     """
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
         waiting: deque[tuple[Sequence[Sample], list[Future[Pictures]]]] = deque()
@@ -159,7 +146,7 @@ def _reply(output: Any) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
         # vLLM reports these without raising; a made-up score would be the result.
-        raise EvaluationError(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
+        raise Unfinished(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
     return Reply(
         text=completion.text,
         finish=completion.finish_reason,

@@ -1,47 +1,28 @@
-"""What was answered so far: `evaluation.json` says which evaluation a directory holds, `predictions.jsonl` is its log.
-
-The log grows by whole lines and is flushed after each batch, so a killed run goes on where it stopped. A line cut by
-the kill is dropped and its sample answered again.
-"""
+"""What was answered so far: `predictions.jsonl`, a log (`trainer.json_log`). A killed run goes on where it stopped."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from screening.answer import Answer, Finding, Mode, Reason, Unreadable
+from screening.answer import Answer, Finding, Reason, Unreadable
 from screening.task import NONE, Dimension
+from trainer.evaluate.errors import EvaluationError
+from trainer.evaluate.identity import Identity, claim
+from trainer.json_log import JsonLog, LogError, open_log, read_log
 from trainer.records import Sample
 from trainer.run_directory import write_atomically
 from trainer.scores import Judged
 
-IDENTITY_NAME = "evaluation.json"
 PREDICTIONS_NAME = "predictions.jsonl"
-
-
-class EvaluationError(Exception):
-    """An evaluation cannot start or go on; the message says what to do."""
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Identity(_Record):
-    """What makes two evaluations the same: their predictions can be mixed."""
-
-    format: Literal[1] = 1
-    checkpoint: str
-    """Digest of the manifest."""
-    data: str
-    """Digest of the data directory."""
-    mode: Mode
 
 
 class StatedFinding(_Record):
@@ -77,19 +58,25 @@ class Prediction(_Record):
     label: str
     text: str
     """The model's whole output."""
-    finish: Literal["stop", "length"]
+    finish: str
+    """Why the output ended: `stop`, `length` (cut at the limit). An endpoint may say others (`content_filter`), and
+    `refused` stands for a request that it did not take: its answer is empty."""
     options: str | None
     """As letters in order, or `N`; None when unreadable."""
     unreadable: UnreadableAnswer | None
     correct: bool
     """Of `options`, by the paper's rule; see `trainer.scores.correct`."""
     choice: str | None
-    """The one option that the service would give: the most probable of those named; None when unreadable."""
-    confidence: float = Field(ge=0, le=1)
-    """Of the choice, calibrated; 0 when unreadable."""
+    """The one option that the service would give: the most probable of those named; None when unreadable, and where
+    probabilities are not known."""
+    confidence: float | None = Field(ge=0, le=1)
+    """Of the choice, calibrated; 0 when unreadable. None where probabilities are not known (behind an endpoint)."""
     findings: tuple[StatedFinding, ...]
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    """None where an endpoint does not count them."""
+    completion_tokens: int | None
+    model: str | None = None
+    """As an endpoint names the model that answered, often more exactly than it was asked for."""
 
     @classmethod
     def of(
@@ -97,10 +84,11 @@ class Prediction(_Record):
         judged: Judged,
         *,
         text: str,
-        finish: Literal["stop", "length"],
-        confidence: float,
-        prompt_tokens: int,
-        completion_tokens: int,
+        finish: str,
+        confidence: float | None,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+        model: str | None = None,
     ) -> Self:
         """Write down one judged sample."""
         result = judged.result
@@ -118,6 +106,7 @@ class Prediction(_Record):
             findings=tuple(StatedFinding.of(finding) for finding in (answer.findings if answer else ())),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+            model=model,
         )
 
     @property
@@ -132,10 +121,14 @@ class Prediction(_Record):
 class Predictions:
     """The open log of one evaluation. `done` maps ids to predictions, those of earlier runs included."""
 
-    def __init__(self, path: Path, handle: int, done: dict[str, Prediction]) -> None:
+    def __init__(self, path: Path, log: JsonLog[Prediction]) -> None:
         self.path = path
-        self.done = done
-        self._handle = handle
+        self.done = {prediction.id: prediction for prediction in log.written}
+        self._log = log
+
+    def missing(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Those not answered yet."""
+        return [sample for sample in samples if sample.id not in self.done]
 
     def judged(self, samples: Iterable[Sample]) -> list[Judged]:
         """The samples with what was answered, for scoring."""
@@ -143,10 +136,17 @@ class Predictions:
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write predictions as whole lines, on disk before this returns."""
-        for prediction in predictions:
-            _write_all(self._handle, prediction.model_dump_json().encode() + b"\n")
-            self.done[prediction.id] = prediction
-        os.fsync(self._handle)
+        new = list(predictions)
+        self._log.append(new)
+        self.done.update({prediction.id: prediction for prediction in new})
+
+    def put_in_order(self, samples: Iterable[Sample]) -> None:
+        """Bring the log into the order of the samples, as the last thing that is done with it: an endpoint's answers
+        come as they come, and a finished log should not depend on it."""
+        ordered = [self.done[sample.id] for sample in samples if sample.id in self.done]
+        if [prediction.id for prediction in ordered] != list(self.done):
+            lines = (prediction.model_dump_json(exclude_defaults=True) for prediction in ordered)
+            write_atomically(self.path, "".join(f"{line}\n" for line in lines))
 
 
 @contextmanager
@@ -154,85 +154,28 @@ def open_predictions(directory: Path, identity: Identity) -> Iterator[Prediction
     """Begin an evaluation in a directory, or go on with the same one.
 
     Raises:
-        EvaluationError: the directory holds another evaluation or foreign files, is written by another process at this
-            moment, or its log is damaged elsewhere than in its last line.
+        EvaluationError: the directory holds another evaluation or foreign files.
+        LogError: its log is written by another process at this moment, or damaged elsewhere than in its last line.
     """
-    _claim(directory, identity)
+    claim(directory, identity)
     path = directory / PREDICTIONS_NAME
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvaluationError(f"{path} is being written by another evaluation; wait for it to end") from None
-        yield Predictions(path, handle, _recover(path, handle))
-    finally:
-        os.close(handle)  # also gives up the lock
+    with open_log(path, Prediction) as log:
+        yield Predictions(path, log)
 
 
-def read_predictions(directory: Path, identity: Identity) -> list[Prediction]:
-    """What an evaluation answered, for whoever builds on it.
+def read_predictions(directory: Path) -> dict[str, Prediction]:
+    """What an evaluation answered, by sample, for whoever builds on it.
 
     Raises:
-        EvaluationError: the directory holds no evaluation, or another one.
+        EvaluationError: the directory holds no evaluation, or its log is damaged.
     """
     path = directory / PREDICTIONS_NAME
-    if not path.is_file():
-        raise EvaluationError(f"{directory} holds no evaluation; run `python -m trainer evaluate` with it as --out")
-    _claim(directory, identity)
-    return list(_parse(path, path.read_bytes()).values())
-
-
-def _claim(directory: Path, identity: Identity) -> None:
-    """Make the directory this evaluation's, or see that it is."""
-    path = directory / IDENTITY_NAME
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            foreign = sorted(entry.name for entry in directory.iterdir() if entry.name != f".{IDENTITY_NAME}.partial")
-            if foreign:
-                raise EvaluationError(
-                    f"{directory} is not empty ({', '.join(foreign[:3])}) and holds no evaluation; give a new --out"
-                )
-            write_atomically(path, identity.model_dump_json(indent=2) + "\n")
-            return
-        there = Identity.model_validate_json(path.read_bytes())
+        return {prediction.id: prediction for prediction in read_log(path, Prediction)}
     except OSError as error:
-        raise EvaluationError(f"{directory} cannot be used as --out ({error.strerror})") from error
-    except ValidationError as error:
-        raise EvaluationError(f"{path} is not from this version of the evaluation; give a new --out") from error
-    for field, what in (("checkpoint", "checkpoint"), ("data", "data set"), ("mode", "mode")):
-        old, new = getattr(there, field), getattr(identity, field)
-        if old != new:
-            raise EvaluationError(
-                f"{directory} holds the evaluation of another {what} ({old}, not {new}); give a new --out"
-            )
-
-
-def _recover(path: Path, handle: int) -> dict[str, Prediction]:
-    """Read the log and cut off a last line that was not written whole."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    os.ftruncate(handle, whole)
-    return _parse(path, data[:whole])
-
-
-def _parse(path: Path, data: bytes) -> dict[str, Prediction]:
-    done: dict[str, Prediction] = {}
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            prediction = Prediction.model_validate_json(line)
-        except ValidationError as error:
-            raise EvaluationError(
-                f"{path}, line {number} is not a prediction of this version; remove the file to answer all again"
-            ) from error
-        done[prediction.id] = prediction
-    return done
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}); evaluate again") from error
+    except LogError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def _unreadable(result: Answer | Unreadable) -> UnreadableAnswer | None:

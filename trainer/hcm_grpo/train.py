@@ -6,7 +6,6 @@ the loss with the formula written out.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,42 @@ from datasets import Dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer
 
-from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
-from trainer.evaluate.predictions import Identity, read_predictions
 from trainer.export import export_successor
 from trainer.finetuning import StrictResume, last_whole_checkpoint
-from trainer.hard_cases import Course, find_cases, lay_course
+from trainer.hard_cases import Course, lay_course
+from trainer.hard_cases.record import read_hard_cases, write_hard_cases
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.reward import reward_functions
-from trainer.run_directory import claim, write_atomically
+from trainer.run_directory import claim
 from trainer.sft.rows import dataset, rollout_rows
+from trainer.tracking.callbacks import ExampleKeeper, LogFile
+from trainer.tracking.store import Store
+from trainer.tracking.tracker import track
 
 
 class StrictGRPOTrainer(StrictResume, GRPOTrainer):
-    """GRPOTrainer that resumes from the weights it saved, and asks a colocated vLLM the question as it was."""
+    """GRPOTrainer that resumes from the weights it saved, asks a colocated vLLM the question as it was, and shows its
+    rollouts."""
+
+    keeper: ExampleKeeper | None = None
+    """Is shown the first group of every batch of rollouts."""
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
             prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
         return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]
+    ) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, ids)
+        if self.keeper:  # rewards are those of all processes, and the first process keeps: its own come first
+            size = self.num_generations
+            named = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards[:size].tolist()]
+            self.keeper.see(inputs[0]["id"], completions[:size], ids[:size], named)
+        return rewards
 
 
 def collapsed(ids: list[int], image_token: int) -> list[int]:
@@ -42,14 +57,17 @@ def collapsed(ids: list[int], image_token: int) -> list[int]:
     return [token for place, token in enumerate(ids) if token != image_token or ids[place - 1 : place] != [image_token]]
 
 
-def train(recipe_name: str, checkpoint: Path, data: Path, predictions: Path, out: Path) -> Manifest:
+def train(
+    recipe_name: str, checkpoint: Path, data: Path, hard_cases: Path, out: Path, tracking: Store | None = None
+) -> Manifest:
     """Train stage 2 and write OUT/checkpoint. A killed run with the same settings is continued.
 
     Args:
-        predictions: an evaluation of `checkpoint` on `data` in CoT mode.
+        hard_cases: what `trainer hard-cases` wrote for `checkpoint` on `data`.
+        tracking: where MLflow gets a copy of the log; None for nowhere.
 
     Raises:
-        CheckpointError, DataError, RecipeError, EvaluationError, HardCasesError: an input cannot be used.
+        CheckpointError, DataError, RecipeError, HardCasesError: an input cannot be used.
         RunMismatch: OUT holds a run with other settings.
     """
     recipe = load_recipe(recipe_name)
@@ -59,8 +77,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, predictions: Path, out
     manifest = verify(checkpoint)
     samples = read_samples(data)
     digest = data_digest(data, samples)
-    answered = read_predictions(predictions, Identity(checkpoint=manifest.digest, data=digest, mode=Mode.COT))
-    cases = find_cases(samples, answered)
+    cases = read_hard_cases(hard_cases, samples, checkpoint=manifest.digest, data=digest)
     course = lay_course(
         cases,
         epochs=settings.epochs,
@@ -76,23 +93,28 @@ def train(recipe_name: str, checkpoint: Path, data: Path, predictions: Path, out
         "hard": len(cases.hard),
     }
     claim(out, origin)
-    write_atomically(out / "hard-cases.json", json.dumps({"hard": cases.hard, "of": len(cases.all)}, indent=1) + "\n")
+    write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
     print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
     by_id = {sample.id: sample for sample in samples}
     rows = rollout_rows((by_id[i] for i in course.ids), manifest.prompt)
     trainer = build_trainer(checkpoint, dataset(rows, data, manifest.image.size), settings, out / "trl")
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
-    write_atomically(out / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
-    return export_successor(
-        out / "checkpoint",
-        trainer.model,
-        AutoProcessor.from_pretrained(checkpoint),
-        manifest,
-        stage="hcm-grpo",
-        data={"digest": digest, "samples": len(samples), "hard": len(cases.hard)},
-        recipe=recipe.model_dump(mode="json"),
-    )
+    trainer.keeper = ExampleKeeper(out, data, by_id)
+    with track(tracking, out, origin) as tracker:
+        trainer.add_callback(trainer.keeper)
+        trainer.add_callback(LogFile(out, tracker))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
+        written = export_successor(
+            out / "checkpoint",
+            trainer.model,
+            AutoProcessor.from_pretrained(checkpoint),
+            manifest,
+            stage="hcm-grpo",
+            data={"digest": digest, "samples": len(samples), "hard": len(cases.hard)},
+            recipe=recipe.model_dump(mode="json"),
+        )
+        tracker.checkpoint = written.digest
+    return written
 
 
 def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> StrictGRPOTrainer:

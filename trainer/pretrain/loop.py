@@ -86,7 +86,8 @@ class Log:
 
     def forget_after(self, step: int) -> None:
         """Drop what a killed run logged behind its last saved state: those steps are done again."""
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
+        written = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
+        lines = [line for line in written if line.endswith("\n")]  # the last one may be torn
         records = [json.loads(line) for line in lines]
         kept = [
             line

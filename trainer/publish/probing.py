@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from screening.checkpoint import Manifest
-from screening.generation import QUIET_ENVIRONMENT, engine_arguments, prompt_text
+from screening.generation import prompt_text
 from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures
+from trainer.offline_engine import start_llm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,14 +52,9 @@ def record(ask: Ask, repeats: int = 3) -> Probes:
 @contextmanager
 def open_prober(checkpoint: Path, manifest: Manifest) -> Iterator[Ask]:
     """Start vLLM on a verified checkpoint; its processes end with the block."""
-    for name, value in {**QUIET_ENVIRONMENT, "VLLM_LOGGING_LEVEL": "ERROR"}.items():
-        os.environ.setdefault(name, value)
-    from vllm import LLM, SamplingParams
-    from vllm.platforms import current_platform
+    with start_llm(checkpoint, manifest) as llm:
+        from vllm import SamplingParams
 
-    device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
-    llm = LLM(**engine_arguments(checkpoint, manifest, device=device))
-    try:
         tokenizer: Any = llm.get_tokenizer()
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
 
@@ -74,9 +69,6 @@ def open_prober(checkpoint: Path, manifest: Manifest) -> Iterator[Ask]:
             return [_last(output) for output in llm.generate(requests, sampling, use_tqdm=False)]
 
         yield ask
-    finally:
-        # `LLM` has no public way to end its processes before the interpreter does.
-        llm.llm_engine.engine_core.shutdown()
 
 
 def _last(output: Any) -> list[float]:

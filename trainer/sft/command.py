@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainer.tracking.store import TrackingError, add_tracking_argument, choose_store
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
     parser.add_argument("--limit", type=int, help="use only the first so many samples")
+    add_tracking_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from trainer.sft.train import train
 
     try:
-        train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit)
-    except (CheckpointError, DataError, RecipeError, RunMismatch) as error:
+        tracking = choose_store(args.tracking_uri, args.out)
+        train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
+    except (CheckpointError, DataError, RecipeError, RunMismatch, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

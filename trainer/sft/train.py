@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,18 +11,32 @@ from trl import SFTConfig, SFTTrainer
 from screening.checkpoint import Manifest, verify
 from trainer.export import export_successor
 from trainer.finetuning import StrictResume, freeze_vision, last_whole_checkpoint
-from trainer.recipe import load_recipe
+from trainer.recipe import SftRecipe, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim
 from trainer.sft.rows import caption_rows, dataset, screening_rows
+from trainer.tracking.callbacks import LogFile
+from trainer.tracking.store import Store
+from trainer.tracking.tracker import track
 
 
 class StrictSFTTrainer(StrictResume, SFTTrainer):
     """SFTTrainer that resumes from the weights it saved."""
 
 
-def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path, limit: int | None) -> Manifest:
+def train(
+    stage: str,
+    recipe_name: str,
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    limit: int | None,
+    tracking: Store | None = None,
+) -> Manifest:
     """Train one stage and write OUT/checkpoint. A killed run with the same settings is continued.
+
+    Args:
+        tracking: where MLflow gets a copy of the log; None for nowhere.
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
@@ -56,40 +69,48 @@ def train(stage: str, recipe_name: str, checkpoint: Path, data: Path, out: Path,
         model=model,
         processing_class=processor,
         train_dataset=table,
-        args=SFTConfig(
-            output_dir=str(out / "trl"),
-            num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_ratio,
-            weight_decay=settings.weight_decay,
-            lr_scheduler_type="cosine",
-            max_length=None,  # the default of 1024 cuts image tokens or whole answers without a word
-            completion_only_loss=True,
-            bf16=True,
-            gradient_checkpointing=settings.gradient_checkpointing,
-            use_cpu=not torch.cuda.is_available(),
-            remove_unused_columns=False,
-            save_strategy="steps",
-            save_steps=200,
-            save_total_limit=1,
-            logging_steps=10,
-            report_to="none",
-            seed=settings.seed,
-            data_seed=settings.seed,
-            dataloader_num_workers=1,
-            dataloader_persistent_workers=True,
-        ),
+        args=arguments(settings, out / "trl"),
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
-    (out / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
-    return export_successor(
-        out / "checkpoint",
-        model,
-        processor,
-        manifest,
-        stage=f"sft-{stage}",
-        data={"digest": origin["data"], "samples": len(used)},
-        recipe=recipe.model_dump(mode="json"),
+    with track(tracking, out, origin) as tracker:
+        trainer.add_callback(LogFile(out, tracker))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
+        written = export_successor(
+            out / "checkpoint",
+            model,
+            processor,
+            manifest,
+            stage=f"sft-{stage}",
+            data={"digest": origin["data"], "samples": len(used)},
+            recipe=recipe.model_dump(mode="json"),
+        )
+        tracker.checkpoint = written.digest
+    return written
+
+
+def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
+    """TRL's settings for one stage."""
+    return SFTConfig(
+        output_dir=str(output),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        max_length=None,  # the default of 1024 cuts image tokens or whole answers without a word
+        completion_only_loss=True,
+        bf16=True,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        save_strategy="steps",
+        save_steps=200,
+        save_total_limit=1,
+        logging_steps=10,
+        report_to="none",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_num_workers=1,
+        dataloader_persistent_workers=True,
     )

@@ -1,8 +1,6 @@
-"""Hard cases mining: which training samples stage 2 sees, how often and in which order (paper, section 4).
+"""The course of stage 2: which training samples it sees, how often and in which order (paper, section 4).
 
-Before stage 2 the stage-1 model answers the whole training set. What it answers wrong, by the rule of the evaluation
-(`trainer.scores.correct`; an unreadable answer is wrong), are the *hard cases*, the rest are easy: 434 and 610 of 1,044
-for the paper's 2B model. Epochs 1-3 are the full set, epochs 4-5 the full set plus the hard cases again.
+Epochs 1-3 are the full set, epochs 4-5 the full set plus the hard cases again.
 
 The paper's variants are data here: `last_parts` names what an epoch of the last two is made of.
 
@@ -38,32 +36,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from trainer.evaluate.predictions import Prediction
-from trainer.records import Sample
-from trainer.scores import Judged
+from trainer.hard_cases.cases import Cases, HardCasesError
 
 Part = Literal["all", "hard", "easy", "random"]
 """What an epoch can be made of."""
 
 HCM_PARTS: tuple[Part, ...] = ("all", "hard")
-
-
-class HardCasesError(ValueError):
-    """Predictions and samples do not fit together, or an epoch would be empty; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cases:
-    """The training set by what the stage-1 model made of it: ids in the order of the samples."""
-
-    all: tuple[str, ...]
-    hard: tuple[str, ...]
-
-    @property
-    def easy(self) -> tuple[str, ...]:
-        """Those answered right."""
-        hard = frozenset(self.hard)
-        return tuple(sample for sample in self.all if sample not in hard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +54,6 @@ class Course:
     def ids(self) -> list[str]:
         """The flat course: what the trainer's data set is made of, in this order, without shuffling."""
         return list(chain.from_iterable(self.epochs))
-
-
-def find_cases(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> Cases:
-    """Tell hard from easy samples.
-
-    Args:
-        samples: the training set, or the part of it that is trained on.
-        predictions: of the stage-1 model in CoT mode; those of other samples are passed over, and of several for one
-            sample the last counts, as in the log that `trainer evaluate` writes.
-
-    Raises:
-        HardCasesError: a sample has no prediction, or one made for another label.
-    """
-    by_id = {prediction.id: prediction for prediction in predictions}
-    if missing := [sample.id for sample in samples if sample.id not in by_id]:
-        raise HardCasesError(
-            f"{len(missing)} of {len(samples)} samples have no prediction, the first is {missing[0]}; "
-            "evaluate the stage-1 checkpoint on the whole training set (no --limit)"
-        )
-    if relabelled := [sample.id for sample in samples if sample.label != by_id[sample.id].label]:
-        raise HardCasesError(
-            f"{len(relabelled)} samples had another label when they were predicted, the first is {relabelled[0]}; "
-            "evaluate the stage-1 checkpoint on this data again"
-        )
-    wrong = [sample.id for sample in samples if not Judged(sample, by_id[sample.id].result).correct]
-    return Cases(tuple(sample.id for sample in samples), tuple(wrong))
 
 
 def lay_course(

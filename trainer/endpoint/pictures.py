@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -15,11 +16,17 @@ from trainer.records import DataError, read_bytes
 JPEG_QUALITY = 90
 
 
+def picture_part(url: str) -> dict[str, Any]:
+    """A picture as a part of a user message."""
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def data_url(directory: Path, file: str, size: int) -> str:
     """A picture, upright, in its own proportions, its longer side at most `size` pixels.
 
-    Not padded to a square as the student's pictures are: a teacher is charged by the pixel, and judges proportions
-    better without a frame. Small pictures are not enlarged.
+    Not padded to a square as a checkpoint's pictures are: endpoints charge by the pixel, and their models judge
+    proportions better without a frame. Small pictures are not enlarged. Nothing but pixels is sent: the picture is
+    encoded anew.
 
     Raises:
         DataError: the file cannot be read, is damaged, or is over a limit of `screening.images`.

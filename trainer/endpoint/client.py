@@ -1,4 +1,4 @@
-"""The teacher behind an OpenAI-compatible endpoint: one question in, one completion out, retried while that may help.
+"""One request to an OpenAI-compatible endpoint: a question in, a completion out, retried while that may help.
 
 Retried: 429, 408, 5xx, timeouts, broken connections, and answers that are not chat completions (a proxy's error page).
 Not retried: any other 4xx. The client's own retries are off, or each of ours would be three.
@@ -18,8 +18,8 @@ import openai
 from openai.types.chat import ChatCompletion
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from trainer.annotate.errors import EndpointUnusable, Refused, Unanswered
-from trainer.annotate.pace import Clock, Pace
+from trainer.endpoint.errors import EndpointUnusable, Refused, Unanswered
+from trainer.endpoint.pace import Clock, Pace
 
 LONGEST_RETRY_AFTER = 600.0
 """Seconds. An endpoint that asks for more (a quota of the day) ends the run; the same command continues it later."""
@@ -108,7 +108,7 @@ class Endpoint:
             content: parts of one user message, text and `image_url`.
 
         Raises:
-            Refused, Unanswered, EndpointUnusable: see `trainer.annotate.errors`.
+            Refused, Unanswered, EndpointUnusable: see `trainer.endpoint.errors`.
         """
         try:
             # A copy per request: tenacity's objects keep the state of the call that they retry.

@@ -1,4 +1,4 @@
-"""What the replies cost, and when to stop."""
+"""What a run has cost so far, and when to stop."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-from trainer.annotate.replies import Reply
 
 
 class LimitReached(Exception):
@@ -29,27 +27,29 @@ class Prices:
 @dataclass(slots=True)
 class _Limit:
     total: float
-    of: Callable[[Reply], float]
+    of: Callable[[int, int], float]
+    """Prompt tokens, completion tokens → amount."""
     spent: float = 0.0
     largest: float = 0.0
 
-    def add(self, reply: Reply) -> None:
-        amount = self.of(reply)
+    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
+        amount = self.of(prompt_tokens, completion_tokens)
         self.spent += amount
         self.largest = max(self.largest, amount)
 
     def allows(self, in_flight: int) -> bool:
-        """Whether one more request fits, each in flight being counted like the dearest reply so far."""
+        """Whether one more request fits, each in flight being counted like the dearest answer so far."""
         if in_flight and not self.largest:
             return False  # the first one tells what a request costs
         return self.spent < self.total and self.spent + self.largest * (in_flight + 1) <= self.total
 
 
 class Meter:
-    """Counts tokens and cost over all runs of one annotation, and keeps their limits.
+    """Counts tokens and cost over all runs in one directory, and keeps their limits.
 
-    A request starts only if it and all that are in flight would fit, each counted like the dearest reply so far.
-    Until the first reply tells what one costs, they go one by one. What can go over is a reply dearer than all before.
+    A request starts only if it and all that are in flight would fit, each counted like the dearest answer so far.
+    Until the first answer tells what one costs, they go one by one. What can go over is an answer dearer than all
+    before.
     """
 
     def __init__(
@@ -57,13 +57,14 @@ class Meter:
     ) -> None:
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self._prices = prices
         self._limits: list[_Limit] = []
         if max_tokens is not None:
-            self._limits.append(_Limit(max_tokens, lambda reply: reply.prompt_tokens + reply.completion_tokens))
+            self._limits.append(_Limit(max_tokens, lambda prompt, completion: prompt + completion))
         if budget is not None:
             if prices is None:
                 raise ValueError("a budget needs prices")
-            self._limits.append(_Limit(budget, lambda reply: prices.cost(reply.prompt_tokens, reply.completion_tokens)))
+            self._limits.append(_Limit(budget, prices.cost))
         self._in_flight = 0
         self._changed = asyncio.Condition()
 
@@ -77,12 +78,17 @@ class Meter:
         """Of prompts and completions together."""
         return self.prompt_tokens + self.completion_tokens
 
-    def add(self, reply: Reply) -> None:
-        """Count a reply."""
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
+    @property
+    def cost(self) -> float | None:
+        """In the prices' currency; None without prices."""
+        return self._prices.cost(self.prompt_tokens, self.completion_tokens) if self._prices else None
+
+    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count an answer."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
         for limit in self._limits:
-            limit.add(reply)
+            limit.add(prompt_tokens, completion_tokens)
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:

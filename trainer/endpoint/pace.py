@@ -7,7 +7,7 @@ import time
 
 
 class Clock:
-    """Time as the annotation sees it; a test brings its own."""
+    """Time as a run sees it; a test brings its own."""
 
     def now(self) -> float:
         """Seconds on a clock that never goes back."""

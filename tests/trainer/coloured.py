@@ -1,0 +1,58 @@
+"""Samples whose pictures have one colour each: red tells the sample, green the place in the question.
+
+So whoever is asked, an engine or a server, can tell what it is asked, also from a JPEG.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from screening.answer import Finding, Mode, compose, render
+from screening.task import NONE, OPTIONS, Dimension
+
+LABELS = ("AC", "N", "B", "ABCD", "D")
+SHADOW = frozenset({Dimension.SHADOW})
+LAYOUT = frozenset({Dimension.LAYOUT})
+
+
+def make_data(directory: Path, labels: Sequence[str] = LABELS, *, labelled: bool = True) -> Path:
+    """A data directory of at most seven samples; pictures outside the label have a wrong shadow, of any severity."""
+    lines = []
+    for number, label in enumerate(labels):
+        folder = f"pictures/s{number}"
+        (directory / folder).mkdir(parents=True)
+        for place, name in enumerate(("original", *"abcd")):
+            Image.new("RGB", (40, 30), (number * 40, place * 50, 0)).save(directory / folder / f"{name}.png")
+        generated: list[dict[str, Any]] = [{"file": f"{folder}/{o.lower()}.png", "option": o} for o in OPTIONS]
+        record = {
+            "id": f"s{number}",
+            "product": f"p{number}",
+            "original": {"file": f"{folder}/original.png", "attributes": {"colour": "red"}},
+            "generated": generated,
+        }
+        if labelled:
+            for picture in generated:
+                usable = picture["option"] in label
+                picture |= {"usable": usable, "dimensions": [] if usable else [Dimension.SHADOW.value]}
+                picture["severity"] = 0 if usable else 1 + number % 3
+            record["label"] = label
+        lines.append(json.dumps(record) + "\n")
+    (directory / "samples.jsonl").write_text("".join(lines))
+    return directory
+
+
+def shown(pixel: tuple[int, ...]) -> tuple[int, int]:
+    """Number of the sample and place in the question."""
+    return round(pixel[0] / 40), round(pixel[1] / 50)
+
+
+def thought(options: str, wrong: dict[str, frozenset[Dimension]] | None = None) -> str:
+    """A whole reasoning: the named options are normal, the others have a wrong shadow, or what `wrong` says."""
+    verdicts = {option: frozenset() if option in options else SHADOW for option in OPTIONS} | (wrong or {})
+    findings = tuple(Finding(option, verdict, "as one can see") for option, verdict in verdicts.items())
+    return render(compose(frozenset(options) - {NONE}, findings), Mode.COT)

@@ -1,0 +1,60 @@
+"""An engine in vLLM's place that says what a test wants, and a checkpoint for it. It checks what it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from screening.answer import Mode
+from screening.checkpoint import Decoding, ImageContract, Manifest, write_manifest
+from screening.generation import Watched
+from screening.prompt import COMPACT
+from tests.trainer.coloured import shown
+from trainer.evaluate.errors import Unfinished
+from trainer.evaluate.generate import Engine, Pictures, Reply
+
+SIZE = 32
+LETTERS = Watched(letters={"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}, normal=frozenset())
+
+Speak = Callable[[int], str]
+"""What the scripted model says to the sample of a number."""
+
+
+def make_checkpoint(directory: Path, weights: str = "weights") -> Path:
+    """A whole checkpoint, but for the model in it."""
+    directory.mkdir()
+    (directory / "model.safetensors").write_text(weights)
+    contract: dict[str, Any] = {"prompt": COMPACT, "image": ImageContract(size=SIZE, tokens_per_picture=4)}
+    write_manifest(directory, name="scripted", version="1", decoding=Decoding(), **contract)
+    return directory
+
+
+class Scripted:
+    """Opens scripted engines and remembers which samples they were asked about."""
+
+    def __init__(self, speak: Speak, *, fail_after: int | None = None) -> None:
+        self.speak = speak
+        self.fail_after = fail_after
+        self.asked: list[int] = []
+        self.opened = 0
+
+    @contextmanager
+    def __call__(self, _checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[Engine]:
+        self.opened += 1
+        yield Engine(self.ask, LETTERS)
+
+    def ask(self, questions: Sequence[Pictures]) -> list[Reply]:
+        if self.fail_after is not None and len(self.asked) + len(questions) > self.fail_after:
+            raise Unfinished("the engine died")
+        return [self.reply(pictures) for pictures in questions]
+
+    def reply(self, pictures: Pictures) -> Reply:
+        seen = [shown(picture.getpixel((SIZE // 2, SIZE // 2))) for picture in pictures]  # type: ignore[arg-type]
+        number = seen[0][0]
+        assert seen == [(number, place) for place in range(5)]
+        assert {picture.size for picture in pictures} == {(SIZE, SIZE)}
+        self.asked.append(number)
+        text = self.speak(number)
+        return Reply(text, "stop", (), prompt_tokens=100, completion_tokens=len(text))

@@ -1,0 +1,65 @@
+"""Types for the options of a command: what is asked for and not given is refused by argparse, in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from math import isfinite
+from typing import Any
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    if (value := amount(text)) == 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    if (value := amount(text)) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return value
+
+
+def level(text: str) -> float:
+    """Of confidence: a number between 0 and 1, neither of them."""
+    if not 0 < (value := amount(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, for example 0.95")
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
+    return value

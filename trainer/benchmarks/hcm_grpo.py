@@ -1,0 +1,105 @@
+"""Stage 2 on the training half of a benchmark, read top to bottom: check, hard cases, course, model, TRL, export.
+
+The objective and its settings are those of `trainer.hcm_grpo`; the questions and the rewards are the benchmark's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from screening.answer import Mode
+from screening.checkpoint import Manifest, verify
+from trainer.benchmarks.evaluate import read_judged
+from trainer.benchmarks.out_directory import claim_out
+from trainer.benchmarks.prompt import PROMPT_VERSION
+from trainer.benchmarks.questions import Part, read_benchmark
+from trainer.benchmarks.reward import reward_functions
+from trainer.benchmarks.rows import rollout_rows
+from trainer.export import export_successor
+from trainer.finetuning import last_whole_checkpoint
+from trainer.hard_cases import Cases, lay_course
+from trainer.hcm_grpo.train import StrictGRPOTrainer, arguments
+from trainer.recipe import RecipeError, load_recipe
+from trainer.run_directory import write_atomically
+from trainer.sft.rows import dataset
+from trainer.tracking.callbacks import LogFile
+from trainer.tracking.store import Store
+from trainer.tracking.tracker import track
+
+
+def train(
+    recipe_name: str,
+    checkpoint: Path,
+    data: Path,
+    predictions: Path,
+    out: Path,
+    mode: Mode,
+    tracking: Store | None = None,
+) -> Manifest:
+    """Train stage 2 and write OUT/checkpoint. A killed run with the same settings is continued.
+
+    Args:
+        data: a split benchmark.
+        predictions: an evaluation of `checkpoint` on the training half in the same mode.
+        tracking: where MLflow gets a copy of the log; None for nowhere.
+
+    Raises:
+        CheckpointError, DataError, RecipeError, EvaluationError, HardCasesError, LogError: an input cannot be used.
+        RunMismatch: OUT holds something else, or `predictions` an evaluation of something else.
+    """
+    recipe = load_recipe(recipe_name)
+    if recipe.hcm_grpo is None:
+        raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
+    settings = recipe.hcm_grpo
+    manifest = verify(checkpoint)
+    benchmark = read_benchmark(data, Part.TRAIN)
+    judged = read_judged(predictions, manifest, benchmark, mode)
+    hard = tuple(one.question.id for one in judged if not one.right)
+    course = lay_course(
+        Cases(tuple(question.id for question in benchmark.questions), hard),
+        epochs=settings.epochs,
+        last_epochs=settings.last_epochs,
+        last_parts=settings.last_parts,
+        seed=settings.seed,
+    )
+    stage = f"{benchmark.name}-hcm-grpo"
+    origin = {
+        "stage": stage,
+        "settings": settings.model_dump(mode="json"),
+        "parent": manifest.digest,
+        "data": benchmark.digest,
+        "mode": mode.value,
+        "prompt": PROMPT_VERSION,
+        "hard": len(hard),
+    }
+    claim_out(out, origin)
+    write_atomically(out / "hard-cases.json", json.dumps({"hard": hard, "of": len(judged)}, indent=1) + "\n")
+    print(f"{len(hard)} of {len(judged)} questions are hard")
+
+    by_id = {question.id: question for question in benchmark.questions}
+    rows = rollout_rows((by_id[i] for i in course.ids), mode)
+    trainer = StrictGRPOTrainer(
+        model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
+        processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
+        reward_funcs=reward_functions(by_id, mode),
+        train_dataset=dataset(rows, data, manifest.image.size),
+        args=arguments(settings, out / "trl"),
+    )
+    with track(tracking, out, origin) as tracker:
+        trainer.add_callback(LogFile(out, tracker))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
+        written = export_successor(
+            out / "checkpoint",
+            trainer.model,
+            AutoProcessor.from_pretrained(checkpoint),
+            manifest,
+            stage=stage,
+            data={"digest": benchmark.digest, "samples": len(judged), "hard": len(hard)},
+            recipe=recipe.model_dump(mode="json"),
+        )
+        tracker.checkpoint = written.digest
+    return written

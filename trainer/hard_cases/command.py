@@ -1,0 +1,56 @@
+"""`python -m trainer hard-cases`: the SFT model answers the training set; what it gets wrong are the hard cases."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from trainer.argument_types import positive
+from trainer.evaluate.command import UNFINISHED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m trainer hard-cases`."""
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the SFT model")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="training data with samples.jsonl")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="new directory, one to go on with, or what `evaluate --mode cot` wrote for this checkpoint on this data",
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
+    from screening.errors import ScreeningError
+    from trainer.evaluate.by_checkpoint import engine_ends_on_sigterm
+    from trainer.evaluate.errors import EvaluationError, Unfinished
+    from trainer.hard_cases.cases import HardCasesError
+    from trainer.hard_cases.find import find_hard_cases
+    from trainer.hard_cases.record import RECORD_NAME
+    from trainer.hard_cases.summary import SUMMARY_NAME
+    from trainer.json_log import LogError
+    from trainer.records import DataError
+
+    try:
+        with engine_ends_on_sigterm():
+            find_hard_cases(args.checkpoint, args.data, args.out, batch=args.batch)
+    except Unfinished as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UNFINISHED
+    except (DataError, EvaluationError, HardCasesError, LogError, ScreeningError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what was answered is kept, the same command goes on from there", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print((args.out / SUMMARY_NAME).read_text(encoding="utf-8"))
+    print(f"Written to {args.out}: {RECORD_NAME}, {SUMMARY_NAME}, and the evaluation they come from")
+    return 0

@@ -1,0 +1,36 @@
+"""vLLM's offline engine on a verified checkpoint: the trainer's only module that starts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from screening.checkpoint import Manifest
+from screening.generation import QUIET_ENVIRONMENT, engine_arguments
+
+_LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+"""The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
+
+
+@contextmanager
+def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any]:
+    """A `vllm.LLM`; its processes end with the block.
+
+    Args:
+        more: engine arguments in place of those of `screening.generation.engine_arguments`.
+    """
+    for name, value in {**QUIET_ENVIRONMENT, **_LOGGING}.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
+    llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
+    try:
+        yield llm
+    finally:
+        # `LLM` has no public way to end its processes before the interpreter does.
+        llm.llm_engine.engine_core.shutdown()
