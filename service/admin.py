@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import CheckpointRefused, Forbidden, InvalidRequest, MalformedRequest
-from service.hot_swap import HotSwap
+from service.hot_swap import HotSwap, Swap
 from service.intake import read_body
 from service.keys import check_key
+from service.routes import problem_responses
+from service.schemas import CheckpointName
 from service.screen import Service
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -25,21 +27,68 @@ _running: set[asyncio.Task[Any]] = set()
 """Swaps go on when their caller hangs up; a task that nobody holds may be collected."""
 
 
-@router.get("/checkpoint", summary="What is served, what was, and what was refused")
+class Refusal(BaseModel):
+    """A checkpoint that failed, and is not tried again by this process."""
+
+    digest: str
+    reason: str
+
+
+class CheckpointState(BaseModel):
+    """What is served and how it came to be."""
+
+    serving: CheckpointName
+    busy: bool
+    """A swap is under way."""
+    swaps: list[Swap]
+    """Newest first."""
+    refused: list[Refusal]
+
+
+class CheckpointOrder(BaseModel):
+    """Which checkpoint to take up."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str = Field(min_length=1, pattern=r"^[^\x00]+$")
+    """A directory of the store."""
+
+
+_ORDER: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": CheckpointOrder.model_json_schema()}},
+    },
+    "security": [{"key": []}],
+}
+
+
+@router.get(
+    "/checkpoint",
+    response_model=CheckpointState,
+    responses=problem_responses(401, 403),
+    openapi_extra={"security": [{"key": []}]},
+    summary="What is served, what was, and what was refused",
+)
 async def get_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
     serving = hot_swap.serving
-    return JSONResponse(
-        {
-            "serving": {"name": serving.name, "version": serving.version, "digest": serving.digest},
-            "busy": hot_swap.busy,
-            "swaps": [dataclasses.asdict(swap) for swap in reversed(hot_swap.swaps)],
-            "refused": [{"digest": d, "reason": reason} for d, reason in reversed(hot_swap.refused.items())],
-        }
+    state = CheckpointState(
+        serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
+        busy=hot_swap.busy,
+        swaps=list(reversed(hot_swap.swaps)),
+        refused=[Refusal(digest=digest, reason=reason) for digest, reason in reversed(hot_swap.refused.items())],
     )
+    return Response(state.model_dump_json(), media_type="application/json")
 
 
-@router.post("/checkpoint", summary="Take up a checkpoint of the store, proved, or keep the one that is served")
+@router.post(
+    "/checkpoint",
+    response_model=Swap,
+    responses=problem_responses(400, 401, 403, 408, 409, 413, 422, 503),
+    openapi_extra=_ORDER,
+    summary="Take up a checkpoint of the store, proved, or keep the one that is served",
+)
 async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
     body = await read_body(request, max_bytes=_MAX_BODY, seconds=service.settings.body_timeout_seconds)
@@ -75,13 +124,11 @@ def _hot_swap(request: Request) -> HotSwap:
 
 def _name_in(body: bytes | bytearray) -> str:
     try:
-        document = json.loads(body)
-    except ValueError:
-        raise MalformedRequest('Send JSON: {"checkpoint": NAME}, a directory of the store.') from None
-    name = document.get("checkpoint") if isinstance(document, dict) and len(document) == 1 else None
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidRequest("checkpoint: the name of a directory of the store, and nothing else in the object.")
-    return name
+        return CheckpointOrder.model_validate_json(bytes(body)).checkpoint
+    except ValidationError as error:
+        if error.errors(include_url=False)[0]["type"] == "json_invalid":
+            raise MalformedRequest('Send JSON: {"checkpoint": NAME}, a directory of the store.') from None
+        raise InvalidRequest("checkpoint: the name of a directory of the store, and nothing else.") from None
 
 
 def _resolve(store: Path | None, name: str) -> Path:

@@ -28,7 +28,7 @@ CHECKS = [
 ]
 
 EXAMPLES = {("POST", "/screen"): 100, ("GET", "/livez"): 3, ("GET", "/readyz"): 3, ("GET", "/startupz"): 3}
-EXAMPLES |= {("GET", "/metrics"): 3}
+EXAMPLES |= {("GET", "/metrics"): 3, ("GET", "/admin/checkpoint"): 3, ("POST", "/admin/checkpoint"): 20}
 
 
 @pytest.fixture(scope="session")
