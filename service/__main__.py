@@ -55,13 +55,18 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(settings: Any) -> int:
     import uvicorn
 
+    from screening.errors import CheckpointError
     from service.app import create_app
     from service.drain import DrainingServer
     from service.logs import configure
 
     configure(settings.log_level)
     servers: list[DrainingServer] = []
-    app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())
+    try:
+        app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     config = uvicorn.Config(
         app,
         host=settings.host,

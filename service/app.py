@@ -58,6 +58,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             with suppress(asyncio.CancelledError):
                 await starting
             await engine.stop()
+            if service.hot_swap is not None:
+                service.hot_swap.close()
             service.threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(

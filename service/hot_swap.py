@@ -113,6 +113,10 @@ class HotSwap:
     def busy(self) -> bool:
         return self._lock.locked()
 
+    def close(self) -> None:
+        """Leave the state directory to another process."""
+        self._store.close()
+
     async def start(self) -> None:
         """Load what was served last, or the configured checkpoint, and prove it.
 
@@ -194,7 +198,8 @@ class HotSwap:
                 worst = await (self._reload(new) if in_place else self._rebuild(new))
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
                 LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
-                await self._go_back(old, in_place=in_place)
+                # An engine that hangs would only hang again.
+                await self._go_back(old, in_place=in_place and not isinstance(error, TimeoutError))
                 raise CheckpointRefused(f"{type(error).__name__}: {error}") from error
             await self._serve(new)
         how: How = "in place" if in_place else "rebuilt"
@@ -245,8 +250,11 @@ class HotSwap:
         kept = {each.manifest.digest for each in (copy, self._served) if each is not None}
         self._served = copy
         self._metrics.serves(self._engine.contract, self._engine)
-        await asyncio.to_thread(self._store.remember, copy.manifest.digest)
-        await asyncio.to_thread(self._store.keep_only, kept)
+        try:
+            await asyncio.to_thread(self._store.remember, copy.manifest.digest)
+            await asyncio.to_thread(self._store.keep_only, kept)
+        except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
+            LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
 
     def _done(
         self,

@@ -9,6 +9,7 @@ checkpoint is copied first, the copy is verified, and only the copy is ever load
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -27,11 +28,27 @@ class LocalStore:
     """One service's copies. All methods touch the disk: call them in a thread."""
 
     def __init__(self, state: Path) -> None:
+        """
+        Raises:
+            CheckpointError: another service uses the directory, or it cannot be written.
+        """
         self._root = state / "checkpoints"
         self._serving = state / "serving.json"
-        self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._lock = (state / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise CheckpointError(f"{state} is in use by another service; give each one its own") from None
+        except OSError as error:
+            raise CheckpointError(f"{state} cannot be written: {error.strerror}") from error
         for left in self._root.glob(f"{_INCOMING}*"):  # by a service that was killed
             shutil.rmtree(left, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another service use the directory."""
+        self._lock.close()
 
     def take_in(self, source: Path) -> tuple[Path, Manifest]:
         """Copy a checkpoint and verify the copy: files, tensors' headers, finite values.

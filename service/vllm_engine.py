@@ -57,6 +57,8 @@ class VllmEngine:
         self._gpu_memory_utilization = gpu_memory_utilization
         self._llm: AsyncLLM | None = None
         self._loading: asyncio.Future[AsyncLLM] | None = None
+        self._failed = False
+        """The last start failed: nothing is loaded, and nothing will be."""
         self._contract: Contract | None = None
         self._prompts: dict[Mode, str] = {}
         self._sampling: dict[Mode, SamplingParams] = {}
@@ -73,7 +75,7 @@ class VllmEngine:
 
     @property
     def alive(self) -> bool:
-        return self._llm is None or not self._llm.errored
+        return not self._failed and (self._llm is None or not self._llm.errored)
 
     def running(self) -> int:
         return self._llm.get_num_unfinished_requests() if self._llm is not None else 0
@@ -86,6 +88,14 @@ class VllmEngine:
         """
         if checkpoint is None:
             raise CheckpointError("vLLM needs a checkpoint")
+        self._failed = False
+        try:
+            await self._start(checkpoint)
+        except Exception:
+            self._failed = True
+            raise
+
+    async def _start(self, checkpoint: Path) -> None:
         loop = asyncio.get_running_loop()
         manifest = await loop.run_in_executor(None, verify, checkpoint)
         self._loading = loop.run_in_executor(None, self._load, checkpoint, manifest)

@@ -21,10 +21,12 @@ from safetensors.numpy import save_file
 
 from screening.answer import Mode
 from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
+from screening.errors import CheckpointError
 from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
 from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed
+from service.local_store import LocalStore
 from service.scripted_engine import ScriptedEngine
 
 pytestmark = pytest.mark.anyio
@@ -330,7 +332,7 @@ async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> N
         engine.reload = hangs  # type: ignore[method-assign]
         assert (await running.take_up("two")).status_code == 409
         engine.reload = real  # type: ignore[method-assign]
-        assert engine.history[-2:] == ["stop", "start 1"]
+        assert engine.history == ["start 1", "stop", "start 1"]
 
 
 async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> None:
@@ -400,6 +402,24 @@ async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> 
     async with serve() as running:
         assert await running.version() == "1"
         assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
+
+
+async def test_a_state_directory_belongs_to_one_service(serve, tmp_path) -> None:
+    async with serve():
+        with pytest.raises(CheckpointError, match="in use by another service"):
+            LocalStore(tmp_path / "state")
+    LocalStore(tmp_path / "state").close()
+
+
+async def test_a_disk_that_fills_up_does_not_undo_a_swap(serve, sample, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with serve() as running:
+        monkeypatch.setattr(LocalStore, "remember", full)
+        assert (await running.take_up("two")).status_code == 200
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.json()["checkpoint"]["version"] == "2"
 
 
 async def test_copies_of_past_checkpoints_do_not_pile_up(serve, store, tmp_path) -> None:
