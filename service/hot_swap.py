@@ -140,7 +140,8 @@ class HotSwap:
             log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
         else:
             await self._prove(copy.manifest)
-        await self._serve(copy)
+        self._serve(copy)
+        await self._tidy()
 
     async def _take_in(self, source: Path) -> Copy:
         return Copy(*await asyncio.to_thread(self._store.take_in, source))
@@ -170,6 +171,8 @@ class HotSwap:
             except CheckpointRefused as error:
                 self._refuse(new.manifest.digest, str(error))
                 raise
+            finally:
+                await self._tidy()
 
     async def _prepare(self, source: Path) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""
@@ -201,7 +204,7 @@ class HotSwap:
                 # An engine that hangs would only hang again.
                 await self._go_back(old, in_place=in_place and not isinstance(error, TimeoutError))
                 raise CheckpointRefused(f"{type(error).__name__}: {error}") from error
-            await self._serve(new)
+            self._serve(new)
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), worst)
 
@@ -245,14 +248,17 @@ class HotSwap:
             raise CheckpointError(f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off")
         return worst
 
-    async def _serve(self, copy: Copy) -> None:
+    def _serve(self, copy: Copy) -> None:
         """From here on this is what is served."""
-        kept = {each.manifest.digest for each in (copy, self._served) if each is not None}
         self._served = copy
         self._metrics.serves(self._engine.contract, self._engine)
+
+    async def _tidy(self) -> None:
+        """Note on disk what is served, and delete every other copy. After the gate has opened: it may take a while."""
+        digest = self.serving.digest
         try:
-            await asyncio.to_thread(self._store.remember, copy.manifest.digest)
-            await asyncio.to_thread(self._store.keep_only, kept)
+            await asyncio.to_thread(self._store.remember, digest)
+            await asyncio.to_thread(self._store.keep_only, {digest})
         except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
             LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
 

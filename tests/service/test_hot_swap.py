@@ -428,7 +428,10 @@ async def test_copies_of_past_checkpoints_do_not_pile_up(serve, store, tmp_path)
     async with serve() as running:
         for name in ("3", "4", "5"):
             assert (await running.take_up(name)).status_code == 200
-        assert len(list((tmp_path / "state" / "checkpoints").iterdir())) == 2
+        running.engine.fails["probe"] = version("2")
+        assert (await running.take_up("two")).status_code == 409
+        (kept,) = (tmp_path / "state" / "checkpoints").iterdir()
+        assert f"sha256:{kept.name}" == read_manifest(store / "5").digest
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", ".", "", "two/../..", "a\0b"])
