@@ -126,15 +126,16 @@ class HotSwap:
         last = await asyncio.to_thread(self._store.last_served)
         if last is not None:
             try:
-                await self._start(last)
+                await self._start(Copy(*last))
                 return
             except Exception as error:  # whatever it is, the configured checkpoint is still there
-                LOGGER.exception("last served failed", extra={"fields": {"directory": str(last), "error": str(error)}})
+                LOGGER.exception(
+                    "last served failed", extra={"fields": {"directory": str(last[0]), "error": str(error)}}
+                )
                 await self._engine.stop()
-        await self._start(self._configured)
+        await self._start(await self._take_in(self._configured))
 
-    async def _start(self, source: Path) -> None:
-        copy = await self._take_in(source)
+    async def _start(self, copy: Copy) -> None:
         await self._engine.start(copy.directory)
         if copy.manifest.probes is None:
             log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)

@@ -101,12 +101,13 @@ class LocalStore:
             os.fsync(handle.fileno())
         temporary.replace(self._serving)
 
-    def last_served(self) -> Path | None:
-        """The copy that was served last, if it is still whole."""
+    def last_served(self) -> tuple[Path, Manifest] | None:
+        """The copy that was served last and its manifest, if it is still whole."""
         try:
             digest = json.loads(self._serving.read_text(encoding="utf-8"))["digest"]
             copy = self._root / _hex(str(digest))
-            return copy if verify(copy).digest == digest else None
+            manifest = verify(copy)
+            return (copy, manifest) if manifest.digest == digest else None
         except (OSError, ValueError, KeyError, TypeError, CheckpointError):
             return None
 
