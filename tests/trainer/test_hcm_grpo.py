@@ -16,7 +16,8 @@ from screening.prompt import COMPACT
 from trainer.__main__ import main
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
-from trainer.hcm_grpo.train import StrictGRPOTrainer, arguments, build_trainer, collapsed
+from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer, collapsed
+from trainer.hcm_grpo.train import arguments, build_trainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError
 from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text
@@ -47,7 +48,7 @@ def recipe(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> StrictGRPOTrainer:
+def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> GroupGRPOTrainer:
     samples = read_samples(small_data)
     rows = rollout_rows(samples, COMPACT)
     settings = HcmGrpoRecipe(**SETTINGS)
@@ -55,7 +56,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_ch
     return build_trainer(small_checkpoint, dataset(rows, small_data, 64), settings, output)
 
 
-def test_the_loss_is_the_papers_formula(trainer: StrictGRPOTrainer) -> None:
+def test_the_loss_is_the_papers_formula(trainer: GroupGRPOTrainer) -> None:
     """Eqs. 3 to 5 written out: clipped ratio times advantage, minus beta times the k3 estimate of the KL divergence,
     averaged over the tokens of an answer and then over the answers."""
     torch.manual_seed(0)
@@ -88,7 +89,7 @@ def test_the_loss_is_the_papers_formula(trainer: StrictGRPOTrainer) -> None:
 
 
 def test_the_reference_is_the_start_and_nothing_is_frozen(
-    trainer: StrictGRPOTrainer,
+    trainer: GroupGRPOTrainer,
 ) -> None:
     policy, reference = trainer.model.state_dict(), trainer.ref_model.state_dict()
     for name, tensor in policy.items():
@@ -99,26 +100,51 @@ def test_the_reference_is_the_start_and_nothing_is_frozen(
     )
 
 
-def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(trainer: StrictGRPOTrainer) -> None:
+def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(trainer: GroupGRPOTrainer) -> None:
     generation_batch = next(iter(trainer.get_train_dataloader()))
     assert len(generation_batch) == 4
     assert [row["id"] for row in generation_batch[:2]] == [generation_batch[0]["id"]] * 2, "a group is one question"
     asked: list[torch.Tensor] = []
     shown: list[torch.Tensor] = []
-    model = trainer.model
+    model, before = trainer.model, trainer.processing_class.image_processor.processed
     hooks = [
-        model.register_forward_pre_hook(lambda _m, _a, given: asked.append(given["input_ids"]), with_kwargs=True),
+        model.model.register_forward_pre_hook(lambda _m, _a, given: asked.append(given["input_ids"]), with_kwargs=True),
         model.model.vision_tower.register_forward_pre_hook(
             lambda _m, _a, given: shown.append(given["pixel_values"]), with_kwargs=True
         ),
     ]
     try:
-        trainer._prepare_inputs(generation_batch)
+        trainer.model.train()
+        inputs = trainer._prepare_inputs(generation_batch)
     finally:
         for hook in hooks:
             hook.remove()
-    assert ((asked[0] == model.config.image_token_id).sum(1) == 5 * model.config.image_seq_length).all()
-    assert shown[0].shape == (4 * 5, 3, 64, 64)
+    image, length = model.config.image_token_id, model.config.image_seq_length
+    assert ((asked[0] == image).sum(1) == 5 * length).all()
+    assert ((inputs["prompt_ids"] == image).sum(1) == 5 * length).all()
+    assert inputs["pixel_values"].shape == (4 * 5, 3, 64, 64)
+    assert shown[0].shape == (2 * 5, 3, 64, 64), "pictures of two questions, not of four completions"
+    assert trainer.processing_class.image_processor.processed - before == 2 * 5
+
+
+def test_groups_in_one_row_score_as_trl_scores_completions(trainer: GroupGRPOTrainer) -> None:
+    """The policy's log-probabilities and entropies, and the reference's, for what a step really holds."""
+    trainer.model.train()
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    wanted = inputs["completion_mask"].bool()
+    given = {"compute_entropy": True, "pixel_values": inputs["pixel_values"], "num_images": inputs["num_images"]}
+    with torch.no_grad():
+        for model, entropy in ((trainer.model, True), (trainer.ref_model, False)):
+            arguments = (model, ids, mask, wanted.shape[1], 2)
+            options = {**given, "compute_entropy": entropy}
+            ours = trainer._get_per_token_logps_and_entropies(*arguments, **options)
+            theirs = super(GroupGRPOTrainer, trainer)._get_per_token_logps_and_entropies(*arguments, **options)
+            for mine, trl in zip(ours, theirs, strict=True):
+                assert (mine is None) == (trl is None)
+                if mine is not None:  # bfloat16 under autocast
+                    assert torch.allclose(mine[wanted].float(), trl[wanted].float(), atol=0.05)
 
 
 def test_an_engine_that_expands_pictures_itself_gets_one_placeholder_each() -> None:
@@ -126,7 +152,7 @@ def test_an_engine_that_expands_pictures_itself_gets_one_placeholder_each() -> N
     assert collapsed([1, 2], 9) == [1, 2]
 
 
-def test_tags_survive_the_decoding_of_rollouts(trainer: StrictGRPOTrainer) -> None:
+def test_tags_survive_the_decoding_of_rollouts(trainer: GroupGRPOTrainer) -> None:
     text = "<think>I observed <A> normal, so I ultimately chose A.</think><answer>A</answer>"
     ids = trainer.processing_class.tokenizer.encode(text)
     assert trainer.processing_class.batch_decode([ids], skip_special_tokens=True) == [text]

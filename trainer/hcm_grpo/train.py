@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from screening.checkpoint import Manifest, verify
 from trainer.export import export_successor
-from trainer.finetuning import StrictResume, last_whole_checkpoint
+from trainer.finetuning import last_whole_checkpoint
 from trainer.hard_cases import Course, lay_course
 from trainer.hard_cases.record import read_hard_cases, write_hard_cases
+from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.reward import reward_functions
@@ -27,34 +28,6 @@ from trainer.sft.rows import dataset, rollout_rows
 from trainer.tracking.callbacks import ExampleKeeper, LogFile
 from trainer.tracking.store import Store
 from trainer.tracking.tracker import track
-
-
-class StrictGRPOTrainer(StrictResume, GRPOTrainer):
-    """GRPOTrainer that resumes from the weights it saved, asks a colocated vLLM the question as it was, and shows its
-    rollouts."""
-
-    keeper: ExampleKeeper | None = None
-    """Is shown the first group of every batch of rollouts."""
-
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
-        if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
-            prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
-        return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]
-    ) -> torch.Tensor:
-        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, ids)
-        if self.keeper:  # rewards are those of all processes, and the first process keeps: its own come first
-            size = self.num_generations
-            named = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards[:size].tolist()]
-            self.keeper.see(inputs[0]["id"], completions[:size], ids[:size], named)
-        return rewards
-
-
-def collapsed(ids: list[int], image_token: int) -> list[int]:
-    """Token numbers with one placeholder per picture in place of one per image token."""
-    return [token for place, token in enumerate(ids) if token != image_token or ids[place - 1 : place] != [image_token]]
 
 
 def train(
@@ -117,14 +90,14 @@ def train(
     return written
 
 
-def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> StrictGRPOTrainer:
+def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> GroupGRPOTrainer:
     """The policy, all of it trained, its reference (TRL loads it from the same directory) and the rewards.
 
     Args:
         questions: as `trainer.sft.rows.rollout_rows` makes them, in the order of training.
         output: for TRL's saved states.
     """
-    return StrictGRPOTrainer(
+    return GroupGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
         processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
         reward_funcs=reward_functions(settings.reward),

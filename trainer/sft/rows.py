@@ -70,7 +70,12 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
 
     def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         decoded = [json.loads(row) for row in batch["row"]]
-        pictures = [[load_square(read_bytes(data, file), image_size) for file in row["files"]] for row in decoded]
+        # A batch of rollouts holds each row once per completion.
+        squares = {
+            file: load_square(read_bytes(data, file), image_size)
+            for file in dict.fromkeys(file for row in decoded for file in row["files"])
+        }
+        pictures = [[squares[file] for file in row["files"]] for row in decoded]
         columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
         return {**columns, "images": pictures}
 

@@ -1,0 +1,134 @@
+"""TRL's GRPOTrainer, told that the completions of a group share a prompt, and how to resume.
+
+The objective stays TRL's. What changes is how often the same thing is computed: pictures are preprocessed once, prompts
+are read once per group, in the rollout as in both forward passes. On attention that takes no mask of its own (flash
+attention), the forward passes are TRL's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.finetuning import StrictResume
+from trainer.hcm_grpo.pictures import RememberingImageProcessor
+from trainer.hcm_grpo.rollout import Sampling, roll_out
+from trainer.hcm_grpo.shared_prompt import attention_bias, once_per_group, share_prompt
+from trainer.tracking.callbacks import ExampleKeeper
+
+_MASKED_ATTENTION = ("eager", "sdpa")
+"""Kinds of attention to which one can say which token sees which."""
+
+
+class GroupGRPOTrainer(StrictResume, GRPOTrainer):
+    """Resumes from the weights it saved, computes what a group shares once, and shows its rollouts."""
+
+    keeper: ExampleKeeper | None = None
+    """Is shown the first group of every batch of rollouts."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        questions = self.args.generation_batch_size // self.args.world_size // self.num_generations
+        self.processing_class.image_processor = RememberingImageProcessor(
+            self.processing_class.image_processor, remembered=PICTURES_PER_SAMPLE * max(questions, 1)
+        )
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """As TRL's in training, but it does not shuffle the completions of a step: that would part the groups."""
+        if not self.model.training or self.num_iterations > 1:
+            return super()._prepare_inputs(generation_batch)
+        parts = self.args.steps_per_generation
+        if self._step % parts == 0 or self._buffered_inputs is None:
+            rollouts = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(rollouts, parts)]
+        return self._buffered_inputs[self._step % parts]
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], num_generations: int, **others: Any
+    ) -> Any:
+        if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
+            prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
+            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        questions = prompt_ids[::num_generations]
+        padded = self._tokenizer.pad(
+            {"input_ids": questions}, padding=True, padding_side="left", return_tensors="pt"
+        )
+        pixels = torch.as_tensor(fields["pixel_values"])
+        prompts = {
+            "input_ids": padded["input_ids"],
+            "attention_mask": padded["attention_mask"],
+            "pixel_values": once_per_group(pixels, num_generations, len(questions)),
+        }
+        was_training = model.training
+        model.eval()
+        try:
+            completions = roll_out(
+                model,
+                {name: value.to(self.accelerator.device) for name, value in prompts.items()},
+                group_size=num_generations,
+                sampling=Sampling(self.temperature, self.top_k, self.top_p),
+                max_tokens=self.max_completion_length,
+                ends=self.eos_token_ids,
+            )
+        finally:
+            model.train(was_training)
+        return completions, None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **others: Any,
+    ) -> Any:
+        """Log-probability and entropy of each token of each completion, (B, C), groups in one row each."""
+        attention = self.model.config.get_text_config()._attn_implementation
+        batch_size = batch_size or len(input_ids)
+        size = self.num_generations
+        if attention not in _MASKED_ATTENTION or batch_size % size or len(input_ids) % size:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
+            )
+        groups = len(input_ids) // size
+        pixels = once_per_group(others["pixel_values"], size, groups).unflatten(0, (groups, -1))
+        log_probabilities, entropies = [], []
+        for at in range(0, groups, batch_size // size):
+            part = slice(at * size, at * size + batch_size)
+            rows = share_prompt(input_ids[part], attention_mask[part], logits_to_keep, size)
+            with self.accelerator.autocast():
+                output = model(
+                    input_ids=rows.ids,
+                    attention_mask=attention_bias(rows.sees, attention),
+                    position_ids=rows.positions,
+                    pixel_values=pixels[at : at + len(rows.ids)].flatten(0, 1),
+                    labels=rows.labels,
+                    fused_lm_head=True,
+                )
+            log_probabilities.append(rows.by_completion(output.log_probs))
+            if compute_entropy:
+                entropies.append(rows.by_completion(output.entropy))
+        return torch.cat(log_probabilities), torch.cat(entropies) if entropies else None, None
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]
+    ) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, ids)
+        if self.keeper:  # rewards are those of all processes, and the first process keeps: its own come first
+            size = self.num_generations
+            named = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards[:size].tolist()]
+            self.keeper.see(inputs[0]["id"], completions[:size], ids[:size], named)
+        return rewards
+
+
+def collapsed(ids: list[int], image_token: int) -> list[int]:
+    """Token numbers with one placeholder per picture in place of one per image token."""
+    return [token for place, token in enumerate(ids) if token != image_token or ids[place - 1 : place] != [image_token]]
