@@ -8,10 +8,10 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench tiny clean
+.PHONY: help install demo serve test check bench bench-train tiny clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see README)
 	@.ci/install $(VENV)
@@ -32,6 +32,9 @@ check: install ## lint and types
 
 bench: install ## measure the service under load
 	@$(PY) -m loadtest bench
+
+bench-train: install ## measure a step of reinforcement learning beside TRL's
+	@$(PY) -m trainer bench-train
 
 # models/tiny, made again from nothing, in two rounds. Measured in parts on two shared cores: first round 6 minutes for
 # the pool of pictures, 21 of seeing, 49 of reading, 23 of speaking; second round 9 for its pool, 65 of reading, 35 of

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("trainer.report.command", "curves of a training, also of a running one; example decisions of stage 2"),
     "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
     "publish": ("trainer.publish.command", "prove a checkpoint in the real engine and copy it into a store"),
+    "bench-train": ("trainer.hcm_grpo.bench", "speed of a step of stage 2, ours beside TRL's"),
     "benchmark": ("trainer.benchmarks.command", "public multi-image benchmarks: divide, score, train"),
 }
 """Command → (module, one line for --help), in the order of a retraining."""

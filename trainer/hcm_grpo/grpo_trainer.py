@@ -56,9 +56,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         model = self.accelerator.unwrap_model(self.model_wrapped)
         questions = prompt_ids[::num_generations]
-        padded = self._tokenizer.pad(
-            {"input_ids": questions}, padding=True, padding_side="left", return_tensors="pt"
-        )
+        padded = self._tokenizer.pad({"input_ids": questions}, padding=True, padding_side="left", return_tensors="pt")
         pixels = torch.as_tensor(fields["pixel_values"])
         prompts = {
             "input_ids": padded["input_ids"],

@@ -59,7 +59,9 @@ def share_prompt(ids: Tensor, mask: Tensor, completion_length: int, group_size: 
     if len(ids) % group_size:
         raise ValueError(f"{len(ids)} completions are not groups of {group_size}")
     by_group = ids.view(-1, group_size, ids.shape[1]), mask.view(-1, group_size, ids.shape[1])
-    (prompts, completions), (prompt_masks, completion_masks) = (t.tensor_split([-completion_length], 2) for t in by_group)
+    (prompts, completions), (prompt_masks, completion_masks) = (
+        t.tensor_split([-completion_length], 2) for t in by_group
+    )
     prompt, real = prompts[:, 0], prompt_masks[:, 0].bool()
     if not (prompts == prompt[:, None]).all():
         raise ValueError("the completions of a group have different prompts")
