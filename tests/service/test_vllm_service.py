@@ -77,13 +77,13 @@ def test_a_full_queue_is_429_and_those_inside_are_answered(vllm_service, sample,
     wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
 
 
-def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, sample, wait_until) -> None:
+def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, sample, make_sample, wait_until) -> None:
     generated = "vllm:generation_tokens_total"
     before, gone_before = vllm_service.metric(generated), vllm_service.metric("screening_aborted_total{")
     with ExitStack() as stack:
-        for _ in range(16):
+        for seed in range(16):
             connection = stack.enter_context(socket.create_connection(vllm_service.address, timeout=120))
-            connection.sendall(sample.raw_request())
+            connection.sendall(make_sample(seed).raw_request())
         wait_until(lambda: vllm_service.metric("screening_engine_running ") == CONCURRENT)
     wait_until(lambda: vllm_service.metric("screening_engine_running ") == 0)
     wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
