@@ -134,7 +134,7 @@ async def _answer(
     if (judged := service.answers.get(key)) is not None:
         worked, source = Worked(judged, Clock(service.metrics)), "cache"
     else:
-        work = partial(_work, identity, submission, service)
+        work = partial(_work, submission, service)
         worked, joined = await _unless_gone(request, service.same_work.do(key, work))
         source = "shared" if joined else "engine"
     clock.note("total", clock.began)
@@ -152,7 +152,7 @@ async def _answer(
     )
 
 
-async def _work(identity: str, submission: Submission, service: Service) -> Worked:
+async def _work(submission: Submission, service: Service) -> Worked:
     """Wait for a slot, decode, ask the engine, judge: once for all who share it, and for those who ask again."""
     clock, mode = Clock(service.metrics), submission.mode
     async with service.admission.slot():
@@ -160,7 +160,7 @@ async def _work(identity: str, submission: Submission, service: Service) -> Work
         with clock.stage("decode"):
             squares = await _squares(submission.pictures, service.engine.contract.image_size, service.threads)
         with clock.stage("engine"):
-            generated = await service.engine.generate(Question(identity, mode, squares))
+            generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
     judged = judge(generated, mode, review_below=service.settings.review_below, metrics=service.metrics)
     if judged.readable:
         # Under the checkpoint that wrote it, which need not be the one served when it was asked for.

@@ -26,6 +26,7 @@ class HeldEngine(ScriptedEngine):
     def __init__(self, *, held: bool = False) -> None:
         super().__init__(latency_ms=0)
         self.asked = self.inside = self.aborted = 0
+        self.names: list[str] = []
         self.version = "1"
         self.fails = False
         self.go = asyncio.Event()
@@ -38,6 +39,7 @@ class HeldEngine(ScriptedEngine):
 
     async def generate(self, question: Question) -> Generated:
         self.asked += 1
+        self.names.append(question.request_id)
         self.inside += 1
         try:
             await self.go.wait()
@@ -368,6 +370,20 @@ async def test_who_sends_again_after_losing_the_connection_takes_over(start, sam
         answer = await again.answer()
         replayed = await running.client.post("/screen", json=sample.json(), headers=KEY)
         assert replayed.json() == answer and engine.asked == 1
+
+
+async def test_work_that_cannot_be_joined_is_other_work_and_its_key_still_has_one_answer(start, sample) -> None:
+    """Another checkpoint is served when the request is sent again: two inferences at a time, under two names."""
+    engine = HeldEngine(held=True)
+    async with start(engine) as running:
+        first = asyncio.create_task(running.client.post("/screen", json=sample.json(), headers=KEY))
+        await until(lambda: engine.inside == 1)
+        engine.version = "2"
+        second = asyncio.create_task(running.client.post("/screen", json=sample.json(), headers=KEY))
+        await until(lambda: engine.inside == 2)
+        assert len(set(engine.names)) == 2
+        engine.go.set()
+        assert (await first).content == (await second).content
 
 
 async def test_errors_are_not_kept_for_their_key(start, sample) -> None:
