@@ -15,14 +15,19 @@ from starlette.exceptions import HTTPException
 from screening import __version__
 from service.admin import router as admin_router
 from service.admission import Admission
+from service.answer import size_of as size_of_judged
+from service.bounded_store import BoundedStore
 from service.config import Settings
 from service.edge import Edge
 from service.engine import Engine
 from service.errors import ServiceError
 from service.hot_swap import HotSwap
+from service.idempotency import Idempotency
+from service.idempotency import size_of as size_of_kept
 from service.logs import log
 from service.metrics import Metrics
 from service.routes import answer_error, router
+from service.same_work import SameWork
 from service.schemas import ProblemBody, ScreenRequest
 from service.screen import Service
 
@@ -44,6 +49,24 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         metrics=metrics,
         threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
         hot_swap=_hot_swap(settings, engine, admission, metrics),
+        same_work=SameWork(max_age=settings.deadline_seconds),
+        answers=BoundedStore(
+            "answers",
+            metrics,
+            size_of=size_of_judged,
+            max_entries=settings.answer_cache_entries,
+            max_bytes=settings.answer_cache_bytes,
+        ),
+        idempotency=Idempotency(
+            BoundedStore(
+                "replies",
+                metrics,
+                size_of=size_of_kept,
+                max_entries=settings.idempotency_entries,
+                max_bytes=settings.idempotency_bytes,
+                max_seconds=settings.idempotency_seconds,
+            )
+        ),
     )
 
     @asynccontextmanager

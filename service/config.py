@@ -71,6 +71,17 @@ class Settings(BaseSettings):
     max_total_pixels: int = Field(100_000_000, ge=1)
     """For the five pictures together; then 422."""
 
+    answer_cache_entries: int = Field(10_000, ge=0)
+    """Answers kept to be given again to the same question; 0 keeps none."""
+    answer_cache_bytes: int = Field(64 * 2**20, ge=1)
+    """For all answers kept; what was not asked for longest goes first."""
+    idempotency_entries: int = Field(10_000, ge=0)
+    """Replies kept to be sent again for their Idempotency-Key; 0 keeps none."""
+    idempotency_bytes: int = Field(64 * 2**20, ge=1)
+    """For all replies kept; the oldest goes first."""
+    idempotency_seconds: float = Field(3600.0, gt=0)
+    """For which a reply is kept."""
+
     review_below: float = Field(0.5, ge=0, le=1)
     """Answers with a lower confidence carry needs_review."""
     api_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()

@@ -32,6 +32,7 @@ class Question:
     """One request as the engine sees it."""
 
     request_id: str
+    """The engine's own: a response's id may belong to several requests."""
     mode: Mode
     pictures: tuple[Image.Image, ...]
     """Original, A, B, C, D: square RGB of the contract's size."""

@@ -8,6 +8,7 @@ ServiceError
 ├── RequestTooLarge           the body or one picture is over the byte limits
 ├── UnsupportedMediaType      neither multipart/form-data nor application/json
 ├── InvalidRequest            a field is wrong or missing; the message names it
+├── IdempotencyKeyReused      the key came with another request before
 ├── PictureRefused            one picture cannot be taken in; carries the contract's ImageError
 ├── CheckpointRefused         the checkpoint is not taken up; what was served is served on
 ├── SwapBusy                  another checkpoint is being taken up, or requests in flight did not end; Retry-After
@@ -80,6 +81,13 @@ class InvalidRequest(ServiceError):
     """A field is wrong or missing."""
 
 
+class IdempotencyKeyReused(ServiceError):
+    """The Idempotency-Key was used, or is in use, for another request."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key belongs to another request. Use a new key for each new request.")
+
+
 class PictureRefused(ServiceError):
     """One picture cannot be taken in; `cause` says in which way."""
 
@@ -149,6 +157,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     RequestTooLarge: Problem(413, "request-too-large", "The request is too large"),
     UnsupportedMediaType: Problem(415, "unsupported-media-type", "The content type is not supported"),
     InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
+    IdempotencyKeyReused: Problem(422, "idempotency-key-reused", "The idempotency key belongs to another request"),
     ImageUnsupported: Problem(422, "image-unsupported", "A picture has an unsupported format"),
     ImageUnreadable: Problem(422, "image-unreadable", "A picture could not be read"),
     ImageTooLarge: Problem(422, "image-too-large", "A picture has too many pixels"),

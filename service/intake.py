@@ -33,6 +33,7 @@ from service.errors import (
     RequestTooLarge,
     UnsupportedMediaType,
 )
+from service.fingerprint import content_digest
 from service.schemas import METADATA_BYTES, ScreenRequest
 
 MULTIPART = "multipart/form-data"
@@ -53,6 +54,8 @@ class Submission:
     pictures: tuple[Picture, ...]
     mode: Mode
     metadata: dict[str, Any]
+    content: bytes
+    """Digest of mode and pictures: what is asked."""
 
 
 def picture_name(index: int) -> str:
@@ -125,7 +128,7 @@ def parse(body: bytes | bytearray, media_type: str, boundary: bytes, limits: Ima
         check_total(pictures, limits)
     except ImageError as error:
         raise PictureRefused(None, error) from error
-    return Submission(tuple(pictures), mode, metadata)
+    return Submission(tuple(pictures), mode, metadata, content_digest(mode, blobs))
 
 
 def _from_json(body: bytes | bytearray) -> tuple[list[bytes], Mode, dict[str, Any]]:

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from service.errors import Unauthenticated
 
 
-def check_key(request: Request, allowed: Collection[str], kind: str) -> None:
-    """Compare the bearer key's sha256 with every allowed one, in constant time.
+def check_key(request: Request, allowed: Collection[str], kind: str) -> str:
+    """Compare the bearer key's sha256 with every allowed one, in constant time, and return it: the caller's name.
 
     Args:
         allowed: hex sha256 of each key.
@@ -26,3 +26,4 @@ def check_key(request: Request, allowed: Collection[str], kind: str) -> None:
     matches = [hmac.compare_digest(digest, one) for one in allowed]
     if scheme.lower() != "bearer" or not any(matches):
         raise Unauthenticated(f"Send Authorization: Bearer <key> with {kind} of this service.")
+    return digest

@@ -67,6 +67,19 @@ class Metrics:
             "screening_checkpoint_info", "1 for the checkpoint served.", ["name", "version", "digest", "engine"],
             registry=registry,
         )  # fmt: skip
+        self.answers = Counter(
+            "screening_answers", "Answers by where they came from: engine, shared, cache, replay.", ["source"],
+            registry=registry,
+        )  # fmt: skip
+        self.kept_entries = Gauge(
+            "screening_kept_entries", "What is kept to be given again, by kind: answers, replies.", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.kept_bytes = Gauge("screening_kept_bytes", "Memory of what is kept.", ["kind"], registry=registry)
+        self.evictions = Counter(
+            "screening_evictions", "What was kept and is no longer, by reason: full, expired.", ["kind", "reason"],
+            registry=registry,
+        )  # fmt: skip
 
         self.swaps = Counter(
             "screening_swaps",

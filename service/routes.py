@@ -82,17 +82,24 @@ _SCREEN_REQUEST: dict[str, Any] = {
             "in": "header",
             "required": False,
             "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "description": "Checked, not used yet.",
+            "description": "The same key with the same request gets the same answer again; with another request, 422.",
         },
     ],
     "security": [{}, {"key": []}],
+}
+
+_REPLAYED: dict[str, Any] = {
+    "Idempotent-Replayed": {
+        "schema": {"type": "string", "enum": ["true"]},
+        "description": "Present when this is the answer that was given to the same Idempotency-Key before.",
+    }
 }
 
 
 @router.post(
     "/screen",
     response_model=ScreenAnswer,
-    responses=problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504),
+    responses=problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504) | {200: {"headers": _REPLAYED}},
     openapi_extra=_SCREEN_REQUEST,
     summary="Which of four generated pictures may be shown?",
 )
@@ -101,22 +108,14 @@ async def post_screen(request: Request) -> Response:
     fields: dict[str, Any] = request.state.log
     outcome, status = "fault", 500
     try:
-        _authenticate(request, service)
+        caller = _authenticate(request, service)
         _check_headers(request)
-        answer = await screen(request, service)
-        outcome, status = answer.outcome, 200
-        fields.update(
-            id=answer.id,
-            outcome=outcome,
-            reason=answer.unreadable_reason,
-            choice=answer.choice,
-            confidence=round(answer.confidence, 4),
-            mode=answer.mode.value,
-            checkpoint=answer.checkpoint.digest,
-            engine=answer.engine,
-            timings=answer.timings.model_dump(),
-        )
-        return Response(answer.model_dump_json(), media_type="application/json")
+        screened = await screen(request, service, caller)
+        outcome, status = screened.reply.outcome, 200
+        service.metrics.answers.labels(screened.source).inc()
+        fields.update(id=screened.reply.id, outcome=outcome, source=screened.source, **_log_fields(screened.answer))
+        headers = {"Idempotent-Replayed": "true"} if screened.answer is None else {}
+        return Response(screened.reply.body, headers=headers, media_type="application/json")
     except Exception as error:
         problem = problem_of(error)
         outcome, status = problem.slug, problem.status
@@ -124,6 +123,21 @@ async def post_screen(request: Request) -> Response:
         raise
     finally:
         service.metrics.requests.labels(str(status), outcome).inc()
+
+
+def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
+    """What the log says of an answer; of one that goes out again, the line of the first time does, by its id."""
+    if answer is None:
+        return {}
+    return {
+        "reason": answer.unreadable_reason,
+        "choice": answer.choice,
+        "confidence": round(answer.confidence, 4),
+        "mode": answer.mode.value,
+        "checkpoint": answer.checkpoint.digest,
+        "engine": answer.engine,
+        "timings": answer.timings.model_dump(),
+    }
 
 
 @router.get("/livez", response_model=Health, responses=problem_responses(503), summary="Restart me unless 200")
@@ -194,18 +208,18 @@ def _healthy(service: Service) -> Response:
     return JSONResponse({"status": "ok", "engine": service.engine.name})
 
 
-def _authenticate(request: Request, service: Service) -> None:
-    """Let in everyone when no keys are set, and otherwise who has one."""
+def _authenticate(request: Request, service: Service) -> str:
+    """Let in everyone when no keys are set, and otherwise who has one. Returns the caller's name; "" for everyone."""
     if not service.settings.api_keys:
-        return
+        return ""
     try:
-        check_key(request, service.settings.api_keys, "a key")
+        return check_key(request, service.settings.api_keys, "a key")
     except Unauthenticated:
         service.metrics.rejected.labels("unauthenticated").inc()
         raise
 
 
 def _check_headers(request: Request) -> None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not valid_idempotency_key(key):
-        raise MalformedRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
+        raise MalformedRequest("Idempotency-Key must be given once and be 1 to 255 visible ASCII characters.")

@@ -45,7 +45,10 @@ class CheckpointName(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds. `total_ms` runs from the door to the answer, the body's arrival included."""
+    """Milliseconds. `total_ms` runs from the door to the answer, the body's arrival included.
+
+    Of work shared with other requests, what passed while this one waited; zeros for an answer from the cache.
+    """
 
     queue_ms: float
     decode_ms: float
@@ -98,6 +101,7 @@ class ScreenAnswer(BaseModel):
                 "mode": "cot",
                 "checkpoint": {"name": "tiny", "version": "1", "digest": "sha256:0f343b0931126a20f133d67c2b018a3b"},
                 "engine": "vllm",
+                "source": "engine",
                 "timings": {"queue_ms": 0.4, "decode_ms": 9.1, "engine_ms": 310.2, "total_ms": 321.0},
                 "usage": {"prompt_tokens": 142, "completion_tokens": 71},
                 "metadata": {"sku": "4711"},
@@ -118,6 +122,8 @@ class ScreenAnswer(BaseModel):
     mode: Mode
     checkpoint: CheckpointName
     engine: Literal["vllm", "scripted"]
+    source: Literal["engine", "shared", "cache"]
+    """Written for this request, for an identical one that was in flight, or earlier by the same checkpoint."""
     timings: Timings
     usage: Usage
     metadata: dict[str, Any]

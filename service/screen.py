@@ -1,4 +1,4 @@
-"""One request, read top to bottom: door → body → pictures → slot → pixels → engine → answer."""
+"""One request, read top to bottom: door → body → pictures → asked before? → slot → pixels → engine → answer."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from PIL import Image
 from starlette.requests import Request
 
-from screening.answer import Answer, Unreadable, parse
-from screening.confidence import judge
 from screening.errors import ImageError
 from screening.images import Picture, decode, fit_square
-from screening.task import OPTIONS
 from service import intake
 from service.admission import Admission
+from service.answer import Judged, Source, compose_answer, judge
+from service.bounded_store import BoundedStore
+from service.clock import Clock
 from service.config import Settings
-from service.engine import Engine, Generated, Question
+from service.engine import Engine, Question
 from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
+from service.fingerprint import request_fingerprint, work_key
 from service.hot_swap import HotSwap
+from service.idempotency import Idempotency, Reply
 from service.identity import new_id
 from service.intake import Submission
 from service.metrics import Metrics
-from service.schemas import CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
+from service.same_work import SameWork
+from service.schemas import ScreenAnswer, Timings
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What identical requests share: the judged answer, and when its stages passed."""
+
+    judged: Judged
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +55,42 @@ class Service:
     """Parses bodies and decodes pictures."""
     hot_swap: HotSwap | None
     """What is served and how it changes; None for an engine without a checkpoint."""
+    same_work: SameWork[Worked]
+    """Identical requests in flight."""
+    answers: BoundedStore[Judged]
+    """Answers to give again, each under the checkpoint that wrote it."""
+    idempotency: Idempotency
+    """Replies to send again."""
+
+    @property
+    def serving(self) -> str:
+        """Digest of the checkpoint served. During a swap that is the old one, until the new one is proved."""
+        return self.hot_swap.serving.digest if self.hot_swap else self.engine.contract.digest
 
 
-@dataclass(slots=True)
-class Clock:
-    """Milliseconds by stage, observed as they pass."""
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What goes out, and the answer that it was made of; None for a reply that goes out again."""
 
-    metrics: Metrics
-    began: float = field(default_factory=time.perf_counter)
-    ms: dict[str, float] = field(default_factory=dict)
+    reply: Reply
+    answer: ScreenAnswer | None
 
-    @contextmanager
-    def stage(self, name: str) -> Any:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.note(name, time.perf_counter() - began)
-
-    def note(self, name: str, seconds: float) -> None:
-        self.ms[name] = round(1000 * seconds, 3)
-        self.metrics.stage_seconds.labels(name).observe(seconds)
-
-    def total(self) -> float:
-        self.note("total", time.perf_counter() - self.began)
-        return self.ms["total"]
+    @property
+    def source(self) -> str:
+        """`engine`, `shared`, `cache` or `replay`."""
+        return self.answer.source if self.answer else "replay"
 
 
-async def screen(request: Request, service: Service) -> ScreenAnswer:
+async def screen(request: Request, service: Service, caller: str) -> Screened:
     """Answer one `POST /screen`.
+
+    Args:
+        caller: whose `Idempotency-Key` it is.
 
     Raises:
         ServiceError: see `service.errors`; every refusal of a request is one of them.
     """
-    clock, identity = Clock(service.metrics), new_id("scr_")
+    clock, key = Clock(service.metrics), request.headers.get("idempotency-key")
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost()
@@ -83,14 +98,20 @@ async def screen(request: Request, service: Service) -> ScreenAnswer:
         try:
             async with asyncio.timeout(service.settings.deadline_seconds):
                 submission = await _take_in(request, service, clock)
-                generated = await _unless_gone(request, _work(identity, submission, service, clock))
+                fingerprint = request_fingerprint(submission.content, submission.metadata)
+                with service.idempotency.claim(caller, key, fingerprint, new_id("scr_")) as claim:
+                    if claim.reply is not None:
+                        return Screened(claim.reply, None)
+                    answer = await _answer(request, claim.identity, submission, service, clock)
+                    reply = Reply(answer.id, answer.outcome, answer.model_dump_json().encode())
+                    kept = service.idempotency.settle(claim, reply)
+                    return Screened(kept, answer if kept is reply else None)
         except TimeoutError:
             service.metrics.aborted.labels("deadline").inc()
             raise DeadlineExceeded(f"No answer within {service.settings.deadline_seconds:g} s.") from None
         except ClientGone:
             service.metrics.aborted.labels("client_gone").inc()
             raise
-        return _answer(identity, submission, generated, service, clock)
 
 
 async def _take_in(request: Request, service: Service, clock: Clock) -> Submission:
@@ -104,15 +125,47 @@ async def _take_in(request: Request, service: Service, clock: Clock) -> Submissi
         )
 
 
-async def _work(identity: str, submission: Submission, service: Service, clock: Clock) -> Generated:
-    """Wait for a slot, decode, ask the engine."""
-    queued = time.perf_counter()
+async def _answer(
+    request: Request, identity: str, submission: Submission, service: Service, clock: Clock
+) -> ScreenAnswer:
+    """From the cache, from the work of an identical request in flight, or from the engine."""
+    asked, key = time.perf_counter(), work_key(service.serving, submission.content)
+    source: Source
+    if (judged := service.answers.get(key)) is not None:
+        worked, source = Worked(judged, Clock(service.metrics)), "cache"
+    else:
+        work = partial(_work, submission, service)
+        worked, joined = await _unless_gone(request, service.same_work.do(key, work))
+        source = "shared" if joined else "engine"
+    clock.note("total", clock.began)
+    # Of shared work, only what passed while this caller waited.
+    queue_ms, decode_ms, engine_ms = (worked.clock.milliseconds(name, asked) for name in ("queue", "decode", "engine"))
+    return compose_answer(
+        worked.judged,
+        identity=identity,
+        source=source,
+        timings=Timings(
+            queue_ms=queue_ms, decode_ms=decode_ms, engine_ms=engine_ms, total_ms=clock.milliseconds("total")
+        ),
+        engine=service.engine.name,
+        metadata=submission.metadata,
+    )
+
+
+async def _work(submission: Submission, service: Service) -> Worked:
+    """Wait for a slot, decode, ask the engine, judge: once for all who share it, and for those who ask again."""
+    clock, mode = Clock(service.metrics), submission.mode
     async with service.admission.slot():
-        clock.note("queue", time.perf_counter() - queued)
+        clock.note("queue", clock.began)
         with clock.stage("decode"):
             squares = await _squares(submission.pictures, service.engine.contract.image_size, service.threads)
         with clock.stage("engine"):
-            return await service.engine.generate(Question(identity, submission.mode, squares))
+            generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
+    judged = judge(generated, mode, review_below=service.settings.review_below, metrics=service.metrics)
+    if judged.readable:
+        # Under the checkpoint that wrote it, which need not be the one served when it was asked for.
+        service.answers.put(work_key(generated.contract.digest, submission.content), judged)
+    return Worked(judged, clock)
 
 
 async def _squares(pictures: tuple[Picture, ...], size: int, threads: Executor) -> tuple[Image.Image, ...]:
@@ -133,13 +186,13 @@ def _square(index: int, picture: Picture, size: int) -> Image.Image:
         raise PictureRefused(intake.picture_name(index), error) from error
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Generated]) -> Generated:
-    """Do the work, but give it up (and with it the engine's request) when the caller hangs up.
+async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
+    """Wait, but no longer than the caller does.
 
     Raises:
         ClientGone: the caller hung up first.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.create_task(waiting)
     # The body was read to its end: the next message can only be the disconnect.
     gone = asyncio.create_task(_next_message(request))
     try:
@@ -150,72 +203,8 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Generated]) -
     finally:
         task.cancel()
         gone.cancel()
-        # The engine must have forgotten the request before its place at the door is free again.
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _next_message(request: Request) -> None:
     await request.receive()
-
-
-def _answer(
-    identity: str, submission: Submission, generated: Generated, service: Service, clock: Clock
-) -> ScreenAnswer:
-    """Read the model's text; what is not understood stays without a choice."""
-    contract, metrics, mode = generated.contract, service.metrics, submission.mode
-    metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
-    metrics.tokens.labels("completion").inc(generated.completion_tokens)
-    read = parse(generated.text, mode)
-    if isinstance(read, Unreadable):
-        metrics.unreadable.labels(read.reason.value, mode.value).inc()
-        choice, confidence, needs_review = None, 0.0, True
-    else:
-        judgement = judge(read, generated.steps, contract.watched, contract.calibration)
-        choice, confidence = judgement.choice, judgement.confidence
-        needs_review = confidence < service.settings.review_below
-        metrics.choices.labels(choice, mode.value).inc()
-        metrics.confidence.observe(confidence)
-    if needs_review:
-        metrics.needs_review.inc()
-    answered = isinstance(read, Answer)
-    total_ms = clock.total()
-    return ScreenAnswer.model_validate(
-        {
-            "id": identity,
-            "outcome": "answered" if answered else "unreadable",
-            "unreadable_reason": read.reason.value if isinstance(read, Unreadable) else None,
-            "choice": choice,
-            "acceptable": sorted(read.options) if isinstance(read, Answer) else [],
-            "reasoning": read.reasoning if isinstance(read, Answer) else None,
-            "options": _options(read),
-            "confidence": confidence,
-            "needs_review": needs_review,
-            "mode": mode,
-            "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
-            "engine": service.engine.name,
-            "timings": Timings(
-                queue_ms=clock.ms["queue"],
-                decode_ms=clock.ms["decode"],
-                engine_ms=clock.ms["engine"],
-                total_ms=total_ms,
-            ),
-            "usage": Usage(prompt_tokens=generated.prompt_tokens, completion_tokens=generated.completion_tokens),
-            "metadata": submission.metadata,
-        }
-    )
-
-
-def _options(read: Answer | Unreadable) -> list[OptionAnswer]:
-    """One entry per generated picture, whatever the reasoning says or leaves out."""
-    findings = {finding.option: finding for finding in read.findings} if isinstance(read, Answer) else {}
-    options = []
-    for option in OPTIONS:
-        finding = findings.get(option)
-        issues = sorted(finding.dimensions or ()) if finding else []
-        usable = isinstance(read, Answer) and option in read.options
-        options.append(
-            OptionAnswer.model_validate(
-                {"option": option, "usable": usable, "issues": issues, "comment": finding.text if finding else None}
-            )
-        )
-    return options

@@ -38,6 +38,7 @@ GOOD: dict[str, Any] = {
     "mode": "cot",
     "checkpoint": {"name": "tiny", "version": "1", "digest": "sha256:00"},
     "engine": "scripted",
+    "source": "engine",
     "timings": {"queue_ms": 0.4, "decode_ms": 9, "engine_ms": 310.2, "total_ms": 321.0},
     "usage": {"prompt_tokens": 142, "completion_tokens": 71},
     "metadata": {},
@@ -207,6 +208,13 @@ def running_service(repository: Path, log: Path, *options: str) -> Iterator[str]
 def real_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real service with the scripted engine."""
     with running_service(repository, tmp_path_factory.mktemp("service") / "service.log") as url:
+        yield url
+
+
+@pytest.fixture
+def slow_service(repository: Path, tmp_path: Path) -> Iterator[str]:
+    """The same, new for one test, with answers that take seconds."""
+    with running_service(repository, tmp_path / "service.log", "--scripted-latency-ms", "3000") as url:
         yield url
 
 

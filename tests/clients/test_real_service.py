@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +39,8 @@ def test_paths_bytes_files_and_pil_images_are_the_same_question(
         buffer = BytesIO()
         last.save(buffer, format="PNG")
         plain = client.screen(original=five[0], generated=[*five[1:4], buffer.getvalue()])
-    assert replace(mixed, id="", timings=plain.timings) == replace(plain, id="")
+    assert replace(mixed, id="", timings=plain.timings, source="cache") == replace(plain, id="")
+    assert plain.source == "cache", "the service saw the same bytes"
 
 
 def test_both_clients_get_the_same_answer(real_service: str, question: Any) -> None:
@@ -50,7 +53,59 @@ def test_both_clients_get_the_same_answer(real_service: str, question: Any) -> N
         assert client.ready()
         sync = client.screen(**question)
     twin = asyncio.run(call())
-    assert replace(sync, id="", timings=twin.timings) == replace(twin, id="")
+    assert replace(sync, id="", timings=twin.timings, source=twin.source) == replace(twin, id="")
+
+
+def answers_by_source(url: str) -> dict[str, float]:
+    """The service's own count."""
+    page = httpx.get(f"{url}/metrics").text
+    return {
+        name: float(count)
+        for name, count in re.findall(r'^screening_answers_total\{source="(\w+)"\} (.+)$', page, re.M)
+    }
+
+
+def test_two_calls_with_the_same_pictures_cost_one_inference(slow_service: str, question: Any) -> None:
+    with Client(base_url=slow_service) as client, ThreadPoolExecutor(2) as pool:
+        one, other = (pool.submit(client.screen, **question, metadata={"n": n}) for n in (1, 2))
+        sources = {one.result().source, other.result().source}
+        again = client.screen(**question)
+    assert again.source == "cache" and len({one.result().id, other.result().id, again.id}) == 3
+    assert (one.result().metadata, other.result().metadata) == ({"n": 1}, {"n": 2})
+    assert sources == {"engine", "shared"}
+    assert answers_by_source(slow_service) == {"engine": 1, "shared": 1, "cache": 1}
+
+
+def test_a_call_with_a_key_of_its_own_is_answered_once(slow_service: str, question: Any) -> None:
+    """What a pipeline gets that starts again after a crash, and what it gets when it takes a key for two products."""
+    with Client(base_url=slow_service) as client:
+        first = client.screen(**question, idempotency_key="product-4711")
+        assert client.screen(**question, idempotency_key="product-4711") == first
+        with pytest.raises(InvalidRequest) as caught:
+            client.screen(**question, mode="direct", idempotency_key="product-4711")
+    assert caught.value.code == "idempotency-key-reused"
+    assert answers_by_source(slow_service) == {"engine": 1, "replay": 1}
+
+
+def test_an_attempt_that_loses_its_answer_gets_it_by_the_next(slow_service: str, question: Any) -> None:
+    """The connection breaks after the answer was made: the retry carries the same key."""
+    lost: list[httpx.Response] = []
+
+    def lossy(request: httpx.Request) -> httpx.Response:
+        with httpx.Client() as real:
+            response = real.send(request)
+        if not lost:
+            lost.append(response)
+            raise httpx.ReadError("the connection broke", request=request)
+        return response
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(lossy)) as http,
+        Client(base_url=slow_service, http_client=http) as client,
+    ):
+        screening = client.screen(**question)
+    assert screening.raw == lost[0].json()
+    assert answers_by_source(slow_service) == {"engine": 1, "replay": 1}
 
 
 def test_a_damaged_picture_is_named_by_the_service(real_service: str, five: tuple[bytes, ...]) -> None:

@@ -153,7 +153,7 @@ def serve(start, store: Path, tmp_path: Path):
 
 async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sample) -> None:
     engine = ObedientEngine(latency_ms=20)
-    async with serve(engine, max_concurrent=4, max_queue=60) as running:
+    async with serve(engine, max_concurrent=4, max_queue=60, answer_cache_entries=0) as running:
         engine.seconds = 0.05
         stop = asyncio.Event()
         answers: list[Any] = []
@@ -450,3 +450,42 @@ async def test_admin_is_off_without_a_key_and_closed_without_the_right_one(serve
         assert broken.status_code == 400
     async with start() as running:
         assert (await running.client.get("/admin/checkpoint", headers=ADMIN)).status_code == 403
+
+
+async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+
+        async def ask() -> tuple[str, str]:
+            answer = (await running.client.post("/screen", json=sample.json())).json()
+            return answer["checkpoint"]["version"], answer["source"]
+
+        assert await ask() == ("1", "engine")
+        engine.seconds = 1.0
+        swapping = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(30):
+            while engine.history[-1] != "reload 2":
+                await asyncio.sleep(0.005)
+        assert await ask() == ("1", "cache"), "until the new one is proved, the old one is served"
+        assert not swapping.done()
+        assert (await swapping).status_code == 200
+        assert [await ask(), await ask()] == [("2", "engine"), ("2", "cache")]
+        engine.seconds = 0.0
+        assert (await running.take_up("one")).status_code == 200
+        assert await ask() == ("1", "cache"), "the same weights as before write the same"
+
+
+async def test_a_request_that_waits_at_the_gate_is_shared_and_kept_under_what_answers_it(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.seconds = 1.0
+        swapping = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(30):
+            while engine.history[-1] != "reload 2":
+                await asyncio.sleep(0.005)
+        early = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(3)]
+        assert (await swapping).status_code == 200
+        early_answers = [response.json() for response in await asyncio.gather(*early)]
+        assert {answer["checkpoint"]["version"] for answer in early_answers} == {"2"}
+        late = (await running.client.post("/screen", json=sample.json())).json()
+        assert (late["checkpoint"]["version"], late["source"]) == ("2", "cache")

@@ -49,17 +49,18 @@ async def test_a_drain_refuses_the_new_and_finishes_what_is_inside(start, sample
 
 
 def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(
-    launch_service, sample, wait_until
+    launch_service, sample, make_sample, wait_until
 ) -> None:
     with launch_service("--engine", "scripted", "--scripted-latency-ms", "4000") as process:
         statuses: list[int] = []
 
-        def call() -> None:
-            statuses.append(httpx.post(f"{process.base_url}/screen", json=sample.json(), timeout=60).status_code)
+        def call(seed: int) -> None:
+            body = make_sample(seed).json()
+            statuses.append(httpx.post(f"{process.base_url}/screen", json=body, timeout=60).status_code)
 
         with httpx.Client(base_url=process.base_url, timeout=60) as kept_alive:
             kept_alive.get("/readyz")
-            threads = [threading.Thread(target=call) for _ in range(6)]
+            threads = [threading.Thread(target=call, args=(seed,)) for seed in range(6)]
             for thread in threads:
                 thread.start()
             wait_until(lambda: process.metric("screening_engine_running ") == 6)

@@ -38,7 +38,7 @@ async def test_multipart_is_answered_with_a_whole_decision(start, sample) -> Non
 
 
 async def test_json_and_multipart_give_the_same_decision(start, sample) -> None:
-    async with start() as running:
+    async with start(answer_cache_entries=0) as running:
         one = await running.client.post("/screen", files=sample.files(), data={"mode": "cot", "metadata": '{"a": 1}'})
         other = await running.client.post("/screen", json=sample.json(mode="cot", metadata={"a": 1}))
     assert decision(one.json()) == decision(other.json())

@@ -31,19 +31,20 @@ def running(pid: int) -> bool:
 
 
 def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
-    launch_service, checkpoint, sample, wait_until
+    launch_service, checkpoint, make_sample, wait_until
 ) -> None:
     with launch_service("--checkpoint", str(checkpoint), "--max-concurrent", "4") as process:
         below = children(process.popen.pid)
         statuses: list[Any] = []
 
-        def call() -> None:
+        def call(seed: int) -> None:
             try:
-                statuses.append(httpx.post(f"{process.base_url}/screen", json=sample.json(), timeout=120).status_code)
+                body = make_sample(seed).json()
+                statuses.append(httpx.post(f"{process.base_url}/screen", json=body, timeout=120).status_code)
             except httpx.TransportError as error:
                 statuses.append(error)
 
-        threads = [threading.Thread(target=call) for _ in range(24)]
+        threads = [threading.Thread(target=call, args=(seed,)) for seed in range(24)]
         for thread in threads:
             thread.start()
         wait_until(lambda: process.metric("screening_in_flight ") >= 12)

@@ -77,13 +77,13 @@ def test_a_full_queue_is_429_and_those_inside_are_answered(vllm_service, sample,
     wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
 
 
-def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, sample, wait_until) -> None:
+def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, sample, make_sample, wait_until) -> None:
     generated = "vllm:generation_tokens_total"
     before, gone_before = vllm_service.metric(generated), vllm_service.metric("screening_aborted_total{")
     with ExitStack() as stack:
-        for _ in range(16):
+        for seed in range(16):
             connection = stack.enter_context(socket.create_connection(vllm_service.address, timeout=120))
-            connection.sendall(sample.raw_request())
+            connection.sendall(make_sample(seed).raw_request())
         wait_until(lambda: vllm_service.metric("screening_engine_running ") == CONCURRENT)
     wait_until(lambda: vllm_service.metric("screening_engine_running ") == 0)
     wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
@@ -95,6 +95,28 @@ def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, sample, wa
     wait_until(lambda: vllm_service.metric("vllm:num_requests_running") == 0)
     whole = answered.json()["usage"]["completion_tokens"]
     assert vllm_service.metric(generated) - before < (1 + CONCURRENT) * whole
+
+
+def test_two_who_ask_the_same_share_one_generation_and_one_may_leave(vllm_service, make_sample, wait_until) -> None:
+    generated = "vllm:generation_tokens_total"
+    before = vllm_service.metric(generated)
+    request = make_sample(77).raw_request().replace(b"Host: test", b"Host: test\r\nConnection: close")
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(socket.create_connection(vllm_service.address, timeout=120)) for _ in range(2)
+        )
+        for connection in (first, second):
+            connection.sendall(request[:-1])
+        wait_until(lambda: vllm_service.metric("screening_in_flight ") == 2)
+        for connection in (first, second):
+            connection.sendall(request[-1:])
+        wait_until(lambda: vllm_service.metric("screening_engine_running ") or vllm_service.metric(generated) > before)
+        first.close()
+        with second.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    answer = ScreenAnswer.model_validate_json(body)
+    assert vllm_service.metric(generated) - before == answer.usage.completion_tokens
 
 
 def test_one_page_has_our_metrics_and_the_engines(vllm_service, sample) -> None:

@@ -71,6 +71,7 @@ def service(store: Path, launch_service: Callable[..., Any]) -> Iterator[Any]:
         "--admin-keys", hashlib.sha256(KEY.encode()).hexdigest(),
         "--max-concurrent", "4",
         "--max-queue", "28",
+        "--answer-cache-entries", "0",  # what is asked again must come from the weights
     ) as process:  # fmt: skip
         yield process
 

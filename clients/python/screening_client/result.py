@@ -73,6 +73,8 @@ class Screening:
     checkpoint: CheckpointInfo
     engine: str
     """`vllm`, or `scripted`: the stand-in for laptops and tests, whose answers mean nothing."""
+    source: str
+    """`engine`; `shared` when an identical request in flight was answered as well; `cache` when one was before."""
     timings: Timings
     usage: Usage
     metadata: Mapping[str, Any] = field(hash=False)
@@ -111,6 +113,7 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
             digest=checkpoint.take("digest", str),
         ),
         engine=top.take("engine", str),
+        source=top.take("source", str),
         timings=Timings(
             queue_ms=timings.number("queue_ms"),
             decode_ms=timings.number("decode_ms"),

@@ -1,0 +1,118 @@
+"""From the model's text to the answer. What is judged once can be given to many: each answer has its own envelope."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from screening.answer import Answer, Mode, Unreadable, parse
+from screening.confidence import judge as judge_confidence
+from screening.task import OPTIONS
+from service.engine import Contract, Generated
+from service.metrics import Metrics
+from service.schemas import CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
+
+Source = Literal["engine", "shared", "cache"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model's text says, without the tokens' log-probabilities, which are large and used up."""
+
+    read: Answer | Unreadable
+    choice: str | None
+    confidence: float
+    needs_review: bool
+    mode: Mode
+    prompt_tokens: int
+    completion_tokens: int
+    contract: Contract
+    """The checkpoint that wrote it."""
+
+    @property
+    def readable(self) -> bool:
+        return isinstance(self.read, Answer)
+
+
+def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Metrics) -> Judged:
+    """Read the model's text; what is not understood stays without a choice. Counts what the model wrote."""
+    contract = generated.contract
+    metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
+    metrics.tokens.labels("completion").inc(generated.completion_tokens)
+    read = parse(generated.text, mode)
+    if isinstance(read, Unreadable):
+        metrics.unreadable.labels(read.reason.value, mode.value).inc()
+        choice, confidence, needs_review = None, 0.0, True
+    else:
+        judgement = judge_confidence(read, generated.steps, contract.watched, contract.calibration)
+        choice, confidence = judgement.choice, judgement.confidence
+        needs_review = confidence < review_below
+        metrics.choices.labels(choice, mode.value).inc()
+        metrics.confidence.observe(confidence)
+    if needs_review:
+        metrics.needs_review.inc()
+    return Judged(
+        read,
+        choice,
+        confidence,
+        needs_review,
+        mode,
+        generated.prompt_tokens,
+        generated.completion_tokens,
+        contract,
+    )
+
+
+def size_of(judged: Judged) -> int:
+    """Bytes in memory, rather too many than too few; the contract is the engine's and not counted."""
+    if isinstance(judged.read, Unreadable):
+        return 512 + sys.getsizeof(judged.read.detail)
+    return (
+        768
+        + sys.getsizeof(judged.read.reasoning)
+        + sum(384 + sys.getsizeof(finding.comment) for finding in judged.read.findings)
+    )
+
+
+def compose_answer(
+    judged: Judged, *, identity: str, source: Source, timings: Timings, engine: str, metadata: dict[str, Any]
+) -> ScreenAnswer:
+    """One caller's answer."""
+    read, contract = judged.read, judged.contract
+    return ScreenAnswer.model_validate(
+        {
+            "id": identity,
+            "outcome": "answered" if judged.readable else "unreadable",
+            "unreadable_reason": read.reason.value if isinstance(read, Unreadable) else None,
+            "choice": judged.choice,
+            "acceptable": sorted(read.options) if isinstance(read, Answer) else [],
+            "reasoning": read.reasoning if isinstance(read, Answer) else None,
+            "options": _options(read),
+            "confidence": judged.confidence,
+            "needs_review": judged.needs_review,
+            "mode": judged.mode,
+            "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
+            "engine": engine,
+            "source": source,
+            "timings": timings,
+            "usage": Usage(prompt_tokens=judged.prompt_tokens, completion_tokens=judged.completion_tokens),
+            "metadata": metadata,
+        }
+    )
+
+
+def _options(read: Answer | Unreadable) -> list[OptionAnswer]:
+    """One entry per generated picture, whatever the reasoning says or leaves out."""
+    findings = {finding.option: finding for finding in read.findings} if isinstance(read, Answer) else {}
+    options = []
+    for option in OPTIONS:
+        finding = findings.get(option)
+        issues = sorted(finding.dimensions or ()) if finding else []
+        usable = isinstance(read, Answer) and option in read.options
+        options.append(
+            OptionAnswer.model_validate(
+                {"option": option, "usable": usable, "issues": issues, "comment": finding.text if finding else None}
+            )
+        )
+    return options
