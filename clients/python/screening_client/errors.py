@@ -142,7 +142,7 @@ class RequestTimeout(StatusError):
 
 
 class Conflict(StatusError):
-    """409: not in the present state of the service. A screening never gets it; a proxy or a later service may say so."""
+    """409: not in the present state of the service. A screening never gets it; a proxy may say so."""
 
 
 class RequestTooLarge(StatusError):
