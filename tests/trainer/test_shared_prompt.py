@@ -42,8 +42,8 @@ def test_rows_that_are_no_groups_are_refused() -> None:
 
 
 def test_pictures_of_the_first_completion_of_each_group() -> None:
-    pictures = torch.arange(2 * 3 * 5)  # two groups of three completions about five pictures
-    assert once_per_group(pictures, 3, 2).tolist() == [0, 1, 2, 3, 4, 15, 16, 17, 18, 19]
+    pictures = torch.tensor([1, 2, 1, 2, 1, 2, 7, 8, 9, 7, 8, 9, 7, 8, 9])  # groups of three, of two and three pictures
+    assert once_per_group(pictures, [2, 2, 2, 3, 3, 3], 3).tolist() == [1, 2, 7, 8, 9]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_log_probabilities_and_gradients_are_those_of_completions_by_themselves(
         input_ids=rows.ids,
         attention_mask=attention_bias(rows.sees, attention),
         position_ids=rows.positions,
-        pixel_values=once_per_group(pixels, 3, 2),
+        pixel_values=once_per_group(pixels, [1] * 6, 3),
         labels=rows.labels,
         fused_lm_head=True,
     )

@@ -22,7 +22,8 @@ from trainer.benchmarks.rows import rollout_rows
 from trainer.export import export_successor
 from trainer.finetuning import last_whole_checkpoint
 from trainer.hard_cases import Cases, lay_course
-from trainer.hcm_grpo.train import StrictGRPOTrainer, arguments
+from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
+from trainer.hcm_grpo.train import arguments
 from trainer.recipe import RecipeError, load_recipe
 from trainer.run_directory import write_atomically
 from trainer.sft.rows import dataset
@@ -82,7 +83,7 @@ def train(
 
     by_id = {question.id: question for question in benchmark.questions}
     rows = rollout_rows((by_id[i] for i in course.ids), mode)
-    trainer = StrictGRPOTrainer(
+    trainer = GroupGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
         processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
         reward_funcs=reward_functions(by_id, mode),

@@ -1,8 +1,8 @@
 """TRL's GRPOTrainer, told that the completions of a group share a prompt, and how to resume.
 
 The objective stays TRL's. What changes is how often the same thing is computed: pictures are preprocessed once, prompts
-are read once per group, in the rollout as in both forward passes. On attention that takes no mask of its own (flash
-attention), the forward passes are TRL's.
+are read once per group, in the rollout as in both forward passes. Where that cannot be done (flash attention takes no
+mask of its own; text without pictures; pictures cut into tiles, in the rollout), it is done as TRL does it.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
             prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
+        counts = [len(pictures) for pictures in images or () if pictures]
+        if sum(counts) != len(fields.get("pixel_values", ())) or len(counts) != len(prompt_ids):
+            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         model = self.accelerator.unwrap_model(self.model_wrapped)
         questions = prompt_ids[::num_generations]
         padded = self._tokenizer.pad({"input_ids": questions}, padding=True, padding_side="left", return_tensors="pt")
@@ -61,7 +64,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         prompts = {
             "input_ids": padded["input_ids"],
             "attention_mask": padded["attention_mask"],
-            "pixel_values": once_per_group(pixels, num_generations, len(questions)),
+            "pixel_values": once_per_group(pixels, counts, num_generations),
         }
         was_training = model.training
         model.eval()
@@ -92,22 +95,29 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         attention = self.model.config.get_text_config()._attn_implementation
         batch_size = batch_size or len(input_ids)
         size = self.num_generations
-        if attention not in _MASKED_ATTENTION or batch_size % size or len(input_ids) % size:
+        counts, pixels = others.get("num_tiles") or others.get("num_images"), others.get("pixel_values")
+        if (
+            attention not in _MASKED_ATTENTION
+            or batch_size % size
+            or len(input_ids) % size
+            or counts is None
+            or pixels is None
+            or sum(counts) != len(pixels)
+        ):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
-        groups = len(input_ids) // size
-        pixels = once_per_group(others["pixel_values"], size, groups).unflatten(0, (groups, -1))
         log_probabilities, entropies = [], []
-        for at in range(0, groups, batch_size // size):
-            part = slice(at * size, at * size + batch_size)
+        for at in range(0, len(input_ids), batch_size):
+            part = slice(at, at + batch_size)
             rows = share_prompt(input_ids[part], attention_mask[part], logits_to_keep, size)
+            shown = pixels[sum(counts[:at]) : sum(counts[: at + batch_size])]
             with self.accelerator.autocast():
                 output = model(
                     input_ids=rows.ids,
                     attention_mask=attention_bias(rows.sees, attention),
                     position_ids=rows.positions,
-                    pixel_values=pixels[at : at + len(rows.ids)].flatten(0, 1),
+                    pixel_values=once_per_group(shown, counts[part], size),
                     labels=rows.labels,
                     fused_lm_head=True,
                 )

@@ -14,6 +14,7 @@ the same up to rounding (a test compares them).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +98,10 @@ def attention_bias(sees: Tensor, attention: str) -> Tensor:
     return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, lowest)
 
 
-def once_per_group(values: Tensor, group_size: int, groups: int) -> Tensor:
-    """(Q G n, …) values of n pictures per completion → (Q n, …), those of each group's first completion."""
-    return values.view(groups, group_size, -1, *values.shape[1:])[:, 0].flatten(0, 1)
+def once_per_group(values: Tensor, counts: Sequence[int], group_size: int) -> Tensor:
+    """Pictures (first axis) of each group's first completion, out of those of all completions.
+
+    Args:
+        counts: how many pictures, or tiles of pictures, each completion has.
+    """
+    return torch.cat(values.split(list(counts))[::group_size])
