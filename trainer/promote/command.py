@@ -91,11 +91,13 @@ def promote(args: argparse.Namespace) -> int:
     registry = need_registry(args)
     candidate = _find(registry, args.version)
     production = registry.resolve(PRODUCTION)
-    if production == candidate:
+    if production and production.number == candidate.number:
         print(f"version {candidate.number} is in production already")
         return 0
     manifest = whole(candidate)
     gate = _measure(args, candidate, production, manifest) if args.data else None
+    if gate and (last := _last_data(registry)) not in (None, gate.data):
+        print(f"note: the last move was measured on other data, {last}", file=sys.stderr)
     if gate and not gate.passed and not args.force:
         print(f"\nnot promoted: {'; '.join(gate.failed)}", file=sys.stderr)
         return NOT_PROMOTED
@@ -154,6 +156,13 @@ def _measure(args: argparse.Namespace, candidate: Version, production: Version |
     print(write_gate(gate, out))
     print(f"Written to {out}: gate.json, gate.md{f', {flips.name}/flips.html' if production else ''}")
     return gate
+
+
+def _last_data(registry: Registry) -> str | None:
+    """Digest of the test set that the last measured move passed."""
+    from trainer.promote.moves import read_moves
+
+    return next((one.gate.data for one in reversed(read_moves(registry)) if one.gate), None)
 
 
 def _summary(gate: Gate, out: Path) -> GateResult:

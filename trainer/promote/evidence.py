@@ -74,10 +74,8 @@ def check_unseen(manifest: Manifest, data: str) -> None:
 
 
 def _check(evaluation: Evaluation, directory: Path, version: Version, test: TestSet) -> None:
-    if evaluation.model.digest != version.digest:
-        raise EvidenceError(
-            f"{directory} is an evaluation of {evaluation.model.digest}, and version {version.number} is {version.digest}"
-        )
+    if (digest := evaluation.model.digest) != version.digest:
+        raise EvidenceError(f"{directory} is an evaluation of {digest}; version {version.number} is {version.digest}")
     if evaluation.mode is not test.mode:
         raise EvidenceError(f"{directory} is an evaluation in mode {evaluation.mode}; the gate's is {test.mode}")
     if evaluation.data.evaluated < evaluation.data.samples:

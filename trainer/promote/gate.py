@@ -29,7 +29,7 @@ from trainer.evaluate.predictions import Prediction
 from trainer.evaluate.result import Evaluation
 from trainer.promote.limits import Limits
 from trainer.records import Sample
-from trainer.scores import Judged, Score, balance, none_class, shows, wilson
+from trainer.scores import Judged, Score, balance, evaluate_scores, none_class, shows, wilson
 
 RESAMPLES = 2000
 SEED = 20260101
@@ -80,11 +80,11 @@ def _judged(sample: Sample, prediction: Prediction) -> Judged:
 
 
 def _floors(new: Sequence[Judged], evaluation: Evaluation, limits: Limits) -> Iterator[Criterion]:
-    floors, scores = limits.floors, evaluation.scores
+    floors, scores = limits.floors, evaluate_scores(new)
     yield _above_guessing("score", scores.overall, limits.level)
     for dimension in Dimension:
         yield _above_guessing(f"score, {dimension.title}", scores.dimensions[dimension], limits.level)
-    none = none_class(new)
+    none = scores.none
     yield _floor("N precision", none.precision.percent, floors.none_precision, none.precision.n)
     yield _floor("N recall", none.recall.percent, floors.none_recall, none.recall.n)
     yield _floor("unreadable", scores.unreadable.percent, floors.unreadable, scores.unreadable.n, at_least=False)
@@ -220,7 +220,7 @@ def _compared(
 
 
 def position(judged: Sequence[Judged]) -> float | None:
-    """How far the choices spread otherwise over A, B, C, D, N than the labels do (`trainer.scores.Balance`), in percent.
+    """How far the choices spread otherwise over A, B, C, D, N than the labels do, in percent; see `scores.Balance`.
 
     The choices, not the answers: among several good pictures a model may always prefer the first.
     """

@@ -101,9 +101,9 @@ def move(
     """
     with registry.alone():
         current = registry.resolve(PRODUCTION)
-        if current != expected:
+        if _name(current) != _name(expected):
             raise MoveError(
-                f"production moved from {_name(expected)} to {_name(current)} meanwhile; look at `history` and try again"
+                f"production moved from {_name(expected)} to {_name(current)} meanwhile; see `history`, and try again"
             )
         moves = read_moves(registry)
         made = Move(
