@@ -70,13 +70,25 @@ class Metrics:
 
         self.swaps = Counter(
             "screening_swaps",
-            "Checkpoints offered, by what became of them: in_place, rebuilt, unchanged, refused; and roll-backs: "
-            "rolled_back, rebuilt_back.", ["result"],
+            "Checkpoints offered, by what became of them: in_place, rebuilt, unchanged, refused, unavailable; and "
+            "roll-backs: rolled_back, rebuilt_back.", ["result"],
             registry=registry,
         )  # fmt: skip
         self.swap_closed = Histogram(
             "screening_swap_closed_seconds", "Time of a swap in which nothing ran and nobody was let in.",
             registry=registry, buckets=_SECONDS,
+        )  # fmt: skip
+
+        self.registry_polls = Counter(
+            "screening_registry_polls", "Questions to the registry by what came of them.", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.registry_reachable = Gauge(
+            "screening_registry_reachable", "1 while the registry answers.", registry=registry
+        )  # fmt: skip
+        self.registry_behind = Gauge(
+            "screening_registry_behind", "1 while another checkpoint is served than the registry names.",
+            registry=registry,
         )  # fmt: skip
 
     def serves(self, contract: Contract, engine: Engine) -> None:
