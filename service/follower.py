@@ -131,6 +131,7 @@ class Follower:
             raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s")
         asked, self._asking = self._asking, None
         version = asked.result()
+        self._metrics.registry_reachable.set(1)
         self.state.asked = time.time()
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
         return version
@@ -167,8 +168,9 @@ class Follower:
     def _note(self, outcome: Outcome, reason: str | None) -> None:
         """Say what became of a poll: in the metrics always, in the log when it is another thing than last time."""
         self._metrics.registry_polls.labels(outcome).inc()
-        self._metrics.registry_reachable.set(outcome != "unreachable")
-        if outcome != "unreachable":
+        if outcome == "unreachable":
+            self._metrics.registry_reachable.set(0)
+        else:
             behind = self.state.digest is not None and self.state.digest != self._served()
             self._metrics.registry_behind.set(behind)
         if outcome != self.state.outcome:

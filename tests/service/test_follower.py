@@ -46,7 +46,7 @@ class Running:
         return dict((await self.client.get("/admin/checkpoint", headers=ADMIN)).json())
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(400):
             while not wanted(state := await self.state()):
                 await asyncio.sleep(0.01)
             return state
