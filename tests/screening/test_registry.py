@@ -91,7 +91,7 @@ def test_a_version_made_by_hand_is_refused(registry: Registry, tmp_path: Path) -
     from mlflow import MlflowClient
 
     registry.register(tmp_path / "a", "sha256:a", {})
-    MlflowClient(registry_uri=registry.uri).create_model_version("screening", "file:///somewhere")
+    MlflowClient(registry.uri, registry.uri).create_model_version("screening", "file:///somewhere")
     with pytest.raises(RegistryError, match="version 2 was not registered"):
         registry.version(2)
 
