@@ -83,7 +83,7 @@ class LocalStore:
         except (OSError, shutil.Error) as error:
             raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(incoming), str(source))) from error
+            raise type(error)(str(error).replace(str(incoming), str(source))) from error
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         return kept, manifest
