@@ -203,10 +203,9 @@ class HotSwap:
             try:
                 new, in_place = await self._prepare(source, digest, retry=retry)
             except CheckpointError as error:
-                unavailable = isinstance(error, CheckpointUnavailable)
-                self._metrics.swaps.labels("unavailable" if unavailable else "refused").inc()
+                self._metrics.swaps.labels("refused").inc()
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
-                if digest is not None and not unavailable:
+                if digest is not None and not isinstance(error, CheckpointUnavailable):
                     self._refuse(digest, str(error))
                     await self._tidy()
                 raise CheckpointRefused(str(error)) from error

@@ -70,8 +70,8 @@ class Metrics:
 
         self.swaps = Counter(
             "screening_swaps",
-            "Checkpoints offered, by what became of them: in_place, rebuilt, unchanged, refused, unavailable; and "
-            "roll-backs: rolled_back, rebuilt_back.", ["result"],
+            "Checkpoints offered, by what became of them: in_place, rebuilt, unchanged, refused; and roll-backs: "
+            "rolled_back, rebuilt_back.", ["result"],
             registry=registry,
         )  # fmt: skip
         self.swap_closed = Histogram(
