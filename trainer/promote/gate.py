@@ -139,8 +139,7 @@ def _against_production(
 
     yield shares("score", lambda one: one.correct, margins.overall)
     for dimension in Dimension:
-        showing: Right = lambda one, dimension=dimension: shows(one.sample, dimension)  # type: ignore[misc] # noqa: E731
-        yield shares(f"score, {dimension.title}", lambda one: one.correct, margins.dimension, showing)
+        yield shares(f"score, {dimension.title}", lambda one: one.correct, margins.dimension, _showing(dimension))
     yield shares("choice", lambda one: one.choice_correct, margins.overall)
     yield _precision(old, new, margins.none_precision, level)
     yield shares("N recall", _says_none, margins.none_recall, lambda one: not one.sample.options)
@@ -234,6 +233,10 @@ def position(judged: Sequence[Judged]) -> float | None:
 
 def _calibration(evaluation: Evaluation) -> float | None:
     return evaluation.reliability.expected_calibration_error if evaluation.reliability else None
+
+
+def _showing(dimension: Dimension) -> Right:
+    return lambda one: shows(one.sample, dimension)
 
 
 def _says_none(one: Judged) -> bool:
