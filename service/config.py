@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     """Alias that is followed."""
     registry_poll_seconds: float = Field(30.0, gt=0)
     """Between two questions to the registry; a quarter more or less at random."""
-    registry_timeout_seconds: float = Field(10.0, gt=0)
-    """For an answer of the registry."""
+    registry_timeout_seconds: float = Field(30.0, gt=0)
+    """For an answer of the registry; what a fresh service waits for it at most before it starts with its own."""
     engine: Literal["vllm", "scripted"] = "vllm"
     """What answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
