@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
 
@@ -132,14 +132,17 @@ def read_manifest(directory: Path) -> Manifest:
 
     Raises:
         CheckpointError: there is none, or it is not understood.
+        CheckpointUnavailable: there is no such directory, or it cannot be read.
     """
     path = directory / MANIFEST_NAME
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
+        if not directory.exists():
+            raise CheckpointUnavailable(f"{directory} does not exist: it is not a checkpoint, or not mounted") from None
         raise CheckpointError(f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or not whole") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointUnavailable(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise CheckpointError(f"{path} is not a manifest that this version understands: {error}") from error
 
@@ -154,8 +157,10 @@ def verify(directory: Path) -> Manifest:
     manifest = read_manifest(directory)
     try:
         _compare(directory, manifest)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link that leads to itself
+    except RuntimeError as error:  # a symbolic link that leads to itself
         raise CheckpointError(f"{directory} cannot be read whole: {error}") from error
+    except OSError as error:
+        raise CheckpointUnavailable(f"{directory} cannot be read whole: {error}") from error
     return manifest
 
 

@@ -5,7 +5,9 @@ ScreeningError
 │   ├── ImageUnsupported      not one of the allowed formats, or not a still picture
 │   ├── ImageUnreadable       truncated or damaged
 │   └── ImageTooLarge         over a limit of bytes or pixels
-└── CheckpointError           a directory is not a whole, unchanged checkpoint
+├── CheckpointError           a directory is not a whole, unchanged checkpoint
+│   └── CheckpointUnavailable it cannot be read or copied now, which says nothing about it
+└── RegistryError             the model registry does not answer, or does not hold what is asked for
 """
 
 from __future__ import annotations
@@ -45,3 +47,11 @@ class ImageTooLarge(ImageError):
 
 class CheckpointError(ScreeningError):
     """A directory is not a whole checkpoint, or not the one its manifest describes."""
+
+
+class CheckpointUnavailable(CheckpointError):
+    """A checkpoint cannot be read or copied now: no such directory, no room. It may be a good one."""
+
+
+class RegistryError(ScreeningError):
+    """The model registry does not answer, or does not hold what is asked for. The message says which registry."""

@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import CheckpointRefused, Forbidden, InvalidRequest, MalformedRequest
+from service.errors import Forbidden, InvalidRequest, MalformedRequest
+from service.follower import Follower, Following
 from service.hot_swap import HotSwap, Swap
 from service.intake import read_body
 from service.keys import check_key
+from service.local_store import inside
 from service.routes import problem_responses
 from service.schemas import CheckpointName
 from service.screen import Service
@@ -28,7 +30,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 class Refusal(BaseModel):
-    """A checkpoint that failed, and is not tried again by this process."""
+    """A checkpoint that failed, and is not tried again unless `retry` says so."""
 
     digest: str
     reason: str
@@ -43,6 +45,8 @@ class CheckpointState(BaseModel):
     swaps: list[Swap]
     """Newest first."""
     refused: list[Refusal]
+    following: Following | None
+    """None where no registry is followed."""
 
 
 class CheckpointOrder(BaseModel):
@@ -52,6 +56,8 @@ class CheckpointOrder(BaseModel):
 
     checkpoint: str = Field(min_length=1, pattern=r"^[^\x00]+$")
     """A directory of the store."""
+    retry: bool = False
+    """Try it even if it was refused before."""
 
 
 _ORDER: dict[str, Any] = {
@@ -73,11 +79,13 @@ _ORDER: dict[str, Any] = {
 async def get_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
     serving = hot_swap.serving
+    follower: Follower | None = request.app.state.follower
     state = CheckpointState(
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
         busy=hot_swap.busy,
         swaps=list(reversed(hot_swap.swaps)),
         refused=[Refusal(digest=digest, reason=reason) for digest, reason in reversed(hot_swap.refused.items())],
+        following=follower.state if follower else None,
     )
     return Response(state.model_dump_json(), media_type="application/json")
 
@@ -92,8 +100,9 @@ async def get_checkpoint(request: Request) -> Response:
 async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
     body = await read_body(request, max_bytes=_MAX_BODY, seconds=service.settings.body_timeout_seconds)
-    source = _resolve(service.settings.checkpoint_store, _name_in(body))
-    task = asyncio.get_running_loop().create_task(hot_swap.take_up(source))
+    order = _order_in(body)
+    source = _resolve(service.settings.checkpoint_store, order.checkpoint)
+    task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))
     _running.add(task)
     task.add_done_callback(_running.discard)
     swap = await asyncio.shield(task)
@@ -122,20 +131,16 @@ def _hot_swap(request: Request) -> HotSwap:
     return service.hot_swap
 
 
-def _name_in(body: bytes | bytearray) -> str:
+def _order_in(body: bytes | bytearray) -> CheckpointOrder:
     try:
-        return CheckpointOrder.model_validate_json(bytes(body)).checkpoint
+        return CheckpointOrder.model_validate_json(bytes(body))
     except ValidationError as error:
         if error.errors(include_url=False)[0]["type"] == "json_invalid":
             raise MalformedRequest('Send JSON: {"checkpoint": NAME}, a directory of the store.') from None
-        raise InvalidRequest("checkpoint: the name of a directory of the store, and nothing else.") from None
+        raise InvalidRequest("checkpoint: the name of a directory of the store; retry: true or false.") from None
 
 
 def _resolve(store: Path | None, name: str) -> Path:
     if store is None:
         raise Forbidden("Set SCREENING_CHECKPOINT_STORE to the directory that holds the checkpoints.")
-    root = store.resolve()
-    path = (root / name).resolve()
-    if path == root or not path.is_relative_to(root):
-        raise CheckpointRefused(f"{name!r} leads out of the store.")
-    return path
+    return inside(store, name)

@@ -21,6 +21,7 @@ from service.config import Settings
 from service.edge import Edge
 from service.engine import Engine
 from service.errors import ServiceError
+from service.follower import Follower, follower_of
 from service.hot_swap import HotSwap
 from service.idempotency import Idempotency
 from service.idempotency import size_of as size_of_kept
@@ -69,6 +70,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         ),
     )
 
+    follower = follower_of(settings, service.hot_swap, admission, metrics)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The server listens while the engine loads, so that /startupz and /livez can be asked from the beginning.
@@ -77,6 +80,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             yield
         finally:
             service.admission.close()
+            if follower is not None:
+                await follower.stop()
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
@@ -93,6 +98,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     )
     app.state.service = service
     app.state.started = False
+    app.state.follower = follower
     app.include_router(router)
     app.include_router(admin_router)
     app.add_exception_handler(ServiceError, answer_error)
@@ -111,10 +117,11 @@ def _hot_swap(settings: Settings, engine: Engine, admission: Admission, metrics:
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
     """Load the engine, then open the door."""
     engine = service.engine
+    follower: Follower | None = app.state.follower
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
         if service.hot_swap is not None:
-            await service.hot_swap.start()
+            await service.hot_swap.start(follower.offer if follower else None)
         else:
             await engine.start(None)
     except Exception as error:  # whatever an engine raises while it loads ends the process, said once and clearly
@@ -127,6 +134,8 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
     app.state.started = True
     service.admission.open()
     log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=contract.name, digest=contract.digest)
+    if follower is not None:
+        follower.start()
 
 
 def _extend_openapi(app: FastAPI) -> None:

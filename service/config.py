@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from screening.images import ImageLimits
+from screening.registry import MODEL, MODEL_NAME, PRODUCTION
 
 PREFIX = "SCREENING_"
 
@@ -31,6 +32,16 @@ class Settings(BaseSettings):
     """Copies of checkpoints, and which was served last, to go on with after a restart; none: forgotten at the end."""
     checkpoint_store: Path | None = None
     """Directory of the checkpoints that POST /admin/checkpoint may name; none: it may name none."""
+    registry: str | None = None
+    """MLflow's tracking URI; what the alias names there is taken up. None: no registry is followed."""
+    registry_model: str = Field(MODEL, pattern=MODEL_NAME)
+    """Name of the registered model."""
+    registry_alias: str = Field(PRODUCTION, min_length=1)
+    """Alias that is followed."""
+    registry_poll_seconds: float = Field(30.0, gt=0)
+    """Between two questions to the registry; a quarter more or less at random."""
+    registry_timeout_seconds: float = Field(30.0, gt=0)
+    """For an answer of the registry; what a fresh service waits for it at most before it starts with its own."""
     engine: Literal["vllm", "scripted"] = "vllm"
     """What answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -110,6 +121,10 @@ class Settings(BaseSettings):
     def _needs_checkpoint(self) -> Settings:
         if self.engine == "vllm" and self.checkpoint is None:
             raise ValueError("the vllm engine needs --checkpoint DIR; --engine scripted needs none")
+        if self.registry is not None and "://" not in self.registry:
+            raise ValueError(f"--registry {self.registry} is no address; give sqlite:////path.db or http://server")
+        if self.registry is not None and self.engine == "scripted":
+            raise ValueError("--registry needs the vllm engine: the scripted one has no checkpoint to change")
         return self
 
     @property

@@ -16,12 +16,13 @@ import logging
 import tempfile
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from screening.checkpoint import Manifest
-from screening.errors import CheckpointError
+from screening.checkpoint import Manifest, read_manifest
+from screening.errors import CheckpointError, CheckpointUnavailable
 from screening.probes import deviation
 from screening.weights import changed_files, compare_tensors, read_tensors
 from service.admission import Admission
@@ -71,6 +72,14 @@ class Copy:
     manifest: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A checkpoint that the registry names."""
+
+    directory: Path
+    digest: str
+
+
 class HotSwap:
     """What is served, and how it changes."""
 
@@ -95,8 +104,8 @@ class HotSwap:
         self._store = LocalStore(state)
         self._served: Copy | None = None
         self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
-        self.refused: dict[str, str] = {}
-        """Digest → reason."""
+        self.refused: dict[str, str] = self._store.refused()
+        """Digest → reason; kept in the state directory."""
 
     @property
     def serving(self) -> Manifest:
@@ -110,6 +119,11 @@ class HotSwap:
         return self._served
 
     @property
+    def serves(self) -> bool:
+        """Whether anything is served yet."""
+        return self._served is not None
+
+    @property
     def busy(self) -> bool:
         return self._lock.locked()
 
@@ -117,23 +131,37 @@ class HotSwap:
         """Leave the state directory to another process."""
         self._store.close()
 
-    async def start(self) -> None:
-        """Load what was served last, or the configured checkpoint, and prove it.
+    async def start(self, production: Callable[[], Awaitable[Offer | None]] | None = None) -> None:
+        """Load what was served last, or what the registry names, or the configured checkpoint, and prove it.
+
+        Args:
+            production: asks the registry.
 
         Raises:
             CheckpointError: the configured checkpoint cannot be served.
         """
-        last = await asyncio.to_thread(self._store.last_served)
-        if last is not None:
+        for name, find in (("last served", self._last_served), ("production", lambda: self._offered(production))):
             try:
-                await self._start(Copy(*last))
-                return
+                if (copy := await find()) is not None:
+                    await self._start(copy)
+                    return
             except Exception as error:  # whatever it is, the configured checkpoint is still there
-                LOGGER.exception(
-                    "last served failed", extra={"fields": {"directory": str(last[0]), "error": str(error)}}
-                )
+                LOGGER.exception(f"{name} failed", extra={"fields": {"error": str(error)}})
                 await self._engine.stop()
         await self._start(await self._take_in(self._configured))
+
+    async def _last_served(self) -> Copy | None:
+        last = await asyncio.to_thread(self._store.last_served)
+        return Copy(*last) if last else None
+
+    async def _offered(self, production: Callable[[], Awaitable[Offer | None]] | None) -> Copy | None:
+        offer = await production() if production else None
+        if offer is None or offer.digest in self.refused:
+            return None
+        copy = await self._take_in(offer.directory, offer.digest)
+        if copy.manifest.probes is None:
+            raise CheckpointError(f"{offer.directory} carries no probes")
+        return copy
 
     async def _start(self, copy: Copy) -> None:
         await self._engine.start(copy.directory)
@@ -144,11 +172,25 @@ class HotSwap:
         self._serve(copy)
         await self._tidy()
 
-    async def _take_in(self, source: Path) -> Copy:
+    async def _take_in(self, source: Path, digest: str | None = None) -> Copy:
+        """A verified copy.
+
+        Args:
+            digest: what it must be; None for whatever it is.
+
+        Raises:
+            CheckpointError: it is not whole, or another one.
+        """
+        if digest is not None and (found := (await asyncio.to_thread(read_manifest, source)).digest) != digest:
+            raise CheckpointError(f"{source} is {found}, not {digest} as the registry says")
         return Copy(*await asyncio.to_thread(self._store.take_in, source))
 
-    async def take_up(self, source: Path) -> Swap:
+    async def take_up(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
         """Make a checkpoint the one that is served.
+
+        Args:
+            digest: what the registry says that it is; a directory that is at fault is then remembered as refused.
+            retry: try it even if it was refused before.
 
         Raises:
             SwapBusy: not now.
@@ -159,10 +201,13 @@ class HotSwap:
         async with self._lock:
             began, old = time.perf_counter(), self._now
             try:
-                new, in_place = await self._prepare(source)
+                new, in_place = await self._prepare(source, digest, retry=retry)
             except CheckpointError as error:
                 self._metrics.swaps.labels("refused").inc()
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
+                if digest is not None and not isinstance(error, CheckpointUnavailable):
+                    self._refuse(digest, str(error))
+                    await self._tidy()
                 raise CheckpointRefused(str(error)) from error
             prepare_ms = _ms_since(began)
             if new.manifest.digest == old.manifest.digest:
@@ -170,16 +215,17 @@ class HotSwap:
             try:
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
             except CheckpointRefused as error:
+                self._metrics.swaps.labels("refused").inc()
                 self._refuse(new.manifest.digest, str(error))
                 raise
             finally:
                 await self._tidy()
 
-    async def _prepare(self, source: Path) -> tuple[Copy, bool]:
+    async def _prepare(self, source: Path, digest: str | None, *, retry: bool) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""
-        new, old = await self._take_in(source), self._now
+        new, old = await self._take_in(source, digest), self._now
         digest = new.manifest.digest
-        if digest in self.refused:
+        if digest in self.refused and not retry:
             raise CheckpointError(f"{digest} was refused before: {self.refused[digest]}")
         if new.manifest.probes is None:
             raise CheckpointError(f"{source} carries no probes; publish it with `python -m trainer publish`")
@@ -252,6 +298,7 @@ class HotSwap:
     def _serve(self, copy: Copy) -> None:
         """From here on this is what is served."""
         self._served = copy
+        self.refused.pop(copy.manifest.digest, None)
         self._metrics.serves(self._engine.contract, self._engine)
 
     async def _tidy(self) -> None:
@@ -260,6 +307,7 @@ class HotSwap:
         try:
             await asyncio.to_thread(self._store.remember, digest)
             await asyncio.to_thread(self._store.keep_only, {digest})
+            await asyncio.to_thread(self._store.remember_refused, dict(self.refused))
         except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
             LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
 
@@ -286,7 +334,6 @@ class HotSwap:
         self.refused[digest] = reason
         while len(self.refused) > REMEMBERED:
             del self.refused[next(iter(self.refused))]
-        self._metrics.swaps.labels("refused").inc()
 
 
 def _ms_since(moment: float) -> float:

@@ -5,6 +5,7 @@ checkpoint is copied first, the copy is verified, and only the copy is ever load
 
     STATE/checkpoints/HEX/    verified copies, named by the hex of their digest
     STATE/serving.json        the digest served last, to go on with after a restart
+    STATE/refused.json        digests that failed, and why
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from screening.checkpoint import Manifest, verify
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, CheckpointUnavailable
 from screening.weights import check_finite, read_tensors
+from service.errors import CheckpointRefused
 
 _INCOMING = "incoming-"
 
@@ -34,6 +36,7 @@ class LocalStore:
         """
         self._root = state / "checkpoints"
         self._serving = state / "serving.json"
+        self._refused = state / "refused.json"
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._lock = (state / "lock").open("w")
@@ -78,9 +81,9 @@ class LocalStore:
             if not kept.exists():
                 incoming.rename(kept)
         except (OSError, shutil.Error) as error:
-            raise CheckpointError(f"{source} cannot be copied: {error}") from error
+            raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(incoming), str(source))) from error
+            raise type(error)(str(error).replace(str(incoming), str(source))) from error
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         return kept, manifest
@@ -94,12 +97,20 @@ class LocalStore:
 
     def remember(self, digest: str) -> None:
         """Note what is served, atomically."""
-        temporary = self._serving.with_suffix(".partial")
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(json.dumps({"digest": digest}) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(self._serving)
+        _write(self._serving, {"digest": digest})
+
+    def remember_refused(self, reasons: Mapping[str, str]) -> None:
+        """Note what failed, digest → reason, in place of what was noted before."""
+        if reasons != self.refused():
+            _write(self._refused, reasons)
+
+    def refused(self) -> dict[str, str]:
+        """What failed, digest → reason; empty where the note cannot be read."""
+        try:
+            noted = json.loads(self._refused.read_text(encoding="utf-8"))
+            return {str(digest): str(reason) for digest, reason in noted.items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
 
     def last_served(self) -> tuple[Path, Manifest] | None:
         """The copy that was served last and its manifest, if it is still whole."""
@@ -115,7 +126,32 @@ class LocalStore:
         needed = sum(entry.size for entry in manifest.files.values())
         free = shutil.disk_usage(self._root).free
         if needed > free:
-            raise CheckpointError(f"no room for the checkpoint: {needed} bytes, and {free} are free in {self._root}")
+            raise CheckpointUnavailable(
+                f"no room for the checkpoint: {needed} bytes, and {free} are free in {self._root}"
+            )
+
+
+def inside(store: Path, name: str) -> Path:
+    """A directory of a store that checkpoints are published to.
+
+    Raises:
+        CheckpointRefused: the name leads out of it, by dots or by a link.
+    """
+    root = store.resolve()
+    path = (root / name).resolve()
+    if path == root or not path.is_relative_to(root):
+        raise CheckpointRefused(f"{name!r} leads out of the store.")
+    return path
+
+
+def _write(path: Path, value: object) -> None:
+    """Atomically: a reader sees the old or the new."""
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(json.dumps(value) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
 
 
 def _hex(digest: str) -> str:

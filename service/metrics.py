@@ -92,6 +92,18 @@ class Metrics:
             registry=registry, buckets=_SECONDS,
         )  # fmt: skip
 
+        self.registry_polls = Counter(
+            "screening_registry_polls", "Questions to the registry by what came of them.", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.registry_reachable = Gauge(
+            "screening_registry_reachable", "1 while the registry answers.", registry=registry
+        )  # fmt: skip
+        self.registry_behind = Gauge(
+            "screening_registry_behind", "1 while another checkpoint is served than the registry names.",
+            registry=registry,
+        )  # fmt: skip
+
     def serves(self, contract: Contract, engine: Engine) -> None:
         """Record the checkpoint served; only one at a time."""
         self.checkpoint.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -29,6 +30,22 @@ def repository() -> Path:
 def tiny_checkpoint(repository: Path) -> Path:
     """The checkpoint that the repository ships."""
     return repository / "models" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with all tables and nothing in them; making one takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}", registry_uri=f"sqlite:///{file}").search_registered_models()
+    return file
+
+
+@pytest.fixture
+def registry_file(empty_registry: Path, tmp_path: Path) -> Path:
+    """The file of a registry of one's own."""
+    return Path(shutil.copy(empty_registry, tmp_path / "mlflow.db"))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("trainer.compare.command", "two evaluations of the same data: differences, tests, flipped answers"),
     "report": ("trainer.report.command", "curves of a training, also of a running one; example decisions of stage 2"),
     "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
-    "publish": ("trainer.publish.command", "prove a checkpoint in the real engine and copy it into a store"),
+    "publish": ("trainer.publish.command", "prove a checkpoint in the real engine, copy it into a store, register it"),
+    "promote": ("trainer.promote.command", "a published version into production, if it passes the gate"),
+    "rollback": ("trainer.promote.rollback", "production back to the version before it"),
+    "history": ("trainer.promote.history", "what was in production when, moved by whom and why"),
     "bench-train": ("trainer.hcm_grpo.bench", "speed of a step of stage 2, ours beside TRL's"),
     "benchmark": ("trainer.benchmarks.command", "public multi-image benchmarks: divide, score, train"),
 }

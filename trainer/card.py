@@ -59,7 +59,7 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
     for directory, result in zip(evaluations, results, strict=True):
         if result.model.digest != manifest.digest:
             raise CardError(f"{directory} is an evaluation of {result.model.digest}, not of {manifest.digest}")
-        if result.data.digest in _training_data(manifest):
+        if result.data.digest in training_data(manifest):
             raise CardError(f"{directory} is an evaluation on data that the checkpoint was trained on")
         if result.data.evaluated < result.data.samples:
             raise CardError(f"{directory} is an evaluation of some samples only; run it without --limit")
@@ -122,7 +122,7 @@ On drawn pictures of a seed that no training used.
 {scores}"""
 
 
-def _training_data(manifest: Manifest) -> set[str]:
+def training_data(manifest: Manifest) -> set[str]:
     """Digests of the data directories that went into the checkpoint and its ancestors."""
     return {str(value["digest"]) for value in manifest.data.values() if isinstance(value, dict) and "digest" in value}
 

@@ -41,6 +41,9 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({"engine": "magic"}, "--engine"),
         ({"engine": "scripted", "api_keys": "plain-key"}, "--api-keys"),
         ({}, "--checkpoint"),
+        ({"checkpoint": "c", "registry": "mlflow.db"}, "--registry mlflow.db is no address"),
+        ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
+        ({"engine": "scripted", "registry": "sqlite:///mlflow.db"}, "--registry needs the vllm engine"),
     ],
 )
 def test_a_wrong_value_names_its_option(given, word) -> None:

@@ -55,7 +55,18 @@ def store(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     other = altered(tiny_checkpoint, folder / "other", nudge, version="nudged", scores={}, probes=None)
     store = folder / "store"
     # In a process of its own: what vLLM leaves open in this one would fail other tests.
-    command = [sys.executable, "-m", "trainer", "publish", "--checkpoint", str(other), "--store", str(store)]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "publish",
+        "--checkpoint",
+        str(other),
+        "--store",
+        str(store),
+        "--tracking-uri",
+        "none",
+    ]
     subprocess.run(command, check=True, timeout=400)
     (published,) = store.iterdir()
     published.rename(store / "two")

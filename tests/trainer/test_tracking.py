@@ -16,6 +16,7 @@ from trl import SFTConfig
 
 from screening.checkpoint import read_manifest
 from screening.prompt import COMPACT
+from screening.registry import without_password
 from trainer.__main__ import main
 from trainer.hcm_grpo.train import build_trainer
 from trainer.recipe import HcmGrpoRecipe
@@ -26,7 +27,7 @@ from trainer.sft.rows import dataset, rollout_rows
 from trainer.tracking import tracker as tracking
 from trainer.tracking.callbacks import ExampleKeeper, LogFile
 from trainer.tracking.examples import PICTURES_NAME, Completion, keep_example, read_examples
-from trainer.tracking.store import Store, TrackingError, choose_store, without_password
+from trainer.tracking.store import Store, TrackingError, choose_store
 from trainer.tracking.tracker import Tracker, track
 
 ORIGIN = {"stage": "sft-weak", "settings": {"epochs": 5, "learning_rate": 0.001}, "parent": "sha256:aa", "limit": None}

@@ -1,4 +1,4 @@
-"""`python -m trainer publish`: prove a checkpoint in the real engine and put a whole copy of it into a store."""
+"""`python -m trainer publish`: prove a checkpoint in the real engine, put a whole copy into a store and register it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,50 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.registry_options import add_registry_options, choose_registry
+
 if TYPE_CHECKING:
     from screening.checkpoint import Manifest
     from screening.probes import Probes
 
+UNREGISTERED = 1
+"""Exit status when the checkpoint is in the store and the registry did not answer."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="with its screening.json")
-    parser.add_argument(
-        "--store", type=Path, required=True, metavar="DIR", help="where running services find checkpoints"
+    add_registry_options(
+        parser,
+        store="where running services find checkpoints; `--tracking-uri none` registers nothing",
+        store_needed=True,
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
+    from screening.checkpoint import read_manifest
+    from screening.errors import CheckpointError, RegistryError
+    from trainer.publish.register import register
+    from trainer.tracking.store import TrackingError
 
     try:
+        registry = choose_registry(args)
         directory = publish(args.checkpoint, args.store)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, RegistryError, TrackingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"published: {directory}")
+    if registry is None:
+        return 0
+    try:
+        version = register(registry, directory, read_manifest(directory))
+    except RegistryError as error:
+        print(f"error: published but not registered: {error}; the same command registers it", file=sys.stderr)
+        return UNREGISTERED
+    print(f"registered: version {version.number} of {registry}, candidate")
+    if version.directory != directory.resolve():
+        print(
+            f"warning: version {version.number} was registered as {version.directory}, and stays that", file=sys.stderr
+        )
     return 0
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from screening.registry import without_password
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 OFF = "none"
@@ -29,11 +30,6 @@ class Store:
     def __str__(self) -> str:
         """The address without its password."""
         return without_password(self.uri)
-
-
-def without_password(text: str) -> str:
-    """Hide the passwords of addresses in a text."""
-    return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
 
 
 def add_tracking_argument(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from screening.registry import without_password
 from trainer.tracking.mlflow_run import MlflowRun, Record, Status
-from trainer.tracking.store import Store, without_password
+from trainer.tracking.store import Store
 
 _PATIENCE = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
 """Seconds that the end of a training waits for the store."""

@@ -1,0 +1,219 @@
+"""The service follows the registry: what an alias names is taken up within a poll or two.
+
+The registry is asked in a thread of its own, for a bounded time; when it does not answer, what is served is served on.
+What was refused is not tried again before the alias names another checkpoint (`HotSwap.refused` remembers, also over a
+restart). What could not be looked at (a store that is not mounted, a full disk) and what came at a bad moment is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+
+from screening.errors import RegistryError
+from screening.registry import Registry, Version
+from service.admission import Admission
+from service.config import Settings
+from service.errors import CheckpointRefused, SwapBusy
+from service.hot_swap import HotSwap, Offer, Swap
+from service.local_store import inside
+from service.logs import log
+from service.metrics import Metrics
+
+LOGGER = logging.getLogger("service.follower")
+
+_JITTER = 0.25
+"""So that a fleet that was started together does not ask, and swap, at the same moment."""
+
+Outcome = Literal[
+    "not_asked", "current", "taken_up", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
+]
+_FINE = ("current", "taken_up", "busy")
+
+Answer = TypeVar("Answer")
+
+
+class Following(BaseModel):
+    """What the follower knows."""
+
+    registry: str
+    """Model and address, without a password."""
+    alias: str
+    version: int | None = None
+    """That the alias named last."""
+    digest: str | None = None
+    outcome: Outcome = "not_asked"
+    """`current`: it is served; `taken_up`: by the last poll; `refused`, `unavailable`, `busy`: it is not, see `reason`;
+    `missing`: there is no such alias; `unreachable`: the registry does not answer; `failed`: a fault of ours."""
+    reason: str | None = None
+    asked: float | None = None
+    """Unix time of the last answer."""
+
+
+class Follower:
+    """Asks again and again, from `start` to `stop`."""
+
+    def __init__(self, hot_swap: HotSwap, admission: Admission, metrics: Metrics, settings: Settings) -> None:
+        """The settings name a registry."""
+        self._hot_swap = hot_swap
+        self._admission = admission
+        self._metrics = metrics
+        self._settings = settings
+        self._registry = Registry(settings.registry or "", settings.registry_model)
+        self.state = Following(registry=str(self._registry), alias=settings.registry_alias)
+        self._asking: asyncio.Future[Version | None] | None = None
+        self._loop: asyncio.Task[None] | None = None
+        self._swap: asyncio.Task[Swap] | None = None
+
+    def start(self) -> None:
+        """Follow from now on."""
+        self._loop = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ask no more. A swap that is under way goes on: nobody may be let in halfway."""
+        for pending in (self._loop, self._asking):
+            if pending is not None:
+                pending.cancel()
+        if self._loop is not None:
+            with suppress(asyncio.CancelledError):
+                await self._loop
+
+    async def offer(self) -> Offer | None:
+        """What the alias names now; None where the registry does not say."""
+        try:
+            version = await self._ask()
+            return self._offer_of(version) if version else None
+        except (RegistryError, CheckpointRefused) as error:
+            self._note("unreachable" if isinstance(error, RegistryError) else "refused", str(error))
+            return None
+
+    async def _run(self) -> None:
+        while True:
+            await self._poll()
+            jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - nobody gains by guessing it
+            await asyncio.sleep(self._settings.registry_poll_seconds * jitter)
+
+    async def _poll(self) -> None:
+        """Ask once and do what the answer asks for."""
+        try:
+            version = await self._ask()
+            if version is None:
+                self._note("missing", f"the alias {self.state.alias} names nothing")
+            else:
+                self._note(*await self._follow(self._offer_of(version)))
+        except RegistryError as error:
+            self._note("unreachable", str(error))
+        except CheckpointRefused as error:
+            self._note("refused", str(error))
+        except Exception as error:  # the next poll may find it mended
+            LOGGER.exception("following failed", extra={"fields": {"error": str(error)}})
+            self._note("failed", f"{type(error).__name__}: {error}")
+
+    async def _ask(self) -> Version | None:
+        """What the alias names.
+
+        Raises:
+            RegistryError: no answer in time, or a bad one. An answer that comes later is that of the next call.
+        """
+        if self._asking is None:
+            self._asking = _in_thread(lambda: self._registry.resolve(self.state.alias))
+        seconds = self._settings.registry_timeout_seconds
+        done, _ = await asyncio.wait({self._asking}, timeout=seconds)
+        if not done:
+            raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s")
+        asked, self._asking = self._asking, None
+        version = asked.result()
+        self._metrics.registry_reachable.set(1)
+        self.state.asked = time.time()
+        self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
+        return version
+
+    def _offer_of(self, version: Version) -> Offer:
+        """Where the version lies for this service.
+
+        Raises:
+            CheckpointRefused: it leads out of the store.
+        """
+        store = self._settings.checkpoint_store
+        # The publisher may have the store mounted elsewhere; in it, directories have the names that `publish` gave.
+        directory = version.directory if store is None else inside(store, version.directory.name)
+        return Offer(directory, version.digest)
+
+    async def _follow(self, offer: Offer) -> tuple[Outcome, str | None]:
+        if offer.digest == self._hot_swap.serving.digest:
+            return "current", None
+        if (reason := self._hot_swap.refused.get(offer.digest)) is not None:
+            return "refused", reason
+        if not self._admission.is_open:
+            return "busy", self._admission.closed_because
+        self._swap = asyncio.get_running_loop().create_task(
+            self._hot_swap.take_up(offer.directory, digest=offer.digest)
+        )
+        try:
+            await asyncio.shield(self._swap)
+        except SwapBusy as error:
+            return "busy", str(error)
+        except CheckpointRefused as error:
+            return "refused" if offer.digest in self._hot_swap.refused else "unavailable", str(error)
+        return "taken_up", None
+
+    def _note(self, outcome: Outcome, reason: str | None) -> None:
+        """Say what became of a poll: in the metrics always, in the log when it is another thing than last time."""
+        self._metrics.registry_polls.labels(outcome).inc()
+        if outcome == "unreachable":
+            self._metrics.registry_reachable.set(0)
+        else:
+            behind = self.state.digest is not None and self.state.digest != self._served()
+            self._metrics.registry_behind.set(behind)
+        if outcome != self.state.outcome:
+            level = logging.INFO if outcome in _FINE else logging.WARNING
+            fields = {"registry": self.state.registry, "alias": self.state.alias, "version": self.state.version}
+            log(LOGGER, level, "registry", outcome=outcome, reason=reason, **fields)
+        self.state.outcome, self.state.reason = outcome, reason
+
+    def _served(self) -> str | None:
+        return self._hot_swap.serving.digest if self._hot_swap.serves else None
+
+
+def _in_thread(work: Callable[[], Answer]) -> asyncio.Future[Answer]:
+    """Do it in a thread that the end of the process does not wait for: it may hang in a connection for minutes."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Answer] = loop.create_future()
+
+    def settle(result: Answer | None, error: Exception | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result: Answer | None = None
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="registry", daemon=True).start()
+    return future
+
+
+def follower_of(
+    settings: Settings, hot_swap: HotSwap | None, admission: Admission, metrics: Metrics
+) -> Follower | None:
+    """A follower, where the settings name a registry and there is a checkpoint to change."""
+    if settings.registry is None or hot_swap is None:
+        return None
+    return Follower(hot_swap, admission, metrics, settings)

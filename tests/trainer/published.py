@@ -1,0 +1,126 @@
+"""Published checkpoints, a test set and evaluations of both, as the trainer leaves them; no engine has to start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from screening.answer import Finding, Mode, compose, parse, render
+from screening.checkpoint import Decoding, ImageContract, Manifest, write_manifest
+from screening.probes import Probe, Probes
+from screening.prompt import COMPACT
+from screening.task import NONE, OPTIONS, Dimension
+from trainer.evaluate.identity import Identity, claim
+from trainer.evaluate.predictions import Prediction
+from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.records import Sample, data_digest, read_samples
+from trainer.reliability import summarise
+from trainer.scores import Judged, evaluate_scores
+
+LABELS = ("A", "B", "C", "D", "N", "AC", "BD", "N", "B", "D")
+
+
+def make_data(directory: Path, count: int = 200) -> Path:
+    """A test set in which every dimension shows in most samples; labels go round `LABELS`."""
+    dimensions, lines = list(Dimension), []
+    for number in range(count):
+        label, folder = LABELS[number % len(LABELS)], f"pictures/s{number}"
+        (directory / folder).mkdir(parents=True)
+        for name in ("original", *"abcd"):
+            Image.new("RGB", (8, 6), (number % 256, 0, 0)).save(directory / folder / f"{name}.png")
+        generated = [
+            {
+                "file": f"{folder}/{option.lower()}.png",
+                "option": option,
+                "usable": option in label,
+                "dimensions": [] if option in label else [dimensions[(number + place) % 4]],
+                "severity": 0 if option in label else 2,
+            }
+            for place, option in enumerate(OPTIONS)
+        ]
+        original = {"file": f"{folder}/original.png"}
+        record = {"id": f"s{number}", "product": f"p{number}", "original": original, "generated": generated}
+        lines.append(json.dumps(record | {"label": label}) + "\n")
+    (directory / "samples.jsonl").write_text("".join(lines))
+    return directory
+
+
+def make_checkpoint(directory: Path, weights: str, *, proved: bool = True, **fields: Any) -> Manifest:
+    """A whole published directory, but for the model in it."""
+    directory.mkdir(parents=True)
+    (directory / "model.safetensors").write_text(weights)
+    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
+    probes = Probes(questions=(probe,), tolerance=0.1) if proved else None
+    fields = {"name": "test", "version": weights, "prompt": COMPACT, "decoding": Decoding()} | fields
+    return write_manifest(directory, image=ImageContract(size=32, tokens_per_picture=4), probes=probes, **fields)
+
+
+def say(options: str) -> str:
+    """A chain of thought that ends in these letters."""
+    findings = tuple(
+        Finding(option, frozenset() if option in options else frozenset({Dimension.SHADOW}), "seen")
+        for option in OPTIONS
+    )
+    return render(compose(frozenset(options) - {NONE}, findings), Mode.COT)
+
+
+def make_evaluation(
+    directory: Path,
+    data: Path,
+    manifest: Manifest,
+    /,
+    *,
+    wrong: Collection[int] = (),
+    texts: Mapping[int, str] | None = None,
+    confidence: float = 0.9,
+    **changes: Any,
+) -> Path:
+    """What `trainer evaluate` writes for a checkpoint that is right but for some samples.
+
+    Args:
+        wrong: numbers of samples answered with an unusable picture.
+        texts: what it says to samples of these numbers, whatever the label.
+        changes: of scores.json.
+    """
+    samples, mode = read_samples(data), changes.get("mode", Mode.COT)
+    said = [(texts or {}).get(n) or say(_answer(sample, n, n in wrong)) for n, sample in enumerate(samples)]
+    judged = [_judged(sample, n, text) for n, (sample, text) in enumerate(zip(samples, said, strict=True))]
+    sure = [confidence if one.choice else 0.0 for one in judged]
+    digest = data_digest(data, samples)
+    result = Evaluation(
+        created=now(),
+        checkpoint=EvaluatedCheckpoint(name=manifest.name, version=manifest.version, digest=manifest.digest),
+        data=EvaluatedData(digest=digest, samples=len(samples), evaluated=len(samples)),
+        mode=mode,
+        scores=evaluate_scores(judged),
+        reliability=summarise(sure, [one.choice_correct for one in judged]),
+        tokens=Tokens(prompt=1, completion=1, cut=0),
+        versions=versions(),
+    ).model_copy(update=changes)
+    claim(directory, Identity(checkpoint=manifest.digest, data=digest, mode=mode))
+    (directory / "scores.json").write_text(result.model_dump_json())
+    with (directory / "predictions.jsonl").open("w") as log:
+        for one, text, sureness in zip(judged, said, sure, strict=True):
+            counts = {"prompt_tokens": 1, "completion_tokens": 1}
+            prediction = Prediction.of(one, text=text, finish="stop", confidence=sureness, **counts)
+            log.write(prediction.model_dump_json() + "\n")
+    return directory
+
+
+def _answer(sample: Sample, number: int, wrong: bool) -> str:
+    if not wrong:
+        return sample.label
+    unusable = [option for option in OPTIONS if option not in sample.label]
+    return unusable[number // len(LABELS) % len(unusable)]
+
+
+def _judged(sample: Sample, number: int, text: str) -> Judged:
+    """Of several options named, each is the choice in its turn."""
+    read = Judged(sample, parse(text, Mode.COT))
+    named = sorted(read.options or ())
+    choice = None if read.options is None else named[number // len(LABELS) % len(named)] if named else NONE
+    return Judged(sample, read.result, choice)

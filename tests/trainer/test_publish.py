@@ -1,0 +1,94 @@
+"""What is published becomes a version of the registry. tests/service/test_vllm_swap.py publishes with the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from screening.checkpoint import read_manifest, write_manifest
+from screening.registry import CANDIDATE, PRODUCTION, Registry
+from tests.trainer.published import make_checkpoint
+from trainer.__main__ import main
+from trainer.publish.command import published_name
+from trainer.publish.register import register, version_tags
+
+
+@pytest.fixture
+def registry(registry_file: Path) -> Registry:
+    return Registry(f"sqlite:///{registry_file}")
+
+
+def make_published(store: Path, name: str, value: float) -> Path:
+    """A directory as `publish` leaves it, so that publishing it again has no need of an engine."""
+    manifest = make_checkpoint(store / "new", name)
+    save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
+    manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
+    return (store / "new").rename(store / published_name(manifest))
+
+
+def publish(checkpoint: Path, store: Path, uri: str) -> int:
+    return main(["publish", "--checkpoint", str(checkpoint), "--store", str(store), "--tracking-uri", uri])
+
+
+def test_what_is_published_is_a_version_and_the_candidate(
+    tmp_path: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    one, two = make_published(store, "one", 1.0), make_published(store, "two", 2.0)
+    assert publish(one, store, registry.uri) == 0
+    assert "registered: version 1 of screening in sqlite" in capsys.readouterr().out
+    assert publish(two, store, registry.uri) == 0
+    assert publish(two, store, registry.uri) == 0
+    candidate = registry.resolve(CANDIDATE)
+    assert candidate is not None and (candidate.number, candidate.directory) == (2, two)
+    assert candidate.digest == read_manifest(two).digest
+    assert registry.resolve(PRODUCTION) is None, "only `promote` moves production"
+    publish(one, store, registry.uri)
+    candidate = registry.resolve(CANDIDATE)
+    assert candidate is not None and candidate.number == 1
+
+
+def test_the_same_digest_in_another_store_stays_where_it_was_registered(
+    tmp_path: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = make_published(tmp_path / "store", "one", 1.0)
+    other = make_published(tmp_path / "other", "one", 1.0)
+    publish(one, tmp_path / "store", registry.uri)
+    assert publish(other, tmp_path / "other", registry.uri) == 0
+    assert f"registered as {one}, and stays that" in capsys.readouterr().err
+
+
+def test_a_registry_that_does_not_answer_leaves_the_copy_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = make_published(tmp_path / "store", "one", 1.0)
+    assert publish(one, tmp_path / "store", "http://127.0.0.1:9") == 1
+    said = capsys.readouterr()
+    assert f"published: {one}" in said.out and "published but not registered" in said.err
+
+
+@pytest.mark.parametrize(("uri", "status"), [("none", 0), ("somewhere", 2)])
+def test_the_registry_can_be_left_out_but_not_misspelt(
+    uri: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = make_published(tmp_path / "store", "one", 1.0)
+    assert publish(one, tmp_path / "store", uri) == status
+    assert "registered" not in capsys.readouterr().out
+
+
+def test_the_tags_of_the_shipped_checkpoint_are_ones_that_mlflow_takes(
+    registry: Registry, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(tiny_checkpoint)
+    version = register(registry, tmp_path, manifest)
+    tags = version.tags
+    assert tags == dict(version_tags(manifest)) | {"digest": manifest.digest}
+    assert tags["parent"] == manifest.parent
+    assert float(tags["score.cot.overall"]) == pytest.approx(
+        manifest.scores["cot"]["overall"]["correct"]["percent"], abs=0.01
+    )
+    assert tags["data.sft-answer-driven"] == manifest.data["sft-answer-driven"]["digest"]
+    assert tags["recipe_digest"].startswith("sha256:")
