@@ -25,6 +25,7 @@ from service.metrics import Metrics
 from service.routes import answer_error, router
 from service.schemas import ProblemBody, ScreenRequest
 from service.screen import Service
+from service.supervisor import Supervisor
 
 LOGGER = logging.getLogger("service.app")
 
@@ -37,13 +38,15 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     """
     metrics = Metrics()
     admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics)
+    hot_swap = _hot_swap(settings, engine, admission, metrics)
     service = Service(
         settings=settings,
         engine=engine,
         admission=admission,
         metrics=metrics,
         threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
-        hot_swap=_hot_swap(settings, engine, admission, metrics),
+        hot_swap=hot_swap,
+        supervisor=Supervisor(engine, admission, hot_swap, settings) if hot_swap is not None else None,
     )
 
     @asynccontextmanager
@@ -86,7 +89,7 @@ def _hot_swap(settings: Settings, engine: Engine, admission: Admission, metrics:
 
 
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
-    """Load the engine, then open the door."""
+    """Load the engine, open the door, and see to it that the engine stays."""
     engine = service.engine
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
@@ -104,6 +107,8 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
     app.state.started = True
     service.admission.open()
     log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=contract.name, digest=contract.digest)
+    if service.supervisor is not None:
+        await service.supervisor.run()
 
 
 def _extend_openapi(app: FastAPI) -> None:

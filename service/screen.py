@@ -28,6 +28,7 @@ from service.identity import new_id
 from service.intake import Submission
 from service.metrics import Metrics
 from service.schemas import CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
+from service.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Service:
     """Parses bodies and decodes pictures."""
     hot_swap: HotSwap | None
     """What is served and how it changes; None for an engine without a checkpoint."""
+    supervisor: Supervisor | None
+    """Builds a lost engine anew; None for an engine without a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,7 @@ async def screen(request: Request, service: Service) -> ScreenAnswer:
     clock, identity = Clock(service.metrics), new_id("scr_")
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
-        raise EngineLost()
+        raise EngineLost(service.admission.ready_in())
     with service.admission.door():
         try:
             async with asyncio.timeout(service.settings.deadline_seconds):
@@ -87,6 +90,8 @@ async def screen(request: Request, service: Service) -> ScreenAnswer:
         except TimeoutError:
             service.metrics.aborted.labels("deadline").inc()
             raise DeadlineExceeded(f"No answer within {service.settings.deadline_seconds:g} s.") from None
+        except EngineLost as error:
+            raise EngineLost(service.admission.ready_in()) from error
         except ClientGone:
             service.metrics.aborted.labels("client_gone").inc()
             raise
