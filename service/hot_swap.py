@@ -220,9 +220,7 @@ class HotSwap:
                 await self._go_back(old, in_place=in_place and not died and not isinstance(error, TimeoutError))
                 if died and new.manifest.digest not in self._suspects:  # it may have been killed at that very moment
                     self._suspects.add(new.manifest.digest)
-                    raise SwapBusy(
-                        "The engine died while it took up the checkpoint, which may be tried once more."
-                    ) from error
+                    raise SwapBusy("The engine died while it took up the checkpoint.") from error
                 raise CheckpointRefused(f"{type(error).__name__}: {error}") from error
             self._serve(new)
         how: How = "in place" if in_place else "rebuilt"

@@ -92,7 +92,7 @@ class Supervisor:
                 return "hung"
 
     async def _rebuild(self, cause: Cause) -> None:
-        wait = min(FIRST_WAIT * 2.0 ** (self._attempts - 1), LONGEST_WAIT) if self._attempts else 0.0
+        wait = wait_before(self._attempts)
         self._admission.expect_ready(wait + self._admission.rebuild_seconds)
         await asyncio.sleep(wait)
         try:
@@ -100,3 +100,8 @@ class Supervisor:
         except Exception as error:  # whatever it is, the next attempt may succeed
             LOGGER.exception("rebuild failed", extra={"fields": {"attempts": self._attempts, "error": str(error)}})
         self._attempts += 1
+
+
+def wait_before(attempts: int) -> float:
+    """Seconds before a rebuild that follows so many others in a row."""
+    return min(FIRST_WAIT * 2.0 ** min(attempts - 1, 30), LONGEST_WAIT) if attempts else 0.0
