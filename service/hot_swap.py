@@ -28,7 +28,7 @@ from screening.weights import changed_files, compare_tensors, read_tensors
 from service.admission import Admission
 from service.config import Settings
 from service.engine import Engine
-from service.errors import CheckpointRefused, SwapBusy
+from service.errors import CheckpointRefused, ServiceError, SwapBusy
 from service.local_store import LocalStore
 from service.logs import log
 from service.metrics import Metrics
@@ -221,7 +221,8 @@ class HotSwap:
                 if died and new.manifest.digest not in self._suspects:  # it may have been killed at that very moment
                     self._suspects.add(new.manifest.digest)
                     raise SwapBusy("The engine died while it took up the checkpoint.") from error
-                raise CheckpointRefused(f"{type(error).__name__}: {error}") from error
+                ours = isinstance(error, CheckpointError | ServiceError)  # sentences that a person can read
+                raise CheckpointRefused(str(error) if ours else f"{type(error).__name__}: {error}") from error
             self._serve(new)
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), worst)

@@ -285,6 +285,27 @@ def vllm_service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterat
 
 
 @pytest.fixture(scope="session")
+def published(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with `one`, the shipped checkpoint, and `two`, other weights of its architecture; by the trainer."""
+    from tests.service.swapping import publish_another  # imports torch, which most tests here do without
+
+    return publish_another(tiny_checkpoint, tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Iterator[Process]:
+    """One service on the real engine that swaps what lies in `published`, for the whole run."""
+    with launch_service(
+        "--checkpoint", str(published / "one"),
+        "--checkpoint-store", str(published),
+        "--admin-keys", ADMIN_KEYS,
+        "--max-concurrent", "4",
+        "--max-queue", "28",
+    ) as process:  # fmt: skip
+        yield process
+
+
+@pytest.fixture(scope="session")
 def scripted_service(launch_service: Callable[..., Any]) -> Iterator[Process]:
     """One scripted service behind a real socket, impatient with slow bodies."""
     with launch_service(

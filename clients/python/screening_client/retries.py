@@ -3,8 +3,8 @@
 The waits are those of openai-python: 0.5 s doubling to 8 s, up to a quarter taken off at random; `Retry-After` goes
 before them. Retrying a POST is safe here: a screening changes nothing, and the idempotency key is the same each time.
 
-Differently from there, a 503 with `Retry-After` does not count as one of the retries while `PATIENCE` lasts: the service
-builds its engine anew, which takes longer than two retries do, and has said when it will be back.
+Differently from there, a 503 with `Retry-After` does not count as one of the retries while `PATIENCE` lasts: the
+service builds its engine anew, which takes longer than two retries do, and has said when it will be back.
 """
 
 from __future__ import annotations
