@@ -25,6 +25,8 @@ DRAINING = "The service is draining."
 
 SOON = 5
 """Seconds after which to ask again, where nothing better is known."""
+LONGEST = 60
+"""Longest wait that is told while the engine is built anew, in seconds."""
 
 
 class Admission:
@@ -104,11 +106,12 @@ class Admission:
         self._ready_at = None if seconds is None else time.monotonic() + seconds
 
     def ready_in(self) -> int:
-        """Whole seconds until the engine should be back: told by the last start, at least 1. If overdue, a guess."""
-        if self._ready_at is None:
-            return max(1, math.ceil(self.rebuild_seconds))
-        left = math.ceil(self._ready_at - time.monotonic())
-        return left if left >= 1 else SOON
+        """Whole seconds until the engine should be back, told by the last start; a guess when that is overdue.
+
+        At most `LONGEST`: clients give up when they are told to wait for minutes.
+        """
+        left = self.rebuild_seconds if self._ready_at is None else self._ready_at - time.monotonic()
+        return min(math.ceil(left), LONGEST) if left > 0 else SOON
 
     def refusal(self) -> NotReady:
         """What somebody is told before a closed door."""

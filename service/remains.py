@@ -62,9 +62,9 @@ class Remains:
         while more := {pid for pid, (parent, _) in parents.items() if parent in below} - below:
             below |= more
         below = {pid for pid in below - {root} if not _is_helper(pid)}
-        self._processes |= {Process(pid, parents[pid][1]) for pid in below}
+        self._processes = {Process(pid, parents[pid][1]) for pid in below}
         inodes = set[int]().union(*map(_shared_inodes, below))
-        self._segments |= {segment for segment in _segments() if segment[1] in inodes}
+        self._segments = {segment for segment in _segments() if segment in self._segments or segment[1] in inodes}
 
     def clear(self) -> list[str]:
         """Kill what is remembered and still there, and delete the shared memory. Returns what it found, for the log."""
@@ -109,6 +109,8 @@ def _is_helper(pid: int) -> bool:
 
 
 def _segments() -> list[tuple[str, int]]:
+    if not SHARED_MEMORY.is_dir():
+        return []
     with os.scandir(SHARED_MEMORY) as entries:
         return [(entry.name, entry.inode()) for entry in entries if entry.name.startswith(_OURS)]
 
@@ -147,13 +149,8 @@ def _stand_guard(service: int, directories: Iterable[str]) -> None:
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     if found:
-        line = {
-            "level": "warning",
-            "logger": "service.remains",
-            "event": "cleared up after the service",
-            "found": found,
-        }
-        print(json.dumps(line), file=sys.stderr)
+        line = {"level": "warning", "logger": "service.remains", "event": "cleared up after the service"}
+        print(json.dumps({**line, "found": found}), file=sys.stderr)
 
 
 if __name__ == "__main__":

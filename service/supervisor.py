@@ -65,6 +65,7 @@ class Supervisor:
         log(LOGGER, logging.ERROR, "engine lost", cause=cause, attempts=self._attempts)
         while not self._engine.alive:
             await self._rebuild(cause)
+        self._admission.expect_ready(None)
         self._back_at = time.monotonic()
 
     async def _until_lost(self) -> Cause:
@@ -86,7 +87,7 @@ class Supervisor:
             elif self._engine.running():
                 stalled += passed
             if stalled > self._settings.engine_hang_seconds:
-                log(LOGGER, logging.ERROR, "engine hangs", running=self._engine.running(), seconds=stalled)
+                log(LOGGER, logging.ERROR, "engine hangs", running=self._engine.running(), seconds=round(stalled, 1))
                 # Without the swap's lock: a swap may be waiting for the very requests that this ends.
                 await self._engine.kill()
                 return "hung"
