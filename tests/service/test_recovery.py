@@ -37,11 +37,12 @@ async def ready(running: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_dead_engine_is_built_anew_on_what_was_served(serve, sample) -> None:
+async def test_a_dead_engine_is_built_anew_on_what_was_served(serve, sample, make_sample) -> None:
     engine = ObedientEngine(latency_ms=60_000)
     async with serve(engine) as running:
         assert (await running.take_up("two")).status_code == 200
-        inside = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(3)]
+        bodies = [make_sample(seed).json() for seed in range(2, 5)]
+        inside = [asyncio.create_task(running.client.post("/screen", json=body)) for body in bodies]
         await until(lambda: engine.running() == 3)
         engine.seconds = 0.3
         engine.die()
@@ -100,10 +101,11 @@ async def test_an_idle_engine_does_not_hang(serve) -> None:
         assert engine.history == ["start 1"]
 
 
-async def test_nobody_inside_reaches_an_engine_that_is_not_proved(serve, sample) -> None:
+async def test_nobody_inside_reaches_an_engine_that_is_not_proved(serve, make_sample) -> None:
     engine = ObedientEngine(latency_ms=60_000)
     async with serve(engine, max_concurrent=1, max_queue=4) as running:
-        calls = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(5)]
+        bodies = [make_sample(seed).json() for seed in range(5)]
+        calls = [asyncio.create_task(running.client.post("/screen", json=body)) for body in bodies]
         admission = running.app.state.service.admission
         await until(lambda: engine.running() == 1 and admission.inside == 5)
         engine.seconds = 60

@@ -42,11 +42,13 @@ def shared_memory(pid: int) -> set[Path]:
 
 
 class Callers:
-    """Threads that each send one request, and what they got."""
+    """Threads that each send one request of their own, and what they got."""
 
-    def __init__(self, process: Any, sample: Any, count: int) -> None:
+    def __init__(self, process: Any, make_sample: Callable[[int], Any], count: int) -> None:
         self.answers: list[httpx.Response | httpx.TransportError] = []
-        self._threads = [threading.Thread(target=self._call, args=(process.base_url, sample)) for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._call, args=(process.base_url, make_sample(i))) for i in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -63,12 +65,12 @@ class Callers:
 
 
 def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
-    launch_service, checkpoint, sample, wait_until
+    launch_service, checkpoint, make_sample, wait_until
 ) -> None:
     with launch_service("--checkpoint", str(checkpoint), "--max-concurrent", "4") as process:
         below, memory = children(process.popen.pid), shared_memory(process.popen.pid)
         assert memory
-        callers = Callers(process, sample, 24)
+        callers = Callers(process, make_sample, 24)
         wait_until(lambda: process.metric("screening_in_flight ") >= 12)
         process.popen.terminate()
         statuses = [getattr(answer, "status_code", answer) for answer in callers.join()]
@@ -82,7 +84,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
 @pytest.fixture(scope="module")
 def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[Any]:
     with launch_service(
-        "--checkpoint", str(checkpoint), "--max-concurrent", "4", "--engine-hang-seconds", "15"
+        "--checkpoint", str(checkpoint), "--max-concurrent", "4", "--engine-hang-seconds", "20"
     ) as process:
         yield process
 
@@ -96,15 +98,13 @@ VICTIMS = [
 
 
 @pytest.mark.parametrize(("title", "blow", "cause"), VICTIMS, ids=[f"{t[6:]}-{b.name}" for t, b, _ in VICTIMS])
-def test_an_engine_that_is_killed_or_hangs_is_built_anew(
-    service, sample, make_sample, wait_until, title, blow, cause
-) -> None:
-    before = httpx.post(f"{service.base_url}/screen", json=sample.json(), timeout=120).json()
+def test_an_engine_that_is_killed_or_hangs_is_built_anew(service, make_sample, wait_until, title, blow, cause) -> None:
+    before = httpx.post(f"{service.base_url}/screen", json=make_sample(99).json(), timeout=120).json()
     rebuilt = f'screening_engine_rebuilds_total{{cause="{cause}",result="ok"}}'
     rebuilds = service.metric(rebuilt)
     old, memory = children(service.popen.pid, "VLLM::"), shared_memory(service.popen.pid)
     (victim,) = children(service.popen.pid, title)
-    callers = Callers(service, make_sample(7), 16)
+    callers = Callers(service, make_sample, 32)
     wait_until(lambda: service.metric("screening_engine_running ") > 0)
     os.kill(victim, blow)
     for answer in callers.join():
@@ -114,7 +114,7 @@ def test_an_engine_that_is_killed_or_hangs_is_built_anew(
     wait_until(lambda: service.metric(rebuilt) == rebuilds + 1, seconds=400)
     assert httpx.get(f"{service.base_url}/livez").status_code == 200
     service.wait_ready()
-    after = httpx.post(f"{service.base_url}/screen", json=sample.json(), timeout=120).json()
+    after = httpx.post(f"{service.base_url}/screen", json=make_sample(99).json(), timeout=120).json()
     assert [after[key] for key in ("choice", "reasoning", "checkpoint")] == [
         before[key] for key in ("choice", "reasoning", "checkpoint")
     ]
