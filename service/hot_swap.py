@@ -265,14 +265,7 @@ class HotSwap:
             self._admission.rebuild_seconds = seconds
             self._metrics.rebuilds.labels(cause, "ok").inc()
             self._metrics.rebuild_seconds.observe(seconds)
-            log(
-                LOGGER,
-                logging.INFO,
-                "engine rebuilt",
-                cause=cause,
-                digest=copy.manifest.digest,
-                seconds=round(seconds, 1),
-            )
+            log(LOGGER, logging.INFO, "engine rebuilt", cause=cause, seconds=round(seconds, 1))
             return worst
 
     async def _go_back(self, old: Copy, *, in_place: bool) -> None:
