@@ -25,8 +25,9 @@ LOOK_SECONDS = 0.25
 FIRST_WAIT = 1.0
 """Before the second rebuild in a row, in seconds; doubled each time."""
 LONGEST_WAIT = 60.0
-HEALTHY_SECONDS = 30.0
-"""An engine that lives so long is no longer counted as part of a row."""
+HEALTHY_SECONDS = 8.0
+"""An engine that lives so long ends a row. Longer than callers wait who come back late (`admission.SOON`), so that a
+request which kills each engine is seen as a row."""
 
 
 class Supervisor:
