@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from service.errors import NotReady, Overloaded
+from service.errors import EngineLost, NotReady, Overloaded
 from service.metrics import Metrics
 
 _RECENT = 0.1
@@ -22,6 +22,11 @@ _RECENT = 0.1
 
 STARTING = "The service is starting."
 DRAINING = "The service is draining."
+
+SOON = 5
+"""Seconds after which to ask again, where nothing better is known."""
+LONGEST = 60
+"""Longest wait that is told while the engine is built anew, in seconds."""
 
 
 class Admission:
@@ -42,6 +47,10 @@ class Admission:
         self.inside = 0
         self.running = 0
         self._mean_seconds = 1.0
+        self._evicting = False
+        self._ready_at: float | None = None
+        self.rebuild_seconds: float = SOON
+        """How long the engine took to start last."""
         metrics.capacity.set(self._capacity)
 
     @property
@@ -77,26 +86,49 @@ class Admission:
             self._gate.set()
 
     @contextmanager
-    def suspended(self, why: str) -> Iterator[None]:
-        """Refuse new requests for the time of the block; a drain that begins meanwhile stays."""
+    def suspended(self, why: str, *, evict: bool = False) -> Iterator[None]:
+        """Refuse new requests for the time of the block; a drain that begins meanwhile stays.
+
+        Args:
+            evict: also refuse those who are inside and have not reached the engine; otherwise they wait.
+        """
         before, self._closed = self._closed, self._closed or why
+        self._evicting = evict
         try:
             yield
         finally:
+            self._evicting = False
             if self._closed == why:
                 self._closed = before
+
+    def expect_ready(self, seconds: float | None) -> None:
+        """When the engine should be back, from now; None when it is back."""
+        self._ready_at = None if seconds is None else time.monotonic() + seconds
+
+    def ready_in(self) -> int:
+        """Whole seconds until the engine should be back, told by the last start; a guess when that is overdue.
+
+        At most `LONGEST`: clients give up when they are told to wait for minutes.
+        """
+        left = self.rebuild_seconds if self._ready_at is None else self._ready_at - time.monotonic()
+        return min(math.ceil(left), LONGEST) if left > 0 else SOON
+
+    def refusal(self) -> NotReady:
+        """What somebody is told before a closed door."""
+        why = self._closed or STARTING
+        return NotReady(why, SOON if why in (STARTING, DRAINING) else self.ready_in())
 
     @contextmanager
     def door(self) -> Iterator[None]:
         """Hold a place from the first header to the answer.
 
         Raises:
-            NotReady: starting or draining.
+            NotReady: starting, draining, or the engine is built anew.
             Overloaded: no place left; carries the estimated wait.
         """
         if self._closed is not None:
             self._metrics.rejected.labels("not_ready").inc()
-            raise NotReady(self._closed)
+            raise self.refusal()
         if self.inside >= self._capacity:
             self._metrics.rejected.labels("queue_full").inc()
             raise Overloaded(self.retry_after())
@@ -108,10 +140,16 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it; first come, first served."""
+        """Wait for a turn and hold it; first come, first served.
+
+        Raises:
+            EngineLost: the engine was lost meanwhile, and is built anew.
+        """
         async with self._slots:
             while not self._gate.is_set():  # it may close again before we are woken
                 await self._gate.wait()
+            if self._evicting:
+                raise EngineLost(self.ready_in())
             self._change(running=1)
             began, finished = time.monotonic(), False
             try:

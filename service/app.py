@@ -31,6 +31,7 @@ from service.routes import answer_error, router
 from service.same_work import SameWork
 from service.schemas import ProblemBody, ScreenRequest
 from service.screen import Service
+from service.supervisor import Supervisor
 
 LOGGER = logging.getLogger("service.app")
 
@@ -43,13 +44,15 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     """
     metrics = Metrics()
     admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics)
+    hot_swap = _hot_swap(settings, engine, admission, metrics)
     service = Service(
         settings=settings,
         engine=engine,
         admission=admission,
         metrics=metrics,
         threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
-        hot_swap=_hot_swap(settings, engine, admission, metrics),
+        hot_swap=hot_swap,
+        supervisor=Supervisor(engine, admission, hot_swap, settings) if hot_swap is not None else None,
         same_work=SameWork(max_age=settings.deadline_seconds),
         answers=BoundedStore(
             "answers",
@@ -115,7 +118,7 @@ def _hot_swap(settings: Settings, engine: Engine, admission: Admission, metrics:
 
 
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
-    """Load the engine, then open the door."""
+    """Load the engine, open the door, and see to it that the engine stays."""
     engine = service.engine
     follower: Follower | None = app.state.follower
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
@@ -136,6 +139,8 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
     log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=contract.name, digest=contract.digest)
     if follower is not None:
         follower.start()
+    if service.supervisor is not None:
+        await service.supervisor.run()
 
 
 def _extend_openapi(app: FastAPI) -> None:

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     """For requests in flight to end before other weights are loaded; then the swap is put off."""
     swap_reload_seconds: float = Field(120.0, gt=0)
     """For the engine to load and prove other weights; then it is built anew on the old ones."""
+    engine_hang_seconds: float = Field(30.0, gt=0)
+    """With requests in the engine and no output from it; then it is killed and built anew."""
+    engine_rebuild_seconds: float = Field(600.0, gt=0)
+    """For one attempt to build the engine anew."""
+    engine_rebuild_attempts: int = Field(5, ge=1)
+    """Attempts in a row without lasting success, after which /livez turns red."""
     decode_threads: int = Field(2, ge=1, le=256)
     """Threads that decode pictures."""
 

@@ -66,7 +66,7 @@ class Engine(Protocol):
 
     @property
     def alive(self) -> bool:
-        """False once the engine has died and every further request would fail."""
+        """False when every request would fail: the engine died, was stopped or killed, or its last start failed."""
 
     async def start(self, checkpoint: Path | None, /) -> None:
         """Load everything; returns when the first question may be asked. Raises when it cannot be done.
@@ -77,6 +77,9 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Free everything; harmless when nothing was started. `start` may be called again afterwards."""
+
+    async def kill(self) -> None:
+        """End its processes at once, for an engine that hangs: what is in it ends with EngineLost."""
 
     async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
         """Put other weights of the same architecture in the place of those loaded. Nothing may run meanwhile.
@@ -98,3 +101,7 @@ class Engine(Protocol):
 
     def running(self) -> int:
         """Requests inside the engine now."""
+
+    @property
+    def progress(self) -> int:
+        """Outputs so far, those of unfinished requests counted: with requests inside, it stands still in a hang."""

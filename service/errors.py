@@ -114,10 +114,10 @@ class NotReady(ServiceError):
 
 
 class EngineLost(NotReady):
-    """The engine died, perhaps with this request in it."""
+    """The engine died or hung, perhaps with this request in it."""
 
     def __init__(self, retry_after: int = 10) -> None:
-        super().__init__("The engine is lost; the service waits for its restart.", retry_after)
+        super().__init__("The engine is lost and is being built anew.", retry_after)
 
 
 class DeadlineExceeded(ServiceError):

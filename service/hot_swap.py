@@ -6,7 +6,8 @@
 Requests that are inside wait at the gate, their deadlines running; none fails, and none sees two sets of weights. When
 the engine refuses the weights or the probes differ, the old weights go back and are proved in the same way; when that
 fails too, the engine is built anew on the old checkpoint. A checkpoint that cannot be taken up in place (another
-tokenizer, another architecture) is taken up by building the engine anew, which `/readyz` announces.
+tokenizer, another architecture) is taken up by building the engine anew, which `/readyz` announces. An engine that died
+on its own is built anew in the same way (`recover`, called by service/supervisor.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from screening.weights import changed_files, compare_tensors, read_tensors
 from service.admission import Admission
 from service.config import Settings
 from service.engine import Engine
-from service.errors import CheckpointRefused, SwapBusy
+from service.errors import CheckpointRefused, ServiceError, SwapBusy
 from service.local_store import LocalStore
 from service.logs import log
 from service.metrics import Metrics
@@ -39,9 +40,12 @@ REMEMBERED = 64
 """Refused checkpoints and past swaps that are remembered."""
 
 SWITCHING = "The service takes up another checkpoint."
+LOST = "The engine was lost and is being built anew."
 
 
 How = Literal["unchanged", "in place", "rebuilt"]
+Cause = Literal["swap", "roll_back", "died", "hung"]
+"""Why an engine is built anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +102,19 @@ class HotSwap:
         self._configured = checkpoint
         self._lock = asyncio.Lock()
         state = settings.state_dir
+        self.temporary: list[Path] = []
+        """Directories that should not outlive this process."""
         if state is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="screening-", ignore_cleanup_errors=True)
             state = Path(self._temporary.name)
+            self.temporary.append(state)
         self._store = LocalStore(state)
         self._served: Copy | None = None
         self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
         self.refused: dict[str, str] = self._store.refused()
         """Digest → reason; kept in the state directory."""
+        self._suspects: set[str] = set()
+        """Digests under which the engine died once."""
 
     @property
     def serving(self) -> Manifest:
@@ -164,11 +173,13 @@ class HotSwap:
         return copy
 
     async def _start(self, copy: Copy) -> None:
+        began = time.monotonic()
         await self._engine.start(copy.directory)
         if copy.manifest.probes is None:
             log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
         else:
             await self._prove(copy.manifest)
+        self._admission.rebuild_seconds = time.monotonic() - began
         self._serve(copy)
         await self._tidy()
 
@@ -197,7 +208,7 @@ class HotSwap:
             CheckpointRefused: it is not taken up; what was served is served on.
         """
         if self._lock.locked():
-            raise SwapBusy("Another checkpoint is being taken up.")
+            raise SwapBusy("Another checkpoint is being taken up, or the engine is being built anew.")
         async with self._lock:
             began, old = time.perf_counter(), self._now
             try:
@@ -243,14 +254,21 @@ class HotSwap:
         async with self._admission.gate_closed(patience) as idle:
             if not idle:
                 raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
+            if not self._engine.alive:  # before the new weights touched it
+                raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
             drain_ms, closed = _ms_since(closing), time.perf_counter()
             try:
-                worst = await (self._reload(new) if in_place else self._rebuild(new))
+                worst = await (self._reload(new) if in_place else self._rebuild(new, "swap"))
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
                 LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
+                died = in_place and not self._engine.alive
                 # An engine that hangs would only hang again.
-                await self._go_back(old, in_place=in_place and not isinstance(error, TimeoutError))
-                raise CheckpointRefused(f"{type(error).__name__}: {error}") from error
+                await self._go_back(old, in_place=in_place and not died and not isinstance(error, TimeoutError))
+                if died and new.manifest.digest not in self._suspects:  # it may have been killed at that very moment
+                    self._suspects.add(new.manifest.digest)
+                    raise SwapBusy("The engine died while it took up the checkpoint.") from error
+                ours = isinstance(error, CheckpointError | ServiceError)  # sentences that a person can read
+                raise CheckpointRefused(str(error) if ours else f"{type(error).__name__}: {error}") from error
             self._serve(new)
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), worst)
@@ -260,15 +278,47 @@ class HotSwap:
             await self._engine.reload(copy.directory, copy.manifest)
             return await self._prove(copy.manifest)
 
-    async def _rebuild(self, copy: Copy) -> float:
-        """Stop the engine and start it on a checkpoint. New requests are refused meanwhile: it takes long."""
-        with self._admission.suspended(SWITCHING):
-            await self._engine.stop()
-            await self._engine.start(copy.directory)
-            return await self._prove(copy.manifest) if copy.manifest.probes else 0.0
+    async def recover(self, cause: Cause) -> None:
+        """Build a lost engine anew on what is served. Nothing to do when a swap has done it meanwhile.
+
+        Raises:
+            Exception: whatever the engine raised; nothing is loaded then.
+        """
+        async with self._lock:
+            if not self._engine.alive:
+                await self._rebuild(self._now, cause)
+
+    async def _rebuild(self, copy: Copy, cause: Cause) -> float:
+        """Stop the engine, start it on a checkpoint and prove it. New requests are refused meanwhile: it takes long.
+
+        The one way in which an engine is built anew. Until it is proved nobody reaches it: behind a swap's gate those
+        who are inside wait, otherwise they are sent away.
+        """
+        planned, began = cause in ("swap", "roll_back"), time.monotonic()
+        with self._admission.suspended(SWITCHING if planned else LOST, evict=not planned):
+            try:
+                self._admission.expect_ready(self._admission.rebuild_seconds)
+                await self._engine.stop()
+                async with asyncio.timeout(self._settings.engine_rebuild_seconds):
+                    await self._engine.start(copy.directory)
+                    worst = await self._prove(copy.manifest) if copy.manifest.probes else 0.0
+            except Exception:
+                self._metrics.rebuilds.labels(cause, "failed").inc()
+                await self._engine.stop()  # what is not proved must not answer
+                raise
+            seconds = time.monotonic() - began
+            self._admission.expect_ready(None)
+            self._admission.rebuild_seconds = seconds
+            self._metrics.rebuilds.labels(cause, "ok").inc()
+            self._metrics.rebuild_seconds.observe(seconds)
+            log(LOGGER, logging.INFO, "engine rebuilt", cause=cause, seconds=round(seconds, 1))
+            return worst
 
     async def _go_back(self, old: Copy, *, in_place: bool) -> None:
-        """The old weights again, proved; by a new engine if they cannot be put back into this one."""
+        """The old weights again, proved; by a new engine if they cannot be put back into this one.
+
+        When that fails as well the engine is lost, and the supervisor goes on trying.
+        """
         if in_place and old.manifest.probes is not None:
             try:
                 await self._reload(old)
@@ -278,7 +328,11 @@ class HotSwap:
                 LOGGER.exception(
                     "roll-back failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}}
                 )
-        await self._rebuild(old)
+        try:
+            await self._rebuild(old, "roll_back")
+        except Exception as error:  # whatever it is, the caller must hear why the new checkpoint was refused
+            LOGGER.exception("rebuild failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}})
+            return
         self._metrics.swaps.labels("rebuilt_back").inc()
 
     async def _prove(self, manifest: Manifest) -> float:

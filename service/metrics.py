@@ -13,6 +13,7 @@ from service.engine import Contract, Engine
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_REBUILD_SECONDS = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _PROBABILITY = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -102,6 +103,15 @@ class Metrics:
         self.registry_behind = Gauge(
             "screening_registry_behind", "1 while another checkpoint is served than the registry names.",
             registry=registry,
+        )  # fmt: skip
+        self.rebuilds = Counter(
+            "screening_engine_rebuilds",
+            "Engines built anew, by cause (swap, roll_back, died, hung) and result (ok, failed).", ["cause", "result"],
+            registry=registry,
+        )  # fmt: skip
+        self.rebuild_seconds = Histogram(
+            "screening_engine_rebuild_seconds", "Time to stop an engine, start another and prove it.",
+            registry=registry, buckets=_REBUILD_SECONDS,
         )  # fmt: skip
 
     def serves(self, contract: Contract, engine: Engine) -> None:

@@ -143,18 +143,19 @@ def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
 @router.get("/livez", response_model=Health, responses=problem_responses(503), summary="Restart me unless 200")
 async def get_livez(request: Request) -> Response:
     service: Service = request.app.state.service
-    if not service.engine.alive:
-        raise EngineLost()
+    hopeless = service.supervisor.hopeless if service.supervisor is not None else not service.engine.alive
+    if hopeless:
+        raise EngineLost(service.admission.ready_in())
     return _healthy(service)
 
 
 @router.get("/readyz", response_model=Health, responses=problem_responses(503), summary="Send requests only if 200")
 async def get_readyz(request: Request) -> Response:
     service: Service = request.app.state.service
+    if service.admission.closed_because is not None:
+        raise service.admission.refusal()
     if not service.engine.alive:
-        raise EngineLost()
-    if not service.admission.is_open:
-        raise NotReady("The service is starting or draining.")
+        raise EngineLost(service.admission.ready_in())
     return _healthy(service)
 
 

@@ -31,6 +31,7 @@ from service.intake import Submission
 from service.metrics import Metrics
 from service.same_work import SameWork
 from service.schemas import ScreenAnswer, Timings
+from service.supervisor import Supervisor
 
 Result = TypeVar("Result")
 
@@ -55,6 +56,8 @@ class Service:
     """Parses bodies and decodes pictures."""
     hot_swap: HotSwap | None
     """What is served and how it changes; None for an engine without a checkpoint."""
+    supervisor: Supervisor | None
+    """Builds a lost engine anew; None for an engine without a checkpoint."""
     same_work: SameWork[Worked]
     """Identical requests in flight."""
     answers: BoundedStore[Judged]
@@ -93,7 +96,7 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
     clock, key = Clock(service.metrics), request.headers.get("idempotency-key")
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
-        raise EngineLost()
+        raise EngineLost(service.admission.ready_in())
     with service.admission.door():
         try:
             async with asyncio.timeout(service.settings.deadline_seconds):
@@ -109,6 +112,8 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
         except TimeoutError:
             service.metrics.aborted.labels("deadline").inc()
             raise DeadlineExceeded(f"No answer within {service.settings.deadline_seconds:g} s.") from None
+        except EngineLost as error:
+            raise EngineLost(service.admission.ready_in()) from error
         except ClientGone:
             service.metrics.aborted.labels("client_gone").inc()
             raise

@@ -60,6 +60,7 @@ class ScriptedEngine:
         self._failure = failure
         self._running = 0
         self._alive = True
+        self._progress = 0
 
     @property
     def name(self) -> str:
@@ -76,6 +77,10 @@ class ScriptedEngine:
     def running(self) -> int:
         return self._running
 
+    @property
+    def progress(self) -> int:
+        return self._progress
+
     async def start(self, _checkpoint: Path | None = None, /) -> None:
         await asyncio.sleep(self._start)
         if self._failure == "start":
@@ -83,6 +88,9 @@ class ScriptedEngine:
 
     async def stop(self) -> None:
         return None
+
+    async def kill(self) -> None:
+        self._alive = False
 
     async def reload(self, _checkpoint: Path, _manifest: Manifest, /) -> None:
         raise EngineFailed("the scripted engine has no weights")
@@ -99,6 +107,7 @@ class ScriptedEngine:
             await asyncio.sleep(self._latency * (0.5 + digests[0][0] / 255))
         finally:
             self._running -= 1
+        self._progress += 1
         if self._failure == "dead":
             self._alive = False
             raise EngineLost()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import multiprocessing
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,6 +33,7 @@ from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
 from service.identity import new_id
 from service.logs import log
+from service.remains import Remains
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -57,8 +57,10 @@ class VllmEngine:
         self._gpu_memory_utilization = gpu_memory_utilization
         self._llm: AsyncLLM | None = None
         self._loading: asyncio.Future[AsyncLLM] | None = None
-        self._failed = False
-        """The last start failed: nothing is loaded, and nothing will be."""
+        self._lost = False
+        """Nothing is loaded any more: stopped, killed, or the last start failed."""
+        self._remains = Remains()
+        self._outputs = 0
         self._contract: Contract | None = None
         self._prompts: dict[Mode, str] = {}
         self._sampling: dict[Mode, SamplingParams] = {}
@@ -75,10 +77,14 @@ class VllmEngine:
 
     @property
     def alive(self) -> bool:
-        return not self._failed and (self._llm is None or not self._llm.errored)
+        return not self._lost and (self._llm is None or not self._llm.errored)
 
     def running(self) -> int:
         return self._llm.get_num_unfinished_requests() if self._llm is not None else 0
+
+    @property
+    def progress(self) -> int:
+        return self._outputs
 
     async def start(self, checkpoint: Path | None, /) -> None:
         """Verify the checkpoint, load it, and ask it one question of each mode.
@@ -88,12 +94,12 @@ class VllmEngine:
         """
         if checkpoint is None:
             raise CheckpointError("vLLM needs a checkpoint")
-        self._failed = False
         try:
             await self._start(checkpoint)
         except Exception:
-            self._failed = True
+            self._lost = True
             raise
+        self._lost = False
 
     async def _start(self, checkpoint: Path) -> None:
         loop = asyncio.get_running_loop()
@@ -101,6 +107,7 @@ class VllmEngine:
         self._loading = loop.run_in_executor(None, self._load, checkpoint, manifest)
         llm = await asyncio.shield(self._loading)
         self._llm = llm
+        await asyncio.to_thread(self._remains.look, os.getpid())
         await llm.update_weight_version(manifest.digest)
         self._prepare(llm, manifest)
         grey = Image.new("RGB", (manifest.image.size, manifest.image.size), PADDING)
@@ -109,18 +116,31 @@ class VllmEngine:
             await self.generate(Question(f"warm-up-{mode}", mode, (grey,) * PICTURES_PER_SAMPLE))
 
     async def stop(self) -> None:
-        if self._llm is None and self._loading is not None:
+        llm, self._llm, loading, self._loading = self._llm, None, self._loading, None
+        if loading is None:
+            return
+        self._lost = True
+        if llm is None:
             # Loading cannot be cancelled; without its processes it fails at once instead of holding up our exit. Again
             # and again, because it may be about to start the next one.
-            while not self._loading.done():
-                for child in multiprocessing.active_children():
-                    child.terminate()
-                await asyncio.wait({self._loading}, timeout=0.2)
+            while not loading.done():
+                await self.kill()
+                await asyncio.wait({loading}, timeout=0.2)
             with suppress(Exception):
-                self._llm = self._loading.result()
-        if self._llm is not None:
-            llm, self._llm, self._loading = self._llm, None, None
-            await asyncio.get_running_loop().run_in_executor(None, llm.shutdown)
+                llm = loading.result()
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+        await self._clear()
+
+    async def kill(self) -> None:
+        self._lost = True
+        await asyncio.to_thread(self._remains.look, os.getpid())
+        await self._clear()
+
+    async def _clear(self) -> None:
+        """A killed worker leaves its shared memory, and a worker that hangs survives its core."""
+        if found := await asyncio.to_thread(self._remains.clear):
+            log(LOGGER, logging.WARNING, "cleared up after the engine", found=found)
 
     async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
         """See `Engine.reload`. The weights' version in the engine is the checkpoint's digest.
@@ -202,6 +222,8 @@ class VllmEngine:
         os.environ.update(QUIET_ENVIRONMENT)
         # Its lines then go through our root logger, as JSON.
         os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
+        # A forked engine would hold our listening socket, and the pipe by which `remains.guard` sees us die.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -214,7 +236,23 @@ class VllmEngine:
         if device == "cuda":
             arguments["gpu_memory_utilization"] = self._gpu_memory_utilization
         log(LOGGER, logging.INFO, "loading", checkpoint=manifest.name, digest=manifest.digest, device=device)
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self._count_outputs()])
+
+    def _count_outputs(self) -> Any:
+        """A logger of vLLM's statistics: the one public place that hears of every step, also of unfinished requests."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        engine = self
+
+        class CountOutputs(StatLoggerBase):  # type: ignore[misc]  # vllm is not followed by mypy
+            def __init__(self, *_: object) -> None: ...
+
+            def record(self, *_: object, **__: object) -> None:
+                engine._outputs += 1
+
+            def log_engine_initialized(self) -> None: ...
+
+        return CountOutputs
 
     def _prepare(self, llm: AsyncLLM, manifest: Manifest) -> None:
         from vllm import SamplingParams

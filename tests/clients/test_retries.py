@@ -117,6 +117,35 @@ def test_the_third_failure_is_raised_with_its_attempts(server: Any, question: An
     assert "3 attempts" in str(caught.value) and "req_9" in str(caught.value)
 
 
+def test_a_service_that_says_when_it_is_back_is_waited_for_longer_than_two_retries(
+    server: Any, question: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("screening_client.retries.time.sleep", waits.append)
+    server.replies = [*[server.problem(503, retry_after=18)] * 6, server.good()]
+    with Client(base_url=server.url) as client:
+        assert client.screen(**question).choice == "C"
+    assert waits == [18] * 6
+
+
+def test_patience_ends_and_then_retries_are_counted(
+    server: Any, question: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("screening_client.retries.time.sleep", waits.append)
+    server.replies = [server.problem(503, retry_after=50)]
+    with Client(base_url=server.url) as client, pytest.raises(Unavailable):
+        client.screen(**question)
+    assert waits == [50] * 5, "three by patience, two as retries"
+
+
+def test_without_retries_nobody_is_waited_for(server: Any, question: Any) -> None:
+    server.replies = [server.problem(503, retry_after=1)]
+    with Client(base_url=server.url, max_retries=0) as client, pytest.raises(Unavailable):
+        client.screen(**question)
+    assert len(server.received) == 1
+
+
 def test_what_cannot_succeed_is_sent_once(server: Any, question: Any) -> None:
     server.replies = [server.problem(422)]
     with Client(base_url=server.url) as client, pytest.raises(StatusError):

@@ -28,6 +28,7 @@ from service.app import create_app
 from service.config import Settings
 from service.engine import Engine
 from service.scripted_engine import ScriptedEngine
+from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint
 
 BOUNDARY = "screening-test-boundary"
 
@@ -130,6 +131,51 @@ def start() -> Start:
                 yield running
 
     return started
+
+
+@dataclass
+class Operated:
+    """A started app that swaps checkpoints, on an obedient engine, and what a test asks of it."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    engine: ObedientEngine
+    metric: Callable[..., float]
+
+    async def take_up(self, name: str) -> httpx.Response:
+        return await self.client.post("/admin/checkpoint", json={"checkpoint": name}, headers=ADMIN)
+
+    async def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = (await self.client.get("/admin/checkpoint", headers=ADMIN)).json()
+        return state
+
+    async def version(self) -> str:
+        return (await self.state())["serving"]["version"]
+
+    async def status(self, path: str) -> int:
+        return (await self.client.get(path)).status_code
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with two good checkpoints: `one`, which is served first, and `two`."""
+    make_checkpoint(tmp_path / "store" / "one", 1)
+    make_checkpoint(tmp_path / "store" / "two", 2)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def serve(start: Start, store: Path, tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Operated]]:
+    """Start an app on an obedient engine and the store's `one`: `async with serve(engine, max_queue=3) as running`."""
+
+    @asynccontextmanager
+    async def serving(engine: ObedientEngine | None = None, **settings: Any) -> AsyncIterator[Operated]:
+        engine = engine or ObedientEngine()
+        fixed = {"engine": "vllm", "checkpoint": store / "one", "checkpoint_store": store, "admin_keys": ADMIN_KEYS}
+        async with start(engine, state_dir=tmp_path / "state", **fixed, **settings) as running:
+            yield Operated(running.app, running.client, engine, running.metric)
+
+    return serving
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -235,6 +281,28 @@ def vllm_service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterat
         "--max-queue", str(VLLM_QUEUE),
         "--body-timeout-seconds", "60",
         "--answer-cache-entries", "0",  # its tests ask the same again to hear the engine
+    ) as process:  # fmt: skip
+        yield process
+
+
+@pytest.fixture(scope="session")
+def published(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with `one`, the shipped checkpoint, and `two`, other weights of its architecture; by the trainer."""
+    from tests.service.swapping import publish_another  # imports torch, which most tests here do without
+
+    return publish_another(tiny_checkpoint, tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Iterator[Process]:
+    """One service on the real engine that swaps what lies in `published`, for the whole run."""
+    with launch_service(
+        "--checkpoint", str(published / "one"),
+        "--checkpoint-store", str(published),
+        "--admin-keys", ADMIN_KEYS,
+        "--max-concurrent", "4",
+        "--max-queue", "28",
+        "--answer-cache-entries", "0",  # what is asked again must come from the weights
     ) as process:  # fmt: skip
         yield process
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.admission import Admission
+from service.admission import LONGEST, SOON, Admission
 from service.errors import NotReady, Overloaded
 from service.metrics import Metrics
 from service.scripted_engine import ScriptedEngine
@@ -45,6 +45,20 @@ async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -
         door.__exit__(None, None, None)
     admission._mean_seconds = 0.001
     assert admission.retry_after() == 1
+
+
+async def test_the_wait_for_an_engine_is_what_the_last_start_took_then_a_guess_and_never_minutes() -> None:
+    admission = opened(1, 0)
+    admission.rebuild_seconds = 17.2
+    assert admission.ready_in() == 18
+    admission.expect_ready(7.5)
+    assert 1 <= admission.ready_in() <= 8
+    admission.expect_ready(-3)
+    assert admission.ready_in() == SOON, "overdue"
+    admission.expect_ready(900)
+    assert admission.ready_in() == LONGEST
+    admission.expect_ready(None)
+    assert admission.ready_in() == 18
 
 
 async def test_what_fails_fast_does_not_shorten_the_estimate() -> None:

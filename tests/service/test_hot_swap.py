@@ -6,12 +6,9 @@ tests/service/test_vllm_swap.py does the same to the real engine.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,136 +16,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from screening.answer import Mode
-from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
+from screening.checkpoint import read_manifest, store_manifest
 from screening.errors import CheckpointError
-from screening.probes import Probe, Probes
-from screening.prompt import COMPACT
-from service.engine import Contract, Generated, Question
-from service.errors import EngineFailed
 from service.local_store import LocalStore
-from service.scripted_engine import ScriptedEngine
+from tests.service.obedient_engine import ADMIN, ObedientEngine, describe, make_checkpoint, version
 
 pytestmark = pytest.mark.anyio
-
-KEY = "a key of the operator"
-ADMIN = {"Authorization": f"Bearer {KEY}"}
-ADMIN_KEYS = hashlib.sha256(KEY.encode()).hexdigest()
-
-
-def logprobs_of(directory: Path) -> tuple[float, ...]:
-    """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
-    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
-    return tuple(-byte / 10 for byte in digest[:6])
-
-
-def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tensors: np.ndarray) -> Path:
-    """A whole checkpoint with weights of this seed and the probes that prove them."""
-    directory.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    weights = {"a": rng.normal(size=(4, 8)).astype(np.float32), "b": rng.normal(size=8).astype(np.float32)}
-    save_file(weights | tensors, directory / "model.safetensors")
-    (directory / "config.json").write_text("{}")
-    (directory / "tokenizer.json").write_text(tokenizer)
-    describe(directory, version=str(seed))
-    return directory
-
-
-def describe(directory: Path, **fields: Any) -> Manifest:
-    """Write the manifest of what lies there, probes included."""
-    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=logprobs_of(directory))
-    fields = {"name": "test", "version": "0", "prompt": COMPACT, "decoding": Decoding()} | fields
-    fields |= {"image": ImageContract(size=112, tokens_per_picture=16)}
-    return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01), **fields)
-
-
-class ObedientEngine(ScriptedEngine):
-    """Holds one checkpoint at a time and fails where it is told to."""
-
-    def __init__(self, *, latency_ms: float = 0) -> None:
-        super().__init__(latency_ms=latency_ms)
-        self.loaded: Path | None = None
-        self.history: list[str] = []
-        self.fails: dict[str, Callable[[Path], bool]] = {}
-        self.seconds = 0.0
-        self._manifest: Manifest | None = None
-
-    @property
-    def contract(self) -> Contract:
-        assert self._manifest is not None
-        m = self._manifest
-        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched)
-
-    async def start(self, checkpoint: Path | None = None, /) -> None:
-        await self._load("start", checkpoint)
-
-    async def stop(self) -> None:
-        self.history.append("stop")
-        self.loaded = None
-
-    async def reload(self, checkpoint: Path, _manifest: Manifest, /) -> None:
-        assert self.running() == 0, "weights changed under a request"
-        await self._load("reload", checkpoint)
-
-    async def _load(self, call: str, checkpoint: Path | None) -> None:
-        assert checkpoint is not None
-        manifest = read_manifest(checkpoint)
-        self.history.append(f"{call} {manifest.version}")
-        await asyncio.sleep(self.seconds)
-        if self.fails.get(call, lambda _: False)(checkpoint):
-            raise EngineFailed(f"told to fail at {call}")
-        self.loaded, self._manifest = checkpoint, manifest
-
-    async def log_probabilities(self, _probe: Probe, /) -> list[float]:
-        assert self.loaded is not None
-        off = 1.0 if self.fails.get("probe", lambda _: False)(self.loaded) else 0.0
-        return [value + off for value in logprobs_of(self.loaded)]
-
-    async def generate(self, question: Question) -> Generated:
-        before = self.contract
-        generated = await super().generate(question)
-        assert self.contract == before, "two checkpoints in one answer"
-        return Generated(generated.text, generated.steps, 1, 1, before)
-
-
-def version(wanted: str) -> Callable[[Path], bool]:
-    return lambda directory: read_manifest(directory).version == wanted
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A store with two good checkpoints: `one`, which is served first, and `two`."""
-    make_checkpoint(tmp_path / "store" / "one", 1)
-    make_checkpoint(tmp_path / "store" / "two", 2)
-    return tmp_path / "store"
-
-
-class Running:
-    """A started service and what a test asks of it."""
-
-    def __init__(self, running: Any, engine: ObedientEngine) -> None:
-        self.client, self.engine, self.metric = running.client, engine, running.metric
-
-    async def take_up(self, name: str) -> Any:
-        return await self.client.post("/admin/checkpoint", json={"checkpoint": name}, headers=ADMIN)
-
-    async def state(self) -> dict[str, Any]:
-        return (await self.client.get("/admin/checkpoint", headers=ADMIN)).json()
-
-    async def version(self) -> str:
-        return (await self.state())["serving"]["version"]
-
-
-@pytest.fixture
-def serve(start, store: Path, tmp_path: Path):
-    @asynccontextmanager
-    async def serving(engine: ObedientEngine | None = None, **settings: Any) -> AsyncIterator[Running]:
-        engine = engine or ObedientEngine()
-        fixed = {"engine": "vllm", "checkpoint": store / "one", "checkpoint_store": store, "admin_keys": ADMIN_KEYS}
-        async with start(engine, state_dir=tmp_path / "state", **fixed, **settings) as running:
-            yield Running(running, engine)
-
-    return serving
 
 
 async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sample) -> None:

@@ -14,6 +14,7 @@ FIRST_WAIT = 0.5  # doubles with every retry
 LONGEST_WAIT = 8.0
 JITTER = 0.25  # at most this part is taken off at random, so that clients turned away together come back apart
 LONGEST_RETRY_AFTER = 120.0  # a service that asks for more is obeyed by not retrying at all
+PATIENCE = 180.0  # in all, for a service that says when it is back (503 with Retry-After): such waits are no retries
 
 CONCURRENCY = 8
 POLL_INTERVAL = 0.5

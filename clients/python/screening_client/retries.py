@@ -2,6 +2,9 @@
 
 The waits are those of openai-python: 0.5 s doubling to 8 s, up to a quarter taken off at random; `Retry-After` goes
 before them. Retrying a POST is safe here: a screening changes nothing, and the idempotency key is the same each time.
+
+Differently from there, a 503 with `Retry-After` does not count as one of the retries while `PATIENCE` lasts: the
+service builds its engine anew, which takes longer than two retries do, and has said when it will be back.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, Retrying
 
 from screening_client import constants
-from screening_client.errors import ConnectionFailed, ScreeningClientError, StatusError, TimedOut
+from screening_client.errors import ConnectionFailed, ScreeningClientError, StatusError, TimedOut, Unavailable
 from screening_client.settings import Deadline
 
 _RETRIED_4XX = frozenset({408, 409, 429})
@@ -74,6 +77,8 @@ def async_retrying(max_retries: int, deadline: Deadline) -> AsyncRetrying:
 class _Policy:
     def __init__(self, max_retries: int, deadline: Deadline, given_up: threading.Event | None) -> None:
         self.max_retries, self.deadline, self.given_up = max_retries, deadline, given_up
+        self.patience = constants.PATIENCE
+        self.not_counted = 0
 
     def retry(self, state: RetryCallState) -> bool:
         error = _error_of(state)
@@ -82,10 +87,20 @@ class _Policy:
         return worth_retrying(error)
 
     def stop(self, state: RetryCallState) -> bool:
-        if state.attempt_number > self.max_retries or (self.given_up is not None and self.given_up.is_set()):
+        if self.max_retries == 0 or (self.given_up is not None and self.given_up.is_set()):
             return True
         remaining = self.deadline.remaining
-        return remaining is not None and state.upcoming_sleep >= remaining
+        if remaining is not None and state.upcoming_sleep >= remaining:
+            return True
+        if _says_when_it_is_back(_error_of(state)) and state.upcoming_sleep <= self.patience:
+            self.patience -= state.upcoming_sleep
+            self.not_counted += 1
+        return state.attempt_number - self.not_counted > self.max_retries
+
+
+def _says_when_it_is_back(error: BaseException | None) -> bool:
+    # A wait of less than a second would let a broken service be asked without end.
+    return isinstance(error, Unavailable) and error.retry_after is not None and error.retry_after >= 1
 
 
 def _sleep_unless(given_up: threading.Event) -> Callable[[float], None]:

@@ -1,0 +1,157 @@
+"""What an engine leaves behind when it does not end by itself: processes and shared memory.
+
+vLLM's engine core does not notice that the process which started it was killed: it stays, with its worker and 400 MB of
+address space in /dev/shm. A killed worker leaves its part of /dev/shm to the end of the service. So both are looked up
+in /proc while the engine lives, and cleared away afterwards:
+
+- by the service itself, when it ends or rebuilds an engine;
+- by `guard`, a process of its own that outlives the service, when the service was killed.
+
+Why not a signal at the parent's death (PR_SET_PDEATHSIG): it would need code in each of vLLM's processes, is tied to
+the *thread* that started them, and cleans no memory. Why not a thread in them that watches a pipe: it stands still with
+a process that hangs. Why not a mark in the environment: vLLM's processes overwrite theirs with their title.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
+_OURS = ("psm_", "sem.mp-")
+"""What Python's multiprocessing calls its segments and semaphores. Others (CUDA's, say) may have other users."""
+_LET_BE = (b"resource_tracker", b"remains.py")
+"""In the command line of our own helpers, which end by themselves."""
+_LOOK_SECONDS = 2.0
+_END_SECONDS = 10.0
+"""For killed processes to be gone."""
+
+
+class Process(NamedTuple):
+    """One process; its start time tells it from a later one of the same number."""
+
+    pid: int
+    started: str
+
+
+class Remains:
+    """The processes below some others, and the shared memory they use. Linux only."""
+
+    def __init__(self) -> None:
+        self._processes: set[Process] = set()
+        self._segments: set[tuple[str, int]] = set()
+        """Name and inode: the name alone could be given anew."""
+
+    def look(self, root: int) -> None:
+        """Remember what runs below `root` or below a process remembered before, and the shared memory of it all.
+
+        Takes some milliseconds: it reads /proc.
+        """
+        parents = _by_pid()
+        below = {root} | {process.pid for process in self._alive(parents)}
+        while more := {pid for pid, (parent, _) in parents.items() if parent in below} - below:
+            below |= more
+        below = {pid for pid in below - {root} if not _is_helper(pid)}
+        self._processes = {Process(pid, parents[pid][1]) for pid in below}
+        inodes = set[int]().union(*map(_shared_inodes, below))
+        self._segments = {segment for segment in _segments() if segment in self._segments or segment[1] in inodes}
+
+    def clear(self) -> list[str]:
+        """Kill what is remembered and still there, and delete the shared memory. Returns what it found, for the log."""
+        found = []
+        for process in self._alive(_by_pid()):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+                found.append(str(process.pid))
+        until = time.monotonic() + _END_SECONDS
+        while self._alive(_by_pid()) and time.monotonic() < until:  # what they hold is free only then
+            time.sleep(0.02)
+        for name, _ in self._segments & set(_segments()):
+            with suppress(FileNotFoundError):
+                (SHARED_MEMORY / name).unlink()
+                found.append(name)
+        self._processes.clear()
+        self._segments.clear()
+        return found
+
+    def _alive(self, parents: dict[int, tuple[int, str]]) -> list[Process]:
+        return [process for process in self._processes if parents.get(process.pid, (0, ""))[1] == process.started]
+
+
+def _by_pid() -> dict[int, tuple[int, str]]:
+    """Parent and start time of every process that runs."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):
+                # The name in brackets may hold anything; the numbers come after it (proc_pid_stat(5)).
+                fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                if fields[0] not in "ZX":
+                    found[int(folder.name)] = int(fields[1]), fields[19]
+    return found
+
+
+def _is_helper(pid: int) -> bool:
+    with suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return any(word in command for word in _LET_BE)
+    return False
+
+
+def _segments() -> list[tuple[str, int]]:
+    if not SHARED_MEMORY.is_dir():
+        return []
+    with os.scandir(SHARED_MEMORY) as entries:
+        return [(entry.name, entry.inode()) for entry in entries if entry.name.startswith(_OURS)]
+
+
+def _shared_inodes(pid: int) -> set[int]:
+    """By inode and not by name: a semaphore is mapped under the name it had before it got its own."""
+    with suppress(OSError), Path(f"/proc/{pid}/maps").open(encoding="utf-8", errors="replace") as lines:
+        return {int(line.split()[4]) for line in lines if str(SHARED_MEMORY) in line}
+    return set()
+
+
+def guard(*directories: Path) -> subprocess.Popen[bytes]:
+    """Start the process that clears up when this one is gone, however it ends.
+
+    Args:
+        directories: temporary ones, to be deleted then.
+    """
+    # This file alone: without the package and site-packages it starts in 20 ms and holds 10 MB. In a session of its
+    # own, so that what is sent to the service's group does not reach it.
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), *map(str, directories)]
+    return subprocess.Popen(  # noqa: S603 - this very file
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _stand_guard(service: int, directories: Iterable[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # systemd sends them to all processes of a service, which needs its guard while it drains.
+        signal.signal(number, signal.SIG_IGN)
+    remains = Remains()
+    # Nobody writes to standard input: it ends with the service, which alone holds its other end.
+    while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+        remains.look(service)
+    remains.look(service)
+    found = remains.clear()
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    if found:
+        line = {"level": "warning", "logger": "service.remains", "event": "cleared up after the service"}
+        print(json.dumps({**line, "found": found}), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    _stand_guard(int(sys.argv[1]), sys.argv[2:])

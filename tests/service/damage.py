@@ -1,0 +1,252 @@
+"""Ways to break a published checkpoint. Each takes a whole copy and leaves it broken.
+
+`(described)` means that the manifest is true of the broken files, as when the fault came before publishing: hashes
+cannot find it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from screening.checkpoint import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+
+WEIGHTS = "model.safetensors"
+Weights = dict[str, torch.Tensor]
+
+
+def describe(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
+    """Write the manifest of files that were changed, with the rest of another one."""
+    fields = parent.model_dump(exclude={"files", "created", "format"}) | changes
+    return write_manifest(directory, **fields)
+
+
+def rewrite(directory: Path, change: Callable[[Weights], None], **fields: Any) -> None:
+    """Other weights, and a manifest that is true of them, with the probes of the old ones."""
+    weights = load_file(directory / WEIGHTS)
+    change(weights)
+    save_file(weights, directory / WEIGHTS, metadata={"format": "pt"})
+    describe(directory, read_manifest(directory), **fields)
+
+
+def _flip(path: Path, place: int, bit: int = 1) -> None:
+    with path.open("r+b") as handle:
+        handle.seek(place, 2)
+        byte = handle.read(1)[0]
+        handle.seek(place, 2)
+        handle.write(bytes([byte ^ bit]))
+
+
+def _first(weights: Weights, ending: str) -> str:
+    return next(name for name in sorted(weights) if name.endswith(ending))
+
+
+def _drop(directory: Path, ending: str) -> None:
+    def drop(weights: Weights) -> None:
+        del weights[_first(weights, ending)]
+
+    rewrite(directory, drop)
+
+
+def no_such_directory(two: Path) -> None:
+    shutil.rmtree(two)
+
+
+def no_manifest_yet(two: Path) -> None:
+    (two / MANIFEST_NAME).unlink()
+
+
+def truncated_file(two: Path) -> None:
+    content = (two / WEIGHTS).read_bytes()
+    (two / WEIGHTS).write_bytes(content[: len(content) // 2])
+
+
+def truncated_file_described(two: Path) -> None:
+    truncated_file(two)
+    describe(two, read_manifest(two))
+
+
+def truncated_second_shard_described(two: Path) -> None:
+    weights = load_file(two / WEIGHTS)
+    names = sorted(weights)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in shards.items():
+        save_file({name: weights[name] for name in part}, two / file, metadata={"format": "pt"})
+    index = {name: file for file, part in shards.items() for name in part}
+    (two / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (two / WEIGHTS).unlink()
+    last = two / "model-00002-of-00002.safetensors"
+    last.write_bytes(last.read_bytes()[:-64])
+    describe(two, read_manifest(two))
+
+
+def no_weight_file_described(two: Path) -> None:
+    (two / WEIGHTS).unlink()
+    describe(two, read_manifest(two))
+
+
+def flipped_bit_on_disk(two: Path) -> None:
+    _flip(two / WEIGHTS, -4)
+
+
+def flipped_exponent_described(two: Path) -> None:
+    def flip(weights: Weights) -> None:
+        bits = weights[_first(weights, "o_proj.weight")].view(torch.int16)
+        bits[0, 0] ^= 1 << 14  # the top bit of the exponent
+
+    rewrite(two, flip)
+
+
+def manifest_of_another(two: Path) -> None:
+    shutil.copy(two.parent / "one" / MANIFEST_NAME, two)
+
+
+def link_to_a_file_outside(two: Path) -> None:
+    outside = two.parent.parent / f"outside-{two.name}.json"
+    (two / "tokenizer.json").rename(outside)
+    (two / "tokenizer.json").symlink_to(outside)
+
+
+def directory_that_is_a_link_out(two: Path) -> None:
+    outside = two.parent.parent / f"outside-{two.name}"
+    two.rename(outside)
+    two.symlink_to(outside)
+
+
+def pickle_described(two: Path) -> None:
+    (two / "training_args.bin").write_bytes(b"\x80\x04.")
+    describe(two, read_manifest(two))
+
+
+def file_that_nobody_listed(two: Path) -> None:
+    (two / "notes.txt").write_text("by hand")
+
+
+def not_a_number_described(two: Path) -> None:
+    def spoil(weights: Weights) -> None:
+        weights[_first(weights, "norm.weight")][0] = float("nan")
+
+    rewrite(two, spoil)
+
+
+def unknown_tensor_described(two: Path) -> None:
+    rewrite(two, lambda weights: weights.update(extra=torch.zeros(3)))
+
+
+def part_of_a_fused_tensor_missing_described(two: Path) -> None:
+    _drop(two, "k_proj.weight")
+
+
+def tensor_missing_described(two: Path) -> None:
+    _drop(two, "mlp.down_proj.weight")
+
+
+def head_missing_described(two: Path) -> None:
+    _drop(two, "lm_head.weight")
+
+
+def other_shape_described(two: Path) -> None:
+    def cut(weights: Weights) -> None:
+        name = _first(weights, "mlp.up_proj.weight")
+        weights[name] = weights[name][:-8].clone()
+
+    rewrite(two, cut)
+
+
+def other_shape_of_the_head_described(two: Path) -> None:
+    def cut(weights: Weights) -> None:
+        name = _first(weights, "lm_head.weight")
+        weights[name] = weights[name][:-8].clone()
+
+    rewrite(two, cut)
+
+
+def swapped_tensors_described(two: Path) -> None:
+    def swap(weights: Weights) -> None:
+        names = [name for name in sorted(weights) if name.endswith("mlp.up_proj.weight")]
+        weights[names[0]], weights[names[1]] = weights[names[1]].clone(), weights[names[0]].clone()
+
+    rewrite(two, swap)
+
+
+def other_prompt_described(two: Path) -> None:
+    manifest = read_manifest(two)
+    prompt = manifest.prompt.model_copy(update={"cot": manifest.prompt.cot + " Answer.", "version": "other"})
+    describe(two, manifest, prompt=prompt)
+
+
+def no_probes(two: Path) -> None:
+    describe(two, read_manifest(two), probes=None)
+
+
+def _configure(two: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = two / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def tied_embeddings_described(two: Path) -> None:
+    def tie(config: dict[str, Any]) -> None:
+        config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+
+    _configure(two, tie)
+    head_missing_described(two)
+
+
+def other_architecture_described(two: Path) -> None:
+    def deepen(config: dict[str, Any]) -> None:
+        config["text_config"]["num_hidden_layers"] += 1
+        config["text_config"]["layer_types"] += ["full_attention"]
+
+    _configure(two, deepen)
+    describe(two, read_manifest(two))
+
+
+def other_tokenizer_described(two: Path) -> None:
+    path = two / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    ids = tokenizer["model"]["vocab"]
+    usual, other = (word for word in list(ids)[100:102])
+    ids[usual], ids[other] = ids[other], ids[usual]
+    letters = [letter for letter in "ABCD" if letter in ids]
+    ids[letters[0]], ids[letters[1]] = ids[letters[1]], ids[letters[0]]
+    path.write_text(json.dumps(tokenizer))
+    describe(two, read_manifest(two))
+
+
+DAMAGES: dict[Callable[[Path], None], str] = {
+    no_such_directory: "no such directory",
+    no_manifest_yet: "half copied: the manifest is not there yet",
+    truncated_file: "truncated file",
+    flipped_bit_on_disk: "one bit flipped in one weight, on disk",
+    manifest_of_another: "manifest of another checkpoint",
+    file_that_nobody_listed: "a file that the manifest does not name",
+    link_to_a_file_outside: "a file is a link out of the store",
+    directory_that_is_a_link_out: "the directory is a link out of the store",
+    truncated_file_described: "truncated file (described)",
+    truncated_second_shard_described: "second shard truncated (described)",
+    no_weight_file_described: "no weight file (described)",
+    pickle_described: "a pickle among the files (described)",
+    not_a_number_described: "NaN weights (described)",
+    no_probes: "no probes",
+    unknown_tensor_described: "unknown extra tensor (described)",
+    part_of_a_fused_tensor_missing_described: "one of the fused q/k/v missing (described)",
+    tensor_missing_described: "another tensor missing (described)",
+    head_missing_described: "`lm_head` missing (described)",
+    other_shape_described: "wrong shape in the MLP (described)",
+    other_shape_of_the_head_described: "wrong shape of `lm_head` (described)",
+    flipped_exponent_described: "one bit flipped in one weight (described)",
+    swapped_tensors_described: "two tensors of equal shape swapped (described)",
+    other_prompt_described: "other prompt with old weights (described)",
+    tied_embeddings_described: "tied embeddings (described)",
+    other_tokenizer_described: "other tokenizer (described)",
+    other_architecture_described: "configuration of another architecture (described)",
+}
+"""Each damage and its name in docs/decisions/hot-swap.md."""

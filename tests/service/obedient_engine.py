@@ -1,0 +1,154 @@
+"""An engine that holds one checkpoint and fails where a test tells it to, and checkpoints small enough to write."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from screening.answer import Mode
+from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, write_manifest
+from screening.probes import Probe, Probes
+from screening.prompt import COMPACT
+from service.engine import Contract, Generated, Question
+from service.errors import EngineFailed, EngineLost
+from service.scripted_engine import ScriptedEngine
+
+_KEY = "a key of the operator"
+ADMIN = {"Authorization": f"Bearer {_KEY}"}
+ADMIN_KEYS = hashlib.sha256(_KEY.encode()).hexdigest()
+
+
+def logprobs_of(directory: Path) -> tuple[float, ...]:
+    """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
+    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
+    return tuple(-byte / 10 for byte in digest[:6])
+
+
+def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tensors: np.ndarray) -> Path:
+    """A whole checkpoint with weights of this seed and the probes that prove them."""
+    directory.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    weights = {"a": rng.normal(size=(4, 8)).astype(np.float32), "b": rng.normal(size=8).astype(np.float32)}
+    save_file(weights | tensors, directory / "model.safetensors")
+    (directory / "config.json").write_text("{}")
+    (directory / "tokenizer.json").write_text(tokenizer)
+    describe(directory, version=str(seed))
+    return directory
+
+
+def describe(directory: Path, **fields: Any) -> Manifest:
+    """Write the manifest of what lies there, probes included."""
+    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=logprobs_of(directory))
+    fields = {"name": "test", "version": "0", "prompt": COMPACT, "decoding": Decoding()} | fields
+    fields |= {"image": ImageContract(size=112, tokens_per_picture=16)}
+    return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01), **fields)
+
+
+def version(wanted: str) -> Callable[[Path], bool]:
+    """For `ObedientEngine.fails`: only with the checkpoint of this version."""
+    return lambda directory: read_manifest(directory).version == wanted
+
+
+class ObedientEngine(ScriptedEngine):
+    """Holds one checkpoint at a time and fails where it is told to."""
+
+    def __init__(self, *, latency_ms: float = 0) -> None:
+        super().__init__(latency_ms=latency_ms)
+        self.loaded: Path | None = None
+        self.history: list[str] = []
+        self.fails: dict[str, Callable[[Path], bool]] = {}
+        self.seconds = 0.0
+        """That a start or a reload takes."""
+        self.reached = 0
+        """Requests that came to it."""
+        self._manifest: Manifest | None = None
+        self._death = asyncio.Event()
+        self._moves = asyncio.Event()
+        self._moves.set()
+        self._inside = 0
+
+    @property
+    def alive(self) -> bool:
+        return not self._death.is_set() and (self.loaded is not None or not self.history)
+
+    @property
+    def contract(self) -> Contract:
+        assert self._manifest is not None
+        m = self._manifest
+        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched)
+
+    def running(self) -> int:
+        return self._inside
+
+    def die(self) -> None:
+        """As when its processes are killed: now, whatever it is doing."""
+        self._death.set()
+
+    def hang(self) -> None:
+        """Answer nothing any more."""
+        self._moves.clear()
+
+    async def start(self, checkpoint: Path | None = None, /) -> None:
+        self._death.clear()
+        self._moves.set()
+        self.loaded = None
+        await self._load("start", checkpoint)
+
+    async def stop(self) -> None:
+        self.history.append("stop")
+        self.loaded = None
+
+    async def kill(self) -> None:
+        self.history.append("kill")
+        self.die()
+
+    async def reload(self, checkpoint: Path, _manifest: Manifest, /) -> None:
+        assert self.running() == 0, "weights changed under a request"
+        await self._load("reload", checkpoint)
+
+    async def _load(self, call: str, checkpoint: Path | None) -> None:
+        assert checkpoint is not None
+        manifest = read_manifest(checkpoint)
+        self.history.append(f"{call} {manifest.version}")
+        await asyncio.sleep(self.seconds)
+        if self._death.is_set():
+            raise EngineFailed(f"died at {call}")
+        if self.fails.get(call, lambda _: False)(checkpoint):
+            raise EngineFailed(f"told to fail at {call}")
+        self.loaded, self._manifest = checkpoint, manifest
+
+    async def log_probabilities(self, _probe: Probe, /) -> list[float]:
+        assert self.loaded is not None
+        off = 1.0 if self.fails.get("probe", lambda _: False)(self.loaded) else 0.0
+        return [value + off for value in logprobs_of(self.loaded)]
+
+    async def generate(self, question: Question) -> Generated:
+        self.reached += 1
+        if not self.alive:
+            raise EngineLost()
+        self._inside += 1
+        answering = asyncio.create_task(self._answer(question))
+        dying = asyncio.create_task(self._death.wait())
+        try:
+            await asyncio.wait({answering, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if dying.done():
+                raise EngineLost()
+            return answering.result()
+        finally:
+            answering.cancel()
+            dying.cancel()
+            await asyncio.gather(answering, dying, return_exceptions=True)
+            self._inside -= 1
+
+    async def _answer(self, question: Question) -> Generated:
+        before = self.contract
+        await self._moves.wait()
+        generated = await super().generate(question)
+        assert self.contract == before, "two checkpoints in one answer"
+        return Generated(generated.text, generated.steps, 1, 1, before)

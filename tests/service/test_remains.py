@@ -1,0 +1,152 @@
+"""Nothing outlives a service that was killed: with processes and shared memory like vLLM's, in place of vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import shared_memory
+from pathlib import Path
+
+import pytest
+
+from service.remains import SHARED_MEMORY, Process, Remains
+
+FAMILY = """
+import multiprocessing, os, sys, time
+from multiprocessing import shared_memory
+from pathlib import Path
+from service.remains import guard
+
+def worker(names):
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    names.put((os.getpid(), memory.name))
+    time.sleep(3600)
+
+def core(names):
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    names.put((os.getpid(), memory.name))
+    multiprocessing.get_context("spawn").Process(target=worker, args=(names,)).start()
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    watching = guard(Path(sys.argv[1]))
+    context = multiprocessing.get_context("spawn")
+    names = context.Queue()
+    context.Process(target=core, args=(names,)).start()
+    print(watching.pid, *(f"{pid} {name}" for pid, name in (names.get(), names.get())), flush=True)
+    sys.stdin.read()
+    for child in multiprocessing.active_children():
+        child.terminate()
+"""
+
+
+@dataclass
+class Family:
+    """A service with a core and a worker below it, and a guard."""
+
+    popen: subprocess.Popen[str]
+    guard: int
+    core: int
+    worker: int
+    memory: list[Path]
+    directory: Path
+
+    def gone(self) -> bool:
+        pids = (self.guard, self.core, self.worker)
+        return not any(map(runs, pids)) and not any(path.exists() for path in (*self.memory, self.directory))
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def family(tmp_path: Path, repository: Path) -> Iterator[Family]:
+    script, directory = tmp_path / "family.py", tmp_path / "copies"
+    script.write_text(FAMILY)
+    directory.mkdir()
+    popen = subprocess.Popen(
+        [sys.executable, str(script), str(directory)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(repository)},
+    )  # fmt: skip
+    assert popen.stdin and popen.stdout
+    guard, core, first, worker, second = popen.stdout.readline().split()
+    memory = [SHARED_MEMORY / first, SHARED_MEMORY / second]
+    family = Family(popen, int(guard), int(core), int(worker), memory, directory)
+    yield family
+    for pid in (family.core, family.worker):
+        if runs(pid):
+            os.kill(pid, signal.SIGKILL)
+    popen.kill()
+    popen.stdin.close()
+    popen.stdout.close()
+    popen.wait()
+
+
+def guarded(family: Family, wait_until: Callable[..., None]) -> None:
+    """The guard looks every two seconds; wait until it has seen the worker, as any service lives longer."""
+    before = Path(f"/proc/{family.guard}/stat").read_text().split()[13:15]
+    wait_until(lambda: Path(f"/proc/{family.guard}/stat").read_text().split()[13:15] != before)
+    wait_until(lambda: all(path.exists() for path in family.memory))
+
+
+def test_a_killed_service_takes_everything_with_it(family, wait_until) -> None:
+    guarded(family, wait_until)
+    family.popen.kill()
+    wait_until(family.gone)
+
+
+def test_even_what_hangs_and_when_the_core_was_killed_as_well(family, wait_until) -> None:
+    guarded(family, wait_until)
+    os.kill(family.worker, signal.SIGSTOP)
+    os.kill(family.core, signal.SIGKILL)
+    family.popen.kill()
+    wait_until(family.gone)
+
+
+def test_the_guard_stays_through_the_signals_that_a_service_gets(family, wait_until) -> None:
+    guarded(family, wait_until)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(family.guard, number)
+    family.popen.kill()
+    wait_until(family.gone)
+
+
+def test_after_a_normal_end_the_guard_goes_as_well(family, wait_until) -> None:
+    family.popen.stdin.close()
+    family.popen.wait(60)
+    wait_until(family.gone)
+
+
+def test_memory_and_processes_of_others_are_left_alone(family, wait_until) -> None:
+    ours = shared_memory.SharedMemory(create=True, size=4096)
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    try:
+        remains = Remains()
+        remains.look(family.popen.pid)
+        found = remains.clear()
+        assert {str(family.core), str(family.worker), *(path.name for path in family.memory)} <= set(found)
+        wait_until(lambda: not runs(family.worker))
+        assert runs(family.guard), "it has a task left"
+        assert (SHARED_MEMORY / ours.name).exists() and sleeper.poll() is None
+        assert remains.clear() == []
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        ours.close()
+        ours.unlink()
+
+
+def test_a_later_process_of_the_same_number_is_left_alone() -> None:
+    remains = Remains()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        remains._processes = {Process(child.pid, started="0")}
+        assert remains.clear() == [] and child.poll() is None
+        child.kill()
