@@ -1,13 +1,12 @@
-"""Closed-loop measurement: a fixed number of callers, each sending its next request when the last is answered.
+"""`python -m loadtest bench`: a fixed number of callers, each sending its next request when the last is answered.
 
-It shows capacity, not what users wait under a given arrival rate: callers that wait send less.
+It shows capacity, not what users wait under a given arrival rate (see sweep): callers that wait send less.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
 import statistics
 import time
@@ -15,14 +14,48 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from loadtest import options
+from loadtest.local_service import running
+from loadtest.pictures import Pictures, Question
+from loadtest.summary import percentile
+from loadtest.target import plain_options
 from screening_client import AsyncClient, Screening
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "clients" / "python" / "examples" / "products"
-NAMES = ("original", "a", "b", "c", "d")
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base-url", help="a running service (default: start one, and stop it at the end)")
+    parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm", help="for the started service")
+    options.add_service(parser)
+    parser.add_argument(
+        "--clients", type=options.count, nargs="+", default=[1, 8, 32], help="concurrent callers (default: 1 8 32)"
+    )
+    parser.add_argument(
+        "--requests", type=options.count, default=96, help="requests per number of callers (default: 96)"
+    )
+    parser.add_argument(
+        "--picture-size", type=options.count, default=800, help="side of the JPEGs in pixels (default: 800)"
+    )
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start a service unless one is named, measure, print."""
+    if args.base_url:
+        asyncio.run(measure(args.base_url, args))
+        return 0
+    concurrent = args.max_concurrent or max(args.clients)
+    service_options = [*plain_options(args), "--max-concurrent", str(concurrent)]
+    options.say("Starting the service …")
+    with running(
+        service_options,
+        repository=options.REPOSITORY,
+        start_seconds=options.START_SECONDS,
+        on_wait=options.waiting(),
+    ) as url:
+        asyncio.run(measure(url, args))
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +73,8 @@ class Level:
 
 async def measure(base_url: str, args: argparse.Namespace) -> None:
     """Run all levels after a warm-up, print a table with ratios to the first level."""
-    pictures = distinct_pictures(args.picture_size)
+    side = args.picture_size
+    pictures = Pictures(products=10, sizes=[(side, side)]).questions()
     async with AsyncClient(base_url=base_url, max_retries=0, timeout=300) as client:
         await _run(client, pictures, min(args.clients), 8, "warm-up")
         levels = [await _run(client, pictures, n, args.requests, f"{n} clients") for n in args.clients]
@@ -49,35 +83,16 @@ async def measure(base_url: str, args: argparse.Namespace) -> None:
         args.out.write_text(json.dumps([asdict(level) for level in levels], indent=1) + "\n")
 
 
-def distinct_pictures(size: int) -> Iterator[list[bytes]]:
-    """Endless questions of five JPEGs that no cache has seen: a speck of noise makes every file and picture new."""
-    rng = np.random.default_rng(0)
-    folders = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())
-    sources = [
-        [Image.open(folder / f"{name}.jpg").convert("RGB").resize((size, size)) for name in NAMES] for folder in folders
-    ]
-    while True:
-        for source in sources:
-            question = []
-            for picture in source:
-                pixels = np.asarray(picture).copy()
-                pixels[:8, :8] = rng.integers(0, 256, (8, 8, 3))
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-                question.append(buffer.getvalue())
-            yield question
-
-
-async def _run(client: AsyncClient, pictures: Iterator[list[bytes]], clients: int, requests: int, name: str) -> Level:
-    questions = [next(pictures) for _ in range(requests)]  # encoded before the clock starts
+async def _run(client: AsyncClient, pictures: Iterator[Question], clients: int, requests: int, name: str) -> Level:
+    questions = [next(pictures) for _ in range(requests)]  # put together before the clock starts
     latencies: list[float] = []
     answers: list[Screening] = []
 
     async def caller(bar: tqdm[None]) -> None:
         while questions:
-            original, *generated = questions.pop()
+            question = questions.pop()
             began = time.perf_counter()
-            answers.append(await client.screen(original=original, generated=generated))
+            answers.append(await client.screen(original=question.original, generated=question.generated))
             latencies.append(1000 * (time.perf_counter() - began))
             bar.update()
 
@@ -90,7 +105,7 @@ async def _run(client: AsyncClient, pictures: Iterator[list[bytes]], clients: in
         requests,
         requests / seconds,
         statistics.median(latencies),
-        float(np.percentile(latencies, 95)),
+        percentile(latencies, 95),
         statistics.median(answer.timings.engine_ms for answer in answers),
         statistics.median(answer.timings.decode_ms for answer in answers),
     )

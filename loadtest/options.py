@@ -1,0 +1,117 @@
+"""Options that several commands share, and the services that they start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from loadtest.local_service import PROGRAM
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_SECONDS = 600
+"""For the real engine on a machine that has other work too."""
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def add_run(parser: argparse.ArgumentParser, command: str) -> None:
+    """Where a run is written, what it sends, and what counts as good."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs") / "loadtest" / f"{command}-{stamp}",
+        metavar="DIR",
+        help="new directory for requests.jsonl, events.jsonl, summary.json and plots "
+        f"(default: runs/loadtest/{command}-TIME)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of pictures and arrivals (default: 0)")
+    parser.add_argument(
+        "--repeated-originals",
+        type=share,
+        default=0.3,
+        metavar="SHARE",
+        help="of requests whose original was sent before, 0 to 1; generated pictures are always new (default: 0.3)",
+    )
+    parser.add_argument(
+        "--limit-ms",
+        type=positive,
+        default=5000,
+        metavar="MS",
+        help="an answer that took longer is no goodput (default: 5000)",
+    )
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """The service that is started."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=REPOSITORY / "models" / "tiny",
+        metavar="DIR",
+        help="for the started service (default: models/tiny)",
+    )
+    parser.add_argument(
+        "--max-concurrent", type=count, metavar="N", help="of the started service (default: its own default)"
+    )
+    parser.set_defaults(program=PROGRAM)
+
+
+def add_oracles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=REPOSITORY / "runs" / "loadtest" / "oracles",
+        metavar="DIR",
+        help="where the pair of checkpoints is kept for the next run (default: runs/loadtest/oracles)",
+    )
+
+
+def service_options(args: argparse.Namespace) -> list[str]:
+    """What the started service is told besides its checkpoint."""
+    return ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
+
+
+def say(text: str) -> None:
+    """What happens now, for people; figures go to standard output."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def waiting() -> Callable[[float], None]:
+    """For `local_service.started`: a sign of life every 15 s."""
+    told = 0.0
+
+    def tell(seconds: float) -> None:
+        nonlocal told
+        if seconds >= told + 15:
+            told = seconds
+            say(f"  … still starting, {seconds:.0f} s")
+
+    return tell
