@@ -30,7 +30,7 @@ _ROW = 16
 """Pixels in a row of blocks: with halved colour resolution a block is 16 x 16."""
 _VARIED_ROWS = 3
 _TINTS = tuple((red, blue) for red in range(0, 16, 4) for blue in range(0, 16, 4))
-"""Added to the red and the blue of a row."""
+"""Added to the red and the blue of a dark row, taken from those of a bright one."""
 _GRAIN = 4.0
 """Standard deviation of the grain, of 255."""
 
@@ -125,8 +125,9 @@ def _photographed(path: Path, size: tuple[int, int], rng: np.random.Generator) -
 
 
 def _tinted(pixels: np.ndarray, tint: tuple[int, int]) -> np.ndarray:
-    red, blue = tint
-    return np.clip(pixels.astype(np.int16) + np.array([red, 0, blue], np.int16), 0, 255).astype(np.uint8)
+    shift = np.array([tint[0], 0, tint[1]], np.int16)
+    away = np.where(pixels.mean(axis=(0, 1)) < 128, shift, -shift)  # a white background cannot become brighter
+    return np.clip(pixels.astype(np.int16) + away, 0, 255).astype(np.uint8)
 
 
 def _encoded(pixels: np.ndarray) -> tuple[bytes, list[bytes]]:

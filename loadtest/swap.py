@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -19,7 +20,7 @@ from loadtest import options, plots
 from loadtest.asking import open_asker
 from loadtest.local_service import LocalService, started
 from loadtest.loops import Stop, closed_loop, stoppable
-from loadtest.oracles import oracle_pair
+from loadtest.oracles import Oracle, oracle_pair
 from loadtest.pictures import Pictures
 from loadtest.record import Book, Event
 from loadtest.summary import (
@@ -78,30 +79,34 @@ class Measured:
 
 def run(args: argparse.Namespace) -> int:
     with Book(args.out) as book:
-        options.say(f"The pair of checkpoints: {args.store} (publishing them takes two starts of the engine)")
-        operator = Operator(oracle_pair(args.checkpoint, args.store), book)
-        service_options = [*operator.service_options, *options.service_options(args)]
+        options.say(f"The pair of checkpoints is kept in {args.store}; making it takes two starts of the engine.")
+        return run_with(oracle_pair(args.checkpoint, args.store), book, args)
 
-        def start(log: str) -> Any:
-            return started(
-                service_options,
-                repository=options.REPOSITORY,
-                start_seconds=options.START_SECONDS,
-                on_wait=options.waiting(),
-                program=args.program,
-                log=book.directory / log,
-            )
 
-        options.say("Starting the service …")
-        with start("service.log") as service:
-            measured, stopped = asyncio.run(_measure(service, operator, book, args))
-            stopping = time.perf_counter()
-        if not args.no_restart and not stopped:
-            options.say("Stopping and starting it again, for comparison …")
-            with start("restarted.log"):
-                measured.restart_seconds = time.perf_counter() - stopping
-                book.note("restart", seconds=measured.restart_seconds)
-        return _report(measured, operator, book, args)
+def run_with(pair: tuple[Oracle, Oracle], book: Book, args: argparse.Namespace) -> int:
+    """The run on two checkpoints of one store."""
+    operator = Operator(pair, book)
+
+    def start(log: str) -> AbstractContextManager[LocalService]:
+        return started(
+            [*operator.service_options, *options.service_options(args)],
+            repository=options.REPOSITORY,
+            start_seconds=options.START_SECONDS,
+            on_wait=options.waiting(),
+            program=args.program,
+            log=book.directory / log,
+        )
+
+    options.say("Starting the service …")
+    with start("service.log") as service:
+        measured, stopped = asyncio.run(_measure(service, operator, book, args))
+        stopping = time.perf_counter()
+    if not args.no_restart and not stopped:
+        options.say("Stopping and starting it again, for comparison …")
+        with start("restarted.log"):
+            measured.restart_seconds = time.perf_counter() - stopping
+            book.note("restart", seconds=measured.restart_seconds)
+    return _report(measured, operator, book, args)
 
 
 async def _measure(
