@@ -19,7 +19,6 @@ from loadtest import options, plots
 from loadtest.asking import SDK_RETRIES, open_asker
 from loadtest.local_service import LocalService, started
 from loadtest.loops import Stop, closed_loop, stoppable
-from loadtest.pictures import Pictures
 from loadtest.processes import (
     ENGINE_CORE,
     WORKER,
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _measure(service: LocalService, book: Book, args: argparse.Namespace, before: set[str]) -> Measured:
-    questions = Pictures(seed=args.seed, repeated_originals=args.repeated_originals).questions()
+    questions = options.questions(args)
     engines = Engines(service.process.pid)
     async with (
         stoppable() as stop,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
 
 from loadtest.local_service import PROGRAM
+from loadtest.pictures import SIZES, Pictures, Question
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 600
@@ -41,6 +42,15 @@ def share(text: str) -> float:
     return value
 
 
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """`800x800,1600x1200`, for argparse."""
+    found = []
+    for part in text.split(","):
+        width, _, height = part.partition("x")
+        found.append((count(width), count(height)))
+    return tuple(found)
+
+
 def add_run(parser: argparse.ArgumentParser, command: str) -> None:
     """Where a run is written, what it sends, and what counts as good."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -59,6 +69,13 @@ def add_run(parser: argparse.ArgumentParser, command: str) -> None:
         default=0.3,
         metavar="SHARE",
         help="of requests whose original was sent before, 0 to 1; generated pictures are always new (default: 0.3)",
+    )
+    parser.add_argument(
+        "--picture-sizes",
+        type=sizes,
+        default=SIZES,
+        metavar="WxH,…",
+        help=f"pixels of the pictures, one size per product (default: {','.join(f'{w}x{h}' for w, h in SIZES)})",
     )
     parser.add_argument(
         "--limit-ms",
@@ -97,6 +114,12 @@ def add_oracles(parser: argparse.ArgumentParser) -> None:
 def service_options(args: argparse.Namespace) -> list[str]:
     """What the started service is told besides its checkpoint."""
     return ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
+
+
+def questions(args: argparse.Namespace) -> Iterator[Question]:
+    """What the run asks."""
+    pictures = Pictures(seed=args.seed, repeated_originals=args.repeated_originals, sizes=args.picture_sizes)
+    return pictures.questions()
 
 
 def say(text: str) -> None:

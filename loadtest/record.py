@@ -6,8 +6,10 @@ Lines are written as things happen, so that a run that is killed keeps what it s
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,16 +88,14 @@ class Book:
         self.exchanges: list[Exchange] = []
         self.events: list[Event] = []
         self._began = time.perf_counter()
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._busy = os.getloadavg()[0]
         self._requests = (directory / REQUESTS).open("x", encoding="utf-8")
         self._events = (directory / EVENTS).open("x", encoding="utf-8")
 
     @property
     def now(self) -> float:
         return time.perf_counter() - self._began
-
-    def restart_clock(self) -> None:
-        """The load begins now: what was before it has negative moments."""
-        self._began = time.perf_counter()
 
     def add(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
@@ -112,7 +112,8 @@ class Book:
         return [event for event in self.events if event.kind == kind]
 
     def summarise(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json`."""
+        """Write `summary.json`, with what may explain a strange figure: when, how many cores, how busy they were."""
+        summary = {"started": self._started, "cpus": os.cpu_count(), "load_average_before": self._busy} | summary
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         (self.directory / SUMMARY).write_text(text + "\n", encoding="utf-8")
 

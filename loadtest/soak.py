@@ -14,7 +14,6 @@ from loadtest.arrivals import KINDS, arrivals
 from loadtest.asking import open_asker
 from loadtest.loops import Stop, open_loop, stoppable
 from loadtest.oracles import oracle_pair
-from loadtest.pictures import Pictures
 from loadtest.record import Book, Event
 from loadtest.summary import Load, as_json, exit_code, load_figures, load_text, none_of, reported, slope
 from loadtest.swapping import Operator
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def measure(aim: Target, operator: Operator | None, book: Book, args: argparse.Namespace) -> Measured:
-    questions = Pictures(seed=args.seed, repeated_originals=args.repeated_originals).questions()
+    questions = options.questions(args)
     seconds, over = 60 * args.minutes, Stop()
     async with (
         stoppable() as stop,

@@ -21,7 +21,6 @@ from loadtest.asking import open_asker
 from loadtest.local_service import LocalService, started
 from loadtest.loops import Stop, closed_loop, stoppable
 from loadtest.oracles import Oracle, oracle_pair
-from loadtest.pictures import Pictures
 from loadtest.record import Book, Event
 from loadtest.summary import (
     Load,
@@ -112,7 +111,7 @@ def run_with(pair: tuple[Oracle, Oracle], book: Book, args: argparse.Namespace) 
 async def _measure(
     service: LocalService, operator: Operator, book: Book, args: argparse.Namespace
 ) -> tuple[Measured, bool]:
-    questions = Pictures(seed=args.seed, repeated_originals=args.repeated_originals).questions()
+    questions = options.questions(args)
     pid, over = service.process.pid, Stop()
     await look(book, pid, "start")
     async with (

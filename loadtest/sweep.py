@@ -9,7 +9,6 @@ from loadtest import options, plots
 from loadtest.arrivals import KINDS, arrivals
 from loadtest.asking import open_asker
 from loadtest.loops import closed_loop, open_loop, stoppable
-from loadtest.pictures import Pictures
 from loadtest.record import Book
 from loadtest.summary import PERCENTILES, Load, as_json, load_figures, load_text
 from loadtest.target import Target, add_target, plain_options, target
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def measure(aim: Target, book: Book, args: argparse.Namespace) -> dict[float, Load]:
     """One rate after the other; each begins when the last answer of the one before has come."""
-    questions = Pictures(seed=args.seed, repeated_originals=args.repeated_originals).questions()
+    questions = options.questions(args)
     loads: dict[float, Load] = {}
     async with (
         stoppable() as stop,

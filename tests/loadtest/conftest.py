@@ -35,7 +35,8 @@ def parse() -> Callable[..., argparse.Namespace]:
         parser = argparse.ArgumentParser()
         importlib.import_module(f"loadtest.{command}").add_arguments(parser)
         args = parser.parse_args(arguments)
-        vars(args).update(others)
+        # Small pictures: large ones take longer to make than the run takes.
+        vars(args).update({"picture_sizes": ((96, 96),), **others})
         return args
 
     return parsed

@@ -37,7 +37,8 @@ def files(directory: Path) -> set[str]:
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_every_command_is_in_the_overview(arguments, capsys) -> None:
     assert main(arguments) == (0 if arguments else 2)
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -55,7 +56,13 @@ def test_an_unknown_command_is_refused(capsys) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["sweep", "--rates", "1,0"], ["sweep", "--rates", "2,2"], ["swap", "--clients", "0"], ["soak", "--rate", "nan"]],
+    [
+        ["sweep", "--picture-sizes", "800"],
+        ["sweep", "--rates", "1,0"],
+        ["sweep", "--rates", "2,2"],
+        ["swap", "--clients", "0"],
+        ["soak", "--rate", "nan"],
+    ],
 )
 def test_numbers_that_make_no_load_are_refused(arguments) -> None:
     with pytest.raises(SystemExit) as exit:
@@ -73,7 +80,19 @@ def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
 def test_a_sweep_finds_where_the_service_stops_keeping_up(scripted_service, parse, left, tmp_path, capsys) -> None:
     # Two hundred milliseconds an answer, one at a time: five a second at most.
     with scripted_service("--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3") as url:
-        args = parse("sweep", "--rates", "1,30", "--seconds", "3", "--base-url", url, "--out", str(tmp_path / "run"))
+        args = parse(
+            "sweep",
+            "--rates",
+            "1,30",
+            "--seconds",
+            "3",
+            "--base-url",
+            url,
+            "--picture-sizes",
+            "96x96",
+            "--out",
+            str(tmp_path / "run"),
+        )
         assert sweep.run(args) == 0
     found = left(tmp_path / "run")
     low, high = found.summary["rates"]["1"], found.summary["rates"]["30"]
@@ -244,7 +263,7 @@ def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
     out = tmp_path / "run"
     command = [
         sys.executable, "-m", "loadtest", "sweep", "--engine", "scripted", "--rates", "5", "--seconds", "600",
-        "--out", str(out),
+        "--picture-sizes", "96x96", "--out", str(out),
     ]  # fmt: skip
     with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until = time.monotonic() + 300
@@ -259,3 +278,8 @@ def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
     assert process.returncode == 0, errors
     assert left(out).summary["rates"]["5"]["answered"] > 0
     assert b"keeps up" in output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_documentation(name, repository) -> None:
+    assert f"\n| `{name}" in (repository / "docs" / "operations.md").read_text()
