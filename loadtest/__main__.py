@@ -51,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: object, args: argparse.Namespace) -> int:
     from loadtest.kill import NothingToKill
     from loadtest.local_service import ServiceFailed
+    from loadtest.peers import PeerFailed
     from loadtest.record import RunExists
     from loadtest.swapping import OracleBlind
     from screening.errors import CheckpointError
 
     try:
         return int(command(args))  # type: ignore[operator]
-    except (CheckpointError, NothingToKill, OracleBlind, RunExists, ServiceFailed) as error:
+    except (CheckpointError, NothingToKill, OracleBlind, PeerFailed, RunExists, ServiceFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

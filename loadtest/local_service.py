@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -64,6 +65,8 @@ def started(
     on_wait: Callable[[float], object],
     program: Sequence[str] = PROGRAM,
     log: Path | None = None,
+    ready: Callable[[str], bool] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[LocalService]:
     """Run `python -m service` with these options on a free port; gives it once it is ready.
 
@@ -71,13 +74,16 @@ def started(
         on_wait: told the seconds waited, several times a second.
         program: what is run in place of `python -m service`; it takes `--port` and these options.
         log: where its log is kept; None: nowhere, the end of it is in the error.
+        ready: told its URL, says whether it takes requests; None: its `/readyz` says so.
+        environment: variables besides our own.
 
     Raises:
         ServiceFailed: it ended before it was ready, was not ready within `start_seconds`, or ended with an error.
     """
     port = _free_port()
     # Settings of another service in the caller's environment must not reach this one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
+    variables |= environment or {}
     command = [*program, "--port", str(port), *options]
     with log.open("w+b") if log else tempfile.TemporaryFile() as output:
         process: subprocess.Popen[bytes] | None = None
@@ -86,10 +92,12 @@ def started(
             with _signals_held():
                 # A session of its own, so that Ctrl-C reaches this program only, which then stops the service in order.
                 process = subprocess.Popen(  # noqa: S603 - our own service with our own options
-                    command, cwd=repository, env=environment, stdout=output, stderr=output, start_new_session=True
+                    command, cwd=repository, env=variables, stdout=output, stderr=output, start_new_session=True
                 )
             url = f"http://127.0.0.1:{port}"
-            waited = _wait(process, url, start_seconds, on_wait, output.fileno())
+            with local_client(url) as client:
+                asked = client.ready if ready is None else partial(ready, url)
+                waited = _wait(process, asked, start_seconds, on_wait, output.fileno())
             service = LocalService(url, process, waited)
             yield service
         finally:
@@ -99,20 +107,24 @@ def started(
 
 
 def _wait(
-    process: subprocess.Popen[bytes], url: str, limit: float, on_wait: Callable[[float], object], log: int
+    process: subprocess.Popen[bytes],
+    ready: Callable[[], bool],
+    limit: float,
+    on_wait: Callable[[float], object],
+    log: int,
 ) -> float:
-    started = time.monotonic()
-    with local_client(url) as client:
-        while not client.ready():
-            waited = time.monotonic() - started
-            if process.poll() is not None:
-                message = f"The service ended with exit code {process.returncode} before it was ready."
-                raise ServiceFailed(message + _tail(log))
-            if waited > limit:
-                raise ServiceFailed(f"The service was not ready within {limit:.0f} s.{_tail(log)}")
-            on_wait(waited)
-            time.sleep(0.2)
-    return time.monotonic() - started
+    """Seconds until it was ready."""
+    began = time.monotonic()
+    while not ready():
+        waited = time.monotonic() - began
+        if process.poll() is not None:
+            message = f"The service ended with exit code {process.returncode} before it was ready."
+            raise ServiceFailed(message + _tail(log))
+        if waited > limit:
+            raise ServiceFailed(f"The service was not ready within {limit:.0f} s.{_tail(log)}")
+        on_wait(waited)
+        time.sleep(0.2)
+    return time.monotonic() - began
 
 
 def local_client(url: str) -> Client:

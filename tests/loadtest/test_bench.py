@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.bench import Level, table
+from loadtest.levels import Level, table
 
 
 def test_ratios_are_to_the_first_level() -> None:
