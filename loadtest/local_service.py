@@ -127,9 +127,11 @@ def _wait(
     return time.monotonic() - began
 
 
-def local_client(url: str) -> Client:
+@contextmanager
+def local_client(url: str) -> Iterator[Client]:
     """A client that sends no key of another service, and does not go through a proxy to this machine."""
-    return Client(base_url=url, api_key="", http_client=httpx.Client(trust_env=False))
+    with httpx.Client(trust_env=False) as http, Client(base_url=url, api_key="", http_client=http) as client:
+        yield client
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
