@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         with running(
             service_options,
             repository=options.REPOSITORY,
-            start_seconds=options.START_SECONDS,
+            start_seconds=args.start_seconds,
             on_wait=options.waiting(),
         ) as url:
             levels = {"service": asyncio.run(_service(url, args))}
@@ -96,7 +96,7 @@ async def _levels(ask: Ask, args: argparse.Namespace) -> list[Level]:
 
 def _peers(args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
     options.say("Starting vLLM's own API server …")
-    with peers.api_server(args.checkpoint, concurrent) as (url, settings):
+    with peers.api_server(args.checkpoint, concurrent, args.start_seconds) as (url, settings):
         print(f"\nvLLM's API server: {settings}")
         direct = asyncio.run(_direct(url, args))
     print(table(direct))

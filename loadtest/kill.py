@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         with started(
             ["--checkpoint", str(args.checkpoint), *options.service_options(args)],
             repository=options.REPOSITORY,
-            start_seconds=options.START_SECONDS,
+            start_seconds=args.start_seconds,
             on_wait=options.waiting(),
             program=args.program,
             log=book.directory / "service.log",

@@ -14,8 +14,6 @@ from loadtest.local_service import PROGRAM
 from loadtest.pictures import SIZES, Pictures, Question
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-START_SECONDS = 600
-"""For the real engine on a machine that has other work too."""
 
 
 def positive(text: str) -> float:
@@ -97,6 +95,13 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-concurrent", type=count, metavar="N", help="of the started service (default: its own default)"
+    )
+    parser.add_argument(
+        "--start-seconds",
+        type=positive,
+        default=600,
+        metavar="SECONDS",
+        help="for the started service to be ready (default: 600)",
     )
     parser.set_defaults(program=PROGRAM)
 

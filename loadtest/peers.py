@@ -44,7 +44,7 @@ class PeerFailed(Exception):
 
 
 @contextmanager
-def api_server(checkpoint: Path, concurrent: int) -> Iterator[tuple[str, str]]:
+def api_server(checkpoint: Path, concurrent: int, start_seconds: float) -> Iterator[tuple[str, str]]:
     """Its URL and its settings for people; stopped at the end.
 
     Raises:
@@ -56,7 +56,7 @@ def api_server(checkpoint: Path, concurrent: int) -> Iterator[tuple[str, str]]:
     with started(
         settings,
         repository=options.REPOSITORY,
-        start_seconds=options.START_SECONDS,
+        start_seconds=start_seconds,
         on_wait=options.waiting(),
         program=API_SERVER,
         ready=_healthy,

@@ -43,6 +43,7 @@ def latency_over_time(
         label = f"answer of {digest.removeprefix('sha256:')[:8]}" if digest else "answer"
         _dots(axes, members, began, f"C{number}", label, "o")
     _dots(axes, [each for each in exchanges if not each.answered], began, _FAILED, "not answered", "x")
+    _dots(axes, wrong, began, "black", "of wrong weights", "+")
     _mark(axes, marks)
     axes.set_ylim(bottom=0)
     _legend(axes)
@@ -52,7 +53,7 @@ def latency_over_time(
 def _dots(axes: Axes, members: Sequence[Exchange], began: float, colour: str, label: str, marker: str) -> None:
     if members:
         moments, values = [each.intended - began for each in members], [1000 * each.latency for each in members]
-        axes.plot(moments, values, marker, markersize=3, alpha=0.6, color=colour, label=label)
+        axes.plot(moments, values, marker, markersize=9 if marker == "+" else 3, alpha=0.6, color=colour, label=label)
 
 
 def distribution(latencies: Mapping[str, Sequence[float]]) -> Figure | None:
@@ -117,9 +118,10 @@ def footprints(events: Sequence[Event], marks: Sequence[Mark], *, began: float) 
     shown = {"memory_bytes": "memory, MiB (PSS)", "open_files": "open files", "threads": "threads"}
     for axes, (fact, label) in zip(figure.subplots(3, sharex=True), shown.items(), strict=True):
         scale = _MEBI if fact == "memory_bytes" else 1
-        axes.plot(moments, [event.facts[fact] / scale for event in events], marker=".")
+        values = [event.facts[fact] / scale for event in events]
+        axes.plot(moments, values, marker=".")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(values))
         _mark(axes, marks)
         _plain(axes)
     axes.set_xlabel("seconds since the load began")

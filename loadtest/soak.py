@@ -118,7 +118,13 @@ def report(measured: Measured, operator: Operator | None, book: Book, args: argp
     alphabets = list(operator.alphabets) if operator else []
     plots.write(
         book.directory,
-        latency=plots.latency_over_time(book.exchanges, marks, began=measured.began, alphabets=alphabets),
+        latency=plots.latency_over_time(
+            book.exchanges,
+            marks,
+            began=measured.began,
+            alphabets=alphabets,
+            wrong=[e for found in measured.findings.values() for e in found],
+        ),
         distribution=plots.distribution({"answers": [1000 * e.latency for e in book.exchanges if e.answered]}),
         memory=plots.footprints(book.of("footprint"), marks, began=measured.began),
     )

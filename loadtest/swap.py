@@ -90,7 +90,7 @@ def run_with(pair: tuple[Oracle, Oracle], book: Book, args: argparse.Namespace) 
         return started(
             [*operator.service_options, *options.service_options(args)],
             repository=options.REPOSITORY,
-            start_seconds=options.START_SECONDS,
+            start_seconds=args.start_seconds,
             on_wait=options.waiting(),
             program=args.program,
             log=book.directory / log,
@@ -182,7 +182,13 @@ def _report(measured: Measured, operator: Operator, book: Book, args: argparse.N
     marks = [(event.at - measured.began, "swap") for event in swaps]
     plots.write(
         book.directory,
-        latency=plots.latency_over_time(exchanges, marks, began=measured.began, alphabets=list(operator.alphabets)),
+        latency=plots.latency_over_time(
+            exchanges,
+            marks,
+            began=measured.began,
+            alphabets=list(operator.alphabets),
+            wrong=[e for found in findings.values() for e in found],
+        ),
         distribution=plots.distribution({"answers": [1000 * each.latency for each in exchanges if each.answered]}),
         memory=plots.footprints(book.of("footprint"), marks, began=measured.began),
     )

@@ -52,7 +52,7 @@ def target(args: argparse.Namespace, service_options: list[str], log: Path) -> I
     with started(
         [*service_options, *options.service_options(args)],
         repository=options.REPOSITORY,
-        start_seconds=options.START_SECONDS,
+        start_seconds=args.start_seconds,
         on_wait=options.waiting(),
         program=args.program,
         log=log,
