@@ -141,11 +141,12 @@ class Engines:
             NothingToKill: there is none.
         """
         found = self._look()
-        if not found[title]:
+        victims = [process for process in alive(found[title]) if process not in self._past]
+        if not victims:
             raise NothingToKill(f"There is no process {title} below {self._service}. Is this the real engine?")
         self._past.update(*found.values())
-        kill(found[title][0])
-        return found[title][0]
+        kill(victims[0])
+        return victims[0]
 
     def rebuilt(self) -> bool:
         """Whether there is a core and a worker of another engine than those that were killed."""

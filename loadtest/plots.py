@@ -29,12 +29,18 @@ def write(directory: Path, **figures: Figure | None) -> None:
 
 
 def latency_over_time(
-    exchanges: Sequence[Exchange], marks: Sequence[Mark], *, began: float, alphabets: Sequence[str] = ()
+    exchanges: Sequence[Exchange],
+    marks: Sequence[Mark],
+    *,
+    began: float,
+    alphabets: Sequence[str] = (),
+    wrong: Sequence[Exchange] = (),
 ) -> Figure:
     """Every request at its intended moment, with swaps and kills as lines.
 
     Args:
         alphabets: digests of the checkpoints, each drawn in a colour of its own.
+        wrong: answers of mixed or wrong weights.
     """
     figure, axes = _one("seconds since the load began", "ms from the intended moment")
     answers = [each for each in exchanges if each.answered]
