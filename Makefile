@@ -30,8 +30,8 @@ check: install ## lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: install ## measure the service under load
-	@$(PY) -m loadtest bench
+bench: install ## measure the service under load, beside vLLM's own server and transformers
+	@$(PY) -m loadtest bench --peers
 
 # models/tiny, made again from nothing, in two rounds. Measured in parts on two shared cores: first round 6 minutes for
 # the pool of pictures, 21 of seeing, 49 of reading, 23 of speaking; second round 9 for its pool, 65 of reading, 35 of

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.base_url:
         levels = {"service": asyncio.run(_service(args.base_url, args))}
     else:
-        service_options = [*plain_options(args), "--max-concurrent", str(concurrent)]
+        service_options = [*plain_options(args), "--max-concurrent", str(concurrent), *args.service]
         options.say("Starting the service …")
         with running(
             service_options,

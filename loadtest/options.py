@@ -103,6 +103,12 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for the started service to be ready (default: 600)",
     )
+    parser.add_argument(
+        "service",
+        nargs="*",
+        metavar="-- OPTION …",
+        help="further options of the started service, behind two dashes: -- --deadline-seconds 120",
+    )
     parser.set_defaults(program=PROGRAM)
 
 
@@ -118,7 +124,8 @@ def add_oracles(parser: argparse.ArgumentParser) -> None:
 
 def service_options(args: argparse.Namespace) -> list[str]:
     """What the started service is told besides its checkpoint."""
-    return ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
+    concurrent = ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
+    return [*concurrent, *args.service]
 
 
 def questions(args: argparse.Namespace) -> Iterator[Question]:

@@ -118,13 +118,14 @@ def scripted_service() -> Callable[..., Any]:
 def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> None:
     args = parse(
         "soak", "--engine", "scripted", "--minutes", "0.1", "--rate", "3", "--repeated-originals", "1",
-        "--out", str(tmp_path / "run"),
+        "--out", str(tmp_path / "run"), "--", "--log-level", "debug",
     )  # fmt: skip
     assert soak.run(args) == 0
     found = left(tmp_path / "run")
     assert set(found.summary["growth_per_hour"]) == {"memory, MiB", "open files", "threads"}
     assert files(found.directory) >= PLOTS | {"memory.png", "service.log"}
     assert any(line["repeated"] for line in found.lines("requests.jsonl"))
+    assert "/readyz" in (found.directory / "service.log").read_text(), "options behind -- go to the service"
 
 
 def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
