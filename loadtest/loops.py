@@ -100,8 +100,8 @@ async def _end(tasks: set[asyncio.Task[Any]], stop: Stop) -> int:
     """Wait for the last answers; after a stop give them up. Faults of ours come out here."""
     stopped = asyncio.create_task(stop.wait())
     try:
-        everything = asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.wait({everything, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        everything: asyncio.Future[Any] = asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait((everything, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
         for task in tasks:

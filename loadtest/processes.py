@@ -63,7 +63,7 @@ def engine_processes(pid: int) -> dict[str, list[psutil.Process]]:
 
 def _title(process: psutil.Process) -> str:
     try:
-        return (process.cmdline() or [""])[0]
+        return str((process.cmdline() or [""])[0])
     except psutil.Error:
         return ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
@@ -21,7 +22,7 @@ from loadtest.asking import open_asker
 from loadtest.local_service import LocalService, started
 from loadtest.loops import Stop, closed_loop, stoppable
 from loadtest.oracles import Oracle, oracle_pair
-from loadtest.record import Book, Event
+from loadtest.record import Book, Event, Exchange
 from loadtest.summary import (
     Load,
     Verdict,
@@ -120,7 +121,7 @@ async def _measure(
         open_asker(service.url, questions, book, api_key="", seconds=REQUEST_SECONDS) as asker,
     ):
         asker.stage = "check"
-        await _check(asker.ask, operator, http, book)
+        await _check(asker.ask, operator, http)
         asker.stage = "warm-up"
         async with progress(book, "warm-up", args.warm_up):
             await closed_loop(args.clients, asker.ask, until=stop.sleep(args.warm_up), stop=stop)
@@ -138,25 +139,23 @@ async def _measure(
     return Measured(load, began), stop.asked
 
 
-def _loaded(book: Book) -> list[Any]:
+def _loaded(book: Book) -> list[Exchange]:
     return [each for each in book.exchanges if each.stage == "load"]
 
 
-async def _check(ask: Any, operator: Operator, http: httpx.AsyncClient, book: Book) -> None:
+async def _check(ask: Callable[[None], Awaitable[Exchange]], operator: Operator, http: httpx.AsyncClient) -> None:
     """Both oracles are recognised by their letters, or the run would prove nothing.
 
     Raises:
-        OracleBlind: an answer has not the letters of the checkpoint that it names, or a swap failed.
+        OracleBlind: an answer has not the letters of the checkpoint that it names; or there is none, or no swap.
     """
     for _ in operator.pair:
         for _ in range(CHECKED):
             exchange = await ask(None)
-            if not exchange.answered or (finding := examine(exchange, operator.served, operator.alphabets)):
-                found = finding if exchange.answered else exchange.detail
-                raise OracleBlind(
-                    f"An answer without any load cannot be recognised ({found}): {exchange.reasoning!r}. "
-                    f"See {book.directory / 'requests.jsonl'}."
-                )
+            if not exchange.answered:
+                raise OracleBlind(f"A question without any load was not answered: {exchange.detail}")
+            if finding := examine(exchange, operator.served, operator.alphabets):
+                raise OracleBlind(f"An answer without any load is {finding}: {exchange.reasoning!r}")
         if (swap := await operator.swap(http, "check")).facts["status"] != 200:
             raise OracleBlind(f"A swap without any load failed: {swap.facts.get('detail')}")
 
@@ -198,10 +197,15 @@ def _report(measured: Measured, operator: Operator, book: Book, args: argparse.N
 
 
 def _verdicts(
-    measured: Measured, findings: dict[Finding, list[Any]], swaps: list[Event], book: Book, args: argparse.Namespace
+    measured: Measured,
+    findings: dict[Finding, list[Exchange]],
+    swaps: list[Event],
+    book: Book,
+    args: argparse.Namespace,
 ) -> list[Verdict]:
     done = [event for event in swaps if event.facts["status"] == 200 and event.facts["how"] != "unchanged"]
     idle = [e for e in book.of("swap") if e.facts["stage"] == "idle" and e.facts["status"] == 200]
+    start, first, end = _memory(book, done)
     verdicts = [
         none_of("requests that failed", sum(measured.load.failed.values())),
         none_of("answers of mixed weights", len(findings[Finding.MIXED])),
@@ -212,7 +216,8 @@ def _verdicts(
         at_most("pause beyond the drain, median", PAUSE_MS, _median(e.facts["closed_ms"] for e in done), " ms"),
         reported("  of it the longest", f"{max((e.facts['closed_ms'] for e in done), default=0):.0f} ms"),
         reported("drain of what was in flight, median", f"{_median(e.facts['drain_ms'] for e in done):.0f} ms"),
-        at_most("memory at the end / after the first swap", MEMORY_GROWTH, _growth(book, done)),
+        at_most("memory at the end / after the first swap", MEMORY_GROWTH, end / first),
+        reported("  at the start; after the first swap; at the end", f"{start:.0f}; {first:.0f}; {end:.0f} MiB"),
     ]
     if idle:
         pause = _median(e.facts["drain_ms"] + e.facts["closed_ms"] for e in idle)
@@ -227,11 +232,12 @@ def _verdicts(
     return verdicts
 
 
-def _growth(book: Book, swaps: list[Event]) -> float:
-    """Memory at the end as a multiple of that after the first swap; NaN without one."""
-    looks = [(event.at, event.facts["memory_bytes"]) for event in book.of("footprint")]
+def _memory(book: Book, swaps: list[Event]) -> tuple[float, float, float]:
+    """MiB when the service was ready, after the first swap under load, and at the end; NaN where there was no look."""
+    looks = [(event.at, event.facts["memory_bytes"] / 2**20) for event in book.of("footprint")]
     after = [memory for at, memory in looks if swaps and at >= swaps[0].facts["answered"]]
-    return after[-1] / after[0] if len(after) > 1 else float("nan")
+    nothing = float("nan")
+    return looks[0][1] if looks else nothing, *((after[0], after[-1]) if len(after) > 1 else (nothing, nothing))
 
 
 def _median(values: Any) -> float:

@@ -204,7 +204,7 @@ def test_too_few_swaps_fail_the_run(swap_run) -> None:
 
 
 def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
-    with pytest.raises(OracleBlind, match="recognised"):
+    with pytest.raises(OracleBlind, match="unrecognised"):
         swap_run("blind")
 
 
