@@ -17,6 +17,7 @@ import pytest
 from loadtest.levels import Level, measure_level
 from loadtest.peers import LOOP, PeerFailed, chat, command_line, direct_client, ratios
 from loadtest.pictures import Pictures
+from screening.answer import Mode
 from screening.checkpoint import read_manifest
 from screening.generation import prompt_text
 
@@ -47,7 +48,7 @@ def test_the_api_server_is_asked_in_the_words_of_the_service(questions, tiny_che
     message["content"] = [{"type": "image"} if p["type"] == "image_url" else p for p in message["content"]]
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     asked = tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
-    assert asked == prompt_text(tokenizer, manifest.prompt, "cot")
+    assert asked == prompt_text(tokenizer, manifest.prompt, Mode.COT)
     assert (body["temperature"], body["max_tokens"]) == (0.0, manifest.decoding.max_tokens_cot)
 
 
