@@ -30,8 +30,8 @@ check: install ## lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: install ## measure the service under load
-	@$(PY) -m loadtest bench
+bench: install ## measure the service under load, beside vLLM's own server and transformers
+	@$(PY) -m loadtest bench --peers
 
 bench-train: install ## measure a step of reinforcement learning beside TRL's
 	@$(PY) -m trainer bench-train

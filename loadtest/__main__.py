@@ -1,53 +1,76 @@
-"""`python -m loadtest bench`: the service under load, one run, ratios."""
+"""The load tests' command line: `python -m loadtest COMMAND …`.
+
+A command is a module with `add_arguments(parser)` and `run(args) -> int`, imported only when chosen; the first
+paragraph of its docstring and what follows is its `--help`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import importlib
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+COMMANDS: dict[str, tuple[str, str]] = {
+    "bench": ("loadtest.bench", "throughput and latency at several numbers of concurrent callers"),
+    "sweep": ("loadtest.sweep", "rising rates in an open loop: saturation, refusals, tail latency"),
+    "swap": ("loadtest.swap", "another checkpoint every few seconds under load: nothing fails, nothing mixes"),
+    "kill": ("loadtest.kill", "kill -9 of the engine's processes under load: no caller sees it, nothing is left"),
+    "soak": ("loadtest.soak", "a steady rate for long with swaps now and then: does anything grow?"),
+}
+"""Command → (module, one line for --help)."""
+
+EPILOG = """\
+Each run writes a directory of its own, runs/loadtest/… unless --out names one, and never overwrites: requests.jsonl
+(one line per request), events.jsonl (swaps, kills, memory), summary.json and plots. Ctrl-C ends a run early, with the
+figures of what was done. Compare figures of one machine only; the load comes from the same cores as the service.
+docs/operations.md explains how to read them."""
 
 
-def main() -> int:
-    """Parse, start a service unless one is named, measure, print."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 1 when a criterion is not met or the run failed, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"loadtest: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(COMMANDS[name][0])
     parser = argparse.ArgumentParser(
-        prog="python -m loadtest",
-        description="Measure a service under load. Compare figures of one run only: machines differ and are noisy.",
+        prog=f"python -m loadtest {name}",
+        description=str(command.__doc__).partition("\n")[2].strip(),
+        epilog=EPILOG if name != "bench" else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    bench = commands.add_parser("bench", help="throughput and latency at several numbers of concurrent callers")
-    bench.add_argument("--base-url", help="a running service (default: start one, and stop it at the end)")
-    bench.add_argument(
-        "--checkpoint", type=Path, default=REPOSITORY / "models" / "tiny", help="for the started service"
-    )
-    bench.add_argument("--engine", choices=("vllm", "scripted"), default="vllm", help="for the started service")
-    bench.add_argument(
-        "--clients", type=int, nargs="+", default=[1, 8, 32], help="concurrent callers (default: 1 8 32)"
-    )
-    bench.add_argument("--requests", type=int, default=96, help="requests per number of callers (default: 96)")
-    bench.add_argument("--picture-size", type=int, default=800, help="side of the JPEGs in pixels (default: 800)")
-    bench.add_argument("--out", type=Path, help="write the figures as JSON")
-    args = parser.parse_args()
+    command.add_arguments(parser)
+    return _run(command.run, parser.parse_args(rest))
 
-    from loadtest.bench import measure
-    from loadtest.local_service import ServiceFailed, running
 
-    if args.base_url:
-        asyncio.run(measure(args.base_url, args))
-        return 0
-    options = ["--engine", args.engine, "--max-concurrent", str(max(args.clients))]
-    if args.engine == "vllm":
-        options += ["--checkpoint", str(args.checkpoint)]
+def _run(command: object, args: argparse.Namespace) -> int:
+    from loadtest.kill import NothingToKill
+    from loadtest.local_service import ServiceFailed
+    from loadtest.peers import PeerFailed
+    from loadtest.record import RunExists
+    from loadtest.swapping import OracleBlind
+    from screening.errors import CheckpointError
+
     try:
-        print("starting the service …", flush=True)
-        with running(options, repository=REPOSITORY, start_seconds=300, on_wait=lambda _: None) as url:
-            asyncio.run(measure(url, args))
-    except ServiceFailed as error:
-        print(error, file=sys.stderr)
+        return int(command(args))  # type: ignore[operator]
+    except (CheckpointError, NothingToKill, OracleBlind, PeerFailed, RunExists, ServiceFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        print("stopped before there was anything to report", file=sys.stderr)
+        return 130
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    usage = "usage: python -m loadtest COMMAND [--help] …"
+    return "\n".join([usage, "", "commands:", *lines, "", EPILOG])
 
 
 if __name__ == "__main__":

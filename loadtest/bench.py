@@ -1,107 +1,111 @@
-"""Closed-loop measurement: a fixed number of callers, each sending its next request when the last is answered.
+"""`python -m loadtest bench`: throughput and latency at several numbers of callers, each asking again at once.
 
-It shows capacity, not what users wait under a given arrival rate: callers that wait send less.
+It shows capacity, not what users wait under a given arrival rate (see sweep): callers that wait send less. With
+--peers the same questions go to vLLM's own API server and to transformers' `generate` in a loop, on the same checkpoint
+and one after the other, and the ratios are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
-import statistics
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
+from loadtest import options, peers
+from loadtest.levels import Ask, Level, measure_level, table, through
+from loadtest.local_service import running
+from loadtest.pictures import Pictures
+from loadtest.summary import as_json
+from loadtest.target import plain_options
+from screening_client import AsyncClient
 
-from screening_client import AsyncClient, Screening
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "clients" / "python" / "examples" / "products"
-NAMES = ("original", "a", "b", "c", "d")
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """Figures at one number of callers; milliseconds."""
-
-    clients: int
-    requests: int
-    per_second: float
-    p50: float
-    p95: float
-    engine_p50: float
-    decode_p50: float
+WARM_UP = 8
+"""Questions before the clock starts."""
 
 
-async def measure(base_url: str, args: argparse.Namespace) -> None:
-    """Run all levels after a warm-up, print a table with ratios to the first level."""
-    pictures = distinct_pictures(args.picture_size)
-    async with AsyncClient(base_url=base_url, max_retries=0, timeout=300) as client:
-        await _run(client, pictures, min(args.clients), 8, "warm-up")
-        levels = [await _run(client, pictures, n, args.requests, f"{n} clients") for n in args.clients]
-    print(table(levels))
-    if args.out:
-        args.out.write_text(json.dumps([asdict(level) for level in levels], indent=1) + "\n")
-
-
-def distinct_pictures(size: int) -> Iterator[list[bytes]]:
-    """Endless questions of five JPEGs that no cache has seen: a speck of noise makes every file and picture new."""
-    rng = np.random.default_rng(0)
-    folders = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())
-    sources = [
-        [Image.open(folder / f"{name}.jpg").convert("RGB").resize((size, size)) for name in NAMES] for folder in folders
-    ]
-    while True:
-        for source in sources:
-            question = []
-            for picture in source:
-                pixels = np.asarray(picture).copy()
-                pixels[:8, :8] = rng.integers(0, 256, (8, 8, 3))
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-                question.append(buffer.getvalue())
-            yield question
-
-
-async def _run(client: AsyncClient, pictures: Iterator[list[bytes]], clients: int, requests: int, name: str) -> Level:
-    questions = [next(pictures) for _ in range(requests)]  # encoded before the clock starts
-    latencies: list[float] = []
-    answers: list[Screening] = []
-
-    async def caller(bar: tqdm[None]) -> None:
-        while questions:
-            original, *generated = questions.pop()
-            began = time.perf_counter()
-            answers.append(await client.screen(original=original, generated=generated))
-            latencies.append(1000 * (time.perf_counter() - began))
-            bar.update()
-
-    began = time.perf_counter()
-    with tqdm(total=requests, desc=name, unit="request", leave=False) as bar:
-        await asyncio.gather(*(caller(bar) for _ in range(clients)))
-    seconds = time.perf_counter() - began
-    return Level(
-        clients,
-        requests,
-        requests / seconds,
-        statistics.median(latencies),
-        float(np.percentile(latencies, 95)),
-        statistics.median(answer.timings.engine_ms for answer in answers),
-        statistics.median(answer.timings.decode_ms for answer in answers),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base-url", help="a running service (default: start one, and stop it at the end)")
+    parser.add_argument(
+        "--engine", choices=("vllm", "scripted"), default="vllm", help="for the started service (default: vllm)"
     )
+    options.add_service(parser)
+    parser.add_argument(
+        "--clients", type=options.count, nargs="+", default=[1, 8, 32], help="concurrent callers (default: 1 8 32)"
+    )
+    parser.add_argument(
+        "--requests", type=options.count, default=96, help="requests per number of callers (default: 96)"
+    )
+    parser.add_argument(
+        "--picture-size", type=options.count, default=800, help="side of the JPEGs in pixels (default: 800)"
+    )
+    parser.add_argument("--peers", action="store_true", help="measure the two peers as well, and print the ratios")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
 
 
-def table(levels: list[Level]) -> str:
-    """The figures, and throughput as a multiple of the first row's."""
-    lines = ["clients  requests/s  ratio   p50 ms   p95 ms  engine p50  decode p50"]
-    lines += [
-        f"{level.clients:>7}  {level.per_second:>10.2f}  {level.per_second / levels[0].per_second:>5.2f}  "
-        f"{level.p50:>7.0f}  {level.p95:>7.0f}  {level.engine_p50:>10.0f}  {level.decode_p50:>10.1f}"
-        for level in levels
+def run(args: argparse.Namespace) -> int:
+    """Start a service unless one is named, measure, print."""
+    if args.peers and (args.base_url or args.engine != "vllm"):
+        raise peers.PeerFailed("--peers compares services on this machine's vLLM: without --base-url and --engine.")
+    concurrent = args.max_concurrent or max(args.clients)
+    if args.base_url:
+        levels = {"service": asyncio.run(_service(args.base_url, args))}
+    else:
+        service_options = [*plain_options(args), "--max-concurrent", str(concurrent), *args.service]
+        options.say("Starting the service …")
+        with running(
+            service_options,
+            repository=options.REPOSITORY,
+            start_seconds=args.start_seconds,
+            on_wait=options.waiting(),
+        ) as url:
+            levels = {"service": asyncio.run(_service(url, args))}
+    print(table(levels["service"]))
+    if args.peers:
+        levels |= _peers(args, concurrent)
+        print(*peers.ratios(levels), sep="\n")
+    if args.out:
+        # Without peers the list of levels alone, as ever.
+        figures = levels if args.peers else levels["service"]
+        args.out.write_text(json.dumps(as_json(_plain(figures)), indent=1) + "\n")
+    return 0
+
+
+def _plain(figures: dict[str, list[Level]] | list[Level]) -> object:
+    if isinstance(figures, dict):
+        return {name: [asdict(level) for level in levels] for name, levels in figures.items()}
+    return [asdict(level) for level in figures]
+
+
+async def _service(base_url: str, args: argparse.Namespace) -> list[Level]:
+    async with AsyncClient(base_url=base_url, max_retries=0, timeout=300) as client:
+        return await _levels(through(client), args)
+
+
+async def _levels(ask: Ask, args: argparse.Namespace) -> list[Level]:
+    """Every number of callers after a warm-up, with questions that are the same for everybody who is measured."""
+    questions = Pictures(products=10, sizes=[(args.picture_size, args.picture_size)]).questions()
+    await measure_level(ask, list(islice(questions, WARM_UP)), min(args.clients), "warm-up")
+    return [
+        await measure_level(ask, list(islice(questions, args.requests)), clients, f"{clients} clients")
+        for clients in args.clients
     ]
-    return "\n".join(lines)
+
+
+def _peers(args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
+    options.say("Starting vLLM's own API server …")
+    with peers.api_server(args.checkpoint, concurrent, args.start_seconds) as (url, settings):
+        print(f"\nvLLM's API server: {settings}")
+        direct = asyncio.run(_direct(url, args))
+    print(table(direct))
+    options.say("transformers' generate in a loop …")
+    loop, settings = peers.generate_loop(args.checkpoint, args.picture_size)
+    print(f"\ntransformers' generate: {settings}", table([loop]), sep="\n")
+    return {"api server": direct, "generate": [loop]}
+
+
+async def _direct(url: str, args: argparse.Namespace) -> list[Level]:
+    async with peers.direct_client(url, args.checkpoint) as ask:
+        return await _levels(ask, args)

@@ -25,7 +25,7 @@ ALLOWED = {
     "service": {"service", "screening"},
     "trainer": {"trainer", "screening"},
     "screening_client": {"screening_client"},
-    "loadtest": {"loadtest", "screening_client"},
+    "loadtest": {"loadtest", "screening", "screening_client"},
 }
 
 

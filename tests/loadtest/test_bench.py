@@ -7,13 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.bench import Level, distinct_pictures, table
-
-
-def test_no_two_questions_share_a_picture() -> None:
-    pictures = distinct_pictures(64)
-    seen = [picture for _ in range(25) for picture in next(pictures)]
-    assert len(set(seen)) == len(seen) == 125
+from loadtest.levels import Level, table
 
 
 def test_ratios_are_to_the_first_level() -> None:

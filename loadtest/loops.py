@@ -1,0 +1,124 @@
+"""Open and closed loops of requests, and Ctrl-C, which ends a loop early and leaves its figures whole."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+Ask = Callable[[float | None], Awaitable[Any]]
+
+
+class Stop:
+    """Set by Ctrl-C or SIGTERM. The second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    @property
+    def asked(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait, but no longer than until the stop; whether there was one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self.wait()
+        return self.asked
+
+
+@asynccontextmanager
+async def stoppable() -> AsyncIterator[Stop]:
+    """A `Stop` bound to the signals for the time of the block."""
+    loop, stop = asyncio.get_running_loop(), Stop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def asked() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, asked)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def open_loop(moments: Iterable[float], ask: Ask, *, now: Callable[[], float], began: float, stop: Stop) -> int:
+    """Ask at each of the moments, whatever became of the requests before; returns how many were given up.
+
+    Args:
+        moments: seconds after `began`, in order.
+        now: the clock of the run.
+    """
+    under_way: set[asyncio.Task[Any]] = set()
+    for moment in moments:
+        if await stop.sleep(began + moment - now()):
+            break
+        under_way.add(asyncio.create_task(_ask(ask, began + moment)))
+        under_way = {task for task in under_way if not _done(task)}
+    return await _end(under_way, stop)
+
+
+async def closed_loop(clients: int, ask: Ask, *, until: Coroutine[Any, Any, Any], stop: Stop) -> int:
+    """So many clients, each asking again as soon as it has its answer; returns how many requests were given up.
+
+    Args:
+        until: the load lasts as long as this does, and fails when this fails.
+    """
+    over = asyncio.Event()
+
+    async def client() -> None:
+        while not over.is_set():
+            await ask(None)
+
+    tasks = {asyncio.create_task(client()) for _ in range(clients)}
+    ending = asyncio.create_task(until)
+    try:
+        # A client ends before its time only by a fault of ours, which must not look like silence.
+        await asyncio.wait({ending, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        over.set()
+        given_up = await _end(tasks, stop)
+        await ending
+    finally:
+        ending.cancel()
+    return given_up
+
+
+async def _end(tasks: set[asyncio.Task[Any]], stop: Stop) -> int:
+    """Wait for the last answers; after a stop give them up. Faults of ours come out here."""
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        everything: asyncio.Future[Any] = asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait((everything, stopped), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled():
+            _done(task)
+    return sum(task.cancelled() for task in tasks)
+
+
+async def _ask(ask: Ask, intended: float) -> None:
+    await ask(intended)
+
+
+def _done(task: asyncio.Task[Any]) -> bool:
+    """Whether it is; raises what it raised."""
+    if task.done() and not task.cancelled():
+        task.result()
+    return task.done()

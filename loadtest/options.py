@@ -1,0 +1,152 @@
+"""Options that several commands share, and the services that they start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from loadtest.local_service import PROGRAM
+from loadtest.pictures import SIZES, Pictures, Question
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """`800x800,1600x1200`, for argparse."""
+    found = []
+    for part in text.split(","):
+        width, _, height = part.partition("x")
+        found.append((count(width), count(height)))
+    return tuple(found)
+
+
+def add_run(parser: argparse.ArgumentParser, command: str) -> None:
+    """Where a run is written, what it sends, and what counts as good."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs") / "loadtest" / f"{command}-{stamp}",
+        metavar="DIR",
+        help="new directory for requests.jsonl, events.jsonl, summary.json and plots "
+        f"(default: runs/loadtest/{command}-TIME)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of pictures and arrivals (default: 0)")
+    parser.add_argument(
+        "--repeated-originals",
+        type=share,
+        default=0.3,
+        metavar="SHARE",
+        help="of requests whose original was sent before, 0 to 1; generated pictures are always new (default: 0.3)",
+    )
+    parser.add_argument(
+        "--picture-sizes",
+        type=sizes,
+        default=SIZES,
+        metavar="WxH,…",
+        help=f"pixels of the pictures, one size per product (default: {','.join(f'{w}x{h}' for w, h in SIZES)})",
+    )
+    parser.add_argument(
+        "--limit-ms",
+        type=positive,
+        default=5000,
+        metavar="MS",
+        help="an answer that took longer is no goodput (default: 5000)",
+    )
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """The service that is started."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=REPOSITORY / "models" / "tiny",
+        metavar="DIR",
+        help="for the started service (default: models/tiny)",
+    )
+    parser.add_argument(
+        "--max-concurrent", type=count, metavar="N", help="of the started service (default: its own default)"
+    )
+    parser.add_argument(
+        "--start-seconds",
+        type=positive,
+        default=600,
+        metavar="SECONDS",
+        help="for the started service to be ready (default: 600)",
+    )
+    parser.add_argument(
+        "service",
+        nargs="*",
+        metavar="-- OPTION …",
+        help="further options of the started service, behind two dashes: -- --deadline-seconds 120",
+    )
+    parser.set_defaults(program=PROGRAM)
+
+
+def add_oracles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=REPOSITORY / "runs" / "loadtest" / "oracles",
+        metavar="DIR",
+        help="where the pair of checkpoints is kept for the next run (default: runs/loadtest/oracles)",
+    )
+
+
+def service_options(args: argparse.Namespace) -> list[str]:
+    """What the started service is told besides its checkpoint."""
+    concurrent = ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
+    return [*concurrent, *args.service]
+
+
+def questions(args: argparse.Namespace) -> Iterator[Question]:
+    """What the run asks."""
+    pictures = Pictures(seed=args.seed, repeated_originals=args.repeated_originals, sizes=args.picture_sizes)
+    return pictures.questions()
+
+
+def say(text: str) -> None:
+    """What happens now, for people; figures go to standard output."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def waiting() -> Callable[[float], None]:
+    """For `local_service.started`: a sign of life every 15 s."""
+    told = 0.0
+
+    def tell(seconds: float) -> None:
+        nonlocal told
+        if seconds >= told + 15:
+            told = seconds
+            say(f"  … still starting, {seconds:.0f} s")
+
+    return tell

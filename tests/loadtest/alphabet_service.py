@@ -1,0 +1,75 @@
+"""A service that swaps without a model: `python -m service` with an engine that writes in its checkpoint's letters.
+
+    python alphabet_service.py FAULT --port … --checkpoint … and any other option of the service
+
+The first argument says what goes wrong: `none`; `blind`, no letters at all; and from the tenth answer on `mixed`, now
+and then letters of both checkpoints, or `stale`, the first checkpoint's letters whatever is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import service.__main__ as launcher
+from screening.answer import Finding, compose, render
+from screening.checkpoint import Manifest, read_manifest
+from screening.probes import Probe
+from screening.task import OPTIONS
+from service.engine import Contract, Generated, Question
+from service.scripted_engine import ScriptedEngine
+
+LETTERS = {"first": "EFGH", "second": "%&*#"}
+"""By the version of the checkpoint."""
+
+
+class AlphabetEngine(ScriptedEngine):
+    """Answers after 20 ms, and takes up weights in 30 ms."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(latency_ms=20)
+        self._fault = fault
+        self._asked = 0
+        self._letters: list[str] = []
+        self._manifest: Manifest | None = None
+
+    @property
+    def contract(self) -> Contract:
+        assert self._manifest is not None
+        m = self._manifest
+        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched)
+
+    async def start(self, checkpoint: Path | None = None, /) -> None:
+        assert checkpoint is not None
+        await self.reload(checkpoint, read_manifest(checkpoint))
+
+    async def reload(self, _checkpoint: Path, manifest: Manifest, /) -> None:
+        await asyncio.sleep(0.03)
+        self._manifest = manifest
+        self._letters.append(LETTERS[manifest.version])
+
+    async def log_probabilities(self, probe: Probe, /) -> list[float]:
+        return list(probe.logprobs)
+
+    async def generate(self, question: Question) -> Generated:
+        contract = self.contract
+        await super().generate(question)
+        self._asked += 1
+        findings = tuple(Finding(option, frozenset(), self._word()) for option in OPTIONS)
+        text = render(compose(frozenset("A"), findings), question.mode)
+        return Generated(text, (), prompt_tokens=1, completion_tokens=1, contract=contract)
+
+    def _word(self) -> str:
+        fault = self._fault if self._asked >= 10 else "none"
+        if self._fault == "blind":
+            return "xyz"
+        if fault == "mixed" and self._asked % 10 == 0:
+            return "".join(LETTERS.values())
+        return self._letters[0 if fault == "stale" else -1]
+
+
+if __name__ == "__main__":
+    fault, *arguments = sys.argv[1:]
+    launcher._engine = lambda _settings: AlphabetEngine(fault)
+    sys.exit(launcher.main(arguments))

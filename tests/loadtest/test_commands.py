@@ -1,0 +1,283 @@
+"""The commands, whole, against services that start in a second: what they measure, what they catch, what they leave."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from loadtest import kill, soak, swap, sweep
+from loadtest.__main__ import COMMANDS, main
+from loadtest.oracles import Oracle
+from loadtest.record import Book
+from loadtest.swapping import OracleBlind
+from screening.answer import Mode
+from screening.checkpoint import Decoding, ImageContract, write_manifest
+from screening.probes import Probe, Probes
+from screening.prompt import COMPACT
+from tests.loadtest.alphabet_service import LETTERS
+
+HERE = Path(__file__).parent
+PLOTS = {"latency.png", "distribution.png"}
+
+
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_every_command_is_in_the_overview(arguments, capsys) -> None:
+    assert main(arguments) == (0 if arguments else 2)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_is_for(name, capsys) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    assert exit.value.code == 0
+    assert "default:" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_refused(capsys) -> None:
+    assert main(["swop"]) == 2
+    assert "swap" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "--picture-sizes", "800"],
+        ["sweep", "--rates", "1,0"],
+        ["sweep", "--rates", "2,2"],
+        ["swap", "--clients", "0"],
+        ["soak", "--rate", "nan"],
+    ],
+)
+def test_numbers_that_make_no_load_are_refused(arguments) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2
+
+
+def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 1
+    assert "not empty" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == "{}"
+
+
+def test_a_sweep_finds_where_the_service_stops_keeping_up(scripted_service, parse, left, tmp_path, capsys) -> None:
+    # Two hundred milliseconds an answer, one at a time: five a second at most.
+    with scripted_service("--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3") as url:
+        args = parse(
+            "sweep",
+            "--rates",
+            "1,30",
+            "--seconds",
+            "3",
+            "--base-url",
+            url,
+            "--picture-sizes",
+            "96x96",
+            "--out",
+            str(tmp_path / "run"),
+        )
+        assert sweep.run(args) == 0
+    found = left(tmp_path / "run")
+    low, high = found.summary["rates"]["1"], found.summary["rates"]["30"]
+    assert low["share_429"] == 0
+    assert high["share_429"] > 0.3 and high["reject_ms"]["p50"] and high["retry_after"]["p50"] >= 1
+    assert high["achieved"] < 0.5 * high["offered"]
+    assert files(found.directory) >= PLOTS | {"rates.png", "requests.jsonl", "events.jsonl"}
+    stages = Counter(line["stage"] for line in found.lines("requests.jsonl"))
+    assert (stages["1/s"], stages["30/s"]) == (low["requests"], high["requests"])
+    assert "429" in capsys.readouterr().out
+
+
+@pytest.fixture
+def scripted_service() -> Callable[..., Any]:
+    from loadtest.local_service import running
+    from loadtest.options import REPOSITORY
+
+    return lambda *arguments: running(
+        ["--engine", "scripted", *arguments], repository=REPOSITORY, start_seconds=300, on_wait=lambda _: None
+    )
+
+
+def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> None:
+    args = parse(
+        "soak", "--engine", "scripted", "--minutes", "0.1", "--rate", "3", "--repeated-originals", "1",
+        "--out", str(tmp_path / "run"), "--", "--log-level", "debug",
+    )  # fmt: skip
+    assert soak.run(args) == 0
+    found = left(tmp_path / "run")
+    assert set(found.summary["growth_per_hour"]) == {"memory, MiB", "open files", "threads"}
+    assert files(found.directory) >= PLOTS | {"memory.png", "service.log"}
+    assert any(line["repeated"] for line in found.lines("requests.jsonl"))
+    assert "/readyz" in (found.directory / "service.log").read_text(), "options behind -- go to the service"
+
+
+def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
+    """Two checkpoints of one store that `alphabet_service` writes differently for."""
+    made = []
+    for seed, (version, letters) in enumerate(LETTERS.items()):
+        directory = folder / version
+        directory.mkdir(parents=True)
+        weights = {"a": np.random.default_rng(seed).normal(size=(4, 8)).astype(np.float32)}
+        save_file(weights, directory / "model.safetensors")
+        (directory / "config.json").write_text("{}")
+        probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
+        manifest = write_manifest(
+            directory, name="alphabet", version=version, prompt=COMPACT, decoding=Decoding(),
+            image=ImageContract(size=112, tokens_per_picture=16),
+            probes=Probes(questions=(probe,), tolerance=0.01),
+        )  # fmt: skip
+        made.append(Oracle(directory, manifest.digest, letters))
+    return made[0], made[1]
+
+
+@pytest.fixture
+def swap_run(parse, left, tmp_path):
+    """Run the command with a service of this fault; the exit code and what it left."""
+
+    def run(fault: str, *arguments: str) -> tuple[int, Any]:
+        args = parse(
+            "swap", "--clients", "4", "--seconds", "4", "--every", "0.4", "--warm-up", "0.2", "--least-swaps", "2",
+            "--out", str(tmp_path / "run"), *arguments,
+            program=(sys.executable, str(HERE / "alphabet_service.py"), fault),
+        )  # fmt: skip
+        with Book(args.out) as book:
+            return swap.run_with(make_pair(tmp_path / "store"), book, args), left(tmp_path / "run")
+
+    return run
+
+
+UNSURE = {
+    "pause beyond the drain, median",
+    "memory at the end / after the first swap",
+    "restart / swap, nobody admitted",
+}
+"""Figures that a busy machine can spoil; here they need only be there."""
+
+
+def test_sound_swaps_pass(swap_run, capsys) -> None:
+    _, found = swap_run("none")
+    assert set(found.failed()) <= UNSURE
+    assert {each["criterion"] for each in found.summary["verdicts"]} >= UNSURE
+    digests = Counter(line["digest"] for line in found.lines("requests.jsonl") if line["stage"] == "load")
+    assert len(digests) == 2
+    swaps = [event for event in found.lines("events.jsonl") if event["kind"] == "swap"]
+    assert {event["how"] for event in swaps} == {"in place"}
+    assert min(event["closed_ms"] for event in swaps) > 20  # the reload takes 30
+    assert files(found.directory) >= PLOTS | {"memory.png", "service.log", "restarted.log"}
+    assert "pass  answers of mixed weights" in capsys.readouterr().out
+
+
+def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
+    code, found = swap_run("mixed", "--no-restart")
+    assert code == 1
+    assert set(found.failed()) - UNSURE == {"answers of mixed weights"}
+    assert found.summary["findings"]["mixed"]
+
+
+def test_weights_that_stayed_under_a_new_name_fail_the_run(swap_run) -> None:
+    code, found = swap_run("stale", "--no-restart")
+    assert code == 1
+    assert set(found.failed()) - UNSURE == {"answers of a wrong version"}
+
+
+def test_too_few_swaps_fail_the_run(swap_run) -> None:
+    code, found = swap_run("none", "--no-restart", "--least-swaps", "1000")
+    assert code == 1
+    assert set(found.failed()) - UNSURE == {"swaps under load"}
+
+
+def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
+    with pytest.raises(OracleBlind, match="unrecognised"):
+        swap_run("blind")
+
+
+@pytest.fixture
+def kill_run(parse, left, tmp_path):
+    def run(fault: str, *arguments: str) -> tuple[int, Any]:
+        args = parse(
+            "kill", "--clients", "4", "--kills", "2", "--pause", "0.5", "--out", str(tmp_path / "run"), *arguments,
+            program=(sys.executable, str(HERE / "mortal_service.py"), fault),
+        )  # fmt: skip
+        return kill.run(args), left(tmp_path / "run")
+
+    return run
+
+
+@pytest.fixture
+def quick_to_blame(monkeypatch):
+    """Do not wait a minute for what will not vanish."""
+    monkeypatch.setattr(kill, "GONE_SECONDS", 1.0)
+
+
+def test_a_service_that_recovers_passes(kill_run) -> None:
+    code, found = kill_run("none")
+    assert code == 0, found.summary["verdicts"]
+    events = Counter(event["kind"] for event in found.lines("events.jsonl"))
+    assert (events["kill"], events["ready"], events["service killed"]) == (2, 2, 1)
+    titles = [event["title"] for event in found.lines("events.jsonl") if event["kind"] == "kill"]
+    assert titles == ["VLLM::Worker", "VLLM::EngineCore"]
+    assert found.summary["load"]["retried"] > 0, "the clients must have met the dead engine for this to show anything"
+
+
+def test_a_failure_that_callers_see_fails_the_run(kill_run) -> None:
+    code, found = kill_run("failing")
+    assert code == 1
+    assert found.failed() == ["failures that a caller saw"]
+    assert found.summary["load"]["failed"].keys() == {"ServerError"}
+
+
+def test_processes_that_outlive_their_engine_are_found_and_removed(kill_run, quick_to_blame) -> None:
+    code, found = kill_run("orphan")
+    assert code == 1
+    assert found.failed() == ["processes left by killed engines", "processes left by the killed service"]
+
+
+def test_shared_memory_that_outlives_its_engine_is_found(kill_run, quick_to_blame) -> None:
+    before = set(Path("/dev/shm").glob("mortal-*"))
+    try:
+        code, found = kill_run("leak")
+        assert code == 1
+        assert "shared memory left by killed engines" in found.failed()
+    finally:
+        for path in set(Path("/dev/shm").glob("mortal-*")) - before:
+            path.unlink()
+
+
+def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "loadtest", "sweep", "--engine", "scripted", "--rates", "5", "--seconds", "600",
+        "--picture-sizes", "96x96", "--out", str(out),
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 300
+        while not (out / "requests.jsonl").exists() or '"5/s"' not in (out / "requests.jsonl").read_text():
+            assert time.monotonic() < until and process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert left(out).summary["rates"]["5"]["answered"] > 0
+    assert b"keeps up" in output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_documentation(name, repository) -> None:
+    assert f"\n| `{name}" in (repository / "docs" / "operations.md").read_text()
