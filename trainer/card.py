@@ -59,11 +59,7 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
     for directory, result in zip(evaluations, results, strict=True):
         if result.model.digest != manifest.digest:
             raise CardError(f"{directory} is an evaluation of {result.model.digest}, not of {manifest.digest}")
-<<<<<<< HEAD
-        if result.data.digest in training_data(manifest):
-=======
         if result.data.digest in manifest.trained_on:
->>>>>>> 85d1fe6 (Confidence is calibrated on validation answers, per mode, and travels in the manifest)
             raise CardError(f"{directory} is an evaluation on data that the checkpoint was trained on")
         if result.data.digest in manifest.calibrated_on:
             raise CardError(f"{directory} is an evaluation on data that the checkpoint's confidence was fitted on")
@@ -128,14 +124,6 @@ On drawn pictures of a seed that no training used.
 {scores}"""
 
 
-<<<<<<< HEAD
-def training_data(manifest: Manifest) -> set[str]:
-    """Digests of the data directories that went into the checkpoint and its ancestors."""
-    return {str(value["digest"]) for value in manifest.data.values() if isinstance(value, dict) and "digest" in value}
-
-
-=======
->>>>>>> 85d1fe6 (Confidence is calibrated on validation answers, per mode, and travels in the manifest)
 def _facts(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
