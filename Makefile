@@ -48,6 +48,8 @@ ANSWER_SAMPLES ?= 1000
 # Fewer usable pictures than in the test data: a model that holds back when in doubt (docs/experiments.md).
 USABLE_COUNTS ?= 0.42,0.3,0.16,0.08,0.04
 TEST_SAMPLES ?= 468
+# For the confidence: of the test data's kind, and neither training nor test.
+VALIDATION_SAMPLES ?= 1000
 
 tiny: install ## render, train and evaluate the shipped checkpoint again, into runs/tiny
 	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 11 --usable-counts $(USABLE_COUNTS) \
@@ -55,12 +57,19 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, into r
 	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 12 --usable-counts $(USABLE_COUNTS) \
 		--workers $(WORKERS) --out $(TINY)/data-answer
 	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --workers $(WORKERS) --out $(TINY)/data-test
+	$(PY) -m trainer render --count $(VALIDATION_SAMPLES) --seed 14 --workers $(WORKERS) --out $(TINY)/data-validation
 	$(PY) -m trainer pretrain --recipe $(FIRST_RECIPE) --out $(TINY)/first
 	$(PY) -m trainer pretrain --recipe $(RECIPE) --start $(TINY)/first/checkpoint --out $(TINY)/pretrain
 	$(PY) -m trainer sft --recipe $(RECIPE) --stage weak \
 		--checkpoint $(TINY)/pretrain/checkpoint --data $(TINY)/data-weak --out $(TINY)/sft-weak
 	$(PY) -m trainer sft --recipe $(RECIPE) --stage answer-driven \
 		--checkpoint $(TINY)/sft-weak/checkpoint --data $(TINY)/data-answer --out $(TINY)/sft-answer
+	$(PY) -m trainer evaluate --mode cot \
+		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot
+	$(PY) -m trainer evaluate --mode direct \
+		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-direct
+	$(PY) -m trainer calibrate --checkpoint $(TINY)/sft-answer/checkpoint \
+		--evaluations $(TINY)/validation-cot $(TINY)/validation-direct
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
 	$(PY) -m trainer evaluate --mode direct \

@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from screening.answer import Mode
+from screening.calibration import UNCALIBRATED, Calibration
 from screening.errors import CheckpointError, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
@@ -24,6 +27,8 @@ MANIFEST_NAME = "screening.json"
 _PARTIAL = f"{MANIFEST_NAME}.partial"
 CARD_NAME = "README.md"
 """The model card, for people: written after the evaluation, so it is no part of what the manifest lists."""
+_FIRST_FORM = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
+"""What stands for no calibration in manifests from before modes had their own."""
 _UNLISTED = (MANIFEST_NAME, _PARTIAL, CARD_NAME)
 """At the root, in no manifest. A crash while scores are stored leaves a partial one beside a whole checkpoint."""
 
@@ -58,15 +63,6 @@ class Decoding(_Strict):
     max_tokens_direct: int = Field(8, gt=0)
 
 
-class Calibration(_Strict):
-    """Maps the model's own probability p to a confidence: sigmoid(slope * logit(p) + intercept) (Platt scaling)."""
-
-    slope: float = 1.0
-    intercept: float = 0.0
-    fitted_on: str | None = None
-    """What it was fitted on; None for the identity."""
-
-
 class Manifest(_Strict):
     """The contract of one checkpoint."""
 
@@ -82,7 +78,8 @@ class Manifest(_Strict):
     prompt: Prompt
     image: ImageContract
     decoding: Decoding
-    calibration: Calibration = Calibration()
+    calibration: dict[Mode, Calibration] = {}
+    """Per mode, by `trainer calibrate`; see `calibration_of` for a mode that is not in it."""
     scores: dict[str, Any] = {}
     """Held-out scores, as `trainer evaluate` wrote them."""
     data: dict[str, Any] = {}
@@ -93,11 +90,46 @@ class Manifest(_Strict):
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
     files: dict[str, FileEntry]
 
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _read_first_form(cls, value: object) -> object:
+        return {} if value == _FIRST_FORM else value
+
+    @property
+    def trained_on(self) -> set[str]:
+        """Digests of the data directories that went into the checkpoint and its ancestors."""
+        return _digests(self.data.values())
+
+    @property
+    def scored_on(self) -> set[str]:
+        """Digests of the data directories behind `scores`."""
+        return _digests(score.get("data") for score in self.scores.values() if isinstance(score, dict))
+
+    @property
+    def calibrated_on(self) -> set[str]:
+        """Digests of the data directories that its confidence was fitted on."""
+        return {digest for calibration in self.calibration.values() for digest in calibration.data}
+
+    def calibration_of(self, mode: Mode) -> Calibration:
+        """How confidence is read in a mode."""
+        return self.calibration.get(mode, UNCALIBRATED)
+
+    @property
+    def uncalibrated(self) -> Manifest:
+        """The same without calibration: the probabilities that it gives do not depend on that."""
+        return self.model_copy(update={"calibration": {}})
+
     @property
     def digest(self) -> str:
         """`sha256:…` over everything that decides an answer: files and contract, not name, date, scores or probes."""
         deciding = self.model_dump(include={"format", "prompt", "image", "decoding", "calibration", "files"})
+        if not self.calibration:
+            deciding["calibration"] = _FIRST_FORM  # digests that are in use stay what they are
         return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(records: Iterable[object]) -> set[str]:
+    return {str(one["digest"]) for one in records if isinstance(one, dict) and "digest" in one}
 
 
 def write_manifest(directory: Path, **fields: Any) -> Manifest:

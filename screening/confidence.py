@@ -21,7 +21,8 @@ at which a letter not before X, or the end, was generated. With s that step:
     P = product of (1 - u(X)) over A-D             for N, from verdicts
     P = p(N)                                       for N, from letters
 
-*The confidence* is P mapped by the checkpoint's Platt scaling: sigmoid(slope * logit(P) + intercept).
+*The confidence* is P mapped by the checkpoint's calibration for the mode: one curve if the choice is an option, one if
+it is N (`screening.calibration`).
 
 Positions are found in the decoded text, never by assuming that a tag or a marker is one token.
 """
@@ -35,12 +36,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from screening.answer import Answer
-from screening.checkpoint import Calibration
+from screening.calibration import Calibration
 from screening.generation import Step, Watched
 from screening.task import NONE, NORMAL, OPTIONS
-
-_EDGE = 1e-6
-"""Probabilities are kept this far from 0 and 1, where the logit is infinite."""
 
 _MARKER = re.compile(r"<([A-D])>\s*")
 _ANSWER = re.compile(r"<answer>\s*")
@@ -86,14 +84,6 @@ def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: 
         return _judgement(answer, letters, none_probability, Source.LETTERS, calibration)
     choice = min(answer.options) if answer.options else NONE
     return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
-
-
-def calibrated(probability: float, calibration: Calibration) -> float:
-    """Platt scaling of a probability; the identity (up to the edges) for slope 1 and intercept 0."""
-    kept = min(max(probability, _EDGE), 1.0 - _EDGE)
-    score = calibration.slope * math.log(kept / (1.0 - kept)) + calibration.intercept
-    # Written for both signs: exp of a large positive number overflows.
-    return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
 
 
 def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, float]:
@@ -144,7 +134,8 @@ def _judgement(
     probability = usable[choice] if answer.options else none
     if not math.isfinite(probability):  # weights that hold NaN give NaN log-probabilities; nothing is known then
         return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
-    return Judgement(choice, usable, probability, calibrated(probability, calibration), source)
+    curve = calibration.option if answer.options else calibration.none
+    return Judgement(choice, usable, probability, curve.confidence(probability), source)
 
 
 def _normal_probability(step: Step, watched: Watched, says_normal: bool) -> float | None:

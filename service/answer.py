@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from screening.answer import Answer, Mode, Unreadable, parse
+from screening.calibration import UNCALIBRATED
 from screening.confidence import judge as judge_confidence
 from screening.task import OPTIONS
 from service.engine import Contract, Generated
@@ -45,7 +46,8 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
         metrics.unreadable.labels(read.reason.value, mode.value).inc()
         choice, confidence, needs_review = None, 0.0, True
     else:
-        judgement = judge_confidence(read, generated.steps, contract.watched, contract.calibration)
+        calibration = contract.calibration.get(mode, UNCALIBRATED)
+        judgement = judge_confidence(read, generated.steps, contract.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
         needs_review = confidence < review_below
         metrics.choices.labels(choice, mode.value).inc()

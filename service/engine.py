@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +10,8 @@ from typing import Protocol
 from PIL import Image
 
 from screening.answer import Mode
-from screening.checkpoint import Calibration, Manifest
+from screening.calibration import Calibration
+from screening.checkpoint import Manifest
 from screening.generation import Step, Watched
 from screening.probes import Probe
 
@@ -23,7 +25,8 @@ class Contract:
     digest: str
     image_size: int
     """Side of the square pictures that `Engine.generate` takes, in pixels."""
-    calibration: Calibration
+    calibration: Mapping[Mode, Calibration]
+    """Uncalibrated in a mode that is not in it."""
     watched: Watched
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from screening.answer import Finding, Mode, compose, render
-from screening.checkpoint import Calibration, Manifest
+from screening.checkpoint import Manifest
 from screening.generation import Step, Watched
 from screening.probes import Probe
 from screening.task import NONE, NORMAL, OPTIONS, Dimension
@@ -44,7 +44,7 @@ _CONTRACT = Contract(
     version="1",
     digest="sha256:" + hashlib.sha256(b"scripted engine, version 1").hexdigest(),
     image_size=IMAGE_SIZE,
-    calibration=Calibration(),
+    calibration={},
     watched=_WATCHED,
 )
 

@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("trainer.evaluate.command", "score a checkpoint or an endpoint's model, overall and per dimension"),
     "compare": ("trainer.compare.command", "two evaluations of the same data: differences, tests, flipped answers"),
     "report": ("trainer.report.command", "curves of a training, also of a running one; example decisions of stage 2"),
+    "calibrate": (
+        "trainer.calibrate.command",
+        "fit a checkpoint's confidence on validation answers, into its manifest",
+    ),
     "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
     "publish": ("trainer.publish.command", "prove a checkpoint in the real engine, copy it into a store, register it"),
     "promote": ("trainer.promote.command", "a published version into production, if it passes the gate"),

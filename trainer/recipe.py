@@ -111,6 +111,8 @@ class SftRecipe(_Strict):
     """Share of samples that are asked in Direct mode instead of CoT."""
     gradient_checkpointing: bool = False
     """Keep one tensor per layer for the backward pass and compute the others again: a third more work, same result."""
+    save_steps: int = Field(default=200, gt=0)
+    """Optimizer steps from one saved state to the next: what a kill costs at most. The result does not depend on it."""
     seed: int = 0
 
 

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from statistics import fmean
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 BINS = 15
+RESAMPLES = 1000
+COVERAGES = tuple(step / 20 for step in range(1, 21))
+"""At which risk is kept for the curve: 5 %, 10 %, … 100 %."""
 
 
 class _Table(BaseModel):
@@ -32,6 +36,11 @@ class Reliability(_Table):
 
     n: int
     expected_calibration_error: float
+    expected_calibration_error_interval: tuple[float, float] | None = None
+    """From resampled answers; see `calibration_error_interval`."""
+    expected_calibration_error_by_chance: tuple[float, float] | None = None
+    """What answers of these very confidences would show if each confidence were true: the mean, and what is exceeded
+    one time in twenty. The error is never negative, so it is not 0 then; judge it against this."""
     brier: float
     """Mean squared difference between confidence and being right."""
     error: float
@@ -40,11 +49,16 @@ class Reliability(_Table):
     """Share of wrong answers among the surest 80 %."""
     area_under_risk_coverage: float
     """Mean of that share over all coverages; lower is better, and a perfect ranking is not 0 unless all are right."""
+    risks: tuple[float, ...] = ()
+    """Share of wrong answers among the surest 5 %, 10 %, … 100 %: the risk-coverage curve."""
     bins: tuple[Bin, ...]
 
 
-def summarise(confidences: Sequence[float], right: Sequence[bool]) -> Reliability | None:
+def summarise(confidences: Sequence[float], right: Sequence[bool], level: float = 0.95) -> Reliability | None:
     """All numbers of reliability; None without answers.
+
+    Args:
+        level: of the interval.
 
     Raises:
         ValueError: the lengths differ, or a confidence is not between 0 and 1 (NaN included).
@@ -61,10 +75,13 @@ def summarise(confidences: Sequence[float], right: Sequence[bool]) -> Reliabilit
     return Reliability(
         n=len(pairs),
         expected_calibration_error=expected_calibration_error(bins),
+        expected_calibration_error_interval=calibration_error_interval(confidences, right, level),
+        expected_calibration_error_by_chance=calibration_error_by_chance(confidences),
         brier=sum((confidence - is_right) ** 2 for confidence, is_right in pairs) / len(pairs),
         error=risks[-1],
-        error_at_80_coverage=risks[max(1, round(0.8 * len(risks))) - 1],
+        error_at_80_coverage=_at(risks, 0.8),
         area_under_risk_coverage=sum(risks) / len(risks),
+        risks=tuple(_at(risks, coverage) for coverage in COVERAGES),
         bins=bins,
     )
 
@@ -97,11 +114,64 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
     return sum(one.n * abs(one.mean_confidence - one.accuracy) for one in bins) / total
 
 
+def calibration_error_interval(
+    confidences: Sequence[float], right: Sequence[bool], level: float, seed: int = 0
+) -> tuple[float, float]:
+    """Basic bootstrap interval of the expected calibration error (Davison and Hinkley 1997, section 5.2).
+
+    Noise only ever adds to this error, and resampling adds the same noise once more. The basic interval takes off what
+    resampling added, so it can lie below the error that was seen; it is cut at 0.
+    """
+    generator = np.random.default_rng(seed)
+    ties, hits = _Ties(confidences), np.asarray(right, float)
+
+    def error(drawn: np.ndarray) -> float:
+        of = ties.of[drawn]
+        return ties.error(np.bincount(of, minlength=ties.n), np.bincount(of, hits[drawn], ties.n))
+
+    seen = error(np.arange(len(hits)))
+    errors = [error(generator.integers(len(hits), size=len(hits))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
+    return max(0.0, float(2 * seen - high)), max(0.0, float(2 * seen - low))
+
+
+def calibration_error_by_chance(confidences: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Mean and 95th percentile of the expected calibration error if every confidence is true (Bröcker and Smith 2007).
+
+    So much is noise of this many answers in bins; it says nothing against the model.
+    """
+    generator = np.random.default_rng(seed)
+    ties = _Ties(confidences)
+    sizes = np.bincount(ties.of, minlength=ties.n)
+    errors = [ties.error(sizes, generator.binomial(sizes, ties.values)) for _ in range(RESAMPLES)]
+    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
+
+
+class _Ties:
+    """Answers by their confidence, for errors of many resamples: the same number as `expected_calibration_error`."""
+
+    def __init__(self, confidences: Sequence[float]) -> None:
+        self.values, self.of = np.unique(np.asarray(confidences, float), return_inverse=True)
+        self.n = len(self.values)
+        bins = min(BINS, len(self.of))
+        self._edges = np.arange(bins + 1) * len(self.of) // bins
+
+    def error(self, sizes: np.ndarray, right: np.ndarray) -> float:
+        """Args: answers, and right ones, per value of confidence. A tie that lies in two bins is divided evenly."""
+        answers = np.concatenate([[0], np.cumsum(sizes)])
+        gap = np.concatenate([[0], np.cumsum(sizes * self.values - right)])
+        return float(np.abs(np.diff(np.interp(self._edges, answers, gap))).sum() / answers[-1])
+
+
 def risk_by_coverage(confidences: Sequence[float], right: Sequence[bool]) -> list[float]:
     """Share of wrong answers among the k surest, for k = 1 … n (Geifman and El-Yaniv 2017)."""
     accuracy = _accuracy_of_ties(confidences, right)
     wrong = accumulate(1 - accuracy[confidence] for confidence in sorted(confidences, reverse=True))
     return [count / kept for kept, count in enumerate(wrong, 1)]
+
+
+def _at(risks: Sequence[float], coverage: float) -> float:
+    return risks[max(1, round(coverage * len(risks))) - 1]
 
 
 def _accuracy_of_ties(confidences: Sequence[float], right: Sequence[bool]) -> dict[float, float]:

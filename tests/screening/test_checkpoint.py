@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from screening.answer import Mode
+from screening.calibration import UNCALIBRATED, Calibration, Curve
 from screening.checkpoint import (
     MANIFEST_NAME,
-    Calibration,
     Decoding,
     ImageContract,
     Manifest,
@@ -19,7 +20,7 @@ from screening.checkpoint import (
     write_manifest,
 )
 from screening.errors import CheckpointError
-from screening.prompt import COMPACT, STANDARD
+from screening.prompt import COMPACT, STANDARD, Prompt
 
 FIELDS = {
     "name": "test",
@@ -169,7 +170,8 @@ def manifest(**changes: object) -> Manifest:
         {"prompt": STANDARD},
         {"image": ImageContract(size=448, tokens_per_picture=16)},
         {"decoding": Decoding(mode="grammar")},
-        {"calibration": Calibration(slope=0.5)},
+        {"calibration": {Mode.COT: Calibration(option=Curve(slope=0.5))}},
+        {"calibration": {Mode.DIRECT: Calibration(option=Curve(slope=0.5))}},
         {"files": {"a": {"size": 1, "sha256": "1" * 64}}},
         {"files": {"b": {"size": 1, "sha256": "0" * 64}}},
     ],
@@ -182,3 +184,20 @@ def test_the_digest_does_not_change_with_name_date_and_scores():
     other = manifest(name="other", version="9", created="2026-01-01T00:00:00+00:00", scores={"overall": 0.7})
     assert other.digest == manifest().digest
     assert other.digest.startswith("sha256:")
+
+
+def test_a_manifest_from_before_modes_had_calibrations_keeps_its_digest():
+    earlier = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
+    asked = Prompt(version="1", cot="think", direct="answer")
+    read, now = manifest(prompt=asked, calibration=earlier), manifest(prompt=asked)
+    # As the code of that time gave it.
+    assert read.digest == now.digest == "sha256:bee58cde92dec158a9d7225aa8dba37154469b6d98b411a7395f090334547913"
+
+
+def test_calibrations_are_kept_per_mode(checkpoint):
+    fitted = Calibration(none=Curve(slope=0.5), method="platt", answers=9, data=("sha256:1",))
+    write_manifest(checkpoint, **FIELDS, calibration={Mode.COT: fitted})
+    read = verify(checkpoint)
+    assert (read.calibration_of(Mode.COT), read.calibration_of(Mode.DIRECT)) == (fitted, UNCALIBRATED)
+    assert read.calibrated_on == {"sha256:1"}
+    assert read.uncalibrated.digest != read.digest

@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from screening.answer import Answer, Mode, parse
-from screening.checkpoint import Calibration
-from screening.confidence import Source, calibrated, judge
+from screening.calibration import UNCALIBRATED, Calibration, Curve
+from screening.confidence import Source, judge
 from screening.generation import Step, Watched
 
 LETTERS = {"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}
 NORMAL = 6
 WATCHED = Watched(LETTERS, frozenset({NORMAL}))
-IDENTITY = Calibration()
 
 
 def step(piece: str, own: float = 0.99, **probabilities: float) -> Step:
@@ -46,7 +45,7 @@ def thought(verdicts: dict[str, tuple[str, float]], letters: str) -> list[Step]:
 def test_the_verdict_decides_and_not_the_copied_letter() -> None:
     verdicts = {"A": ("normal", 0.6), "B": ("shadow", 0.1), "C": ("normal", 0.9), "D": ("layout", 0.2)}
     steps = thought(verdicts, "AC")
-    judgement = judge(read(steps, Mode.COT), steps, WATCHED, IDENTITY)
+    judgement = judge(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
     assert judgement.source is Source.VERDICTS
     assert judgement.usable == pytest.approx({"A": 0.6, "B": 0.1, "C": 0.9, "D": 0.2})
     assert judgement.choice == "C"
@@ -57,7 +56,7 @@ def test_the_verdict_decides_and_not_the_copied_letter() -> None:
 def test_none_is_as_probable_as_all_four_being_unusable() -> None:
     verdicts = {option: ("shadow", value) for option, value in zip("ABCD", (0.1, 0.2, 0.3, 0.4), strict=True)}
     steps = thought(verdicts, "N")
-    judgement = judge(read(steps, Mode.COT), steps, WATCHED, IDENTITY)
+    judgement = judge(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
     assert judgement.choice == "N"
     assert judgement.probability == pytest.approx(0.9 * 0.8 * 0.7 * 0.6)
 
@@ -66,13 +65,13 @@ def test_a_repeated_marker_keeps_its_first_verdict() -> None:
     steps = thought({"A": ("normal", 0.8), "B": ("shadow", 0.1), "C": ("shadow", 0.1), "D": ("shadow", 0.1)}, "A")
     steps.insert(-4, step("<A> "))
     steps.insert(-4, step("odd", normal=0.01))
-    assert judge(read(steps, Mode.COT), steps, WATCHED, IDENTITY).usable["A"] == pytest.approx(0.8)
+    assert judge(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED).usable["A"] == pytest.approx(0.8)
 
 
 def test_in_direct_mode_each_letter_is_read_where_it_could_be_named() -> None:
     # "AC": B's chance was the step that wrote C, D's the step that ended the list.
     steps = [step("A", A=0.7, B=0.1, N=0.05), step("C", B=0.2, C=0.75), step("", D=0.3)]
-    judgement = judge(read(steps, Mode.DIRECT), steps, WATCHED, IDENTITY)
+    judgement = judge(read(steps, Mode.DIRECT), steps, WATCHED, UNCALIBRATED)
     assert judgement.source is Source.LETTERS
     assert judgement.usable == pytest.approx({"A": 0.7, "B": 0.2, "C": 0.75, "D": 0.3})
     assert (judgement.choice, judgement.probability) == ("C", pytest.approx(0.75))
@@ -80,42 +79,41 @@ def test_in_direct_mode_each_letter_is_read_where_it_could_be_named() -> None:
 
 def test_in_direct_mode_none_is_the_letter_n() -> None:
     steps = [step("N", N=0.8, A=0.1), step("<|im_end|>")]
-    judgement = judge(read(steps[:1], Mode.DIRECT), steps, WATCHED, IDENTITY)
+    judgement = judge(read(steps[:1], Mode.DIRECT), steps, WATCHED, UNCALIBRATED)
     assert (judgement.choice, judgement.probability) == ("N", pytest.approx(0.8))
 
 
 def test_one_token_that_spells_two_letters_stands_for_both() -> None:
     steps = [step("AC", own=0.66)]
-    judgement = judge(read(steps, Mode.DIRECT), steps, WATCHED, IDENTITY)
+    judgement = judge(read(steps, Mode.DIRECT), steps, WATCHED, UNCALIBRATED)
     assert judgement.usable["A"] == judgement.usable["C"] == pytest.approx(0.66)
 
 
 def test_verdicts_that_cannot_be_found_leave_the_letters() -> None:
     steps = [step("<think>"), step("they look fine"), step("</think>"), step("<answer>"), step("B", A=0.2, B=0.6)]
     steps.append(step("</answer>"))
-    judgement = judge(read(steps, Mode.COT), steps, WATCHED, IDENTITY)
+    judgement = judge(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
     assert judgement.source is Source.LETTERS and judgement.probability == pytest.approx(0.6)
 
 
 def test_without_log_probabilities_nothing_is_known() -> None:
-    judgement = judge(Answer(frozenset("BD")), [], WATCHED, IDENTITY)
+    judgement = judge(Answer(frozenset("BD")), [], WATCHED, UNCALIBRATED)
     assert (judgement.choice, judgement.confidence, judgement.source) == ("B", 0.0, Source.NOWHERE)
 
 
 def test_log_probabilities_that_are_no_numbers_give_no_confidence() -> None:
     steps = [Step("A", 1, {1: math.nan})]
-    assert judge(read(steps, Mode.DIRECT), steps, WATCHED, IDENTITY).confidence == 0.0
+    assert judge(read(steps, Mode.DIRECT), steps, WATCHED, UNCALIBRATED).confidence == 0.0
 
 
-def test_platt_scaling_by_hand() -> None:
-    # logit(0.8) = ln 4; 0.5 ln 4 - ln 2 = 0.
-    assert calibrated(0.8, Calibration(slope=0.5, intercept=-math.log(2))) == pytest.approx(0.5)
-    assert calibrated(0.3, IDENTITY) == pytest.approx(0.3)
-
-
-@given(st.floats(0, 1), st.floats(-50, 50), st.floats(-500, 500))
-def test_a_confidence_is_always_a_probability(probability: float, slope: float, intercept: float) -> None:
-    assert 0 <= calibrated(probability, Calibration(slope=slope, intercept=intercept)) <= 1
+def test_a_picture_and_none_have_curves_of_their_own() -> None:
+    halved = Curve(slope=1.0, intercept=-math.log(4))
+    calibration = Calibration(option=halved, none=Curve(slope=0.0, intercept=0.0))
+    steps = [step("B", B=0.8), step("</answer>")]
+    judgement = judge(read(steps[:1], Mode.DIRECT), steps, WATCHED, calibration)
+    assert (judgement.probability, judgement.confidence) == (pytest.approx(0.8), pytest.approx(0.5))
+    steps = [step("N", N=0.8), step("</answer>")]
+    assert judge(read(steps[:1], Mode.DIRECT), steps, WATCHED, calibration).confidence == pytest.approx(0.5)
 
 
 @given(st.lists(st.text(alphabet="<>ABCDN/answerthik normal:,.", max_size=8), max_size=40))
@@ -124,5 +122,5 @@ def test_any_pieces_are_survived(pieces: list[str]) -> None:
     for mode in Mode:
         answer = parse("".join(pieces), mode)
         if isinstance(answer, Answer):
-            judgement = judge(answer, steps, WATCHED, IDENTITY)
+            judgement = judge(answer, steps, WATCHED, UNCALIBRATED)
             assert judgement.choice in (answer.options or {"N"}) and 0 <= judgement.confidence <= 1

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from screening.checkpoint import read_manifest, store_manifest
+from screening.answer import Mode
+from screening.calibration import Calibration, Curve
+from screening.checkpoint import Manifest, read_manifest, store_manifest
 from screening.errors import CheckpointError
 from service.local_store import LocalStore
-from tests.service.obedient_engine import ADMIN, ObedientEngine, describe, make_checkpoint, version
+from tests.service.obedient_engine import ADMIN, ObedientEngine, describe, logprobs_of, make_checkpoint, version
+from trainer.publish.command import publish
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +53,32 @@ async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sa
         assert {a.json()["checkpoint"]["version"] for a in answers} == {"1", "2"}
         assert running.metric("screening_swaps_total", result="in_place") == 3
         assert engine.history == ["start 1", "reload 2", "reload 1", "reload 2"]
+
+
+async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample, tmp_path, monkeypatch) -> None:
+    """Calibrated, published, served: the same weights, and another confidence from the swap on."""
+    calibrated = shutil.copytree(store / "one", tmp_path / "calibrated")
+    level = Calibration(option=Curve(slope=0.0, intercept=math.log(3)), none=Curve(slope=0.0, intercept=math.log(3)))
+    before = read_manifest(calibrated)
+    store_manifest(before.model_copy(update={"calibration": dict.fromkeys(Mode, level)}), calibrated)
+
+    @contextmanager
+    def prober(checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
+        yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions)
+
+    monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
+    published = publish(calibrated, store)
+    async with serve() as running:
+        first = (await running.client.post("/screen", json=sample.json())).json()
+        assert (await running.take_up(published.name)).json()["how"] == "in place"
+        second = (await running.client.post("/screen", json=sample.json())).json()
+    assert first["choice"] == second["choice"]
+    assert (first["checkpoint"]["digest"], second["checkpoint"]["digest"]) == (
+        before.digest,
+        read_manifest(published).digest,
+    )
+    assert first["confidence"] != 0.75
+    assert second["confidence"] == 0.75
 
 
 def truncate(two: Path) -> None:

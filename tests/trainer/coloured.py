@@ -14,6 +14,7 @@ from PIL import Image
 
 from screening.answer import Finding, Mode, compose, render
 from screening.task import NONE, OPTIONS, Dimension
+from trainer.records import Sample
 
 LABELS = ("AC", "N", "B", "ABCD", "D")
 SHADOW = frozenset({Dimension.SHADOW})
@@ -44,6 +45,22 @@ def make_data(directory: Path, labels: Sequence[str] = LABELS, *, labelled: bool
         lines.append(json.dumps(record) + "\n")
     (directory / "samples.jsonl").write_text("".join(lines))
     return directory
+
+
+def sample_of(name: str, label: str) -> Sample:
+    """One without pictures; those outside the label have a wrong shadow."""
+    generated = [
+        {
+            "file": f"{option}.jpg",
+            "option": option,
+            "usable": option in label,
+            "dimensions": [] if option in label else [Dimension.SHADOW.value],
+            "severity": 0 if option in label else 2,
+        }
+        for option in OPTIONS
+    ]
+    fields = {"id": name, "product": "p", "original": {"file": "o.jpg"}, "generated": generated, "label": label}
+    return Sample.model_validate(fields)
 
 
 def shown(pixel: tuple[int, ...]) -> tuple[int, int]:

@@ -7,37 +7,30 @@ from pathlib import Path
 import pytest
 
 from screening.answer import Answer, Mode
-from screening.checkpoint import CARD_NAME, Decoding, ImageContract, Manifest, read_manifest, verify, write_manifest
+from screening.calibration import Calibration
+from screening.checkpoint import (
+    CARD_NAME,
+    Decoding,
+    ImageContract,
+    Manifest,
+    read_manifest,
+    store_manifest,
+    verify,
+    write_manifest,
+)
 from screening.prompt import COMPACT
+from tests.trainer.coloured import sample_of
 from trainer.__main__ import main
 from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
-from trainer.records import Sample
 from trainer.scores import Judged, evaluate_scores
-
-
-def sample(label: str) -> Sample:
-    generated = [
-        {
-            "file": f"{o}.jpg",
-            "option": o,
-            "usable": o in label,
-            "dimensions": [] if o in label else ["physical_shadow"],
-            "severity": 0 if o in label else 2,
-        }
-        for o in "ABCD"
-    ]
-    original = {"file": "o.jpg"}
-    return Sample.model_validate(
-        {"id": label, "product": "p", "original": original, "generated": generated, "label": label}
-    )
 
 
 def evaluation(directory: Path, manifest: Manifest, mode: Mode) -> Path:
     judged = [
-        Judged(sample("AB"), Answer(frozenset("A"), "…"), "A"),
-        Judged(sample("C"), Answer(frozenset("D"), "…"), "D"),
-        Judged(sample("N"), Answer(frozenset(), "…"), "N"),
-        Judged(sample("ABC"), Answer(frozenset("BC"), "…"), "B"),
+        Judged(sample_of("AB", "AB"), Answer(frozenset("A"), "…"), "A"),
+        Judged(sample_of("C", "C"), Answer(frozenset("D"), "…"), "D"),
+        Judged(sample_of("N", "N"), Answer(frozenset(), "…"), "N"),
+        Judged(sample_of("ABC", "ABC"), Answer(frozenset("BC"), "…"), "B"),
     ]
     result = Evaluation(
         created=now(),
@@ -84,3 +77,14 @@ def test_scores_of_another_checkpoint_are_refused(
     assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
     assert other.digest in capsys.readouterr().err
     assert not (checkpoint / CARD_NAME).exists()
+
+
+def test_a_score_on_the_data_that_confidence_was_fitted_on_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = {Mode.COT: Calibration(method="platt", answers=4, data=("sha256:0",))}
+    calibrated = read_manifest(checkpoint).model_copy(update={"calibration": fitted})
+    store_manifest(calibrated, checkpoint)
+    result = evaluation(tmp_path / "cot", calibrated, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
+    assert "fitted on" in capsys.readouterr().err

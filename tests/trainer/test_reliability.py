@@ -42,14 +42,14 @@ def test_summary_by_hand() -> None:
 
 def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_its_gap() -> None:
     draw = random.Random(1)
-    confidences = [draw.uniform(0.3, 1) for _ in range(30_000)]
+    confidences = [draw.uniform(0.3, 1) for _ in range(9_000)]
     calibrated = summarise(confidences, [draw.random() < value for value in confidences])
     overconfident = summarise(confidences, [draw.random() < value - 0.3 for value in confidences])
     assert calibrated is not None
     assert overconfident is not None
     assert len(calibrated.bins) == 15
-    assert {one.n for one in calibrated.bins} == {2000}
-    assert calibrated.expected_calibration_error < 0.02
+    assert {one.n for one in calibrated.bins} == {600}
+    assert calibrated.expected_calibration_error < 0.03
     assert overconfident.expected_calibration_error == pytest.approx(0.3, abs=0.02)
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from screening.answer import Answer, Mode, parse
 from screening.checkpoint import Manifest, verify
-from screening.confidence import judge
+from screening.confidence import Source, judge
 from trainer.evaluate.generate import Engine, Reply, answer_samples, open_engine
 from trainer.evaluate.identity import Identity
 from trainer.evaluate.predictions import Prediction, Predictions, open_predictions
@@ -18,6 +18,7 @@ from trainer.evaluate.report import write_result
 from trainer.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude
 from trainer.records import Sample, data_digest, read_samples
 from trainer.scores import Judged
+from trainer.split.divide import is_test_set
 
 OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[Engine]]
 
@@ -51,13 +52,20 @@ def evaluate(
     manifest = verify(checkpoint)
     everything = read_samples(data)
     samples = everything[:limit]
-    identity = Identity(checkpoint=manifest.digest, data=data_digest(data, everything), mode=mode)
-    model = EvaluatedCheckpoint(name=manifest.name, version=manifest.version, digest=manifest.digest)
+    digest = data_digest(data, everything)
+    identity = Identity(checkpoint=manifest.digest, data=digest, mode=mode)
+    model = EvaluatedCheckpoint(
+        name=manifest.name,
+        version=manifest.version,
+        digest=manifest.digest,
+        calibrated=mode in manifest.calibration,
+    )
     with open_predictions(out, identity) as predictions:
         if todo := predictions.missing(samples):
             with open_engine(checkpoint, manifest, mode) as engine:
                 _answer(engine, manifest, mode, todo, data, predictions, batch=batch, total=len(samples))
-        evaluation = conclude(predictions, everything, samples, identity, model, confidence_level)
+        frozen = is_test_set(data, digest)
+        evaluation = conclude(predictions, everything, samples, identity, model, confidence_level, frozen=frozen)
         write_result(out, evaluation)
     return evaluation
 
@@ -65,12 +73,14 @@ def evaluate(
 def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: Engine) -> Prediction:
     """Read one reply as the service would."""
     result = parse(reply.text, mode)
-    judgement = judge(result, reply.steps, engine.watched, manifest.calibration) if isinstance(result, Answer) else None
+    calibration = manifest.calibration_of(mode)
+    judgement = judge(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
     return Prediction.of(
         Judged(sample, result, judgement.choice if judgement else None),
         text=reply.text,
         finish=reply.finish,
         confidence=judgement.confidence if judgement else 0.0,
+        probability=judgement.probability if judgement and judgement.source is not Source.NOWHERE else None,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
     )

@@ -71,6 +71,8 @@ class Prediction(_Record):
     probabilities are not known."""
     confidence: float | None = Field(ge=0, le=1)
     """Of the choice, calibrated; 0 when unreadable. None where probabilities are not known (behind an endpoint)."""
+    probability: float | None = Field(None, ge=0, le=1)
+    """What the confidence was before calibration; None where it is not known, as in an unreadable answer."""
     findings: tuple[StatedFinding, ...]
     prompt_tokens: int | None
     """None where an endpoint does not count them."""
@@ -88,6 +90,7 @@ class Prediction(_Record):
         confidence: float | None,
         prompt_tokens: int | None,
         completion_tokens: int | None,
+        probability: float | None = None,
         model: str | None = None,
     ) -> Self:
         """Write down one judged sample."""
@@ -103,6 +106,7 @@ class Prediction(_Record):
             correct=judged.correct,
             choice=judged.choice,
             confidence=confidence,
+            probability=probability,
             findings=tuple(StatedFinding.of(finding) for finding in (answer.findings if answer else ())),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

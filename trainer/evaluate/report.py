@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from screening.answer import Mode
 from screening.task import NONE, OPTIONS, Dimension
+from trainer.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.reliability import Reliability
 from trainer.run_directory import write_atomically
@@ -34,10 +36,31 @@ _DIRECT_INTRO = """\
 `held back`: the answer does not offer the picture; by severity 1 subtle, 2 clear, 3 gross. Percent; n in brackets."""
 
 
+_CONFIDENCE_INTRO = """\
+## Confidence
+
+Of the one choice; an unreadable answer has confidence 0 and is wrong. ECE: mean distance between confidence and share
+of right answers, over bins of equally many answers. `by chance alone`: what a true confidence would show with so many
+answers, so no less can be asked. AURC: share of wrong answers among the surest, mean over all coverages."""
+
+
 def write_result(out: Path, evaluation: Evaluation) -> None:
-    """Write the page, then the file for programs: where `scores.json` is, all is."""
-    write_atomically(out / REPORT_NAME, render(evaluation))
+    """Write the plot, where matplotlib is installed, the page, and the file for programs: where that is, all is."""
+    picture = f"\n![confidence]({PLOT_NAME})\n" if _draw(out, evaluation) else ""
+    write_atomically(out / REPORT_NAME, render(evaluation) + picture)
     write_atomically(out / SCORES_NAME, evaluation.model_dump_json(indent=2) + "\n")
+
+
+def _draw(out: Path, evaluation: Evaluation) -> bool:
+    (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier run with fewer answers
+    if evaluation.reliability is None:
+        return False
+    try:
+        plot(evaluation.reliability, evaluation.uncalibrated, out / PLOT_NAME)
+    except ModuleNotFoundError as error:
+        print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
+        return False
+    return True
 
 
 def render(evaluation: Evaluation) -> str:
@@ -57,7 +80,7 @@ def render(evaluation: Evaluation) -> str:
         "## Position\n\nEach sample spreads one vote over its options; percent.",
         _balance_table(scores),
         *_verdict_parts(evaluation),
-        *(_reliability_parts(evaluation.reliability) if evaluation.reliability else []),
+        *(_reliability_parts(evaluation.reliability, evaluation.uncalibrated) if evaluation.reliability else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -184,20 +207,37 @@ def _kind_table(kinds: dict[str, Verdicts], mode: Mode) -> str:
     )
 
 
-def _reliability_parts(one: Reliability) -> list[str]:
-    rows = [
-        ["expected calibration error", f"{one.expected_calibration_error:.3f}"],
-        ["Brier score", f"{one.brier:.3f}"],
-        ["error, all kept", f"{100 * one.error:.1f} %"],
-        ["error, surest 80 % kept", f"{100 * one.error_at_80_coverage:.1f} %"],
-        ["area under risk and coverage", f"{one.area_under_risk_coverage:.3f}"],
+def reliability_table(before: Reliability | None, after: Reliability | None) -> str:
+    """Columns without and with calibration; one that is None is left out."""
+    columns = [(name, one) for name, one in (("not calibrated", before), ("calibrated", after)) if one]
+    lines: list[tuple[str, Callable[[Reliability], str]]] = [
+        ("expected calibration error (ECE)", lambda one: f"{one.expected_calibration_error:.3f}"),
+        ("- interval", lambda one: _range(one.expected_calibration_error_interval, " to ")),
+        (
+            "- by chance alone: mean, one in 20 above",
+            lambda one: _range(one.expected_calibration_error_by_chance, ", "),
+        ),
+        ("Brier score", lambda one: f"{one.brier:.3f}"),
+        ("error, all kept", lambda one: f"{100 * one.error:.1f} %"),
+        ("error, surest 80 % kept", lambda one: f"{100 * one.error_at_80_coverage:.1f} %"),
+        ("area under risk and coverage (AURC)", lambda one: f"{one.area_under_risk_coverage:.3f}"),
     ]
+    return table(
+        ["", *(name for name, _ in columns)], [[name, *(cell(one) for _, one in columns)] for name, cell in lines]
+    )
+
+
+def _reliability_parts(one: Reliability, uncalibrated: Reliability | None) -> list[str]:
     bins = [[f"{b.mean_confidence:.3f}", f"{b.accuracy:.3f}", str(b.n)] for b in one.bins]
     return [
-        "## Confidence\n\nOf the one choice; an unreadable answer has confidence 0 and is wrong.",
-        table(["", ""], rows),
+        _CONFIDENCE_INTRO,
+        reliability_table(uncalibrated, one) if uncalibrated else reliability_table(one, None),
         table(["mean confidence", "right", "n"], bins),
     ]
+
+
+def _range(pair: tuple[float, float] | None, between: str) -> str:
+    return "-" if pair is None else f"{pair[0]:.3f}{between}{pair[1]:.3f}"
 
 
 def _percent(one: Share, unit: str = " %") -> str:

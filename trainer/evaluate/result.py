@@ -39,6 +39,8 @@ class EvaluatedCheckpoint(_Record):
     name: str
     version: str
     digest: str
+    calibrated: bool = False
+    """In the mode of the evaluation."""
 
     @property
     def title(self) -> str:
@@ -73,6 +75,8 @@ class EvaluatedData(_Record):
     digest: str
     samples: int
     evaluated: int
+    frozen: bool = False
+    """They are the test set of a `trainer split`."""
 
 
 class Tokens(_Record):
@@ -98,6 +102,8 @@ class Evaluation(_Record):
     reliability: Reliability | None
     """Of the single choice and its confidence, unreadable answers included with confidence 0. None where confidence is
     not known."""
+    uncalibrated: Reliability | None = None
+    """The same with the probability before calibration as confidence; None where the checkpoint is not calibrated."""
     tokens: Tokens
     versions: dict[str, str]
     """Of what computed the result."""
@@ -123,26 +129,33 @@ def conclude(
     identity: Identity,
     model: EvaluatedCheckpoint | EvaluatedEndpoint,
     confidence_level: float,
+    *,
+    frozen: bool = False,
 ) -> Evaluation:
     """Score what was answered.
 
     Args:
         everything: all samples of the data directory.
         samples: those evaluated; each has its prediction.
+        frozen: they are a test set that must stay one.
     """
     answered = [predictions.done[sample.id] for sample in samples]
     judged = predictions.judged(samples)
     confidences = [one.confidence for one in answered if one.confidence is not None]
     known = len(confidences) == len(answered)
+    right = [one.choice_correct for one in judged]
+    probabilities = [one.probability or 0.0 for one in answered]
     by_us = isinstance(model, EvaluatedCheckpoint)
+    calibrated = isinstance(model, EvaluatedCheckpoint) and model.calibrated
     return Evaluation(
         created=now(),
         checkpoint=model if isinstance(model, EvaluatedCheckpoint) else None,
         endpoint=model if isinstance(model, EvaluatedEndpoint) else None,
-        data=EvaluatedData(digest=identity.data, samples=len(everything), evaluated=len(samples)),
+        data=EvaluatedData(digest=identity.data, samples=len(everything), evaluated=len(samples), frozen=frozen),
         mode=identity.mode,
         scores=evaluate_scores(judged, confidence_level),
-        reliability=summarise(confidences, [one.choice_correct for one in judged]) if known else None,
+        reliability=summarise(confidences, right, confidence_level) if known else None,
+        uncalibrated=summarise(probabilities, right, confidence_level) if known and calibrated else None,
         tokens=_tokens(answered),
         versions=versions(OUR_ENGINE if by_us else CLIENT),
     )

@@ -9,7 +9,6 @@ from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
 from screening.errors import CheckpointError
 from screening.registry import Version
-from trainer.card import training_data
 from trainer.evaluate.result import Evaluation, read_evaluation
 
 
@@ -61,7 +60,7 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
 
 
 def check_unseen(manifest: Manifest, data: str) -> None:
-    """See that a checkpoint was not trained on the test set.
+    """See that nothing of a checkpoint was fitted on the test set, its confidence included.
 
     Args:
         data: digest of the test set.
@@ -69,8 +68,10 @@ def check_unseen(manifest: Manifest, data: str) -> None:
     Raises:
         EvidenceError: it was.
     """
-    if data in training_data(manifest):
+    if data in manifest.trained_on:
         raise EvidenceError("the candidate was trained on this data; give the frozen test set")
+    if data in manifest.calibrated_on:
+        raise EvidenceError("the candidate's confidence was fitted on this data; give the frozen test set")
 
 
 def _check(evaluation: Evaluation, directory: Path, version: Version, test: TestSet) -> None:

@@ -48,7 +48,7 @@ def train(
     samples = read_samples(data)
     origin = {
         "stage": f"sft-{stage}",
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude={"save_steps"}),  # a run may be continued with another
         "parent": manifest.digest,
         "data": data_digest(data, samples),
         "limit": limit,
@@ -105,7 +105,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
         save_strategy="steps",
-        save_steps=200,
+        save_steps=settings.save_steps,
         save_total_limit=1,
         logging_steps=10,
         report_to="none",

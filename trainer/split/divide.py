@@ -127,6 +127,16 @@ def _see_whose(out: Path, origin: Mapping[str, object]) -> None:
         raise SplitError(f"{out} exists and holds no split data; give a new --out")
 
 
+def is_test_set(data: Path, digest: str) -> bool:
+    """Whether a data directory is the frozen test set of a division that it still lies in.
+
+    Raises:
+        SplitError: it lies in a division whose record cannot be read.
+    """
+    division = _read_division(data.resolve().parent)
+    return division is not None and division.frozen is not None and division.frozen.digest == digest
+
+
 def _read_division(out: Path) -> Division | None:
     path = out / SPLIT_NAME
     try:

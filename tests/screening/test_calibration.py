@@ -1,0 +1,56 @@
+"""Curves from probability to confidence, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from screening.calibration import Curve, logit
+
+KNOTS = ((logit(0.2), 0.1), (0.0, 0.5), (logit(0.8), 0.7))
+
+
+def test_a_line_through_the_log_odds_by_hand() -> None:
+    # logit(0.8) = ln 4; 0.5 ln 4 - ln 2 = 0.
+    assert Curve(slope=0.5, intercept=-math.log(2)).confidence(0.8) == pytest.approx(0.5)
+    assert Curve().confidence(0.3) == pytest.approx(0.3)
+
+
+def test_between_knots_it_is_straight_and_beyond_them_level() -> None:
+    curve = Curve(knots=KNOTS)
+    assert [curve.confidence(p) for p in (0.2, 0.5, 0.8)] == pytest.approx([0.1, 0.5, 0.7])
+    half_way = 1 / (1 + math.exp(-logit(0.8) / 2))
+    assert curve.confidence(half_way) == pytest.approx(0.6)
+    assert [curve.confidence(p) for p in (0.0, 0.1, 0.9, 1.0)] == [0.1, 0.1, 0.7, 0.7]
+
+
+@given(st.floats(0, 1), st.floats(-50, 50), st.floats(-500, 500))
+def test_a_confidence_is_always_a_probability(probability: float, slope: float, intercept: float) -> None:
+    assert 0 <= Curve(slope=slope, intercept=intercept).confidence(probability) <= 1
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_probability_is_never_a_lower_confidence(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    for curve in (Curve(slope=0.3, intercept=1), Curve(knots=KNOTS)):
+        assert curve.confidence(low) <= curve.confidence(high)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"knots": ((0.0, 0.5),)},
+        {"knots": ((0.0, 0.5), (0.0, 0.6))},
+        {"knots": ((0.0, 0.5), (1.0, 0.4))},
+        {"knots": ((0.0, 0.5), (1.0, 1.1))},
+        {"slope": math.nan},
+        {"intercept": math.inf},
+    ],
+)
+def test_what_is_no_curve_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Curve.model_validate(fields)

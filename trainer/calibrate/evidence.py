@@ -1,0 +1,97 @@
+"""Which answers a calibration may be fitted on: this checkpoint's, on data of neither its training nor its test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from screening.answer import Mode
+from screening.checkpoint import Manifest
+from screening.task import NONE
+from trainer.evaluate.predictions import Prediction, read_predictions
+from trainer.evaluate.result import Evaluation, read_evaluation
+
+
+class CalibrationError(Exception):
+    """Evaluations that a calibration cannot be fitted on; the message says which one and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One readable answer whose probability is known."""
+
+    none: bool
+    """The choice is `N`."""
+    probability: float
+    """Of the choice, as the model gave it."""
+    right: bool
+    """The choice is in the label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The answers of one mode."""
+
+    mode: Mode
+    data: tuple[str, ...]
+    """Digests of the data sets, sorted."""
+    answers: tuple[Answered, ...]
+    unknown: int
+    """Answers without a probability: unreadable ones as a rule. Their confidence is 0 whatever is fitted."""
+
+
+def gather(directories: Sequence[Path], manifest: Manifest) -> list[Evidence]:
+    """Read evaluations and pool those of one mode.
+
+    Raises:
+        CalibrationError: one is of another model, or on data that must not be used; or one data set is given twice.
+        EvaluationError: a directory holds no finished evaluation.
+    """
+    found = [(directory, read_evaluation(directory)) for directory in directories]
+    for directory, evaluation in found:
+        _see_that_it_may_be_used(directory, evaluation, manifest)
+    pooled = []
+    for mode in Mode:
+        members = [(directory, one) for directory, one in found if one.mode is mode]
+        data = sorted(one.data.digest for _, one in members)
+        if len(set(data)) < len(data):
+            raise CalibrationError(f"two evaluations ({mode}) are on the same data; name each once")
+        if members:
+            answered = [_read(directory) for directory, _ in members]
+            known = tuple(answer for answers in answered for answer in answers if answer)
+            pooled.append(Evidence(mode, tuple(data), known, sum(map(len, answered)) - len(known)))
+    return pooled
+
+
+def _see_that_it_may_be_used(directory: Path, evaluation: Evaluation, manifest: Manifest) -> None:
+    checkpoint, data = evaluation.checkpoint, evaluation.data
+    if checkpoint is None:
+        raise CalibrationError(f"{directory} is an evaluation of an endpoint's model; its probabilities are not known")
+    # Probabilities are those before calibration: it does not matter whether there was one already.
+    if checkpoint.digest not in (manifest.digest, manifest.uncalibrated.digest):
+        raise CalibrationError(f"{directory} is an evaluation of {checkpoint.digest}, not of {manifest.digest}")
+    if data.frozen:
+        raise CalibrationError(f"{directory} is an evaluation on a frozen test set; its score would be flattered")
+    if data.digest in manifest.scored_on:
+        raise CalibrationError(f"{directory} is an evaluation on the data of the checkpoint's published scores")
+    if data.digest in manifest.trained_on:
+        raise CalibrationError(
+            f"{directory} is an evaluation on data that the checkpoint was trained on: it is surer there"
+        )
+
+
+def _read(directory: Path) -> list[Answered | None]:
+    answers = [_answered(line) for line in read_predictions(directory).values()]
+    if not any(answers):
+        raise CalibrationError(
+            f"{directory} holds no answer whose probability is known: it is from before these were kept, or nothing "
+            "was readable; evaluate again, in a new directory"
+        )
+    return answers
+
+
+def _answered(line: Prediction) -> Answered | None:
+    if line.choice is None or line.probability is None:
+        return None
+    return Answered(line.choice == NONE, line.probability, line.choice in line.label)
