@@ -65,7 +65,7 @@ class Calibration(_Strict):
     """When the choice is `N`."""
     method: str = "none"
     """Which of `trainer.calibrate.fit.METHODS` won."""
-    answers: int = Field(0, ge=0)
+    answers: int = Field(default=0, ge=0)
     """How many answers it was fitted on."""
     data: tuple[str, ...] = ()
     """Digests of the data sets that they answer; a score on one of these would be flattered."""
