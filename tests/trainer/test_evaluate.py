@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from screening.answer import Mode
+from screening.calibration import Calibration, Curve
+from screening.checkpoint import read_manifest, store_manifest
 from screening.errors import CheckpointError
 from screening.generation import Step
 from tests.trainer.coloured import make_data, thought
 from tests.trainer.scripted_engine import LETTERS, SIZE, Scripted, make_checkpoint
+from trainer.__main__ import main
 from trainer.evaluate import generate
 from trainer.evaluate.by_checkpoint import OpenEngine, evaluate
 from trainer.evaluate.command import add_arguments, run
@@ -87,25 +90,49 @@ def test_findings_are_logged_with_their_dimensions(checkpoint: Path, data: Path,
     ]
 
 
-def test_choice_and_confidence_come_from_the_letters_in_direct_mode(
-    checkpoint: Path, data: Path, tmp_path: Path
-) -> None:
+@contextmanager
+def sure_of_a_and_c(*_: object) -> Iterator[Engine]:
+    """Says `AC` in direct mode, and C with probability 0.9."""
+
     def step(letter: str, **probabilities: float) -> Step:
         named = {LETTERS.letters[name]: math.log(value) for name, value in probabilities.items()}
         return Step(letter, LETTERS.letters[letter], named)
 
-    @contextmanager
-    def open_engine(*_: object) -> Iterator[Engine]:
-        steps = (step("A", A=0.6, B=0.3), step("C", B=0.05, C=0.9))
-        yield Engine(lambda asked: [Reply("AC", "stop", steps, 100, 2) for _ in asked], LETTERS)
+    steps = (step("A", A=0.6, B=0.3), step("C", B=0.05, C=0.9))
+    yield Engine(lambda asked: [Reply("AC", "stop", steps, 100, 2) for _ in asked], LETTERS)
 
-    result = go(checkpoint, data, tmp_path / "out", open_engine, mode=Mode.DIRECT, limit=1)
+
+def test_choice_and_confidence_come_from_the_letters_in_direct_mode(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    result = go(checkpoint, data, tmp_path / "out", sure_of_a_and_c, mode=Mode.DIRECT, limit=1)
     logged = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
     assert (logged["options"], logged["choice"]) == ("AC", "C")
-    assert logged["confidence"] == pytest.approx(0.9)
+    assert (logged["confidence"], logged["probability"]) == (pytest.approx(0.9), pytest.approx(0.9))
     assert result.scores.choice.percent == 100
     assert result.reliability.brier == pytest.approx(0.01)
+    assert result.uncalibrated is None
     assert result.scores.pictures.stated.hits == 0
+
+
+def test_a_calibrated_confidence_is_reported_beside_the_bare_probability(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    even = Calibration(option=Curve(slope=0.0, intercept=0.0))
+    store_manifest(read_manifest(checkpoint).model_copy(update={"calibration": {Mode.DIRECT: even}}), checkpoint)
+    result = go(checkpoint, data, tmp_path / "out", sure_of_a_and_c, mode=Mode.DIRECT, limit=1)
+    logged = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
+    assert (logged["confidence"], logged["probability"]) == (0.5, pytest.approx(0.9))
+    assert result.reliability.expected_calibration_error == pytest.approx(0.5)
+    assert result.uncalibrated.expected_calibration_error == pytest.approx(0.1)
+    assert "| not calibrated |" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "confidence.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_evaluation_on_a_frozen_test_set_says_so(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["split", "--data", str(data), "--shares", "0,1,0,0", "--out", str(tmp_path / "split")]) == 0
+    assert go(checkpoint, tmp_path / "split" / "testing", tmp_path / "test", Scripted(truth)).data.frozen
+    assert not go(checkpoint, data, tmp_path / "out", Scripted(truth)).data.frozen
 
 
 def test_the_result_is_read_back_and_names_what_was_evaluated(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -121,6 +148,7 @@ def test_the_result_is_read_back_and_names_what_was_evaluated(checkpoint: Path, 
     assert "physical shadow" in report
     assert result.checkpoint.digest in report
     assert sorted(path.name for path in out.iterdir()) == [
+        "confidence.png",
         "evaluation.json",
         "predictions.jsonl",
         "report.md",
@@ -292,4 +320,6 @@ def test_a_finished_evaluation_is_printed(
     out = tmp_path / "out"
     go(checkpoint, data, out, Scripted(truth))
     assert run(parser().parse_args(["--checkpoint", str(checkpoint), "--data", str(data), "--out", str(out)])) == 0
-    assert (out / "report.md").read_text() in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (out / "report.md").read_text().removesuffix("\n![confidence](confidence.png)\n") in printed
+    assert "confidence.png" in printed

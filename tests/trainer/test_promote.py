@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from screening.answer import Mode
+from screening.calibration import Calibration
 from screening.registry import CANDIDATE, PRODUCTION, Registry
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
@@ -255,9 +257,14 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     make_evaluation(shop.folder / "evaluation-seen", data, seen)
     register(shop.registry, shop.folder / "store" / "seen", seen)
     assert shop.promote("seen", 2) == 2 and "trained on this data" in capsys.readouterr().err
+    fitted = {Mode.COT: Calibration(method="platt", answers=9, data=(digest,))}
+    sure = make_checkpoint(shop.folder / "store" / "sure", "sure", calibration=fitted)
+    make_evaluation(shop.folder / "evaluation-sure", data, sure)
+    register(shop.registry, shop.folder / "store" / "sure", sure)
+    assert shop.promote("sure", 3) == 2 and "confidence was fitted on this data" in capsys.readouterr().err
     unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
     register(shop.registry, shop.folder / "store" / "unproved", unproved)
-    assert shop.run("promote", "3", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
+    assert shop.run("promote", "4", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
     (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
     assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
     assert shop.production() is None

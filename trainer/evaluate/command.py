@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from screening.errors import ScreeningError
     from trainer.endpoint.errors import EndpointError
     from trainer.evaluate.errors import EvaluationError, Unfinished
+    from trainer.evaluate.plot import PLOT_NAME
     from trainer.evaluate.report import REPORT_NAME, render
     from trainer.evaluate.result import SCORES_NAME
     from trainer.json_log import LogError
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         print("stopped; what was answered is kept, the same command goes on from there", file=sys.stderr)
         return 128 + signal.SIGINT
     print(render(evaluation))
-    print(f"Written to {args.out}: {SCORES_NAME}, {REPORT_NAME}, predictions.jsonl")
+    names = [SCORES_NAME, REPORT_NAME, "predictions.jsonl", PLOT_NAME]
+    print(f"Written to {args.out}: {', '.join(name for name in names if (args.out / name).exists())}")
     return 0
 
 

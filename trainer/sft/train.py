@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -21,7 +22,14 @@ from trainer.tracking.tracker import track
 
 
 class StrictSFTTrainer(StrictResume, SFTTrainer):
-    """SFTTrainer that resumes from the weights it saved."""
+    """SFTTrainer that resumes from the weights it saved, and goes on counting tokens."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        # TRL counts from 0 in every process. The state is saved, and nobody else counts in this field of it.
+        self._total_train_tokens = self.state.num_input_tokens_seen
+        result = super().compute_loss(*args, **kwargs)
+        self.state.num_input_tokens_seen = self._total_train_tokens
+        return result
 
 
 def train(

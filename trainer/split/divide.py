@@ -128,12 +128,11 @@ def _see_whose(out: Path, origin: Mapping[str, object]) -> None:
 
 
 def is_test_set(data: Path, digest: str) -> bool:
-    """Whether a data directory is the frozen test set of a division that it still lies in.
-
-    Raises:
-        SplitError: it lies in a division whose record cannot be read.
-    """
-    division = _read_division(data.resolve().parent)
+    """Whether a data directory is the frozen test set of a division that it still lies in."""
+    try:
+        division = _read_division(data.resolve().parent)
+    except (SplitError, OSError):  # something else of this name
+        return False
     return division is not None and division.frozen is not None and division.frozen.digest == digest
 
 
