@@ -50,6 +50,13 @@ def describe(directory: Path, **fields: Any) -> Manifest:
     return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01), **fields)
 
 
+def one_bit(directory: Path) -> None:
+    """Flip one bit in the weights."""
+    weights = bytearray((directory / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (directory / "model.safetensors").write_bytes(weights)
+
+
 def version(wanted: str) -> Callable[[Path], bool]:
     """For `ObedientEngine.fails`: only with the checkpoint of this version."""
     return lambda directory: read_manifest(directory).version == wanted

@@ -14,8 +14,7 @@ import pytest
 
 from screening.checkpoint import read_manifest
 from screening.registry import PRODUCTION, Registry
-from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, version
-from tests.service.test_hot_swap import one_bit
+from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, one_bit, version
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,15 @@ from screening.calibration import Calibration, Curve
 from screening.checkpoint import Manifest, read_manifest, store_manifest
 from screening.errors import CheckpointError
 from service.local_store import LocalStore
-from tests.service.obedient_engine import ADMIN, ObedientEngine, describe, logprobs_of, make_checkpoint, version
+from tests.service.obedient_engine import (
+    ADMIN,
+    ObedientEngine,
+    describe,
+    logprobs_of,
+    make_checkpoint,
+    one_bit,
+    version,
+)
 from trainer.publish.command import publish
 
 pytestmark = pytest.mark.anyio
@@ -84,12 +92,6 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
 def truncate(two: Path) -> None:
     weights = (two / "model.safetensors").read_bytes()
     (two / "model.safetensors").write_bytes(weights[:-9])
-
-
-def one_bit(two: Path) -> None:
-    weights = bytearray((two / "model.safetensors").read_bytes())
-    weights[-3] ^= 1
-    (two / "model.safetensors").write_bytes(weights)
 
 
 def truncated_but_described(two: Path) -> None:

@@ -90,6 +90,7 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
         "--checkpoint", str(checkpoint),
         "--max-concurrent", "4",
         "--engine-hang-seconds", "20",
+        "--deadline-seconds", "300",  # on a busy machine as well, what ends a request is the engine's end
         "--answer-cache-entries", "0",  # what is asked again must come from the engine
     ) as process:  # fmt: skip
         yield process
