@@ -112,6 +112,7 @@ def _answer(screening: Screening) -> dict[str, Any]:
         "digest": screening.checkpoint.digest,
         "version": screening.checkpoint.version,
         "reasoning": screening.reasoning,
+        "source": screening.source,
         "queue_ms": screening.timings.queue_ms,
         "engine_ms": screening.timings.engine_ms,
     }

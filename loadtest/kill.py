@@ -23,10 +23,9 @@ from loadtest.processes import (
     ENGINE_CORE,
     WORKER,
     alive,
-    can_see_all,
     engine_processes,
+    held_by,
     kill,
-    segments,
     tree,
     wait_gone,
     wait_not_leaked,
@@ -87,9 +86,6 @@ class Measured:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not can_see_all():
-        options.say("Not root: shared memory that other users' processes hold would count as leaked.")
-    before = segments()
     with Book(args.out) as book:
         options.say("Starting the service …")
         with started(
@@ -100,14 +96,14 @@ def run(args: argparse.Namespace) -> int:
             program=args.program,
             log=book.directory / "service.log",
         ) as service:
-            measured = asyncio.run(_measure(service, book, args, before))
-            _kill_the_service(service, measured, book, before)
+            engines = Engines(service.process.pid)
+            measured = asyncio.run(_measure(service, engines, book, args))
+            _kill_the_service(service, engines, measured, book)
         return _report(measured, book, args)
 
 
-async def _measure(service: LocalService, book: Book, args: argparse.Namespace, before: set[str]) -> Measured:
+async def _measure(service: LocalService, engines: Engines, book: Book, args: argparse.Namespace) -> Measured:
     questions = options.questions(args)
-    engines = Engines(service.process.pid)
     async with (
         stoppable() as stop,
         httpx.AsyncClient(base_url=service.url, trust_env=False) as http,
@@ -119,7 +115,7 @@ async def _measure(service: LocalService, book: Book, args: argparse.Namespace, 
             given_up = await closed_loop(args.clients, asker.ask, until=killing, stop=stop)
     load = load_figures(book.exchanges, limit_ms=args.limit_ms, sending=book.now - began, given_up=given_up)
     orphans = wait_gone(engines.of_the_past(), GONE_SECONDS)
-    return Measured(load, began, [each.pid for each in orphans], wait_not_leaked(before, GONE_SECONDS))
+    return Measured(load, began, [each.pid for each in orphans], wait_not_leaked(engines.segments, GONE_SECONDS))
 
 
 class NothingToKill(Exception):
@@ -127,12 +123,14 @@ class NothingToKill(Exception):
 
 
 class Engines:
-    """The engine processes below a service: those of now, and those that should be gone."""
+    """The engine processes below a service, those of now and those that should be gone, and what they held."""
 
     def __init__(self, service: int) -> None:
         self._service = service
         self._seen: set[psutil.Process] = set()
         self._past: set[psutil.Process] = set()
+        self.segments: set[str] = set()
+        """Shared memory that the service or a process below it held at some time."""
 
     def kill(self, title: str) -> psutil.Process:
         """Kill one of this title; from now on every process of that engine is of the past.
@@ -140,7 +138,8 @@ class Engines:
         Raises:
             NothingToKill: there is none.
         """
-        found = self._look()
+        self.look()
+        found = engine_processes(self._service)
         victims = [process for process in alive(found[title]) if process not in self._past]
         if not victims:
             raise NothingToKill(f"There is no process {title} below {self._service}. Is this the real engine?")
@@ -150,16 +149,19 @@ class Engines:
 
     def rebuilt(self) -> bool:
         """Whether there is a core and a worker of another engine than those that were killed."""
-        return all(set(alive(members)) - self._past for members in self._look().values())
+        self.look()
+        return all(set(alive(members)) - self._past for members in engine_processes(self._service).values())
 
     def of_the_past(self) -> set[psutil.Process]:
         """Of engines that were killed, or no longer below the service: none of them should run."""
-        return self._past | (self._seen - set().union(*self._look().values()))
+        return self._past | (self._seen - set(self.look()))
 
-    def _look(self) -> dict[str, list[psutil.Process]]:
-        found = engine_processes(self._service)
-        self._seen.update(*found.values())
-        return found
+    def look(self) -> list[psutil.Process]:
+        """All below the service now; remembers them and their shared memory."""
+        below = tree(self._service)[1:]
+        self._seen.update(below)
+        self.segments |= held_by((self._service, *(process.pid for process in below)))
+        return below
 
 
 async def _kill_in_turn(
@@ -189,15 +191,15 @@ async def _ready(http: httpx.AsyncClient) -> bool:
         return False
 
 
-def _kill_the_service(service: LocalService, measured: Measured, book: Book, before: set[str]) -> None:
+def _kill_the_service(service: LocalService, engines: Engines, measured: Measured, book: Book) -> None:
     """kill -9 of the FastAPI process: nobody is left to tell the others, and they must go all the same."""
-    below = tree(service.process.pid)[1:]
+    below = engines.look()
     book.note("service killed", pid=service.process.pid, processes=len(below))
     options.say(f"  killed the service ({service.process.pid}); {len(below)} processes below it")
     service.kill()
     left = wait_gone(below, GONE_SECONDS)
     measured.left_by_service = [each.pid for each in left]
-    measured.leaked_by_service = wait_not_leaked(before, GONE_SECONDS)
+    measured.leaked_by_service = wait_not_leaked(engines.segments - set(measured.leaked), GONE_SECONDS)
     for each in left:  # found wanting; they are ours, so we clean up
         with suppress(psutil.NoSuchProcess):
             kill(each)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterable
@@ -94,27 +93,10 @@ def segments() -> set[str]:
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
 
 
-def leaked(before: set[str]) -> list[str]:
-    """Shared memory that is new since `before` and that no process has open or mapped: nobody will ever free it."""
-    new = segments() - before
-    return sorted(new - _held()) if new else []
-
-
-def wait_not_leaked(before: set[str], seconds: float) -> list[str]:
-    """What is leaked after so long at most: a helper process may be about to free it."""
-    until = time.monotonic() + seconds
-    while (left := leaked(before)) and time.monotonic() < until:
-        time.sleep(0.2)
-    return left
-
-
-_MAPPED = re.compile(rf"{SHARED_MEMORY}/(.+?)(?: \(deleted\))?$", re.MULTILINE)
-
-
-def _held() -> set[str]:
-    """Names in use by any process that we may look into."""
+def held_by(pids: Iterable[int]) -> set[str]:
+    """Names of the shared memory that processes have open or mapped, as far as we may look into them."""
     held: set[str] = set()
-    for pid in psutil.pids():
+    for pid in pids:
         folder = Path("/proc", str(pid))
         with suppress(OSError):
             held |= set(_MAPPED.findall((folder / "maps").read_text(errors="replace")))
@@ -124,11 +106,27 @@ def _held() -> set[str]:
     return held
 
 
+def leaked(once_held: set[str]) -> list[str]:
+    """What of it is still there although no process has it open or mapped: nobody will ever free it.
+
+    Args:
+        once_held: names that the processes in question held. Others on this machine may leak too.
+    """
+    left = once_held & segments()
+    return sorted(left - held_by(psutil.pids())) if left else []
+
+
+def wait_not_leaked(once_held: set[str], seconds: float) -> list[str]:
+    """What is leaked after so long at most: a helper process may be about to free it."""
+    until = time.monotonic() + seconds
+    while (left := leaked(once_held)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return left
+
+
+_MAPPED = re.compile(rf"{SHARED_MEMORY}/(.+?)(?: \(deleted\))?$", re.MULTILINE)
+
+
 def kill(process: psutil.Process) -> None:
     """kill -9. psutil refuses when the number belongs to another process by now."""
     process.kill()
-
-
-def can_see_all() -> bool:
-    """Whether other users' processes can be looked into: without it their shared memory looks leaked."""
-    return os.geteuid() == 0

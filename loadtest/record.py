@@ -43,6 +43,8 @@ class Exchange:
     digest: str | None = None
     version: str | None = None
     reasoning: str | None = None
+    source: str | None = None
+    """`engine`, or where the service had the answer from instead: `shared`, `cache`."""
     queue_ms: float | None = None
     """Waiting for a slot, and behind the gate while another checkpoint goes live."""
     engine_ms: float | None = None

@@ -53,6 +53,8 @@ class Load:
     """Of answers, from the moment at which the request was to be sent."""
     answered: int
     unreadable: int
+    sources: dict[str, int]
+    """Answers by where the service had them from: its engine, an identical request in flight, its cache."""
     failed: dict[str, int]
     """By class of error, refusals included."""
     share_429: float
@@ -91,6 +93,7 @@ def load_figures(exchanges: Sequence[Exchange], *, limit_ms: float, sending: flo
         latency_ms=percentiles(1000 * each.latency for each in answers),
         answered=len(answers),
         unreadable=sum(each.outcome == "unreadable" for each in answers),
+        sources=dict(Counter(each.source or "unknown" for each in answers)),
         failed=dict(Counter(each.error or "unknown" for each in exchanges if not each.answered)),
         share_429=_share(exchanges, 429),
         share_503=_share(exchanges, 503),
@@ -158,6 +161,8 @@ def load_text(load: Load) -> str:
         f"refused       429: {load.share_429:.1%}, 503: {load.share_503:.1%}"
         + (f"; time to refuse, ms: {_row(load.reject_ms)}" if load.share_429 or load.share_503 else ""),
     ]
+    if set(load.sources) - {"engine"}:
+        lines.append(f"answered by   {_counts(load.sources)}")
     if load.retried or load.refused_attempts:
         lines.append(f"retried       {load.retried} answers; refused attempts: {_counts(load.refused_attempts)}")
     late = "   <- the sender could not keep up: part of the latency is its own"

@@ -21,7 +21,7 @@ def exchange() -> Callable[..., Exchange]:
 
     def made(**fields: Any) -> Exchange:
         moments = {"intended": 0.0, "sent": fields.get("intended", 0.0), "finished": 1.0}
-        answer = {"number": 0, "status": 200, "outcome": "answered", "choice": "A"}
+        answer = {"number": 0, "status": 200, "outcome": "answered", "choice": "A", "source": "engine"}
         return Exchange(**{**answer, **moments, **fields})
 
     return made

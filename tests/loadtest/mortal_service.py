@@ -12,29 +12,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+
+from service.schemas import ScreenAnswer
 
 TITLES = ("VLLM::EngineCore", "VLLM::Worker")
 REBUILD_SECONDS = 0.3
-ANSWER = {
-    "id": "scr_1",
-    "outcome": "answered",
-    "choice": "N",
-    "acceptable": [],
-    "reasoning": "…",
-    "options": [],
-    "confidence": 0.9,
-    "needs_review": False,
-    "mode": "cot",
-    "engine": "scripted",
-    "metadata": {},
-    "checkpoint": {"name": "mortal", "version": "1", "digest": "sha256:00"},
-    "timings": {"queue_ms": 0, "decode_ms": 0, "engine_ms": 0, "total_ms": 0},
-    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
-}
+ANSWER = ScreenAnswer.model_config["json_schema_extra"]["example"]
 
 
 class Engine:
@@ -48,10 +35,14 @@ class Engine:
 
     def _made(self) -> list[subprocess.Popen[bytes]]:
         # `cat` ends when its input closes, so with its parent; an orphan would not.
-        command = ("/bin/sleep", ["600"]) if self.fault == "orphan" else ("/bin/cat", [])
-        return [
-            subprocess.Popen([title, *command[1]], executable=command[0], stdin=subprocess.PIPE) for title in TITLES
-        ]
+        program, arguments = ("/bin/sleep", ["600"]) if self.fault == "orphan" else ("/bin/cat", [])
+        with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="mortal-", delete=self.fault != "leak") as shared:
+            return [
+                subprocess.Popen(
+                    [title, *arguments], executable=program, stdin=subprocess.PIPE, pass_fds=[shared.fileno()]
+                )
+                for title in TITLES
+            ]
 
     @property
     def failing(self) -> bool:
@@ -71,8 +62,6 @@ class Engine:
                     for process in old:
                         process.kill()
                         process.wait()
-                if self.fault == "leak":
-                    Path(f"/dev/shm/mortal-{time.time_ns()}").touch()
                 self.processes = new
                 self.rebuilt += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import uuid
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.processes import alive, footprint, leaked, segments, tree, wait_gone, wait_not_leaked
+from loadtest.processes import alive, footprint, held_by, leaked, tree, wait_gone, wait_not_leaked
 
 SPAWNS = (
     "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE);"
@@ -50,16 +51,17 @@ def segment() -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-def test_shared_memory_that_nobody_holds_is_leaked_and_what_is_held_is_not(segment) -> None:
-    before = segments()
+def test_shared_memory_that_nobody_holds_any_more_is_leaked(segment) -> None:
     with segment.open("wb"):
-        assert segment.name not in leaked(before)
-    assert segment.name in leaked(before)
-    assert segment.name in wait_not_leaked(before, 0)
+        held = held_by([os.getpid()])
+        assert segment.name in held
+        assert leaked({segment.name}) == []
+    assert leaked({segment.name}) == wait_not_leaked({segment.name}, 0) == [segment.name]
     segment.unlink()
-    assert segment.name not in leaked(before)
+    assert leaked({segment.name}) == []
 
 
-def test_shared_memory_from_before_is_not_ours(segment) -> None:
+def test_shared_memory_that_others_leak_is_not_ours(segment) -> None:
     segment.touch()
-    assert segment.name not in leaked(segments())
+    assert segment.name not in held_by([os.getpid()])
+    assert leaked(set()) == []

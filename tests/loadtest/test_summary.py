@@ -41,12 +41,13 @@ def test_figures_of_a_stretch_of_load(exchange) -> None:
     exchanges = [
         exchange(intended=0.0, finished=0.5),
         exchange(intended=1.0, sent=1.2, finished=3.0),  # sent late: the caller waited 2 s all the same
-        exchange(intended=2.0, finished=2.1, attempts=2, refusals=(503,), outcome="unreadable"),
+        exchange(intended=2.0, finished=2.1, attempts=2, refusals=(503,), outcome="unreadable", source="cache"),
         exchange(intended=3.0, finished=3.02, status=429, error="Overloaded", retry_after=4.0),
         exchange(intended=4.0, finished=5.0, status=None, error="ConnectionFailed"),
     ]
     load = load_figures(exchanges, limit_ms=1000, sending=4.0)
     assert (load.requests, load.answered, load.unreadable, load.retried) == (5, 3, 1, 1)
+    assert load.sources == {"engine": 2, "cache": 1}
     assert load.offered == 5 / 4
     assert load.seconds == 5.0
     assert load.achieved == 3 / 5
