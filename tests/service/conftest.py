@@ -302,6 +302,7 @@ def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Ite
         "--admin-keys", ADMIN_KEYS,
         "--max-concurrent", "4",
         "--max-queue", "28",
+        "--deadline-seconds", "300",  # on a busy machine an engine takes minutes to be built anew
         "--answer-cache-entries", "0",  # what is asked again must come from the weights
     ) as process:  # fmt: skip
         yield process
