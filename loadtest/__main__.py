@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("loadtest.bench", "throughput and latency at several numbers of concurrent callers"),
     "sweep": ("loadtest.sweep", "rising rates in an open loop: saturation, refusals, tail latency"),
     "swap": ("loadtest.swap", "another checkpoint every few seconds under load: nothing fails, nothing mixes"),
+    "idle-swap": ("loadtest.idle_swap", "a swap and a restart of any two checkpoints, part by part, without load"),
     "kill": ("loadtest.kill", "kill -9 of the engine's processes under load: no caller sees it, nothing is left"),
     "soak": ("loadtest.soak", "a steady rate for long with swaps now and then: does anything grow?"),
 }

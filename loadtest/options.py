@@ -51,15 +51,7 @@ def sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 def add_run(parser: argparse.ArgumentParser, command: str) -> None:
     """Where a run is written, what it sends, and what counts as good."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs") / "loadtest" / f"{command}-{stamp}",
-        metavar="DIR",
-        help="new directory for requests.jsonl, events.jsonl, summary.json and plots "
-        f"(default: runs/loadtest/{command}-TIME)",
-    )
+    add_out(parser, command)
     parser.add_argument("--seed", type=int, default=0, help="of pictures and arrivals (default: 0)")
     parser.add_argument(
         "--repeated-originals",
@@ -84,6 +76,19 @@ def add_run(parser: argparse.ArgumentParser, command: str) -> None:
     )
 
 
+def add_out(parser: argparse.ArgumentParser, command: str) -> None:
+    """Where a run is written."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs") / "loadtest" / f"{command}-{stamp}",
+        metavar="DIR",
+        help="new directory for requests.jsonl, events.jsonl, summary.json and plots "
+        f"(default: runs/loadtest/{command}-TIME)",
+    )
+
+
 def add_service(parser: argparse.ArgumentParser) -> None:
     """The service that is started."""
     parser.add_argument(
@@ -103,6 +108,11 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for the started service to be ready (default: 600)",
     )
+    add_further(parser)
+
+
+def add_further(parser: argparse.ArgumentParser) -> None:
+    """What the started service is told besides."""
     parser.add_argument(
         "service",
         nargs="*",

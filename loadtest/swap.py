@@ -215,6 +215,7 @@ def _verdicts(
         none_of("swaps that failed", len(swaps) - len(done)),
         at_most("pause beyond the drain, median", PAUSE_MS, _median(e.facts["closed_ms"] for e in done), " ms"),
         reported("  of it the longest", f"{max((e.facts['closed_ms'] for e in done), default=0):.0f} ms"),
+        reported("  of it the weights; the probes, median", _parts(done)),
         reported("drain of what was in flight, median", f"{_median(e.facts['drain_ms'] for e in done):.0f} ms"),
         at_most("memory at the end / after the first swap", MEMORY_GROWTH, end / first),
         reported("  at the start; after the first swap; at the end", f"{start:.0f}; {first:.0f}; {end:.0f} MiB"),
@@ -238,6 +239,10 @@ def _memory(book: Book, swaps: list[Event]) -> tuple[float, float, float]:
     after = [memory for at, memory in looks if swaps and at >= swaps[0].facts["answered"]]
     nothing = float("nan")
     return looks[0][1] if looks else nothing, *((after[0], after[-1]) if len(after) > 1 else (nothing, nothing))
+
+
+def _parts(swaps: list[Event]) -> str:
+    return "; ".join(f"{_median(event.facts[part] for event in swaps):.0f} ms" for part in ("load_ms", "proof_ms"))
 
 
 def _median(values: Any) -> float:

@@ -62,10 +62,23 @@ class Swap:
     """From closing the gate until nothing ran."""
     closed_ms: float
     """From then until the gate was open again."""
+    load_ms: float
+    """Of that, loading the weights, or a new engine."""
+    proof_ms: float
+    """And proving them."""
     deviation: float
     """Largest difference between a probe's log-probability and the one found."""
     at: float
     """Unix time of its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A checkpoint that the engine holds, and has shown to hold."""
+
+    load_ms: float = 0.0
+    proof_ms: float = 0.0
+    deviation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +271,7 @@ class HotSwap:
                 raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
             drain_ms, closed = _ms_since(closing), time.perf_counter()
             try:
-                worst = await (self._reload(new) if in_place else self._rebuild(new, "swap"))
+                proved = await (self._reload(new) if in_place else self._rebuild(new, "swap"))
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
                 LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
                 died = in_place and not self._engine.alive
@@ -271,12 +284,20 @@ class HotSwap:
                 raise CheckpointRefused(str(error) if ours else f"{type(error).__name__}: {error}") from error
             self._serve(new)
         how: How = "in place" if in_place else "rebuilt"
-        return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), worst)
+        return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), proved)
 
-    async def _reload(self, copy: Copy) -> float:
+    async def _reload(self, copy: Copy) -> Proved:
         async with asyncio.timeout(self._settings.swap_reload_seconds):
-            await self._engine.reload(copy.directory, copy.manifest)
-            return await self._prove(copy.manifest)
+            return await self._load_and_prove(copy, self._engine.reload(copy.directory, copy.manifest))
+
+    async def _load_and_prove(self, copy: Copy, loading: Awaitable[None]) -> Proved:
+        began = time.perf_counter()
+        await loading
+        load_ms, loaded = _ms_since(began), time.perf_counter()
+        if copy.manifest.probes is None:  # only what the service was started on; a swap to one is refused
+            return Proved(load_ms)
+        worst = await self._prove(copy.manifest)
+        return Proved(load_ms, _ms_since(loaded), worst)
 
     async def recover(self, cause: Cause) -> None:
         """Build a lost engine anew on what is served. Nothing to do when a swap has done it meanwhile.
@@ -288,7 +309,7 @@ class HotSwap:
             if not self._engine.alive:
                 await self._rebuild(self._now, cause)
 
-    async def _rebuild(self, copy: Copy, cause: Cause) -> float:
+    async def _rebuild(self, copy: Copy, cause: Cause) -> Proved:
         """Stop the engine, start it on a checkpoint and prove it. New requests are refused meanwhile: it takes long.
 
         The one way in which an engine is built anew. Until it is proved nobody reaches it: behind a swap's gate those
@@ -300,8 +321,7 @@ class HotSwap:
                 self._admission.expect_ready(self._admission.rebuild_seconds)
                 await self._engine.stop()
                 async with asyncio.timeout(self._settings.engine_rebuild_seconds):
-                    await self._engine.start(copy.directory)
-                    worst = await self._prove(copy.manifest) if copy.manifest.probes else 0.0
+                    proved = await self._load_and_prove(copy, self._engine.start(copy.directory))
             except Exception:
                 self._metrics.rebuilds.labels(cause, "failed").inc()
                 await self._engine.stop()  # what is not proved must not answer
@@ -312,7 +332,7 @@ class HotSwap:
             self._metrics.rebuilds.labels(cause, "ok").inc()
             self._metrics.rebuild_seconds.observe(seconds)
             log(LOGGER, logging.INFO, "engine rebuilt", cause=cause, seconds=round(seconds, 1))
-            return worst
+            return proved
 
     async def _go_back(self, old: Copy, *, in_place: bool) -> None:
         """The old weights again, proved; by a new engine if they cannot be put back into this one.
@@ -373,10 +393,22 @@ class HotSwap:
         prepare_ms: float,
         drain_ms: float = 0.0,
         closed_ms: float = 0.0,
-        worst: float = 0.0,
+        proved: Proved = Proved(),
     ) -> Swap:
         digest, version = new.manifest.digest, new.manifest.version
-        swap = Swap(digest, version, old.manifest.digest, how, prepare_ms, drain_ms, closed_ms, worst, time.time())
+        swap = Swap(
+            digest,
+            version,
+            old.manifest.digest,
+            how,
+            prepare_ms,
+            drain_ms,
+            closed_ms,
+            proved.load_ms,
+            proved.proof_ms,
+            proved.deviation,
+            time.time(),
+        )
         self.swaps.append(swap)
         self._metrics.swaps.labels(how.replace(" ", "_")).inc()
         if how != "unchanged":

@@ -155,6 +155,8 @@ class HcmGrpoRecipe(_Strict):
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
     """Share of the GPU's memory that the colocated engine takes: weights, KV cache and its own activations."""
     gradient_checkpointing: bool = True
+    save_steps: int = Field(default=50, gt=0)
+    """As in SFT."""
     seed: int = 0
 
 

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from loadtest import kill, soak, swap, sweep
+from loadtest import idle_swap, kill, soak, swap, sweep
 from loadtest.__main__ import COMMANDS, main
 from loadtest.oracles import Oracle
 from loadtest.record import Book
 from loadtest.swapping import OracleBlind
 from screening.answer import Mode
 from screening.checkpoint import Decoding, ImageContract, write_manifest
+from screening.errors import CheckpointError
 from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
 from tests.loadtest.alphabet_service import LETTERS
@@ -206,6 +207,39 @@ def test_too_few_swaps_fail_the_run(swap_run) -> None:
 def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
     with pytest.raises(OracleBlind, match="unrecognised"):
         swap_run("blind")
+
+
+def idle_swap_args(parse, tmp_path, pair: tuple[Oracle, Oracle], *arguments: str) -> Any:
+    directories = [str(oracle.directory) for oracle in pair]
+    program = (sys.executable, str(HERE / "alphabet_service.py"), "none")
+    return parse(
+        "idle_swap", "--out", str(tmp_path / "run"), "--checkpoints", *directories, *arguments, program=program
+    )  # fmt: skip
+
+
+def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
+    args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "3")
+    assert idle_swap.run(args) == 0
+    found = left(tmp_path / "run")
+    swaps = [event for event in found.lines("events.jsonl") if event["kind"] == "swap"]
+    assert [event["how"] for event in swaps] == ["in place"] * 3
+    for event in swaps:
+        assert 25 < event["load_ms"] <= event["load_ms"] + event["proof_ms"] <= event["closed_ms"]
+    shown = capsys.readouterr().out
+    assert "restart / swap, nobody admitted" in shown
+    assert "nan" not in shown
+
+
+def test_an_idle_swap_that_is_not_fast_enough_fails(parse, left, tmp_path) -> None:
+    args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "1", "--ratio", "1e9")
+    assert idle_swap.run(args) == 1
+    assert left(tmp_path / "run").failed() == ["restart / swap, nobody admitted"]
+
+
+def test_an_idle_swap_needs_two_checkpoints(parse, tmp_path, capsys) -> None:
+    (first, _) = make_pair(tmp_path / "store")
+    with pytest.raises(CheckpointError, match="Two different"):
+        idle_swap.run(idle_swap_args(parse, tmp_path, (first, first)))
 
 
 @pytest.fixture

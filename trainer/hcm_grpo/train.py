@@ -60,7 +60,7 @@ def train(
     )
     origin = {
         "stage": "hcm-grpo",
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"save_steps"}),  # a run may be continued with another
         "parent": manifest.digest,
         "data": digest,
         "hard": len(cases.hard),
@@ -158,7 +158,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         use_cpu=not on_gpu,
         remove_unused_columns=False,
         save_strategy="steps",
-        save_steps=50,
+        save_steps=settings.save_steps,
         save_total_limit=1,
         logging_steps=5,
         report_to="none",
