@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,8 @@ class VllmEngine:
         self._lost = False
         """Nothing is loaded any more: stopped, killed, or the last start failed."""
         self._remains = Remains()
+        self._asked: set[asyncio.Task[RequestOutput | None]] = set()
+        """Requests in vLLM."""
         self._outputs = 0
         self._contract: Contract | None = None
         self._prompts: dict[Mode, str] = {}
@@ -120,6 +122,7 @@ class VllmEngine:
         if loading is None:
             return
         self._lost = True
+        self._give_up()
         if llm is None:
             # Loading cannot be cancelled; without its processes it fails at once instead of holding up our exit. Again
             # and again, because it may be about to start the next one.
@@ -136,6 +139,16 @@ class VllmEngine:
         self._lost = True
         await asyncio.to_thread(self._remains.look, os.getpid())
         await self._clear()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """End what is asked of an engine that is gone.
+
+        vLLM does so itself when it hears of the end; but an engine that is shut down before that leaves its requests
+        waiting for ever, each with a slot.
+        """
+        for task in self._asked:
+            task.cancel()
 
     async def _clear(self) -> None:
         """A killed worker leaves its shared memory, and a worker that hangs survives its core."""
@@ -202,11 +215,18 @@ class VllmEngine:
         if self._llm is None:
             raise EngineLost()
         prompt: Any = {"prompt": text, "multi_modal_data": {"image": list(pictures)}}
-        final = None
+        # A task of its own, so that `_give_up` can end it. When we are cancelled it is too, and aborts its request in
+        # the engine core.
+        task = asyncio.create_task(_last(self._llm.generate(prompt, sampling, request_id)))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
         try:
-            # A cancelled `generate` aborts its request in the engine core.
-            async for output in self._llm.generate(prompt, sampling, request_id):
-                final = output
+            final = await task
+        except asyncio.CancelledError:
+            ours = asyncio.current_task()
+            if ours is not None and ours.cancelling():
+                raise
+            raise EngineLost() from None
         except EngineDeadError as error:
             raise EngineLost() from error
         except Exception as error:
@@ -236,7 +256,13 @@ class VllmEngine:
         if device == "cuda":
             arguments["gpu_memory_utilization"] = self._gpu_memory_utilization
         log(LOGGER, logging.INFO, "loading", checkpoint=manifest.name, digest=manifest.digest, device=device)
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self._count_outputs()])
+        try:
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self._count_outputs()])
+        except RuntimeError as error:
+            if "Engine core initialization failed" not in str(error):
+                raise
+            # Its processes wrote the cause to our standard error and died; all that is left here is that they did.
+            raise EngineFailed("vLLM could not load the checkpoint; the log says why, above this") from error
 
     def _count_outputs(self) -> Any:
         """A logger of vLLM's statistics: the one public place that hears of every step, also of unfinished requests."""
@@ -271,3 +297,10 @@ class VllmEngine:
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
             )
+
+
+async def _last(outputs: AsyncIterator[RequestOutput]) -> RequestOutput | None:
+    final = None
+    async for output in outputs:
+        final = output
+    return final

@@ -57,7 +57,7 @@ class Callers:
 
     def _call(self, base_url: str, sample: Any) -> None:
         try:
-            self.answers.append(httpx.post(f"{base_url}/screen", json=sample.json(), timeout=120))
+            self.answers.append(httpx.post(f"{base_url}/screen", json=sample.json(), timeout=REBUILD_SECONDS))
         except httpx.TransportError as error:
             self.answers.append(error)
 
@@ -90,7 +90,7 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
         "--checkpoint", str(checkpoint),
         "--max-concurrent", "4",
         "--engine-hang-seconds", "20",
-        "--deadline-seconds", "300",  # on a busy machine as well, what ends a request is the engine's end
+        "--deadline-seconds", "900",  # what ends a request is the engine's end, not its deadline
         "--answer-cache-entries", "0",  # what is asked again must come from the engine
     ) as process:  # fmt: skip
         yield process
