@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=options.positive, default=120, help="of load with swaps (default: 120)")
     parser.add_argument("--every", type=options.positive, default=3, help="seconds between two swaps (default: 3)")
     parser.add_argument(
-        "--warm-up", type=float, default=10, metavar="SECONDS", help="of load before that, not counted (default: 10)"
+        "--warm-up",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="of load before that, not counted; memory grows to its working size meanwhile (default: 30)",
     )
     parser.add_argument(
         "--least-swaps", type=options.count, default=20, metavar="N", help="a run with fewer fails (default: 20)"

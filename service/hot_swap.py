@@ -363,8 +363,10 @@ class HotSwap:
         """
         if manifest.probes is None:
             raise CheckpointError("the checkpoint carries no probes")
-        found = [(probe, await self._engine.log_probabilities(probe)) for probe in manifest.probes.questions]
-        worst = max(deviation(probe, logprobs) for probe, logprobs in found)
+        probes = manifest.probes.questions
+        # All at once: the engine reads them as one batch, and tolerances were found alone and in company.
+        found = await asyncio.gather(*map(self._engine.log_probabilities, probes))
+        worst = max(map(deviation, probes, found))
         if worst > manifest.probes.tolerance:
             raise CheckpointError(f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off")
         return worst

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.answer import Mode
 from screening.checkpoint import Manifest
 from screening.generation import prompt_text
 from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures
@@ -15,9 +16,7 @@ from trainer.offline_engine import start_llm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from screening.answer import Mode
-
-Question = tuple[int, "Mode", str]
+Question = tuple[int, Mode, str]
 """Seed of the pictures, mode, answer."""
 Ask = Callable[[Sequence[Question]], list[list[float]]]
 """Log-probabilities of the last `TOKENS` tokens of each question's prompt and answer."""
@@ -36,7 +35,8 @@ def record(ask: Ask, repeats: int = 3) -> Probes:
     Raises:
         ValueError: the checkpoint gives no finite log-probabilities.
     """
-    questions = [(seed, mode, answer) for seed, (mode, answer) in enumerate(probe_answers())]
+    # Both modes of an answer are about the same pictures: a swap waits for the ViT to look at all of them.
+    questions = [(turn // len(Mode), mode, answer) for turn, (mode, answer) in enumerate(probe_answers())]
     first = ask(questions)
     again = [ask(questions) if turn % 2 else [ask([one])[0] for one in questions] for turn in range(repeats)]
     probes = [
