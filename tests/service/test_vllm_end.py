@@ -88,6 +88,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
 def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[Any]:
     with launch_service(
         "--checkpoint", str(checkpoint),
+        "--cpu-worker", "apart",  # as on several GPUs: two processes that can die
         "--max-concurrent", "4",
         "--engine-hang-seconds", "20",
         "--deadline-seconds", "900",  # what ends a request is the engine's end, not its deadline
@@ -135,7 +136,7 @@ def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(
 ) -> None:
     if service.popen.poll() is None:
         kill_and_check(service, wait_until, with_children=with_children)
-    else:
+    else:  # with the worker inside, as it is by default
         with launch_service("--checkpoint", str(checkpoint)) as process:
             kill_and_check(process, wait_until, with_children=with_children)
 
@@ -144,7 +145,8 @@ def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_childr
     pid = process.popen.pid
     below, memory = children(pid), shared_memory(pid)
     (lock,) = {path for path in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if "/screening-" in path}
-    assert len(below) == 4 and len(memory) >= 2
+    # The guard, multiprocessing's tracker, the engine core, and the worker where it is apart.
+    assert len(below) in (3, 4) and memory
     process.popen.kill()
     if with_children:  # as the kernel or a person may do it; only the guard is left
         for child in below:
