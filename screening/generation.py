@@ -27,6 +27,7 @@ KV_CACHE_BYTES_ON_CPU = 512 * 2**20
 CpuWorker = Literal["inside", "apart"]
 """Where vLLM's worker runs on a CPU."""
 
+_AS_FITS = -1
 _INSIDE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
@@ -129,6 +130,7 @@ def engine_arguments(
         # Compiling makes the start 40 s instead of 15 s and saves nothing on a model that runs on a CPU.
         arguments["enforce_eager"] = True
         arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU
+        arguments["max_model_len"] = _AS_FITS  # a large model's own length would not fit into that cache
         # The free-memory check at start still reads this share, although the cache above has a fixed size.
         arguments["gpu_memory_utilization"] = 0.1
         if cpu_worker == "inside":
