@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ class Sample:
 def make_sample() -> Callable[[int], Sample]:
     """A sample of five pictures that follow from a seed."""
     return lambda seed: Sample(tuple(draw(1000 * seed + index) for index in range(5)))
+
+
+@pytest.fixture(scope="session")
+def wordy_sample(repository: Path) -> Callable[[int], Sample]:
+    """A sample of the example products, of which the shipped checkpoint writes a long answer; 24 for each product."""
+    products = sorted((repository / "clients" / "python" / "examples" / "products").iterdir())
+    orders = list(permutations("abcd"))
+
+    def make(seed: int) -> Sample:
+        product, order = products[seed % len(products)], orders[seed // len(products)]
+        return Sample(tuple((product / f"{name}.jpg").read_bytes() for name in ("original", *order)))
+
+    return make
 
 
 @pytest.fixture(scope="session")
