@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 
 import httpx
 
 from loadtest import options
-from loadtest.local_service import LocalService, started
+from loadtest.local_service import LocalService
 from loadtest.oracles import Oracle
 from loadtest.record import Book, Event
 from loadtest.summary import Verdict, as_json, at_least, exit_code, none_of, reported
@@ -65,24 +64,14 @@ def run(args: argparse.Namespace) -> int:
     with Book(args.out) as book:
         operator = Operator((first, second), book)
         limits = {"swap-reload-seconds": SECONDS, "engine-hang-seconds": SECONDS, "deadline-seconds": SECONDS}
-        settings = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
-
-        def start(log: str) -> AbstractContextManager[LocalService]:
-            return started(
-                [*operator.service_options, *settings, *args.service],
-                repository=options.REPOSITORY,
-                start_seconds=args.start_seconds,
-                on_wait=options.waiting(),
-                program=args.program,
-                log=book.directory / log,
-            )
-
+        words = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
+        words = [*operator.service_options, *words, *args.service]
         options.say("Starting the service …")
-        with start("service.log") as service:
+        with options.own_service(args, words, book.directory / "service.log") as service:
             asyncio.run(_swap(service, operator, book, args.swaps))
             stopping = time.perf_counter()
         options.say("Stopping and starting it again, for comparison …")
-        with start("restarted.log") as service:
+        with options.own_service(args, words, book.directory / "restarted.log") as service:
             book.note("restart", seconds=time.perf_counter() - stopping, start_seconds=service.start_seconds)
         verdicts = _verdicts(first.directory, book, args)
         book.summarise(as_json({"command": "idle-swap", "verdicts": verdicts, "passed": not exit_code(verdicts)}))

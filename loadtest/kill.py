@@ -18,7 +18,7 @@ import psutil
 
 from loadtest import options, plots
 from loadtest.asking import SDK_RETRIES, open_asker
-from loadtest.local_service import LocalService, started
+from loadtest.local_service import LocalService
 from loadtest.loops import Stop, closed_loop, stoppable
 from loadtest.processes import (
     ENGINE_CORE,
@@ -89,14 +89,8 @@ class Measured:
 def run(args: argparse.Namespace) -> int:
     with Book(args.out) as book:
         options.say("Starting the service …")
-        with started(
-            ["--checkpoint", str(args.checkpoint), "--cpu-worker", "apart", *options.service_options(args)],
-            repository=options.REPOSITORY,
-            start_seconds=args.start_seconds,
-            on_wait=options.waiting(),
-            program=args.program,
-            log=book.directory / "service.log",
-        ) as service:
+        words = ["--checkpoint", str(args.checkpoint), "--cpu-worker", "apart", *options.service_options(args)]
+        with options.own_service(args, words, book.directory / "service.log") as service:
             engines = Engines(service.process.pid)
             measured = asyncio.run(_measure(service, engines, book, args))
             _kill_the_service(service, engines, measured, book)

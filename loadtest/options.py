@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
 
-from loadtest.local_service import PROGRAM
+from loadtest.local_service import PROGRAM, LocalService, started
 from loadtest.pictures import SIZES, Pictures, Question
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -136,6 +137,18 @@ def service_options(args: argparse.Namespace) -> list[str]:
     """What the started service is told besides its checkpoint."""
     concurrent = ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
     return [*concurrent, *args.service]
+
+
+def own_service(args: argparse.Namespace, words: Sequence[str], log: Path) -> AbstractContextManager[LocalService]:
+    """A service of this run, started with these options as the command's arguments say, with its log kept."""
+    return started(
+        words,
+        repository=REPOSITORY,
+        start_seconds=args.start_seconds,
+        on_wait=waiting(),
+        program=args.program,
+        log=log,
+    )
 
 
 def questions(args: argparse.Namespace) -> Iterator[Question]:

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -19,7 +18,7 @@ import httpx
 
 from loadtest import options, plots
 from loadtest.asking import open_asker
-from loadtest.local_service import LocalService, started
+from loadtest.local_service import LocalService
 from loadtest.loops import Stop, closed_loop, stoppable
 from loadtest.oracles import Oracle, oracle_pair
 from loadtest.record import Book, Event, Exchange
@@ -91,23 +90,14 @@ def run_with(pair: tuple[Oracle, Oracle], book: Book, args: argparse.Namespace) 
     """The run on two checkpoints of one store."""
     operator = Operator(pair, book)
 
-    def start(log: str) -> AbstractContextManager[LocalService]:
-        return started(
-            [*operator.service_options, *options.service_options(args)],
-            repository=options.REPOSITORY,
-            start_seconds=args.start_seconds,
-            on_wait=options.waiting(),
-            program=args.program,
-            log=book.directory / log,
-        )
-
+    words = [*operator.service_options, *options.service_options(args)]
     options.say("Starting the service …")
-    with start("service.log") as service:
+    with options.own_service(args, words, book.directory / "service.log") as service:
         measured, stopped = asyncio.run(_measure(service, operator, book, args))
         stopping = time.perf_counter()
     if not args.no_restart and not stopped:
         options.say("Stopping and starting it again, for comparison …")
-        with start("restarted.log"):
+        with options.own_service(args, words, book.directory / "restarted.log"):
             measured.restart_seconds = time.perf_counter() - stopping
             book.note("restart", seconds=measured.restart_seconds)
     return _report(measured, operator, book, args)

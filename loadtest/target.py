@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest import options
-from loadtest.local_service import started
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,7 @@ def target(args: argparse.Namespace, service_options: list[str], log: Path) -> I
         yield Target(args.base_url, None)
         return
     options.say("Starting the service …")
-    with started(
-        [*service_options, *options.service_options(args)],
-        repository=options.REPOSITORY,
-        start_seconds=args.start_seconds,
-        on_wait=options.waiting(),
-        program=args.program,
-        log=log,
-    ) as service:
+    with options.own_service(args, [*service_options, *options.service_options(args)], log) as service:
         yield Target(service.url, service.process.pid)
 
 
