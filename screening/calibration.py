@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 EDGE = 1e-6
 """Probabilities are kept this far from 0 and 1, where the logit is infinite."""
@@ -44,9 +44,7 @@ class Curve(_Strict):
         at = logit(probability)
         if self.knots:
             return self._between_knots(at)
-        score = self.slope * at + self.intercept
-        # Written for both signs: exp of a large positive number overflows.
-        return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
+        return sigmoid(self.slope * at + self.intercept)
 
     def _between_knots(self, at: float) -> float:
         place = bisect_right(self.knots, at, key=lambda knot: knot[0])
@@ -56,9 +54,31 @@ class Curve(_Strict):
         return low + (high - low) * (at - left) / (right - left)
 
 
-class Calibration(_Strict):
-    """The curves of one mode. Which one holds depends on the choice: the two probabilities are made differently."""
+class Shifts(_Strict):
+    """What is added to the log-odds of each option's u(X): a model that shuns a position is wrong about it on average.
 
+    Zero for all is no change.
+    """
+
+    A: float = 0.0
+    B: float = 0.0
+    C: float = 0.0
+    D: float = 0.0
+
+    def __call__(self, option: str, usable: float) -> float:
+        """u(X) of an option, shifted; NaN stays NaN."""
+        shift: float = getattr(self, option)
+        return sigmoid(logit(usable) + shift) if shift else usable
+
+
+class Calibration(_Strict):
+    """What one mode's probabilities are worth: first by position, then the choice's.
+
+    Which curve holds depends on the choice: the two probabilities are made differently.
+    """
+
+    shifts: Shifts = Shifts()
+    """By position, before options are compared and one is chosen."""
     option: Curve = Curve()
     """When a picture is chosen."""
     none: Curve = Curve()
@@ -70,6 +90,14 @@ class Calibration(_Strict):
     data: tuple[str, ...] = ()
     """Digests of the data sets that they answer; a score on one of these would be flattered."""
 
+    @model_serializer(mode="wrap")
+    def _without_empty_shifts(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests from before there were shifts keep their digest."""
+        written: dict[str, Any] = write(self)
+        if self.shifts == Shifts():
+            written.pop("shifts", None)
+        return written
+
 
 UNCALIBRATED = Calibration()
 """The probability itself is the confidence."""
@@ -79,3 +107,9 @@ def logit(probability: float) -> float:
     """Log-odds, finite also for 0 and 1."""
     kept = min(max(probability, EDGE), 1.0 - EDGE)
     return math.log(kept / (1.0 - kept))
+
+
+def sigmoid(log_odds: float) -> float:
+    """The probability behind log-odds."""
+    # Written for both signs: exp of a large positive number overflows.
+    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1.0 + math.exp(log_odds))

@@ -15,9 +15,10 @@ at which a letter not before X, or the end, was generated. With s that step:
 
     u(X) = p_s(X)          and       p(N) = p_s(N) at the first letter's step
 
-*The choice* is the option with the highest u among those the answer names (the first of equals). Its probability is
+*The choice* is the option with the highest u' among those the answer names (the first of equals), where u' is u with
+its log-odds shifted by what the checkpoint's calibration found for the position. Its probability is
 
-    P = u(choice)                                  for an option
+    P = u'(choice)                                 for an option
     P = product of (1 - u(X)) over A-D             for N, from verdicts
     P = p(N)                                       for N, from letters
 
@@ -38,7 +39,7 @@ from enum import StrEnum
 from screening.answer import Answer
 from screening.calibration import Calibration
 from screening.generation import Step, Watched
-from screening.task import NONE, NORMAL, OPTIONS
+from screening.task import NONE, NORMAL, OPTIONS, Options
 
 _MARKER = re.compile(r"<([A-D])>\s*")
 _ANSWER = re.compile(r"<answer>\s*")
@@ -59,8 +60,9 @@ class Source(StrEnum):
 class Judgement:
     """The decision behind a readable answer.
 
-    `usable` holds u(X) for the options where it could be read. `probability` is P before calibration and `confidence`
-    after it, both in [0, 1]; both are 0 when `source` is NOWHERE, so that a person looks.
+    `usable` holds u(X), as the model gave it, for the options where it could be read. `probability` is P before the
+    curve of the calibration and `confidence` after it, both in [0, 1]; both are 0 when `source` is NOWHERE, so that a
+    person looks.
     """
 
     choice: str
@@ -84,6 +86,13 @@ def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: 
         return _judgement(answer, letters, none_probability, Source.LETTERS, calibration)
     choice = min(answer.options) if answer.options else NONE
     return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
+
+
+def choose(options: Options, usable: Mapping[str, float], calibration: Calibration) -> tuple[str, float]:
+    """The option to show among those that an answer names, at least one, and its P."""
+    shifted = {option: calibration.shifts(option, usable[option]) for option in sorted(options)}
+    choice = max(shifted, key=shifted.__getitem__)
+    return choice, shifted[choice]
 
 
 def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, float]:
@@ -130,8 +139,7 @@ def letter_probabilities(steps: Sequence[Step], watched: Watched) -> tuple[dict[
 def _judgement(
     answer: Answer, usable: dict[str, float], none: float, source: Source, calibration: Calibration
 ) -> Judgement:
-    choice = max(sorted(answer.options), key=usable.__getitem__) if answer.options else NONE
-    probability = usable[choice] if answer.options else none
+    choice, probability = choose(answer.options, usable, calibration) if answer.options else (NONE, none)
     if not math.isfinite(probability):  # weights that hold NaN give NaN log-probabilities; nothing is known then
         return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
     curve = calibration.option if answer.options else calibration.none

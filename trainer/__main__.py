@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "promote": ("trainer.promote.command", "a published version into production, if it passes the gate"),
     "rollback": ("trainer.promote.rollback", "production back to the version before it"),
     "history": ("trainer.promote.history", "what was in production when, moved by whom and why"),
+    "ablation": ("trainer.ablation.command", "what each part of the method brings: the paper's tables 5 to 7"),
     "bench-train": ("trainer.hcm_grpo.bench", "speed of a step of stage 2, ours beside TRL's"),
     "benchmark": ("trainer.benchmarks.command", "public multi-image benchmarks: divide, score, train"),
 }

@@ -137,6 +137,9 @@ class HcmGrpoRecipe(_Strict):
     gradient_accumulation: int = Field(default=1, gt=0)
     """Passes per optimizer step; the rollouts of all of them are made at once."""
     learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the learning rate, after the warm-up. A constant one does not depend on the length of the course, so that
+    courses which begin alike can share their beginning (`hcm-grpo --after`)."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = 0.0
     max_grad_norm: float = Field(default=1.0, gt=0)

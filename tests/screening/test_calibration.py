@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from screening.calibration import Curve, logit
+from screening.calibration import Calibration, Curve, Shifts, logit
 
 KNOTS = ((logit(0.2), 0.1), (0.0, 0.5), (logit(0.8), 0.7))
 
@@ -54,3 +54,9 @@ def test_a_higher_probability_is_never_a_lower_confidence(one: float, other: flo
 def test_what_is_no_curve_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Curve.model_validate(fields)
+
+
+def test_without_shifts_a_calibration_is_written_as_before_there_were_any() -> None:
+    assert "shifts" not in Calibration(method="platt").model_dump()
+    shifted = Calibration(shifts=Shifts(D=-0.5))
+    assert Calibration.model_validate_json(shifted.model_dump_json()) == shifted

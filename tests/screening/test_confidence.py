@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from screening.answer import Answer, Mode, parse
-from screening.calibration import UNCALIBRATED, Calibration, Curve
+from screening.calibration import UNCALIBRATED, Calibration, Curve, Shifts
 from screening.confidence import Source, judge
 from screening.generation import Step, Watched
 
@@ -51,6 +51,17 @@ def test_the_verdict_decides_and_not_the_copied_letter() -> None:
     assert judgement.choice == "C"
     assert judgement.probability == pytest.approx(0.9)
     assert judgement.confidence == pytest.approx(0.9)
+
+
+def test_a_shunned_position_is_shifted_before_one_is_chosen() -> None:
+    verdicts = {"A": ("normal", 0.6), "B": ("shadow", 0.1), "C": ("normal", 0.75), "D": ("layout", 0.2)}
+    steps = thought(verdicts, "AC")
+    shifted = Calibration(shifts=Shifts(A=math.log(4)), option=Curve(intercept=-math.log(3)))
+    judgement = judge(read(steps, Mode.COT), steps, WATCHED, shifted)
+    assert judgement.choice == "A"  # 0.6 is odds of 3 : 2; four times that is 6 : 1
+    assert judgement.probability == pytest.approx(6 / 7)
+    assert judgement.confidence == pytest.approx(2 / 3)
+    assert judgement.usable["A"] == pytest.approx(0.6), "what the model gave"
 
 
 def test_none_is_as_probable_as_all_four_being_unusable() -> None:

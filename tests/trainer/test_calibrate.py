@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from screening.answer import Answer, Mode
-from screening.calibration import Curve, logit
+from screening.calibration import UNCALIBRATED, Curve, Shifts, logit, sigmoid
 from screening.checkpoint import Manifest, file_sha256, read_manifest, store_manifest, verify
+from screening.confidence import choose as choose_option
+from screening.task import OPTIONS
 from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import main
-from trainer.calibrate.evidence import Answered, CalibrationError
-from trainer.calibrate.fit import choose, isotonic, platt
+from trainer.calibrate.evidence import Answered, CalibrationError, Read
+from trainer.calibrate.fit import calibrate as fit
+from trainer.calibrate.fit import choose, isotonic, platt, position_shifts
 from trainer.evaluate.identity import EndpointModel, Identity
 from trainer.evaluate.predictions import Prediction, open_predictions
 from trainer.evaluate.report import write_result
@@ -91,6 +94,38 @@ def test_too_few_wrong_answers_are_no_ground_for_a_curve() -> None:
         choose([Answered(False, 0.9, number >= 19) for number in range(100)])
 
 
+def shunning(count: int, seed: int = 0) -> list[Read]:
+    """Answers of a model that takes pictures in place A for worse than they are, and is right about all others."""
+    draw, made = random.Random(seed), []
+    for _ in range(count):
+        true = {option: 1 / (1 + math.exp(-draw.gauss(0, 3))) for option in OPTIONS}
+        label = frozenset(option for option in OPTIONS if draw.random() < true[option])
+        seen = {option: sigmoid(logit(u) - 1.2 * (option == "A")) for option, u in true.items()}
+        made.append(Read(frozenset(option for option in OPTIONS if seen[option] > 0.5), seen, 0.5, label))
+    return made
+
+
+def test_a_position_that_is_shunned_is_shifted_back() -> None:
+    shifts = position_shifts(shunning(4000))
+    assert pytest.approx(1.2, abs=0.15) == shifts.A - shifts.B
+    assert shifts.B == pytest.approx(shifts.C, abs=0.15) == pytest.approx(shifts.D, abs=0.15)
+    assert pytest.approx(0) == shifts.A + shifts.B + shifts.C + shifts.D
+
+
+def test_few_answers_shift_little() -> None:
+    shifts = position_shifts([Read(frozenset("B"), dict.fromkeys(OPTIONS, 0.5), 0.5, frozenset("B"))])
+    assert 0 < shifts.B < 1
+    assert position_shifts([]) == Shifts()
+
+
+def test_choices_after_the_shifts_are_as_often_each_position_as_the_labels() -> None:
+    seen, fitted = shunning(4000, seed=1), fit(shunning(4000)).calibration
+    chosen = [[a.options and choose_option(a.options, a.usable, c)[0] for a in seen] for c in (UNCALIBRATED, fitted)]
+    labels = sum(1 / len(answer.label) for answer in seen if "A" in answer.label)
+    before, after = (picked.count("A") / labels for picked in chosen)
+    assert before < 0.75 < 0.85 < after
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "checkpoint")
@@ -106,6 +141,7 @@ def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], *
         for sample, a in zip(samples, given, strict=True):
             read = Judged(sample, Answer(frozenset() if a.none else frozenset("A")), "N" if a.none else "A")
             known = {"confidence": a.probability, "probability": a.probability}
+            known["usable"] = {} if a.none else {"A": a.probability}
             predictions.append(
                 [Prediction.of(read, text="", finish="stop", prompt_tokens=1, completion_tokens=1, **known)]
             )
@@ -195,13 +231,14 @@ def test_evaluations_of_another_model_are_refused(
     assert "trainer evaluate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kept", ["probability", "usable"])
 def test_answers_from_before_probabilities_were_logged_are_asked_for_again(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kept: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = evaluation(tmp_path / "old", read_manifest(checkpoint), answers(100, line(1, 0)))
     log = directory / "predictions.jsonl"
     lines = [json.loads(text) for text in log.read_text().splitlines()]
-    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != "probability"}) + "\n" for one in lines))
+    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != kept}) + "\n" for one in lines))
     assert calibrate(checkpoint, directory) == 2
     assert "evaluate again" in capsys.readouterr().err
 

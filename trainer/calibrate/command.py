@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.calibration import UNCALIBRATED, Calibration
+from screening.confidence import choose
+from screening.task import OPTIONS
+
 if TYPE_CHECKING:
-    from trainer.calibrate.evidence import Evidence
+    from trainer.calibrate.evidence import Evidence, Read
     from trainer.calibrate.fit import Choice
 
 
@@ -55,13 +59,13 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
     """
     from screening.checkpoint import store_manifest, verify
     from trainer.calibrate.evidence import CalibrationError, gather
-    from trainer.calibrate.fit import choose
+    from trainer.calibrate.fit import calibrate as fit
 
     manifest = verify(checkpoint)
     calibration, parts = dict(manifest.calibration), []
     for evidence in gather(evaluations, manifest):
         try:
-            choice = choose(evidence.answers)
+            choice = fit(evidence.answers)
         except CalibrationError as error:
             raise CalibrationError(f"{evidence.mode}: {error}") from error
         calibration[evidence.mode] = choice.calibration.model_copy(update={"data": evidence.data})
@@ -76,9 +80,17 @@ def _report(evidence: Evidence, choice: Choice) -> str:
     from trainer.evaluate.report import reliability_table, table
     from trainer.reliability import summarise
 
-    right = [answer.right for answer in evidence.answers]
-    before = summarise([answer.probability for answer in evidence.answers], right)
-    after = summarise(choice.confidences, right)
+    plain, shifted = ([answer.answered(c) for answer in evidence.answers] for c in (UNCALIBRATED, choice.calibration))
+    before = summarise([answer.probability for answer in plain], [answer.right for answer in plain])
+    after = summarise(choice.confidences, [answer.right for answer in shifted])
+    positions = [
+        [
+            option,
+            f"{getattr(choice.calibration.shifts, option):+.2f}",
+            *(f"{100 * share[option]:.1f}" for share in _chosen(evidence.answers, choice.calibration)),
+        ]
+        for option in OPTIONS
+    ]
     losses = [
         [name, f"{loss:.4f}", "*" if name == choice.calibration.method else ""] for name, loss in choice.losses.items()
     ]
@@ -87,7 +99,20 @@ def _report(evidence: Evidence, choice: Choice) -> str:
             f"# {evidence.mode}: {choice.calibration.method}",
             f"{len(evidence.answers)} answers on {', '.join(evidence.data)}; {evidence.unknown} more without a "
             "probability.\n`calibrated`: each answer by a fit that has not seen it (cross-validation).",
+            table(["position", "shift", "chosen before, %", "now", "labels"], positions),
             table(["method", "log-loss", ""], losses),
             reliability_table(before, after),
         ]
     )
+
+
+def _chosen(answers: Sequence[Read], calibration: Calibration) -> tuple[dict[str, float], ...]:
+    """Share of each position among the choices before and now, and in the labels (`AC` counts half for A)."""
+    shares: tuple[dict[str, float], ...] = tuple(dict.fromkeys(OPTIONS, 0.0) for _ in range(3))
+    for answer in answers:
+        for share, one in zip(shares, (UNCALIBRATED, calibration), strict=False):
+            if answer.options:
+                share[choose(answer.options, answer.usable, one)[0]] += 1 / len(answers)
+        for option in answer.label:
+            shares[2][option] += 1 / len(answer.label) / len(answers)
+    return shares

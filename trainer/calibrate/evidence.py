@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
+from screening.calibration import Calibration
 from screening.checkpoint import Manifest
-from screening.task import NONE
+from screening.confidence import choose
+from screening.task import NONE, Options
 from trainer.evaluate.predictions import Prediction, read_predictions
 from trainer.evaluate.result import Evaluation, read_evaluation
 
@@ -24,9 +26,29 @@ class Answered:
     none: bool
     """The choice is `N`."""
     probability: float
-    """Of the choice, as the model gave it."""
+    """P of the choice (`screening.confidence`)."""
     right: bool
     """The choice is in the label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One readable answer with all that it was read from."""
+
+    options: Options
+    """Empty for `N`."""
+    usable: Mapping[str, float]
+    """u(X), as the model gave it."""
+    none: float
+    """P of the choice `N`; of no meaning where options are named."""
+    label: Options
+
+    def answered(self, calibration: Calibration) -> Answered:
+        """What the service would choose, before the curve."""
+        if not self.options:
+            return Answered(True, self.none, not self.label)
+        choice, probability = choose(self.options, self.usable, calibration)
+        return Answered(False, probability, choice in self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +58,7 @@ class Evidence:
     mode: Mode
     data: tuple[str, ...]
     """Digests of the data sets, sorted."""
-    answers: tuple[Answered, ...]
+    answers: tuple[Read, ...]
     unknown: int
     """Answers without a probability: unreadable ones as a rule. Their confidence is 0 whatever is fitted."""
 
@@ -81,17 +103,22 @@ def _see_that_it_may_be_used(directory: Path, evaluation: Evaluation, manifest: 
         )
 
 
-def _read(directory: Path) -> list[Answered | None]:
-    answers = [_answered(line) for line in read_predictions(directory).values()]
-    if not any(answers):
+def _read(directory: Path) -> list[Read | None]:
+    lines = read_predictions(directory).values()
+    answers = [_known(line) for line in lines]
+    from_before = any(line.probability is not None and not answer for line, answer in zip(lines, answers, strict=True))
+    if from_before or not any(answers):
         raise CalibrationError(
-            f"{directory} holds no answer whose probability is known: it is from before these were kept, or nothing "
+            f"{directory} holds answers whose probabilities are not known: it is from before these were kept, or nothing "
             "was readable; evaluate again, in a new directory"
         )
     return answers
 
 
-def _answered(line: Prediction) -> Answered | None:
-    if line.choice is None or line.probability is None:
+def _known(line: Prediction) -> Read | None:
+    if line.options is None or line.probability is None:
         return None
-    return Answered(line.choice == NONE, line.probability, line.choice in line.label)
+    options = frozenset(line.options) - {NONE}
+    if not line.usable.keys() >= options:
+        return None
+    return Read(options, line.usable, line.probability, frozenset(line.label) - {NONE})

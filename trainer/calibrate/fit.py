@@ -1,4 +1,5 @@
-"""Fitting confidence to being right, in a few ways, and choosing among them by answers that a fit has not seen.
+"""Fitting confidence to being right, in a few ways, and choosing among them by answers that a fit has not seen. Before
+that, taking away what a model believes about a position whatever is shown there.
 
 Platt 1999 (a line through the log-odds, with his smoothed targets), isotonic regression (Zadrozny and Elkan 2002) and
 how they compare: Niculescu-Mizil and Caruana 2005. Only what a manifest can hold in a few numbers is tried.
@@ -6,6 +7,7 @@ how they compare: Niculescu-Mizil and Caruana 2005. Only what a manifest can hol
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from screening.calibration import EDGE, UNCALIBRATED, Calibration, Curve, logit
-from trainer.calibrate.evidence import Answered, CalibrationError
+from screening.calibration import EDGE, UNCALIBRATED, Calibration, Curve, Shifts, logit
+from screening.task import OPTIONS
+from trainer.calibrate.evidence import Answered, CalibrationError, Read
 
 FOLDS = 10
 LEAST = 20
@@ -34,6 +37,42 @@ class Choice:
     """Mean negative log-likelihood (nats) of the answers that a fit has not seen, per method."""
     confidences: tuple[float, ...]
     """Of each answer, by the winning method fitted without it: what new answers would get."""
+
+
+def calibrate(read: Sequence[Read], seed: int = 0) -> Choice:
+    """Shifts by position first, then the curve of the choices that follow from them.
+
+    Raises:
+        CalibrationError: there are too few answers to tell.
+    """
+    shifted = Calibration(shifts=position_shifts(read))
+    choice = choose([answer.answered(shifted) for answer in read], seed)
+    calibration = choice.calibration.model_copy(update={"shifts": shifted.shifts})
+    return dataclasses.replace(choice, calibration=calibration)
+
+
+def position_shifts(read: Sequence[Read], most: int = 50) -> Shifts:
+    """What makes each position's usable pictures as many as the labels have, on average, less what all share.
+
+    The shift of a position is the intercept of a logistic regression of "X is in the label" on the log-odds of u(X), whose
+    weight stays 1, under a standard normal prior, so that a few answers shift little. Newton's method. What all positions
+    share is left to the curve: it changes no choice.
+    """
+    found = {}
+    for option in OPTIONS:
+        known = [answer for answer in read if math.isfinite(answer.usable.get(option, math.nan))]
+        x = np.array([logit(answer.usable[option]) for answer in known])
+        truth = np.array([option in answer.label for answer in known], float)
+        shift = 0.0
+        for _ in range(most):
+            p = 1 / (1 + np.exp(-x - shift))
+            change = ((truth - p).sum() - shift) / ((p * (1 - p)).sum() + 1)
+            shift += float(change)
+            if abs(change) < 1e-9:
+                break
+        found[option] = shift
+    shared = sum(found.values()) / len(found)
+    return Shifts(**{option: shift - shared for option, shift in found.items()})
 
 
 def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:

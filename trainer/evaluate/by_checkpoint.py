@@ -81,6 +81,7 @@ def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine
         finish=reply.finish,
         confidence=judgement.confidence if judgement else 0.0,
         probability=judgement.probability if judgement and judgement.source is not Source.NOWHERE else None,
+        usable=judgement.usable if judgement else None,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
     )

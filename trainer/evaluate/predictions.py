@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -73,6 +73,8 @@ class Prediction(_Record):
     """Of the choice, calibrated; 0 when unreadable. None where probabilities are not known (behind an endpoint)."""
     probability: float | None = Field(None, ge=0, le=1)
     """What the confidence was before calibration; None where it is not known, as in an unreadable answer."""
+    usable: dict[str, float] = {}
+    """u(X) of `screening.confidence` for the options where it could be read, as the model gave it."""
     findings: tuple[StatedFinding, ...]
     prompt_tokens: int | None
     """None where an endpoint does not count them."""
@@ -91,6 +93,7 @@ class Prediction(_Record):
         prompt_tokens: int | None,
         completion_tokens: int | None,
         probability: float | None = None,
+        usable: Mapping[str, float] | None = None,
         model: str | None = None,
     ) -> Self:
         """Write down one judged sample."""
@@ -107,6 +110,7 @@ class Prediction(_Record):
             choice=judged.choice,
             confidence=confidence,
             probability=probability,
+            usable=dict(usable or {}),
             findings=tuple(StatedFinding.of(finding) for finding in (answer.findings if answer else ())),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="run directory; a killed run in it is continued"
     )
+    parser.add_argument(
+        "--after",
+        type=Path,
+        metavar="RUN",
+        help="go on after a finished run whose epochs are the first of this one, with the same result as training them "
+        "again; needs `schedule: constant` and `warmup_ratio: 0` in the recipe",
+    )
     add_tracking_argument(parser)
 
 
@@ -40,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         tracking = choose_store(args.tracking_uri, args.out)
-        train(args.recipe, args.checkpoint, args.data, args.hard_cases, args.out, tracking)
+        train(args.recipe, args.checkpoint, args.data, args.hard_cases, args.out, tracking, args.after)
     except (
         CheckpointError,
         DataError,

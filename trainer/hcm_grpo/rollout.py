@@ -1,7 +1,12 @@
-"""Completions for a batch of questions: each prompt is read once, and G completions go on from there.
+"""Completions for a batch of questions: each prompt is read once, and G completions go on from there, side by side.
 
-What transformers' `generate` does, less what a group does not need: it reads the prompt of every completion, pictures
-and all, and keeps finished completions in the batch until the last one ends.
+A group is one row, as in `shared_prompt`. At every step each of its completions adds one token to the row, at the same
+position, and sees the prompt and its own tokens:
+
+    p p p … p | a b c d | a b c d | a b …
+
+So keys and values of a prompt lie in the cache once per group. With a row per completion, which is transformers'
+`generate`, they lie there G times, and moving them from memory is what a step of a small model waits for.
 """
 
 from __future__ import annotations
@@ -13,7 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+
+from trainer.hcm_grpo.roomy_cache import roomy_cache
+from trainer.hcm_grpo.shared_prompt import attention_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,8 @@ def roll_out(
     """Sample a group of completions for every prompt.
 
     Args:
-        model: an image-text-to-text model; its mode (train or eval) is left as it is.
+        model: an image-text-to-text model whose attention can be told which token sees which (`eager`, `sdpa`); its
+            mode (train or eval) is left as it is.
         prompts: `input_ids` and `attention_mask`, (Q, P), padded on the left, and `pixel_values`.
         ends: tokens that end a completion.
 
@@ -58,41 +66,45 @@ def roll_out(
         Q x group_size completions, group by group, each with the token that ended it, if one did.
     """
     mask = prompts["attention_mask"]
+    attention = model.config.get_text_config()._attn_implementation
     # On a CPU past accelerate's autocast, which casts all weights for every token and so takes eight times as long.
     forward = model if mask.is_cuda else partial(type(model).forward, model)
-    cache = DynamicCache(config=model.config.get_text_config())
+    cache = roomy_cache()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = forward(**prompts, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.batch_repeat_interleave(group_size)
-    logits = output.logits[:, -1].repeat_interleave(group_size, 0)
-    mask = mask.repeat_interleave(group_size, 0)
-    position = positions[:, -1:].repeat_interleave(group_size, 0)
+    logits = output.logits.expand(-1, group_size, -1)
 
     final = torch.tensor(sorted(ends), device=mask.device)
-    completions: list[list[int]] = [[] for _ in range(len(mask))]
-    rows = torch.arange(len(mask), device=mask.device)  # the completion that each row of the batch belongs to
-    goes_on = torch.ones_like(rows, dtype=torch.bool)
+    completions: list[list[list[int]]] = [[[] for _ in range(group_size)] for _ in mask]
+    rows = torch.arange(len(mask), device=mask.device)  # the question that each row of the batch belongs to
+    goes_on = torch.ones(len(mask), group_size, dtype=torch.bool, device=mask.device)
+    sees = mask.bool()[:, None, None].expand(-1, 1, group_size, -1)
+    itself = torch.eye(group_size, dtype=torch.bool, device=mask.device).expand(len(mask), 1, -1, -1)
+    position = positions[:, -1:].expand(-1, group_size)
     for _ in range(max_tokens):
-        tokens = choose(logits, sampling)
-        for completion, token, wanted in zip(rows.tolist(), tokens.tolist(), goes_on.tolist(), strict=True):
-            if wanted:  # what a finished one says behind its end is nobody's answer
-                completions[completion].append(token)
+        tokens = choose(logits.flatten(0, 1), sampling).view(-1, group_size)
+        for row, group, wanted in zip(rows.tolist(), tokens.tolist(), goes_on.tolist(), strict=True):
+            for completion, token, is_wanted in zip(completions[row], group, wanted, strict=True):
+                if is_wanted:  # what a finished one says behind its end is nobody's answer
+                    completion.append(token)
         goes_on &= torch.isin(tokens, final, invert=True)
-        if not goes_on.any():
+        unfinished = goes_on.any(1)
+        if not unfinished.any():
             break
-        if 2 * int(goes_on.sum()) <= len(rows):  # moving the cache costs as much as a few tokens
-            kept = goes_on.nonzero()[:, 0]
+        if 2 * int(unfinished.sum()) <= len(rows):  # moving the cache costs as much as a few tokens
+            kept = unfinished.nonzero()[:, 0]
             cache.batch_select_indices(kept)
-            tokens, mask, position, rows, goes_on = (t[kept] for t in (tokens, mask, position, rows, goes_on))
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            tokens, sees, itself, position, rows, goes_on = (
+                t[kept] for t in (tokens, sees, itself, position, rows, goes_on)
+            )
+        sees = torch.cat([sees, itself], -1)
         position = position + 1
         output = forward(
-            input_ids=tokens[:, None],
-            attention_mask=mask,
+            input_ids=tokens,
+            attention_mask=attention_bias(sees, attention),
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
         )
-        logits = output.logits[:, -1]
-    return completions
+        logits = output.logits
+    return [completion for group in completions for completion in group]

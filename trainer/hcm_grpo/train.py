@@ -19,6 +19,7 @@ from trainer.export import export_successor
 from trainer.finetuning import last_whole_checkpoint
 from trainer.hard_cases import Course, lay_course
 from trainer.hard_cases.record import read_hard_cases, write_hard_cases
+from trainer.hcm_grpo.beginning import take_over
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
@@ -31,17 +32,24 @@ from trainer.tracking.tracker import track
 
 
 def train(
-    recipe_name: str, checkpoint: Path, data: Path, hard_cases: Path, out: Path, tracking: Store | None = None
+    recipe_name: str,
+    checkpoint: Path,
+    data: Path,
+    hard_cases: Path,
+    out: Path,
+    tracking: Store | None = None,
+    after: Path | None = None,
 ) -> Manifest:
     """Train stage 2 and write OUT/checkpoint. A killed run with the same settings is continued.
 
     Args:
         hard_cases: what `trainer hard-cases` wrote for `checkpoint` on `data`.
         tracking: where MLflow gets a copy of the log; None for nowhere.
+        after: a finished run whose course is the beginning of this one, to go on from.
 
     Raises:
         CheckpointError, DataError, RecipeError, HardCasesError: an input cannot be used.
-        RunMismatch: OUT holds a run with other settings.
+        RunMismatch: OUT holds a run with other settings, or `after` is not a beginning of this one.
     """
     recipe = load_recipe(recipe_name)
     if recipe.hcm_grpo is None:
@@ -66,6 +74,8 @@ def train(
         "hard": len(cases.hard),
     }
     claim(out, origin)
+    if after:
+        take_over(after, out / "trl", origin=origin, settings=settings, ids=course.ids, cases=cases)
     write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
     print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
@@ -152,7 +162,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         bf16=True,
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=not on_gpu,

@@ -1,0 +1,82 @@
+"""`python -m trainer ablation`: train and score the models of the paper's tables 5 to 7, and write the tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainer.argument_types import positive
+
+TABLES = (5, 6, 7)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe",
+        default="tiny-ablation",
+        help="settings of all stages, with `schedule: constant` (default: tiny-ablation)",
+    )
+    parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="checkpoint before any cold start")
+    parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="training data (paper: 1,044)")
+    parser.add_argument(
+        "--pseudo-label", type=Path, required=True, metavar="DIR", help="weakly annotated data (paper: 10,724)"
+    )
+    parser.add_argument("--test", type=Path, required=True, metavar="DIR", help="test data; 2,000 for tight intervals")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs, scores and tables.md")
+    parser.add_argument("--tables", type=_numbers, default=TABLES, help="which, of 5,6,7 (default: all)")
+    parser.add_argument("--seeds", type=_numbers, default=(0, 1), help="of stage 2 (default: 0,1); table 7: the first")
+    parser.add_argument(
+        "--start",
+        choices=("weak", "captions-weak", "answer-driven", "all"),
+        default="all",
+        help="cold start that stage 2 goes from (default: all, as in the paper)",
+    )
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="tasks at a time (default: 1)")
+    parser.add_argument("--tables-only", action="store_true", help="train nothing, write what is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.checkpoint import read_manifest
+    from screening.errors import CheckpointError
+    from trainer.ablation.runner import run as run_tasks
+    from trainer.ablation.tables import tables
+    from trainer.ablation.tasks import Ablation
+    from trainer.evaluate.errors import EvaluationError
+    from trainer.recipe import RecipeError, load_recipe
+    from trainer.records import DataError, data_digest, read_samples
+    from trainer.run_directory import RunMismatch, claim, write_atomically
+
+    if not set(args.tables) <= set(TABLES):
+        print(f"error: --tables are of {', '.join(map(str, TABLES))}", file=sys.stderr)
+        return 2
+    try:
+        recipe = load_recipe(args.recipe)
+        data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
+        origin = {
+            "ablation": recipe.model_dump(mode="json"),
+            "base": read_manifest(args.base).digest,
+            "start": args.start,
+            **{name: data_digest(directory, read_samples(directory)) for name, directory in data.items()},
+        }
+        claim(args.out, origin)
+        ablation = Ablation(
+            args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
+        )
+        failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
+        text = tables(ablation)
+        write_atomically(args.out / "tables.md", text)
+    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,1") from error

@@ -1,0 +1,104 @@
+"""Tasks beside each other, each in a process of its own with its share of the cores.
+
+Every command of the trainer goes on where it was killed, so there is nothing to keep here: the same call again skips
+what is done and continues what was begun.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from trainer.ablation.tasks import Task
+
+LOOK_EVERY = 1.0
+"""Seconds."""
+GRACE = 60.0
+"""Seconds that a task has to end in after it was told to; an engine ends its processes in that time."""
+
+
+def run(tasks: Sequence[Task], logs: Path, jobs: int) -> list[str]:
+    """Run what is not done, `jobs` at a time, in the order of the tasks as far as their needs allow.
+
+    Args:
+        logs: directory for one file of output per task.
+
+    Returns:
+        Why something is still not done, one line per task; empty when all is.
+    """
+    waiting = [task for task in tasks if not task.done]
+    running: dict[str, tuple[Task, subprocess.Popen[bytes]]] = {}
+    failures: list[str] = []
+    with (
+        tqdm(total=len(tasks), initial=len(tasks) - len(waiting), desc="ablation", unit="task") as bar,
+        _ending(running),
+    ):
+        while waiting or running:
+            while len(running) < jobs and (task := next((t for t in waiting if _ready(t)), None)):
+                waiting.remove(task)
+                running[task.name] = task, _start(task, logs, jobs)
+                bar.set_postfix_str(", ".join(running))
+            if not running:
+                failures += [f"{task.name}: what it needs is not there" for task in waiting]
+                break
+            time.sleep(LOOK_EVERY)
+            for name, (task, process) in list(running.items()):
+                if (status := process.poll()) is None:
+                    continue
+                del running[name]
+                if status or not task.done:
+                    failures.append(f"{name}: exit status {status}; see {_log(logs, task)}")
+                    bar.write(failures[-1])
+                bar.update()
+                bar.set_postfix_str(", ".join(running))
+    return failures
+
+
+def _ready(task: Task) -> bool:
+    return all(path.exists() for path in task.needs)
+
+
+def _start(task: Task, logs: Path, jobs: int) -> subprocess.Popen[bytes]:
+    path = _log(logs, task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
+    with path.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "trainer", *task.command], stdout=log, stderr=log, env={**os.environ, **threads}
+        )
+
+
+def _log(logs: Path, task: Task) -> Path:
+    return logs / f"{task.name.replace('/', '-')}.log"
+
+
+@contextmanager
+def _ending(running: Mapping[str, tuple[Task, subprocess.Popen[bytes]]]) -> Iterator[None]:
+    """Whatever ends this process with a chance to say so ends the tasks too."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        processes = [process for _, process in running.values()]
+        for process in processes:
+            process.terminate()
+        limit = time.monotonic() + GRACE
+        for process in processes:
+            try:
+                process.wait(max(0.0, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
