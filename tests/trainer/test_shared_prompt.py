@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from trainer.hcm_grpo.shared_prompt import IGNORED, attention_bias, once_per_group, share_prompt
+from trainer.hcm_grpo.shared_prompt import GROUP_ATTENTION, IGNORED, once_per_group, share_prompt
 
 PAD = 0
 
@@ -23,8 +23,12 @@ def test_the_layout_by_hand() -> None:
     assert rows.ids.tolist() == [[PAD, 7, 8, 1, 2, 8, 3, PAD]]
     assert rows.positions.tolist() == [[0, 0, 1, 2, 3, 1, 2, 3]]
     assert rows.labels.tolist() == [[IGNORED] * 3 + [1, 2] + [IGNORED] + [3, IGNORED]]
-    seen = [[place for place, sees in enumerate(row) if sees] for row in rows.sees[0, 0].tolist()]
-    assert seen == [[0], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 5], [1, 5, 6], [1, 5, 6, 7]]
+    assert places(rows.prompt_sees[0, 0]) == [[0], [1]]
+    assert [places(sees[0]) for sees in rows.completion_sees] == [[[1, 2], [1, 2, 3], [1, 2, 3, 4]]] * 2
+
+
+def places(sees: Tensor) -> list[list[int]]:
+    return [[place for place, seen in enumerate(row) if seen] for row in sees.tolist()]
 
 
 def test_values_come_back_by_completion() -> None:
@@ -53,12 +57,12 @@ def model(small_checkpoint: Path) -> PreTrainedModel:
     return loaded
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_log_probabilities_and_gradients_are_those_of_completions_by_themselves(
-    model: PreTrainedModel, attention: str
+    model: PreTrainedModel, checkpointing: bool
 ) -> None:
     torch.manual_seed(5)
-    model.set_attn_implementation(attention)
+    model.set_attn_implementation("sdpa")
     ids, mask, pixels = _questions(model, groups=2, size=3, length=6)
 
     model.zero_grad()
@@ -70,10 +74,15 @@ def test_log_probabilities_and_gradients_are_those_of_completions_by_themselves(
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
     model.zero_grad()
+    model.config.get_text_config()._attn_implementation = GROUP_ATTENTION
+    if checkpointing:
+        model.train()
+        model.gradient_checkpointing_enable()
     rows = share_prompt(ids, mask, 6, 3)
     together = model(
         input_ids=rows.ids,
-        attention_mask=attention_bias(rows.sees, attention),
+        attention_mask=rows.completion_sees,
+        shared_prompt=rows,
         position_ids=rows.positions,
         pixel_values=once_per_group(pixels, [1] * 6, 3),
         labels=rows.labels,
@@ -81,6 +90,8 @@ def test_log_probabilities_and_gradients_are_those_of_completions_by_themselves(
     )
     found = rows.by_completion(together.log_probs)
     found.sum().backward()
+    model.gradient_checkpointing_disable()
+    model.eval()
 
     assert torch.allclose(found, expected, atol=1e-4)
     assert torch.allclose(rows.by_completion(together.entropy), entropy, atol=1e-4)

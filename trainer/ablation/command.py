@@ -52,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         recipe = load_recipe(args.recipe)
+        if recipe.hcm_grpo is None or recipe.hcm_grpo.schedule != "constant" or recipe.hcm_grpo.warmup_ratio:
+            raise RecipeError(
+                f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
+                "variants share their first epochs"
+            )
         data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
         origin = {
             "ablation": recipe.model_dump(mode="json"),

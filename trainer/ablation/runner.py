@@ -38,10 +38,8 @@ def run(tasks: Sequence[Task], logs: Path, jobs: int) -> list[str]:
     waiting = [task for task in tasks if not task.done]
     running: dict[str, tuple[Task, subprocess.Popen[bytes]]] = {}
     failures: list[str] = []
-    with (
-        tqdm(total=len(tasks), initial=len(tasks) - len(waiting), desc="ablation", unit="task") as bar,
-        _ending(running),
-    ):
+    done = len(tasks) - len(waiting)
+    with tqdm(total=len(tasks), initial=done, desc="ablation", unit="task") as bar, _ending(running):
         while waiting or running:
             while len(running) < jobs and (task := next((t for t in waiting if _ready(t)), None)):
                 waiting.remove(task)
@@ -70,11 +68,12 @@ def _ready(task: Task) -> bool:
 def _start(task: Task, logs: Path, jobs: int) -> subprocess.Popen[bytes]:
     path = _log(logs, task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     with path.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "trainer", *task.command], stdout=log, stderr=log, env={**os.environ, **threads}
-        )
+        command = [sys.executable, "-m", "trainer", *task.command]
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ours
 
 
 def _log(logs: Path, task: Task) -> Path:

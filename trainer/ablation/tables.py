@@ -28,8 +28,8 @@ def tables(ablation: Ablation) -> str:
 def _parts(ablation: Ablation) -> Iterator[str]:
     yield f"# Ablation of {ablation.recipe}"
     yield (
-        "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the same "
-        "samples, with their interval and the p-value of McNemar's exact test."
+        "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the "
+        "same samples, with their interval and the p-value of McNemar's exact test."
     )
     if 5 in ablation.tables:
         rows = [

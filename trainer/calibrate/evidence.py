@@ -109,8 +109,8 @@ def _read(directory: Path) -> list[Read | None]:
     from_before = any(line.probability is not None and not answer for line, answer in zip(lines, answers, strict=True))
     if from_before or not any(answers):
         raise CalibrationError(
-            f"{directory} holds answers whose probabilities are not known: it is from before these were kept, or nothing "
-            "was readable; evaluate again, in a new directory"
+            f"{directory} holds answers whose probabilities are not known: it is from before these were kept, or "
+            "nothing was readable; evaluate again, in a new directory"
         )
     return answers
 

@@ -54,9 +54,9 @@ def calibrate(read: Sequence[Read], seed: int = 0) -> Choice:
 def position_shifts(read: Sequence[Read], most: int = 50) -> Shifts:
     """What makes each position's usable pictures as many as the labels have, on average, less what all share.
 
-    The shift of a position is the intercept of a logistic regression of "X is in the label" on the log-odds of u(X), whose
-    weight stays 1, under a standard normal prior, so that a few answers shift little. Newton's method. What all positions
-    share is left to the curve: it changes no choice.
+    The shift of a position is the intercept of a logistic regression of "X is in the label" on the log-odds of u(X),
+    whose weight stays 1, under a standard normal prior, so that a few answers shift little. Newton's method. What all
+    positions share is left to the curve: it changes no choice.
     """
     found = {}
     for option in OPTIONS:

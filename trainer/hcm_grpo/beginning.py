@@ -42,8 +42,8 @@ def take_over(
         return
     if settings.schedule != "constant" or settings.warmup_ratio:
         raise RunMismatch(
-            "a run can go on after another only with `schedule: constant` and `warmup_ratio: 0`: otherwise the learning "
-            "rate of the first epochs depends on how many follow"
+            "a run can go on after another only with `schedule: constant` and `warmup_ratio: 0`: otherwise the "
+            "learning rate of the first epochs depends on how many follow"
         )
     there = _origin(earlier)
     if different := _different(there, origin):

@@ -18,11 +18,11 @@ from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.finetuning import StrictResume
 from trainer.hcm_grpo.pictures import RememberingImageProcessor
 from trainer.hcm_grpo.rollout import Sampling, roll_out
-from trainer.hcm_grpo.shared_prompt import attention_bias, once_per_group, share_prompt
+from trainer.hcm_grpo.shared_prompt import GROUP_ATTENTION, once_per_group, share_prompt
 from trainer.tracking.callbacks import ExampleKeeper
 
 _MASKED_ATTENTION = ("eager", "sdpa")
-"""Kinds of attention to which one can say which token sees which."""
+"""Kinds of attention to which one can say which token sees which, and that `group_attention` can stand for."""
 
 
 class GroupGRPOTrainer(StrictResume, GRPOTrainer):
@@ -33,6 +33,10 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for model in filter(None, (self.model, self.ref_model)):
+            text = self.accelerator.unwrap_model(model).config.get_text_config()
+            if text._attn_implementation in _MASKED_ATTENTION:
+                text._attn_implementation = GROUP_ATTENTION
         questions = self.args.generation_batch_size // self.args.world_size // self.num_generations
         self.processing_class.image_processor = RememberingImageProcessor(
             self.processing_class.image_processor, remembered=PICTURES_PER_SAMPLE * max(questions, 1)
@@ -55,7 +59,11 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         counts = [len(pictures) for pictures in images or () if pictures]
-        if sum(counts) != len(fields.get("pixel_values", ())) or len(counts) != len(prompt_ids):
+        if (
+            not self._shares_prompts()
+            or sum(counts) != len(fields.get("pixel_values", ()))
+            or len(counts) != len(prompt_ids)
+        ):
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         model = self.accelerator.unwrap_model(self.model_wrapped)
         questions = prompt_ids[::num_generations]
@@ -81,6 +89,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             model.train(was_training)
         return completions, None
 
+    def _shares_prompts(self) -> bool:
+        return bool(self.model.config.get_text_config()._attn_implementation == GROUP_ATTENTION)
+
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
@@ -92,12 +103,12 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         **others: Any,
     ) -> Any:
         """Log-probability and entropy of each token of each completion, (B, C), groups in one row each."""
-        attention = self.model.config.get_text_config()._attn_implementation
+        shares = self._shares_prompts()
         batch_size = batch_size or len(input_ids)
         size = self.num_generations
         counts, pixels = others.get("num_tiles") or others.get("num_images"), others.get("pixel_values")
         if (
-            attention not in _MASKED_ATTENTION
+            not shares
             or batch_size % size
             or len(input_ids) % size
             or counts is None
@@ -115,7 +126,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             with self.accelerator.autocast():
                 output = model(
                     input_ids=rows.ids,
-                    attention_mask=attention_bias(rows.sees, attention),
+                    attention_mask=rows.completion_sees,  # one of four axes is left as it is, and not looked at
+                    shared_prompt=rows,
                     position_ids=rows.positions,
                     pixel_values=once_per_group(shown, counts[part], size),
                     labels=rows.labels,

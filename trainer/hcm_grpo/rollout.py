@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from trainer.hcm_grpo.roomy_cache import roomy_cache
-from trainer.hcm_grpo.shared_prompt import attention_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,14 @@ class Sampling:
     top_k: int = 0
     """0 takes all."""
     top_p: float = 1.0
+
+
+def attention_bias(sees: Tensor, attention: str) -> Tensor:
+    """What transformers' attention wants as a mask: numbers to add for `eager`, booleans for the others."""
+    if attention != "eager":
+        return sees
+    lowest = torch.finfo(torch.float32).min
+    return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, lowest)
 
 
 def choose(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -10,15 +10,26 @@ p and q are the prompt; its last token q is repeated before every completion, be
 token is predicted from. A token attends to the prompt and, in its own completion, to what stands before it; its
 position counts from the prompt's end. So each completion sees what it would see alone, and the log-probabilities are
 the same up to rounding (a test compares them).
+
+Of the square of such a row, most is what a completion must not see: the other completions. `group_attention` leaves it
+out: the prompt attends to itself, and each completion to the prompt and itself. Called without a packed row, it is
+transformers' own; so it can stay a model's attention, also where gradient checkpointing calls it again in the backward
+pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 IGNORED = -100
 """Label of what is not scored."""
@@ -32,8 +43,10 @@ class SharedPrompt:
     """(Q, L) token numbers."""
     positions: Tensor
     """(Q, L), without padding."""
-    sees: Tensor
-    """(Q, 1, L, L), true where a row's token (third axis) attends to another (fourth)."""
+    prompt_sees: Tensor
+    """(Q, 1, P - 1, P - 1), true where a prompt's token (third axis) attends to another (fourth)."""
+    completion_sees: Tensor
+    """(Q G, 1, 1 + C, P + C), where a completion's token attends to the prompt and to the completion."""
     labels: Tensor
     """(Q, L): the completions' own tokens, IGNORED elsewhere."""
     group_size: int
@@ -76,26 +89,80 @@ def share_prompt(ids: Tensor, mask: Tensor, completion_length: int, group_size: 
     steps = torch.arange(1 + completion_length, device=ids.device).repeat(group_size)
     positions = torch.cat([in_prompt, length - 1 + steps], 1)
 
-    owner = torch.arange(1, group_size + 1, device=ids.device).repeat_interleave(1 + completion_length)
-    owner = torch.cat([owner.new_zeros(before), owner])  # 0 is the prompt
-    there = torch.cat([real[:, :-1], real.new_ones(groups, len(owner) - before)], 1)
-    causal = torch.ones(len(owner), len(owner), dtype=torch.bool, device=ids.device).tril()
-    shared = causal & ((owner == 0)[None] | (owner[:, None] == owner[None]))
+    there = real[:, None, None, :-1]
+    causal = torch.ones(before, before, dtype=torch.bool, device=ids.device).tril()
     # Padding sees itself, so that no row of the attention is empty.
-    sees = (shared & there[:, None]) | torch.eye(len(owner), dtype=torch.bool, device=ids.device)
+    prompt_sees = causal & there | torch.eye(before, dtype=torch.bool, device=ids.device)
+    own = torch.ones(1 + completion_length, 1 + completion_length, dtype=torch.bool, device=ids.device).tril()
+    completion_sees = torch.cat(
+        [
+            there.repeat_interleave(group_size, 0).expand(-1, -1, len(own), -1),
+            own.expand(groups * group_size, 1, -1, -1),
+        ],
+        -1,
+    )
 
     scored = completions.masked_fill(completion_masks == 0, IGNORED)
     ignored = scored.new_full((groups, group_size, 1), IGNORED)
     labels = torch.cat([ignored.new_full((groups, before), IGNORED), torch.cat([ignored, scored], 2).flatten(1)], 1)
-    return SharedPrompt(packed, positions, sees[:, None], labels, group_size, completion_length)
+    return SharedPrompt(packed, positions, prompt_sees, completion_sees, labels, group_size, completion_length)
 
 
-def attention_bias(sees: Tensor, attention: str) -> Tensor:
-    """What transformers' attention wants as a mask: booleans for `sdpa`, numbers to add for `eager`."""
-    if attention == "sdpa":
-        return sees
-    lowest = torch.finfo(torch.float32).min
-    return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, lowest)
+GROUP_ATTENTION = "shared_prompt"
+"""Name of `group_attention` among transformers' kinds of attention."""
+
+
+def group_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    shared_prompt: SharedPrompt | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention with the signature that transformers calls; `shared_prompt` comes from the model's own arguments.
+
+    Args:
+        query: (Q, H, L, D); `key` and `value` may have fewer heads.
+
+    Returns:
+        (Q, L, H, D), and no weights.
+    """
+    if shared_prompt is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
+        )
+    groups, heads, length, width = query.shape
+    key, value = (t.repeat_interleave(heads // t.shape[1], 1) for t in (key, value))
+    attend = partial(_attend, dropout=dropout, scale=scaling if scaling is not None else width**-0.5)
+    size, before = shared_prompt.group_size, shared_prompt.prompt_sees.shape[-1]
+
+    def by_completion(t: Tensor) -> Tensor:
+        return t[:, :, before:].unflatten(2, (size, -1)).transpose(1, 2).flatten(0, 1)
+
+    def with_prompt(t: Tensor) -> Tensor:
+        return torch.cat([t[:, :, :before].repeat_interleave(size, 0), by_completion(t)], 2)
+
+    of_prompt = attend(*(t[:, :, :before] for t in (query, key, value)), shared_prompt.prompt_sees)
+    of_completions = attend(by_completion(query), with_prompt(key), with_prompt(value), shared_prompt.completion_sees)
+    answers = of_completions.unflatten(0, (groups, size)).transpose(1, 2).reshape(groups, heads, length - before, width)
+    return torch.cat([of_prompt, answers], 2).transpose(1, 2).contiguous(), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, *, dropout: float, scale: float) -> Tensor:
+    if query.is_cuda:
+        return scaled_dot_product_attention(query, key, value, attn_mask=sees, dropout_p=dropout, scale=scale)
+    # On a CPU the backward pass of the fused kernel takes three to five times as long as plain products here.
+    weights = ((query * scale) @ key.transpose(-1, -2)).masked_fill(~sees, -torch.inf).softmax(-1)
+    return torch.dropout(weights, dropout, train=True) @ value
+
+
+AttentionInterface.register(GROUP_ATTENTION, group_attention)
+AttentionMaskInterface.register(GROUP_ATTENTION, sdpa_mask)
 
 
 def once_per_group(values: Tensor, counts: Sequence[int], group_size: int) -> Tensor:

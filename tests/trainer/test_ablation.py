@@ -1,0 +1,139 @@
+"""The ablation: which commands it runs, that a kill leaves nothing running, and tables from known answers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from screening.checkpoint import read_manifest
+from tests.trainer.coloured import make_data
+from tests.trainer.published import make_evaluation
+from tests.trainer.scripted_engine import make_checkpoint
+from trainer.__main__ import COMMANDS, main
+from trainer.ablation.runner import run
+from trainer.ablation.tables import tables
+from trainer.ablation.tasks import Ablation, Task
+from trainer.ablation.variants import COLD_STARTS, VARIANTS
+from trainer.recipe import load_recipe
+
+
+@pytest.fixture
+def ablation(tmp_path: Path) -> Ablation:
+    base = make_checkpoint(tmp_path / "base")
+    names = ("training", "pseudo_label", "test")
+    data = {name: make_data(tmp_path / name, ("AC", "N", "B", "D") * 15) for name in names}
+    return Ablation(tmp_path / "out", "tiny-ablation", base, **data, start="all", seeds=(0, 1), tables=(5, 6, 7))
+
+
+def test_every_model_is_trained_once_and_after_what_it_needs(ablation: Ablation) -> None:
+    tasks = ablation.tasks()
+    assert len({task.name for task in tasks}) == len(tasks)
+    made = {task.result for task in tasks}
+    for task in tasks:
+        assert task.command[0] in COMMANDS
+        assert made.issuperset(path for path in task.needs if not path.exists()), (
+            f"nothing makes what {task.name} needs"
+        )
+    scored = {task.name.removeprefix("scores/") for task in tasks if task.name.startswith("scores/")}
+    two_seeds = {"grpo", "dpa-grpo", "hcm-grpo"}
+    expected = {f"{name}-seed-{seed}" for name in VARIANTS for seed in (0, 1) if not seed or name in two_seeds}
+    assert scored == {*COLD_STARTS, *expected}
+    assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
+
+
+def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_else(ablation: Ablation) -> None:
+    recipes = {
+        task.name: task.command[task.command.index("--recipe") + 1]
+        for task in ablation.tasks()
+        if "--recipe" in task.command
+    }
+    plain = load_recipe("tiny-ablation")
+    assert load_recipe(recipes["sft-weak"]).sft_weak == plain.sft_weak.model_copy(update={"captions": False})
+    assert load_recipe(recipes["sft-all"]) == plain
+    found = {name: load_recipe(path).hcm_grpo for name, path in recipes.items() if name.endswith("-seed-0")}
+    assert plain.hcm_grpo is not None
+    changes = {
+        "grpo": {"reward": "exact", "last_parts": ("all",)},
+        "dpa-grpo": {"last_parts": ("all",)},
+        "hcm-grpo": {"last_parts": ("all", "hard")},
+        "hard-only": {"last_parts": ("hard",)},
+        "easy-only": {"last_parts": ("easy",)},
+        "all-random": {"last_parts": ("all", "random")},
+        "first-epochs": {"last_epochs": 0},
+    }
+    assert found == {f"{name}-seed-0": plain.hcm_grpo.model_copy(update=change) for name, change in changes.items()}
+
+
+def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -> None:
+    manifest = read_manifest(ablation.base)
+    make_evaluation(ablation.scores("all"), ablation.test, manifest, wrong=range(30))
+    make_evaluation(ablation.scores("grpo", 0), ablation.test, manifest, wrong=range(27))
+    make_evaluation(ablation.scores("hcm-grpo", 0), ablation.test, manifest, wrong=range(12))
+    text = tables(ablation)
+    rows = {line.split("|")[1].strip(): line for line in text.split("## ")[2].splitlines() if line.startswith("|")}
+    assert "50.0 (37.7 to 62.3)" in rows["start"]
+    assert "80.0 (68.2 to 88.2)" in rows["HCM-GRPO: all + hard"]
+    to_start, to_grpo = rows["HCM-GRPO: all + hard"].split("|")[4].split(";")
+    assert to_start.strip().startswith("+30.0 (") and to_start.endswith("p 7.63e-06")  # 2 / 2**18
+    assert to_grpo.strip().startswith("+25.0 (") and to_grpo.strip().endswith("p 6.1e-05")  # 2 / 2**15
+    assert [cell.strip() for cell in rows["DPA-GRPO: all"].split("|")[2:5]] == ["-", "-", "-; -"], "not scored yet"
+    assert "57.48 / 64.74" in rows["HCM-GRPO: all + hard"], "the paper's"
+
+
+def test_tasks_wait_for_what_they_need_and_are_not_run_twice(tmp_path: Path) -> None:
+    def render(name: str, *needs: Path) -> Task:
+        out = tmp_path / name
+        command = ("render", "--count", "1", "--seed", "1", "--size", "64", "--out", str(out))
+        return Task(name, command, out / "samples.jsonl", needs)
+
+    first = render("first")
+    second, impossible = render("second", first.result), render("impossible", tmp_path / "never")
+    failures = run([second, impossible, first], tmp_path / "logs", jobs=2)
+    assert first.done and second.done
+    assert failures == ["impossible: what it needs is not there"]
+    before = second.result.stat().st_mtime_ns
+    assert run([second, first], tmp_path / "logs", jobs=1) == []
+    assert second.result.stat().st_mtime_ns == before
+    broken = Task("broken", ("render", "--count", "0", "--seed", "1", "--out", str(tmp_path)), tmp_path / "no")
+    [failure] = run([broken], tmp_path / "logs", jobs=1)
+    assert "exit status 2" in failure and "broken.log" in failure
+    assert "--count" in (tmp_path / "logs" / "broken.log").read_text()
+
+
+def _run_for_ever(directory: Path) -> None:
+    command = ("render", "--count", "1000000", "--seed", "1", "--size", "64", "--out", str(directory / "data"))
+    run([Task("endless", command, directory / "never")], directory / "logs", jobs=1)
+
+
+def test_what_is_told_to_end_takes_its_tasks_with_it(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_run_for_ever, args=(tmp_path,))
+    process.start()
+    assert process.pid is not None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    limit = time.monotonic() + 120
+    while not (started := (tmp_path / "logs" / "endless.log").exists() and children.read_text().split()):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(90)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{started[-1]}").exists()
+
+
+def test_bad_options_are_told(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ablation", "--base", str(ablation.base), "--out", str(ablation.out), "--test", str(ablation.test)]
+    command += ["--training", str(ablation.training), "--pseudo-label", str(ablation.pseudo_label)]
+    assert main([*command, "--tables", "4"]) == 2
+    assert "of 5, 6, 7" in capsys.readouterr().err
+    assert main([*command, "--recipe", "tiny"]) == 2
+    assert "schedule: constant" in capsys.readouterr().err
+    assert main([*command, "--tables-only"]) == 0
+    assert "| no cold start" in capsys.readouterr().out
+    assert (ablation.out / "tables.md").is_file()
+    assert main([*command, "--tables-only", "--start", "weak"]) == 2
+    assert "other settings" in capsys.readouterr().err
