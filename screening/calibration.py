@@ -55,7 +55,7 @@ class Curve(_Strict):
 
 
 class Shifts(_Strict):
-    """What is added to the log-odds of each option's u(X): a model that shuns a position is wrong about it on average.
+    """What is added to the log-odds of each option's u(X), for a model that shuns a position or prefers one.
 
     Zero for all is no change.
     """

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from screening.checkpoint import MANIFEST_NAME
-from trainer.ablation.variants import COLD_STARTS, of_table, write_recipe
+from trainer.ablation.variants import COLD_STARTS, VARIANTS, of_table, write_recipe
 from trainer.evaluate.result import SCORES_NAME
 from trainer.hard_cases.record import RECORD_NAME
 
@@ -95,7 +95,7 @@ class Ablation:
         return Task("hard-cases", command, out / RECORD_NAME, self._start_needs())
 
     def _stage_2(self, name: str, seed: int) -> Iterator[Task]:
-        variant = dict((*of_table(6), *of_table(7)))[name]
+        variant = VARIANTS[name]
         beginning = f"first-epochs-seed-{seed}"
         if variant.shares_beginning:
             yield self._hcm_grpo(beginning, seed=seed, reward=variant.reward, last_epochs=0)

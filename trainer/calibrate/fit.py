@@ -22,6 +22,8 @@ from trainer.calibrate.evidence import Answered, CalibrationError, Read
 FOLDS = 10
 LEAST = 20
 """Right answers, and wrong ones, that a curve needs."""
+FEW = 5
+"""Votes for each position that count beside those of the answers."""
 STEPS = 8
 """Levels of an isotonic curve, at most."""
 
@@ -51,28 +53,30 @@ def calibrate(read: Sequence[Read], seed: int = 0) -> Choice:
     return dataclasses.replace(choice, calibration=calibration)
 
 
-def position_shifts(read: Sequence[Read], most: int = 50) -> Shifts:
-    """What makes each position's usable pictures as many as the labels have, on average, less what all share.
+def position_shifts(read: Sequence[Read], rounds: int = 200) -> Shifts:
+    """Shifts with which each position is chosen as often as the labels have it (`AC` counts half for A).
 
-    The shift of a position is the intercept of a logistic regression of "X is in the label" on the log-odds of u(X),
-    whose weight stays 1, under a standard normal prior, so that a few answers shift little. Newton's method. What all
-    positions share is left to the curve: it changes no choice.
+    Only the choice among several options that an answer names can move. Each round moves every position by the log
+    of wanted over found, in steps that become smaller; the best round is taken. A few votes for every position are
+    added to both, so that a few answers shift little. Being right on average over all pictures is another aim, and
+    did not bring the choices nearer to the labels: what counts is the order among pictures that are called usable.
     """
-    found = {}
-    for option in OPTIONS:
-        known = [answer for answer in read if math.isfinite(answer.usable.get(option, math.nan))]
-        x = np.array([logit(answer.usable[option]) for answer in known])
-        truth = np.array([option in answer.label for answer in known], float)
-        shift = 0.0
-        for _ in range(most):
-            p = 1 / (1 + np.exp(-x - shift))
-            change = ((truth - p).sum() - shift) / ((p * (1 - p)).sum() + 1)
-            shift += float(change)
-            if abs(change) < 1e-9:
-                break
-        found[option] = shift
-    shared = sum(found.values()) / len(found)
-    return Shifts(**{option: shift - shared for option, shift in found.items()})
+    named = [answer for answer in read if answer.options]
+    if not named:
+        return Shifts()
+    log_odds = np.array(
+        [[logit(a.usable[option]) if option in a.options else -np.inf for option in OPTIONS] for a in named]
+    )
+    votes = np.array([[(option in a.label) / len(a.label) for option in OPTIONS] for a in read if a.label])
+    wanted = votes.sum(0) * len(named) / max(len(votes), 1) + FEW
+    shifts, best, least = np.zeros(len(OPTIONS)), np.zeros(len(OPTIONS)), math.inf
+    for number in range(rounds):
+        found = np.bincount((log_odds + shifts).argmax(1), minlength=len(OPTIONS)) + FEW
+        if (distance := np.abs(found - wanted).sum()) < least:
+            best, least = shifts, distance
+        step = 0.5 / (1 + number / 20) * np.log(wanted / found)
+        shifts = shifts + step - step.mean()
+    return Shifts(**dict(zip(OPTIONS, best.tolist(), strict=True)))
 
 
 def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
