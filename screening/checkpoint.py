@@ -116,7 +116,7 @@ class Manifest(_Strict):
 
     @property
     def uncalibrated(self) -> Manifest:
-        """The same without calibration: the probabilities that it gives do not depend on that."""
+        """The same without calibration: the probabilities of single options do not depend on that."""
         return self.model_copy(update={"calibration": {}})
 
     @property

@@ -32,16 +32,20 @@ def freeze_vision(model: PreTrainedModel) -> None:
         part.requires_grad_(False)
 
 
-def last_whole_checkpoint(directory: Path) -> str | None:
-    """The newest state of a killed run that was saved to its end; newer halves are removed.
+def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
+    """The newest state of a run that was saved to its end.
 
     transformers writes a state in place, `trainer_state.json` last, and takes the newest directory as it is.
+
+    Args:
+        clean: remove newer halves, which a killed run left; not where somebody else may be writing one.
     """
     for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            shutil.rmtree(path)
+            if clean:
+                shutil.rmtree(path)
         else:
             return str(path)
     return None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ORIGIN_NAME = "run.json"
+LOCK_NAME = ".lock"
 
 
 class RunMismatch(Exception):
-    """The directory holds a run with other settings or inputs; name another directory."""
+    """The directory holds a run with other settings or inputs, or another process works in it; name another."""
+
+
+_occupied: dict[Path, IO[str]] = {}
+"""Locks of this process, held until it ends."""
 
 
 def claim(directory: Path, origin: dict[str, Any]) -> None:
@@ -30,6 +36,26 @@ def claim(directory: Path, origin: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(wanted, indent=1) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise RunMismatch(f"{directory} holds a run with other settings or data; name another directory or remove it")
+
+
+def occupy(directory: Path) -> None:
+    """Keep other processes out of a run directory until this one ends, however it ends.
+
+    Of the processes of one distributed training the first does it for all.
+
+    Raises:
+        RunMismatch: another process works in it.
+    """
+    path = directory.resolve()
+    if path in _occupied or os.environ.get("RANK", "0") != "0":
+        return
+    lock = (directory / LOCK_NAME).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunMismatch(f"another process works in {directory}; wait for it, or end it") from None
+    _occupied[path] = lock
 
 
 def write_atomically(path: Path, text: str) -> None:

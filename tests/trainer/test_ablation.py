@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from trainer.ablation.runner import run
 from trainer.ablation.tables import tables
 from trainer.ablation.tasks import Ablation, Task
 from trainer.ablation.variants import COLD_STARTS, VARIANTS
+from trainer.evaluate.errors import EvaluationError
 from trainer.recipe import load_recipe
 
 
@@ -41,7 +44,7 @@ def test_every_model_is_trained_once_and_after_what_it_needs(ablation: Ablation)
         )
     scored = {task.name.removeprefix("scores/") for task in tasks if task.name.startswith("scores/")}
     two_seeds = {"grpo", "dpa-grpo", "hcm-grpo"}
-    expected = {f"{name}-seed-{seed}" for name in VARIANTS for seed in (0, 1) if not seed or name in two_seeds}
+    expected = {f"{name}-from-all-seed-{seed}" for name in VARIANTS for seed in (0, 1) if not seed or name in two_seeds}
     assert scored == {*COLD_STARTS, *expected}
     assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
 
@@ -55,7 +58,7 @@ def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_el
     plain = load_recipe("tiny-ablation")
     assert load_recipe(recipes["sft-weak"]).sft_weak == plain.sft_weak.model_copy(update={"captions": False})
     assert load_recipe(recipes["sft-all"]) == plain
-    found = {name: load_recipe(path).hcm_grpo for name, path in recipes.items() if name.endswith("-seed-0")}
+    found = {name: load_recipe(path).hcm_grpo for name, path in recipes.items() if name.endswith("-from-all-seed-0")}
     assert plain.hcm_grpo is not None
     changes = {
         "grpo": {"reward": "exact", "last_parts": ("all",)},
@@ -66,14 +69,21 @@ def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_el
         "all-random": {"last_parts": ("all", "random")},
         "first-epochs": {"last_epochs": 0},
     }
-    assert found == {f"{name}-seed-0": plain.hcm_grpo.model_copy(update=change) for name, change in changes.items()}
+    assert found == {
+        f"{name}-from-all-seed-0": plain.hcm_grpo.model_copy(update=change) for name, change in changes.items()
+    }
+
+
+def score(directory: Path, checkpoint: Path, ablation: Ablation, *, wrong: int) -> None:
+    """As if the checkpoint had been trained, and had answered the first so many samples wrong."""
+    checkpoint.parent.mkdir(parents=True)
+    make_evaluation(directory, ablation.test, read_manifest(make_checkpoint(checkpoint)), wrong=range(wrong))
 
 
 def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -> None:
-    manifest = read_manifest(ablation.base)
-    make_evaluation(ablation.scores("all"), ablation.test, manifest, wrong=range(30))
-    make_evaluation(ablation.scores("grpo", 0), ablation.test, manifest, wrong=range(27))
-    make_evaluation(ablation.scores("hcm-grpo", 0), ablation.test, manifest, wrong=range(12))
+    score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=30)
+    score(ablation.scores("grpo", 0), ablation.trained("grpo", 0), ablation, wrong=27)
+    score(ablation.scores("hcm-grpo", 0), ablation.trained("hcm-grpo", 0), ablation, wrong=12)
     text = tables(ablation)
     rows = {line.split("|")[1].strip(): line for line in text.split("## ")[2].splitlines() if line.startswith("|")}
     assert "50.0 (37.7 to 62.3)" in rows["start"]
@@ -83,6 +93,18 @@ def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -
     assert to_grpo.strip().startswith("+25.0 (") and to_grpo.strip().endswith("p 6.1e-05")  # 2 / 2**15
     assert [cell.strip() for cell in rows["DPA-GRPO: all"].split("|")[2:5]] == ["-", "-", "-; -"], "not scored yet"
     assert "57.48 / 64.74" in rows["HCM-GRPO: all + hard"], "the paper's"
+    assert "45.94 / 53.63" in rows["start"]
+    from_answers = tables(dataclasses.replace(ablation, start="answer-driven"))
+    assert "39.96 / 51.07" in from_answers.split("## ")[2], "the paper's score of that start"
+    assert "80.0" not in from_answers, "of another start"
+
+
+def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+    score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=3)
+    shutil.rmtree(ablation.checkpoint("all"))
+    make_checkpoint(ablation.checkpoint("all"), weights="trained anew")
+    with pytest.raises(EvaluationError, match="another checkpoint"):
+        tables(ablation)
 
 
 def test_tasks_wait_for_what_they_need_and_are_not_run_twice(tmp_path: Path) -> None:
@@ -105,24 +127,33 @@ def test_tasks_wait_for_what_they_need_and_are_not_run_twice(tmp_path: Path) -> 
     assert "--count" in (tmp_path / "logs" / "broken.log").read_text()
 
 
-def _run_for_ever(directory: Path) -> None:
-    command = ("render", "--count", "1000000", "--seed", "1", "--size", "64", "--out", str(directory / "data"))
-    run([Task("endless", command, directory / "never")], directory / "logs", jobs=1)
+def _run_long(directory: Path) -> None:
+    command = ("render", "--count", "50000", "--seed", "1", "--size", "64", "--out", str(directory / "data"))
+    run([Task("long", command, directory / "never")], directory / "logs", jobs=1)
 
 
-def test_what_is_told_to_end_takes_its_tasks_with_it(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_run_for_ever, args=(tmp_path,))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_told_to_end_takes_its_tasks_with_it(number: signal.Signals, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_run_long, args=(tmp_path,))
     process.start()
     assert process.pid is not None
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    limit = time.monotonic() + 120
-    while not (started := (tmp_path / "logs" / "endless.log").exists() and children.read_text().split()):
-        assert time.monotonic() < limit
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(90)
-    assert process.exitcode == 128 + signal.SIGTERM
-    assert not Path(f"/proc/{started[-1]}").exists()
+    child = None
+    try:
+        limit = time.monotonic() + 120
+        log = tmp_path / "logs" / "long.log"
+        while not (log.exists() and "sample/s" in log.read_text()):  # the task works
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        child = int(children.read_text().split()[-1])
+        os.kill(process.pid, number)
+        process.join(90)
+        assert process.exitcode == 128 + number
+        assert not Path(f"/proc/{child}").exists()
+    finally:
+        process.kill()
+        if child and Path(f"/proc/{child}").exists():
+            os.kill(child, signal.SIGKILL)
 
 
 def test_bad_options_are_told(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,5 +166,7 @@ def test_bad_options_are_told(ablation: Ablation, capsys: pytest.CaptureFixture[
     assert main([*command, "--tables-only"]) == 0
     assert "| no cold start" in capsys.readouterr().out
     assert (ablation.out / "tables.md").is_file()
-    assert main([*command, "--tables-only", "--start", "weak"]) == 2
-    assert "other settings" in capsys.readouterr().err
+    assert main([*command, "--tables-only", "--start", "weak"]) == 0, "another start shares what was trained"
+    command[command.index("--test") + 1] = str(ablation.training / "nothing")
+    assert main([*command, "--tables-only"]) == 2
+    assert "samples.jsonl" in capsys.readouterr().err

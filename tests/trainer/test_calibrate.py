@@ -246,6 +246,14 @@ def test_answers_from_before_probabilities_were_logged_are_asked_for_again(
     assert "evaluate again" in capsys.readouterr().err
 
 
+def test_a_probability_that_is_not_a_number_does_not_spoil_the_log() -> None:
+    read = Judged(sample_of("1", "A"), Answer(frozenset("A")), "A")
+    counts = {"prompt_tokens": 1, "completion_tokens": 1}
+    usable = {"A": 0.5, "B": math.nan}
+    line = Prediction.of(read, text="", finish="stop", confidence=0.5, probability=0.5, usable=usable, **counts)
+    assert Prediction.model_validate_json(line.model_dump_json()).usable == {"A": 0.5}
+
+
 def test_an_endpoints_evaluation_is_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 
+from tests.trainer import many_heads
+from trainer.hcm_grpo import rollout
 from trainer.hcm_grpo.rollout import Sampling, choose, roll_out
+from trainer.hcm_grpo.shared_prompt import GROUP_ATTENTION
 
 
 def frequencies(logits: list[float], sampling: Sampling) -> list[float]:
@@ -40,7 +43,7 @@ def test_a_token_is_drawn_by_its_probability_among_those_that_are_kept(
 
 @pytest.fixture(scope="module")
 def model(small_checkpoint: Path) -> PreTrainedModel:
-    return AutoModelForImageTextToText.from_pretrained(small_checkpoint, dtype=torch.float32).eval()
+    return many_heads.build(small_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,43 @@ def test_a_completion_ends_with_the_token_that_ends_it_whatever_the_others_do(
         until = [tokens[: tokens.index(end) + 1] if end in tokens else tokens for tokens in whole]
         cut = roll_out(model, prompts, group_size=3, sampling=Sampling(top_k=1), max_tokens=12, ends=[end])
         assert cut == [tokens for tokens in until for _ in range(3)]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", GROUP_ATTENTION])
+def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone(
+    attention: str, model: PreTrainedModel, prompts: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completions of a group differ, and end at different steps; none may see another or end with it."""
+    text, size, length = model.config.get_text_config(), 4, 12
+    steps: list[Tensor] = []
+
+    def keep(logits: Tensor, sampling: Sampling) -> Tensor:
+        steps.append(logits.clone())
+        return choose(logits, sampling)
+
+    monkeypatch.setattr(rollout, "choose", keep)
+    torch.manual_seed(2)
+    text._attn_implementation = attention
+    ends = list(range(0, text.vocab_size, 12))  # about every twelfth token drawn ends a completion
+    drawn = roll_out(model, prompts, group_size=size, sampling=Sampling(), max_tokens=length, ends=ends)
+    text._attn_implementation = "sdpa"
+    assert len({len(tokens) for tokens in drawn}) > 2
+    for number, tokens in enumerate(drawn):
+        assert [token in ends for token in tokens[:-1]] == [False] * (len(tokens) - 1)
+        assert len(tokens) == length or tokens[-1] in ends
+        question = slice(number // size, number // size + 1)
+        ids = torch.cat([prompts["input_ids"][question], torch.tensor([tokens])], 1)
+        mask = torch.cat([prompts["attention_mask"][question], torch.ones(1, len(tokens), dtype=torch.long)], 1)
+        with torch.no_grad():
+            alone = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                pixel_values=prompts["pixel_values"][question],
+            ).logits[0, -len(tokens) - 1 :]
+        whole = [step for step in steps if len(step) == len(drawn)]  # before a question has left the batch
+        for at, step in enumerate(whole[: len(tokens)]):
+            assert torch.allclose(step[number], alone[at], atol=1e-4)
 
 
 def test_a_group_is_drawn_from_the_models_own_distribution(model: PreTrainedModel, prompts: dict[str, Tensor]) -> None:

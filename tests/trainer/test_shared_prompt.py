@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
+from tests.trainer import many_heads
 from trainer.hcm_grpo.shared_prompt import GROUP_ATTENTION, IGNORED, once_per_group, share_prompt
 
 PAD = 0
@@ -52,7 +53,7 @@ def test_pictures_of_the_first_completion_of_each_group() -> None:
 
 @pytest.fixture(scope="module")
 def model(small_checkpoint: Path) -> PreTrainedModel:
-    loaded = AutoModelForImageTextToText.from_pretrained(small_checkpoint, dtype=torch.float32).eval()
+    loaded = many_heads.build(small_checkpoint)
     add_fused_lm_head(loaded, outputs=("log_probs", "entropy"))
     return loaded
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from trainer.evaluate.errors import EvaluationError
     from trainer.recipe import RecipeError, load_recipe
     from trainer.records import DataError, data_digest, read_samples
-    from trainer.run_directory import RunMismatch, claim, write_atomically
+    from trainer.run_directory import RunMismatch, claim, occupy, write_atomically
 
     if not set(args.tables) <= set(TABLES):
         print(f"error: --tables are of {', '.join(map(str, TABLES))}", file=sys.stderr)
@@ -58,13 +58,17 @@ def run(args: argparse.Namespace) -> int:
                 "variants share their first epochs"
             )
         data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
+        settings = recipe.model_dump(mode="json", include={"sft_weak", "sft_answer", "hcm_grpo"})
+        for section in settings.values():
+            del section["save_steps"]  # a run may be continued with another
         origin = {
-            "ablation": recipe.model_dump(mode="json"),
+            "stage": "ablation",
+            "settings": settings,
             "base": read_manifest(args.base).digest,
-            "start": args.start,
             **{name: data_digest(directory, read_samples(directory)) for name, directory in data.items()},
         }
         claim(args.out, origin)
+        occupy(args.out)
         ablation = Ablation(
             args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from screening.checkpoint import read_manifest
 from trainer.ablation.tasks import Ablation
-from trainer.ablation.variants import COLD_STARTS, START_SCORES, of_table
+from trainer.ablation.variants import COLD_STARTS, of_table, paper_start
 from trainer.compare.paired import Paired, paired
+from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.predictions import read_predictions
 from trainer.evaluate.report import table
 from trainer.evaluate.result import SCORES_NAME, read_evaluation
+from trainer.records import read_samples
 
 OPEN = "-"
 """What has not been scored yet."""
@@ -20,20 +23,23 @@ def tables(ablation: Ablation) -> str:
     """Markdown. Rows whose evaluation is not there are shown as open.
 
     Raises:
-        EvaluationError: an evaluation is damaged.
+        CheckpointError, DataError: an input cannot be used.
+        EvaluationError: an evaluation is damaged, or not of what the table is about.
     """
     return "\n\n".join(_parts(ablation)) + "\n"
 
 
 def _parts(ablation: Ablation) -> Iterator[str]:
     yield f"# Ablation of {ablation.recipe}"
+    base, size = read_manifest(ablation.base).digest, len(read_samples(ablation.test))
+    yield f"Base {base}; {size} test samples; stage 2 goes from the cold start `{ablation.start}`."
     yield (
         "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the "
         "same samples, with their interval and the p-value of McNemar's exact test."
     )
     if 5 in ablation.tables:
         rows = [
-            [title, *_score(ablation.scores(name)), f"{small:.2f} / {large:.2f}"]
+            [title, *_score(ablation.scores(name), ablation.checkpoint(name)), f"{small:.2f} / {large:.2f}"]
             for name, (title, small, large) in COLD_STARTS.items()
         ]
         yield "## Cold start (table 5)"
@@ -41,11 +47,13 @@ def _parts(ablation: Ablation) -> Iterator[str]:
     start = ablation.scores(ablation.start)
     for number, what in ((6, "Stage 2"), (7, "The last epochs")):
         for seed in (ablation.seeds if number == 6 else ablation.seeds[:1]) if number in ablation.tables else ():
-            rows = [["start", *_score(start), "", START_SCORES[number]]]
+            paper = paper_start(ablation.start, number)
+            rows = [["start", *_score(start, ablation.checkpoint(ablation.start)), "", paper]]
             plain = ablation.scores("grpo" if number == 6 else "dpa-grpo", seed)
             for name, variant in of_table(number):
                 scores = ablation.scores(name, seed)
-                rows.append([variant.title, *_score(scores), _difference(start, scores), variant.paper[number]])
+                found = _score(scores, ablation.trained(name, seed))
+                rows.append([variant.title, *found, _difference(start, scores), variant.paper[number]])
                 if scores != plain:
                     rows[-1][3] += f"; {_difference(plain, scores)}"
             yield f"## {what} (table {number}), seed {seed}"
@@ -53,10 +61,13 @@ def _parts(ablation: Ablation) -> Iterator[str]:
             yield table([*header, "paper, 1B / 2B" if number == 6 else "paper, 2B"], rows)
 
 
-def _score(directory: Path) -> list[str]:
+def _score(directory: Path, checkpoint: Path) -> list[str]:
     if not (directory / SCORES_NAME).exists():
         return [OPEN, OPEN]
-    scores = read_evaluation(directory).scores
+    evaluation = read_evaluation(directory)
+    scores, scored = evaluation.scores, evaluation.checkpoint
+    if scored is None or scored.digest != read_manifest(checkpoint).digest:
+        raise EvaluationError(f"{directory} is of another checkpoint than {checkpoint}; remove it and run again")
     correct, unreadable = scores.overall.correct, scores.unreadable
     return [f"{correct.percent:.1f} ({correct.low:.1f} to {correct.high:.1f})", f"{unreadable.percent:.1f}"]
 
@@ -72,4 +83,6 @@ def _paired(before: Path, after: Path) -> Paired | None:
     if not all((directory / SCORES_NAME).exists() for directory in (before, after)):
         return None
     first, second = read_predictions(before), read_predictions(after)
-    return paired((first[name].correct, second[name].correct) for name in first if name in second)
+    if first.keys() != second.keys():
+        raise EvaluationError(f"{before} and {after} are of different samples; remove the older one and run again")
+    return paired((first[name].correct, second[name].correct) for name in first)

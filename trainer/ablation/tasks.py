@@ -68,7 +68,19 @@ class Ablation:
 
     def scores(self, name: str, seed: int | None = None) -> Path:
         """Where the evaluation of a cold start, or of a variant of stage 2, lies."""
-        return self.out / "scores" / (name if seed is None else f"{name}-seed-{seed}")
+        return self.out / "scores" / (name if seed is None else self._run(name, seed))
+
+    def trained(self, name: str, seed: int) -> Path:
+        """Where the checkpoint of a variant of stage 2 lies, or will lie."""
+        return self.out / self._run(name, seed) / "checkpoint"
+
+    def _run(self, name: str, seed: int) -> str:
+        """Runs of stage 2 from different starts may lie beside each other."""
+        return f"{name}-from-{self.start}-seed-{seed}"
+
+    @property
+    def _hard(self) -> Path:
+        return self.out / f"hard-cases-{self.start}"
 
     def _rows(self, table: int, seed: int) -> Iterator[Task]:
         return chain.from_iterable(self._stage_2(name, seed) for name, _ in of_table(table))
@@ -90,25 +102,25 @@ class Ablation:
         yield self._training(f"sft-{name}", command, parent, needs)
 
     def _hard_cases(self) -> Task:
-        parent, out = self.checkpoint(self.start), self.out / "hard-cases"
+        parent, out = self.checkpoint(self.start), self._hard
         command = ("hard-cases", "--checkpoint", str(parent), "--data", str(self.training), "--out", str(out))
-        return Task("hard-cases", command, out / RECORD_NAME, self._start_needs())
+        return Task(out.name, command, out / RECORD_NAME, self._start_needs())
 
     def _stage_2(self, name: str, seed: int) -> Iterator[Task]:
         variant = VARIANTS[name]
-        beginning = f"first-epochs-seed-{seed}"
+        beginning = self._run("first-epochs", seed)
         if variant.shares_beginning:
             yield self._hcm_grpo(beginning, seed=seed, reward=variant.reward, last_epochs=0)
-        run = f"{name}-seed-{seed}"
+        run = self._run(name, seed)
         settings = {"seed": seed, "reward": variant.reward, "last_parts": list(variant.last_parts)}
         yield self._hcm_grpo(run, after=beginning if variant.shares_beginning else None, **settings)
-        yield self._score(run, self.out / run / "checkpoint")
+        yield self._score(run, self.trained(name, seed))
 
     def _hcm_grpo(self, run: str, after: str | None = None, **settings: object) -> Task:
         recipe = write_recipe(self.out / "recipes" / f"{run}.yaml", self.recipe, hcm_grpo=settings)
-        needs = [*self._start_needs(), self.out / "hard-cases" / RECORD_NAME]
+        needs = [*self._start_needs(), self._hard / RECORD_NAME]
         command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(self.training)]
-        command += ["--hard-cases", str(self.out / "hard-cases")]
+        command += ["--hard-cases", str(self._hard)]
         if after:
             command += ["--after", str(self.out / after)]
             needs.append(self.out / after / "checkpoint" / MANIFEST_NAME)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from trainer.hard_cases import Part
+from trainer.run_directory import write_atomically
 
 COLD_STARTS: Mapping[str, tuple[str, float, float]] = {
     "none": ("no cold start", 25.85, 23.72),
@@ -37,7 +38,6 @@ class Variant:
         return self.reward == "dpa"
 
 
-START_SCORES: Mapping[int, str] = {6: "45.94 / 53.63", 7: "53.63"}
 VARIANTS: Mapping[str, Variant] = {
     "grpo": Variant("GRPO", "exact", ("all",), {6: "53.85 / 58.55"}),
     "dpa-grpo": Variant("DPA-GRPO: all", "dpa", ("all",), {6: "55.56 / 59.83", 7: "59.83"}),
@@ -54,14 +54,22 @@ def of_table(number: int) -> Iterator[tuple[str, Variant]]:
     return ((name, variant) for name, variant in VARIANTS.items() if number in variant.paper)
 
 
+def paper_start(cold_start: str, table: int) -> str:
+    """The paper's score of what its stage 2 started from, as that table shows it."""
+    _, small, large = COLD_STARTS[cold_start]
+    return f"{small:.2f} / {large:.2f}" if table == 6 else f"{large:.2f}"
+
+
 def write_recipe(path: Path, extends: str, **sections: Mapping[str, Any]) -> Path:
-    """A recipe that is another one with a few settings changed. An equal file is left as it is.
+    """A recipe that is another one with a few settings changed. An equal file is left as it is: tasks may read it.
 
     Args:
         extends: name or path of a recipe.
         sections: settings by section, as in YAML.
     """
     parent = str(Path(extends).resolve()) if Path(extends).suffix else extends
+    text = yaml.safe_dump({"extends": parent, **{name: dict(settings) for name, settings in sections.items()}})
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"extends": parent, **{name: dict(s) for name, s in sections.items()}}))
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
     return path

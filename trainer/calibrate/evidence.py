@@ -90,7 +90,7 @@ def _see_that_it_may_be_used(directory: Path, evaluation: Evaluation, manifest: 
     checkpoint, data = evaluation.checkpoint, evaluation.data
     if checkpoint is None:
         raise CalibrationError(f"{directory} is an evaluation of an endpoint's model; its probabilities are not known")
-    # Probabilities are those before calibration: it does not matter whether there was one already.
+    # Those of single options are from before any calibration: it does not matter whether there was one.
     if checkpoint.digest not in (manifest.digest, manifest.uncalibrated.digest):
         raise CalibrationError(f"{directory} is an evaluation of {checkpoint.digest}, not of {manifest.digest}")
     if data.frozen:

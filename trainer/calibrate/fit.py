@@ -24,6 +24,8 @@ LEAST = 20
 """Right answers, and wrong ones, that a curve needs."""
 FEW = 5
 """Votes for each position that count beside those of the answers."""
+MOST_SHIFT = 3.0
+"""A position that needs more is not shunned but not seen."""
 STEPS = 8
 """Levels of an isotonic curve, at most."""
 
@@ -38,7 +40,8 @@ class Choice:
     losses: dict[str, float]
     """Mean negative log-likelihood (nats) of the answers that a fit has not seen, per method."""
     confidences: tuple[float, ...]
-    """Of each answer, by the winning method fitted without it: what new answers would get."""
+    """Of each answer, by the winning method fitted without it: what new answers would get. (Shifts by position are
+    fitted on all answers; they are four numbers, and decide no curve.)"""
 
 
 def calibrate(read: Sequence[Read], seed: int = 0) -> Choice:
@@ -75,7 +78,7 @@ def position_shifts(read: Sequence[Read], rounds: int = 200) -> Shifts:
         if (distance := np.abs(found - wanted).sum()) < least:
             best, least = shifts, distance
         step = 0.5 / (1 + number / 20) * np.log(wanted / found)
-        shifts = shifts + step - step.mean()
+        shifts = (shifts + step - step.mean()).clip(-MOST_SHIFT, MOST_SHIFT)
     return Shifts(**dict(zip(OPTIONS, best.tolist(), strict=True)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,8 @@ class Prediction(_Record):
     confidence: float | None = Field(ge=0, le=1)
     """Of the choice, calibrated; 0 when unreadable. None where probabilities are not known (behind an endpoint)."""
     probability: float | None = Field(None, ge=0, le=1)
-    """What the confidence was before calibration; None where it is not known, as in an unreadable answer."""
+    """What the confidence was before the curve of the calibration; None where it is not known, as in an unreadable
+    answer."""
     usable: dict[str, float] = {}
     """u(X) of `screening.confidence` for the options where it could be read, as the model gave it."""
     findings: tuple[StatedFinding, ...]
@@ -110,7 +112,7 @@ class Prediction(_Record):
             choice=judged.choice,
             confidence=confidence,
             probability=probability,
-            usable=dict(usable or {}),
+            usable={option: value for option, value in (usable or {}).items() if math.isfinite(value)},
             findings=tuple(StatedFinding.of(finding) for finding in (answer.findings if answer else ())),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

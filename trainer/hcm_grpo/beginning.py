@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.finetuning import last_whole_checkpoint
-from trainer.hard_cases import lay_course
+from trainer.hard_cases import HardCasesError, lay_course
 from trainer.hard_cases.cases import Cases
+from trainer.hard_cases.record import RECORD_NAME, HardCases
 from trainer.recipe import HcmGrpoRecipe
 from trainer.run_directory import ORIGIN_NAME, RunMismatch
 
@@ -23,23 +24,20 @@ _LENGTH = ("epochs", "last_epochs", "last_parts")
 """Settings in which the two runs may differ."""
 
 
-def take_over(
-    earlier: Path, states: Path, *, origin: Mapping[str, Any], settings: HcmGrpoRecipe, ids: Sequence[str], cases: Cases
-) -> None:
-    """Put the last state of an earlier run among the states of this one, unless this one has states of its own.
+def state_of_beginning(
+    earlier: Path, *, origin: Mapping[str, Any], settings: HcmGrpoRecipe, ids: Sequence[str], cases: Cases
+) -> Path:
+    """The last state of an earlier run, if that run is a beginning of this one. Nothing is written.
 
     Args:
         earlier: run directory.
-        states: where TRL keeps this run's states.
         origin: what `run.json` of this run holds.
         ids: this run's flat course.
-        cases: hard and easy ones, of both runs.
+        cases: of this run.
 
     Raises:
-        RunMismatch: the earlier run is not a beginning of this one.
+        RunMismatch: the earlier run is not a beginning of this one, or not at its end.
     """
-    if last_whole_checkpoint(states):
-        return
     if settings.schedule != "constant" or settings.warmup_ratio:
         raise RunMismatch(
             "a run can go on after another only with `schedule: constant` and `warmup_ratio: 0`: otherwise the "
@@ -48,38 +46,63 @@ def take_over(
     there = _origin(earlier)
     if different := _different(there, origin):
         raise RunMismatch(f"{earlier} is not a beginning of this run: {', '.join(different)} differ")
-    course = {name: there["settings"][name] for name in _LENGTH}
-    begun = lay_course(cases, **course, seed=settings.seed).ids
-    per_step = settings.batch_size * settings.gradient_accumulation // settings.group_size
-    saved = last_whole_checkpoint(earlier / "trl")
-    step = int(saved.rpartition("-")[2]) if saved else 0
-    if saved is None or step * per_step != len(begun):
-        raise RunMismatch(
-            f"{earlier} has trained {step * per_step} of its {len(begun)} questions, {per_step} in a step: let it end, "
-            "and choose a batch of which its questions are a multiple"
-        )
+    if _hard(earlier) != set(cases.hard):
+        raise RunMismatch(f"{earlier} is not a beginning of this run: other samples are hard there")
+    begun = _course(earlier, there["settings"], cases, settings.seed)
     if list(ids[: len(begun)]) != begun:
         raise RunMismatch(f"the course of {earlier} is not how this one begins")
+    per_step = settings.batch_size * settings.gradient_accumulation // settings.group_size
+    if len(begun) % per_step:
+        raise RunMismatch(
+            f"the {len(begun)} questions of {earlier} do not end with a whole step of {per_step}: choose a batch of "
+            "which they are a multiple"
+        )
+    saved = last_whole_checkpoint(earlier / "trl", clean=False)
+    if saved is None:
+        raise RunMismatch(f"{earlier} has no saved state: train it, or leave --after out")
+    if (done := int(saved.rpartition("-")[2]) * per_step) != len(begun):
+        raise RunMismatch(f"{earlier} has trained {done} of its {len(begun)} questions: let it end first")
+    return Path(saved)
+
+
+def take_over(state: Path, states: Path) -> None:
+    """Copy a state among those of a run that has none of its own, whole or not at all."""
+    if last_whole_checkpoint(states):
+        return
     part = states / ".taken-over"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(saved, part)
-    part.rename(states / Path(saved).name)
+    shutil.copytree(state, part)
+    part.rename(states / state.name)
 
 
 def _origin(run: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((run / ORIGIN_NAME).read_text(encoding="utf-8"))
+        found = json.loads((run / ORIGIN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunMismatch(f"{run} holds no run: {error}") from error
-    if found.get("stage") != "hcm-grpo":
+    if not isinstance(found, dict) or found.get("stage") != "hcm-grpo" or not isinstance(found.get("settings"), dict):
         raise RunMismatch(f"{run} is not a run of hcm-grpo")
     return found
 
 
 def _different(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Names of what would make the beginning another."""
-    inputs = [name for name in ("parent", "data", "hard") if there[name] != here[name]]
+    inputs = [name for name in ("parent", "data", "hard") if there.get(name) != here[name]]
     names = there["settings"].keys() | here["settings"].keys()
     return inputs + sorted(
         name for name in names - set(_LENGTH) if there["settings"].get(name) != here["settings"].get(name)
     )
+
+
+def _hard(run: Path) -> set[str]:
+    try:
+        return set(HardCases.model_validate_json((run / RECORD_NAME).read_bytes()).ids)
+    except (OSError, ValueError) as error:
+        raise RunMismatch(f"{run / RECORD_NAME} cannot be read: {error}") from error
+
+
+def _course(run: Path, settings: Mapping[str, Any], cases: Cases, seed: int) -> list[str]:
+    try:
+        return lay_course(cases, **{name: settings[name] for name in _LENGTH}, seed=seed).ids
+    except (HardCasesError, KeyError, TypeError) as error:
+        raise RunMismatch(f"{run / ORIGIN_NAME} does not say which epochs it had: {error}") from error

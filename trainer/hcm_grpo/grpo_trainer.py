@@ -126,7 +126,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             with self.accelerator.autocast():
                 output = model(
                     input_ids=rows.ids,
-                    attention_mask=rows.completion_sees,  # one of four axes is left as it is, and not looked at
+                    # transformers hands a mask of four axes through unread, and would build one of its own without;
+                    # `group_attention` reads `shared_prompt`.
+                    attention_mask=rows.completion_sees,
                     shared_prompt=rows,
                     position_ids=rows.positions,
                     pixel_values=once_per_group(shown, counts[part], size),

@@ -32,14 +32,6 @@ class Sampling:
     top_p: float = 1.0
 
 
-def attention_bias(sees: Tensor, attention: str) -> Tensor:
-    """What transformers' attention wants as a mask: numbers to add for `eager`, booleans for the others."""
-    if attention != "eager":
-        return sees
-    lowest = torch.finfo(torch.float32).min
-    return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, lowest)
-
-
 def choose(logits: Tensor, sampling: Sampling) -> Tensor:
     """One token per row of (N, V) logits, (N,)."""
     kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
@@ -64,8 +56,8 @@ def roll_out(
     """Sample a group of completions for every prompt.
 
     Args:
-        model: an image-text-to-text model whose attention can be told which token sees which (`eager`, `sdpa`); its
-            mode (train or eval) is left as it is.
+        model: an image-text-to-text model whose attention takes booleans for which token sees which (`sdpa`, or
+            `group_attention`); its mode (train or eval) is left as it is.
         prompts: `input_ids` and `attention_mask`, (Q, P), padded on the left, and `pixel_values`.
         ends: tokens that end a completion.
 
@@ -73,7 +65,6 @@ def roll_out(
         Q x group_size completions, group by group, each with the token that ended it, if one did.
     """
     mask = prompts["attention_mask"]
-    attention = model.config.get_text_config()._attn_implementation
     # On a CPU past accelerate's autocast, which casts all weights for every token and so takes eight times as long.
     forward = model if mask.is_cuda else partial(type(model).forward, model)
     cache = roomy_cache()
@@ -108,7 +99,7 @@ def roll_out(
         position = position + 1
         output = forward(
             input_ids=tokens,
-            attention_mask=attention_bias(sees, attention),
+            attention_mask=sees,
             position_ids=position,
             past_key_values=cache,
             use_cache=True,

@@ -19,12 +19,12 @@ from trainer.export import export_successor
 from trainer.finetuning import last_whole_checkpoint
 from trainer.hard_cases import Course, lay_course
 from trainer.hard_cases.record import read_hard_cases, write_hard_cases
-from trainer.hcm_grpo.beginning import take_over
+from trainer.hcm_grpo.beginning import state_of_beginning, take_over
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.reward import reward_functions
-from trainer.run_directory import claim
+from trainer.run_directory import claim, occupy
 from trainer.sft.rows import dataset, rollout_rows
 from trainer.tracking.callbacks import ExampleKeeper, LogFile
 from trainer.tracking.store import Store
@@ -68,14 +68,16 @@ def train(
     )
     origin = {
         "stage": "hcm-grpo",
-        "settings": settings.model_dump(mode="json", exclude={"save_steps"}),  # a run may be continued with another
+        "settings": _deciding(settings),
         "parent": manifest.digest,
         "data": digest,
         "hard": len(cases.hard),
     }
+    beginning = after and state_of_beginning(after, origin=origin, settings=settings, ids=course.ids, cases=cases)
     claim(out, origin)
-    if after:
-        take_over(after, out / "trl", origin=origin, settings=settings, ids=course.ids, cases=cases)
+    occupy(out)
+    if beginning:
+        take_over(beginning, out / "trl")
     write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
     print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
@@ -98,6 +100,13 @@ def train(
         )
         tracker.checkpoint = written.digest
     return written
+
+
+def _deciding(settings: HcmGrpoRecipe) -> dict[str, Any]:
+    """What decides the weights: a run may be continued with other `save_steps`, and runs from before there was a
+    `schedule` had this one."""
+    found = settings.model_dump(mode="json", exclude={"save_steps"})
+    return {name: value for name, value in found.items() if (name, value) != ("schedule", "cosine")}
 
 
 def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> GroupGRPOTrainer:

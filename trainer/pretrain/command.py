@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from screening.checkpoint import verify
     from screening.errors import CheckpointError
     from trainer.recipe import RecipeError, load_recipe
-    from trainer.run_directory import RunMismatch, claim
+    from trainer.run_directory import RunMismatch, claim, occupy
 
     try:
         recipe = load_recipe(args.recipe)
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         compiled = compiler is not None and not args.no_compile
         origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
         claim(args.out, origin | ({"start": parent.digest} if parent else {}))
+        occupy(args.out)
         pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
         pretraining.run(args.save_every)
     except (CheckpointError, RecipeError, RunMismatch) as error:

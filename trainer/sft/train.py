@@ -14,7 +14,7 @@ from trainer.export import export_successor
 from trainer.finetuning import StrictResume, freeze_vision, last_whole_checkpoint
 from trainer.recipe import SftRecipe, load_recipe
 from trainer.records import data_digest, read_samples
-from trainer.run_directory import claim
+from trainer.run_directory import claim, occupy
 from trainer.sft.rows import caption_rows, dataset, screening_rows
 from trainer.tracking.callbacks import LogFile
 from trainer.tracking.store import Store
@@ -62,6 +62,7 @@ def train(
         "limit": limit,
     }
     claim(out, origin)
+    occupy(out)
 
     used = samples[:limit]
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
