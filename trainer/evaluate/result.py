@@ -103,7 +103,8 @@ class Evaluation(_Record):
     """Of the single choice and its confidence, unreadable answers included with confidence 0. None where confidence is
     not known."""
     uncalibrated: Reliability | None = None
-    """The same with the probability before the curve of the calibration as confidence; None where the checkpoint is not calibrated."""
+    """The same with the probability before the curve of the calibration as confidence; None where the checkpoint is not
+    calibrated."""
     tokens: Tokens
     versions: dict[str, str]
     """Of what computed the result."""
