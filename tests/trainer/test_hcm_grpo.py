@@ -17,7 +17,7 @@ from trainer.__main__ import main
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer, collapsed
-from trainer.hcm_grpo.train import arguments, build_trainer
+from trainer.hcm_grpo.train import _deciding, arguments, build_trainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError
 from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text
@@ -187,6 +187,20 @@ def test_a_run_trains_everything_and_tells_what_it_saw(
 
     assert main(command) == 0, "a finished run is exported again, not trained again"
     assert main([*command[:-3], str(tmp_path / "missing"), *command[-2:]]) == 2
+
+
+def test_settings_that_came_later_leave_the_identity_of_earlier_runs() -> None:
+    plain = _deciding(HcmGrpoRecipe(**SETTINGS))
+    assert not {"schedule", "scale_rewards", "save_steps"} & plain.keys()
+    assert _deciding(HcmGrpoRecipe(**SETTINGS, scale_rewards="none", save_steps=7)) == {
+        **plain,
+        "scale_rewards": "none",
+    }
+
+
+def test_advantages_are_divided_by_the_deviation_only_where_the_recipe_says_so(tmp_path: Path) -> None:
+    assert arguments(HcmGrpoRecipe(**SETTINGS), tmp_path).scale_rewards == "group"
+    assert arguments(HcmGrpoRecipe(**SETTINGS, scale_rewards="none"), tmp_path).scale_rewards == "none"
 
 
 def test_batches_that_cannot_be_divided_into_groups_are_refused(tmp_path: Path) -> None:

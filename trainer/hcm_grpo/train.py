@@ -102,11 +102,16 @@ def train(
     return written
 
 
+_LATER = ("schedule", "scale_rewards")
+"""Settings that recipes did not have at first."""
+
+
 def _deciding(settings: HcmGrpoRecipe) -> dict[str, Any]:
-    """What decides the weights: a run may be continued with other `save_steps`, and runs from before there was a
-    `schedule` had this one."""
+    """What decides the weights. A run may be continued with other `save_steps`, and one from before a setting of
+    `_LATER` had what is its default now."""
     found = settings.model_dump(mode="json", exclude={"save_steps"})
-    return {name: value for name, value in found.items() if (name, value) != ("schedule", "cosine")}
+    defaults = HcmGrpoRecipe.model_fields
+    return {name: value for name, value in found.items() if name not in _LATER or value != defaults[name].default}
 
 
 def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> GroupGRPOTrainer:
@@ -157,7 +162,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         # Eqs. 2 to 5: mean over tokens, then over the group; advantages normalised within the group.
         loss_type="grpo",
         importance_sampling_level="token",
-        scale_rewards="group",
+        scale_rewards=settings.scale_rewards,
         multi_objective_aggregation="sum_then_normalize",
         epsilon=settings.clip_epsilon,
         beta=settings.kl_beta,
