@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 ORIGIN_NAME = "run.json"
 LOCK_NAME = ".lock"
@@ -16,8 +16,8 @@ class RunMismatch(Exception):
     """The directory holds a run with other settings or inputs, or another process works in it; name another."""
 
 
-_occupied: dict[Path, IO[str]] = {}
-"""Locks of this process, held until it ends."""
+_occupied: dict[Path, int] = {}
+"""Locks of this process, as file descriptors, held until it ends."""
 
 
 def claim(directory: Path, origin: dict[str, Any]) -> None:
@@ -49,11 +49,12 @@ def occupy(directory: Path) -> None:
     path = directory.resolve()
     if path in _occupied or os.environ.get("RANK", "0") != "0":
         return
-    lock = (directory / LOCK_NAME).open("w")
+    lock = os.open(directory / LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+        # A record lock and not flock's: that one lives on in whatever a killed process had forked.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(lock)
         raise RunMismatch(f"another process works in {directory}; wait for it, or end it") from None
     _occupied[path] = lock
 
