@@ -165,6 +165,18 @@ class HcmGrpoRecipe(_Strict):
     """As in SFT."""
     seed: int = 0
 
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the weights, as JSON values. A run may be continued with other `save_steps`, and one from before
+        a setting of `_LATER` had what is its default now."""
+        found = self.model_dump(mode="json", exclude={"save_steps"})
+        defaults = type(self).model_fields
+        return {name: value for name, value in found.items() if name not in _LATER or value != defaults[name].default}
+
+
+_LATER = ("schedule", "scale_rewards")
+"""Settings of stage 2 that recipes did not have at first."""
+
 
 class Recipe(_Strict):
     """Everything that makes one model."""

@@ -17,7 +17,7 @@ from trainer.__main__ import main
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer, collapsed
-from trainer.hcm_grpo.train import _deciding, arguments, build_trainer
+from trainer.hcm_grpo.train import arguments, build_trainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError
 from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text
@@ -190,9 +190,9 @@ def test_a_run_trains_everything_and_tells_what_it_saw(
 
 
 def test_settings_that_came_later_leave_the_identity_of_earlier_runs() -> None:
-    plain = _deciding(HcmGrpoRecipe(**SETTINGS))
+    plain = HcmGrpoRecipe(**SETTINGS).deciding
     assert not {"schedule", "scale_rewards", "save_steps"} & plain.keys()
-    assert _deciding(HcmGrpoRecipe(**SETTINGS, scale_rewards="none", save_steps=7)) == {
+    assert HcmGrpoRecipe(**SETTINGS, scale_rewards="none", save_steps=7).deciding == {
         **plain,
         "scale_rewards": "none",
     }

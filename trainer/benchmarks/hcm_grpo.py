@@ -25,7 +25,7 @@ from trainer.hard_cases import Cases, lay_course
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.hcm_grpo.train import arguments
 from trainer.recipe import RecipeError, load_recipe
-from trainer.run_directory import write_atomically
+from trainer.run_directory import occupy, write_atomically
 from trainer.sft.rows import dataset
 from trainer.tracking.callbacks import LogFile
 from trainer.tracking.store import Store
@@ -70,7 +70,7 @@ def train(
     stage = f"{benchmark.name}-hcm-grpo"
     origin = {
         "stage": stage,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.deciding,
         "parent": manifest.digest,
         "data": benchmark.digest,
         "mode": mode.value,
@@ -78,6 +78,7 @@ def train(
         "hard": len(hard),
     }
     claim_out(out, origin)
+    occupy(out)
     write_atomically(out / "hard-cases.json", json.dumps({"hard": hard, "of": len(judged)}, indent=1) + "\n")
     print(f"{len(hard)} of {len(judged)} questions are hard")
 

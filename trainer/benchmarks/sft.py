@@ -19,6 +19,7 @@ from trainer.benchmarks.rows import answer_rows
 from trainer.export import export_successor
 from trainer.finetuning import freeze_vision, last_whole_checkpoint
 from trainer.recipe import load_recipe
+from trainer.run_directory import occupy
 from trainer.sft.rows import dataset
 from trainer.sft.train import StrictSFTTrainer, arguments
 from trainer.tracking.callbacks import LogFile
@@ -50,6 +51,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
         "prompt": PROMPT_VERSION,
     }
     claim_out(out, origin)
+    occupy(out)
 
     processor = AutoProcessor.from_pretrained(checkpoint)
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)

@@ -68,7 +68,7 @@ def train(
     )
     origin = {
         "stage": "hcm-grpo",
-        "settings": _deciding(settings),
+        "settings": settings.deciding,
         "parent": manifest.digest,
         "data": digest,
         "hard": len(cases.hard),
@@ -100,18 +100,6 @@ def train(
         )
         tracker.checkpoint = written.digest
     return written
-
-
-_LATER = ("schedule", "scale_rewards")
-"""Settings that recipes did not have at first."""
-
-
-def _deciding(settings: HcmGrpoRecipe) -> dict[str, Any]:
-    """What decides the weights. A run may be continued with other `save_steps`, and one from before a setting of
-    `_LATER` had what is its default now."""
-    found = settings.model_dump(mode="json", exclude={"save_steps"})
-    defaults = HcmGrpoRecipe.model_fields
-    return {name: value for name, value in found.items() if name not in _LATER or value != defaults[name].default}
 
 
 def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> GroupGRPOTrainer:
