@@ -121,13 +121,18 @@ def _photographed(path: Path, size: tuple[int, int], rng: np.random.Generator) -
         pixels = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
     tile = np.round(rng.normal(0, _GRAIN, (256, 256, 1))).astype(np.int16)
     grain = np.tile(tile, (-(-size[1] // 256), -(-size[0] // 256), 1))[: size[1], : size[0]]
-    return np.clip(pixels + grain, 0, 255).astype(np.uint8)
+    return _clipped(pixels + grain)
 
 
 def _tinted(pixels: np.ndarray, tint: tuple[int, int]) -> np.ndarray:
     shift = np.array([tint[0], 0, tint[1]], np.int16)
     away = np.where(pixels.mean(axis=(0, 1)) < 128, shift, -shift)  # a white background cannot become brighter
-    return np.clip(pixels.astype(np.int16) + away, 0, 255).astype(np.uint8)
+    return _clipped(pixels.astype(np.int16) + away)
+
+
+def _clipped(levels: np.ndarray) -> np.ndarray:
+    clipped: np.ndarray = np.clip(levels, 0, 255).astype(np.uint8)
+    return clipped
 
 
 def _encoded(pixels: np.ndarray) -> tuple[bytes, list[bytes]]:

@@ -31,6 +31,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
     keeper: ExampleKeeper | None = None
     """Is shown the first group of every batch of rollouts."""
 
+    _buffered_inputs: list[dict[str, Any]] | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for model in filter(None, (self.model, self.ref_model)):

@@ -19,6 +19,8 @@ LEAST_ROOM = 128
 class RoomyLayer(DynamicLayer):
     """`keys` and `values` are the filled part of larger tensors."""
 
+    keys: Tensor
+    values: Tensor
     _rooms: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

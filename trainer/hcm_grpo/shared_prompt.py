@@ -133,7 +133,7 @@ def group_attention(
         (Q, L, H, D), and no weights.
     """
     if shared_prompt is None:
-        return sdpa_attention_forward(
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
         )
     groups, heads, length, width = query.shape
@@ -147,10 +147,12 @@ def group_attention(
     def with_prompt(t: Tensor) -> Tensor:
         return torch.cat([t[:, :, :before].repeat_interleave(size, 0), by_completion(t)], 2)
 
-    of_prompt = attend(*(t[:, :, :before] for t in (query, key, value)), shared_prompt.prompt_sees)
+    head = slice(None), slice(None), slice(before)
+    of_prompt = attend(query[head], key[head], value[head], shared_prompt.prompt_sees)
     of_completions = attend(by_completion(query), with_prompt(key), with_prompt(value), shared_prompt.completion_sees)
     answers = of_completions.unflatten(0, (groups, size)).transpose(1, 2).reshape(groups, heads, length - before, width)
-    return torch.cat([of_prompt, answers], 2).transpose(1, 2).contiguous(), None
+    attended: Tensor = torch.cat([of_prompt, answers], 2).transpose(1, 2).contiguous()
+    return attended, None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, *, dropout: float, scale: float) -> Tensor:

@@ -100,10 +100,10 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
 
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
     vision, text, a = model.config.vision_config, model.config.text_config, architecture
-    found = (*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers)
-    found += (text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.max_position_embeddings)
-    wanted = (a.image_size,) * 2 + (a.patch_size,) * 2 + (a.vision_width, a.vision_layers)
-    wanted += (a.text_width, a.text_layers, a.text_mlp, a.max_positions)
+    found = [*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers]
+    found += [text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.max_position_embeddings]
+    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.vision_layers]
+    wanted += [a.text_width, a.text_layers, a.text_mlp, a.max_positions]
     if found != wanted:
         raise CheckpointError(f"{checkpoint} has other sizes than the recipe's architecture: {found}, not {wanted}")
     return model

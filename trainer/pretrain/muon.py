@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError("Muon is for matrices only")
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Update every matrix that has a gradient; closures are not supported."""
         if closure is not None:
             raise ValueError("Muon takes no closure")

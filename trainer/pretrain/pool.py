@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from screening.task import Dimension
@@ -109,9 +110,9 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
     pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
     if not pixel_file.exists():
         temporary = directory / "pixels.partial.npy"
-        np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()
+        open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
         temporary.replace(pixel_file)
-    pixels = np.lib.format.open_memmap(pixel_file, mode="r+", shape=shape)
+    pixels = open_memmap(pixel_file, mode="r+", shape=shape)  # type: ignore[no-untyped-call]
 
     done = _read_products(product_file)
     missing = [index for index in range(spec.products) if index not in done]

@@ -36,7 +36,7 @@ def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
     answers = {name: shot.attributes.get(name, "none") for name in ATTRIBUTES}
     number = shot.attributes.get("number", "")
     if len(number) == 2:
-        answers["tens"], answers["ones"] = number
+        answers["tens"], answers["ones"] = number[0], number[1]
     if light := re.search(r"light from the (\w+)", shot.caption):
         answers["light"] = light[1]
     if not original:

@@ -78,8 +78,11 @@ class Stage(Protocol):
     """What the training loop asks of a stage."""
 
     name: str
-    course: Course
     shop: Workshop
+
+    @property
+    def course(self) -> Course:
+        """How long, and the learning rate over time."""
 
     def trained(self) -> Iterator[nn.Parameter]:
         """Parameters that learn."""
@@ -169,8 +172,8 @@ class Read:
             recalls["judged"].add(judged, generated_only(targets))
             fine.append(fine_probability(judged, shop.questionnaire).reshape(-1, len(OPTIONS)))
             usable.append(torch.tensor([[not s.dimensions for s in f[1:]] for f in drawn]))
-        found: dict[str, Any] = {name: recall.result() for name, recall in recalls.items()}
-        return found | {"score": option_score(torch.cat(fine).cpu(), torch.cat(usable))}
+        measured: dict[str, Any] = {name: recall.result() for name, recall in recalls.items()}
+        return measured | {"score": option_score(torch.cat(fine).cpu(), torch.cat(usable))}
 
 
 class Speak:

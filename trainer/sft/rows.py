@@ -17,7 +17,7 @@ from screening.answer import Answer, Mode, render
 from screening.images import load_square
 from screening.prompt import Prompt, messages
 from trainer.instructions import DESCRIBE
-from trainer.records import DataError, Sample, read_bytes
+from trainer.records import DataError, Generated, Original, Sample, read_bytes
 
 
 def screening_rows(
@@ -54,7 +54,9 @@ def caption_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
             ],
         }
     ]
-    pictures = [picture for sample in samples for picture in (sample.original, *sample.generated)]
+    pictures: list[Original | Generated] = []
+    for sample in samples:
+        pictures += [sample.original, *sample.generated]
     return [_row(ask, picture.caption, (picture.file,)) for picture in pictures if picture.caption]
 
 
