@@ -1,14 +1,25 @@
-"""What SFT and HCM-GRPO share around TRL's trainers: freezing, and resuming without losing weights."""
+"""What SFT and HCM-GRPO share around TRL's trainers: freezing, training to the end, resuming without losing weights."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoProcessor, PreTrainedModel, Trainer
+
+from screening.checkpoint import Manifest
+from trainer.export import export_successor
+from trainer.recipe import Recipe
+from trainer.tracking.callbacks import LogFile
+from trainer.tracking.store import Store
+from trainer.tracking.tracker import track
+
+STATES_NAME = "trl"
+"""Folder of a run directory for the states from which it is continued."""
 
 
 class StrictResume:
@@ -30,6 +41,41 @@ def freeze_vision(model: PreTrainedModel) -> None:
     """Freeze ViT and aligner: so in stage 1, while stage 2 trains everything (paper, section 4)."""
     for part in (model.model.vision_tower, model.model.multi_modal_projector):
         part.requires_grad_(False)
+
+
+def train_to_end(
+    trainer: Trainer,
+    out: Path,
+    *,
+    checkpoint: Path,
+    parent: Manifest,
+    origin: Mapping[str, Any],
+    data: dict[str, Any],
+    recipe: Recipe,
+    tracking: Store | None,
+) -> Manifest:
+    """Train, on from the newest whole state if there is one, and write OUT/checkpoint; both tracked.
+
+    Args:
+        checkpoint, parent: what the training started from, and its manifest.
+        origin: what `out` was claimed with; its `stage` becomes the version.
+        data: about the training data, for the manifest.
+        tracking: where MLflow gets a copy of the log; None for nowhere.
+    """
+    with track(tracking, out, origin) as tracker:
+        trainer.add_callback(LogFile(out, tracker))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(trainer.args.output_dir)))
+        written = export_successor(
+            out / "checkpoint",
+            trainer.model,
+            AutoProcessor.from_pretrained(checkpoint),  # a trainer may have changed its own
+            parent,
+            stage=origin["stage"],
+            data=data,
+            recipe=recipe.model_dump(mode="json"),
+        )
+        tracker.checkpoint = written.digest
+    return written
 
 
 def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:

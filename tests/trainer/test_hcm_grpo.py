@@ -20,7 +20,7 @@ from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer, collapsed
 from trainer.hcm_grpo.train import arguments, build_trainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError
 from trainer.records import data_digest, read_samples
-from trainer.reward import completion_text
+from trainer.reward import completion_text, reward_functions
 from trainer.sft.rows import dataset, rollout_rows
 
 SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}
@@ -53,7 +53,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_ch
     rows = rollout_rows(samples, COMPACT)
     settings = HcmGrpoRecipe(**SETTINGS)
     output = tmp_path_factory.mktemp("trl")
-    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), settings, output)
+    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), reward_functions("dpa"), settings, output)
 
 
 def test_the_loss_is_the_papers_formula(trainer: GroupGRPOTrainer) -> None:

@@ -21,7 +21,7 @@ from trainer.__main__ import main
 from trainer.hcm_grpo.train import build_trainer
 from trainer.recipe import HcmGrpoRecipe
 from trainer.records import read_samples
-from trainer.reward import score_dpa, score_format
+from trainer.reward import reward_functions, score_dpa, score_format
 from trainer.run_directory import ORIGIN_NAME, claim
 from trainer.sft.rows import dataset, rollout_rows
 from trainer.tracking import tracker as tracking
@@ -218,7 +218,7 @@ def test_a_killed_training_goes_on_in_its_run(
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("trainer.sft.train.LogFile", type("Killing", (LogFile,), {"on_log": logged_and_killed}))
+        patch.setattr("trainer.finetuning.LogFile", type("Killing", (LogFile,), {"on_log": logged_and_killed}))
         main(command)
     assert [step for step, _ in history(store, "loss")] == [1, 2, 3, 4, 5]
     began = only_run(store).info.run_id
@@ -252,7 +252,9 @@ def test_stage_2_keeps_example_groups_with_their_rewards(
         group_size=2, batch_size=4, learning_rate=0.01, max_completion_tokens=8, gradient_checkpointing=False
     )
     rows = rollout_rows(list(samples.values())[:4], COMPACT)
-    trainer = build_trainer(small_checkpoint, dataset(rows, small_data, 64), settings, tmp_path / "trl")
+    trainer = build_trainer(
+        small_checkpoint, dataset(rows, small_data, 64), reward_functions("dpa"), settings, tmp_path / "trl"
+    )
     trainer.args.logging_steps = 1
     trainer.keeper = ExampleKeeper(tmp_path, small_data, samples)
     trainer.add_callback(trainer.keeper)

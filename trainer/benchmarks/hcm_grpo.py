@@ -1,4 +1,4 @@
-"""Stage 2 on the training half of a benchmark, read top to bottom: check, hard cases, course, model, TRL, export.
+"""Stage 2 on the training half of a benchmark, read top to bottom: check, hard cases, course, model, TRL.
 
 The objective and its settings are those of `trainer.hcm_grpo`; the questions and the rewards are the benchmark's.
 """
@@ -8,9 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
 from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
 from trainer.benchmarks.evaluate import read_judged
@@ -19,17 +16,13 @@ from trainer.benchmarks.prompt import PROMPT_VERSION
 from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.reward import reward_functions
 from trainer.benchmarks.rows import rollout_rows
-from trainer.export import export_successor
-from trainer.finetuning import last_whole_checkpoint
+from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Cases, lay_course
-from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
-from trainer.hcm_grpo.train import arguments
+from trainer.hcm_grpo.train import build_trainer
 from trainer.recipe import RecipeError, load_recipe
 from trainer.run_directory import occupy, write_atomically
 from trainer.sft.rows import dataset
-from trainer.tracking.callbacks import LogFile
 from trainer.tracking.store import Store
-from trainer.tracking.tracker import track
 
 
 def train(
@@ -67,9 +60,8 @@ def train(
         last_parts=settings.last_parts,
         seed=settings.seed,
     )
-    stage = f"{benchmark.name}-hcm-grpo"
     origin = {
-        "stage": stage,
+        "stage": f"{benchmark.name}-hcm-grpo",
         "settings": settings.deciding,
         "parent": manifest.digest,
         "data": benchmark.digest,
@@ -84,24 +76,14 @@ def train(
 
     by_id = {question.id: question for question in benchmark.questions}
     rows = rollout_rows((by_id[i] for i in course.ids), mode)
-    trainer = GroupGRPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
-        processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
-        reward_funcs=reward_functions(by_id, mode),
-        train_dataset=dataset(rows, data, manifest.image.size),
-        args=arguments(settings, out / "trl"),
+    table, rewards = dataset(rows, data, manifest.image.size), reward_functions(by_id, mode)
+    return train_to_end(
+        build_trainer(checkpoint, table, rewards, settings, out / STATES_NAME),
+        out,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin=origin,
+        data={"digest": benchmark.digest, "samples": len(judged), "hard": len(hard)},
+        recipe=recipe,
+        tracking=tracking,
     )
-    with track(tracking, out, origin) as tracker:
-        trainer.add_callback(LogFile(out, tracker))
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
-        written = export_successor(
-            out / "checkpoint",
-            trainer.model,
-            AutoProcessor.from_pretrained(checkpoint),
-            manifest,
-            stage=stage,
-            data={"digest": benchmark.digest, "samples": len(judged), "hard": len(hard)},
-            recipe=recipe.model_dump(mode="json"),
-        )
-        tracker.checkpoint = written.digest
-    return written

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.finetuning import last_whole_checkpoint
+from trainer.finetuning import STATES_NAME, last_whole_checkpoint
 from trainer.hard_cases import HardCasesError, lay_course
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import RECORD_NAME, HardCases
@@ -57,7 +57,7 @@ def state_of_beginning(
             f"the {len(begun)} questions of {earlier} do not end with a whole step of {per_step}: choose a batch of "
             "which they are a multiple"
         )
-    saved = last_whole_checkpoint(earlier / "trl", clean=False)
+    saved = last_whole_checkpoint(earlier / STATES_NAME, clean=False)
     if saved is None:
         raise RunMismatch(f"{earlier} has no saved state: train it, or leave --after out")
     if (done := int(saved.rpartition("-")[2]) * per_step) != len(begun):

@@ -159,8 +159,9 @@ def _build(name: str, checkpoint: Path, questions: Any, settings: Any, scratch: 
     from trainer.hcm_grpo.train import arguments, build_trainer
     from trainer.reward import reward_functions
 
+    rewards = reward_functions(settings.reward)
     if name == OURS:
-        trainer: Any = build_trainer(checkpoint, questions, settings, scratch / "ours")
+        trainer: Any = build_trainer(checkpoint, questions, rewards, settings, scratch / "ours")
     else:
         config = arguments(settings, scratch / name)
         if name == DEFAULT:
@@ -169,7 +170,7 @@ def _build(name: str, checkpoint: Path, questions: Any, settings: Any, scratch: 
         trainer = GRPOTrainer(
             model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
             processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
-            reward_funcs=reward_functions(settings.reward),
+            reward_funcs=rewards,
             train_dataset=questions,
             args=config,
         )

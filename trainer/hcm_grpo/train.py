@@ -1,4 +1,4 @@
-"""Stage 2, read top to bottom: check, hard cases, course, model, TRL, export.
+"""Stage 2, read top to bottom: check, hard cases, course, model, TRL.
 
 The objective is the paper's (eqs. 2 to 6); which of TRL's settings make it so is written beside each. A test compares
 the loss with the formula written out.
@@ -15,20 +15,18 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig
 
 from screening.checkpoint import Manifest, verify
-from trainer.export import export_successor
-from trainer.finetuning import last_whole_checkpoint
+from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Course, lay_course
 from trainer.hard_cases.record import read_hard_cases, write_hard_cases
 from trainer.hcm_grpo.beginning import state_of_beginning, take_over
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
-from trainer.reward import reward_functions
+from trainer.reward import RewardFunction, reward_functions
 from trainer.run_directory import claim, occupy
 from trainer.sft.rows import dataset, rollout_rows
-from trainer.tracking.callbacks import ExampleKeeper, LogFile
+from trainer.tracking.callbacks import ExampleKeeper
 from trainer.tracking.store import Store
-from trainer.tracking.tracker import track
 
 
 def train(
@@ -77,32 +75,31 @@ def train(
     claim(out, origin)
     occupy(out)
     if beginning:
-        take_over(beginning, out / "trl")
+        take_over(beginning, out / STATES_NAME)
     write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
     print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
     by_id = {sample.id: sample for sample in samples}
     rows = rollout_rows((by_id[i] for i in course.ids), manifest.prompt)
-    trainer = build_trainer(checkpoint, dataset(rows, data, manifest.image.size), settings, out / "trl")
+    questions, rewards = dataset(rows, data, manifest.image.size), reward_functions(settings.reward)
+    trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
     trainer.keeper = ExampleKeeper(out, data, by_id)
-    with track(tracking, out, origin) as tracker:
-        trainer.add_callback(trainer.keeper)
-        trainer.add_callback(LogFile(out, tracker))
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
-        written = export_successor(
-            out / "checkpoint",
-            trainer.model,
-            AutoProcessor.from_pretrained(checkpoint),
-            manifest,
-            stage="hcm-grpo",
-            data={"digest": digest, "samples": len(samples), "hard": len(cases.hard)},
-            recipe=recipe.model_dump(mode="json"),
-        )
-        tracker.checkpoint = written.digest
-    return written
+    trainer.add_callback(trainer.keeper)
+    return train_to_end(
+        trainer,
+        out,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin=origin,
+        data={"digest": digest, "samples": len(samples), "hard": len(cases.hard)},
+        recipe=recipe,
+        tracking=tracking,
+    )
 
 
-def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe, output: Path) -> GroupGRPOTrainer:
+def build_trainer(
+    checkpoint: Path, questions: Dataset, rewards: list[RewardFunction], settings: HcmGrpoRecipe, output: Path
+) -> GroupGRPOTrainer:
     """The policy, all of it trained, its reference (TRL loads it from the same directory) and the rewards.
 
     Args:
@@ -112,7 +109,7 @@ def build_trainer(checkpoint: Path, questions: Dataset, settings: HcmGrpoRecipe,
     return GroupGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
         processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
-        reward_funcs=reward_functions(settings.reward),
+        reward_funcs=rewards,
         train_dataset=questions,
         args=arguments(settings, output),
     )

@@ -1,4 +1,4 @@
-"""One SFT stage, read top to bottom: check, data, model, TRL, export."""
+"""One SFT stage, read top to bottom: check, data, model, TRL."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
-from trainer.export import export_successor
-from trainer.finetuning import StrictResume, freeze_vision, last_whole_checkpoint
+from trainer.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
 from trainer.recipe import SftRecipe, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim, occupy
 from trainer.sft.rows import caption_rows, dataset, screening_rows
-from trainer.tracking.callbacks import LogFile
 from trainer.tracking.store import Store
-from trainer.tracking.tracker import track
 
 
 class StrictSFTTrainer(StrictResume, SFTTrainer):
@@ -70,30 +68,33 @@ def train(
         rows += caption_rows(used)
     table = dataset(rows, data, manifest.image.size)
 
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    return train_to_end(
+        build_trainer(checkpoint, table, settings, out / STATES_NAME),
+        out,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin=origin,
+        data={"digest": origin["data"], "samples": len(used)},
+        recipe=recipe,
+        tracking=tracking,
+    )
+
+
+def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: Path) -> StrictSFTTrainer:
+    """The model, its ViT and aligner frozen.
+
+    Args:
+        rows: as `trainer.sft.rows` makes them.
+        output: for TRL's saved states.
+    """
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     freeze_vision(model)
-
-    trainer = StrictSFTTrainer(
+    return StrictSFTTrainer(
         model=model,
-        processing_class=processor,
-        train_dataset=table,
-        args=arguments(settings, out / "trl"),
+        processing_class=AutoProcessor.from_pretrained(checkpoint),
+        train_dataset=rows,
+        args=arguments(settings, output),
     )
-    with track(tracking, out, origin) as tracker:
-        trainer.add_callback(LogFile(out, tracker))
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "trl"))
-        written = export_successor(
-            out / "checkpoint",
-            model,
-            processor,
-            manifest,
-            stage=f"sft-{stage}",
-            data={"digest": origin["data"], "samples": len(used)},
-            recipe=recipe.model_dump(mode="json"),
-        )
-        tracker.checkpoint = written.digest
-    return written
 
 
 def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
