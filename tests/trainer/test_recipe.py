@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trainer.recipe import RECIPES, RecipeError, load_recipe
 
@@ -53,3 +54,27 @@ def test_a_wrong_recipe_is_refused_and_named(text: str, message: str, tmp_path: 
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize("size", ["1b", "2b"])
+def test_the_shipped_recipes_are_table_2(size) -> None:
+    recipe = load_recipe(f"internvl3-{size}")
+    assert recipe.base == f"OpenGVLab/InternVL3-{size.upper()}-hf"
+    for stage in (recipe.sft_weak, recipe.sft_answer):
+        assert (stage.epochs, stage.batch_size, stage.gradient_accumulation) == (5, 8, 1)
+    assert recipe.sft_weak.captions
+    assert not recipe.sft_answer.captions
+    grpo = recipe.hcm_grpo
+    assert grpo is not None
+    assert (grpo.group_size, grpo.kl_beta, grpo.batch_size, grpo.gradient_accumulation) == (4, 0.04, 8, 1)
+    assert (grpo.temperature, grpo.top_k, grpo.top_p) == (1.0, 3, 0.8)
+    assert (grpo.epochs, grpo.last_epochs, grpo.last_parts, grpo.reward) == (3, 2, ("all", "hard"), "dpa")
+
+
+def test_unknown_settings_of_stage_two_are_refused(tmp_path) -> None:
+    recipe = yaml.safe_load((RECIPES / "internvl3-2b.yaml").read_text())
+    for wrong in ({"beta": 0.1}, {"last_parts": ["hardest"]}, {"group_size": 1}, {"reward": "f1"}):
+        path = tmp_path / "wrong.yaml"
+        path.write_text(yaml.safe_dump({**recipe, "hcm_grpo": {**recipe["hcm_grpo"], **wrong}}))
+        with pytest.raises(RecipeError, match=next(iter(wrong))):
+            load_recipe(str(path))
