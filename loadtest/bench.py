@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("vllm", "scripted"), default="vllm", help="for the started service (default: vllm)"
     )
-    options.add_service(parser)
+    options.add_service(parser, concurrent="the largest of --clients")
     parser.add_argument(
         "--clients", type=options.count, nargs="+", default=[1, 8, 32], help="concurrent callers (default: 1 8 32)"
     )

@@ -90,8 +90,12 @@ def add_out(parser: argparse.ArgumentParser, command: str) -> None:
     )
 
 
-def add_service(parser: argparse.ArgumentParser) -> None:
-    """The service that is started."""
+def add_service(parser: argparse.ArgumentParser, concurrent: str = "its own default") -> None:
+    """The service that is started.
+
+    Args:
+        concurrent: what `--max-concurrent` is when it is not given, for the help.
+    """
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -100,7 +104,7 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         help="for the started service (default: models/tiny)",
     )
     parser.add_argument(
-        "--max-concurrent", type=count, metavar="N", help="of the started service (default: its own default)"
+        "--max-concurrent", type=count, metavar="N", help=f"of the started service (default: {concurrent})"
     )
     parser.add_argument(
         "--start-seconds",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import Forbidden, InvalidRequest, MalformedRequest
+from service.errors import Forbidden, InvalidRequest, MalformedRequest, NotReady
 from service.follower import Follower, Following
 from service.hot_swap import HotSwap, Swap
 from service.intake import read_body
@@ -72,7 +72,7 @@ _ORDER: dict[str, Any] = {
 @router.get(
     "/checkpoint",
     response_model=CheckpointState,
-    responses=problem_responses(401, 403),
+    responses=problem_responses(401, 403, 503),
     openapi_extra={"security": [{"key": []}]},
     summary="What is served, what was, and what was refused",
 )
@@ -119,6 +119,7 @@ def _hot_swap(request: Request) -> HotSwap:
 
     Raises:
         Forbidden: no key is set, or the engine has no checkpoint.
+        NotReady: nothing is served yet.
         Unauthenticated: this is none of the keys.
     """
     service = _service(request)
@@ -126,8 +127,10 @@ def _hot_swap(request: Request) -> HotSwap:
     if not allowed:
         raise Forbidden("Set SCREENING_ADMIN_KEYS to the sha256 of a key to use /admin.")
     check_key(request, allowed, "an admin key")
-    if service.hot_swap is None or not request.app.state.started:
-        raise Forbidden("This engine serves no checkpoint, or has not started yet.")
+    if service.hot_swap is None:
+        raise Forbidden("This engine serves no checkpoint.")
+    if not request.app.state.started:
+        raise NotReady("The service is starting.")
     return service.hot_swap
 
 

@@ -231,7 +231,7 @@ class HotSwap:
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
                 if digest is not None and not isinstance(error, CheckpointUnavailable):
                     self._refuse(digest, str(error))
-                    await self._tidy()
+                await self._tidy()  # it may have been copied
                 raise CheckpointRefused(str(error)) from error
             prepare_ms = _ms_since(began)
             if new.manifest.digest == old.manifest.digest:

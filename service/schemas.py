@@ -47,7 +47,7 @@ class CheckpointName(BaseModel):
 class Timings(BaseModel):
     """Milliseconds. `total_ms` runs from the door to the answer, the body's arrival included.
 
-    Of work shared with other requests, what passed while this one waited; zeros for an answer from the cache.
+    Of work shared with other requests, what passed while this one waited; of an answer from the cache, only `total_ms` is not 0.
     """
 
     queue_ms: float
@@ -144,7 +144,7 @@ class ProblemBody(BaseModel):
     type: str = Field(examples=["urn:screening:problem:image-unreadable"])
     title: str = Field(examples=["A picture could not be read"])
     status: int = Field(examples=[422])
-    detail: str = Field(examples=["generated[1]: the JPEG ends early. Send the whole file."])
+    detail: str = Field(examples=["generated[1]: the JPEG picture is truncated or damaged (image file is truncated)"])
     instance: str = Field(examples=["/screen"])
     request_id: str = Field(examples=["req_01KAHD5Z0Q9YB7M2T4V6W8X0ZC"])
     picture: str | None = Field(None, examples=["generated[1]"])

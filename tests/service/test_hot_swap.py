@@ -337,8 +337,20 @@ async def test_copies_of_past_checkpoints_do_not_pile_up(serve, store, tmp_path)
             assert (await running.take_up(name)).status_code == 200
         running.engine.fails["probe"] = version("2")
         assert (await running.take_up("two")).status_code == 409
+        other_shape(store / "3")
+        assert (await running.take_up("3")).status_code == 409
         (kept,) = (tmp_path / "state" / "checkpoints").iterdir()
         assert f"sha256:{kept.name}" == read_manifest(store / "5").digest
+
+
+async def test_probes_that_came_later_are_found(serve, store) -> None:
+    """The digest does not cover them, so a copy that was kept would go on without."""
+    probes = read_manifest(store / "two").probes
+    no_probes(store / "two")
+    async with serve() as running:
+        assert "no probes" in (await running.take_up("two")).json()["detail"]
+        store_manifest(read_manifest(store / "two").model_copy(update={"probes": probes}), store / "two")
+        assert (await running.take_up("two")).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", ".", "", "two/../..", "a\0b"])
@@ -357,6 +369,14 @@ async def test_admin_is_off_without_a_key_and_closed_without_the_right_one(serve
         assert broken.status_code == 400
     async with start() as running:
         assert (await running.client.get("/admin/checkpoint", headers=ADMIN)).status_code == 403
+
+
+async def test_admin_waits_for_the_start(serve) -> None:
+    engine = ObedientEngine()
+    engine.seconds = 60
+    async with serve(engine, wait=False) as running:
+        response = await running.client.get("/admin/checkpoint", headers=ADMIN)
+        assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
 
 
 async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from screening.checkpoint import read_manifest, write_manifest
+from screening.checkpoint import Manifest, read_manifest, verify, write_manifest
 from screening.registry import CANDIDATE, PRODUCTION, Registry
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
@@ -49,6 +53,29 @@ def test_what_is_published_is_a_version_and_the_candidate(
     publish(one, store, registry.uri)
     candidate = registry.resolve(CANDIDATE)
     assert candidate is not None and candidate.number == 1
+
+
+def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def prober(_checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
+        yield lambda questions: [[-1.0]] * len(questions)
+
+    monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
+    store = tmp_path / "store"
+    published = make_published(store, "one", 1.0)
+    source = shutil.copytree(published, tmp_path / "source")
+    command = ["publish", "--checkpoint", str(source), "--store", str(store), "--tracking-uri", "none"]
+    weights = (published / "model.safetensors").read_bytes()
+    (published / "model.safetensors").write_bytes(weights[:-1])
+    assert main(command) == 2
+    assert "replace it with --again" in capsys.readouterr().err
+
+    assert main([*command, "--again"]) == 0
+    assert list(store.iterdir()) == [published]
+    probes = verify(published).probes
+    assert probes is not None and probes.questions[0].logprobs == (-1.0,)
 
 
 def test_the_same_digest_in_another_store_stays_where_it_was_registered(

@@ -35,7 +35,7 @@ def whole(version: Version) -> Manifest:
     if manifest.digest != version.digest:
         raise CheckpointError(f"{version.directory} is {manifest.digest}; version {version.number} is {version.digest}")
     if manifest.probes is None:
-        raise CheckpointError(f"{version.directory} carries no probes; services refuse it. Publish it again")
+        raise CheckpointError(f"{version.directory} carries no probes; services refuse it. Publish it with --again")
     return manifest
 
 

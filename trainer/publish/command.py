@@ -21,6 +21,11 @@ UNREGISTERED = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="with its screening.json")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="replace what the store holds under that name: a damaged copy, or probes of another version of vLLM",
+    )
     add_registry_options(
         parser,
         store="where running services find checkpoints; `--tracking-uri none` registers nothing",
@@ -36,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         registry = choose_registry(args)
-        directory = publish(args.checkpoint, args.store)
+        directory = publish(args.checkpoint, args.store, again=args.again)
     except (CheckpointError, RegistryError, TrackingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -56,13 +61,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def publish(checkpoint: Path, store: Path) -> Path:
+def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
     """Record the probes of a checkpoint and copy it into a store, under a name that holds its digest.
 
     The copy appears by one rename, so a half-copied one is never seen. One that is there already is kept.
 
+    Args:
+        again: replace one that is there.
+
     Raises:
-        CheckpointError: the checkpoint is not whole, holds a pickle or values that are not finite, or cannot be proved.
+        CheckpointError: the checkpoint is not whole, holds a pickle or values that are not finite, or cannot be proved;
+            or what is there is damaged.
     """
     from screening.checkpoint import store_manifest, verify
     from screening.errors import CheckpointError
@@ -72,9 +81,8 @@ def publish(checkpoint: Path, store: Path) -> Path:
     read_tensors(checkpoint, manifest)
     check_finite(checkpoint, manifest)
     target = store / published_name(manifest)
-    if target.exists():
-        verify(target)
-        return target
+    if target.exists() and not again:
+        return _whole(target)
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=store) as incoming:
         copy = Path(incoming) / "checkpoint"
@@ -83,8 +91,21 @@ def publish(checkpoint: Path, store: Path) -> Path:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
         store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest)}), copy)
+        if target.exists():
+            target.rename(Path(incoming) / "replaced")
         copy.rename(target)
     return target
+
+
+def _whole(published: Path) -> Path:
+    from screening.checkpoint import verify
+    from screening.errors import CheckpointError
+
+    try:
+        verify(published)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. The copy in the store is damaged: replace it with --again") from error
+    return published
 
 
 def published_name(manifest: Manifest) -> str:
