@@ -47,8 +47,8 @@ class CheckpointName(BaseModel):
 class Timings(BaseModel):
     """Milliseconds. `total_ms` runs from the door to the answer, the body's arrival included.
 
-    Of work shared with other requests, what passed while this one waited. Of an answer from the cache, only `total_ms` is
-    not 0.
+    Of work shared with other requests, what passed while this one waited. Of an answer from the cache, only
+    `total_ms` is not 0.
     """
 
     queue_ms: float
