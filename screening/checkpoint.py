@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
-from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
 
@@ -163,7 +163,8 @@ def read_manifest(directory: Path) -> Manifest:
     """Read the manifest without touching the other files.
 
     Raises:
-        CheckpointError: there is none, or it is not understood.
+        CheckpointDamaged: there is none.
+        CheckpointError: it is not understood.
         CheckpointUnavailable: there is no such directory, or it cannot be read.
     """
     path = directory / MANIFEST_NAME
@@ -172,7 +173,7 @@ def read_manifest(directory: Path) -> Manifest:
     except FileNotFoundError:
         if not directory.exists():
             raise CheckpointUnavailable(f"{directory} does not exist: it is not a checkpoint, or not mounted") from None
-        raise CheckpointError(f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or not whole") from None
+        raise CheckpointDamaged(f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or not whole") from None
     except OSError as error:
         raise CheckpointUnavailable(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -183,14 +184,14 @@ def verify(directory: Path) -> Manifest:
     """Read the manifest and compare every file with it.
 
     Raises:
-        CheckpointError: a file is missing, added, of another size or of other content, lies outside the directory, or
-            cannot be read.
+        CheckpointDamaged: a file is missing, added, of another size or of other content, or lies outside the directory.
+        CheckpointUnavailable: a file cannot be read.
     """
     manifest = read_manifest(directory)
     try:
         _compare(directory, manifest)
     except RuntimeError as error:  # a symbolic link that leads to itself
-        raise CheckpointError(f"{directory} cannot be read whole: {error}") from error
+        raise CheckpointDamaged(f"{directory} cannot be read whole: {error}") from error
     except OSError as error:
         raise CheckpointUnavailable(f"{directory} cannot be read whole: {error}") from error
     return manifest
@@ -204,18 +205,18 @@ def _compare(directory: Path, manifest: Manifest) -> None:
         if (path.is_symlink() or not path.is_dir()) and path not in unlisted
     }
     if added := sorted(present - manifest.files.keys()):
-        raise CheckpointError(f"{directory} holds files that its manifest does not name: {', '.join(added)}")
+        raise CheckpointDamaged(f"{directory} holds files that its manifest does not name: {', '.join(added)}")
     root = directory.resolve()
     for name, entry in manifest.files.items():
         path = directory / name
         if not path.resolve().is_relative_to(root):
-            raise CheckpointError(f"{path} leads out of the checkpoint's directory")
+            raise CheckpointDamaged(f"{path} leads out of the checkpoint's directory")
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing")
+            raise CheckpointDamaged(f"{path} is missing")
         if path.stat().st_size != entry.size:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; its manifest says {entry.size}")
+            raise CheckpointDamaged(f"{path} has {path.stat().st_size} bytes; its manifest says {entry.size}")
         if file_sha256(path) != entry.sha256:
-            raise CheckpointError(f"{path} is not the file that its manifest describes (sha256 differs)")
+            raise CheckpointDamaged(f"{path} is not the file that its manifest describes (sha256 differs)")
 
 
 def file_sha256(path: Path) -> str:

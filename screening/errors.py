@@ -6,6 +6,7 @@ ScreeningError
 │   ├── ImageUnreadable       truncated or damaged
 │   └── ImageTooLarge         over a limit of bytes or pixels
 ├── CheckpointError           a directory is not a whole, unchanged checkpoint
+│   ├── CheckpointDamaged     the directory is not what its manifest describes; another copy may be
 │   └── CheckpointUnavailable it cannot be read or copied now, which says nothing about it
 └── RegistryError             the model registry does not answer, or does not hold what is asked for
 """
@@ -47,6 +48,10 @@ class ImageTooLarge(ImageError):
 
 class CheckpointError(ScreeningError):
     """A directory is not a whole checkpoint, or not the one its manifest describes."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """This directory is half copied or was changed. The checkpoint that its manifest describes may be a good one."""
 
 
 class CheckpointUnavailable(CheckpointError):

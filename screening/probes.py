@@ -26,7 +26,7 @@ _BLOCKS = 8
 class Probe(BaseModel):
     """One question with its answer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(ge=0)
     """Of its pictures; see `probe_pictures`."""
@@ -40,7 +40,7 @@ class Probe(BaseModel):
 class Probes(BaseModel):
     """All probes of a checkpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     questions: tuple[Probe, ...] = Field(min_length=1)
     tolerance: float = Field(gt=0)

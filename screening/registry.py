@@ -207,8 +207,9 @@ class Registry:
 
 
 def without_password(text: str) -> str:
-    """Hide the passwords of addresses in a text."""
-    return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+    """Hide the passwords of addresses in a text, also those with an unescaped `/` or `@`, which databases take."""
+    text = re.sub(r"(?<=://)([^/@:\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)
 
 
 @contextmanager

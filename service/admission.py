@@ -62,6 +62,11 @@ class Admission:
         """Why the door is closed, as a sentence."""
         return self._closed
 
+    @property
+    def draining(self) -> bool:
+        """Whether the service is about to end."""
+        return self._closed == DRAINING
+
     def open(self) -> None:
         """Start-up is over. A door that drains stays closed."""
         if self._closed == STARTING:

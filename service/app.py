@@ -85,12 +85,14 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             service.admission.close()
             if follower is not None:
                 await follower.stop()
+            if service.hot_swap is not None:
+                service.hot_swap.end()
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
             await engine.stop()
             if service.hot_swap is not None:
-                service.hot_swap.close()
+                await service.hot_swap.close()
             service.threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(

@@ -1,8 +1,9 @@
 """The service follows the registry: what an alias names is taken up within a poll or two.
 
 The registry is asked in a thread of its own, for a bounded time; when it does not answer, what is served is served on.
-What was refused is not tried again before the alias names another checkpoint (`HotSwap.refused` remembers, also over a
-restart). What could not be looked at (a store that is not mounted, a full disk) and what came at a bad moment is.
+A digest that was refused is not tried again (`HotSwap.refused` remembers, also over a restart). What could not be taken
+in (a store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less
+often: each attempt reads a whole checkpoint and may hold up requests.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel
@@ -30,6 +32,10 @@ from service.metrics import Metrics
 
 LOGGER = logging.getLogger("service.follower")
 
+_LONGEST_WAIT = 16
+"""Polls between two attempts at the same checkpoint."""
+_GRACE = 0.5
+"""Seconds that the loop may take to notice an answer."""
 _JITTER = 0.25
 """So that a fleet that was started together does not ask, and swap, at the same moment."""
 
@@ -58,6 +64,27 @@ class Following(BaseModel):
     """Unix time of the last answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A question to the registry."""
+
+    answer: asyncio.Future[Version | None]
+    since: float
+    """On the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """A checkpoint that was not taken up now, and is tried again."""
+
+    digest: str
+    outcome: Outcome
+    reason: str
+    wait: float
+    until: float
+    """On the monotonic clock."""
+
+
 class Follower:
     """Asks again and again, from `start` to `stop`."""
 
@@ -69,7 +96,8 @@ class Follower:
         self._settings = settings
         self._registry = Registry(settings.registry or "", settings.registry_model)
         self.state = Following(registry=str(self._registry), alias=settings.registry_alias)
-        self._asking: asyncio.Future[Version | None] | None = None
+        self._asking: _Asking | None = None
+        self._later: _Later | None = None
         self._loop: asyncio.Task[None] | None = None
         self._swap: asyncio.Task[Swap] | None = None
 
@@ -79,10 +107,10 @@ class Follower:
 
     async def stop(self) -> None:
         """Ask no more. A swap that is under way goes on: nobody may be let in halfway."""
-        for pending in (self._loop, self._asking):
-            if pending is not None:
-                pending.cancel()
+        if self._asking is not None:
+            self._asking.answer.cancel()
         if self._loop is not None:
+            self._loop.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loop
 
@@ -121,16 +149,22 @@ class Follower:
         """What the alias names.
 
         Raises:
-            RegistryError: no answer in time, or a bad one. An answer that comes later is that of the next call.
+            RegistryError: no answer in time, or a bad one. A later one is thrown away: the alias may have moved.
         """
-        if self._asking is None:
-            self._asking = _in_thread(lambda: self._registry.resolve(self.state.alias))
         seconds = self._settings.registry_timeout_seconds
-        done, _ = await asyncio.wait({self._asking}, timeout=seconds)
-        if not done:
-            raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s")
-        asked, self._asking = self._asking, None
-        version = asked.result()
+        until = time.monotonic() + seconds
+        while True:
+            if self._asking is None:
+                answer = _in_thread(lambda: self._registry.resolve(self.state.alias))
+                self._asking = _Asking(answer, time.monotonic())
+            done, _ = await asyncio.wait({self._asking.answer}, timeout=max(0.0, until - time.monotonic()))
+            if not done:
+                raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s")
+            asked, self._asking = self._asking, None
+            if time.monotonic() - asked.since <= seconds + _GRACE:
+                break
+            asked.answer.exception()  # it is nobody's
+        version = asked.answer.result()
         self._metrics.registry_reachable.set(1)
         self.state.asked = time.time()
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
@@ -154,16 +188,29 @@ class Follower:
             return "refused", reason
         if not self._admission.is_open:
             return "busy", self._admission.closed_because
+        later = self._later if self._later and self._later.digest == offer.digest else None
+        if later and time.monotonic() < later.until:
+            return later.outcome, later.reason
         self._swap = asyncio.get_running_loop().create_task(
             self._hot_swap.take_up(offer.directory, digest=offer.digest)
         )
+        self._later = None
         try:
             await asyncio.shield(self._swap)
         except SwapBusy as error:
-            return "busy", str(error)
+            return self._again(offer, later, "busy", str(error))
         except CheckpointRefused as error:
-            return "refused" if offer.digest in self._hot_swap.refused else "unavailable", str(error)
+            if offer.digest in self._hot_swap.refused:
+                return "refused", str(error)
+            return self._again(offer, later, "unavailable", str(error))
         return "taken_up", None
+
+    def _again(self, offer: Offer, before: _Later | None, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+        """Try it again at the next poll, then after two more, after four more, ..."""
+        poll = self._settings.registry_poll_seconds
+        wait = min(2 * before.wait, _LONGEST_WAIT * poll) if before else poll / 2
+        self._later = _Later(offer.digest, outcome, reason, wait, time.monotonic() + wait)
+        return outcome, reason
 
     def _note(self, outcome: Outcome, reason: str | None) -> None:
         """Say what became of a poll: in the metrics always, in the log when it is another thing than last time."""

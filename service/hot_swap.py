@@ -18,18 +18,20 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from screening.checkpoint import Manifest, read_manifest
-from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.checkpoint import Manifest, read_manifest, store_manifest
+from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.probes import deviation
 from screening.weights import changed_files, compare_tensors, read_tensors
 from service.admission import Admission
 from service.config import Settings
 from service.engine import Engine
-from service.errors import CheckpointRefused, ServiceError, SwapBusy
+from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.local_store import LocalStore
 from service.logs import log
 from service.metrics import Metrics
@@ -38,6 +40,10 @@ LOGGER = logging.getLogger("service.hot_swap")
 
 REMEMBERED = 64
 """Refused checkpoints and past swaps that are remembered."""
+START_ATTEMPTS = 2
+"""With what was served last, before something else is served: an engine that was killed may still hold its memory."""
+MOST_DEATHS = 2
+"""So often an engine, or the whole service, may die or hang while it takes up a checkpoint. Then that is refused."""
 
 SWITCHING = "The service takes up another checkpoint."
 LOST = "The engine was lost and is being built anew."
@@ -126,8 +132,13 @@ class HotSwap:
         self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
         self.refused: dict[str, str] = self._store.refused()
         """Digest → reason; kept in the state directory."""
-        self._suspects: set[str] = set()
-        """Digests under which the engine died once."""
+        self._deaths: dict[str, int] = self._store.deaths()
+        """Digest → how often an engine, or this service, died with it. Kept too: taking it up may end the process."""
+        for digest in [digest for digest, times in self._deaths.items() if times >= MOST_DEATHS]:
+            self._refuse(digest, f"the service ended {self._deaths.pop(digest)} times while it took it up")
+        self._spared: str | None = None
+        """What was served last, when it could not be started for a reason that is not its own."""
+        self._ending = False
 
     @property
     def serving(self) -> Manifest:
@@ -149,8 +160,15 @@ class HotSwap:
     def busy(self) -> bool:
         return self._lock.locked()
 
-    def close(self) -> None:
-        """Leave the state directory to another process."""
+    def end(self) -> None:
+        """From here on no engine is built any more: the process is about to end."""
+        self._ending = True
+
+    async def close(self, patience: float = 5.0) -> None:
+        """Leave the state directory to another process, once a swap that was under way has given up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience), self._lock:
+                pass
         self._store.close()
 
     async def start(self, production: Callable[[], Awaitable[Offer | None]] | None = None) -> None:
@@ -162,19 +180,44 @@ class HotSwap:
         Raises:
             CheckpointError: the configured checkpoint cannot be served.
         """
-        for name, find in (("last served", self._last_served), ("production", lambda: self._offered(production))):
-            try:
-                if (copy := await find()) is not None:
-                    await self._start(copy)
-                    return
-            except Exception as error:  # whatever it is, the configured checkpoint is still there
-                LOGGER.exception(f"{name} failed", extra={"fields": {"error": str(error)}})
-                await self._engine.stop()
-        await self._start(await self._take_in(self._configured))
+        if await self._start_last_served():
+            return
+        if not await self._start_production(production):
+            await self._start(await self._take_in(self._configured))
 
-    async def _last_served(self) -> Copy | None:
-        last = await asyncio.to_thread(self._store.last_served)
-        return Copy(*last) if last else None
+    async def _start_last_served(self) -> bool:
+        """Whether it is served now. Unless it is itself at fault, it stays what the next start tries first."""
+        for _ in range(START_ATTEMPTS):
+            try:
+                if (last := await asyncio.to_thread(self._store.last_served)) is None:
+                    return False
+                await self._start(Copy(*last))
+                return True
+            except Exception as error:  # whatever it is, there are other checkpoints
+                LOGGER.exception("last served failed", extra={"fields": {"error": str(error)}})
+                await self._engine.stop()
+                if _proves_a_fault(error):
+                    return False
+        self._spared = self._store.last_digest()
+        return False
+
+    async def _start_production(self, production: Callable[[], Awaitable[Offer | None]] | None) -> bool:
+        """Whether what the registry names is served now."""
+        spared, self._spared = self._spared, None
+        attempted = None
+        try:
+            if (copy := await self._offered(production)) is not None:
+                attempted = copy.manifest.digest
+                await self._attempt(attempted)
+                await self._start(copy)
+                return True
+        except Exception as error:  # whatever it is, the configured checkpoint is still there
+            LOGGER.exception("production failed", extra={"fields": {"error": str(error)}})
+            await self._engine.stop()
+            if attempted:
+                self._deaths.pop(attempted, None)  # it has not ended this process
+        self._spared = spared
+        return False
 
     async def _offered(self, production: Callable[[], Awaitable[Offer | None]] | None) -> Copy | None:
         offer = await production() if production else None
@@ -206,8 +249,11 @@ class HotSwap:
             CheckpointError: it is not whole, or another one.
         """
         if digest is not None and (found := (await asyncio.to_thread(read_manifest, source)).digest) != digest:
-            raise CheckpointError(f"{source} is {found}, not {digest} as the registry says")
-        return Copy(*await asyncio.to_thread(self._store.take_in, source))
+            raise _other(source, found, digest)
+        copy = Copy(*await asyncio.to_thread(self._store.take_in, source))
+        if digest is not None and copy.manifest.digest != digest:  # replaced while it was copied
+            raise _other(source, copy.manifest.digest, digest)
+        return copy
 
     async def take_up(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
         """Make a checkpoint the one that is served.
@@ -222,6 +268,7 @@ class HotSwap:
         """
         if self._lock.locked():
             raise SwapBusy("Another checkpoint is being taken up, or the engine is being built anew.")
+        self._refuse_to_drain()
         async with self._lock:
             began, old = time.perf_counter(), self._now
             try:
@@ -229,12 +276,14 @@ class HotSwap:
             except CheckpointError as error:
                 self._metrics.swaps.labels("refused").inc()
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
-                if digest is not None and not isinstance(error, CheckpointUnavailable):
+                # Another copy of the same checkpoint, or this one when it is whole, may be good.
+                if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
                     self._refuse(digest, str(error))
                 await self._tidy()  # it may have been copied
                 raise CheckpointRefused(str(error)) from error
             prepare_ms = _ms_since(began)
             if new.manifest.digest == old.manifest.digest:
+                await self._adopt(new, old)
                 return self._done("unchanged", new, old, prepare_ms)
             try:
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
@@ -253,7 +302,7 @@ class HotSwap:
             raise CheckpointError(f"{digest} was refused before: {self.refused[digest]}")
         if new.manifest.probes is None:
             raise CheckpointError(f"{source} carries no probes; publish it with `python -m trainer publish`")
-        if changed := changed_files(old.manifest, new.manifest):
+        if changed := changed_files(old.manifest, new.manifest) or _changed_pictures(old.manifest, new.manifest):
             log(LOGGER, logging.INFO, "not in place", digest=digest, changed=changed)
             return new, False
         tensors = [await asyncio.to_thread(read_tensors, copy.directory, copy.manifest) for copy in (old, new)]
@@ -261,30 +310,66 @@ class HotSwap:
             raise CheckpointError(f"{source} has the configuration of what is served and other tensors: {difference}")
         return new, True
 
+    async def _adopt(self, new: Copy, old: Copy) -> None:
+        """What is served, with probes that were recorded anew: taken over if they prove it.
+
+        Raises:
+            CheckpointRefused: they do not; those that did are kept.
+        """
+        if new.manifest.probes == old.manifest.probes:
+            return
+        try:
+            async with asyncio.timeout(self._settings.swap_reload_seconds):
+                await self._prove(new.manifest)
+        except Exception as error:
+            await asyncio.to_thread(store_manifest, old.manifest, old.directory)
+            raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {error}") from error
+        self._served = new
+
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
         """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
         closing, patience = time.perf_counter(), self._settings.swap_drain_seconds
+        digest = new.manifest.digest
         async with self._admission.gate_closed(patience) as idle:
             if not idle:
                 raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
+            self._refuse_to_drain()
             if not self._engine.alive:  # before the new weights touched it
                 raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
+            await self._attempt(digest)
             drain_ms, closed = _ms_since(closing), time.perf_counter()
             try:
                 proved = await (self._reload(new) if in_place else self._rebuild(new, "swap"))
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
-                LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
-                died = in_place and not self._engine.alive
-                # An engine that hangs would only hang again.
-                await self._go_back(old, in_place=in_place and not died and not isinstance(error, TimeoutError))
-                if died and new.manifest.digest not in self._suspects:  # it may have been killed at that very moment
-                    self._suspects.add(new.manifest.digest)
-                    raise SwapBusy("The engine died while it took up the checkpoint.") from error
-                ours = isinstance(error, CheckpointError | ServiceError)  # sentences that a person can read
-                raise CheckpointRefused(str(error) if ours else f"{type(error).__name__}: {error}") from error
+                LOGGER.exception("swap failed", extra={"fields": {"digest": digest, "error": str(error)}})
+                # An engine that is dead or hangs would not take the old weights either. Neither is a fault of the new
+                # ones yet: somebody may have killed it at that very moment, or the machine was slow.
+                lost = isinstance(error, TimeoutError) or not self._engine.alive
+                await self._go_back(old, in_place=in_place and not lost)
+                if lost and not _proves_a_fault(error) and self._deaths[digest] < MOST_DEATHS:
+                    raise SwapBusy(f"The engine was lost while it took it up ({_reason(error)}).") from error
+                del self._deaths[digest]
+                raise CheckpointRefused(_reason(error)) from error
             self._serve(new)
+            self._spared = None
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), proved)
+
+    async def _attempt(self, digest: str) -> None:
+        """Note on disk that an engine is about to take this up: the whole process may die of it."""
+        self._deaths[digest] = self._deaths.get(digest, 0) + 1
+        try:
+            await asyncio.to_thread(self._store.remember_deaths, dict(self._deaths))
+        except OSError as error:  # a full disk must not keep a good checkpoint out
+            LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
+
+    def _refuse_to_drain(self) -> None:
+        """
+        Raises:
+            SwapBusy: the service is about to end; those inside must not wait for a swap.
+        """
+        if self._ending or self._admission.draining:
+            raise SwapBusy("The service is about to end.")
 
     async def _reload(self, copy: Copy) -> Proved:
         async with asyncio.timeout(self._settings.swap_reload_seconds):
@@ -315,6 +400,8 @@ class HotSwap:
         The one way in which an engine is built anew. Until it is proved nobody reaches it: behind a swap's gate those
         who are inside wait, otherwise they are sent away.
         """
+        if self._ending:
+            raise EngineLost
         planned, began = cause in ("swap", "roll_back"), time.monotonic()
         with self._admission.suspended(SWITCHING if planned else LOST, evict=not planned):
             try:
@@ -367,7 +454,7 @@ class HotSwap:
         # All at once: the engine reads them as one batch, and tolerances were found alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes))
         worst = max(map(deviation, probes, found))
-        if worst > manifest.probes.tolerance:
+        if not worst <= manifest.probes.tolerance:  # so that NaN proves nothing
             raise CheckpointError(f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off")
         return worst
 
@@ -375,17 +462,25 @@ class HotSwap:
         """From here on this is what is served."""
         self._served = copy
         self.refused.pop(copy.manifest.digest, None)
+        self._deaths.pop(copy.manifest.digest, None)
         self._metrics.serves(self._engine.contract, self._engine)
 
     async def _tidy(self) -> None:
         """Note on disk what is served, and delete every other copy. After the gate has opened: it may take a while."""
-        digest = self.serving.digest
-        try:
-            await asyncio.to_thread(self._store.remember, digest)
-            await asyncio.to_thread(self._store.keep_only, {digest})
-            await asyncio.to_thread(self._store.remember_refused, dict(self.refused))
-        except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
-            LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
+        digest, spared = self.serving.digest, self._spared
+        steps: list[Callable[[], None]] = [
+            partial(self._store.remember_deaths, dict(self._deaths)),
+            partial(self._store.remember_refused, dict(self.refused)),
+        ]
+        if spared is None:
+            steps.insert(0, partial(self._store.settle, digest))
+        else:
+            steps.insert(0, partial(self._store.keep_only, {digest, spared}))
+        for step in steps:
+            try:
+                await asyncio.to_thread(step)
+            except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
+                LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
 
     def _done(
         self,
@@ -422,6 +517,27 @@ class HotSwap:
         self.refused[digest] = reason
         while len(self.refused) > REMEMBERED:
             del self.refused[next(iter(self.refused))]
+
+
+def _proves_a_fault(error: Exception) -> bool:
+    """Whether the checkpoint itself is at fault, whatever the moment and the machine."""
+    return isinstance(error, CheckpointError) and not isinstance(error, CheckpointUnavailable)
+
+
+def _reason(error: Exception) -> str:
+    ours = isinstance(error, CheckpointError | ServiceError)  # sentences that a person can read
+    if isinstance(error, TimeoutError):
+        return "the engine did not take it up in time"
+    return str(error) if ours else f"{type(error).__name__}: {error}"
+
+
+def _other(source: Path, found: str, wanted: str) -> CheckpointDamaged:
+    return CheckpointDamaged(f"{source} is {found}, not {wanted} as the registry says")
+
+
+def _changed_pictures(old: Manifest, new: Manifest) -> list[str]:
+    """An engine is told at its start how pictures become tiles."""
+    return ["image"] if old.image != new.image else []
 
 
 def _ms_since(moment: float) -> float:

@@ -6,22 +6,28 @@ checkpoint is copied first, the copy is verified, and only the copy is ever load
     STATE/checkpoints/HEX/    verified copies, named by the hex of their digest
     STATE/serving.json        the digest served last, to go on with after a restart
     STATE/refused.json        digests that failed, and why
+    STATE/deaths.json         digests that an engine is taking up or died with, and how often
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from screening.checkpoint import Manifest, verify
-from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.checkpoint import Manifest, store_manifest, verify
+from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.weights import check_finite, read_tensors
 from service.errors import CheckpointRefused
+from service.logs import log
+
+LOGGER = logging.getLogger("service.local_store")
 
 _INCOMING = "incoming-"
 
@@ -37,6 +43,7 @@ class LocalStore:
         self._root = state / "checkpoints"
         self._serving = state / "serving.json"
         self._refused = state / "refused.json"
+        self._deaths = state / "deaths.json"
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._lock = (state / "lock").open("w")
@@ -47,7 +54,7 @@ class LocalStore:
         except OSError as error:
             raise CheckpointError(f"{state} cannot be written: {error.strerror}") from error
         for left in self._root.glob(f"{_INCOMING}*"):  # by a service that was killed
-            shutil.rmtree(left, ignore_errors=True)
+            _delete(left)
 
     def close(self) -> None:
         """Let another service use the directory."""
@@ -66,34 +73,55 @@ class LocalStore:
         kept = self._root / _hex(wanted.digest)
         if kept.exists():
             try:
-                return kept, verify(kept)
-            except CheckpointError:  # our copy was damaged since
-                shutil.rmtree(kept)
+                manifest = verify(kept)
+            except CheckpointDamaged:  # our copy, since; it stays until another one is whole
+                pass
+            else:
+                if wanted.probes not in (None, manifest.probes):  # recorded anew: the digest does not cover them
+                    manifest = manifest.model_copy(update={"probes": wanted.probes})
+                    store_manifest(manifest, kept)
+                return kept, manifest
         self._check_room(wanted)
         incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
         try:
             # Links stay links, so that one that leads out of the directory is seen and refused.
             shutil.copytree(source, incoming, symlinks=True, dirs_exist_ok=True)
+            _make_writable(incoming)
             manifest = verify(incoming)
             read_tensors(incoming, manifest)
             check_finite(incoming, manifest)
             kept = self._root / _hex(manifest.digest)
-            if not kept.exists():
-                incoming.rename(kept)
+            if kept.exists():
+                _delete(kept)
+            incoming.rename(kept)
         except (OSError, shutil.Error) as error:
             raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
         except CheckpointError as error:
             raise type(error)(str(error).replace(str(incoming), str(source))) from error
         finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+            _delete(incoming)
         return kept, manifest
+
+    def settle(self, served: str) -> None:
+        """Note what is served, atomically, and delete every other copy.
+
+        Raises:
+            OSError: it could not be noted, though the others are gone and have left room.
+        """
+        try:
+            self.remember(served)
+        except OSError:
+            self.keep_only({served})
+            self.remember(served)
+        else:
+            self.keep_only({served})
 
     def keep_only(self, digests: Collection[str]) -> None:
         """Delete all other copies."""
         names = {_hex(digest) for digest in digests}
         for path in self._root.iterdir():
             if path.name not in names and not path.name.startswith(_INCOMING):
-                shutil.rmtree(path, ignore_errors=True)
+                _delete(path)
 
     def remember(self, digest: str) -> None:
         """Note what is served, atomically."""
@@ -106,21 +134,37 @@ class LocalStore:
 
     def refused(self) -> dict[str, str]:
         """What failed, digest → reason; empty where the note cannot be read."""
-        try:
-            noted = json.loads(self._refused.read_text(encoding="utf-8"))
-            return {str(digest): str(reason) for digest, reason in noted.items()}
-        except (OSError, ValueError, AttributeError):
-            return {}
+        return {digest: str(reason) for digest, reason in _noted(self._refused).items()}
+
+    def remember_deaths(self, times: Mapping[str, int]) -> None:
+        """Note which digests an engine is taking up, or died with: the whole process may be the next to die."""
+        if times != self.deaths():
+            _write(self._deaths, times)
+
+    def deaths(self) -> dict[str, int]:
+        """Digest → how often; empty where the note cannot be read."""
+        return {digest: times for digest, times in _noted(self._deaths).items() if isinstance(times, int)}
+
+    def last_digest(self) -> str | None:
+        """The digest that was served last."""
+        digest = _noted(self._serving).get("digest")
+        return digest if isinstance(digest, str) else None
 
     def last_served(self) -> tuple[Path, Manifest] | None:
-        """The copy that was served last and its manifest, if it is still whole."""
-        try:
-            digest = json.loads(self._serving.read_text(encoding="utf-8"))["digest"]
-            copy = self._root / _hex(str(digest))
-            manifest = verify(copy)
-            return (copy, manifest) if manifest.digest == digest else None
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
+        """The copy that was served last and its manifest; None where there is none.
+
+        Raises:
+            CheckpointError: it is not whole any more.
+            CheckpointUnavailable: it cannot be read now.
+        """
+        digest = self.last_digest()
+        copy = self._root / _hex(digest) if digest else None
+        if digest is None or copy is None or copy.parent != self._root or not copy.exists():
             return None
+        manifest = verify(copy)
+        if manifest.digest != digest:
+            raise CheckpointDamaged(f"{copy} holds {manifest.digest}")
+        return copy, manifest
 
     def _check_room(self, manifest: Manifest) -> None:
         needed = sum(entry.size for entry in manifest.files.values())
@@ -152,6 +196,32 @@ def _write(path: Path, value: object) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(path)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """A note that was written here; empty where it is missing or not one."""
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _make_writable(directory: Path) -> None:
+    """A copy has the modes of what was copied; a directory that must not be written cannot be emptied either."""
+    for path in [directory, *directory.rglob("*")]:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+
+
+def _delete(directory: Path) -> None:
+    try:
+        _make_writable(directory)
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log(LOGGER, logging.ERROR, "copy not deleted", directory=str(directory), error=str(error))
 
 
 def _hex(digest: str) -> str:

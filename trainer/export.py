@@ -54,9 +54,18 @@ def export_successor(
         prompt=parent.prompt,
         image=parent.image,
         decoding=parent.decoding,
-        data={**parent.data, stage: data},
+        data=with_stage(parent.data, stage, data),
         recipe=recipe,
     )
+
+
+def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any]:
+    """What a checkpoint was trained on, one stage more. A second round of a stage is numbered: none is forgotten."""
+    name, number = stage, 1
+    while name in data and data[name] != of_stage:
+        number += 1
+        name = f"{stage} {number}"
+    return {**data, name: of_stage}
 
 
 def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:

@@ -14,6 +14,9 @@ import pytest
 
 from screening.checkpoint import read_manifest
 from screening.registry import PRODUCTION, Registry
+from service.errors import SwapBusy
+from service.hot_swap import HotSwap
+from service.local_store import LocalStore
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, one_bit, version
 
 pytestmark = pytest.mark.anyio
@@ -161,12 +164,17 @@ async def test_a_fresh_replica_starts_with_production_and_not_with_what_it_was_c
         assert running.engine.history == ["start 2"]
 
 
-@pytest.mark.parametrize("damage", [one_bit, lambda two: (two / "screening.json").write_text("{}")])
-async def test_a_fresh_replica_starts_with_its_own_where_production_is_broken(damage, serve, fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("damage", "outcome"),
+    [(one_bit, "unavailable"), (lambda two: (two / "screening.json").write_text("{}"), "refused")],
+)
+async def test_a_fresh_replica_starts_with_its_own_where_production_is_broken(
+    damage, outcome, serve, fleet: Fleet
+) -> None:
     fleet.promote(2)
     damage(fleet.store / "two")
     async with serve() as running:
-        assert (await running.comes_to("refused"))["serving"]["version"] == "1"
+        assert (await running.comes_to(outcome))["serving"]["version"] == "1"
         assert running.metric("screening_registry_behind") == 1
 
 
@@ -209,13 +217,81 @@ async def test_a_refused_one_is_tried_again_when_an_operator_says_so(serve, flee
         assert state["serving"]["version"] == "2" and state["refused"] == []
 
 
-async def test_a_directory_with_another_checkpoint_is_refused(serve, fleet: Fleet) -> None:
+async def test_a_directory_with_another_checkpoint_is_not_taken_up(serve, fleet: Fleet) -> None:
     async with serve() as running:
         (fleet.store / "two").rename(fleet.store / "gone")
         make_checkpoint(fleet.store / "two", 3)
         fleet.promote(2)
-        state = await running.comes_to("refused")
-        assert "as the registry says" in state["following"]["reason"]
+        state = await running.comes_to("unavailable")
+        assert "as the registry says" in state["following"]["reason"] and state["refused"] == []
+        assert running.engine.history == ["start 1"]
+
+
+async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_taken_up(
+    serve, fleet: Fleet, monkeypatch
+) -> None:
+    make_checkpoint(fleet.store / "three", 3)
+    real = LocalStore.take_in
+
+    def take_in(self: LocalStore, source: Path) -> Any:
+        return real(self, fleet.store / "three" if source.name == "two" else source)
+
+    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    async with serve() as running:
+        fleet.promote(2)
+        assert "as the registry says" in (await running.comes_to("unavailable"))["following"]["reason"]
+        assert running.engine.history == ["start 1"]
+
+
+async def test_a_half_copied_directory_is_taken_up_when_it_is_whole(serve, fleet: Fleet) -> None:
+    async with serve() as running:
+        manifest = fleet.store / "two" / "screening.json"
+        manifest.rename(fleet.store / "later")
+        fleet.promote(2)
+        assert (await running.comes_to("unavailable"))["refused"] == []
+        (fleet.store / "later").rename(manifest)
+        await running.serves("2")
+
+
+async def test_what_cannot_be_taken_in_is_tried_less_and_less_often(serve, fleet: Fleet, monkeypatch) -> None:
+    tried = 0
+
+    async def busy(*_: Any, **__: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        raise SwapBusy("not now")
+
+    monkeypatch.setattr(HotSwap, "take_up", busy)
+    async with serve() as running:
+        fleet.promote(2)
+        await running.polled("busy", 40)
+        assert 3 <= tried <= 12, "of 40 polls"
+
+
+async def test_an_answer_of_the_registry_that_comes_too_late_is_thrown_away(serve, fleet: Fleet, monkeypatch) -> None:
+    real, held, released = Registry.resolve, threading.Event(), threading.Event()
+    hold = False
+
+    def resolve(self: Registry, alias: str) -> Any:
+        nonlocal hold
+        version = real(self, alias)
+        if hold:
+            hold = False
+            held.set()
+            released.wait(60)
+        return version
+
+    monkeypatch.setattr(Registry, "resolve", resolve)
+    async with serve(registry_timeout_seconds=0.2) as running:
+        await running.comes_to("current")
+        fleet.promote(2)
+        hold = True
+        await asyncio.to_thread(held.wait, 60)
+        fleet.promote(1)  # withdrawn while the answer is on its way
+        await running.comes_to("unreachable")
+        await asyncio.sleep(0.6)
+        released.set()
+        await running.polled("current", 3)
         assert running.engine.history == ["start 1"]
 
 

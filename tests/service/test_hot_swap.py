@@ -237,9 +237,11 @@ async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> N
             await asyncio.sleep(3600)
 
         engine.reload = hangs  # type: ignore[method-assign]
-        assert (await running.take_up("two")).status_code == 409
+        assert (await running.take_up("two")).status_code == 503, "the machine may have been slow"
+        refused = await running.take_up("two")
+        assert refused.status_code == 409 and "in time" in refused.json()["detail"]
         engine.reload = real  # type: ignore[method-assign]
-        assert engine.history == ["start 1", "stop", "start 1"]
+        assert engine.history == ["start 1", *["stop", "start 1"] * 2]
 
 
 async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> None:

@@ -1,17 +1,17 @@
 """`python -m trainer calibrate`: fit confidence on validation answers and put the curves into the manifest.
 
 Weights, files and probes stay. The digest changes with the calibration, since answers do: evaluations and hard cases of
-the checkpoint as it was belong to the earlier digest. So this comes behind `hcm-grpo`, and before the evaluation whose
-scores are published.
+the checkpoint as it was belong to the earlier digest, and its scores and card are taken out. So this comes behind
+`hcm-grpo`, and before the evaluation whose scores are published.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from screening.calibration import UNCALIBRATED, Calibration
 from screening.confidence import choose
@@ -57,7 +57,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
         CalibrationError, EvaluationError: the evaluations cannot be used.
         OSError: the manifest cannot be written; it is as it was then.
     """
-    from screening.checkpoint import store_manifest, verify
+    from screening.checkpoint import CARD_NAME, store_manifest, verify
     from trainer.calibrate.evidence import CalibrationError, gather
     from trainer.calibrate.fit import calibrate as fit
 
@@ -71,9 +71,20 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
         calibration[evidence.mode] = choice.calibration.model_copy(update={"data": evidence.data})
         parts.append(_report(evidence, choice))
     after = manifest.model_copy(update={"calibration": {mode: calibration[mode] for mode in sorted(calibration)}})
-    store_manifest(after, checkpoint)
     changed = f"Digest before: {manifest.digest}\nDigest now:    {after.digest}"
+    outdated = after.digest != manifest.digest and bool(manifest.scores)
+    if outdated:
+        after = after.model_copy(update={"scores": _data_only(manifest.scores)})
+        changed += "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
+    store_manifest(after, checkpoint)
+    if outdated:
+        (checkpoint / CARD_NAME).unlink(missing_ok=True)
     return "\n\n".join([*parts, changed])
+
+
+def _data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """On which data it was scored stays known: that data must not calibrate it."""
+    return {mode: {"data": score["data"]} for mode, score in scores.items() if "data" in score}
 
 
 def _report(evidence: Evidence, choice: Choice) -> str:

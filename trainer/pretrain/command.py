@@ -149,7 +149,7 @@ class Pretraining:
 
     def _export(self) -> None:
         from screening.checkpoint import Decoding, ImageContract, read_manifest
-        from trainer.export import export
+        from trainer.export import export, with_stage
 
         size, tokens = self.architecture.image_size, self.architecture.tokens_per_picture
         parent = read_manifest(self.start) if self.start else None
@@ -164,7 +164,7 @@ class Pretraining:
             prompt=self.recipe.prompt_texts,
             image=ImageContract(size=size, tokens_per_picture=tokens),
             decoding=Decoding(max_tokens_cot=self.recipe.max_tokens_cot),
-            data={**(parent.data if parent else {}), stage: self.settings.pool.model_dump(mode="json")},
+            data=with_stage(parent.data if parent else {}, stage, self.settings.pool.model_dump(mode="json")),
             recipe=self.recipe.model_dump(mode="json"),
         )
         print(f"checkpoint: {self.out / 'checkpoint'}")

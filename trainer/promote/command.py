@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped, nothing was moved; the same command goes on from there", file=sys.stderr)
+        print("stopped; `history` says what is in production, and the same command goes on from there", file=sys.stderr)
         return 130
 
 

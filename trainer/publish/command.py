@@ -81,8 +81,11 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
     read_tensors(checkpoint, manifest)
     check_finite(checkpoint, manifest)
     target = store / published_name(manifest)
+    replaced = store / f".replaced-{target.name}"
+    if replaced.exists() and not target.exists():  # by a process that was killed between its two renames
+        replaced.rename(target)
     if target.exists() and not again:
-        return _whole(target)
+        return _whole(target, manifest.digest)
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=store) as incoming:
         copy = Path(incoming) / "checkpoint"
@@ -91,20 +94,36 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
         store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest)}), copy)
-        if target.exists():
-            target.rename(Path(incoming) / "replaced")
-        copy.rename(target)
+        _put(copy, target, replaced)
     return target
 
 
-def _whole(published: Path) -> Path:
+def _put(copy: Path, target: Path, replaced: Path) -> None:
+    """Move a directory into its place; what was there is back in it when that fails."""
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
+    try:
+        copy.rename(target)
+    except BaseException:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _whole(published: Path, digest: str) -> Path:
+    """What is published already, if it is that."""
     from screening.checkpoint import verify
     from screening.errors import CheckpointError
 
     try:
-        verify(published)
+        manifest = verify(published)
     except CheckpointError as error:
         raise CheckpointError(f"{error}. The copy in the store is damaged: replace it with --again") from error
+    if manifest.digest != digest or manifest.probes is None:
+        what = f"holds {manifest.digest}" if manifest.digest != digest else "carries no probes"
+        raise CheckpointError(f"{published} {what}: it was changed by hand. Replace it with --again")
     return published
 
 

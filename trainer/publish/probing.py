@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ TOKENS = 24
 """Tokens of an answer that are compared: enough that every layer, head and row of the vocabulary has a part in some."""
 LEAST_TOLERANCE = 0.02
 """Another build or machine may round otherwise; wrong weights are off by far more."""
+MOST_TOLERANCE = 1.0
+"""Beyond it, wrong weights could pass. Found: 0.02 for the tiny checkpoint, 0.23 for random weights of the 2B."""
 MARGIN = 4.0
 """How many times the spread of repeats is tolerated."""
 
@@ -33,11 +36,13 @@ def record(ask: Ask, repeats: int = 3) -> Probes:
     """Ask every probe alone and in company, and take the spread as the measure of what is the same.
 
     Raises:
-        ValueError: the checkpoint gives no finite log-probabilities.
+        ValueError: the checkpoint gives no finite log-probabilities, or repeats differ too much to prove anything.
     """
     # Both modes of an answer are about the same pictures: a swap waits for the ViT to look at all of them.
     questions = [(turn // len(Mode), mode, answer) for turn, (mode, answer) in enumerate(probe_answers())]
     first = ask(questions)
+    if not all(math.isfinite(value) for found in first for value in found):
+        raise ValueError("the checkpoint gives log-probabilities that are not finite")
     again = [ask(questions) if turn % 2 else [ask([one])[0] for one in questions] for turn in range(repeats)]
     probes = [
         Probe(seed=seed, mode=mode, answer=answer, logprobs=tuple(found))
@@ -46,7 +51,9 @@ def record(ask: Ask, repeats: int = 3) -> Probes:
     spread = max(deviation(probe, found[place]) for found in [first, *again] for place, probe in enumerate(probes))
     if spread == float("inf"):
         raise ValueError("the checkpoint gives log-probabilities that are not finite")
-    return Probes(questions=tuple(probes), tolerance=max(LEAST_TOLERANCE, MARGIN * spread))
+    if (tolerance := max(LEAST_TOLERANCE, MARGIN * spread)) > MOST_TOLERANCE:
+        raise ValueError(f"repeats of the same question differ by {spread:.3g}: the engine's answers prove nothing")
+    return Probes(questions=tuple(probes), tolerance=tolerance)
 
 
 @contextmanager
