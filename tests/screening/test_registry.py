@@ -84,7 +84,24 @@ def test_a_store_that_does_not_answer_is_said_without_its_password() -> None:
     with pytest.raises(RegistryError) as caught:
         Registry("http://user:secret@127.0.0.1:9").resolve(PRODUCTION)
     assert "secret" not in str(caught.value) and "127.0.0.1:9" in str(caught.value)
-    assert without_password("x://a:b@c") == "x://a:***@c"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("x://a:b@c", "x://a:***@c"),
+        ("postgresql://mlflow:ab/cd+e==@db:5432/mlflow", "postgresql://mlflow:***@db:5432/mlflow"),
+        ("postgresql://mlflow:a@b@db/mlflow, said the driver", "postgresql://mlflow:***@db/mlflow, said the driver"),
+        (
+            "postgresql://db/mlflow?user=a&password=b&sslmode=on",
+            "postgresql://db/mlflow?user=a&password=***&sslmode=on",
+        ),
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+    ],
+)
+def test_no_password_is_shown(address: str, shown: str) -> None:
+    assert without_password(address) == shown
 
 
 def test_a_version_made_by_hand_is_refused(registry: Registry, tmp_path: Path) -> None:

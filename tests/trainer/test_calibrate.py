@@ -13,7 +13,7 @@ import pytest
 
 from screening.answer import Answer, Mode
 from screening.calibration import UNCALIBRATED, Calibration, Curve, Shifts, logit, sigmoid
-from screening.checkpoint import Manifest, file_sha256, read_manifest, store_manifest, verify
+from screening.checkpoint import CARD_NAME, Manifest, file_sha256, read_manifest, store_manifest, verify
 from screening.confidence import choose as choose_option
 from screening.task import OPTIONS
 from tests.trainer.coloured import sample_of
@@ -173,6 +173,18 @@ def test_the_curves_of_both_modes_reach_the_manifest_and_nothing_else_changes(
     printed = capsys.readouterr().out
     assert before.digest in printed and after.digest in printed
     assert "expected calibration error" in printed
+
+
+def test_scores_and_card_of_the_earlier_digest_go(checkpoint: Path, tmp_path: Path) -> None:
+    scored = {"cot": {"overall": {"correct": {"percent": 85.0}}, "data": {"digest": "sha256:test"}}}
+    store_manifest(read_manifest(checkpoint).model_copy(update={"scores": scored}), checkpoint)
+    (checkpoint / CARD_NAME).write_text("85 % right")
+    result = evaluation(tmp_path / "cot", read_manifest(checkpoint), answers(300, line(0.5, -1)))
+    assert calibrate(checkpoint, result) == 0
+    after = verify(checkpoint)
+    assert after.scores == {"cot": {"data": {"digest": "sha256:test"}}}
+    assert after.scored_on == {"sha256:test"}, "which must not calibrate it"
+    assert not (checkpoint / CARD_NAME).exists()
 
 
 def test_the_same_command_again_writes_the_same_manifest(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from screening.checkpoint import Manifest, read_manifest, verify, write_manifest
+from screening.answer import Mode
+from screening.calibration import Calibration
+from screening.checkpoint import Manifest, read_manifest, store_manifest, verify, write_manifest
 from screening.registry import CANDIDATE, PRODUCTION, Registry
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
-from trainer.publish.command import published_name
+from trainer.publish.command import published_name, put
+from trainer.publish.probing import record
 from trainer.publish.register import register, version_tags
 
 
@@ -76,6 +80,66 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
     assert list(store.iterdir()) == [published]
     probes = verify(published).probes
     assert probes is not None and probes.questions[0].logprobs == (-1.0,)
+
+
+@pytest.mark.parametrize("change", ["calibration", "probes"])
+def test_what_was_changed_by_hand_is_not_taken_for_what_is_published(
+    change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    published = make_published(store, "one", 1.0)
+    source = shutil.copytree(published, tmp_path / "source")
+    changes: dict[str, Any] = {"calibration": {Mode.COT: Calibration()}, "probes": None}
+    store_manifest(read_manifest(published).model_copy(update={change: changes[change]}), published)
+    command = ["publish", "--checkpoint", str(source), "--store", str(store), "--tracking-uri", "none"]
+    assert main(command) == 2
+    assert "changed by hand. Replace it with --again" in capsys.readouterr().err
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = tmp_path / "target", tmp_path / "copy"
+    for directory in (old, new):
+        directory.mkdir()
+        (directory / "name").write_text(directory.name)
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == new:
+            raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(Path, "rename", rename)
+        put(new, old, tmp_path / ".replaced")
+    assert (old / "name").read_text() == "target"
+    put(new, old, tmp_path / ".replaced")
+    assert (old / "name").read_text() == "copy"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_replacement_that_was_killed_halfway_is_undone_by_the_next_one(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    published = make_published(store, "one", 1.0)
+    source = shutil.copytree(published, tmp_path / "source")
+    published.rename(store / f".replaced-{published.name}")
+    assert main(["publish", "--checkpoint", str(source), "--store", str(store), "--tracking-uri", "none"]) == 0
+    assert list(store.iterdir()) == [published]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "message"), [([[math.nan]] * 4, "not finite"), ([[-1.0], [-1.3], [-1.0], [-1.0]], "prove nothing")]
+)
+def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[list[float]], message: str) -> None:
+    left = iter(rounds)
+    values: list[float] = []
+
+    def ask(questions: Any) -> list[list[float]]:
+        if len(questions) > 1 or not values:
+            values[:] = next(left)
+        return [list(values)] * len(questions)
+
+    with pytest.raises(ValueError, match=message):
+        record(ask)
 
 
 def test_the_same_digest_in_another_store_stays_where_it_was_registered(

@@ -94,11 +94,11 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
         store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest)}), copy)
-        _put(copy, target, replaced)
+        put(copy, target, replaced)
     return target
 
 
-def _put(copy: Path, target: Path, replaced: Path) -> None:
+def put(copy: Path, target: Path, replaced: Path) -> None:
     """Move a directory into its place; what was there is back in it when that fails."""
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
