@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
-from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
+from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
 
@@ -163,8 +163,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Read the manifest without touching the other files.
 
     Raises:
-        CheckpointDamaged: there is none.
-        CheckpointError: it is not understood.
+        CheckpointDamaged: there is none, or it is not understood: half written, or of a later version.
         CheckpointUnavailable: there is no such directory, or it cannot be read.
     """
     path = directory / MANIFEST_NAME
@@ -177,7 +176,7 @@ def read_manifest(directory: Path) -> Manifest:
     except OSError as error:
         raise CheckpointUnavailable(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise CheckpointError(f"{path} is not a manifest that this version understands: {error}") from error
+        raise CheckpointDamaged(f"{path} is not a manifest that this version understands: {error}") from error
 
 
 def verify(directory: Path) -> Manifest:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from screening.checkpoint import Manifest
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, CheckpointUnavailable
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -36,6 +36,7 @@ def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: no weights, a pickle among the files, a damaged header, or a tensor in two files.
+        CheckpointUnavailable: a file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -53,8 +54,10 @@ def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
                         raise CheckpointError(f"{directory}: the tensor {name} is in two files")
                     part = weights.get_slice(name)
                     tensors[name] = Tensor(part.get_dtype(), tuple(part.get_shape()))
-        except (SafetensorError, OSError) as error:
+        except SafetensorError as error:
             raise CheckpointError(f"{directory / file} is damaged: {error}") from error
+        except OSError as error:
+            raise CheckpointUnavailable(f"{directory / file} cannot be read: {error}") from error
     return tensors
 
 

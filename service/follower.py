@@ -183,6 +183,7 @@ class Follower:
 
     async def _follow(self, offer: Offer) -> tuple[Outcome, str | None]:
         if offer.digest == self._hot_swap.serving.digest:
+            await self._hot_swap.confirm()
             return "current", None
         if (reason := self._hot_swap.refused.get(offer.digest)) is not None:
             return "refused", reason

@@ -132,12 +132,12 @@ class HotSwap:
         self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
         self.refused: dict[str, str] = self._store.refused()
         """Digest → reason; kept in the state directory."""
+        self._spared: str | None = None
+        """What was served last, when it could not be started for a reason that is not its own."""
         self._deaths: dict[str, int] = self._store.deaths()
         """Digest → how often an engine, or this service, died with it. Kept too: taking it up may end the process."""
         for digest in [digest for digest, times in self._deaths.items() if times >= MOST_DEATHS]:
             self._refuse(digest, f"the service ended {self._deaths.pop(digest)} times while it took it up")
-        self._spared: str | None = None
-        """What was served last, when it could not be started for a reason that is not its own."""
         self._ending = False
 
     @property
@@ -165,11 +165,13 @@ class HotSwap:
         self._ending = True
 
     async def close(self, patience: float = 5.0) -> None:
-        """Leave the state directory to another process, once a swap that was under way has given up."""
+        """Leave the state directory to another process, once a swap that was under way has given up.
+
+        One that does not give up in time keeps it until this process has ended.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(patience), self._lock:
-                pass
-        self._store.close()
+                self._store.close()
 
     async def start(self, production: Callable[[], Awaitable[Offer | None]] | None = None) -> None:
         """Load what was served last, or what the registry names, or the configured checkpoint, and prove it.
@@ -211,11 +213,17 @@ class HotSwap:
                 await self._attempt(attempted)
                 await self._start(copy)
                 return True
+        except asyncio.CancelledError:  # the service is told to end
+            if attempted:
+                self._survived(attempted)
+                self._write_deaths()
+            raise
         except Exception as error:  # whatever it is, the configured checkpoint is still there
             LOGGER.exception("production failed", extra={"fields": {"error": str(error)}})
             await self._engine.stop()
             if attempted:
-                self._deaths.pop(attempted, None)  # it has not ended this process
+                self._survived(attempted)  # this process, that is
+                await asyncio.to_thread(self._write_deaths)
         self._spared = spared
         return False
 
@@ -284,6 +292,7 @@ class HotSwap:
             prepare_ms = _ms_since(began)
             if new.manifest.digest == old.manifest.digest:
                 await self._adopt(new, old)
+                await self.confirm()
                 return self._done("unchanged", new, old, prepare_ms)
             try:
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
@@ -301,12 +310,15 @@ class HotSwap:
         if digest in self.refused and not retry:
             raise CheckpointError(f"{digest} was refused before: {self.refused[digest]}")
         if new.manifest.probes is None:
-            raise CheckpointError(f"{source} carries no probes; publish it with `python -m trainer publish`")
+            raise CheckpointDamaged(f"{source} carries no probes; publish it with `python -m trainer publish`")
         if changed := changed_files(old.manifest, new.manifest) or _changed_pictures(old.manifest, new.manifest):
             log(LOGGER, logging.INFO, "not in place", digest=digest, changed=changed)
             return new, False
-        tensors = [await asyncio.to_thread(read_tensors, copy.directory, copy.manifest) for copy in (old, new)]
-        if difference := compare_tensors(*tensors):
+        try:
+            before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
+        except CheckpointError as error:
+            raise CheckpointUnavailable(f"The copy of what is served cannot be compared with: {error}") from error
+        if difference := compare_tensors(before, await asyncio.to_thread(read_tensors, new.directory, new.manifest)):
             raise CheckpointError(f"{source} has the configuration of what is served and other tensors: {difference}")
         return new, True
 
@@ -328,15 +340,19 @@ class HotSwap:
 
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
         """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
-        closing, patience = time.perf_counter(), self._settings.swap_drain_seconds
-        digest = new.manifest.digest
+        digest, patience = new.manifest.digest, self._settings.swap_drain_seconds
+        await self._attempt(digest)
+        closing = time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
-            if not idle:
-                raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
-            self._refuse_to_drain()
-            if not self._engine.alive:  # before the new weights touched it
-                raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
-            await self._attempt(digest)
+            try:
+                self._refuse_to_drain()
+                if not idle:
+                    raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
+                if not self._engine.alive:
+                    raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
+            except SwapBusy:
+                self._survived(digest)  # it has not been touched
+                raise
             drain_ms, closed = _ms_since(closing), time.perf_counter()
             try:
                 proved = await (self._reload(new) if in_place else self._rebuild(new, "swap"))
@@ -345,9 +361,13 @@ class HotSwap:
                 # An engine that is dead or hangs would not take the old weights either. Neither is a fault of the new
                 # ones yet: somebody may have killed it at that very moment, or the machine was slow.
                 lost = isinstance(error, TimeoutError) or not self._engine.alive
-                await self._go_back(old, in_place=in_place and not lost)
-                if lost and not _proves_a_fault(error) and self._deaths[digest] < MOST_DEATHS:
-                    raise SwapBusy(f"The engine was lost while it took it up ({_reason(error)}).") from error
+                lost |= await self._go_back(old, in_place=in_place and not lost)
+                if lost and not _proves_a_fault(error):
+                    if self._ending:
+                        self._survived(digest)
+                    self._refuse_to_drain()
+                    if self._deaths[digest] < MOST_DEATHS:
+                        raise SwapBusy(f"The engine was lost while it took it up ({_reason(error)}).") from error
                 del self._deaths[digest]
                 raise CheckpointRefused(_reason(error)) from error
             self._serve(new)
@@ -355,11 +375,26 @@ class HotSwap:
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), proved)
 
+    async def confirm(self) -> None:
+        """What is served is what is wanted: the next start goes on with it too."""
+        if self._spared is not None:
+            self._spared = None
+            await self._tidy()
+
     async def _attempt(self, digest: str) -> None:
         """Note on disk that an engine is about to take this up: the whole process may die of it."""
         self._deaths[digest] = self._deaths.get(digest, 0) + 1
+        await asyncio.to_thread(self._write_deaths)
+
+    def _survived(self, digest: str) -> None:
+        """Take back the last `_attempt`. Whoever calls it writes, or tidies up."""
+        self._deaths[digest] -= 1
+        if not self._deaths[digest]:
+            del self._deaths[digest]
+
+    def _write_deaths(self) -> None:
         try:
-            await asyncio.to_thread(self._store.remember_deaths, dict(self._deaths))
+            self._store.remember_deaths(dict(self._deaths))
         except OSError as error:  # a full disk must not keep a good checkpoint out
             LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
 
@@ -407,6 +442,8 @@ class HotSwap:
             try:
                 self._admission.expect_ready(self._admission.rebuild_seconds)
                 await self._engine.stop()
+                if self._ending:  # meanwhile
+                    raise EngineLost
                 async with asyncio.timeout(self._settings.engine_rebuild_seconds):
                     proved = await self._load_and_prove(copy, self._engine.start(copy.directory))
             except Exception:
@@ -421,17 +458,22 @@ class HotSwap:
             log(LOGGER, logging.INFO, "engine rebuilt", cause=cause, seconds=round(seconds, 1))
             return proved
 
-    async def _go_back(self, old: Copy, *, in_place: bool) -> None:
+    async def _go_back(self, old: Copy, *, in_place: bool) -> bool:
         """The old weights again, proved; by a new engine if they cannot be put back into this one.
 
         When that fails as well the engine is lost, and the supervisor goes on trying.
+
+        Returns:
+            Whether the engine was found dead on the way: its death may be heard of later than its first failure.
         """
+        died = False
         if in_place and old.manifest.probes is not None:
             try:
                 await self._reload(old)
                 self._metrics.swaps.labels("rolled_back").inc()
-                return
+                return died
             except Exception as error:  # an engine that takes neither is beyond repair
+                died = not self._engine.alive
                 LOGGER.exception(
                     "roll-back failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}}
                 )
@@ -439,8 +481,9 @@ class HotSwap:
             await self._rebuild(old, "roll_back")
         except Exception as error:  # whatever it is, the caller must hear why the new checkpoint was refused
             LOGGER.exception("rebuild failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}})
-            return
+            return died
         self._metrics.swaps.labels("rebuilt_back").inc()
+        return died
 
     async def _prove(self, manifest: Manifest) -> float:
         """The largest difference between a probe's log-probability and the one found.
@@ -515,6 +558,8 @@ class HotSwap:
 
     def _refuse(self, digest: str, reason: str) -> None:
         self.refused[digest] = reason
+        if digest == self._spared:
+            self._spared = None
         while len(self.refused) > REMEMBERED:
             del self.refused[next(iter(self.refused))]
 

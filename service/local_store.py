@@ -70,37 +70,46 @@ class LocalStore:
             CheckpointError: it is not whole, holds what must not be loaded, or there is no room for it.
         """
         wanted = verify(source)
-        kept = self._root / _hex(wanted.digest)
-        if kept.exists():
-            try:
-                manifest = verify(kept)
-            except CheckpointDamaged:  # our copy, since; it stays until another one is whole
-                pass
-            else:
-                if wanted.probes not in (None, manifest.probes):  # recorded anew: the digest does not cover them
-                    manifest = manifest.model_copy(update={"probes": wanted.probes})
-                    store_manifest(manifest, kept)
-                return kept, manifest
-        self._check_room(wanted)
-        incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
+        incoming: Path | None = None
         try:
-            # Links stay links, so that one that leads out of the directory is seen and refused.
-            shutil.copytree(source, incoming, symlinks=True, dirs_exist_ok=True)
-            _make_writable(incoming)
-            manifest = verify(incoming)
-            read_tensors(incoming, manifest)
-            check_finite(incoming, manifest)
-            kept = self._root / _hex(manifest.digest)
-            if kept.exists():
-                _delete(kept)
-            incoming.rename(kept)
+            if (manifest := self._kept(wanted)) is None:
+                self._check_room(wanted)
+                incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
+                manifest = self._copied(source, incoming)
         except (OSError, shutil.Error) as error:
             raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
         except CheckpointError as error:
             raise type(error)(str(error).replace(str(incoming), str(source))) from error
         finally:
-            _delete(incoming)
-        return kept, manifest
+            if incoming is not None:
+                _delete(incoming)
+        return self._root / _hex(manifest.digest), manifest
+
+    def _kept(self, wanted: Manifest) -> Manifest | None:
+        """The manifest of the copy that is there already, if it is still whole."""
+        kept = self._root / _hex(wanted.digest)
+        try:
+            manifest = verify(kept)
+        except CheckpointError:  # it stays until another one is whole
+            return None
+        if wanted.probes not in (None, manifest.probes):  # recorded anew: the digest does not cover them
+            manifest = manifest.model_copy(update={"probes": wanted.probes})
+            store_manifest(manifest, kept)
+        return manifest
+
+    def _copied(self, source: Path, incoming: Path) -> Manifest:
+        """Copy, verify, and put the copy into its place."""
+        # Links stay links, so that one that leads out of the directory is seen and refused.
+        shutil.copytree(source, incoming, symlinks=True, dirs_exist_ok=True)
+        _make_writable(incoming)
+        manifest = verify(incoming)
+        read_tensors(incoming, manifest)
+        check_finite(incoming, manifest)
+        kept = self._root / _hex(manifest.digest)
+        if kept.exists():
+            _delete(kept)
+        incoming.rename(kept)
+        return manifest
 
     def settle(self, served: str) -> None:
         """Note what is served, atomically, and delete every other copy.

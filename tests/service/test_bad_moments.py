@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,12 @@ from screening.checkpoint import ImageContract, read_manifest, store_manifest
 from screening.errors import CheckpointUnavailable
 from screening.probes import Probes
 from service import local_store
+from service.admission import Admission
+from service.config import Settings
+from service.errors import EngineFailed
+from service.hot_swap import HotSwap, Offer
 from service.local_store import LocalStore
+from service.metrics import Metrics
 from tests.service.obedient_engine import ObedientEngine, make_checkpoint, version
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +95,7 @@ async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_
 
         with monkeypatch.context() as patch:
             patch.setattr(local_store, "verify", unreadable)
-            assert (await running.take_up("two")).status_code == 409
+            assert (await running.take_up("two")).status_code == 200, "the store's is read in its place"
         assert copies(tmp_path / "state") == {digest(store / "two")}
     with monkeypatch.context() as patch:
         patch.setattr(local_store, "verify", unreadable)
@@ -145,6 +152,101 @@ async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, 
             assert (await running.take_up("two")).status_code == status
             await running.take_up("one")
         assert json.loads(note.read_text()) == {}
+
+
+async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(serve, start, store, tmp_path) -> None:
+    """Starts that fail, and starts that are told to end, count no death: this process lives to say so."""
+    two, offered = store / "two", digest(store / "two")
+    state, note = tmp_path / "state", tmp_path / "state" / "deaths.json"
+    for end in ("fails", "is cancelled"):
+        engine = ObedientEngine()
+        engine.seconds = 60.0 if end == "is cancelled" else 0.0
+        engine.fails["start"] = lambda _: True
+        settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=state)
+        metrics = Metrics()
+        swap = HotSwap(
+            engine, Admission(max_concurrent=1, max_queue=1, metrics=metrics), metrics, settings, store / "one"
+        )
+
+        async def production() -> Offer:
+            return Offer(two, offered)
+
+        starting = asyncio.create_task(swap.start(production))
+        if end == "is cancelled":
+            async with asyncio.timeout(60):
+                while not engine.history:
+                    await asyncio.sleep(0.005)
+            assert json.loads(note.read_text()) == {offered: 1}
+            starting.cancel()
+        assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
+        assert json.loads(note.read_text()) == {}
+        await swap.close()
+
+
+async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
+    """vLLM fails what it was asked first, and says later that its worker is gone."""
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        real, calls = engine.reload, 0
+
+        async def reload(*arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                engine.die()
+            if calls <= 2:
+                raise EngineFailed("cancelled")
+            await real(*arguments)
+
+        engine.reload = reload  # type: ignore[method-assign]
+        assert (await running.take_up("two")).status_code == 503
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    copy = tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:")
+    (copy / "screening.json").write_text("")
+    shutil.copytree(copy, copy.with_name(digest(store / "one").removeprefix("sha256:")))
+    async with serve() as running:
+        assert await running.version() == "1"
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
+        weights = (copy / "model.safetensors").rename(tmp_path / "swept")
+        refused = await running.take_up("two")
+        assert refused.status_code == 409 and "what is served" in refused.json()["detail"]
+        assert (await running.state())["refused"] == []
+        weights.rename(copy / "model.safetensors")
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(serve, monkeypatch) -> None:
+    def full(*_: Any, **__: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    async with serve() as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "mkdtemp", full)
+            refused = await running.take_up("two")
+        assert refused.status_code == 409 and "No space left" in refused.json()["detail"]
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        assert (await running.take_up("one")).json()["how"] == "unchanged"
+        assert copies(tmp_path / "state") == {digest(store / "one")}
+    async with serve() as running:
+        assert await running.version() == "1"
 
 
 async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_what_is_served(serve, store) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint import read_manifest
+from screening.checkpoint import read_manifest, store_manifest
 from screening.registry import PRODUCTION, Registry
 from service.errors import SwapBusy
 from service.hot_swap import HotSwap
@@ -164,17 +164,12 @@ async def test_a_fresh_replica_starts_with_production_and_not_with_what_it_was_c
         assert running.engine.history == ["start 2"]
 
 
-@pytest.mark.parametrize(
-    ("damage", "outcome"),
-    [(one_bit, "unavailable"), (lambda two: (two / "screening.json").write_text("{}"), "refused")],
-)
-async def test_a_fresh_replica_starts_with_its_own_where_production_is_broken(
-    damage, outcome, serve, fleet: Fleet
-) -> None:
+@pytest.mark.parametrize("damage", [one_bit, lambda two: (two / "screening.json").write_text("{")])
+async def test_a_fresh_replica_starts_with_its_own_where_production_is_broken(damage, serve, fleet: Fleet) -> None:
     fleet.promote(2)
     damage(fleet.store / "two")
     async with serve() as running:
-        assert (await running.comes_to(outcome))["serving"]["version"] == "1"
+        assert (await running.comes_to("unavailable"))["serving"]["version"] == "1"
         assert running.metric("screening_registry_behind") == 1
 
 
@@ -251,6 +246,30 @@ async def test_a_half_copied_directory_is_taken_up_when_it_is_whole(serve, fleet
         assert (await running.comes_to("unavailable"))["refused"] == []
         (fleet.store / "later").rename(manifest)
         await running.serves("2")
+
+
+async def test_probes_that_are_published_later_are_found(serve, fleet: Fleet) -> None:
+    two = fleet.store / "two"
+    whole = read_manifest(two)
+    store_manifest(whole.model_copy(update={"probes": None}), two)
+    async with serve() as running:
+        fleet.promote(2)
+        assert "no probes" in (await running.comes_to("unavailable"))["following"]["reason"]
+        store_manifest(whole, two)
+        await running.serves("2")
+
+
+async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fleet: Fleet, tmp_path: Path) -> None:
+    fleet.promote(2)
+    async with serve() as running:
+        await running.serves("2")
+    fleet.promote(1)
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        await running.comes_to("current")
+        (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
+        assert f"sha256:{copy.name}" == read_manifest(fleet.store / "one").digest
 
 
 async def test_what_cannot_be_taken_in_is_tried_less_and_less_often(serve, fleet: Fleet, monkeypatch) -> None:
