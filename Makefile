@@ -38,7 +38,7 @@ bench-train: install ## measure a step of reinforcement learning beside TRL's
 
 # models/tiny, made again from nothing, in four rounds and stage 2. Measured in parts on two shared cores: first round 6
 # minutes for the pool of pictures, 21 of seeing, 49 of reading, 23 of speaking; second round 9 for its pool, 65 of
-# reading, 35 of speaking; third round 5, 63 and 28; fourth round 6, 78 and 30
+# reading, 35 of speaking; third round 5, 63 and 28; fourth round 6, 83 and 31
 # (on one core); hard cases 1, stage 2 21; 20 for the rest. A killed training stage is
 # continued, a killed render starts again. The result stays in TINY; models/tiny changes only when someone copies
 # TINY/published/… there.

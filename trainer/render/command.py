@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_severities,
         default=(0.2, 0.4, 0.4),
         metavar="S,C,O",
-        help="shares of subtle, clear and obvious defects (default: 0.2,0.4,0.4)",
+        help="shares of subtle, clear and gross defects (default: 0.2,0.4,0.4)",
     )
     parser.add_argument(
         "--usable-counts",

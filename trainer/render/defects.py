@@ -1,7 +1,7 @@
 """What goes wrong: four dimensions, the kinds of each, three severities, and one fixed sentence per kind.
 
 A defect is a change of the `Staging`: the plan of one picture before it is drawn. Severity 1 is subtle (an attentive
-person sees it at 384 pixels), 2 is clear, 3 is obvious. A kind that has no subtle form is listed without severity 1.
+person sees it at 384 pixels), 2 is clear, 3 is gross. A kind that has no subtle form is listed without severity 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.render.props import ITEMS
 from trainer.render.words import BRANDS
 
 SEVERITIES: tuple[float, float, float] = (0.2, 0.4, 0.4)
-"""Share of subtle, clear and obvious defects."""
+"""Share of subtle, clear and gross defects."""
 
 DIMENSION_WEIGHTS: dict[Dimension, float] = {
     Dimension.APPEARANCE: 0.4,

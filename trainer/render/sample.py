@@ -71,7 +71,7 @@ def make_sample(
     Args:
         size: side of the pictures in pixels.
         products: cut-outs to choose from; a drawn product when None.
-        severities: share of subtle, clear and obvious defects.
+        severities: share of subtle, clear and gross defects.
         usable_counts: share of samples with 0 to 4 usable pictures.
     """
     rng = np.random.default_rng(seed)
