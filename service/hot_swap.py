@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,15 +34,14 @@ from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.local_store import LocalStore
 from service.logs import log
 from service.metrics import Metrics
+from service.swap_memory import SwapMemory
 
 LOGGER = logging.getLogger("service.hot_swap")
 
 REMEMBERED = 64
-"""Refused checkpoints and past swaps that are remembered."""
+"""Past swaps that are remembered."""
 START_ATTEMPTS = 2
 """With what was served last, before something else is served: an engine that was killed may still hold its memory."""
-MOST_DEATHS = 2
-"""So often an engine, or the whole service, may die or hang while it takes up a checkpoint. Then that is refused."""
 
 SWITCHING = "The service takes up another checkpoint."
 LOST = "The engine was lost and is being built anew."
@@ -130,14 +128,7 @@ class HotSwap:
         self._store = LocalStore(state)
         self._served: Copy | None = None
         self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
-        self.refused: dict[str, str] = self._store.refused()
-        """Digest → reason; kept in the state directory."""
-        self._spared: str | None = None
-        """What was served last, when it could not be started for a reason that is not its own."""
-        self._deaths: dict[str, int] = self._store.deaths()
-        """Digest → how often an engine, or this service, died with it. Kept too: taking it up may end the process."""
-        for digest in [digest for digest, times in self._deaths.items() if times >= MOST_DEATHS]:
-            self._refuse(digest, f"the service ended {self._deaths.pop(digest)} times while it took it up")
+        self._memory = SwapMemory(self._store)
         self._ending = False
 
     @property
@@ -155,6 +146,11 @@ class HotSwap:
     def serves(self) -> bool:
         """Whether anything is served yet."""
         return self._served is not None
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Digest → reason."""
+        return self._memory.refused
 
     @property
     def busy(self) -> bool:
@@ -200,31 +196,31 @@ class HotSwap:
                 await self._engine.stop()
                 if _proves_a_fault(error):
                     return False
-        self._spared = self._store.last_digest()
+        self._memory.spared = self._store.last_digest()
         return False
 
     async def _start_production(self, production: Callable[[], Awaitable[Offer | None]] | None) -> bool:
         """Whether what the registry names is served now."""
-        spared, self._spared = self._spared, None
+        spared, self._memory.spared = self._memory.spared, None
         attempted = None
         try:
             if (copy := await self._offered(production)) is not None:
                 attempted = copy.manifest.digest
-                await self._attempt(attempted)
+                await self._memory.attempt(attempted)
                 await self._start(copy)
                 return True
         except asyncio.CancelledError:  # the service is told to end
             if attempted:
-                self._survived(attempted)
-                self._write_deaths()
+                self._memory.survived(attempted)
+                self._memory.write_deaths()
             raise
         except Exception as error:  # whatever it is, the configured checkpoint is still there
             LOGGER.exception("production failed", extra={"fields": {"error": str(error)}})
             await self._engine.stop()
             if attempted:
-                self._survived(attempted)  # this process, that is
-                await asyncio.to_thread(self._write_deaths)
-        self._spared = spared
+                self._memory.survived(attempted)  # this process, that is
+                await asyncio.to_thread(self._memory.write_deaths)
+        self._memory.spared = spared
         return False
 
     async def _offered(self, production: Callable[[], Awaitable[Offer | None]] | None) -> Copy | None:
@@ -286,7 +282,7 @@ class HotSwap:
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
                 # Another copy of the same checkpoint, or this one when it is whole, may be good.
                 if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
-                    self._refuse(digest, str(error))
+                    self._memory.refuse(digest, str(error))
                 await self._tidy()  # it may have been copied
                 raise CheckpointRefused(str(error)) from error
             prepare_ms = _ms_since(began)
@@ -298,7 +294,7 @@ class HotSwap:
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
             except CheckpointRefused as error:
                 self._metrics.swaps.labels("refused").inc()
-                self._refuse(new.manifest.digest, str(error))
+                self._memory.refuse(new.manifest.digest, str(error))
                 raise
             finally:
                 await self._tidy()
@@ -341,7 +337,7 @@ class HotSwap:
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
         """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
         digest, patience = new.manifest.digest, self._settings.swap_drain_seconds
-        await self._attempt(digest)
+        await self._memory.attempt(digest)
         closing = time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
             try:
@@ -351,7 +347,7 @@ class HotSwap:
                 if not self._engine.alive:
                     raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
             except SwapBusy:
-                self._survived(digest)  # it has not been touched
+                self._memory.survived(digest)  # it has not been touched
                 raise
             drain_ms, closed = _ms_since(closing), time.perf_counter()
             try:
@@ -364,39 +360,21 @@ class HotSwap:
                 lost |= await self._go_back(old, in_place=in_place and not lost)
                 if lost and not _proves_a_fault(error):
                     if self._ending:
-                        self._survived(digest)
+                        self._memory.survived(digest)
                     self._refuse_to_drain()
-                    if self._deaths[digest] < MOST_DEATHS:
+                    if self._memory.may_try_again(digest):
                         raise SwapBusy(f"The engine was lost while it took it up ({_reason(error)}).") from error
-                del self._deaths[digest]
                 raise CheckpointRefused(_reason(error)) from error
             self._serve(new)
-            self._spared = None
+            self._memory.spared = None
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, prepare_ms, drain_ms, _ms_since(closed), proved)
 
     async def confirm(self) -> None:
         """What is served is what is wanted: the next start goes on with it too."""
-        if self._spared is not None:
-            self._spared = None
+        if self._memory.spared is not None:
+            self._memory.spared = None
             await self._tidy()
-
-    async def _attempt(self, digest: str) -> None:
-        """Note on disk that an engine is about to take this up: the whole process may die of it."""
-        self._deaths[digest] = self._deaths.get(digest, 0) + 1
-        await asyncio.to_thread(self._write_deaths)
-
-    def _survived(self, digest: str) -> None:
-        """Take back the last `_attempt`. Whoever calls it writes, or tidies up."""
-        self._deaths[digest] -= 1
-        if not self._deaths[digest]:
-            del self._deaths[digest]
-
-    def _write_deaths(self) -> None:
-        try:
-            self._store.remember_deaths(dict(self._deaths))
-        except OSError as error:  # a full disk must not keep a good checkpoint out
-            LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
 
     def _refuse_to_drain(self) -> None:
         """
@@ -504,26 +482,11 @@ class HotSwap:
     def _serve(self, copy: Copy) -> None:
         """From here on this is what is served."""
         self._served = copy
-        self.refused.pop(copy.manifest.digest, None)
-        self._deaths.pop(copy.manifest.digest, None)
+        self._memory.proved(copy.manifest.digest)
         self._metrics.serves(self._engine.contract, self._engine)
 
     async def _tidy(self) -> None:
-        """Note on disk what is served, and delete every other copy. After the gate has opened: it may take a while."""
-        digest, spared = self.serving.digest, self._spared
-        steps: list[Callable[[], None]] = [
-            partial(self._store.remember_deaths, dict(self._deaths)),
-            partial(self._store.remember_refused, dict(self.refused)),
-        ]
-        if spared is None:
-            steps.insert(0, partial(self._store.settle, digest))
-        else:
-            steps.insert(0, partial(self._store.keep_only, {digest, spared}))
-        for step in steps:
-            try:
-                await asyncio.to_thread(step)
-            except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
-                LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
+        await self._memory.tidy(self.serving.digest)
 
     def _done(
         self,
@@ -555,13 +518,6 @@ class HotSwap:
             self._metrics.swap_closed.observe(closed_ms / 1000)
         log(LOGGER, logging.INFO, "swap", how=how, digest=digest, closed_ms=closed_ms, drain_ms=drain_ms)
         return swap
-
-    def _refuse(self, digest: str, reason: str) -> None:
-        self.refused[digest] = reason
-        if digest == self._spared:
-            self._spared = None
-        while len(self.refused) > REMEMBERED:
-            del self.refused[next(iter(self.refused))]
 
 
 def _proves_a_fault(error: Exception) -> bool:
