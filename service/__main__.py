@@ -83,21 +83,21 @@ def _serve(settings: Any) -> int:
     )
     server = DrainingServer(config, app.state.service.admission, drain_seconds=settings.drain_seconds)
     servers.append(server)
-    with _guard(app.state.service.hot_swap):
+    with _guard(app.state.service.served):
         server.run()
     return server.exit_code
 
 
-def _guard(hot_swap: Any) -> Any:
+def _guard(served: Any) -> Any:
     """While it is open, the engine's processes and our temporary files go when we are killed."""
     from contextlib import nullcontext
 
     from service.remains import guard
 
-    if hot_swap is None:
+    if served is None:
         return nullcontext()
 
-    return guard(*hot_swap.temporary)
+    return guard(*served.temporary)
 
 
 def _engine(settings: Any) -> Any:

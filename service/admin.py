@@ -78,13 +78,14 @@ _ORDER: dict[str, Any] = {
 )
 async def get_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
-    serving = hot_swap.serving
+    served = hot_swap.served
+    serving = served.manifest
     follower: Follower | None = request.app.state.follower
     state = CheckpointState(
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
-        busy=hot_swap.busy,
+        busy=served.busy,
         swaps=list(reversed(hot_swap.swaps)),
-        refused=[Refusal(digest=digest, reason=reason) for digest, reason in reversed(hot_swap.refused.items())],
+        refused=[Refusal(digest=digest, reason=reason) for digest, reason in reversed(served.memory.refused.items())],
         following=follower.state if follower else None,
     )
     return Response(state.model_dump_json(), media_type="application/json")

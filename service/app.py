@@ -31,6 +31,8 @@ from service.routes import answer_error, router
 from service.same_work import SameWork
 from service.schemas import ProblemBody, ScreenRequest
 from service.screen import Service
+from service.served_checkpoint import ServedCheckpoint
+from service.startup import start_serving
 from service.supervisor import Supervisor
 
 LOGGER = logging.getLogger("service.app")
@@ -44,15 +46,16 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     """
     metrics = Metrics()
     admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics)
-    hot_swap = _hot_swap(settings, engine, admission, metrics)
+    served = _served(settings, engine, admission, metrics)
     service = Service(
         settings=settings,
         engine=engine,
         admission=admission,
         metrics=metrics,
         threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
-        hot_swap=hot_swap,
-        supervisor=Supervisor(engine, admission, hot_swap, settings) if hot_swap is not None else None,
+        served=served,
+        hot_swap=HotSwap(served) if served is not None else None,
+        supervisor=Supervisor(engine, admission, served, settings) if served is not None else None,
         same_work=SameWork(max_age=settings.deadline_seconds),
         answers=BoundedStore(
             "answers",
@@ -85,14 +88,14 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             service.admission.close()
             if follower is not None:
                 await follower.stop()
-            if service.hot_swap is not None:
-                service.hot_swap.end()
+            if served is not None:
+                served.end()
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
             await engine.stop()
-            if service.hot_swap is not None:
-                await service.hot_swap.close()
+            if served is not None:
+                await served.close()
             service.threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
@@ -113,10 +116,10 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     return app
 
 
-def _hot_swap(settings: Settings, engine: Engine, admission: Admission, metrics: Metrics) -> HotSwap | None:
+def _served(settings: Settings, engine: Engine, admission: Admission, metrics: Metrics) -> ServedCheckpoint | None:
     if settings.engine == "scripted" or settings.checkpoint is None:
         return None
-    return HotSwap(engine, admission, metrics, settings, settings.checkpoint)
+    return ServedCheckpoint(engine, admission, metrics, settings, settings.checkpoint)
 
 
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
@@ -125,8 +128,8 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
     follower: Follower | None = app.state.follower
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
-        if service.hot_swap is not None:
-            await service.hot_swap.start(follower.offer if follower else None)
+        if service.served is not None:
+            await start_serving(service.served, follower.offer if follower else None)
         else:
             await engine.start(None)
     except Exception as error:  # whatever an engine raises while it loads ends the process, said once and clearly

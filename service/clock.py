@@ -1,4 +1,4 @@
-"""Where the time of a request goes."""
+"""Where the time goes: of a request, stage by stage, and since a moment."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ class Clock:
         """Of a stage, what fell after `since`; 0 for a stage that there was not."""
         began, ended = self.spans.get(name, (0.0, 0.0))
         return round(1000 * max(0.0, ended - max(began, since)), 3)
+
+
+def milliseconds_since(moment: float) -> float:
+    """From a moment of `time.perf_counter` until now."""
+    return round(1000 * (time.perf_counter() - moment), 3)

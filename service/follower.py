@@ -1,9 +1,9 @@
 """The service follows the registry: what an alias names is taken up within a poll or two.
 
 The registry is asked in a thread of its own, for a bounded time; when it does not answer, what is served is served on.
-A digest that was refused is not tried again (`HotSwap.refused` remembers, also over a restart). What could not be taken
-in (a store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less
-often: each attempt reads a whole checkpoint and may hold up requests.
+A digest that was refused is not tried again (`SwapMemory.refused`, also over a restart). What could not be taken in (a
+store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less often:
+each attempt reads a whole checkpoint and may hold up requests.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from screening.registry import Registry, Version
 from service.admission import Admission
 from service.config import Settings
 from service.errors import CheckpointRefused, SwapBusy
-from service.hot_swap import HotSwap, Offer, Swap
+from service.hot_swap import HotSwap, Swap
 from service.local_store import inside
 from service.logs import log
 from service.metrics import Metrics
+from service.served_checkpoint import Offer
 
 LOGGER = logging.getLogger("service.follower")
 
@@ -91,6 +92,7 @@ class Follower:
     def __init__(self, hot_swap: HotSwap, admission: Admission, metrics: Metrics, settings: Settings) -> None:
         """The settings name a registry."""
         self._hot_swap = hot_swap
+        self._served = hot_swap.served
         self._admission = admission
         self._metrics = metrics
         self._settings = settings
@@ -182,10 +184,10 @@ class Follower:
         return Offer(directory, version.digest)
 
     async def _follow(self, offer: Offer) -> tuple[Outcome, str | None]:
-        if offer.digest == self._hot_swap.serving.digest:
-            await self._hot_swap.confirm()
+        if offer.digest == self._served.manifest.digest:
+            await self._served.confirm()
             return "current", None
-        if (reason := self._hot_swap.refused.get(offer.digest)) is not None:
+        if (reason := self._served.memory.refused.get(offer.digest)) is not None:
             return "refused", reason
         if not self._admission.is_open:
             return "busy", self._admission.closed_because
@@ -201,7 +203,7 @@ class Follower:
         except SwapBusy as error:
             return self._again(offer, later, "busy", str(error))
         except CheckpointRefused as error:
-            if offer.digest in self._hot_swap.refused:
+            if offer.digest in self._served.memory.refused:
                 return "refused", str(error)
             return self._again(offer, later, "unavailable", str(error))
         return "taken_up", None
@@ -219,7 +221,7 @@ class Follower:
         if outcome == "unreachable":
             self._metrics.registry_reachable.set(0)
         else:
-            behind = self.state.digest is not None and self.state.digest != self._served()
+            behind = self.state.digest is not None and self.state.digest != self._serving()
             self._metrics.registry_behind.set(behind)
         if outcome != self.state.outcome:
             level = logging.INFO if outcome in _FINE else logging.WARNING
@@ -227,8 +229,8 @@ class Follower:
             log(LOGGER, level, "registry", outcome=outcome, reason=reason, **fields)
         self.state.outcome, self.state.reason = outcome, reason
 
-    def _served(self) -> str | None:
-        return self._hot_swap.serving.digest if self._hot_swap.serves else None
+    def _serving(self) -> str | None:
+        return self._served.manifest.digest if self._served.begun else None
 
 
 def _in_thread(work: Callable[[], Answer]) -> asyncio.Future[Answer]:

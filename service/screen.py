@@ -31,6 +31,7 @@ from service.intake import Submission
 from service.metrics import Metrics
 from service.same_work import SameWork
 from service.schemas import ScreenAnswer, Timings
+from service.served_checkpoint import ServedCheckpoint
 from service.supervisor import Supervisor
 
 Result = TypeVar("Result")
@@ -54,10 +55,12 @@ class Service:
     metrics: Metrics
     threads: Executor
     """Parses bodies and decodes pictures."""
+    served: ServedCheckpoint | None
+    """What is served; None for an engine without a checkpoint."""
     hot_swap: HotSwap | None
-    """What is served and how it changes; None for an engine without a checkpoint."""
+    """How another checkpoint takes its place; None likewise."""
     supervisor: Supervisor | None
-    """Builds a lost engine anew; None for an engine without a checkpoint."""
+    """Builds a lost engine anew; None likewise."""
     same_work: SameWork[Worked]
     """Identical requests in flight."""
     answers: BoundedStore[Judged]
@@ -68,7 +71,7 @@ class Service:
     @property
     def serving(self) -> str:
         """Digest of the checkpoint served. During a swap that is the old one, until the new one is proved."""
-        return self.hot_swap.serving.digest if self.hot_swap else self.engine.contract.digest
+        return self.served.manifest.digest if self.served else self.engine.contract.digest
 
 
 @dataclass(frozen=True, slots=True)

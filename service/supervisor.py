@@ -15,8 +15,9 @@ import time
 from service.admission import Admission
 from service.config import Settings
 from service.engine import Engine
-from service.hot_swap import Cause, HotSwap
+from service.engine_rebuild import Cause, recover
 from service.logs import log
+from service.served_checkpoint import ServedCheckpoint
 
 LOGGER = logging.getLogger("service.supervisor")
 
@@ -33,10 +34,10 @@ request which kills each engine is seen as a row."""
 class Supervisor:
     """One engine's supervisor; `run` is a task of the app's."""
 
-    def __init__(self, engine: Engine, admission: Admission, hot_swap: HotSwap, settings: Settings) -> None:
+    def __init__(self, engine: Engine, admission: Admission, served: ServedCheckpoint, settings: Settings) -> None:
         self._engine = engine
         self._admission = admission
-        self._hot_swap = hot_swap
+        self._served = served
         self._settings = settings
         self._attempts = 0
         """Rebuilds in a row."""
@@ -98,7 +99,7 @@ class Supervisor:
         self._admission.expect_ready(wait + self._admission.rebuild_seconds)
         await asyncio.sleep(wait)
         try:
-            await self._hot_swap.recover(cause)
+            await recover(self._served, cause)
         except Exception as error:  # whatever it is, the next attempt may succeed
             LOGGER.exception("rebuild failed", extra={"fields": {"attempts": self._attempts, "error": str(error)}})
         self._attempts += 1

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from screening.errors import CheckpointError, CheckpointUnavailable
 from service.local_store import LocalStore
 
 LOGGER = logging.getLogger("service.swap_memory")
@@ -80,6 +81,11 @@ class SwapMemory:
             partial(self._store.remember_refused, dict(self.refused)),
         ):
             await asyncio.to_thread(_try, step)
+
+
+def proves_a_fault(error: Exception) -> bool:
+    """Whether the checkpoint itself is at fault, whatever the moment and the machine."""
+    return isinstance(error, CheckpointError) and not isinstance(error, CheckpointUnavailable)
 
 
 def _try(step: Callable[[], None]) -> None:

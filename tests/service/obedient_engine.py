@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from screening.answer import Mode
-from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, write_manifest
+from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
 from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
 from service.engine import Contract, Generated, Question
@@ -55,6 +55,25 @@ def one_bit(directory: Path) -> None:
     weights = bytearray((directory / "model.safetensors").read_bytes())
     weights[-3] ^= 1
     (directory / "model.safetensors").write_bytes(weights)
+
+
+def digest(directory: Path) -> str:
+    """Of the checkpoint that lies there."""
+    return read_manifest(directory).digest
+
+
+def copies(state: Path) -> set[str]:
+    """Digests of the copies in a service's state directory."""
+    return {f"sha256:{copy.name}" for copy in (state / "checkpoints").iterdir()}
+
+
+def with_probes(directory: Path, off: float) -> None:
+    """Other probes; the digest stays."""
+    manifest = read_manifest(directory)
+    assert manifest.probes is not None
+    (probe,) = manifest.probes.questions
+    other = probe.model_copy(update={"logprobs": tuple(value + off for value in probe.logprobs)})
+    store_manifest(manifest.model_copy(update={"probes": Probes(questions=(other,), tolerance=0.01)}), directory)
 
 
 def version(wanted: str) -> Callable[[Path], bool]:

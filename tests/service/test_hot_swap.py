@@ -6,7 +6,6 @@ tests/service/test_vllm_swap.py does the same to the real engine.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 import shutil
@@ -293,24 +292,6 @@ async def test_the_old_checkpoint_can_go_while_it_is_served(serve, store) -> Non
         engine.fails["probe"] = version("2")
         assert (await running.take_up("two")).status_code == 409
         assert engine.history[-1] == "reload 1" and await running.version() == "1"
-
-
-async def test_after_a_restart_the_last_served_is_served_whatever_the_store_says(serve, store) -> None:
-    async with serve() as running:
-        assert (await running.take_up("two")).status_code == 200
-    shutil.rmtree(store / "two")
-    async with serve() as running:
-        assert await running.version() == "2"
-
-
-async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> None:
-    async with serve() as running:
-        assert (await running.take_up("two")).status_code == 200
-    digest = json.loads((tmp_path / "state" / "serving.json").read_text())["digest"].removeprefix("sha256:")
-    one_bit(tmp_path / "state" / "checkpoints" / digest)
-    async with serve() as running:
-        assert await running.version() == "1"
-        assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
 
 
 async def test_a_state_directory_belongs_to_one_service(serve, tmp_path) -> None:

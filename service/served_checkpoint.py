@@ -1,0 +1,149 @@
+"""What is served: a verified copy of one checkpoint, in one engine; and what all that changes it must share.
+
+    an offer → taken in: copied and verified → loaded and proved → served → every other copy deleted
+
+service/startup.py begins with one, service/hot_swap.py takes up another in its place, and service/engine_rebuild.py
+gives it a new engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from screening.checkpoint import Manifest, read_manifest
+from screening.errors import CheckpointDamaged
+from service.admission import Admission
+from service.config import Settings
+from service.engine import Engine
+from service.local_store import LocalStore
+from service.metrics import Metrics
+from service.swap_memory import SwapMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A checkpoint that the registry names."""
+
+    directory: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A verified copy of a checkpoint."""
+
+    directory: Path
+    manifest: Manifest
+
+
+class ServedCheckpoint:
+    """One service's, from its start to its end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        metrics: Metrics,
+        settings: Settings,
+        configured: Path,
+    ) -> None:
+        """
+        Args:
+            configured: the checkpoint to begin with where nothing else is wanted.
+
+        Raises:
+            CheckpointError: another service uses the state directory, or it cannot be written.
+        """
+        self.engine = engine
+        self.admission = admission
+        self.metrics = metrics
+        self.settings = settings
+        self.configured = configured
+        self.lock = asyncio.Lock()
+        """Held by a swap, and while the engine is built anew."""
+        self.copy: Copy | None = None
+        self.ending = False
+        """No engine is built any more."""
+        state = settings.state_dir
+        self.temporary: list[Path] = []
+        """Directories that should not outlive this process."""
+        if state is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="screening-", ignore_cleanup_errors=True)
+            state = Path(self._temporary.name)
+            self.temporary.append(state)
+        self.store = LocalStore(state)
+        self.memory = SwapMemory(self.store)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is served yet."""
+        return self.copy is not None
+
+    @property
+    def now(self) -> Copy:
+        """What is served. Only once the service has started."""
+        if self.copy is None:
+            raise RuntimeError("nothing is served yet")
+        return self.copy
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of what is served. Only once the service has started."""
+        return self.now.manifest
+
+    @property
+    def busy(self) -> bool:
+        return self.lock.locked()
+
+    async def take_in(self, source: Path, digest: str | None = None) -> Copy:
+        """A verified copy.
+
+        Args:
+            digest: what it must be; None for whatever it is.
+
+        Raises:
+            CheckpointError: it is not whole, or another one.
+        """
+        if digest is not None and (found := (await asyncio.to_thread(read_manifest, source)).digest) != digest:
+            raise _other(source, found, digest)
+        copy = Copy(*await asyncio.to_thread(self.store.take_in, source))
+        if digest is not None and copy.manifest.digest != digest:  # replaced while it was copied
+            raise _other(source, copy.manifest.digest, digest)
+        return copy
+
+    def becomes(self, copy: Copy) -> None:
+        """From here on this is what is served: the engine holds it, and has proved it."""
+        self.copy = copy
+        self.memory.proved(copy.manifest.digest)
+        self.metrics.serves(self.engine.contract, self.engine)
+
+    async def confirm(self) -> None:
+        """What is served is what is wanted: the next start goes on with it too."""
+        if self.memory.spared is not None:
+            self.memory.spared = None
+            await self.tidy()
+
+    async def tidy(self) -> None:
+        """Note on disk what is served and what is remembered, and delete every other copy."""
+        await self.memory.tidy(self.manifest.digest)
+
+    def end(self) -> None:
+        """From here on no engine is built any more: the process is about to end."""
+        self.ending = True
+
+    async def close(self, patience: float = 5.0) -> None:
+        """Leave the state directory to another process, once a swap that was under way has given up.
+
+        One that does not give up in time keeps it until this process has ended.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience), self.lock:
+                self.store.close()
+
+
+def _other(source: Path, found: str, wanted: str) -> CheckpointDamaged:
+    return CheckpointDamaged(f"{source} is {found}, not {wanted} as the registry says")
