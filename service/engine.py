@@ -64,6 +64,10 @@ class Engine(Protocol):
         """`vllm` or `scripted`; every answer carries it."""
 
     @property
+    def machine(self) -> str:
+        """What computes; see `screening.machine`. Only after `start`."""
+
+    @property
     def contract(self) -> Contract:
         """The checkpoint served now. Only after `start`."""
 

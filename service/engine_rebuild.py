@@ -13,7 +13,7 @@ from typing import Literal
 
 from service.errors import EngineLost
 from service.logs import log
-from service.proof import Proved, load_and_prove
+from service.proof import Proved
 from service.served_checkpoint import Copy, ServedCheckpoint
 
 LOGGER = logging.getLogger("service.hot_swap")  # what becomes of the served checkpoint is one story in the log
@@ -57,7 +57,8 @@ async def rebuild(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Proved:
             if served.ending:  # meanwhile
                 raise EngineLost
             async with asyncio.timeout(served.settings.engine_rebuild_seconds):
-                proved = await load_and_prove(engine, copy.manifest, engine.start(copy.directory))
+                loading = engine.start(copy.directory)
+                proved = await served.prover.load_and_prove(copy.manifest, loading, built_anew=True)
         except Exception:
             metrics.rebuilds.labels(cause, "failed").inc()
             await engine.stop()  # what is not proved must not answer

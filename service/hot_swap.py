@@ -26,7 +26,7 @@ from service.clock import milliseconds_since
 from service.engine_rebuild import rebuild
 from service.errors import CheckpointRefused, ServiceError, SwapBusy
 from service.logs import log
-from service.proof import Proved, load_and_prove, prove
+from service.proof import Proved
 from service.served_checkpoint import Copy, ServedCheckpoint
 from service.swap_memory import proves_a_fault
 
@@ -144,7 +144,7 @@ class HotSwap:
             return
         try:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
-                await prove(self._engine, new.manifest)
+                await self.served.prover.prove(new.manifest, built_anew=False)
         except Exception as error:
             await asyncio.to_thread(store_manifest, old.manifest, old.directory)
             raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {error}") from error
@@ -197,7 +197,7 @@ class HotSwap:
     async def _reload(self, copy: Copy) -> Proved:
         async with asyncio.timeout(self._settings.swap_reload_seconds):
             reloading = self._engine.reload(copy.directory, copy.manifest)
-            return await load_and_prove(self._engine, copy.manifest, reloading)
+            return await self.served.prover.load_and_prove(copy.manifest, reloading, built_anew=False)
 
     async def _go_back(self, old: Copy, *, in_place: bool) -> bool:
         """The old weights again, proved; by a new engine if they cannot be put back into this one.

@@ -67,6 +67,10 @@ class ScriptedEngine:
         return "scripted"
 
     @property
+    def machine(self) -> str:
+        return "scripted"
+
+    @property
     def contract(self) -> Contract:
         return _CONTRACT
 

@@ -21,6 +21,7 @@ from service.config import Settings
 from service.engine import Engine
 from service.local_store import LocalStore
 from service.metrics import Metrics
+from service.proof import Prover
 from service.swap_memory import SwapMemory
 
 
@@ -59,6 +60,7 @@ class ServedCheckpoint:
             CheckpointError: another service uses the state directory, or it cannot be written.
         """
         self.engine = engine
+        self.prover = Prover(engine)
         self.admission = admission
         self.metrics = metrics
         self.settings = settings

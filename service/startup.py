@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 
 from screening.errors import CheckpointError
 from service.logs import log
-from service.proof import prove
 from service.served_checkpoint import Copy, Offer, ServedCheckpoint
 from service.swap_memory import proves_a_fault
 
@@ -101,7 +100,7 @@ async def _start_on(served: ServedCheckpoint, copy: Copy) -> None:
     if copy.manifest.probes is None:
         log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
     else:
-        await prove(served.engine, copy.manifest)
+        await served.prover.prove(copy.manifest, built_anew=True)
     served.admission.rebuild_seconds = time.monotonic() - began
     served.becomes(copy)
     await served.tidy()

@@ -29,6 +29,7 @@ from screening.generation import (
     watched,
 )
 from screening.images import PADDING
+from screening.machine import machine_name
 from screening.probes import Probe, probe_pictures
 from screening.prompt import PICTURES_PER_SAMPLE
 from service.engine import Contract, Generated, Question
@@ -59,6 +60,8 @@ class VllmEngine:
         self._max_concurrent = max_concurrent
         self._gpu_memory_utilization = gpu_memory_utilization
         self._cpu_worker = cpu_worker
+        self._computes_on = "cpu"
+        """The accelerator's name, once something is loaded."""
         self._llm: AsyncLLM | None = None
         self._loading: asyncio.Future[AsyncLLM] | None = None
         self._lost = False
@@ -74,6 +77,10 @@ class VllmEngine:
     @property
     def name(self) -> str:
         return "vllm"
+
+    @property
+    def machine(self) -> str:
+        return machine_name(self._computes_on)
 
     @property
     def contract(self) -> Contract:
@@ -259,6 +266,7 @@ class VllmEngine:
         arguments["max_num_seqs"] = self._max_concurrent
         for name, value in cpu_environment().items() if device == "cpu" else ():
             os.environ.setdefault(name, value)
+        self._computes_on = device if device == "cpu" else current_platform.get_device_name()
         if device == "cuda":
             arguments["gpu_memory_utilization"] = self._gpu_memory_utilization
         log(LOGGER, logging.INFO, "loading", checkpoint=manifest.name, digest=manifest.digest, device=device)

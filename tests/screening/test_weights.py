@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointError
-from screening.probes import Probe, deviation, probe_answers, probe_pictures
 from screening.weights import Tensor, check_finite, compare_tensors, read_tensors
 
 
@@ -48,18 +46,3 @@ def test_integers_and_empty_tensors_are_no_trouble(manifest, tmp_path: Path) -> 
     save_file(weights, tmp_path / "model.safetensors")
     assert read_tensors(tmp_path, manifest)["ids"] == Tensor("I64", (4,))
     check_finite(tmp_path, manifest)
-
-
-def test_probes_are_the_same_pictures_everywhere() -> None:
-    pictures = probe_pictures(7, 112)
-    assert [picture.size for picture in pictures] == [(112, 112)] * 5
-    corners = [np.asarray(picture)[[0, -1], [0, -1]].tolist() for picture in pictures]
-    assert corners == [np.asarray(picture)[[0, -1], [0, -1]].tolist() for picture in probe_pictures(7, 112)]
-    assert len({picture.tobytes() for picture in (*pictures, *probe_pictures(8, 112))}) == 10
-    assert {mode for mode, _ in probe_answers()} == {"cot", "direct"}
-
-
-def test_a_deviation_is_infinite_for_what_is_no_number() -> None:
-    probe = Probe(seed=0, mode="cot", answer="x", logprobs=(-1.0, -2.0))
-    assert deviation(probe, [-1.0, -2.5]) == 0.5
-    assert deviation(probe, [-1.0, float("nan")]) == deviation(probe, [-1.0]) == float("inf")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -242,13 +242,16 @@ class Process:
 
 
 @contextmanager
-def launch(folder: Path, *arguments: str, ready: bool = True) -> Iterator[Process]:
+def launch(
+    folder: Path, *arguments: str, ready: bool = True, variables: Mapping[str, str] | None = None
+) -> Iterator[Process]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = probe.getsockname()
     log = folder / f"service-{address[1]}.log"
     # Settings of the shell that runs the tests must not reach the service.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SCREENING_")}
+    environment |= variables or {}
     command = [sys.executable, "-m", "service", "--port", str(address[1]), *arguments]
     root = Path(__file__).resolve().parents[2]
     with log.open("wb") as output:
@@ -274,7 +277,7 @@ def launch_service(
 ) -> Callable[..., Any]:
     """Start `python -m service` with these arguments: `with launch_service("--engine", "scripted") as process`."""
     folder = tmp_path_factory.mktemp("services")
-    return lambda *arguments, ready=True: launch(folder, *arguments, ready=ready)
+    return lambda *arguments, **options: launch(folder, *arguments, **options)
 
 
 @pytest.fixture(scope="session")

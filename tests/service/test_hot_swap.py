@@ -70,8 +70,8 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
     store_manifest(before.model_copy(update={"calibration": dict.fromkeys(Mode, level)}), calibrated)
 
     @contextmanager
-    def prober(checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
-        yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions)
+    def prober(checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
+        yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions), "scripted"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
     published = publish(calibrated, store)

@@ -8,6 +8,7 @@ import pytest
 
 from screening.checkpoint import read_manifest
 from tests.service.damage import describe
+from tests.service.obedient_engine import ADMIN_KEYS
 from tests.service.swapping import Callers, screen, take_up
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -45,3 +46,18 @@ def test_another_tokenizer_is_taken_up_by_a_new_engine_and_back(swapping_service
     response = take_up(swapping_service, "retold")
     assert response.status_code == 200 and response.json()["how"] == "rebuilt"
     assert take_up(swapping_service, "one").json()["how"] == "rebuilt"
+
+
+def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_elsewhere(
+    published, launch_service, sample, tmp_path
+) -> None:
+    """As a processor without AMX does beside one with it; on one that has none, `one` was recorded elsewhere."""
+    options = ("--checkpoint", str(published / "one"), "--checkpoint-store", str(published))
+    options += ("--admin-keys", ADMIN_KEYS, "--state-dir", str(tmp_path))
+    with launch_service(*options, variables={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}) as service:
+        for name in ("two", "one"):
+            swap = take_up(service, name)
+            assert swap.status_code == 200, swap.text
+            assert swap.json()["how"] == "in place"
+        assert screen(service, sample)["checkpoint"]["digest"] == read_manifest(published / "one").digest
+        assert any(event["event"] == "proved by rounding" for event in service.events())

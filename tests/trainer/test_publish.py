@@ -20,7 +20,7 @@ from screening.registry import CANDIDATE, PRODUCTION, Registry
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
 from trainer.publish.command import published_name, put
-from trainer.publish.probing import record
+from trainer.publish.probing import record, with_exact
 from trainer.publish.register import register, version_tags
 
 
@@ -63,8 +63,8 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def prober(_checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
-        yield lambda questions: [[-1.0]] * len(questions)
+    def prober(_checkpoint: Path, _manifest: Manifest, dtype: str = "bfloat16") -> Iterator[Any]:
+        yield lambda questions: [[-1.0 if dtype == "bfloat16" else -1.125]] * len(questions), "this machine"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
     store = tmp_path / "store"
@@ -79,7 +79,8 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
     assert main([*command, "--again"]) == 0
     assert list(store.iterdir()) == [published]
     probes = verify(published).probes
-    assert probes is not None and probes.questions[0].logprobs == (-1.0,)
+    assert probes is not None and (probes.rounding, probes.machine) == (0.125, "this machine")
+    assert (probes.questions[0].logprobs, probes.questions[0].exact) == ((-1.0,), (-1.125,))
 
 
 @pytest.mark.parametrize("change", ["calibration", "probes"])
@@ -139,7 +140,17 @@ def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[li
         return [list(values)] * len(questions)
 
     with pytest.raises(ValueError, match=message):
-        record(ask)
+        record(ask, "this machine")
+
+
+def test_what_rounding_does_not_explain_is_not_published() -> None:
+    """The engine in float32 and the one that serves must have loaded the same weights."""
+    probes = record(lambda questions: [[-1.0, -2.0]] * len(questions), "this machine")
+    near = with_exact(probes, lambda questions: [[-1.1, -2.0]] * len(questions))
+    assert near.rounding == pytest.approx(0.0707, abs=1e-4)
+    for far in (-1.5, math.nan):
+        with pytest.raises(ValueError, match="rounding does not explain"):
+            with_exact(probes, lambda questions, far=far: [[far, -2.0]] * len(questions))
 
 
 def test_the_same_digest_in_another_store_stays_where_it_was_registered(

@@ -136,10 +136,12 @@ def published_name(manifest: Manifest) -> str:
 
 def _record(checkpoint: Path, manifest: Manifest) -> Probes:
     from screening.errors import CheckpointError
-    from trainer.publish.probing import open_prober, record
+    from trainer.publish.probing import open_prober, record, with_exact
 
-    with open_prober(checkpoint, manifest) as ask:
-        try:
-            return record(ask)
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint}: {error}") from error
+    try:
+        with open_prober(checkpoint, manifest) as (ask, machine):
+            probes = record(ask, machine)
+        with open_prober(checkpoint, manifest, dtype="float32") as (ask, _):
+            return with_exact(probes, ask)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error

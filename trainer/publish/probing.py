@@ -1,4 +1,4 @@
-"""What a checkpoint answers to its probes, asked of an engine that loaded it fresh."""
+"""What a checkpoint answers to its probes, asked of engines that loaded it fresh: as it is served, and in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from screening.answer import Mode
 from screening.checkpoint import Manifest
 from screening.generation import prompt_text
-from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures
+from screening.machine import machine_name
+from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures, root_mean_square
 from trainer.offline_engine import start_llm
 
 if TYPE_CHECKING:
@@ -25,21 +26,26 @@ Ask = Callable[[Sequence[Question]], list[list[float]]]
 TOKENS = 24
 """Tokens of an answer that are compared: enough that every layer, head and row of the vocabulary has a part in some."""
 LEAST_TOLERANCE = 0.02
-"""Another build or machine may round otherwise; wrong weights are off by far more."""
+"""Repeats in another company, or after other requests, may round otherwise; found on one machine: 0."""
 MOST_TOLERANCE = 1.0
 """Beyond it, wrong weights could pass. Found: 0.02 for the tiny checkpoint, 0.23 for random weights of the 2B."""
+MOST_ROUNDING = 0.25
+"""Root mean square. Beyond it, wrong weights could pass for another machine's rounding. Found: 0.023 for the tiny
+checkpoint."""
 MARGIN = 4.0
 """How many times the spread of repeats is tolerated."""
 
 
-def record(ask: Ask, repeats: int = 3) -> Probes:
+def record(ask: Ask, machine: str, repeats: int = 3) -> Probes:
     """Ask every probe alone and in company, and take the spread as the measure of what is the same.
+
+    Args:
+        machine: what answers; see `screening.machine`.
 
     Raises:
         ValueError: the checkpoint gives no finite log-probabilities, or repeats differ too much to prove anything.
     """
-    # Both modes of an answer are about the same pictures: a swap waits for the ViT to look at all of them.
-    questions = [(turn // len(Mode), mode, answer) for turn, (mode, answer) in enumerate(probe_answers())]
+    questions = _questions()
     first = ask(questions)
     if not all(math.isfinite(value) for found in first for value in found):
         raise ValueError("the checkpoint gives log-probabilities that are not finite")
@@ -53,13 +59,36 @@ def record(ask: Ask, repeats: int = 3) -> Probes:
         raise ValueError("the checkpoint gives log-probabilities that are not finite")
     if (tolerance := max(LEAST_TOLERANCE, MARGIN * spread)) > MOST_TOLERANCE:
         raise ValueError(f"repeats of the same question differ by {spread:.3g}: the engine's answers prove nothing")
-    return Probes(questions=tuple(probes), tolerance=tolerance)
+    return Probes(questions=tuple(probes), tolerance=tolerance, machine=machine)
+
+
+def with_exact(probes: Probes, ask: Ask) -> Probes:
+    """Add what an engine in float32 answers.
+
+    Raises:
+        ValueError: it gives no finite log-probabilities, or others: one of the two did not load the checkpoint.
+    """
+    found = ask(_questions())
+    rounding = root_mean_square([probe.logprobs for probe in probes.questions], found)
+    if rounding > MOST_ROUNDING:
+        raise ValueError(
+            f"in float32 the engine's answers are {rounding:.3g} off on average: rounding does not explain that"
+        )
+    questions = tuple(
+        probe.model_copy(update={"exact": tuple(exact)}) for probe, exact in zip(probes.questions, found, strict=True)
+    )
+    return Probes(questions=questions, tolerance=probes.tolerance, rounding=rounding, machine=probes.machine)
+
+
+def _questions() -> list[Question]:
+    """Both modes of an answer are about the same pictures: a swap waits for the ViT to look at all of them."""
+    return [(turn // len(Mode), mode, answer) for turn, (mode, answer) in enumerate(probe_answers())]
 
 
 @contextmanager
-def open_prober(checkpoint: Path, manifest: Manifest) -> Iterator[Ask]:
-    """Start vLLM on a verified checkpoint; its processes end with the block."""
-    with start_llm(checkpoint, manifest) as llm:
+def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -> Iterator[tuple[Ask, str]]:
+    """Start vLLM on a verified checkpoint, and say what it runs on; its processes end with the block."""
+    with start_llm(checkpoint, manifest, **engine_arguments) as llm:
         from vllm import SamplingParams
 
         tokenizer: Any = llm.get_tokenizer()
@@ -75,7 +104,13 @@ def open_prober(checkpoint: Path, manifest: Manifest) -> Iterator[Ask]:
             ]
             return [_last(output) for output in llm.generate(requests, sampling, use_tqdm=False)]
 
-        yield ask
+        yield ask, _machine()
+
+
+def _machine() -> str:
+    from vllm.platforms import current_platform
+
+    return machine_name("cpu" if current_platform.is_cpu() else current_platform.get_device_name())
 
 
 def _last(output: Any) -> list[float]:
