@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
-    def decode(self, token_ids: Any) -> str: ...
+    def decode(self, token_ids: Any, **kwargs: Any) -> str: ...
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
 
@@ -80,7 +80,6 @@ class Step:
 
 class _Logprob(Protocol):
     logprob: float
-    decoded_token: str | None
 
 
 def watched(tokenizer: Tokenizer) -> Watched:
@@ -166,8 +165,8 @@ def sampling_arguments(manifest: Manifest, mode: Mode, watch_ids: Sequence[int])
         "max_tokens": decoding.max_tokens_cot if mode is Mode.COT else decoding.max_tokens_direct,
         # Log-probabilities of exactly these tokens, and of the one generated: `logprobs` must stay unset for that.
         "logprob_token_ids": list(watch_ids) or None,
-        "skip_special_tokens": True,
-        "detokenize": True,
+        # vLLM would spell every watched token at every step, a tenth of the service's work: see `Spelling`.
+        "detokenize": False,
     }
 
 
@@ -187,13 +186,31 @@ def answer_regex(manifest: Manifest, mode: Mode) -> str | None:
     return f"<think>[^<]{{1,400}}{sentences}</think><answer>{options}</answer>"
 
 
-def steps_of(token_ids: Sequence[int], logprobs: Sequence[Mapping[int, _Logprob] | None] | None) -> tuple[Step, ...]:
-    """Bring `CompletionOutput.token_ids` and `.logprobs` of vLLM into this module's form; empty without logprobs."""
-    if logprobs is None:
-        return ()
-    steps = []
-    for token_id, entry in zip(token_ids, logprobs, strict=True):
-        entry = entry or {}
-        piece = (entry[token_id].decoded_token or "") if token_id in entry else ""
-        steps.append(Step(piece, token_id, {key: value.logprob for key, value in entry.items()}))
-    return tuple(steps)
+class Spelling:
+    """From the token ids of a finished answer to text. A tokenizer's pieces are looked up once each."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._pieces: dict[int, str] = {}
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The whole, without special tokens."""
+        ids = list(token_ids)
+        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def steps(
+        self, token_ids: Sequence[int], logprobs: Sequence[Mapping[int, _Logprob] | None] | None
+    ) -> tuple[Step, ...]:
+        """`CompletionOutput.token_ids` and `.logprobs` of vLLM in this module's form; empty without logprobs."""
+        if logprobs is None:
+            return ()
+        return tuple(
+            Step(self._piece(token_id), token_id, {key: value.logprob for key, value in (entry or {}).items()})
+            for token_id, entry in zip(token_ids, logprobs, strict=True)
+        )
+
+    def _piece(self, token_id: int) -> str:
+        """A token alone, special ones too; one that holds part of a character only is spelled with U+FFFD."""
+        if (piece := self._pieces.get(token_id)) is None:
+            piece = self._pieces[token_id] = self._tokenizer.decode([token_id])
+        return piece

@@ -20,12 +20,12 @@ from screening.generation import (
     FINISHED,
     QUIET_ENVIRONMENT,
     CpuWorker,
+    Spelling,
     answer_regex,
     cpu_environment,
     engine_arguments,
     prompt_text,
     sampling_arguments,
-    steps_of,
     watched,
 )
 from screening.images import PADDING
@@ -71,6 +71,8 @@ class VllmEngine:
         """Requests in vLLM."""
         self._outputs = 0
         self._contract: Contract | None = None
+        self._spelling: Spelling
+        """Of what is loaded, as the rest from here on."""
         self._prompts: dict[Mode, str] = {}
         self._sampling: dict[Mode, SamplingParams] = {}
 
@@ -196,7 +198,7 @@ class VllmEngine:
         return [entry[token].logprob if entry else math.nan for token, entry in zip(tokens, entries, strict=True)]
 
     async def generate(self, question: Question) -> Generated:
-        contract = self.contract
+        contract, spelling = self.contract, self._spelling
         prompt, sampling = self._prompts[question.mode], self._sampling[question.mode]
         final = await self._run(prompt, question.pictures, sampling, question.request_id)
         completion = final.outputs[0]
@@ -205,8 +207,8 @@ class VllmEngine:
         if strange := {span.version for span in completion.weight_versions or ()} - {contract.digest}:
             raise EngineFailed(f"tokens of other weights than {contract.digest}: {sorted(map(str, strange))}")
         return Generated(
-            text=completion.text,
-            steps=steps_of(completion.token_ids, completion.logprobs),
+            text=spelling.text(completion.token_ids),
+            steps=spelling.steps(completion.token_ids, completion.logprobs),
             prompt_tokens=len(final.prompt_token_ids or ()),
             completion_tokens=len(completion.token_ids),
             contract=contract,
@@ -299,7 +301,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         tokenizer: Any = llm.get_tokenizer()
-        tokens = watched(tokenizer)
+        tokens, self._spelling = watched(tokenizer), Spelling(tokenizer)
         self._contract = Contract(
             manifest.name, manifest.version, manifest.digest, manifest.image.size, manifest.calibration, tokens
         )

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from screening.answer import Answer, Finding, Mode, compose, parse, render
 from screening.checkpoint import Decoding, ImageContract, Manifest
 from screening.generation import (
+    Spelling,
+    Step,
     answer_regex,
     cpu_environment,
     engine_arguments,
     prompt_text,
     sampling_arguments,
-    steps_of,
     watched,
 )
 from screening.prompt import COMPACT
@@ -45,7 +47,7 @@ class LetterTokenizer:
         assert not add_special_tokens
         return [self.words.index(text) + 1000] if text in self.words else [ord(each) for each in text]
 
-    def decode(self, token_ids: list[int]) -> str:
+    def decode(self, token_ids: list[int], **_: Any) -> str:
         return "".join(self.words[each - 1000] if each >= 1000 else chr(each) for each in token_ids)
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> str:
@@ -123,7 +125,18 @@ def test_the_grammar_refuses_what_is_no_answer(text: str) -> None:
 
 
 def test_steps_keep_piece_id_and_values() -> None:
-    entry = {7: SimpleNamespace(logprob=-0.1, decoded_token="A"), 8: SimpleNamespace(logprob=-3.0, decoded_token="B")}
-    (only,) = steps_of([7], [entry])
-    assert (only.piece, only.token_id, only.logprobs) == ("A", 7, {7: -0.1, 8: -3.0})
-    assert steps_of([7], None) == ()
+    entry = {65: SimpleNamespace(logprob=-0.1), 66: SimpleNamespace(logprob=-3.0)}
+    spelling = Spelling(LetterTokenizer())
+    (only,) = spelling.steps([65], [entry])
+    assert (only.piece, only.token_id, only.logprobs) == ("A", 65, {65: -0.1, 66: -3.0})
+    assert spelling.steps([65, 66], [entry, None])[1] == Step("B", 66, {})
+    assert spelling.steps([65], None) == ()
+
+
+def test_the_shipped_tokenizer_spells_an_answer_back_without_its_end(tiny_checkpoint) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    text = "<think>The original is a red box. I observed <A> normal: it stands well.</think><answer>A</answer>"
+    ids, spelling = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id], Spelling(tokenizer)
+    assert spelling.text(ids) == text
+    steps = spelling.steps(ids, [{}] * len(ids))
+    assert "".join(step.piece for step in steps) == text + tokenizer.eos_token

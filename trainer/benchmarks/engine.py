@@ -16,7 +16,7 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest
-from screening.generation import FINISHED, sampling_arguments
+from screening.generation import FINISHED, Spelling, sampling_arguments
 from trainer.evaluate.errors import EvaluationError, Unfinished
 from trainer.evaluate.generate import Reply
 from trainer.offline_engine import start_llm
@@ -51,6 +51,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, most_pictures:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         tokenizer = llm.get_tokenizer()
+        spelling = Spelling(tokenizer)
         sampling = SamplingParams(**sampling_arguments(manifest, mode, ()))
 
         def ask(questions: Sequence[Asked]) -> list[Reply]:
@@ -68,17 +69,17 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, most_pictures:
             except VLLMValidationError as error:  # a question longer than the model's context
                 span = f"a question from {questions[0].id} to {questions[-1].id}"
                 raise EvaluationError(f"{span} cannot be asked: {error}") from error
-            return [_reply(question.id, output) for question, output in zip(questions, outputs, strict=True)]
+            return [_reply(question.id, output, spelling) for question, output in zip(questions, outputs, strict=True)]
 
         yield ask
 
 
-def _reply(question: str, output: Any) -> Reply:
+def _reply(question: str, output: Any, spelling: Spelling) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
         raise Unfinished(f"the engine gave up on {question} ({completion.finish_reason!r}); {_GO_ON}")
     return Reply(
-        text=completion.text,
+        text=spelling.text(completion.token_ids),
         finish=completion.finish_reason,
         steps=(),
         prompt_tokens=len(output.prompt_token_ids or ()),

@@ -21,12 +21,12 @@ from screening.checkpoint import Manifest
 from screening.errors import ImageError
 from screening.generation import (
     FINISHED,
+    Spelling,
     Step,
     Watched,
     answer_regex,
     prompt_text,
     sampling_arguments,
-    steps_of,
     watched,
 )
 from screening.images import load_square
@@ -75,7 +75,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
         from vllm.v1.engine.exceptions import EngineDeadError
 
         tokenizer = llm.get_tokenizer()
-        watch = watched(tokenizer)
+        watch, spelling = watched(tokenizer), Spelling(tokenizer)
         regex = answer_regex(manifest, mode)
         sampling = SamplingParams(
             **sampling_arguments(manifest, mode, watch.ids),
@@ -89,7 +89,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
             except EngineDeadError as error:
                 raise Unfinished(f"the engine died; {_GO_ON}") from error
-            return [_reply(output) for output in outputs]
+            return [_reply(output, spelling) for output in outputs]
 
         yield Engine(ask, watch)
 
@@ -142,15 +142,15 @@ def load_pictures(directory: Path, sample: Sample, size: int) -> Pictures:
     return pictures
 
 
-def _reply(output: Any) -> Reply:
+def _reply(output: Any, spelling: Spelling) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
         # vLLM reports these without raising; a made-up score would be the result.
         raise Unfinished(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
     return Reply(
-        text=completion.text,
+        text=spelling.text(completion.token_ids),
         finish=completion.finish_reason,
-        steps=steps_of(completion.token_ids, completion.logprobs),
+        steps=spelling.steps(completion.token_ids, completion.logprobs),
         prompt_tokens=len(output.prompt_token_ids or ()),
         completion_tokens=len(completion.token_ids),
     )
