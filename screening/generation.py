@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
-    def decode(self, token_ids: Any, **kwargs: Any) -> str: ...
+    def decode(self, token_ids: Any, **kwargs: Any) -> Any: ...
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
 
@@ -194,9 +194,10 @@ class Spelling:
         self._pieces: dict[int, str] = {}
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The whole, without special tokens."""
+        """The whole, without special tokens, and without the part of a character at which it was cut off."""
         ids = list(token_ids)
-        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).rstrip("\ufffd")
 
     def steps(
         self, token_ids: Sequence[int], logprobs: Sequence[Mapping[int, _Logprob] | None] | None
@@ -212,5 +213,5 @@ class Spelling:
     def _piece(self, token_id: int) -> str:
         """A token alone, special ones too; one that holds part of a character only is spelled with U+FFFD."""
         if (piece := self._pieces.get(token_id)) is None:
-            piece = self._pieces[token_id] = self._tokenizer.decode([token_id])
+            piece = self._pieces[token_id] = str(self._tokenizer.decode([token_id]))
         return piece

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
 _MATRIX_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "bf16", "sve", "i8mm")
 """Flags of a processor by which libraries choose how to multiply matrices."""
+_ALSO_DECIDE = ("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
+"""Variables that change how a processor adds up: into how many parts, and with which instructions."""
 
 
 def machine_name(device: str) -> str:
-    """Such as `vllm 0.32.0 on AuthenticAMD avx2 avx512f avx512_bf16`: a version of vLLM on a kind of processor.
+    """Such as `vllm 0.32.0 on AuthenticAMD avx2 avx512f avx512_bf16, OMP_NUM_THREADS 1`.
+
+    Call it once the engine's environment is set.
 
     Args:
         device: the accelerator's name, or `cpu`.
     """
-    return f"vllm {_vllm_version()} on {_processor() if device == 'cpu' else device}"
-
-
-def _processor() -> str:
+    if device != "cpu":
+        return f"vllm {_vllm_version()} on {device}"
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
-        return "cpu"
-    values = dict(re.findall(r"^(vendor_id|CPU implementer|flags|Features)[ \t]*: (.*)$", text, re.MULTILINE))
-    vendor = values.get("vendor_id") or values.get("CPU implementer") or "cpu"
+        cpuinfo = ""
+    variables = [f"{name} {os.environ[name]}" for name in _ALSO_DECIDE if name in os.environ]
+    return f"vllm {_vllm_version()} on " + ", ".join([processor(cpuinfo), *variables])
+
+
+def processor(cpuinfo: str) -> str:
+    """Maker and matrix instructions of the processor that Linux describes in this text."""
+    values = dict(re.findall(r"^(vendor_id|CPU implementer|flags|Features)[ \t]*: (.*)$", cpuinfo, re.MULTILINE))
+    maker = values.get("vendor_id") or values.get("CPU implementer") or "cpu"
     flags = (values.get("flags") or values.get("Features") or "").split()
-    return " ".join([vendor, *(flag for flag in _MATRIX_INSTRUCTIONS if flag in flags)])
+    return " ".join([maker, *(flag for flag in _MATRIX_INSTRUCTIONS if flag in flags)])
 
 
 def _vllm_version() -> str:

@@ -34,10 +34,10 @@ from screening.task import OPTIONS, Dimension
 
 ROUNDING_MARGIN = 2.0
 """How many times the recording machine's rounding another machine may be away from float32. Found for the tiny
-checkpoint: 1.0 to 1.1 on three kinds of processor, 1.2 to 1.6 with one stale bias or normalisation, 7 with one stale
-projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
+checkpoint: 1.0 to 1.1 on three kinds of processor, 1.4 with another library, 1.2 to 1.6 with one stale bias or
+normalisation, 7 with one stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
 LEAST_ROUNDING = 0.005
-"""Of a checkpoint that is served in float32, where kinds of machines differ by less."""
+"""Where the recording engine hardly rounded, another one may do a little more."""
 _BLOCKS = 8
 """A probe's picture is a grid of this many coloured blocks per side."""
 
@@ -55,7 +55,7 @@ class Probe(BaseModel):
     logprobs: tuple[float, ...] = Field(min_length=1)
     """Natural log-probabilities of the last tokens of prompt and answer, as many as there are here."""
     exact: tuple[float, ...] | None = None
-    """The same in float32; None in probes that were recorded before there were any."""
+    """The same in float32; None where no engine in float32 was asked."""
 
     @model_validator(mode="after")
     def _as_many(self) -> Self:
@@ -72,16 +72,16 @@ class Probes(BaseModel):
     questions: tuple[Probe, ...] = Field(min_length=1)
     tolerance: float = Field(gt=0)
     """Largest difference of one log-probability that repeats explain."""
-    rounding: float | None = Field(default=None, ge=0)
-    """Root mean square of what separates `logprobs` from `exact`; None where there is no `exact`."""
     machine: str | None = None
     """What recorded them: see `screening.machine`."""
 
-    @model_validator(mode="after")
-    def _exact_or_not(self) -> Self:
-        if any((probe.exact is None) != (self.rounding is None) for probe in self.questions):
-            raise ValueError("rounding goes with the exact log-probabilities of every question")
-        return self
+    @property
+    def rounding(self) -> float | None:
+        """Root mean square of what separates `logprobs` from `exact`; None without `exact`."""
+        exact = [probe.exact for probe in self.questions if probe.exact is not None]
+        if len(exact) < len(self.questions):
+            return None
+        return root_mean_square(exact, [probe.logprobs for probe in self.questions])
 
     def repeated(self, found: Sequence[Sequence[float]]) -> bool:
         """Whether these log-probabilities, a list per question, are those recorded."""
@@ -89,10 +89,13 @@ class Probes(BaseModel):
 
     def rounded(self, found: Sequence[Sequence[float]]) -> bool:
         """Whether rounding explains how far these log-probabilities are from float32's."""
-        if self.rounding is None:
+        if (rounding := self.rounding) is None:
             return False
-        exact = [probe.exact or () for probe in self.questions]
-        return root_mean_square(exact, found) <= ROUNDING_MARGIN * max(self.rounding, LEAST_ROUNDING)
+        return self.from_exact(found) <= ROUNDING_MARGIN * max(rounding, LEAST_ROUNDING)
+
+    def from_exact(self, found: Sequence[Sequence[float]]) -> float:
+        """Root mean square of what separates these log-probabilities from float32's."""
+        return root_mean_square([probe.exact or () for probe in self.questions], found)
 
     def deviation(self, found: Sequence[Sequence[float]]) -> float:
         """The largest difference between a log-probability recorded and the one found."""

@@ -58,7 +58,7 @@ async def rebuild(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Proved:
                 raise EngineLost
             async with asyncio.timeout(served.settings.engine_rebuild_seconds):
                 loading = engine.start(copy.directory)
-                proved = await served.prover.load_and_prove(copy.manifest, loading, built_anew=True)
+                proved = await served.prover.load_and_prove(copy.manifest, loading, may_round=True)
         except Exception:
             metrics.rebuilds.labels(cause, "failed").inc()
             await engine.stop()  # what is not proved must not answer

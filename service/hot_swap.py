@@ -26,7 +26,7 @@ from service.clock import milliseconds_since
 from service.engine_rebuild import rebuild
 from service.errors import CheckpointRefused, ServiceError, SwapBusy
 from service.logs import log
-from service.proof import Proved
+from service.proof import NotRepeated, Proved
 from service.served_checkpoint import Copy, ServedCheckpoint
 from service.swap_memory import proves_a_fault
 
@@ -142,9 +142,11 @@ class HotSwap:
         """
         if new.manifest.probes == old.manifest.probes:
             return
+        prover, before = self.served.prover, old.manifest.probes
         try:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
-                await self.served.prover.prove(new.manifest, built_anew=False)
+                # What rounding alone proves takes the place of what does no better, and of nothing that is repeated.
+                await prover.prove(new.manifest, may_round=before is None or not prover.repeats(before))
         except Exception as error:
             await asyncio.to_thread(store_manifest, old.manifest, old.directory)
             raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {error}") from error
@@ -167,7 +169,7 @@ class HotSwap:
                 raise
             drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
-                proved = await (self._reload(new) if in_place else rebuild(self.served, new, "swap"))
+                proved, in_place = await self._load(new, in_place=in_place)
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
                 LOGGER.exception("swap failed", extra={"fields": {"digest": digest, "error": str(error)}})
                 # An engine that is dead or hangs would not take the old weights either. Neither is a fault of the new
@@ -186,6 +188,15 @@ class HotSwap:
         how: How = "in place" if in_place else "rebuilt"
         return self._done(how, new, old, proved, prepare_ms, drain_ms, milliseconds_since(closed))
 
+    async def _load(self, copy: Copy, *, in_place: bool) -> tuple[Proved, bool]:
+        """Have the engine take and prove it; and whether it did in place in the end."""
+        if in_place:
+            try:
+                return await self._reload(copy), True
+            except NotRepeated as error:
+                log(LOGGER, logging.INFO, "not repeated", digest=copy.manifest.digest, reason=str(error))
+        return await rebuild(self.served, copy, "swap"), False
+
     def _refuse_to_drain(self) -> None:
         """
         Raises:
@@ -197,7 +208,7 @@ class HotSwap:
     async def _reload(self, copy: Copy) -> Proved:
         async with asyncio.timeout(self._settings.swap_reload_seconds):
             reloading = self._engine.reload(copy.directory, copy.manifest)
-            return await self.served.prover.load_and_prove(copy.manifest, reloading, built_anew=False)
+            return await self.served.prover.load_and_prove(copy.manifest, reloading, may_round=False)
 
     async def _go_back(self, old: Copy, *, in_place: bool) -> bool:
         """The old weights again, proved; by a new engine if they cannot be put back into this one.

@@ -2,8 +2,9 @@
 
 An engine that was built anew read every tensor from files that were verified, so nothing stale can be in it, and either
 proof of `screening.probes` will do; the stricter one, by repetition, fails on other kinds of machines than the
-recording one. Weights that were put in the place of others have to repeat the numbers, wherever this machine can: that
-is known from the engines that it built, and before it built one it is assumed of recordings made on its own kind.
+recording one. Weights that were put in the place of others have to repeat the numbers, unless an engine built here has
+shown that this machine cannot repeat that recorder's. Where they do not repeat and rounding might explain it, building
+the engine anew will tell.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from service.logs import log
 LOGGER = logging.getLogger("service.hot_swap")  # what becomes of the served checkpoint is one story in the log
 
 
+class NotRepeated(CheckpointError):
+    """Weights in place that rounding might explain and that do not repeat what was recorded: a new engine will tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proved:
     """A checkpoint that the engine holds, and has shown to hold."""
@@ -34,15 +39,22 @@ class Proved:
 
 
 class Prover:
-    """Asks one service's engine, and remembers whose recordings its machine can repeat."""
+    """Asks one service's engine, and remembers whose recordings its machine cannot repeat."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._repeats: dict[str | None, bool] = {}
-        """Machines that recorded, and whether an engine built here repeated their numbers."""
+        self._foreign: set[str | None] = set()
+        """Machines whose recorded numbers an engine that was built here did not repeat, though rounding explains it."""
 
-    async def load_and_prove(self, manifest: Manifest, loading: Awaitable[None], *, built_anew: bool) -> Proved:
+    def repeats(self, probes: Probes) -> bool:
+        """Whether numbers recorded by that machine are expected to be repeated here."""
+        return probes.machine not in self._foreign
+
+    async def load_and_prove(self, manifest: Manifest, loading: Awaitable[None], *, may_round: bool) -> Proved:
         """Wait until the engine is loaded, in place or anew, and have it prove what it holds.
+
+        Args:
+            may_round: see `prove`.
 
         Raises:
             CheckpointError: it does not prove it.
@@ -53,16 +65,17 @@ class Prover:
         load_ms, loaded = milliseconds_since(began), time.perf_counter()
         if manifest.probes is None:  # only what the service was started on; a swap to one is refused
             return Proved(load_ms)
-        worst = await self.prove(manifest, built_anew=built_anew)
+        worst = await self.prove(manifest, may_round=may_round)
         return Proved(load_ms, milliseconds_since(loaded), worst)
 
-    async def prove(self, manifest: Manifest, *, built_anew: bool) -> float:
+    async def prove(self, manifest: Manifest, *, may_round: bool) -> float:
         """The largest difference between a probe's log-probability and the one found.
 
         Args:
-            built_anew: the engine loaded this checkpoint at its start.
+            may_round: rounding is enough, because the engine loaded this checkpoint at its start.
 
         Raises:
+            NotRepeated: see there.
             CheckpointError: it is more than this machine explains, or there are no probes.
         """
         if manifest.probes is None:
@@ -70,23 +83,23 @@ class Prover:
         probes = manifest.probes
         # All at once: the engine reads them as one batch, and tolerances were found alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
-        worst, repeated = probes.deviation(found), probes.repeated(found)
-        rounded = (built_anew or not self._must_repeat(probes)) and probes.rounded(found)
-        if not (repeated or rounded):
-            raise CheckpointError(self._unproved(probes, worst))
-        if built_anew:
-            self._repeats[probes.machine] = repeated
-        if not repeated:
-            details = {"recorded": probes.machine, "here": self._engine.machine, "deviation": worst}
-            log(LOGGER, logging.INFO, "proved by rounding", digest=manifest.digest, **details)
+        worst = probes.deviation(found)
+        if probes.repeated(found):
+            self._foreign.discard(probes.machine)
+            return worst
+        unproved = self._unproved(probes, worst)
+        if not probes.rounded(found):
+            raise CheckpointError(unproved)
+        if self.repeats(probes) and not may_round:
+            raise NotRepeated(unproved)
+        self._foreign.add(probes.machine)
+        details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding, "deviation": worst}
+        machines = {"recorded_by": probes.machine, "machine": self._engine.machine}
+        log(LOGGER, logging.INFO, "proved by rounding", digest=manifest.digest, **details, **machines)
         return worst
-
-    def _must_repeat(self, probes: Probes) -> bool:
-        return self._repeats.get(probes.machine, probes.machine in (None, self._engine.machine))
 
     def _unproved(self, probes: Probes, worst: float) -> str:
         text = f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off"
         if probes.machine == self._engine.machine:
             return text
-        recorded = f"on {probes.machine}" if probes.machine else "elsewhere, before probes held float32's"
-        return f"{text}; they were recorded {recorded}, this is {self._engine.machine}"
+        return f"{text}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}"

@@ -100,7 +100,7 @@ async def _start_on(served: ServedCheckpoint, copy: Copy) -> None:
     if copy.manifest.probes is None:
         log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
     else:
-        await served.prover.prove(copy.manifest, built_anew=True)
+        await served.prover.prove(copy.manifest, may_round=True)
     served.admission.rebuild_seconds = time.monotonic() - began
     served.becomes(copy)
     await served.tidy()

@@ -107,6 +107,8 @@ class SftRecipe(_Strict):
     weight_decay: float = 0.0
     captions: bool
     """Train on captions of the pictures as well (stage 1.1)."""
+    captions_per_sample: int | None = Field(default=None, gt=0)
+    """Take at most so many of a sample's captions, drawn by the seed: a base that describes already needs few."""
     direct_share: float = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
     gradient_checkpointing: bool = False
@@ -114,6 +116,13 @@ class SftRecipe(_Strict):
     save_steps: int = Field(default=200, gt=0)
     """Optimizer steps from one saved state to the next: what a kill costs at most. The result does not depend on it."""
     seed: int = 0
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides the weights, as JSON values. A run may be continued with other `save_steps`, and one from before
+        `captions_per_sample` took all."""
+        excluded = {"save_steps"} | ({"captions_per_sample"} if self.captions_per_sample is None else set())
+        return self.model_dump(mode="json", exclude=excluded)
 
 
 class HcmGrpoRecipe(_Strict):

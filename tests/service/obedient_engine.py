@@ -24,6 +24,10 @@ ADMIN = {"Authorization": f"Bearer {_KEY}"}
 ADMIN_KEYS = hashlib.sha256(_KEY.encode()).hexdigest()
 
 
+ROUNDING = 0.02
+"""How far `ObedientEngine` is from float32."""
+
+
 def logprobs_of(directory: Path) -> tuple[float, ...]:
     """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
@@ -44,10 +48,12 @@ def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tens
 
 def describe(directory: Path, **fields: Any) -> Manifest:
     """Write the manifest of what lies there, probes included."""
-    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=logprobs_of(directory))
+    numbers = logprobs_of(directory)
+    exact = tuple(value - ROUNDING for value in numbers)
+    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=numbers, exact=exact)
     fields = {"name": "test", "version": "0", "prompt": COMPACT, "decoding": Decoding()} | fields
     fields |= {"image": ImageContract(size=112, tokens_per_picture=16)}
-    return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01), **fields)
+    return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01, machine="there"), **fields)
 
 
 def one_bit(directory: Path) -> None:
@@ -73,7 +79,18 @@ def with_probes(directory: Path, off: float) -> None:
     assert manifest.probes is not None
     (probe,) = manifest.probes.questions
     other = probe.model_copy(update={"logprobs": tuple(value + off for value in probe.logprobs)})
-    store_manifest(manifest.model_copy(update={"probes": Probes(questions=(other,), tolerance=0.01)}), directory)
+    probes = manifest.probes.model_copy(update={"questions": (other,)})
+    store_manifest(manifest.model_copy(update={"probes": probes}), directory)
+
+
+def recorded_elsewhere(directory: Path) -> None:
+    """Probes that another kind of machine recorded, which rounds the other way; the digest stays."""
+    manifest = read_manifest(directory)
+    assert manifest.probes is not None
+    (probe,) = manifest.probes.questions
+    other = probe.model_copy(update={"logprobs": tuple(value - ROUNDING for value in probe.exact or ())})
+    probes = Probes(questions=(other,), tolerance=0.01, machine="elsewhere")
+    store_manifest(manifest.model_copy(update={"probes": probes}), directory)
 
 
 def version(wanted: str) -> Callable[[Path], bool]:
@@ -91,6 +108,8 @@ class ObedientEngine(ScriptedEngine):
         self.fails: dict[str, Callable[[Path], bool]] = {}
         self.seconds = 0.0
         """That a start or a reload takes."""
+        self.rounds_otherwise = False
+        """Whether it rounds as the recording engine did, or the other way."""
         self.reached = 0
         """Requests that came to it."""
         self._manifest: Manifest | None = None
@@ -152,6 +171,7 @@ class ObedientEngine(ScriptedEngine):
     async def log_probabilities(self, _probe: Probe, /) -> list[float]:
         assert self.loaded is not None
         off = 1.0 if self.fails.get("probe", lambda _: False)(self.loaded) else 0.0
+        off -= 2 * ROUNDING if self.rounds_otherwise else 0.0
         return [value + off for value in logprobs_of(self.loaded)]
 
     async def generate(self, question: Question) -> Generated:

@@ -85,6 +85,16 @@ def test_captions_are_asked_one_picture_at_a_time(data: Path) -> None:
     assert rows[0]["completion"][0]["content"][0]["text"] == samples[0].original.caption
 
 
+def test_of_a_samples_captions_a_few_are_drawn_by_the_seed(data: Path) -> None:
+    samples = read_samples(data)
+    drawn = [[row["files"] for row in caption_rows(samples, most=2, seed=seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    for number, sample in enumerate(samples):
+        (one,), (other,) = drawn[0][2 * number : 2 * number + 2]
+        assert one != other and {one, other} <= set(sample.files)
+    assert caption_rows(samples, most=9) == caption_rows(samples)
+
+
 def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
     data: Path, checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:

@@ -55,6 +55,8 @@ def sft_schedule(settings: SftRecipe, samples: int, captions: int, gpus: int) ->
     Args:
         captions: pictures with a caption; a row each where the stage trains on them, beside one row per sample.
     """
+    if settings.captions_per_sample is not None:
+        captions = min(captions, settings.captions_per_sample * samples)
     rows = samples + (captions if settings.captions else 0)
     per_step = settings.batch_size * settings.gradient_accumulation * gpus
     per_epoch = math.ceil(rows / per_step)

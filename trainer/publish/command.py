@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from screening.checkpoint import Manifest
     from screening.probes import Probes
 
+_ONE_KIND_ONLY = "its probes lack float32's numbers, so only machines like the recording one will serve it ({machine})"
 UNREGISTERED = 1
 """Exit status when the checkpoint is in the store and the registry did not answer."""
 
@@ -124,6 +125,9 @@ def _whole(published: Path, digest: str) -> Path:
     if manifest.digest != digest or manifest.probes is None:
         what = f"holds {manifest.digest}" if manifest.digest != digest else "carries no probes"
         raise CheckpointError(f"{published} {what}: it was changed by hand. Replace it with --again")
+    if manifest.probes.rounding is None:
+        missing = _ONE_KIND_ONLY.format(machine=manifest.probes.machine or "unknown")
+        print(f"warning: {missing}; --again asks for them", file=sys.stderr)
     return published
 
 
@@ -141,7 +145,11 @@ def _record(checkpoint: Path, manifest: Manifest) -> Probes:
     try:
         with open_prober(checkpoint, manifest) as (ask, machine):
             probes = record(ask, machine)
-        with open_prober(checkpoint, manifest, dtype="float32") as (ask, _):
-            return with_exact(probes, ask)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
+    try:
+        with open_prober(checkpoint, manifest, dtype="float32") as (ask, _):
+            return with_exact(probes, ask)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: vLLM did not start, for want of memory perhaps
+        print(f"warning: {_ONE_KIND_ONLY.format(machine=machine)}: {error}", file=sys.stderr)
+        return probes

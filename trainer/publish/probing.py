@@ -66,18 +66,16 @@ def with_exact(probes: Probes, ask: Ask) -> Probes:
     """Add what an engine in float32 answers.
 
     Raises:
-        ValueError: it gives no finite log-probabilities, or others: one of the two did not load the checkpoint.
+        ValueError: that is further off than rounding may be.
     """
     found = ask(_questions())
     rounding = root_mean_square([probe.logprobs for probe in probes.questions], found)
     if rounding > MOST_ROUNDING:
-        raise ValueError(
-            f"in float32 the engine's answers are {rounding:.3g} off on average: rounding does not explain that"
-        )
+        raise ValueError(f"an engine in float32 answers {rounding:.3g} off on average, which is no rounding")
     questions = tuple(
         probe.model_copy(update={"exact": tuple(exact)}) for probe, exact in zip(probes.questions, found, strict=True)
     )
-    return Probes(questions=questions, tolerance=probes.tolerance, rounding=rounding, machine=probes.machine)
+    return probes.model_copy(update={"questions": questions})
 
 
 def _questions() -> list[Question]:

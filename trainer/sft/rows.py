@@ -42,8 +42,13 @@ def screening_rows(
     return rows
 
 
-def caption_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """One row per picture that has a caption (paper, section 3.2: the teacher first describes each picture)."""
+def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
+    """One row per picture that has a caption (paper, section 3.2: the teacher first describes each picture).
+
+    Args:
+        most: of one sample's; None for all.
+    """
+    rng = random.Random(seed)
     ask: list[dict[str, Any]] = [
         {
             "role": "user",
@@ -54,10 +59,14 @@ def caption_rows(samples: Sequence[Sample]) -> list[dict[str, Any]]:
             ],
         }
     ]
-    pictures: list[Original | Generated] = []
+    rows = []
     for sample in samples:
-        pictures += [sample.original, *sample.generated]
-    return [_row(ask, picture.caption, (picture.file,)) for picture in pictures if picture.caption]
+        pictures: list[Original | Generated] = [sample.original, *sample.generated]
+        described = [picture for picture in pictures if picture.caption]
+        if most is not None and most < len(described):
+            described = rng.sample(described, most)
+        rows += [_row(ask, picture.caption, (picture.file,)) for picture in described]
+    return rows
 
 
 def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:

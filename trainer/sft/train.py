@@ -54,7 +54,7 @@ def train(
     samples = read_samples(data)
     origin = {
         "stage": f"sft-{stage}",
-        "settings": settings.model_dump(exclude={"save_steps"}),  # a run may be continued with another
+        "settings": settings.deciding,
         "parent": manifest.digest,
         "data": data_digest(data, samples),
         "limit": limit,
@@ -65,7 +65,7 @@ def train(
     used = samples[:limit]
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
-        rows += caption_rows(used)
+        rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
     table = dataset(rows, data, manifest.image.size)
 
     return train_to_end(

@@ -13,6 +13,8 @@ def test_steps_of_sft_by_hand() -> None:
     schedule = sft_schedule(sft, samples=1044, captions=5220, gpus=1)
     assert (schedule.rows, schedule.rows_per_step) == (6264, 8)
     assert (schedule.steps_per_epoch, schedule.steps) == (783, 5 * 783)
+    fewer = sft_schedule(sft.model_copy(update={"captions_per_sample": 2}), samples=1044, captions=5220, gpus=1)
+    assert fewer.rows == 1044 + 2 * 1044
     plain = sft_schedule(sft.model_copy(update={"captions": False}), samples=1044, captions=5220, gpus=2)
     assert (plain.rows, plain.rows_per_step, plain.steps_per_epoch) == (1044, 16, 66)  # 65.25, the last one smaller
 
