@@ -6,7 +6,8 @@
 Requests that are inside wait at the gate, their deadlines running; none fails, and none sees two sets of weights. When
 the engine refuses the weights or the probes differ, the old weights go back and are proved in the same way; when that
 fails too, the engine is built anew on the old checkpoint. A checkpoint that cannot be taken up in place (another
-tokenizer, another architecture) is taken up by building the engine anew (service/engine_rebuild.py).
+tokenizer, another architecture), or is not proved there because another kind of machine recorded its probes, is taken
+up by building the engine anew (service/engine_rebuild.py).
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_el
         for name in ("two", "one"):
             swap = take_up(service, name)
             assert swap.status_code == 200, swap.text
-            assert swap.json()["how"] == "in place"
+        assert take_up(service, "two").json()["how"] == "in place", "by now its recorder is known"
+        assert take_up(service, "one").json()["how"] == "in place"
         assert screen(service, sample)["checkpoint"]["digest"] == read_manifest(published / "one").digest
         assert any(event["event"] == "proved by rounding" for event in service.events())
