@@ -49,6 +49,20 @@ def test_every_model_is_trained_once_and_after_what_it_needs(ablation: Ablation)
     assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
 
 
+def test_questions_are_what_stage_2_asks_and_nothing_else(ablation: Ablation, tmp_path: Path) -> None:
+    def data(of: Ablation) -> dict[str, str]:
+        return {t.name: t.command[t.command.index("--data") + 1] for t in of.tasks()}
+
+    questions = make_data(tmp_path / "questions", ("A", "B"))
+    taught, asked = data(ablation), data(dataclasses.replace(ablation, questions=questions))
+    assert taught.keys() == asked.keys()
+    stage_2 = {name for name in taught if name.startswith(("hard-cases", *VARIANTS, "first-epochs"))}
+    for name, before in taught.items():
+        assert before == str(ablation.test if name.startswith("scores/") else ablation.training) or "weak" in name
+        assert asked[name] == (str(questions) if name in stage_2 else before), name
+    assert "asks 2 questions of its own" in tables(dataclasses.replace(ablation, questions=questions))
+
+
 def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_else(ablation: Ablation) -> None:
     recipes = {
         task.name: task.command[task.command.index("--recipe") + 1]

@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="checkpoint before any cold start")
     parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="training data (paper: 1,044)")
     parser.add_argument(
+        "--questions",
+        type=Path,
+        metavar="DIR",
+        help="what stage 2 asks, where it is not to be the training data, which stage 1.2 has taught (paper)",
+    )
+    parser.add_argument(
         "--pseudo-label", type=Path, required=True, metavar="DIR", help="weakly annotated data (paper: 10,724)"
     )
     parser.add_argument("--test", type=Path, required=True, metavar="DIR", help="test data; 2,000 for tight intervals")
@@ -58,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
                 "variants share their first epochs"
             )
         data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
+        if args.questions is not None:
+            data["questions"] = args.questions
         settings = recipe.model_dump(mode="json", include={"sft_weak", "sft_answer", "hcm_grpo"})
         for section in settings.values():
             del section["save_steps"]  # a run may be continued with another

@@ -32,7 +32,8 @@ def tables(ablation: Ablation) -> str:
 def _parts(ablation: Ablation) -> Iterator[str]:
     yield f"# Ablation of {ablation.recipe}"
     base, size = read_manifest(ablation.base).digest, len(read_samples(ablation.test))
-    yield f"Base {base}; {size} test samples; stage 2 goes from the cold start `{ablation.start}`."
+    asked = f" and asks {len(read_samples(ablation.questions))} questions of its own" if ablation.questions else ""
+    yield f"Base {base}; {size} test samples; stage 2 goes from the cold start `{ablation.start}`{asked}."
     yield (
         "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the "
         "same samples, with their interval and the p-value of McNemar's exact test."

@@ -44,6 +44,8 @@ class Ablation:
     seeds: Sequence[int]
     """Of table 6; table 7 has the first one."""
     tables: Sequence[int]
+    questions: Path | None = None
+    """What stage 2 asks; none: the training data."""
 
     def tasks(self) -> list[Task]:
         """All of them: the start, stage 2 from it with the first seed, the other starts, the other seeds, table 7."""
@@ -79,6 +81,10 @@ class Ablation:
         return f"{name}-from-{self.start}-seed-{seed}"
 
     @property
+    def _asked(self) -> Path:
+        return self.questions or self.training
+
+    @property
     def _hard(self) -> Path:
         return self.out / f"hard-cases-{self.start}"
 
@@ -103,7 +109,7 @@ class Ablation:
 
     def _hard_cases(self) -> Task:
         parent, out = self.checkpoint(self.start), self._hard
-        command = ("hard-cases", "--checkpoint", str(parent), "--data", str(self.training), "--out", str(out))
+        command = ("hard-cases", "--checkpoint", str(parent), "--data", str(self._asked), "--out", str(out))
         return Task(out.name, command, out / RECORD_NAME, self._start_needs())
 
     def _stage_2(self, name: str, seed: int) -> Iterator[Task]:
@@ -119,7 +125,7 @@ class Ablation:
     def _hcm_grpo(self, run: str, after: str | None = None, **settings: object) -> Task:
         recipe = write_recipe(self.out / "recipes" / f"{run}.yaml", self.recipe, hcm_grpo=settings)
         needs = [*self._start_needs(), self._hard / RECORD_NAME]
-        command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(self.training)]
+        command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(self._asked)]
         command += ["--hard-cases", str(self._hard)]
         if after:
             command += ["--after", str(self.out / after)]
