@@ -62,7 +62,16 @@ def score_dpa(text: str, label: str) -> float:
     Raises:
         ValueError: the label is not a set of options.
     """
-    truth, named = _label(label), _named(text)
+    return proportion(_named(text), _label(label))
+
+
+def proportion(named: Options | None, truth: Options) -> float:
+    """r_acc of eq. 7 of options that were read already.
+
+    Args:
+        named: the answer; the empty set is `N`, None an unreadable text.
+        truth: the label; the empty set is `N`.
+    """
     if named is None:
         return 0.0
     if not named or not truth:  # `N` on a side is in the other only if that is `N` as well

@@ -20,6 +20,7 @@ from trainer.__main__ import COMMANDS, main
 from trainer.ablation.runner import run
 from trainer.ablation.tables import tables
 from trainer.ablation.tasks import Ablation, Task
+from trainer.ablation.threshold import Best, best
 from trainer.ablation.variants import COLD_STARTS, VARIANTS
 from trainer.evaluate.errors import EvaluationError
 from trainer.recipe import load_recipe
@@ -102,15 +103,28 @@ def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -
     rows = {line.split("|")[1].strip(): line for line in text.split("## ")[2].splitlines() if line.startswith("|")}
     assert "50.0 (37.7 to 62.3)" in rows["start"]
     assert "80.0 (68.2 to 88.2)" in rows["HCM-GRPO: all + hard"]
-    to_start, to_grpo = rows["HCM-GRPO: all + hard"].split("|")[4].split(";")
+    to_start, to_grpo = rows["HCM-GRPO: all + hard"].split("|")[5].split(";")
     assert to_start.strip().startswith("+30.0 (") and to_start.endswith("p 7.63e-06")  # 2 / 2**18
     assert to_grpo.strip().startswith("+25.0 (") and to_grpo.strip().endswith("p 6.1e-05")  # 2 / 2**15
-    assert [cell.strip() for cell in rows["DPA-GRPO: all"].split("|")[2:5]] == ["-", "-", "-; -"], "not scored yet"
+    assert [cell.strip() for cell in rows["DPA-GRPO: all"].split("|")[2:6]] == ["-", "-", "-", "-; -"], "not scored yet"
     assert "57.48 / 64.74" in rows["HCM-GRPO: all + hard"], "the paper's"
     assert "45.94 / 53.63" in rows["start"]
     from_answers = tables(dataclasses.replace(ablation, start="answer-driven"))
     assert "39.96 / 51.07" in from_answers.split("## ")[2], "the paper's score of that start"
     assert "80.0" not in from_answers, "of another start"
+
+
+def test_the_best_threshold_shows_what_is_seen_wherever_the_line_is_drawn() -> None:
+    def usable(*values: float) -> dict[str, float]:
+        return dict(zip("ABCD", values, strict=True))
+
+    # Told apart without fault, but the line lies so high that nothing is ever named.
+    shy = [(usable(0.4, 0.1, 0.2, 0.1), "A"), (usable(0.1, 0.35, 0.45, 0.2), "BC"), (usable(0.2, 0.1, 0.2, 0.2), "N")]
+    assert best(shy) == Best(100.0, 1.0)
+    # A threshold that names C alone earns half of BC; one that names B too names the wrong D.
+    assert best([(usable(0.4, 0.1, 0.2, 0.1), "A"), (usable(0.1, 0.2, 0.45, 0.3), "BC")]) == Best(100.0, 0.75)
+    assert best([*shy, ({}, "D")]) == Best(75.0, 0.75), "an unreadable answer stays wrong"
+    assert best([({}, "D")]) is None
 
 
 def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from screening.checkpoint import read_manifest
 from trainer.ablation.tasks import Ablation
+from trainer.ablation.threshold import best
 from trainer.ablation.variants import COLD_STARTS, of_table, paper_start
 from trainer.compare.paired import Paired, paired
 from trainer.evaluate.errors import EvaluationError
@@ -17,6 +18,8 @@ from trainer.records import read_samples
 
 OPEN = "-"
 """What has not been scored yet."""
+_SCORE = ("score", "unreadable", "best threshold: score; DPA")
+"""Columns of `_score`."""
 
 
 def tables(ablation: Ablation) -> str:
@@ -36,7 +39,9 @@ def _parts(ablation: Ablation) -> Iterator[str]:
     yield f"Base {base}; {size} test samples; stage 2 goes from the cold start `{ablation.start}`{asked}."
     yield (
         "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the "
-        "same samples, with their interval and the p-value of McNemar's exact test."
+        "same samples, with their interval and the p-value of McNemar's exact test. Best threshold: what score and "
+        "mean DPA reward would be if every answer named the pictures above the best threshold on u(X), chosen "
+        "afterwards: how well a model sees, wherever it draws the line."
     )
     if 5 in ablation.tables:
         rows = [
@@ -44,7 +49,7 @@ def _parts(ablation: Ablation) -> Iterator[str]:
             for name, (title, small, large) in COLD_STARTS.items()
         ]
         yield "## Cold start (table 5)"
-        yield table(["cold start", "score", "unreadable", "paper, 1B / 2B"], rows)
+        yield table(["cold start", *_SCORE, "paper, 1B / 2B"], rows)
     start = ablation.scores(ablation.start)
     for number, what in ((6, "Stage 2"), (7, "The last epochs")):
         for seed in (ablation.seeds if number == 6 else ablation.seeds[:1]) if number in ablation.tables else ():
@@ -56,21 +61,26 @@ def _parts(ablation: Ablation) -> Iterator[str]:
                 found = _score(scores, ablation.trained(name, seed))
                 rows.append([variant.title, *found, _difference(start, scores), variant.paper[number]])
                 if scores != plain:
-                    rows[-1][3] += f"; {_difference(plain, scores)}"
+                    rows[-1][-2] += f"; {_difference(plain, scores)}"
             yield f"## {what} (table {number}), seed {seed}"
-            header = ["stage 2", "score", "unreadable", f"to the start; to {'GRPO' if number == 6 else 'all'}"]
+            header = ["stage 2", *_SCORE, f"to the start; to {'GRPO' if number == 6 else 'all'}"]
             yield table([*header, "paper, 1B / 2B" if number == 6 else "paper, 2B"], rows)
 
 
 def _score(directory: Path, checkpoint: Path) -> list[str]:
     if not (directory / SCORES_NAME).exists():
-        return [OPEN, OPEN]
+        return [OPEN] * len(_SCORE)
     evaluation = read_evaluation(directory)
     scores, scored = evaluation.scores, evaluation.checkpoint
     if scored is None or scored.digest != read_manifest(checkpoint).digest:
         raise EvaluationError(f"{directory} is of another checkpoint than {checkpoint}; remove it and run again")
     correct, unreadable = scores.overall.correct, scores.unreadable
-    return [f"{correct.percent:.1f} ({correct.low:.1f} to {correct.high:.1f})", f"{unreadable.percent:.1f}"]
+    seen = best((prediction.usable, prediction.label) for prediction in read_predictions(directory).values())
+    return [
+        f"{correct.percent:.1f} ({correct.low:.1f} to {correct.high:.1f})",
+        f"{unreadable.percent:.1f}",
+        f"{seen.score:.1f}; {seen.reward:.3f}" if seen else OPEN,
+    ]
 
 
 def _difference(before: Path, after: Path) -> str:
