@@ -16,7 +16,7 @@ from screening.prompt import COMPACT
 from trainer.__main__ import main
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
-from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer, collapsed
+from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.hcm_grpo.train import arguments, build_trainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError
 from trainer.records import data_digest, read_samples
@@ -145,11 +145,6 @@ def test_groups_in_one_row_score_as_trl_scores_completions(trainer: GroupGRPOTra
                 assert (mine is None) == (trl is None)
                 if mine is not None:  # bfloat16 under autocast
                     assert torch.allclose(mine[wanted].float(), trl[wanted].float(), atol=0.05)
-
-
-def test_an_engine_that_expands_pictures_itself_gets_one_placeholder_each() -> None:
-    assert collapsed([9, 9, 1, 9, 9, 9, 2, 9], 9) == [9, 1, 9, 2, 9]
-    assert collapsed([1, 2], 9) == [1, 2]
 
 
 def test_tags_survive_the_decoding_of_rollouts(trainer: GroupGRPOTrainer) -> None:

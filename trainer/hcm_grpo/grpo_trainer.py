@@ -58,7 +58,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], num_generations: int, **others: Any
     ) -> Any:
         if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
-            prompt_ids = [collapsed(ids, self.model.config.image_token_id) for ids in prompt_ids]
+            prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         counts = [len(pictures) for pictures in images or () if pictures]
         if (
@@ -153,6 +153,19 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         return rewards
 
 
-def collapsed(ids: list[int], image_token: int) -> list[int]:
-    """Token numbers with one placeholder per picture in place of one per image token."""
-    return [token for place, token in enumerate(ids) if token != image_token or ids[place - 1 : place] != [image_token]]
+def collapsed(ids: list[int], image: int, begin: int, end: int) -> list[int]:
+    """A prompt's token numbers as vLLM wants them: one image token in place of each picture's begin token, image tokens
+    and end token. It writes all of these itself, and would write them once more inside of what is there (trl #6294).
+
+    Args:
+        image, begin, end: the token numbers, such as `InternVLProcessor.image_token_ids`.
+    """
+    kept: list[int] = []
+    inside = False
+    for token in ids:
+        if token == begin:
+            kept.append(image)
+        elif token != end and not inside:
+            kept.append(token)
+        inside = token == begin or (inside and token != end)
+    return kept
