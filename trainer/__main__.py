@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "split": ("trainer.split.command", "divide data by product: training, testing, pseudo-label, exploration"),
     "plan": ("trainer.plan.command", "what a recipe will cost on given GPUs, and whether it can work"),
     "untrained": ("trainer.untrained", "true sizes, random weights: a checkpoint to try machines with"),
+    "import": ("trainer.import_base", "a downloaded base model becomes a checkpoint that can be trained and served"),
     "pretrain": ("trainer.pretrain.command", "make a small base model from random weights: see, read, speak"),
     "sft": ("trainer.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
     "hard-cases": ("trainer.hard_cases.command", "find the training samples that the SFT model answers wrong"),
