@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, PreTrainedModel, Trainer
 
-from screening.checkpoint import Manifest
+from screening.checkpoint import Manifest, read_manifest
 from trainer.export import export_successor
+from trainer.processes import LaunchError, processes
 from trainer.recipe import Recipe
 from trainer.tracking.callbacks import LogFile
 from trainer.tracking.store import Store
@@ -61,21 +62,32 @@ def train_to_end(
         origin: what `out` was claimed with; its `stage` becomes the version.
         data: about the training data, for the manifest.
         tracking: where MLflow gets a copy of the log; None for nowhere.
+
+    Raises:
+        LaunchError: the model is divided among the processes.
     """
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # no process would have all of it to write
+        raise LaunchError("every process must hold the whole model: launch without FSDP and DeepSpeed")
+    state = processes()
     with track(tracking, out, origin) as tracker:
         trainer.add_callback(LogFile(out, tracker))
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(trainer.args.output_dir)))
-        written = export_successor(
-            out / "checkpoint",
-            trainer.model,
-            AutoProcessor.from_pretrained(checkpoint),  # a trainer may have changed its own
-            parent,
-            stage=origin["stage"],
-            data=data,
-            recipe=recipe.model_dump(mode="json"),
-        )
-        tracker.checkpoint = written.digest
-    return written
+        states = Path(trainer.args.output_dir)
+        with state.main_process_first():
+            newest = last_whole_checkpoint(states, clean=state.is_main_process)
+        trainer.train(resume_from_checkpoint=newest)
+        if state.is_main_process:
+            written = export_successor(
+                out / "checkpoint",
+                trainer.model,
+                AutoProcessor.from_pretrained(checkpoint),  # a trainer may have changed its own
+                parent,
+                stage=origin["stage"],
+                data=data,
+                recipe=recipe.model_dump(mode="json"),
+            )
+            tracker.checkpoint = written.digest
+        state.wait_for_everyone()
+    return read_manifest(out / "checkpoint")
 
 
 def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:

@@ -20,6 +20,15 @@ _occupied: dict[Path, int] = {}
 """Locks of this process, as file descriptors, held until it ends."""
 
 
+def foreign(directory: Path) -> list[str]:
+    """Names of what lies in a directory that is no run's; what a kill inside `claim` leaves does not count."""
+    if not directory.exists() or (directory / ORIGIN_NAME).exists():
+        return []
+    if not directory.is_dir():
+        return [directory.name]
+    return sorted(entry.name for entry in directory.iterdir() if entry.name != f".{ORIGIN_NAME}.partial")
+
+
 def claim(directory: Path, origin: dict[str, Any]) -> None:
     """Make the directory this run's, or see that it is.
 
@@ -27,8 +36,10 @@ def claim(directory: Path, origin: dict[str, Any]) -> None:
         origin: everything that decides the run's result, as JSON values.
 
     Raises:
-        RunMismatch: it is another run's.
+        RunMismatch: it is another run's, or holds files of something else.
     """
+    if others := foreign(directory):
+        raise RunMismatch(f"{directory} holds something else ({', '.join(others[:3])}); name another directory")
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ORIGIN_NAME
     wanted = json.loads(json.dumps(origin))

@@ -46,12 +46,13 @@ def state_of_beginning(
     there = _origin(earlier)
     if different := _different(there, origin):
         raise RunMismatch(f"{earlier} is not a beginning of this run: {', '.join(different)} differ")
-    if _hard(earlier) != set(cases.hard):
+    if hard_in(earlier) != set(cases.hard):
         raise RunMismatch(f"{earlier} is not a beginning of this run: other samples are hard there")
     begun = _course(earlier, there["settings"], cases, settings.seed)
     if list(ids[: len(begun)]) != begun:
         raise RunMismatch(f"the course of {earlier} is not how this one begins")
-    per_step = settings.batch_size * settings.gradient_accumulation // settings.group_size
+    processes = origin.get("processes", 1)
+    per_step = settings.batch_size * settings.gradient_accumulation * processes // settings.group_size
     if len(begun) % per_step:
         raise RunMismatch(
             f"the {len(begun)} questions of {earlier} do not end with a whole step of {per_step}: choose a batch of "
@@ -87,14 +88,19 @@ def _origin(run: Path) -> dict[str, Any]:
 
 def _different(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Names of what would make the beginning another."""
-    inputs = [name for name in ("parent", "data", "hard") if there.get(name) != here[name]]
+    inputs = [name for name in ("parent", "data", "hard", "processes") if there.get(name) != here.get(name)]
     names = there["settings"].keys() | here["settings"].keys()
     return inputs + sorted(
         name for name in names - set(_LENGTH) if there["settings"].get(name) != here["settings"].get(name)
     )
 
 
-def _hard(run: Path) -> set[str]:
+def hard_in(run: Path) -> set[str]:
+    """Ids of the samples that are hard in a run of stage 2.
+
+    Raises:
+        RunMismatch: it does not say.
+    """
     try:
         return set(HardCases.model_validate_json((run / RECORD_NAME).read_bytes()).ids)
     except (OSError, ValueError) as error:

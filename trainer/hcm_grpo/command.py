@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
     from trainer.hard_cases import HardCasesError
     from trainer.hcm_grpo.train import train
+    from trainer.processes import LaunchError
     from trainer.recipe import RecipeError
     from trainer.records import DataError
     from trainer.run_directory import RunMismatch
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError,
         DataError,
         HardCasesError,
+        LaunchError,
         RecipeError,
         RunMismatch,
         TrackingError,

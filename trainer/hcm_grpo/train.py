@@ -17,13 +17,15 @@ from trl import GRPOConfig
 from screening.checkpoint import Manifest, verify
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Course, lay_course
-from trainer.hard_cases.record import read_hard_cases, write_hard_cases
-from trainer.hcm_grpo.beginning import state_of_beginning, take_over
+from trainer.hard_cases.cases import Cases
+from trainer.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
+from trainer.hcm_grpo.beginning import hard_in, state_of_beginning, take_over
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
+from trainer.processes import number, processes
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.reward import RewardFunction, reward_functions
-from trainer.run_directory import claim, occupy
+from trainer.run_directory import RunMismatch, claim, occupy
 from trainer.sft.rows import dataset, rollout_rows
 from trainer.tracking.callbacks import ExampleKeeper
 from trainer.tracking.store import Store
@@ -38,7 +40,7 @@ def train(
     tracking: Store | None = None,
     after: Path | None = None,
 ) -> Manifest:
-    """Train stage 2 and write OUT/checkpoint. A killed run with the same settings is continued.
+    """Train stage 2 and write OUT/checkpoint. A killed run with the same settings and hard cases is continued.
 
     Args:
         hard_cases: what `trainer hard-cases` wrote for `checkpoint` on `data`.
@@ -47,12 +49,16 @@ def train(
 
     Raises:
         CheckpointError, DataError, RecipeError, HardCasesError: an input cannot be used.
-        RunMismatch: OUT holds a run with other settings, or `after` is not a beginning of this one.
+        LaunchError: the training was not started as it has to be.
+        RunMismatch: OUT holds something else, a run with other settings or other hard cases, or `after` is not a
+            beginning of this one.
     """
+    state = processes()
     recipe = load_recipe(recipe_name)
     if recipe.hcm_grpo is None:
         raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
     settings = recipe.hcm_grpo
+    see_whole_groups(settings)
     manifest = verify(checkpoint)
     samples = read_samples(data)
     digest = data_digest(data, samples)
@@ -70,14 +76,18 @@ def train(
         "parent": manifest.digest,
         "data": digest,
         "hard": len(cases.hard),
+        **number(state),
     }
     beginning = after and state_of_beginning(after, origin=origin, settings=settings, ids=course.ids, cases=cases)
-    claim(out, origin)
-    occupy(out)
-    if beginning:
-        take_over(beginning, out / STATES_NAME)
-    write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
-    print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
+    with state.main_process_first():
+        claim(out, origin)
+        occupy(out)
+        if state.is_main_process:
+            see_the_same_are_hard(out, cases)
+            if beginning:
+                take_over(beginning, out / STATES_NAME)
+            write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
+    state.print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
     by_id = {sample.id: sample for sample in samples}
     rows = rollout_rows((by_id[i] for i in course.ids), manifest.prompt)
@@ -121,11 +131,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
     Raises:
         RecipeError: the batch cannot be divided into groups.
     """
-    if settings.batch_size * settings.gradient_accumulation % settings.group_size:
-        raise RecipeError(
-            f"hcm_grpo: {settings.batch_size} x {settings.gradient_accumulation} completions per step cannot be "
-            f"divided into groups of {settings.group_size}; make batch_size a multiple of group_size"
-        )
+    see_whole_groups(settings)
     on_gpu = torch.cuda.is_available()
     rollouts: dict[str, Any] = {}
     if settings.vllm == "colocate":
@@ -175,6 +181,29 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         data_seed=settings.seed,
         **rollouts,
     )
+
+
+def see_whole_groups(settings: HcmGrpoRecipe) -> None:
+    """Refuse a batch that no process could divide into groups.
+
+    Raises:
+        RecipeError: it cannot be.
+    """
+    if settings.batch_size * settings.gradient_accumulation % settings.group_size:
+        raise RecipeError(
+            f"hcm_grpo: {settings.batch_size} x {settings.gradient_accumulation} completions per step cannot be "
+            f"divided into groups of {settings.group_size}; make batch_size a multiple of group_size"
+        )
+
+
+def see_the_same_are_hard(out: Path, cases: Cases) -> None:
+    """Refuse to go on with a run on another course: found again on another machine, as many may be hard, but others.
+
+    Raises:
+        RunMismatch: other samples are hard in the run that is there.
+    """
+    if (out / RECORD_NAME).exists() and hard_in(out) != set(cases.hard):
+        raise RunMismatch(f"{out} was begun with other hard cases; name another directory, or give it those")
 
 
 def _sizes(course: Course) -> str:

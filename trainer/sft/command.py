@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
+    from trainer.processes import LaunchError
     from trainer.recipe import RecipeError
     from trainer.records import DataError
     from trainer.run_directory import RunMismatch
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         tracking = choose_store(args.tracking_uri, args.out)
         train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
-    except (CheckpointError, DataError, RecipeError, RunMismatch, TrackingError) as error:
+    except (CheckpointError, DataError, LaunchError, RecipeError, RunMismatch, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

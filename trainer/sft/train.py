@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
 from trainer.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
+from trainer.processes import number, processes
 from trainer.recipe import SftRecipe, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim, occupy
@@ -46,27 +47,30 @@ def train(
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
-        RunMismatch: OUT holds a run with other settings.
+        LaunchError: the training was not started as it has to be.
+        RunMismatch: OUT holds something else, or a run with other settings.
     """
+    state = processes()
     recipe = load_recipe(recipe_name)
     settings = recipe.sft_weak if stage == "weak" else recipe.sft_answer
     manifest = verify(checkpoint)
     samples = read_samples(data)
+    used = samples[:limit]
+    rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
+    if settings.captions:
+        rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
+    table = dataset(rows, data, manifest.image.size)
     origin = {
         "stage": f"sft-{stage}",
         "settings": settings.deciding,
         "parent": manifest.digest,
         "data": data_digest(data, samples),
         "limit": limit,
+        **number(state),
     }
-    claim(out, origin)
-    occupy(out)
-
-    used = samples[:limit]
-    rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
-    if settings.captions:
-        rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
-    table = dataset(rows, data, manifest.image.size)
+    with state.main_process_first():
+        claim(out, origin)
+        occupy(out)
 
     return train_to_end(
         build_trainer(checkpoint, table, settings, out / STATES_NAME),
