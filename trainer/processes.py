@@ -5,8 +5,10 @@ All of them read the same data and take the same steps. What lies in the run dir
 
 from __future__ import annotations
 
-import torch
-from accelerate import PartialState
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 class LaunchError(Exception):
@@ -19,6 +21,9 @@ def processes() -> PartialState:
     Raises:
         LaunchError: one process, and several GPUs: torch would spread each batch over them, which TRL refuses.
     """
+    import torch
+    from accelerate import PartialState
+
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         raise LaunchError(

@@ -153,8 +153,9 @@ class HcmGrpoRecipe(_Strict):
     weight_decay: float = 0.0
     max_grad_norm: float = Field(default=1.0, gt=0)
     scale_rewards: Literal["group", "none"] = "group"
-    """`group`: advantages are divided by the standard deviation of the group (eq. 2). `none`: they are not, so that a
-    small difference of rewards in a group counts for less than a large one (Liu et al. 2025, Dr. GRPO)."""
+    """`group`: advantages are divided by the standard deviation of the group (eq. 2), that of a sample (G - 1). `none`:
+    they are not, so that a small difference of rewards in a group counts for less than a large one (Dr. GRPO, Liu et
+    al. 2025)."""
     kl_beta: float = Field(default=0.04, ge=0)
     """Weight of the KL penalty against the reference model (eq. 3); 0 leaves the reference model out."""
     clip_epsilon: float = Field(default=0.2, gt=0)

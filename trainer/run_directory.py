@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 ORIGIN_NAME = "run.json"
+_HALF_CLAIMED = f".{ORIGIN_NAME}.partial"
+"""All that a run leaves which is killed while it claims its directory."""
 LOCK_NAME = ".lock"
 
 
@@ -20,15 +22,6 @@ _occupied: dict[Path, int] = {}
 """Locks of this process, as file descriptors, held until it ends."""
 
 
-def foreign(directory: Path) -> list[str]:
-    """Names of what lies in a directory that is no run's; what a kill inside `claim` leaves does not count."""
-    if not directory.exists() or (directory / ORIGIN_NAME).exists():
-        return []
-    if not directory.is_dir():
-        return [directory.name]
-    return sorted(entry.name for entry in directory.iterdir() if entry.name != f".{ORIGIN_NAME}.partial")
-
-
 def claim(directory: Path, origin: dict[str, Any]) -> None:
     """Make the directory this run's, or see that it is.
 
@@ -38,15 +31,30 @@ def claim(directory: Path, origin: dict[str, Any]) -> None:
     Raises:
         RunMismatch: it is another run's, or holds files of something else.
     """
-    if others := foreign(directory):
-        raise RunMismatch(f"{directory} holds something else ({', '.join(others[:3])}); name another directory")
+    see_whose(directory, origin)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ORIGIN_NAME
-    wanted = json.loads(json.dumps(origin))
     if not path.exists():
-        write_atomically(path, json.dumps(wanted, indent=1) + "\n")
-    elif json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise RunMismatch(f"{directory} holds a run with other settings or data; name another directory or remove it")
+        write_atomically(path, json.dumps(origin, indent=1) + "\n")
+
+
+def see_whose(directory: Path, origin: dict[str, Any]) -> None:
+    """As `claim`, and writes nothing: for before the work, where the directory is made at its end.
+
+    Raises:
+        RunMismatch: as `claim`.
+    """
+    path = directory / ORIGIN_NAME
+    if path.exists():
+        if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
+            raise RunMismatch(
+                f"{directory} holds a run with other settings or data; name another directory or remove it"
+            )
+    elif directory.exists():
+        entries = list(directory.iterdir()) if directory.is_dir() else [directory]
+        others = sorted(entry.name for entry in entries if entry.name != _HALF_CLAIMED)
+        if others:
+            raise RunMismatch(f"{directory} holds something else ({', '.join(others[:3])}); name another directory")
 
 
 def occupy(directory: Path) -> None:

@@ -407,7 +407,7 @@ def test_the_same_command_again_is_fine_and_another_comparison_is_refused(
     assert compare(after, before, out, data) == 2
     assert "holds a run with other settings" in capsys.readouterr().err
     assert compare(before, after, before, data) == 2
-    assert "exists and holds no comparison" in capsys.readouterr().err
+    assert "holds something else" in capsys.readouterr().err
     assert not (before / "run.json").exists()
 
 

@@ -193,6 +193,17 @@ def test_settings_that_came_later_leave_the_identity_of_earlier_runs() -> None:
     }
 
 
+def test_advantages_are_rewards_normalised_within_their_group(trainer: GroupGRPOTrainer) -> None:
+    """Eq. 2, from given rewards."""
+    trainer.model.train()
+    earned = torch.tensor([2.0, 1.0, 0.5, 0.5])  # of two questions, two completions each
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_calculate_rewards", lambda *_: torch.stack([earned, torch.zeros(4)], 1))
+        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    deviation = earned[:2].std().item()  # of a sample
+    assert inputs["advantages"].tolist() == pytest.approx([0.5 / deviation, -0.5 / deviation, 0, 0], abs=1e-3)
+
+
 def test_advantages_are_divided_by_the_deviation_only_where_the_recipe_says_so(tmp_path: Path) -> None:
     assert arguments(HcmGrpoRecipe(**SETTINGS), tmp_path).scale_rewards == "group"
     assert arguments(HcmGrpoRecipe(**SETTINGS, scale_rewards="none"), tmp_path).scale_rewards == "none"

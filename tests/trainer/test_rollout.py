@@ -41,6 +41,12 @@ def test_a_token_is_drawn_by_its_probability_among_those_that_are_kept(
     assert found == pytest.approx(expected, abs=0.015)
 
 
+def test_what_is_never_to_be_drawn_leaves_its_share_to_the_others() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(2000, 1)
+    drawn = choose(logits, Sampling(top_k=2), never=[0])
+    assert drawn.unique().tolist() == [1, 2]
+
+
 @pytest.fixture(scope="module")
 def model(small_checkpoint: Path) -> PreTrainedModel:
     return many_heads.build(small_checkpoint)
@@ -85,7 +91,7 @@ def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone
     text, size, length = model.config.get_text_config(), 4, 12
     steps: list[Tensor] = []
 
-    def keep(logits: Tensor, sampling: Sampling) -> Tensor:
+    def keep(logits: Tensor, sampling: Sampling, _never: object) -> Tensor:
         steps.append(logits.clone())
         return choose(logits, sampling)
 

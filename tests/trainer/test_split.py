@@ -533,7 +533,7 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path: Path, capsys
 def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "data", *many(0, 12))
     assert split(data, data) == 2
-    assert "exists and holds no split data" in capsys.readouterr().err
+    assert "holds something else" in capsys.readouterr().err
     assert split(tmp_path / "data" / "samples.jsonl", data) == 2
 
 

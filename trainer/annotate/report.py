@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.annotate.errors import AnnotationError
 from trainer.annotate.output import Annotation
 from trainer.annotate.questions import Question, questions_digest, read_questions
-from trainer.run_directory import ORIGIN_NAME, claim
+from trainer.run_directory import claim
 from trainer.scores import Share
 
 
@@ -34,17 +34,8 @@ def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], lim
     questions = read_questions(data)
     if out.resolve() == data.resolve():
         raise AnnotationError(f"{out} is the data directory itself; name another --out")
-    if foreign := _foreign(out):
-        raise AnnotationError(f"{out} holds other things ({', '.join(foreign[:3])}); name another --out")
     claim(out, origin(questions_digest(data, questions)))
     return questions[:limit]
-
-
-def _foreign(out: Path) -> list[str]:
-    """What lies in a directory that is no run's; the unfinished file of a kill inside `claim` does not count."""
-    if not out.is_dir() or (out / ORIGIN_NAME).exists():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if not entry.name.startswith(f".{ORIGIN_NAME}"))
 
 
 def summary(annotation: Annotation, out: Path) -> tuple[str, ...]:

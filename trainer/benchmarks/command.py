@@ -58,12 +58,13 @@ def run(args: argparse.Namespace) -> int:
     from trainer.evaluate.errors import EvaluationError, Unfinished
     from trainer.hard_cases import HardCasesError
     from trainer.json_log import LogError
+    from trainer.processes import LaunchError
     from trainer.recipe import RecipeError
     from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
     refused = (DataError, EvaluationError, LogError, RunMismatch, ScreeningError, OSError)
-    not_trained = (HardCasesError, RecipeError, TrackingError)
+    not_trained = (HardCasesError, LaunchError, RecipeError, TrackingError)
     action: Callable[[argparse.Namespace], None] = args.action
     try:
         action(args)

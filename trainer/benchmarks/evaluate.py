@@ -19,7 +19,6 @@ from screening.checkpoint import Manifest, verify
 from screening.images import load_square
 from trainer.benchmarks.answer import read
 from trainer.benchmarks.engine import Ask, Asked, OpenEngine, open_engine
-from trainer.benchmarks.out_directory import claim_out
 from trainer.benchmarks.prompt import PROMPT_VERSION, messages
 from trainer.benchmarks.questions import Benchmark, Part, Question, read_benchmark
 from trainer.benchmarks.report import BenchmarkEvaluation, Judged, benchmark_scores, render
@@ -95,7 +94,7 @@ def evaluate(
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, part)
     questions = benchmark.questions[:limit]
-    claim_out(out, origin(manifest, benchmark, mode))
+    claim(out, origin(manifest, benchmark, mode))
     with open_log(out / REPLIES_NAME, Response) as log:
         done = {response.id: response for response in log.written}
         if todo := [question for question in questions if question.id not in done]:

@@ -11,16 +11,16 @@ from pathlib import Path
 from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
 from trainer.benchmarks.evaluate import read_judged
-from trainer.benchmarks.out_directory import claim_out
 from trainer.benchmarks.prompt import PROMPT_VERSION
 from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.reward import reward_functions
 from trainer.benchmarks.rows import rollout_rows
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Cases, lay_course
-from trainer.hcm_grpo.train import build_trainer
+from trainer.hcm_grpo.train import build_trainer, see_whole_groups
+from trainer.processes import number, processes
 from trainer.recipe import RecipeError, load_recipe
-from trainer.run_directory import occupy, write_atomically
+from trainer.run_directory import claim, occupy, write_atomically
 from trainer.sft.rows import dataset
 from trainer.tracking.store import Store
 
@@ -43,12 +43,15 @@ def train(
 
     Raises:
         CheckpointError, DataError, RecipeError, EvaluationError, HardCasesError, LogError: an input cannot be used.
+        LaunchError: the training was not started as it has to be.
         RunMismatch: OUT holds something else, or `predictions` an evaluation of something else.
     """
+    state = processes()
     recipe = load_recipe(recipe_name)
     if recipe.hcm_grpo is None:
         raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
     settings = recipe.hcm_grpo
+    see_whole_groups(settings)
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, Part.TRAIN)
     judged = read_judged(predictions, manifest, benchmark, mode)
@@ -68,11 +71,14 @@ def train(
         "mode": mode.value,
         "prompt": PROMPT_VERSION,
         "hard": len(hard),
+        **number(state),
     }
-    claim_out(out, origin)
-    occupy(out)
-    write_atomically(out / "hard-cases.json", json.dumps({"hard": hard, "of": len(judged)}, indent=1) + "\n")
-    print(f"{len(hard)} of {len(judged)} questions are hard")
+    with state.main_process_first():
+        claim(out, origin)
+        occupy(out)
+        if state.is_main_process:
+            write_atomically(out / "hard-cases.json", json.dumps({"hard": hard, "of": len(judged)}, indent=1) + "\n")
+    state.print(f"{len(hard)} of {len(judged)} questions are hard")
 
     by_id = {question.id: question for question in benchmark.questions}
     rows = rollout_rows((by_id[i] for i in course.ids), mode)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from screening.checkpoint import Manifest, verify
-from trainer.benchmarks.out_directory import claim_out
 from trainer.benchmarks.prompt import PROMPT_VERSION
 from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.rows import answer_rows
 from trainer.finetuning import STATES_NAME, train_to_end
+from trainer.processes import number, processes
 from trainer.recipe import load_recipe
-from trainer.run_directory import occupy
+from trainer.run_directory import claim, occupy
 from trainer.sft.rows import dataset
 from trainer.sft.train import build_trainer
 from trainer.tracking.store import Store
@@ -30,8 +30,10 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
+        LaunchError: the training was not started as it has to be.
         RunMismatch: OUT holds something else.
     """
+    state = processes()
     recipe = load_recipe(recipe_name)
     settings = recipe.sft_answer
     manifest = verify(checkpoint)
@@ -42,11 +44,12 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
         "parent": manifest.digest,
         "data": benchmark.digest,
         "prompt": PROMPT_VERSION,
+        **number(state),
     }
-    claim_out(out, origin)
-    occupy(out)
-
     table = dataset(answer_rows(benchmark.questions), data, manifest.image.size)
+    with state.main_process_first():
+        claim(out, origin)
+        occupy(out)
     return train_to_end(
         build_trainer(checkpoint, table, settings, out / STATES_NAME),
         out,

@@ -17,7 +17,6 @@ from screening.errors import ImageError
 from screening.images import decode, inspect
 from trainer.benchmarks.divide import Tied, groups_of, halve
 from trainer.benchmarks.layouts import LAYOUTS, Found
-from trainer.benchmarks.out_directory import claim_out
 from trainer.benchmarks.published import files_digest, published_files, published_questions
 from trainer.benchmarks.questions import (
     DIVISION_NAME,
@@ -33,7 +32,7 @@ from trainer.benchmarks.questions import (
     read_questions,
 )
 from trainer.records import DataError
-from trainer.run_directory import write_atomically
+from trainer.run_directory import claim, write_atomically
 
 PICTURES_NAME = "pictures"
 
@@ -56,7 +55,7 @@ def split(name: str, data: Path, out: Path, seed: int) -> Division:
     layout = LAYOUTS[name]
     paths = published_files(data, layout)
     source = files_digest(data, paths)
-    claim_out(out, {"stage": "benchmark-split", "benchmark": name, "seed": seed, "data": source})
+    claim(out, {"stage": "benchmark-split", "benchmark": name, "seed": seed, "data": source})
     if (out / DIVISION_NAME).exists():
         read_benchmark(out, Part.ALL)
         return read_division(out)

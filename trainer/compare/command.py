@@ -72,13 +72,8 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
 
 def _claim(out: Path, pairs: Pairs) -> None:
     """Make `out` the directory of this comparison, or see that it is."""
-    from trainer.compare.pairs import CompareError
-    from trainer.run_directory import ORIGIN_NAME, claim
+    from trainer.run_directory import claim
 
-    if out.exists() and not (out / ORIGIN_NAME).exists():
-        foreign = not out.is_dir() or any(entry.name != f".{ORIGIN_NAME}.partial" for entry in out.iterdir())
-        if foreign:
-            raise CompareError(f"{out} exists and holds no comparison; give a new --out")
     claim(
         out,
         {

@@ -86,6 +86,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
                 sampling=Sampling(self.temperature, self.top_k, self.top_p),
                 max_tokens=self.max_completion_length,
                 ends=self.eos_token_ids,
+                never=[self.model.config.image_token_id],  # a picture that nobody sent would end the next pass
             )
         finally:
             model.train(was_training)

@@ -11,7 +11,7 @@ So keys and values of a prompt lie in the cache once per group. With a row per c
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,8 +32,14 @@ class Sampling:
     top_p: float = 1.0
 
 
-def choose(logits: Tensor, sampling: Sampling) -> Tensor:
-    """One token per row of (N, V) logits, (N,)."""
+def choose(logits: Tensor, sampling: Sampling, never: Sequence[int] = ()) -> Tensor:
+    """One token per row of (N, V) logits, (N,).
+
+    Args:
+        never: tokens that are not drawn.
+    """
+    if never:
+        logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), float("-inf"))
     kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     values, tokens = (logits.float() / sampling.temperature).topk(kept)
     probabilities = values.softmax(-1)
@@ -52,6 +58,7 @@ def roll_out(
     sampling: Sampling,
     max_tokens: int,
     ends: Collection[int],
+    never: Sequence[int] = (),
 ) -> list[list[int]]:
     """Sample a group of completions for every prompt.
 
@@ -60,6 +67,7 @@ def roll_out(
             `group_attention`); its mode (train or eval) is left as it is.
         prompts: `input_ids` and `attention_mask`, (Q, P), padded on the left, and `pixel_values`.
         ends: tokens that end a completion.
+        never: tokens that are not drawn.
 
     Returns:
         Q x group_size completions, group by group, each with the token that ended it, if one did.
@@ -80,7 +88,7 @@ def roll_out(
     itself = torch.eye(group_size, dtype=torch.bool, device=mask.device).expand(len(mask), 1, -1, -1)
     position = positions[:, -1:].expand(-1, group_size)
     for _ in range(max_tokens):
-        tokens = choose(logits.flatten(0, 1), sampling).view(-1, group_size)
+        tokens = choose(logits.flatten(0, 1), sampling, never).view(-1, group_size)
         for row, group, wanted in zip(rows.tolist(), tokens.tolist(), goes_on.tolist(), strict=True):
             for completion, token, is_wanted in zip(completions[row], group, wanted, strict=True):
                 if is_wanted:  # what a finished one says behind its end is nobody's answer

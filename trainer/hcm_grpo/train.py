@@ -116,12 +116,15 @@ def build_trainer(
         questions: as `trainer.sft.rows.rollout_rows` makes them, in the order of training.
         output: for TRL's saved states.
     """
+    processor, config = AutoProcessor.from_pretrained(checkpoint, padding_side="left"), arguments(settings, output)
+    if config.use_vllm:  # as `GroupGRPOTrainer` has it without vLLM: no picture that nobody sent
+        config.generation_kwargs = {"logit_bias": {processor.image_token_id: -100.0}}
     return GroupGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
-        processing_class=AutoProcessor.from_pretrained(checkpoint, padding_side="left"),
+        processing_class=processor,
         reward_funcs=rewards,
         train_dataset=questions,
-        args=arguments(settings, output),
+        args=config,
     )
 
 
@@ -150,7 +153,8 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         num_iterations=1,  # pi_old = pi at each step
-        # Eqs. 2 to 5: mean over tokens, then over the group; advantages normalised within the group.
+        # Eqs. 2 to 5: mean over tokens, then over the group; advantages normalised within the group, by the deviation
+        # of a sample (G - 1), as torch and TRL have it. The paper does not say which; the other is 1.15 times at G = 4.
         loss_type="grpo",
         importance_sampling_level="token",
         scale_rewards=settings.scale_rewards,

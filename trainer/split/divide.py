@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.task import NONE, Dimension
 from trainer.records import SAMPLES_NAME, data_digest, read_samples
-from trainer.run_directory import ORIGIN_NAME, claim, write_atomically
+from trainer.run_directory import claim, see_whose, write_atomically
 from trainer.scores import random_baseline, shows
 from trainer.split.assign import Item, Shares, Split, SplitError, assign
 from trainer.split.frozen import Frozen, check, check_source, freeze
@@ -24,8 +24,6 @@ from trainer.split.gather import gather
 from trainer.split.write import write_data
 
 SPLIT_NAME = "split.json"
-_HALF_CLAIMED = f".{ORIGIN_NAME}.partial"
-"""All that a run leaves which is killed while it claims its directory."""
 
 
 class _Record(BaseModel):
@@ -82,7 +80,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
         OSError: a file cannot be written.
     """
     origin = {"stage": "split", "seed": seed, "shares": {split.value: str(share) for split, share in shares.items()}}
-    _see_whose(out, origin)
+    see_whose(out, origin)
     before = _read_division(out)
     frozen = before.frozen if before else None
     kept = check(out / Split.TESTING, frozen) if frozen else []
@@ -117,14 +115,6 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     )
     write_atomically(out / SPLIT_NAME, division.model_dump_json(indent=1) + "\n")
     return division
-
-
-def _see_whose(out: Path, origin: Mapping[str, object]) -> None:
-    """Refuse a directory that is not ours before any work; `claim` makes a new one ours when it is sure to be used."""
-    if (out / ORIGIN_NAME).exists():
-        claim(out, dict(origin))
-    elif out.exists() and (not out.is_dir() or any(entry.name != _HALF_CLAIMED for entry in out.iterdir())):
-        raise SplitError(f"{out} exists and holds no split data; give a new --out")
 
 
 def is_test_set(data: Path, digest: str) -> bool:
