@@ -39,8 +39,8 @@ def _notes(case: Case) -> Iterator[str]:
     grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
     if case.parameters.tied:
         yield (
-            "the base model ties its head to its embeddings; they must be untied when it is imported, or a running "
-            "service keeps the old head when it takes up new weights"
+            "the base model ties its head to its embeddings; `trainer import` unties them, or a running service would "
+            "keep the old head when it takes up new weights"
         )
     if longest is not None and not case.tokens.measured and longest > limit:
         yield (

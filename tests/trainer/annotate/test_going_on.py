@@ -95,7 +95,7 @@ def test_foreign_directories_are_left_alone(order, clock):
         annotate_by_teacher(replace(order, out=order.data), clock)
     order.out.mkdir()
     (order.out / "thesis.tex").write_text("x")
-    with pytest.raises(AnnotationError, match=r"thesis\.tex"):
+    with pytest.raises(RunMismatch, match=r"thesis\.tex"):
         annotate_by_teacher(order, clock)
     assert (order.data / "samples.jsonl").read_bytes() == before
     assert sorted(path.name for path in order.out.iterdir()) == ["thesis.tex"]
