@@ -104,4 +104,4 @@ def test_tied_embeddings_are_counted_once_and_noted(tmp_path) -> None:
     counts = hand_count(*SIZES["internvl3-1b"])
     assert counted.tied
     assert counted.total == sum(counts.values()) - counts["head"]
-    assert any("untied" in note for note in find_notes(case(parameters=counted)))
+    assert any("unties" in note for note in find_notes(case(parameters=counted)))
