@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,12 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint import read_manifest
     from screening.errors import CheckpointError, RegistryError
+    from trainer.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.publish.register import register
     from trainer.tracking.store import TrackingError
 
     try:
         registry = choose_registry(args)
-        directory = publish(args.checkpoint, args.store, again=args.again)
+        with engine_ends_on_sigterm():
+            directory = publish(args.checkpoint, args.store, again=args.again)
     except (CheckpointError, RegistryError, TrackingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,6 +78,7 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
     from screening.checkpoint import store_manifest, verify
     from screening.errors import CheckpointError
     from screening.weights import check_finite, read_tensors
+    from trainer.publish.incoming import incoming
 
     manifest = verify(checkpoint)
     read_tensors(checkpoint, manifest)
@@ -88,8 +90,8 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
     if target.exists() and not again:
         return _whole(target, manifest.digest)
     store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=store) as incoming:
-        copy = Path(incoming) / "checkpoint"
+    with incoming(store) as place:
+        copy = place / "checkpoint"
         shutil.copytree(checkpoint, copy, symlinks=True)
         if verify(copy).digest != manifest.digest:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
