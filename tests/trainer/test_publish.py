@@ -19,7 +19,7 @@ from screening.checkpoint import Manifest, read_manifest, store_manifest, verify
 from screening.registry import CANDIDATE, PRODUCTION, Registry
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
-from trainer.publish.command import published_name, put
+from trainer.publish.command import UNREGISTERED, published_name, put
 from trainer.publish.probing import record, with_exact
 from trainer.publish.register import register, version_tags
 
@@ -167,9 +167,25 @@ def test_a_registry_that_does_not_answer_leaves_the_copy_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = make_published(tmp_path / "store", "one", 1.0)
-    assert publish(one, tmp_path / "store", "http://127.0.0.1:9") == 1
+    assert publish(one, tmp_path / "store", "http://127.0.0.1:9") == UNREGISTERED == 3
     said = capsys.readouterr()
     assert f"published: {one}" in said.out and "published but not registered" in said.err
+
+
+def test_an_engine_that_does_not_start_is_an_error_and_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path
+) -> None:
+    @contextmanager
+    def prober(_checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
+        raise RuntimeError("Engine core initialization failed.")
+        yield
+
+    monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
+    assert publish(tiny_checkpoint, tmp_path / "store", "none") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tiny_checkpoint} is not published, vLLM failed on it (Engine core init")
+    assert "run the same command again" in said
+    assert not list((tmp_path / "store").iterdir())
 
 
 @pytest.mark.parametrize(("uri", "status"), [("none", 0), ("somewhere", 2)])

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from screening.probes import Probes
 
 _ONE_KIND_ONLY = "its probes lack float32's numbers, so only machines like the recording one will serve it ({machine})"
-UNREGISTERED = 1
-"""Exit status when the checkpoint is in the store and the registry did not answer."""
+UNREGISTERED = 3
+"""Exit status when the checkpoint is in the store and the registry did not answer. Python's own, of a traceback, is 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         store="where running services find checkpoints; `--tracking-uri none` registers nothing",
         store_needed=True,
+    )
+    parser.epilog = (
+        f"Exit status: 0 published; 2 not published, the message says why; {UNREGISTERED} the copy is in the store and "
+        "the registry did not answer, the same command registers it."
     )
 
 
@@ -96,7 +100,7 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         if verify(copy).digest != manifest.digest:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
-        store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest)}), copy)
+        store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest, checkpoint)}), copy)
         put(copy, target, replaced)
     return target
 
@@ -140,18 +144,30 @@ def published_name(manifest: Manifest) -> str:
     return f"{readable}-{manifest.digest.removeprefix('sha256:')[:12]}"
 
 
-def _record(checkpoint: Path, manifest: Manifest) -> Probes:
+def _record(copy: Path, manifest: Manifest, named: Path) -> Probes:
+    """
+    Args:
+        named: the directory that the user knows the copy's content by.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be proved.
+    """
     from screening.errors import CheckpointError
     from trainer.publish.probing import open_prober, record, with_exact
 
     try:
-        with open_prober(checkpoint, manifest) as (ask, machine):
+        with open_prober(copy, manifest) as (ask, machine):
             probes = record(ask, machine)
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
+        raise CheckpointError(f"{named}: {error}") from error
+    except RuntimeError as error:  # all that vLLM says when its processes did not start or died
+        raise CheckpointError(
+            f"{named} is not published, vLLM failed on it ({error}). Its log, above this, says why: if memory is "
+            "short, end what else uses it and run the same command again"
+        ) from error
     try:
-        with open_prober(checkpoint, manifest, dtype="float32") as (ask, _):
+        with open_prober(copy, manifest, dtype="float32") as (ask, _):
             return with_exact(probes, ask)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: vLLM did not start, for want of memory perhaps
+    except (ValueError, RuntimeError) as error:  # the same, for want of memory perhaps
         print(f"warning: {_ONE_KIND_ONLY.format(machine=machine)}: {error}", file=sys.stderr)
         return probes

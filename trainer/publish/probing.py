@@ -85,9 +85,14 @@ def _questions() -> list[Question]:
 
 @contextmanager
 def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -> Iterator[tuple[Ask, str]]:
-    """Start vLLM on a verified checkpoint, and say what it runs on; its processes end with the block."""
+    """Start vLLM on a verified checkpoint, and say what it runs on; its processes end with the block.
+
+    Raises:
+        RuntimeError: it does not start. `ask` raises it when the engine dies.
+    """
     with start_llm(checkpoint, manifest, **engine_arguments) as llm:
         from vllm import SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         tokenizer: Any = llm.get_tokenizer()
         sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
@@ -100,7 +105,10 @@ def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
                 }
                 for seed, mode, answer in questions
             ]
-            return [_last(output) for output in llm.generate(requests, sampling, use_tqdm=False)]
+            try:
+                return [_last(output) for output in llm.generate(requests, sampling, use_tqdm=False)]
+            except EngineDeadError as error:
+                raise RuntimeError("the engine died while it answered") from error
 
         yield ask, _machine()
 
