@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,14 @@ class FileEntry(_Strict):
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Type and shape as a weight file's header says."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class ImageContract(_Strict):
@@ -89,6 +98,9 @@ class Manifest(_Strict):
     probes: Probes | None = None
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
     files: dict[str, FileEntry]
+    tensors: dict[str, Tensor] | None = None
+    """Every tensor of the weight files, by name; compared with the architecture and written by `trainer publish`. None
+    in manifests that it has not written, or wrote before it knew of them."""
 
     @field_validator("calibration", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ONE_KIND_ONLY = "its probes lack float32's numbers, so only machines like the recording one will serve it ({machine})"
 UNREGISTERED = 3
-"""Exit status when the checkpoint is in the store and the registry did not answer. Python's own, of a traceback, is 1."""
+"""Exit status when the checkpoint is in the store and the registry did not answer; Python's own, of a crash, is 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,16 +76,17 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         again: replace one that is there.
 
     Raises:
-        CheckpointError: the checkpoint is not whole, holds a pickle or values that are not finite, or cannot be proved;
-            or what is there is damaged.
+        CheckpointError: the checkpoint is not whole, holds a pickle, other tensors than its architecture has or values
+            that are not finite, or cannot be proved; or what is there is damaged.
     """
     from screening.checkpoint import store_manifest, verify
     from screening.errors import CheckpointError
     from screening.weights import check_finite, read_tensors
+    from trainer.publish.architecture import check_architecture
     from trainer.publish.incoming import incoming
 
     manifest = verify(checkpoint)
-    read_tensors(checkpoint, manifest)
+    tensors = read_tensors(checkpoint, manifest)
     check_finite(checkpoint, manifest)
     target = store / published_name(manifest)
     replaced = store / f".replaced-{target.name}"
@@ -93,6 +94,7 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         replaced.rename(target)
     if target.exists() and not again:
         return _whole(target, manifest.digest)
+    check_architecture(checkpoint)
     store.mkdir(parents=True, exist_ok=True)
     with incoming(store) as place:
         copy = place / "checkpoint"
@@ -100,7 +102,8 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         if verify(copy).digest != manifest.digest:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
-        store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest, checkpoint)}), copy)
+        proved = {"probes": _record(copy, manifest, checkpoint), "tensors": tensors}
+        store_manifest(manifest.model_copy(update=proved), copy)
         put(copy, target, replaced)
     return target
 
