@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def test_training_sees_the_pixels_that_the_service_sees(data: Path) -> None:
     row = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), data, 64)[0]
     for file, image in zip(samples[0].files, row["images"], strict=True):
         assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
+
+
+def test_a_picture_that_breaks_during_a_training_is_named(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / "data")
+    samples = read_samples(copy)
+    table = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), copy, 64)
+    picture = copy / samples[2].files[3]
+    picture.write_bytes(picture.read_bytes()[:-99])
+    assert table[1]
+    with pytest.raises(DataError, match=rf"{picture}: the JPEG picture is truncated or damaged"):
+        table[2]
 
 
 def test_loss_falls_on_the_whole_answer_and_on_nothing_else(data: Path, checkpoint: Path) -> None:
