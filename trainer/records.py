@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from screening.answer import check_reasoning
 from screening.errors import ImageError
 from screening.images import decode, inspect, load_square
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
@@ -136,7 +137,7 @@ class Sample(SampleLine):
     generated: tuple[Generated, ...]
     label: str
     """Letters in order, or `N`."""
-    reasoning: str = ""
+    reasoning: Annotated[str, AfterValidator(check_reasoning)] = ""
     """The chain of thought that leads to the label."""
     seed: int | None = None
     setting: str | None = None

@@ -121,6 +121,8 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
         (("generated",), [], "must be options A, B, C, D in this order, not none"),
         (("label",), "A", "line 2: label is 'A' but the usable pictures are 'AC'"),
         (("label",), "CA", "line 2: label is 'CA' but the usable pictures are 'AC'"),
+        (("reasoning",), "I see </think> it", r"line 2, reasoning: the reasoning must not hold the tag </think>"),
+        (("reasoning",), "so <answer>A", r"line 2, reasoning: the reasoning must not hold the tag <answer>"),
         (("original", "file"), "../secret.jpg", r"line 2, original\.file: '\.\./secret\.jpg' is not a path inside"),
         (("original", "file"), "/etc/passwd", r"line 2, original\.file: '/etc/passwd' is not a path inside"),
     ],
