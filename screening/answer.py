@@ -155,7 +155,7 @@ def check_reasoning(text: str) -> str:
         ValueError: it holds one of the grammar's tags.
     """
     if tag := _TAG.search(text):
-        raise ValueError(f"the reasoning must not hold the tag {tag[0]}, which the answer is read by")
+        raise ValueError(f"the reasoning must not hold <think> or <answer> tags, and holds {tag[0]}")
     return text
 
 
