@@ -102,8 +102,8 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     from trainer.recipe import HcmGrpoRecipe, SftRecipe
 
-    stages = zip(STAGES, (SftRecipe, SftRecipe, HcmGrpoRecipe), strict=True)
-    return {name: kind.model_validate(settings[name]).deciding for name, kind in stages}
+    kinds: list[type[SftRecipe] | type[HcmGrpoRecipe]] = [SftRecipe, SftRecipe, HcmGrpoRecipe]
+    return {name: kind.model_validate(settings[name]).deciding for name, kind in zip(STAGES, kinds, strict=True)}
 
 
 def _numbers(text: str) -> tuple[int, ...]:
