@@ -1,8 +1,8 @@
 """What can be known of a checkpoint's weights before an engine touches them.
 
 Run on a directory whose files were compared with its manifest (`screening.checkpoint.verify`). Names, shapes and types
-of the tensors are compared with those of the checkpoint that is served: an engine that takes up weights in place does
-not notice most differences.
+of the tensors are compared with those that the manifest names, and with those of the checkpoint that is served: an
+engine does not notice most differences, least of all one that takes up weights in place.
 """
 
 from __future__ import annotations

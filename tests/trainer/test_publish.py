@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ from safetensors.numpy import save_file
 from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint import Manifest, read_manifest, store_manifest, verify, write_manifest
+from screening.generation import probe_sampling_arguments
 from screening.registry import CANDIDATE, PRODUCTION, Registry
+from screening.weights import read_tensors
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
 from trainer.publish.command import UNREGISTERED, published_name, put
-from trainer.publish.probing import record, with_exact
+from trainer.publish.probing import open_prober, record, with_exact
 from trainer.publish.register import register, version_tags
 
 
@@ -34,6 +38,7 @@ def make_published(store: Path, name: str, value: float) -> Path:
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
+    store_manifest(manifest.model_copy(update={"tensors": read_tensors(store / "new", manifest)}), store / "new")
     return (store / "new").rename(store / published_name(manifest))
 
 
@@ -142,6 +147,31 @@ def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[li
 
     with pytest.raises(ValueError, match=message):
         record(ask, "this machine")
+
+
+def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
+    class Dead(Exception):
+        """As vLLM's EngineDeadError, which is no RuntimeError."""
+
+    def generate(_: Any, sampling: Any, **__: Any) -> Any:
+        assert sampling == probe_sampling_arguments()
+        raise Dead
+
+    tokenizer = SimpleNamespace(apply_chat_template=lambda *_, **__: "")
+    engine = SimpleNamespace(get_tokenizer=lambda: tokenizer, generate=generate)
+    platform = SimpleNamespace(is_cpu=lambda: True)
+    for name, content in {
+        "vllm": {"SamplingParams": dict, "__version__": "0"},
+        "vllm.v1.engine.exceptions": {"EngineDeadError": Dead},
+        "vllm.platforms": {"current_platform": platform},
+    }.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    monkeypatch.setattr("trainer.publish.probing.start_llm", lambda *_: nullcontext(engine))
+    with (
+        open_prober(tiny_checkpoint, read_manifest(tiny_checkpoint)) as (ask, _),
+        pytest.raises(RuntimeError, match="the engine died while it answered"),
+    ):
+        ask([(0, Mode.COT, "x")])
 
 
 def test_what_rounding_does_not_explain_is_not_published() -> None:

@@ -17,7 +17,7 @@ from screening.errors import CheckpointError
 from screening.weights import read_tensors
 from tests.service.damage import Weights, rewrite
 from trainer.publish.architecture import check_architecture
-from trainer.publish.command import publish
+from trainer.publish.command import publish, published_name
 
 LAYER = "language_model.model.layers.1."
 
@@ -68,6 +68,14 @@ def test_other_tensors_than_the_architecture_has_are_refused_by_name(
     with pytest.raises(CheckpointError, match=message):
         publish(broken, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_what_a_version_from_before_published_is_looked_at_too(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    broken = shutil.copytree(tiny_checkpoint, tmp_path / "broken")
+    rewrite(broken, without_a_part_of_a_fused_tensor)
+    shutil.copytree(broken, tmp_path / "store" / published_name(read_manifest(broken)))
+    with pytest.raises(CheckpointError, match=r"lacks tensors .*k_proj\.weight"):
+        publish(broken, tmp_path / "store")
 
 
 @pytest.mark.usefixtures("no_engine")

@@ -40,8 +40,8 @@ def check_architecture(directory: Path) -> None:
         raise CheckpointError(f"{directory} lacks tensors of its architecture ({len(missing)}): {missing[0]}")
     if unknown := sorted(found["unexpected_keys"]):
         raise CheckpointError(f"{directory} holds tensors unknown to its architecture ({len(unknown)}): {unknown[0]}")
-    if turned := sorted(found["mismatched_keys"]):
-        name, shape, wanted = turned[0]
+    if misshapen := sorted(found["mismatched_keys"]):
+        name, shape, wanted = misshapen[0]
         raise CheckpointError(f"{directory}: {name} is {list(shape)}, and its architecture wants {list(wanted)}")
 
 

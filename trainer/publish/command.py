@@ -126,6 +126,7 @@ def _whole(published: Path, digest: str) -> Path:
     """What is published already, if it is that."""
     from screening.checkpoint import verify
     from screening.errors import CheckpointError
+    from trainer.publish.architecture import check_architecture
 
     try:
         manifest = verify(published)
@@ -134,6 +135,8 @@ def _whole(published: Path, digest: str) -> Path:
     if manifest.digest != digest or manifest.probes is None:
         what = f"holds {manifest.digest}" if manifest.digest != digest else "carries no probes"
         raise CheckpointError(f"{published} {what}: it was changed by hand. Replace it with --again")
+    if manifest.tensors is None:  # published by a version that did not look at them
+        check_architecture(published)
     if manifest.probes.rounding is None:
         missing = _ONE_KIND_ONLY.format(machine=manifest.probes.machine or "unknown")
         print(f"warning: {missing}; --again asks for them", file=sys.stderr)

@@ -1,7 +1,9 @@
 """Where a publisher copies to before the copy takes its place; and what publishers leave that were killed meanwhile.
 
-STORE/.incoming-…/.lock         held by the publisher until it ends, however it ends
-STORE/.incoming-…/checkpoint/   what it copies and proves
+    STORE/.incoming-…/.lock         held by the publisher until it ends, however it ends
+    STORE/.incoming-…/checkpoint/   what it copies and proves
+
+Locks keep processes apart: two publishers are two processes.
 """
 
 from __future__ import annotations
