@@ -16,7 +16,7 @@ from itertools import cycle
 import httpx
 import psutil
 
-from loadtest import options, plots
+from loadtest import options
 from loadtest.asking import SDK_RETRIES, open_asker
 from loadtest.local_service import LocalService
 from loadtest.loops import Stop, closed_loop, stoppable
@@ -32,15 +32,13 @@ from loadtest.processes import (
     wait_not_leaked,
 )
 from loadtest.record import Book
+from loadtest.report import report
 from loadtest.summary import (
     Load,
     Verdict,
-    as_json,
     at_least,
     at_most,
-    exit_code,
     load_figures,
-    load_text,
     none_of,
     reported,
 )
@@ -202,29 +200,17 @@ def _kill_the_service(service: LocalService, engines: Engines, measured: Measure
 
 def _report(measured: Measured, book: Book, args: argparse.Namespace) -> int:
     verdicts = _verdicts(measured, book, args)
-    settings = {key: str(value) for key, value in vars(args).items() if key not in ("program", "run")}
-    book.summarise(
-        as_json(
-            {
-                "command": "kill",
-                "settings": settings,
-                "load": measured.load,
-                "ready_seconds": [event.facts for event in book.of("ready")],
-                "verdicts": verdicts,
-                "passed": not exit_code(verdicts),
-            }
-        )
+    return report(
+        "kill",
+        args,
+        book,
+        measured.load,
+        verdicts,
+        exchanges=book.exchanges,
+        began=measured.began,
+        marks=[(event.at - measured.began, event.kind) for event in book.events if event.kind in ("kill", "ready")],
+        ready_seconds=[event.facts for event in book.of("ready")],
     )
-    marks = [(event.at - measured.began, event.kind) for event in book.events if event.kind in ("kill", "ready")]
-    plots.write(
-        book.directory,
-        latency=plots.latency_over_time(book.exchanges, marks, began=measured.began),
-        distribution=plots.distribution({"answers": [1000 * e.latency for e in book.exchanges if e.answered]}),
-        memory=plots.footprints(book.of("footprint"), marks, began=measured.began),
-    )
-    print(load_text(measured.load))
-    print(*verdicts, f"raw data, summary and plots: {book.directory}", sep="\n")
-    return exit_code(verdicts)
 
 
 def _verdicts(measured: Measured, book: Book, args: argparse.Namespace) -> list[Verdict]:

@@ -155,6 +155,11 @@ def own_service(args: argparse.Namespace, words: Sequence[str], log: Path) -> Ab
     )
 
 
+def settings(args: argparse.Namespace) -> dict[str, str]:
+    """All options of a run, for its summary."""
+    return {name: str(value) for name, value in vars(args).items() if name not in ("program", "run")}
+
+
 def questions(args: argparse.Namespace) -> Iterator[Question]:
     """What the run asks."""
     pictures = Pictures(seed=args.seed, repeated_originals=args.repeated_originals, sizes=args.picture_sizes)

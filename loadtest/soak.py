@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx
 
-from loadtest import options, plots
+from loadtest import options
 from loadtest.arrivals import KINDS, arrivals
 from loadtest.asking import open_asker
 from loadtest.loops import Stop, open_loop, stoppable
 from loadtest.oracles import oracle_pair
 from loadtest.record import Book, Event
-from loadtest.summary import Load, as_json, exit_code, load_figures, load_text, none_of, reported, slope
+from loadtest.report import report
+from loadtest.summary import Load, load_figures, none_of, reported, slope
 from loadtest.swapping import Operator
 from loadtest.target import Target, add_target, plain_options, target
 from loadtest.versions import Finding, examine_all
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         service_options = operator.service_options if operator else plain_options(args)
         with target(args, service_options, book.directory / "service.log") as aim:
             measured = asyncio.run(measure(aim, operator, book, args))
-        return report(measured, operator, book, args)
+        return _report(measured, operator, book, args)
 
 
 async def measure(aim: Target, operator: Operator | None, book: Book, args: argparse.Namespace) -> Measured:
@@ -90,7 +91,7 @@ async def measure(aim: Target, operator: Operator | None, book: Book, args: argp
     return Measured(load, began, findings)
 
 
-def report(measured: Measured, operator: Operator | None, book: Book, args: argparse.Namespace) -> int:
+def _report(measured: Measured, operator: Operator | None, book: Book, args: argparse.Namespace) -> int:
     swaps = book.of("swap")
     verdicts = [
         none_of("requests that failed", sum(measured.load.failed.values())),
@@ -100,37 +101,19 @@ def report(measured: Measured, operator: Operator | None, book: Book, args: argp
         verdicts.append(none_of(f"swaps that failed, of {len(swaps)}", sum(e.facts["status"] != 200 for e in swaps)))
     growth = growths(book.of("footprint"))
     verdicts += [reported(f"growth per hour: {name}", f"{value:+.1f}") for name, value in growth.items()]
-    settings = {key: str(value) for key, value in vars(args).items() if key not in ("program", "run")}
-    book.summarise(
-        as_json(
-            {
-                "command": "soak",
-                "settings": settings,
-                "load": measured.load,
-                "growth_per_hour": growth,
-                "verdicts": verdicts,
-                "findings": {name: [each.number for each in found] for name, found in measured.findings.items()},
-                "passed": not exit_code(verdicts),
-            }
-        )
+    return report(
+        "soak",
+        args,
+        book,
+        measured.load,
+        verdicts,
+        exchanges=book.exchanges,
+        began=measured.began,
+        marks=[(event.at - measured.began, "swap") for event in swaps],
+        findings=measured.findings,
+        alphabets=list(operator.alphabets) if operator else [],
+        growth_per_hour=growth,
     )
-    marks = [(event.at - measured.began, "swap") for event in swaps]
-    alphabets = list(operator.alphabets) if operator else []
-    plots.write(
-        book.directory,
-        latency=plots.latency_over_time(
-            book.exchanges,
-            marks,
-            began=measured.began,
-            alphabets=alphabets,
-            wrong=[e for found in measured.findings.values() for e in found],
-        ),
-        distribution=plots.distribution({"answers": [1000 * e.latency for e in book.exchanges if e.answered]}),
-        memory=plots.footprints(book.of("footprint"), marks, began=measured.began),
-    )
-    print(load_text(measured.load))
-    print(*verdicts, f"raw data, summary and plots: {book.directory}", sep="\n")
-    return exit_code(verdicts)
 
 
 def growths(looks: list[Event]) -> dict[str, float]:

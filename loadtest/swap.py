@@ -16,21 +16,19 @@ from typing import Any
 
 import httpx
 
-from loadtest import options, plots
+from loadtest import options
 from loadtest.asking import open_asker
 from loadtest.local_service import LocalService
 from loadtest.loops import Stop, closed_loop, stoppable
 from loadtest.oracles import Oracle, oracle_pair
 from loadtest.record import Book, Event, Exchange
+from loadtest.report import report
 from loadtest.summary import (
     Load,
     Verdict,
-    as_json,
     at_least,
     at_most,
-    exit_code,
     load_figures,
-    load_text,
     none_of,
     reported,
 )
@@ -159,35 +157,18 @@ def _report(measured: Measured, operator: Operator, book: Book, args: argparse.N
     findings = examine_all(exchanges, operator.served, operator.alphabets)
     swaps = [event for event in book.of("swap") if event.facts["stage"] == "load"]
     verdicts = _verdicts(measured, findings, swaps, book, args)
-    settings = {key: str(value) for key, value in vars(args).items() if key not in ("program", "run")}
-    book.summarise(
-        as_json(
-            {
-                "command": "swap",
-                "settings": settings,
-                "load": measured.load,
-                "verdicts": verdicts,
-                "findings": {name: [each.number for each in found] for name, found in findings.items()},
-                "passed": not exit_code(verdicts),
-            }
-        )
+    return report(
+        "swap",
+        args,
+        book,
+        measured.load,
+        verdicts,
+        exchanges=exchanges,
+        began=measured.began,
+        marks=[(event.at - measured.began, "swap") for event in swaps],
+        findings=findings,
+        alphabets=list(operator.alphabets),
     )
-    marks = [(event.at - measured.began, "swap") for event in swaps]
-    plots.write(
-        book.directory,
-        latency=plots.latency_over_time(
-            exchanges,
-            marks,
-            began=measured.began,
-            alphabets=list(operator.alphabets),
-            wrong=[e for found in findings.values() for e in found],
-        ),
-        distribution=plots.distribution({"answers": [1000 * each.latency for each in exchanges if each.answered]}),
-        memory=plots.footprints(book.of("footprint"), marks, began=measured.began),
-    )
-    print(load_text(measured.load))
-    print(*verdicts, f"raw data, summary and plots: {book.directory}", sep="\n")
-    return exit_code(verdicts)
 
 
 def _verdicts(

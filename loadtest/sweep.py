@@ -73,7 +73,6 @@ async def measure(aim: Target, book: Book, args: argparse.Namespace) -> dict[flo
 
 
 def report(loads: dict[float, Load], book: Book, args: argparse.Namespace) -> None:
-    settings = {key: str(value) for key, value in vars(args).items() if key not in ("program", "run")}
     by_rate = {f"{rate:g}": load for rate, load in loads.items()}
     keeps_up = [rate for rate, load in loads.items() if load.achieved >= KEEPS_UP * load.offered]
     most = max((load.achieved for load in loads.values()), default=0.0)
@@ -81,7 +80,7 @@ def report(loads: dict[float, Load], book: Book, args: argparse.Namespace) -> No
         as_json(
             {
                 "command": "sweep",
-                "settings": settings,
+                "settings": options.settings(args),
                 "rates": by_rate,
                 "keeps_up_at": max(keeps_up, default=None),
                 "most_answered_per_second": most,

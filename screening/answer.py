@@ -145,9 +145,18 @@ def render(answer: Answer, mode: Mode) -> str:
         return answer.text
     if answer.reasoning is None:
         raise ValueError("a chain-of-thought answer needs its reasoning")
-    if _TAG.search(answer.reasoning):
-        raise ValueError("the reasoning must not hold <think> or <answer> tags")
-    return f"<think>{answer.reasoning}</think><answer>{answer.text}</answer>"
+    return f"<think>{check_reasoning(answer.reasoning)}</think><answer>{answer.text}</answer>"
+
+
+def check_reasoning(text: str) -> str:
+    """A reasoning as it is, if `parse` can find its end.
+
+    Raises:
+        ValueError: it holds one of the grammar's tags.
+    """
+    if tag := _TAG.search(text):
+        raise ValueError(f"the reasoning must not hold <think> or <answer> tags, and holds {tag[0]}")
+    return text
 
 
 def compose(options: Options, findings: tuple[Finding, ...], opening: str = "") -> Answer:

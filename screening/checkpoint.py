@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,14 @@ class FileEntry(_Strict):
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Type and shape as a weight file's header says."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class ImageContract(_Strict):
@@ -89,6 +98,9 @@ class Manifest(_Strict):
     probes: Probes | None = None
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
     files: dict[str, FileEntry]
+    tensors: dict[str, Tensor] | None = None
+    """Every tensor of the weight files, by name; compared with the architecture and written by `trainer publish`. None
+    in manifests that it has not written, or wrote before it knew of them."""
 
     @field_validator("calibration", mode="before")
     @classmethod
@@ -152,8 +164,10 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
 def store_manifest(manifest: Manifest, directory: Path) -> None:
     """Write a manifest as it is, atomically; for new scores or another name of files that stay the same."""
     temporary = directory / _PARTIAL
+    # Versions from before refuse a manifest with a field that they do not know.
+    unknown = {"tensors"} if manifest.tensors is None else set()
     with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(manifest.model_dump_json(indent=2) + "\n")
+        handle.write(manifest.model_dump_json(indent=2, exclude=unknown) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(directory / MANIFEST_NAME)

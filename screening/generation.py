@@ -6,6 +6,7 @@ vllm nor torch: it decides, they do.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,31 @@ def sampling_arguments(manifest: Manifest, mode: Mode, watch_ids: Sequence[int])
         # vLLM would spell every watched token at every step, a tenth of the service's work: see `Spelling`.
         "detokenize": False,
     }
+
+
+def probe_sampling_arguments() -> dict[str, Any]:
+    """Keywords of vLLM's `SamplingParams` for the log-probabilities of a prompt's own tokens."""
+    # One token must be generated. No likeliest others beside the prompt's own: 0.
+    return {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+
+
+def last_log_probabilities(
+    token_ids: Sequence[int] | None, logprobs: Sequence[Mapping[int, _Logprob] | None] | None, count: int
+) -> list[float]:
+    """Natural log-probabilities of a prompt's last tokens.
+
+    Args:
+        token_ids, logprobs: `prompt_token_ids` and `prompt_logprobs` of vLLM's `RequestOutput`.
+        count: how many tokens, at least 1.
+
+    Returns:
+        As many, in the prompt's order, or fewer of a shorter prompt; NaN where vLLM gave none, as for a first token.
+
+    Raises:
+        ValueError: vLLM gave no entry for some token.
+    """
+    pairs = zip((token_ids or ())[-count:], (logprobs or ())[-count:], strict=True)
+    return [entry[token].logprob if entry else math.nan for token, entry in pairs]
 
 
 def answer_regex(manifest: Manifest, mode: Mode) -> str | None:

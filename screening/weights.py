@@ -1,21 +1,20 @@
 """What can be known of a checkpoint's weights before an engine touches them.
 
 Run on a directory whose files were compared with its manifest (`screening.checkpoint.verify`). Names, shapes and types
-of the tensors are compared with those of the checkpoint that is served: an engine that takes up weights in place does
-not notice most differences.
+of the tensors are compared with those that the manifest names, and with those of the checkpoint that is served: an
+engine does not notice most differences, least of all one that takes up weights in place.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from screening.checkpoint import Manifest
-from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.checkpoint import Manifest, Tensor
+from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -23,19 +22,12 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _INDEX = ".safetensors.index.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """Type and shape as the file's header says."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
 def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
     """Every tensor of a checkpoint, from the headers of its weight files.
 
     Raises:
         CheckpointError: no weights, a pickle among the files, a damaged header, or a tensor in two files.
+        CheckpointDamaged: the manifest says which tensors there are, and these are others.
         CheckpointUnavailable: a file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
@@ -58,6 +50,8 @@ def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
             raise CheckpointError(f"{directory / file} is damaged: {error}") from error
         except OSError as error:
             raise CheckpointUnavailable(f"{directory / file} cannot be read: {error}") from error
+    if manifest.tensors is not None and (difference := compare_tensors(manifest.tensors, tensors)):
+        raise CheckpointDamaged(f"{directory} holds tensors that are not those of its manifest: {difference}")
     return tensors
 
 

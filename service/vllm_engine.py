@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -24,6 +23,8 @@ from screening.generation import (
     answer_regex,
     cpu_environment,
     engine_arguments,
+    last_log_probabilities,
+    probe_sampling_arguments,
     prompt_text,
     sampling_arguments,
     watched,
@@ -190,12 +191,9 @@ class VllmEngine:
 
         prompt = self._prompts[probe.mode] + probe.answer
         pictures = probe_pictures(probe.seed, self.contract.image_size)
-        # One token must be generated; what is asked for are the prompt's own.
-        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        sampling = SamplingParams(**probe_sampling_arguments())
         output = await self._run(prompt, pictures, sampling, new_id("probe_"))
-        entries = (output.prompt_logprobs or [])[-len(probe.logprobs) :]
-        tokens = (output.prompt_token_ids or [])[-len(probe.logprobs) :]
-        return [entry[token].logprob if entry else math.nan for token, entry in zip(tokens, entries, strict=True)]
+        return last_log_probabilities(output.prompt_token_ids, output.prompt_logprobs, len(probe.logprobs))
 
     async def generate(self, question: Question) -> Generated:
         contract, spelling = self.contract, self._spelling

@@ -12,8 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self, TypeVar
 
+from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from screening.answer import check_reasoning
+from screening.errors import ImageError
+from screening.images import decode, inspect, load_square
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
 
 SAMPLES_NAME = "samples.jsonl"
@@ -133,7 +137,7 @@ class Sample(SampleLine):
     generated: tuple[Generated, ...]
     label: str
     """Letters in order, or `N`."""
-    reasoning: str = ""
+    reasoning: Annotated[str, AfterValidator(check_reasoning)] = ""
     """The chain of thought that leads to the label."""
     seed: int | None = None
     setting: str | None = None
@@ -196,20 +200,47 @@ def read_lines(directory: Path, kind: type[Line], note: str = "") -> list[Line]:
     return records
 
 
-def data_digest(directory: Path, samples: Sequence[Sample]) -> str:
+def data_digest(directory: Path, samples: Sequence[Sample], *, check: bool = True) -> str:
     """`sha256:…` over `samples.jsonl` and the bytes of all pictures: the same digest, the same questions and truth.
 
     Args:
         samples: all samples of the directory, as `read_samples` gives them.
+        check: whether the pictures must be ones that a model can be shown. All their bytes are read here anyway, and
+            a training would find a broken one after hours. It takes as long as the digest: 0.2 ms for a JPEG of 1024
+            pixels a side, where decoding it takes 4.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or a picture is truncated, of another format or over a limit of
+            `screening.images`. Damage in the middle of a picture is only found when it is decoded.
     """
     digest = hashlib.sha256(read_bytes(directory, SAMPLES_NAME))
-    for sample in samples:
-        for file in sample.files:
-            digest.update(hashlib.sha256(read_bytes(directory, file)).digest())
+    for number, sample in enumerate(samples, 1):
+        for place, file in enumerate(sample.files):
+            data = read_bytes(directory, file)
+            try:
+                if check:
+                    _check_picture(data)
+            except ImageError as error:
+                field = f"generated.{place - 1}.file" if place else "original.file"
+                where = f"{directory / SAMPLES_NAME}, line {number}, {field}"
+                raise DataError(f"{where}: {directory / file}: {error}") from error
+            digest.update(hashlib.sha256(data).digest())
     return f"sha256:{digest.hexdigest()}"
+
+
+def read_square(directory: Path, file: str, size: int) -> Image.Image:
+    """A picture of a data directory as the model sees it.
+
+    Args:
+        size: side of the model's square, in pixels.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or is over a limit of `screening.images`.
+    """
+    try:
+        return load_square(read_bytes(directory, file), size)
+    except ImageError as error:
+        raise DataError(f"{directory / file}: {error}") from error
 
 
 def read_bytes(directory: Path, file: str) -> bytes:
@@ -222,6 +253,22 @@ def read_bytes(directory: Path, file: str) -> bytes:
         return (directory / file).read_bytes()
     except OSError as error:
         raise DataError(f"{directory / file} cannot be read ({error.strerror})") from error
+
+
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+"""Format → what whole files end with, a few bytes of trailing data apart."""
+_TRAILING = 64
+
+
+def _check_picture(data: bytes) -> None:
+    """
+    Raises:
+        ImageError: it is not what a model can be shown.
+    """
+    picture = inspect(data)
+    end = _ENDS.get(picture.format)
+    if end is None or end not in data[-_TRAILING:]:  # cut off, perhaps; decoding tells, and takes long
+        decode(picture, shrink_to=1)
 
 
 def _parse(line: bytes, kind: type[Line], where: str, note: str) -> Line:

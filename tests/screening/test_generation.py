@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from screening.generation import (
     answer_regex,
     cpu_environment,
     engine_arguments,
+    last_log_probabilities,
+    probe_sampling_arguments,
     prompt_text,
     sampling_arguments,
     watched,
@@ -140,3 +143,15 @@ def test_the_shipped_tokenizer_spells_an_answer_back_without_its_end(tiny_checkp
     assert spelling.text(ids) == text
     steps = spelling.steps(ids, [{}] * len(ids))
     assert "".join(step.piece for step in steps) == text + tokenizer.eos_token
+
+
+def test_a_probe_asks_for_the_log_probabilities_of_the_prompts_own_tokens_and_reads_the_last() -> None:
+    assert probe_sampling_arguments() == {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+    # Where another token is likelier, vLLM gives that one as well.
+    likelier = {3: SimpleNamespace(logprob=-0.1), 9: SimpleNamespace(logprob=-2.5)}
+    entries = [None, {7: SimpleNamespace(logprob=-0.5)}, likelier]
+    assert last_log_probabilities([5, 7, 9], entries, 2) == [-0.5, -2.5]
+    first, *rest = last_log_probabilities([5, 7, 9], entries, 24)
+    assert math.isnan(first) and rest == [-0.5, -2.5]
+    with pytest.raises(ValueError, match="shorter"):
+        last_log_probabilities([5, 7, 9], None, 2)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from screening.checkpoint import Manifest, read_manifest
-from screening.errors import CheckpointError
-from screening.weights import Tensor, check_finite, compare_tensors, read_tensors
+from screening.checkpoint import MANIFEST_NAME, Manifest, Tensor, read_manifest, store_manifest
+from screening.errors import CheckpointDamaged, CheckpointError
+from screening.weights import check_finite, compare_tensors, read_tensors
 
 
 @pytest.fixture
@@ -46,3 +47,23 @@ def test_integers_and_empty_tensors_are_no_trouble(manifest, tmp_path: Path) -> 
     save_file(weights, tmp_path / "model.safetensors")
     assert read_tensors(tmp_path, manifest)["ids"] == Tensor("I64", (4,))
     check_finite(tmp_path, manifest)
+
+
+def test_the_tensors_are_those_that_the_manifest_says(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    whole = read_manifest(tiny_checkpoint)
+    tensors = read_tensors(tiny_checkpoint, whole)
+    written = whole.model_copy(update={"tensors": tensors})
+    again = Manifest.model_validate_json(written.model_dump_json())
+    assert again.tensors == tensors
+    assert again.digest == whole.digest, "digests that are in use stay what they are"
+    assert read_tensors(tiny_checkpoint, again) == tensors
+    store_manifest(whole, tmp_path)
+    assert "tensors" not in json.loads((tmp_path / MANIFEST_NAME).read_text()), (
+        "versions from before know no such field"
+    )
+    name = "language_model.model.layers.0.self_attn.k_proj.weight"
+    turned = Tensor(tensors[name].dtype, (1, *tensors[name].shape))
+    for said in (tensors | {"more": turned}, tensors | {name: turned}, {n: t for n, t in tensors.items() if n != name}):
+        other = whole.model_copy(update={"tensors": said})
+        with pytest.raises(CheckpointDamaged, match=rf"not those of its manifest: .*({name}|more)"):
+            read_tensors(tiny_checkpoint, other)

@@ -23,7 +23,7 @@ Weights = dict[str, torch.Tensor]
 
 def describe(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
     """Write the manifest of files that were changed, with the rest of another one."""
-    fields = parent.model_dump(exclude={"files", "created", "format"}) | changes
+    fields = parent.model_dump(exclude={"files", "created", "format", "tensors"}) | changes
     return write_manifest(directory, **fields)
 
 

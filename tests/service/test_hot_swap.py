@@ -22,6 +22,7 @@ from screening.answer import Mode
 from screening.calibration import Calibration, Curve
 from screening.checkpoint import Manifest, read_manifest, store_manifest
 from screening.errors import CheckpointError
+from screening.weights import read_tensors
 from service.local_store import LocalStore
 from tests.service.obedient_engine import (
     ADMIN,
@@ -74,6 +75,7 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
         yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions), "scripted"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
+    monkeypatch.setattr("trainer.publish.architecture.check_architecture", lambda _: None)  # these have none
     published = publish(calibrated, store)
     async with serve() as running:
         first = (await running.client.post("/screen", json=sample.json())).json()
@@ -138,6 +140,14 @@ def one_tensor_less(two: Path) -> None:
     describe(two)
 
 
+def one_tensor_less_than_was_published(two: Path) -> None:
+    """With another tokenizer, so that nothing is compared with what is served."""
+    published = read_tensors(two, read_manifest(two))
+    (two / "tokenizer.json").write_text('{"other": true}')
+    one_tensor_less(two)
+    store_manifest(read_manifest(two).model_copy(update={"tensors": published}), two)
+
+
 def manifest_of_another(two: Path) -> None:
     shutil.copy(two.parent / "one" / "screening.json", two)
 
@@ -165,6 +175,7 @@ BROKEN = {
     other_shape: r"a is F32 \[4, 9\], not F32 \[4, 8\]",
     one_tensor_more: "unknown, the first is c",
     one_tensor_less: "missing, the first is b",
+    one_tensor_less_than_was_published: "not those of its manifest: 1 tensors are missing, the first is b",
     manifest_of_another: "sha256 differs",
     no_manifest: "not a checkpoint",
     no_probes: "no probes",

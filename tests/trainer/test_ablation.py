@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import shutil
@@ -17,11 +18,12 @@ from tests.trainer.coloured import make_data
 from tests.trainer.published import make_evaluation
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import COMMANDS, main
+from trainer.ablation.command import STAGES
 from trainer.ablation.runner import run
 from trainer.ablation.tables import tables
 from trainer.ablation.tasks import Ablation, Task
 from trainer.ablation.threshold import Best, best
-from trainer.ablation.variants import COLD_STARTS, VARIANTS
+from trainer.ablation.variants import COLD_STARTS, VARIANTS, write_recipe
 from trainer.evaluate.errors import EvaluationError
 from trainer.recipe import load_recipe
 
@@ -182,6 +184,33 @@ def test_what_is_told_to_end_takes_its_tasks_with_it(number: signal.Signals, tmp
         process.kill()
         if child and Path(f"/proc/{child}").exists():
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_goes_on_with_other_saves_and_when_a_version_from_before_began_it(
+    ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(recipe: str) -> int:
+        command = ["ablation", "--tables-only", "--recipe", recipe, "--base", str(ablation.base)]
+        for name in ("training", "pseudo_label", "test"):
+            command += [f"--{name.replace('_', '-')}", str(getattr(ablation, name))]
+        return main([*command, "--out", str(ablation.out)])
+
+    def recipe(**settings: object) -> str:
+        return str(write_recipe(tmp_path / "changed.yaml", "tiny-ablation", hcm_grpo=settings))
+
+    monkeypatch.setattr("trainer.ablation.tables.tables", lambda _: "tables")
+    assert call("tiny-ablation") == 0
+    assert call(recipe(save_steps=3)) == 0
+    run = ablation.out / "run.json"
+    begun = json.loads(run.read_text())
+    plain = load_recipe("tiny-ablation").model_dump(mode="json", include=set(STAGES))
+    begun["settings"] = {name: {k: v for k, v in s.items() if k != "save_steps"} for name, s in plain.items()}
+    assert begun["settings"] != json.loads(run.read_text())["settings"]
+    run.write_text(json.dumps(begun))
+    assert call("tiny-ablation") == 0
+    assert json.loads(run.read_text()) == begun
+    assert call(recipe(learning_rate=0.5)) == 2
+    assert "other settings or data" in capsys.readouterr().err
 
 
 def test_bad_options_are_told(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:

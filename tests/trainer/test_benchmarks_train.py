@@ -27,6 +27,7 @@ from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.rows import answer_rows
 from trainer.benchmarks.split import split
 from trainer.json_log import open_log
+from trainer.recipe import load_recipe
 from trainer.reward import completion_text
 from trainer.run_directory import claim
 from trainer.sft.rows import dataset
@@ -114,6 +115,15 @@ def test_sft_trains_the_language_model_on_the_training_half(
     assert any("lm_head" in name for name in names)
     assert not any("vision_tower" in name or "multi_modal_projector" in name for name in names)
     assert json.loads((out / "log.json").read_text())
+
+    settings = load_recipe(recipe).sft_answer
+    begun = json.loads((out / "run.json").read_text())
+    assert begun["settings"] == settings.deciding
+    (out / "run.json").write_text(json.dumps(begun | {"settings": settings.model_dump(mode="json")}))
+    Path(recipe).write_text(Path(recipe).read_text().replace("epochs: 1", "epochs: 1\n  save_steps: 7"))
+    assert main(command) == 0, "a run that a version from before began goes on, with another save_steps too"
+    Path(recipe).write_text(Path(recipe).read_text().replace("learning_rate: 0.001", "learning_rate: 0.002"))
+    assert main(command) == 2, "but not with what decides the weights"
 
 
 def test_stage_2_trains_on_questions_of_several_lengths_and_knows_the_hard_ones(

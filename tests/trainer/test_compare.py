@@ -385,7 +385,7 @@ def test_a_damaged_picture_is_named(
 ) -> None:
     picture = data / "pictures" / "s2" / "b.png"
     picture.write_bytes(b"no picture")
-    digest = data_digest(data, read_samples(data))
+    digest = data_digest(data, read_samples(data), check=False)
     for directory in (before, after):
         scores = json.loads((directory / "scores.json").read_text())
         scores["data"]["digest"] = digest

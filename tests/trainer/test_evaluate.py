@@ -250,7 +250,7 @@ def test_a_changed_checkpoint_is_not_evaluated(checkpoint: Path, data: Path, tmp
 def test_a_damaged_picture_is_named(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     picture = data / "pictures/s2/b.png"
     picture.write_bytes(picture.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"pictures/s2/b\.png, sample s2: .*damaged"):
+    with pytest.raises(DataError, match=r"generated\.1\.file: .*pictures/s2/b\.png: .*damaged"):
         go(checkpoint, data, tmp_path / "out", Scripted(truth))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ from safetensors.numpy import save_file
 from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint import Manifest, read_manifest, store_manifest, verify, write_manifest
+from screening.generation import probe_sampling_arguments
 from screening.registry import CANDIDATE, PRODUCTION, Registry
+from screening.weights import read_tensors
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
-from trainer.publish.command import published_name, put
-from trainer.publish.probing import record, with_exact
+from trainer.publish.command import UNREGISTERED, published_name, put
+from trainer.publish.probing import open_prober, record, with_exact
 from trainer.publish.register import register, version_tags
 
 
@@ -34,6 +38,7 @@ def make_published(store: Path, name: str, value: float) -> Path:
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
+    store_manifest(manifest.model_copy(update={"tensors": read_tensors(store / "new", manifest)}), store / "new")
     return (store / "new").rename(store / published_name(manifest))
 
 
@@ -67,6 +72,7 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
         yield lambda questions: [[-1.0 if dtype == "bfloat16" else -1.125]] * len(questions), "this machine"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
+    monkeypatch.setattr("trainer.publish.architecture.check_architecture", lambda _: None)  # it has none
     store = tmp_path / "store"
     published = make_published(store, "one", 1.0)
     source = shutil.copytree(published, tmp_path / "source")
@@ -143,6 +149,31 @@ def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[li
         record(ask, "this machine")
 
 
+def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
+    class Dead(Exception):
+        """As vLLM's EngineDeadError, which is no RuntimeError."""
+
+    def generate(_: Any, sampling: Any, **__: Any) -> Any:
+        assert sampling == probe_sampling_arguments()
+        raise Dead
+
+    tokenizer = SimpleNamespace(apply_chat_template=lambda *_, **__: "")
+    engine = SimpleNamespace(get_tokenizer=lambda: tokenizer, generate=generate)
+    platform = SimpleNamespace(is_cpu=lambda: True)
+    for name, content in {
+        "vllm": {"SamplingParams": dict, "__version__": "0"},
+        "vllm.v1.engine.exceptions": {"EngineDeadError": Dead},
+        "vllm.platforms": {"current_platform": platform},
+    }.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    monkeypatch.setattr("trainer.publish.probing.start_llm", lambda *_: nullcontext(engine))
+    with (
+        open_prober(tiny_checkpoint, read_manifest(tiny_checkpoint)) as (ask, _),
+        pytest.raises(RuntimeError, match="the engine died while it answered"),
+    ):
+        ask([(0, Mode.COT, "x")])
+
+
 def test_what_rounding_does_not_explain_is_not_published() -> None:
     """The engine in float32 and the one that serves must have loaded the same weights."""
     probes = record(lambda questions: [[-1.0, -2.0]] * len(questions), "this machine")
@@ -167,9 +198,25 @@ def test_a_registry_that_does_not_answer_leaves_the_copy_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = make_published(tmp_path / "store", "one", 1.0)
-    assert publish(one, tmp_path / "store", "http://127.0.0.1:9") == 1
+    assert publish(one, tmp_path / "store", "http://127.0.0.1:9") == UNREGISTERED == 3
     said = capsys.readouterr()
     assert f"published: {one}" in said.out and "published but not registered" in said.err
+
+
+def test_an_engine_that_does_not_start_is_an_error_and_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path
+) -> None:
+    @contextmanager
+    def prober(_checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
+        raise RuntimeError("Engine core initialization failed.")
+        yield
+
+    monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
+    assert publish(tiny_checkpoint, tmp_path / "store", "none") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tiny_checkpoint} is not published, vLLM failed on it (Engine core init")
+    assert "run the same command again" in said
+    assert not list((tmp_path / "store").iterdir())
 
 
 @pytest.mark.parametrize(("uri", "status"), [("none", 0), ("somewhere", 2)])

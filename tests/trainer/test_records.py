@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from screening.task import Dimension
-from trainer.records import DataError, Sample, data_digest, read_samples
+from trainer.records import DataError, Sample, data_digest, read_samples, read_square
 from trainer.render.dataset import Order, write_dataset
 from trainer.render.defects import SEVERITIES
 
@@ -119,6 +121,12 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
         (("generated",), [], "must be options A, B, C, D in this order, not none"),
         (("label",), "A", "line 2: label is 'A' but the usable pictures are 'AC'"),
         (("label",), "CA", "line 2: label is 'CA' but the usable pictures are 'AC'"),
+        (
+            ("reasoning",),
+            "I see </think> it",
+            r"line 2, reasoning: the reasoning must not hold .* holds </think>",
+        ),
+        (("reasoning",), "so <answer>A", r"line 2, reasoning: the reasoning must not hold .* holds <answer>"),
         (("original", "file"), "../secret.jpg", r"line 2, original\.file: '\.\./secret\.jpg' is not a path inside"),
         (("original", "file"), "/etc/passwd", r"line 2, original\.file: '/etc/passwd' is not a path inside"),
     ],
@@ -173,3 +181,50 @@ def test_the_digest_changes_with_a_label_and_with_a_pixel_and_with_nothing_else(
     digests = [data_digest(directory, read_samples(directory)) for directory in (first, same, label, pixel)]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def encoded(format: str, size: tuple[int, int] = (64, 64)) -> bytes:
+    buffer = BytesIO()
+    Image.radial_gradient("L").resize(size).save(buffer, format)
+    return buffer.getvalue()
+
+
+def cut(format: str) -> Callable[[], bytes]:
+    return lambda: encoded(format)[: len(encoded(format)) // 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (cut("JPEG"), "the JPEG picture is truncated or damaged"),
+        (cut("PNG"), "the PNG picture is truncated or damaged"),
+        (cut("WEBP"), "damaged"),
+        (lambda: b"", "the picture is empty"),
+        (lambda: b"no picture", "not a JPEG, PNG, WebP or AVIF"),
+        (lambda: encoded("GIF"), "not a JPEG, PNG, WebP or AVIF"),
+        (lambda: encoded("PNG", (6000, 5000)), "6000 x 5000 pixels; the limit is 25 megapixels"),
+    ],
+)
+def test_a_picture_that_no_model_can_be_shown_is_named_with_file_line_and_field(
+    content: Callable[[], bytes], message: str, tmp_path: Path
+) -> None:
+    directory = write(tmp_path, record("s1"), record("s2"))
+    picture = directory / "pictures/s2/b.jpg"
+    samples = read_samples(directory)
+    before = data_digest(directory, samples)
+    picture.write_bytes(content())
+    with pytest.raises(DataError, match=message) as caught:
+        data_digest(directory, samples)
+    assert str(caught.value).startswith(f"{directory}/samples.jsonl, line 2, generated.1.file: {picture}: ")
+    assert data_digest(directory, samples, check=False) != before
+    with pytest.raises(DataError, match=message) as caught:
+        read_square(directory, "pictures/s2/b.jpg", 32)
+    assert str(caught.value).startswith(f"{picture}: ")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("behind", [b"", b"\0" * 100])
+def test_whole_pictures_are_taken_whatever_stands_behind_them(format: str, behind: bytes, tmp_path: Path) -> None:
+    directory = write(tmp_path, record())
+    (directory / "pictures/s1/original.jpg").write_bytes(encoded(format) + behind)
+    assert data_digest(directory, read_samples(directory)).startswith("sha256:")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,17 @@ def test_training_sees_the_pixels_that_the_service_sees(data: Path) -> None:
     row = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), data, 64)[0]
     for file, image in zip(samples[0].files, row["images"], strict=True):
         assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
+
+
+def test_a_picture_that_breaks_during_a_training_is_named(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / "data")
+    samples = read_samples(copy)
+    table = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), copy, 64)
+    picture = copy / samples[2].files[3]
+    picture.write_bytes(picture.read_bytes()[:-99])
+    assert table[1]
+    with pytest.raises(DataError, match=rf"{picture}: the JPEG picture is truncated or damaged"):
+        table[2]
 
 
 def test_loss_falls_on_the_whole_answer_and_on_nothing_else(data: Path, checkpoint: Path) -> None:
@@ -142,6 +155,26 @@ def test_a_wrong_input_is_named_and_ends_with_status_2(
     arguments = [part for name, value in inputs.items() for part in (f"--{name}", value)]
     assert main(["sft", "--stage", "weak", "--out", str(tmp_path / "out"), *arguments]) == 2
     assert "missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_is_at_least_one_sample(limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sft", "--stage", "weak", "--checkpoint", "C", "--data", "D", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*command, f"--limit={limit}"])
+    assert f"{limit!r} is not a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_an_error_in_a_sentence(
+    data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.sft.train.train", full)
+    command = ["sft", "--stage", "weak", "--checkpoint", str(checkpoint), "--data", str(data)]
+    assert main([*command, "--out", str(tmp_path / "out"), "--tracking-uri", "none"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:

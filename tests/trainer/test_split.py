@@ -214,7 +214,7 @@ def test_split_json_names_digests_and_label_statistics(tmp_path: Path, capsys: p
     samples = read_samples(out / "testing")
     assert testing["samples"] == len(samples)
     assert testing["products"] == len({sample.product for sample in samples})
-    assert testing["digest"] == data_digest(out / "testing", samples) == report(out)["frozen"]["digest"]
+    assert testing["digest"] == data_digest(out / "testing", samples, check=False) == report(out)["frozen"]["digest"]
     assert sum(testing["labels"].values()) == len(samples)
     lengths = [len(sample.label) for sample in samples]
     assert testing["mean_label_length"] == pytest.approx(sum(lengths) / len(lengths), abs=1e-4)

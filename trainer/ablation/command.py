@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.argument_types import positive
 
 TABLES = (5, 6, 7)
+STAGES = ("sft_weak", "sft_answer", "hcm_grpo")
+"""Sections of the recipe that decide what is trained."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from trainer.ablation.runner import run as run_tasks
     from trainer.ablation.tables import tables
     from trainer.ablation.tasks import Ablation
+    from trainer.earlier_runs import as_begun
     from trainer.evaluate.errors import EvaluationError
     from trainer.recipe import RecipeError, load_recipe
     from trainer.records import DataError, data_digest, read_samples
@@ -66,16 +71,13 @@ def run(args: argparse.Namespace) -> int:
         data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
         if args.questions is not None:
             data["questions"] = args.questions
-        settings = recipe.model_dump(mode="json", include={"sft_weak", "sft_answer", "hcm_grpo"})
-        for section in settings.values():
-            del section["save_steps"]  # a run may be continued with another
         origin = {
             "stage": "ablation",
-            "settings": settings,
+            "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
             "base": read_manifest(args.base).digest,
             **{name: data_digest(directory, read_samples(directory)) for name, directory in data.items()},
         }
-        claim(args.out, origin)
+        claim(args.out, as_begun(args.out, origin, _deciding))
         occupy(args.out)
         ablation = Ablation(
             args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
@@ -90,6 +92,18 @@ def run(args: argparse.Namespace) -> int:
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the settings decides the weights, by stage; also of a run from before, which wrote some others as well.
+
+    Raises:
+        ValueError: they are no settings of the stages.
+    """
+    from trainer.recipe import HcmGrpoRecipe, SftRecipe
+
+    kinds: list[type[SftRecipe] | type[HcmGrpoRecipe]] = [SftRecipe, SftRecipe, HcmGrpoRecipe]
+    return {name: kind.model_validate(settings[name]).deciding for name, kind in zip(STAGES, kinds, strict=True)}
 
 
 def _numbers(text: str) -> tuple[int, ...]:

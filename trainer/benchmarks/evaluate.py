@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode, Unreadable
 from screening.checkpoint import Manifest, verify
-from screening.images import load_square
 from trainer.benchmarks.answer import read
 from trainer.benchmarks.engine import Ask, Asked, OpenEngine, open_engine
 from trainer.benchmarks.prompt import PROMPT_VERSION, messages
@@ -27,7 +26,7 @@ from trainer.evaluate.generate import DECODERS, Reply
 from trainer.evaluate.report import REPORT_NAME
 from trainer.evaluate.result import SCORES_NAME, EvaluatedCheckpoint, EvaluatedData, Tokens, now, versions
 from trainer.json_log import open_log, read_log
-from trainer.records import read_bytes
+from trainer.records import read_square
 from trainer.run_directory import claim, write_atomically
 
 REPLIES_NAME = "replies.jsonl"
@@ -173,7 +172,7 @@ def _answer(
     from tqdm import tqdm
 
     def asked(question: Question) -> Asked:
-        pictures = [load_square(read_bytes(data, file), manifest.image.size) for file in question.files]
+        pictures = [read_square(data, file, manifest.image.size) for file in question.files]
         return Asked(question.id, messages(question, mode), pictures)
 
     with (

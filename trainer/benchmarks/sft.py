@@ -12,9 +12,10 @@ from screening.checkpoint import Manifest, verify
 from trainer.benchmarks.prompt import PROMPT_VERSION
 from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.rows import answer_rows
+from trainer.earlier_runs import as_begun
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.processes import number, processes
-from trainer.recipe import load_recipe
+from trainer.recipe import SftRecipe, load_recipe
 from trainer.run_directory import claim, occupy
 from trainer.sft.rows import dataset
 from trainer.sft.train import build_trainer
@@ -40,7 +41,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
     benchmark = read_benchmark(data, Part.TRAIN)
     origin = {
         "stage": f"{benchmark.name}-sft",
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.deciding,
         "parent": manifest.digest,
         "data": benchmark.digest,
         "prompt": PROMPT_VERSION,
@@ -48,6 +49,8 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
     }
     table = dataset(answer_rows(benchmark.questions), data, manifest.image.size)
     with state.main_process_first():
+        # Before, all settings stood there.
+        origin = as_begun(out, origin, lambda begun: SftRecipe.model_validate(begun).deciding)
         claim(out, origin)
         occupy(out)
     return train_to_end(

@@ -18,7 +18,6 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest
-from screening.errors import ImageError
 from screening.generation import (
     FINISHED,
     Spelling,
@@ -29,10 +28,9 @@ from screening.generation import (
     sampling_arguments,
     watched,
 )
-from screening.images import load_square
 from trainer.evaluate.errors import Unfinished
 from trainer.offline_engine import start_llm
-from trainer.records import DataError, Sample, read_bytes
+from trainer.records import Sample, read_square
 
 DECODERS = 4
 """Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""
@@ -133,13 +131,7 @@ def load_pictures(directory: Path, sample: Sample, size: int) -> Pictures:
     Raises:
         DataError: a picture is missing or damaged.
     """
-    pictures = []
-    for file in sample.files:
-        try:
-            pictures.append(load_square(read_bytes(directory, file), size))
-        except ImageError as error:
-            raise DataError(f"{directory / file}, sample {sample.id}: {error}") from error
-    return pictures
+    return [read_square(directory, file, size) for file in sample.files]
 
 
 def _reply(output: Any, spelling: Spelling) -> Reply:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from screening.probes import Probes
 
 _ONE_KIND_ONLY = "its probes lack float32's numbers, so only machines like the recording one will serve it ({machine})"
-UNREGISTERED = 1
-"""Exit status when the checkpoint is in the store and the registry did not answer."""
+UNREGISTERED = 3
+"""Exit status when the checkpoint is in the store and the registry did not answer; Python's own, of a crash, is 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         store="where running services find checkpoints; `--tracking-uri none` registers nothing",
         store_needed=True,
     )
+    parser.epilog = (
+        f"Exit status: 0 published; 2 not published, the message says why; {UNREGISTERED} the copy is in the store and "
+        "the registry did not answer, the same command registers it."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint import read_manifest
     from screening.errors import CheckpointError, RegistryError
+    from trainer.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.publish.register import register
     from trainer.tracking.store import TrackingError
 
     try:
         registry = choose_registry(args)
-        directory = publish(args.checkpoint, args.store, again=args.again)
+        with engine_ends_on_sigterm():
+            directory = publish(args.checkpoint, args.store, again=args.again)
     except (CheckpointError, RegistryError, TrackingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,15 +76,17 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         again: replace one that is there.
 
     Raises:
-        CheckpointError: the checkpoint is not whole, holds a pickle or values that are not finite, or cannot be proved;
-            or what is there is damaged.
+        CheckpointError: the checkpoint is not whole, holds a pickle, other tensors than its architecture has or values
+            that are not finite, or cannot be proved; or what is there is damaged.
     """
     from screening.checkpoint import store_manifest, verify
     from screening.errors import CheckpointError
     from screening.weights import check_finite, read_tensors
+    from trainer.publish.architecture import check_architecture
+    from trainer.publish.incoming import incoming
 
     manifest = verify(checkpoint)
-    read_tensors(checkpoint, manifest)
+    tensors = read_tensors(checkpoint, manifest)
     check_finite(checkpoint, manifest)
     target = store / published_name(manifest)
     replaced = store / f".replaced-{target.name}"
@@ -87,14 +94,16 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         replaced.rename(target)
     if target.exists() and not again:
         return _whole(target, manifest.digest)
+    check_architecture(checkpoint)
     store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=store) as incoming:
-        copy = Path(incoming) / "checkpoint"
+    with incoming(store) as place:
+        copy = place / "checkpoint"
         shutil.copytree(checkpoint, copy, symlinks=True)
         if verify(copy).digest != manifest.digest:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
-        store_manifest(manifest.model_copy(update={"probes": _record(copy, manifest)}), copy)
+        proved = {"probes": _record(copy, manifest, checkpoint), "tensors": tensors}
+        store_manifest(manifest.model_copy(update=proved), copy)
         put(copy, target, replaced)
     return target
 
@@ -117,6 +126,7 @@ def _whole(published: Path, digest: str) -> Path:
     """What is published already, if it is that."""
     from screening.checkpoint import verify
     from screening.errors import CheckpointError
+    from trainer.publish.architecture import check_architecture
 
     try:
         manifest = verify(published)
@@ -125,6 +135,8 @@ def _whole(published: Path, digest: str) -> Path:
     if manifest.digest != digest or manifest.probes is None:
         what = f"holds {manifest.digest}" if manifest.digest != digest else "carries no probes"
         raise CheckpointError(f"{published} {what}: it was changed by hand. Replace it with --again")
+    if manifest.tensors is None:  # published by a version that did not look at them
+        check_architecture(published)
     if manifest.probes.rounding is None:
         missing = _ONE_KIND_ONLY.format(machine=manifest.probes.machine or "unknown")
         print(f"warning: {missing}; --again asks for them", file=sys.stderr)
@@ -138,18 +150,30 @@ def published_name(manifest: Manifest) -> str:
     return f"{readable}-{manifest.digest.removeprefix('sha256:')[:12]}"
 
 
-def _record(checkpoint: Path, manifest: Manifest) -> Probes:
+def _record(copy: Path, manifest: Manifest, named: Path) -> Probes:
+    """
+    Args:
+        named: the directory that the user knows the copy's content by.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be proved.
+    """
     from screening.errors import CheckpointError
     from trainer.publish.probing import open_prober, record, with_exact
 
     try:
-        with open_prober(checkpoint, manifest) as (ask, machine):
+        with open_prober(copy, manifest) as (ask, machine):
             probes = record(ask, machine)
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
+        raise CheckpointError(f"{named}: {error}") from error
+    except RuntimeError as error:  # all that vLLM says when its processes did not start or died
+        raise CheckpointError(
+            f"{named} is not published, vLLM failed on it ({error}). Its log, above this, says why: if memory is "
+            "short, end what else uses it and run the same command again"
+        ) from error
     try:
-        with open_prober(checkpoint, manifest, dtype="float32") as (ask, _):
+        with open_prober(copy, manifest, dtype="float32") as (ask, _):
             return with_exact(probes, ask)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: vLLM did not start, for want of memory perhaps
+    except (ValueError, RuntimeError) as error:  # the same, for want of memory perhaps
         print(f"warning: {_ONE_KIND_ONLY.format(machine=machine)}: {error}", file=sys.stderr)
         return probes

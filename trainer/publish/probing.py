@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest
-from screening.generation import prompt_text
+from screening.generation import last_log_probabilities, probe_sampling_arguments, prompt_text
 from screening.machine import machine_name
 from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures, root_mean_square
 from trainer.offline_engine import start_llm
@@ -85,12 +85,17 @@ def _questions() -> list[Question]:
 
 @contextmanager
 def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -> Iterator[tuple[Ask, str]]:
-    """Start vLLM on a verified checkpoint, and say what it runs on; its processes end with the block."""
+    """Start vLLM on a verified checkpoint, and say what it runs on; its processes end with the block.
+
+    Raises:
+        RuntimeError: it does not start. `ask` raises it when the engine dies.
+    """
     with start_llm(checkpoint, manifest, **engine_arguments) as llm:
         from vllm import SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         tokenizer: Any = llm.get_tokenizer()
-        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        sampling = SamplingParams(**probe_sampling_arguments())
 
         def ask(questions: Sequence[Question]) -> list[list[float]]:
             requests: list[Any] = [
@@ -100,7 +105,11 @@ def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
                 }
                 for seed, mode, answer in questions
             ]
-            return [_last(output) for output in llm.generate(requests, sampling, use_tqdm=False)]
+            try:
+                outputs = llm.generate(requests, sampling, use_tqdm=False)
+            except EngineDeadError as error:
+                raise RuntimeError("the engine died while it answered") from error
+            return [last_log_probabilities(one.prompt_token_ids, one.prompt_logprobs, TOKENS) for one in outputs]
 
         yield ask, _machine()
 
@@ -109,8 +118,3 @@ def _machine() -> str:
     from vllm.platforms import current_platform
 
     return machine_name("cpu" if current_platform.is_cpu() else current_platform.get_device_name())
-
-
-def _last(output: Any) -> list[float]:
-    pairs = zip(output.prompt_token_ids[-TOKENS:], output.prompt_logprobs[-TOKENS:], strict=True)
-    return [float(entry[token].logprob) for token, entry in pairs]

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainer.argument_types import positive
 from trainer.tracking.store import TrackingError, add_tracking_argument, choose_store
 
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, required=True, help="data directory with samples.jsonl, as `trainer render` writes it"
     )
     parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
-    parser.add_argument("--limit", type=int, help="use only the first so many samples")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use only the first so many samples")
     add_tracking_argument(parser)
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         tracking = choose_store(args.tracking_uri, args.out)
         train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
-    except (CheckpointError, DataError, LaunchError, RecipeError, RunMismatch, TrackingError) as error:
+    except (CheckpointError, DataError, LaunchError, RecipeError, RunMismatch, TrackingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -14,10 +14,9 @@ from typing import Any
 from datasets import Dataset
 
 from screening.answer import Answer, Mode, render
-from screening.images import load_square
 from screening.prompt import Prompt, messages
 from trainer.instructions import DESCRIBE
-from trainer.records import DataError, Generated, Original, Sample, read_bytes
+from trainer.records import DataError, Generated, Original, Sample, read_square
 
 
 def screening_rows(
@@ -73,7 +72,7 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
     """A dataset whose pictures are loaded on access, as squares of the model's size.
 
     Rows stay as text until then: message contents differ in their keys, and Arrow would fill the missing ones with
-    None, which chat templates do not expect.
+    None, which chat templates do not expect. A picture that cannot be loaded is a DataError that names its file.
     """
     import json
 
@@ -83,7 +82,7 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
         decoded = [json.loads(row) for row in batch["row"]]
         # A batch of rollouts holds each row once per completion.
         squares = {
-            file: load_square(read_bytes(data, file), image_size)
+            file: read_square(data, file, image_size)
             for file in dict.fromkeys(file for row in decoded for file in row["files"])
         }
         pictures = [[squares[file] for file in row["files"]] for row in decoded]
