@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ class ObedientEngine(ScriptedEngine):
     async def stop(self) -> None:
         self.history.append("stop")
         self.loaded = None
+        self._death.set()
 
     async def kill(self) -> None:
         self.history.append("kill")
@@ -161,9 +163,11 @@ class ObedientEngine(ScriptedEngine):
         assert checkpoint is not None
         manifest = read_manifest(checkpoint)
         self.history.append(f"{call} {manifest.version}")
-        await asyncio.sleep(self.seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await self._death.wait()
         if self._death.is_set():
-            raise EngineFailed(f"died at {call}")
+            raise EngineLost()
         if self.fails.get(call, lambda _: False)(checkpoint):
             raise EngineFailed(f"told to fail at {call}")
         self.loaded, self._manifest = checkpoint, manifest
