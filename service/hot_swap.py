@@ -109,6 +109,9 @@ class HotSwap:
                 return self._done("unchanged", new, old, Proved(), prepare_ms)
             try:
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
+            except asyncio.CancelledError:  # the process ends, and not because of this checkpoint
+                self._memory.survived(new.manifest.digest)
+                raise
             except CheckpointRefused as error:
                 self._metrics.swaps.labels("refused").inc()
                 self._memory.refuse(new.manifest.digest, str(error))

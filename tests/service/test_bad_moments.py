@@ -175,6 +175,28 @@ async def test_the_end_of_the_service_builds_no_engine(serve) -> None:
     assert [call for call in engine.history if call.startswith("start")] == ["start 1"]
 
 
+@pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
+async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
+    """Where the engine does not end the reload, the end of the event loop does."""
+    note = tmp_path / "state" / "deaths.json"
+    for _ in range(2):
+        engine = ObedientEngine()
+        async with serve(engine) as running:
+            engine.seconds = 3600
+            taking = asyncio.create_task(running.app.state.service.hot_swap.take_up(tmp_path / "store" / "two"))
+            async with asyncio.timeout(60):
+                while "reload 2" not in engine.history:
+                    await asyncio.sleep(0.005)
+            assert list(json.loads(note.read_text()).values()) == [1]
+            if ends == "by being cancelled":
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+        await asyncio.gather(taking, return_exceptions=True)
+        assert json.loads(note.read_text()) == {}
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+
+
 async def test_other_tiles_need_another_engine(serve, store) -> None:
     manifest = read_manifest(store / "two")
     tiled = ImageContract(size=manifest.image.size, tokens_per_picture=16, max_patches=4)
