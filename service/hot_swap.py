@@ -90,34 +90,40 @@ class HotSwap:
         if self.served.busy:
             raise SwapBusy("Another checkpoint is being taken up, or the engine is being built anew.")
         self._refuse_to_drain()
-        async with self.served.lock:
-            began, old = time.perf_counter(), self.served.now
+        async with self.served.taking_up:
             try:
-                new, in_place = await self._prepare(source, digest, retry=retry)
-            except CheckpointError as error:
+                return await self._take_up(source, digest, retry=retry)
+            except CheckpointRefused as error:
                 self._metrics.swaps.labels("refused").inc()
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
-                # Another copy of the same checkpoint, or this one when it is whole, may be good.
-                if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
-                    self._memory.refuse(digest, str(error))
-                await self.served.tidy()  # it may have been copied
-                raise CheckpointRefused(str(error)) from error
-            prepare_ms = milliseconds_since(began)
+                raise
+            finally:
+                await self.served.tidy()  # it was taken up, or only copied
+
+    async def _take_up(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
+        began, old = time.perf_counter(), self.served.now
+        try:
+            new, in_place = await self._prepare(source, digest, retry=retry)
+        except CheckpointError as error:
+            # Another copy of the same checkpoint, or this one when it is whole, may be good.
+            if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
+                self._memory.refuse(digest, str(error))
+            raise CheckpointRefused(str(error)) from error
+        prepare_ms = milliseconds_since(began)
+        async with self.served.lock:  # from here on an engine that is lost waits to be built anew
             if new.manifest.digest == old.manifest.digest:
                 await self._adopt(new, old)
-                await self.served.confirm()
+                self._memory.spared = None
                 return self._done("unchanged", new, old, Proved(), prepare_ms)
             try:
+                await self._memory.attempt(new.manifest.digest)
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
             except asyncio.CancelledError:  # the process ends, and not because of this checkpoint
                 self._memory.survived(new.manifest.digest)
                 raise
             except CheckpointRefused as error:
-                self._metrics.swaps.labels("refused").inc()
                 self._memory.refuse(new.manifest.digest, str(error))
                 raise
-            finally:
-                await self.served.tidy()
 
     async def _prepare(self, source: Path, digest: str | None, *, retry: bool) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""
@@ -159,7 +165,6 @@ class HotSwap:
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
         """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
         digest, patience = new.manifest.digest, self._settings.swap_drain_seconds
-        await self._memory.attempt(digest)
         closing = time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
             try:

@@ -65,8 +65,12 @@ class ServedCheckpoint:
         self.metrics = metrics
         self.settings = settings
         self.configured = configured
+        self.taking_up = asyncio.Lock()
+        """Held while a checkpoint is taken up, from the first look at it on: only its holder changes what is served,
+        and which copies are on disk. Whoever needs both locks takes this one first."""
         self.lock = asyncio.Lock()
-        """Held by a swap, and while the engine is built anew."""
+        """Held while other weights go into the engine and are proved, and while it is built anew. Not while a
+        checkpoint is copied: a lost engine must not wait for a store that hangs."""
         self.copy: Copy | None = None
         self.ending = False
         """No engine is built any more."""
@@ -99,7 +103,8 @@ class ServedCheckpoint:
 
     @property
     def busy(self) -> bool:
-        return self.lock.locked()
+        """Whether a checkpoint is being taken up, or the engine is being built anew."""
+        return self.taking_up.locked() or self.lock.locked()
 
     async def take_in(self, source: Path, digest: str | None = None) -> Copy:
         """A verified copy.
@@ -143,7 +148,7 @@ class ServedCheckpoint:
         One that does not give up in time keeps it until this process has ended.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience), self.lock:
+            async with asyncio.timeout(patience), self.taking_up, self.lock:
                 self.store.close()
 
 
