@@ -71,6 +71,8 @@ class VllmEngine:
         self._loading: asyncio.Future[AsyncLLM] | None = None
         self._lost = False
         """Nothing is loaded any more: stopped, killed, or the last start failed."""
+        self._stops = 0
+        """How often it was told to stop."""
         self._remains = Remains()
         self._asked: set[asyncio.Task[Any]] = set()
         """Requests in vLLM, and what its core was told to do."""
@@ -111,6 +113,7 @@ class VllmEngine:
 
         Raises:
             CheckpointError: the directory is not what its manifest describes.
+            EngineLost: it was stopped meanwhile.
         """
         if checkpoint is None:
             raise CheckpointError("vLLM needs a checkpoint")
@@ -122,8 +125,10 @@ class VllmEngine:
         self._lost = False
 
     async def _start(self, checkpoint: Path) -> None:
-        loop = asyncio.get_running_loop()
+        loop, stops = asyncio.get_running_loop(), self._stops
         manifest = await loop.run_in_executor(None, verify, checkpoint)
+        if self._stops != stops:  # `stop` found nothing to end, and has returned
+            raise EngineLost()
         self._loading = loop.run_in_executor(None, self._load, checkpoint, manifest)
         llm = await asyncio.shield(self._loading)
         self._llm = llm
@@ -136,6 +141,7 @@ class VllmEngine:
             await self.generate(Question(f"warm-up-{mode}", mode, (grey,) * PICTURES_PER_SAMPLE))
 
     async def stop(self) -> None:
+        self._stops += 1
         llm, self._llm, loading, self._loading = self._llm, None, self._loading, None
         if loading is None:
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +164,29 @@ def test_a_start_ends_with_its_engine(tmp_path, monkeypatch) -> None:
         async with asyncio.timeout(10):
             with pytest.raises(EngineLost):
                 await starting
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_is_stopped_while_it_verifies_its_checkpoint_loads_nothing(tmp_path, monkeypatch) -> None:
+    begun, stopped, loaded_from = threading.Event(), threading.Event(), []
+
+    def slow(checkpoint: Path) -> Any:
+        begun.set()
+        stopped.wait(10)
+        return read_manifest(checkpoint)
+
+    async def run() -> None:
+        engine = VllmEngine()
+        monkeypatch.setattr("service.vllm_engine.verify", slow)
+        monkeypatch.setattr(engine, "_load", lambda checkpoint, _: loaded_from.append(checkpoint))
+        starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
+        await asyncio.to_thread(begun.wait, 10)
+        await engine.stop()
+        stopped.set()
+        with pytest.raises(EngineLost):
+            await starting
+        assert loaded_from == [] and not engine.alive
 
     asyncio.run(run())
 
