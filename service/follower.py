@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -24,6 +23,7 @@ from screening.errors import RegistryError
 from screening.registry import Registry, Version
 from service.admission import Admission
 from service.config import Settings
+from service.daemon_thread import in_daemon_thread
 from service.errors import CheckpointRefused, SwapBusy
 from service.hot_swap import HotSwap, Swap
 from service.local_store import inside
@@ -44,8 +44,6 @@ Outcome = Literal[
     "not_asked", "current", "taken_up", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
 ]
 _FINE = ("current", "taken_up", "busy")
-
-Answer = TypeVar("Answer")
 
 
 class Following(BaseModel):
@@ -120,7 +118,7 @@ class Follower:
         """What the alias names now; None where the registry does not say."""
         try:
             version = await self._ask()
-            return self._offer_of(version) if version else None
+            return await self._offer_of(version) if version else None
         except (RegistryError, CheckpointRefused) as error:
             self._note("unreachable" if isinstance(error, RegistryError) else "refused", str(error))
             return None
@@ -138,7 +136,7 @@ class Follower:
             if version is None:
                 self._note("missing", f"the alias {self.state.alias} names nothing")
             else:
-                self._note(*await self._follow(self._offer_of(version)))
+                self._note(*await self._follow(version))
         except RegistryError as error:
             self._note("unreachable", str(error))
         except CheckpointRefused as error:
@@ -157,7 +155,8 @@ class Follower:
         until = time.monotonic() + seconds
         while True:
             if self._asking is None:
-                answer = _in_thread(lambda: self._registry.resolve(self.state.alias))
+                resolve = partial(self._registry.resolve, self.state.alias)
+                answer = in_daemon_thread(resolve, name="registry")
                 self._asking = _Asking(answer, time.monotonic())
             done, _ = await asyncio.wait({self._asking.answer}, timeout=max(0.0, until - time.monotonic()))
             if not done:
@@ -172,28 +171,31 @@ class Follower:
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
         return version
 
-    def _offer_of(self, version: Version) -> Offer:
-        """Where the version lies for this service.
+    async def _offer_of(self, version: Version) -> Offer:
+        """Where the version lies for this service. Touches the store, which may hang.
 
         Raises:
             CheckpointRefused: it leads out of the store.
         """
         store = self._settings.checkpoint_store
         # The publisher may have the store mounted elsewhere; in it, directories have the names that `publish` gave.
-        directory = version.directory if store is None else inside(store, version.directory.name)
+        directory = version.directory
+        if store is not None:
+            directory = await in_daemon_thread(partial(inside, store, directory.name), name="store")
         return Offer(directory, version.digest)
 
-    async def _follow(self, offer: Offer) -> tuple[Outcome, str | None]:
-        if offer.digest == self._served.manifest.digest:
+    async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
+        if version.digest == self._served.manifest.digest:
             await self._served.confirm()
             return "current", None
-        if (reason := self._served.memory.refused.get(offer.digest)) is not None:
+        if (reason := self._served.memory.refused.get(version.digest)) is not None:
             return "refused", reason
         if not self._admission.is_open:
             return "busy", self._admission.closed_because
-        later = self._later if self._later and self._later.digest == offer.digest else None
+        later = self._later if self._later and self._later.digest == version.digest else None
         if later and time.monotonic() < later.until:
             return later.outcome, later.reason
+        offer = await self._offer_of(version)
         self._swap = asyncio.get_running_loop().create_task(
             self._hot_swap.take_up(offer.directory, digest=offer.digest)
         )
@@ -231,33 +233,6 @@ class Follower:
 
     def _serving(self) -> str | None:
         return self._served.manifest.digest if self._served.begun else None
-
-
-def _in_thread(work: Callable[[], Answer]) -> asyncio.Future[Answer]:
-    """Do it in a thread that the end of the process does not wait for: it may hang in a connection for minutes."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Answer] = loop.create_future()
-
-    def settle(result: Answer | None, error: Exception | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result: Answer | None = None
-        failure: Exception | None = None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="registry", daemon=True).start()
-    return future
 
 
 def follower_of(

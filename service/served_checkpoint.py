@@ -12,12 +12,14 @@ import asyncio
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged
 from service.admission import Admission
 from service.config import Settings
+from service.daemon_thread import in_daemon_thread
 from service.engine import Engine
 from service.local_store import LocalStore
 from service.metrics import Metrics
@@ -115,9 +117,11 @@ class ServedCheckpoint:
         Raises:
             CheckpointError: it is not whole, or another one.
         """
-        if digest is not None and (found := (await asyncio.to_thread(read_manifest, source)).digest) != digest:
-            raise _other(source, found, digest)
-        copy = Copy(*await asyncio.to_thread(self.store.take_in, source))
+        if digest is not None:
+            offered = await in_daemon_thread(partial(read_manifest, source), name="store")
+            if offered.digest != digest:
+                raise _other(source, offered.digest, digest)
+        copy = Copy(*await in_daemon_thread(partial(self.store.take_in, source), name="copy"))
         if digest is not None and copy.manifest.digest != digest:  # replaced while it was copied
             raise _other(source, copy.manifest.digest, digest)
         return copy

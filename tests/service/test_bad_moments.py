@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from screening.checkpoint import ImageContract, read_manifest, store_manifest
+from service.admission import Admission
+from service.config import Settings
 from service.errors import EngineFailed
-from service.local_store import LocalStore
+from service.local_store import LocalStore, inside
+from service.metrics import Metrics
+from service.served_checkpoint import ServedCheckpoint
 from tests.service.obedient_engine import ObedientEngine, copies, digest, make_checkpoint, version, with_probes
 
 pytestmark = pytest.mark.anyio
@@ -195,6 +201,47 @@ async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of
         assert json.loads(note.read_text()) == {}
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, sample, monkeypatch) -> None:
+    there = threading.Event()
+
+    def slow(store: Path, name: str) -> Path:
+        assert there.wait(10), "nobody else is heard meanwhile"
+        return inside(store, name)
+
+    monkeypatch.setattr("service.admin.inside", slow)
+    async with serve() as running:
+        taking = asyncio.create_task(running.take_up("two"))
+        await asyncio.sleep(0.05)
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        there.set()
+        assert (await taking).status_code == 200
+
+
+def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_path, monkeypatch) -> None:
+    copying, there, copied = threading.Event(), threading.Event(), []
+
+    def take_in(*_: Any) -> Any:
+        copying.set()
+        there.wait(10)
+        copied.append(1)
+
+    settings, metrics = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state"), Metrics()
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
+
+    async def end_while_it_is_copied() -> None:
+        taking = asyncio.create_task(served.take_in(store / "two"))
+        while not copying.is_set():
+            await asyncio.sleep(0.005)
+        assert not taking.done()
+
+    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    asyncio.run(end_while_it_is_copied())
+    assert not copied
+    there.set()
+    served.store.close()
 
 
 async def test_other_tiles_need_another_engine(serve, store) -> None:

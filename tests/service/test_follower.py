@@ -16,7 +16,7 @@ from screening.checkpoint import read_manifest, store_manifest
 from screening.registry import PRODUCTION, Registry
 from service.errors import SwapBusy
 from service.hot_swap import HotSwap
-from service.local_store import LocalStore
+from service.local_store import LocalStore, inside
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, one_bit, version
 
 pytestmark = pytest.mark.anyio
@@ -350,6 +350,30 @@ async def test_the_store_may_be_mounted_elsewhere_and_nothing_leads_out_of_it(
         fleet.promote(fleet.registry.register(fleet.store / "three", read_manifest(outside).digest, {}).number)
         state = await running.comes_to("refused")
         assert "leads out" in state["following"]["reason"] and state["serving"]["version"] == "2"
+
+
+async def test_a_store_that_hangs_holds_up_the_follower_and_nobody_else(
+    serve, fleet: Fleet, sample, monkeypatch
+) -> None:
+    asked, there = threading.Event(), threading.Event()
+
+    def slow(store: Path, name: str) -> Path:
+        asked.set()
+        assert there.wait(10), "nobody else is heard meanwhile"
+        return inside(store, name)
+
+    async with serve(checkpoint_store=fleet.store) as running:
+        await running.comes_to("current")
+        monkeypatch.setattr("service.follower.inside", slow)
+        await running.polled("current", 2)
+        assert not asked.is_set(), "the store is not looked at for what is served already"
+        fleet.promote(2)
+        while not asked.is_set():
+            await asyncio.sleep(0.005)
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        assert running.polls("failed") == 0
+        there.set()
+        await running.serves("2")
 
 
 async def test_an_alias_that_names_nothing_is_said(serve) -> None:
