@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from screening.checkpoint import Manifest, store_manifest
+from screening.checkpoint import Manifest
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.weights import changed_files, compare_tensors, read_tensors
 from service.clock import milliseconds_since
 from service.engine_rebuild import rebuild
-from service.errors import CheckpointRefused, ServiceError, SwapBusy
+from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
 from service.proof import NotRepeated, Proved
 from service.served_checkpoint import Copy, ServedCheckpoint
@@ -149,6 +149,7 @@ class HotSwap:
 
         Raises:
             CheckpointRefused: they do not; those that did are kept.
+            SwapBusy: the engine was lost meanwhile, or is too slow.
         """
         if new.manifest.probes == old.manifest.probes:
             return
@@ -157,9 +158,12 @@ class HotSwap:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
                 # What rounding alone proves takes the place of what does no better, and of nothing that is repeated.
                 await prover.prove(new.manifest, may_round=before is None or not prover.repeats(before))
-        except Exception as error:
-            await asyncio.to_thread(store_manifest, old.manifest, old.directory)
-            raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {error}") from error
+        except Exception as error:  # whatever it is, the old probes stay
+            lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
+            if lost and not proves_a_fault(error):
+                raise SwapBusy(f"Its new probes were not answered ({_reason(error)}).") from error
+            reason = _reason(error)
+            raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {reason}") from error
         self.served.copy = new
 
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:

@@ -133,14 +133,22 @@ class ServedCheckpoint:
         self.metrics.serves(self.engine.contract, self.engine)
 
     async def confirm(self) -> None:
-        """What is served is what is wanted: the next start goes on with it too."""
-        if self.memory.spared is not None:
+        """What is served is what is wanted: the next start goes on with it too.
+
+        Not while a checkpoint is taken up, whose copy would be deleted; whoever asks again will find it done.
+        """
+        if self.memory.spared is None or self.taking_up.locked():
+            return
+        async with self.taking_up:
             self.memory.spared = None
             await self.tidy()
 
     async def tidy(self) -> None:
-        """Note on disk what is served and what is remembered, and delete every other copy."""
-        await self.memory.tidy(self.manifest.digest)
+        """Note on disk what is served and what is remembered, and delete every other copy.
+
+        The caller holds `taking_up`, or starts the service.
+        """
+        await self.memory.tidy(self.manifest)
 
     def end(self) -> None:
         """From here on no engine is built any more: the process is about to end."""

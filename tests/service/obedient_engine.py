@@ -74,12 +74,14 @@ def copies(state: Path) -> set[str]:
     return {f"sha256:{copy.name}" for copy in (state / "checkpoints").iterdir()}
 
 
-def with_probes(directory: Path, off: float) -> None:
-    """Other probes; the digest stays."""
+def with_probes(directory: Path, off: float, *, exact: bool = True) -> None:
+    """Other probes, with or without float32's numbers; the digest stays."""
     manifest = read_manifest(directory)
     assert manifest.probes is not None
     (probe,) = manifest.probes.questions
     other = probe.model_copy(update={"logprobs": tuple(value + off for value in probe.logprobs)})
+    if not exact:
+        other = other.model_copy(update={"exact": None})
     probes = manifest.probes.model_copy(update={"questions": (other,)})
     store_manifest(manifest.model_copy(update={"probes": probes}), directory)
 
