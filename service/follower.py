@@ -4,6 +4,9 @@ The registry is asked in a thread of its own, for a bounded time; when it does n
 A digest that was refused is not tried again (`SwapMemory.refused`, also over a restart). What could not be taken in (a
 store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less often:
 each attempt reads a whole checkpoint and may hold up requests.
+
+A checkpoint that needs a new engine is put off by a random time: while an engine is built its service answers nobody,
+and the others of its fleet have seen the alias move as well.
 """
 
 from __future__ import annotations
@@ -41,9 +44,9 @@ _JITTER = 0.25
 """So that a fleet that was started together does not ask, and swap, at the same moment."""
 
 Outcome = Literal[
-    "not_asked", "current", "taken_up", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
+    "not_asked", "current", "taken_up", "waiting", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
 ]
-_FINE = ("current", "taken_up", "busy")
+_FINE = ("current", "taken_up", "waiting", "busy")
 
 
 class Following(BaseModel):
@@ -56,8 +59,9 @@ class Following(BaseModel):
     """That the alias named last."""
     digest: str | None = None
     outcome: Outcome = "not_asked"
-    """`current`: it is served; `taken_up`: by the last poll; `refused`, `unavailable`, `busy`: it is not, see `reason`;
-    `missing`: there is no such alias; `unreachable`: the registry does not answer; `failed`: a fault of ours."""
+    """`current`: it is served; `taken_up`: by the last poll; `waiting`: until its turn to build an engine comes;
+    `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: there is no such alias; `unreachable`:
+    the registry does not answer; `failed`: a fault of ours."""
     reason: str | None = None
     asked: float | None = None
     """Unix time of the last answer."""
@@ -80,6 +84,7 @@ class _Later:
     outcome: Outcome
     reason: str
     wait: float
+    """Seconds from the attempt on; none where there was no attempt yet."""
     until: float
     """On the monotonic clock."""
 
@@ -196,6 +201,12 @@ class Follower:
         if later and time.monotonic() < later.until:
             return later.outcome, later.reason
         offer = await self._offer_of(version)
+        if later is None and await self._hot_swap.needs_new_engine(offer):
+            seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311
+            if seconds > 0:
+                reason = f"It needs a new engine, which is built after {seconds:.0f} s: not by a whole fleet at once."
+                self._later = _Later(offer.digest, "waiting", reason, 0.0, time.monotonic() + seconds)
+                return self._later.outcome, self._later.reason
         self._swap = asyncio.get_running_loop().create_task(
             self._hot_swap.take_up(offer.directory, digest=offer.digest)
         )
@@ -213,7 +224,7 @@ class Follower:
     def _again(self, offer: Offer, before: _Later | None, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
         """Try it again at the next poll, then after two more, after four more, ..."""
         poll = self._settings.registry_poll_seconds
-        wait = min(2 * before.wait, _LONGEST_WAIT * poll) if before else poll / 2
+        wait = min(max(2 * before.wait if before else 0.0, poll / 2), _LONGEST_WAIT * poll)
         self._later = _Later(offer.digest, outcome, reason, wait, time.monotonic() + wait)
         return outcome, reason
 

@@ -17,18 +17,20 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from screening.checkpoint import Manifest
+from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.weights import changed_files, compare_tensors, read_tensors
 from service.clock import milliseconds_since
+from service.daemon_thread import in_daemon_thread
 from service.engine_rebuild import rebuild
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
 from service.proof import NotRepeated, Proved
-from service.served_checkpoint import Copy, ServedCheckpoint
+from service.served_checkpoint import Copy, Offer, ServedCheckpoint
 from service.swap_memory import proves_a_fault
 
 LOGGER = logging.getLogger("service.hot_swap")
@@ -125,6 +127,17 @@ class HotSwap:
                 self._memory.refuse(new.manifest.digest, str(error))
                 raise
 
+    async def needs_new_engine(self, offer: Offer) -> bool:
+        """Whether it cannot go in place, as its manifest tells; False where that cannot be read or is another's.
+
+        Where weights in place turn out not to repeat their probes a new engine is built as well; nothing tells before.
+        """
+        try:
+            manifest = await in_daemon_thread(partial(read_manifest, offer.directory), name="store")
+        except CheckpointError:  # to take it up will say why
+            return False
+        return manifest.digest == offer.digest and bool(_changed(self.served.manifest, manifest))
+
     async def _prepare(self, source: Path, digest: str | None, *, retry: bool) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""
         new, old = await self.served.take_in(source, digest), self.served.now
@@ -133,7 +146,7 @@ class HotSwap:
             raise CheckpointError(f"{digest} was refused before: {self._memory.refused[digest]}")
         if new.manifest.probes is None:
             raise CheckpointDamaged(f"{source} carries no probes; publish it with `python -m trainer publish`")
-        if changed := changed_files(old.manifest, new.manifest) or _changed_pictures(old.manifest, new.manifest):
+        if changed := _changed(old.manifest, new.manifest):
             log(LOGGER, logging.INFO, "not in place", digest=digest, changed=changed)
             return new, False
         try:
@@ -290,6 +303,7 @@ def _reason(error: Exception) -> str:
     return str(error) if ours else f"{type(error).__name__}: {error}"
 
 
-def _changed_pictures(old: Manifest, new: Manifest) -> list[str]:
-    """An engine is told at its start how pictures become tiles."""
-    return ["image"] if old.image != new.image else []
+def _changed(old: Manifest, new: Manifest) -> list[str]:
+    """What an engine learns at its start only."""
+    # How pictures become tiles is told to it then.
+    return changed_files(old, new) or (["image"] if old.image != new.image else [])
