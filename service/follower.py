@@ -84,7 +84,7 @@ class _Later:
     outcome: Outcome
     reason: str
     wait: float
-    """Seconds from the attempt on; none where there was no attempt yet."""
+    """Seconds from the last attempt on; 0 where there was none yet."""
     until: float
     """On the monotonic clock."""
 
@@ -138,6 +138,7 @@ class Follower:
         """Ask once and do what the answer asks for."""
         try:
             version = await self._ask()
+            self._compare()  # now: what follows may wait for a store that hangs
             if version is None:
                 self._note("missing", f"the alias {self.state.alias} names nothing")
             else:
@@ -234,16 +235,17 @@ class Follower:
         if outcome == "unreachable":
             self._metrics.registry_reachable.set(0)
         else:
-            behind = self.state.digest is not None and self.state.digest != self._serving()
-            self._metrics.registry_behind.set(behind)
+            self._compare()
         if outcome != self.state.outcome:
             level = logging.INFO if outcome in _FINE else logging.WARNING
             fields = {"registry": self.state.registry, "alias": self.state.alias, "version": self.state.version}
             log(LOGGER, level, "registry", outcome=outcome, reason=reason, **fields)
         self.state.outcome, self.state.reason = outcome, reason
 
-    def _serving(self) -> str | None:
-        return self._served.manifest.digest if self._served.begun else None
+    def _compare(self) -> None:
+        """Put into the metrics whether another checkpoint is served than the alias names."""
+        serving = self._served.manifest.digest if self._served.begun else None
+        self._metrics.registry_behind.set(self.state.digest is not None and self.state.digest != serving)
 
 
 def follower_of(

@@ -102,6 +102,17 @@ class HotSwap:
             finally:
                 await self.served.tidy()  # it was taken up, or only copied
 
+    async def needs_new_engine(self, offer: Offer) -> bool:
+        """Whether it cannot go in place, as its manifest tells; False where that cannot be read or is another's.
+
+        Where weights in place turn out not to repeat their probes a new engine is built as well; nothing tells before.
+        """
+        try:
+            manifest = await in_daemon_thread(partial(read_manifest, offer.directory), name="store")
+        except CheckpointError:  # to take it up will say why
+            return False
+        return manifest.digest == offer.digest and bool(_changed(self.served.manifest, manifest))
+
     async def _take_up(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
         began, old = time.perf_counter(), self.served.now
         try:
@@ -126,17 +137,6 @@ class HotSwap:
             except CheckpointRefused as error:
                 self._memory.refuse(new.manifest.digest, str(error))
                 raise
-
-    async def needs_new_engine(self, offer: Offer) -> bool:
-        """Whether it cannot go in place, as its manifest tells; False where that cannot be read or is another's.
-
-        Where weights in place turn out not to repeat their probes a new engine is built as well; nothing tells before.
-        """
-        try:
-            manifest = await in_daemon_thread(partial(read_manifest, offer.directory), name="store")
-        except CheckpointError:  # to take it up will say why
-            return False
-        return manifest.digest == offer.digest and bool(_changed(self.served.manifest, manifest))
 
     async def _prepare(self, source: Path, digest: str | None, *, retry: bool) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""

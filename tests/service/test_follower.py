@@ -372,6 +372,7 @@ async def test_a_store_that_hangs_holds_up_the_follower_and_nobody_else(
             await asyncio.sleep(0.005)
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
         assert running.polls("failed") == 0
+        assert running.metric("screening_registry_behind") == 1
         there.set()
         await running.serves("2")
 
