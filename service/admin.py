@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.daemon_thread import in_daemon_thread
 from service.errors import Forbidden, InvalidRequest, MalformedRequest, NotReady
 from service.follower import Follower, Following
 from service.hot_swap import HotSwap, Swap
@@ -102,7 +104,7 @@ async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
     body = await read_body(request, max_bytes=_MAX_BODY, seconds=service.settings.body_timeout_seconds)
     order = _order_in(body)
-    source = _resolve(service.settings.checkpoint_store, order.checkpoint)
+    source = await _resolve(service.settings.checkpoint_store, order.checkpoint)
     task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))
     _running.add(task)
     task.add_done_callback(_running.discard)
@@ -144,7 +146,7 @@ def _order_in(body: bytes | bytearray) -> CheckpointOrder:
         raise InvalidRequest("checkpoint: the name of a directory of the store; retry: true or false.") from None
 
 
-def _resolve(store: Path | None, name: str) -> Path:
+async def _resolve(store: Path | None, name: str) -> Path:
     if store is None:
         raise Forbidden("Set SCREENING_CHECKPOINT_STORE to the directory that holds the checkpoints.")
-    return inside(store, name)
+    return await in_daemon_thread(partial(inside, store, name), name="store")

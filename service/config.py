@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """Between two questions to the registry; a quarter more or less at random."""
     registry_timeout_seconds: float = Field(30.0, gt=0)
     """For an answer of the registry; what a fresh service waits for it at most before it starts with its own."""
+    rebuild_spread_seconds: float = Field(120.0, ge=0)
+    """What the alias names and needs a new engine is taken up after a random part of this; 0: at once."""
     engine: Literal["vllm", "scripted"] = "vllm"
     """What answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -92,6 +92,7 @@ class Engine(Protocol):
         """Put other weights of the same architecture in the place of those loaded. Nothing may run meanwhile.
 
         Raises:
+            EngineLost: the engine died, or was stopped, before or meanwhile.
             EngineFailed: it did not work, or this engine has no weights. What is loaded is unknown then.
         """
 

@@ -4,6 +4,9 @@ The registry is asked in a thread of its own, for a bounded time; when it does n
 A digest that was refused is not tried again (`SwapMemory.refused`, also over a restart). What could not be taken in (a
 store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less often:
 each attempt reads a whole checkpoint and may hold up requests.
+
+A checkpoint that needs a new engine is put off by a random time: while an engine is built its service answers nobody,
+and the others of its fleet have seen the alias move as well.
 """
 
 from __future__ import annotations
@@ -11,12 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -24,6 +26,7 @@ from screening.errors import RegistryError
 from screening.registry import Registry, Version
 from service.admission import Admission
 from service.config import Settings
+from service.daemon_thread import in_daemon_thread
 from service.errors import CheckpointRefused, SwapBusy
 from service.hot_swap import HotSwap, Swap
 from service.local_store import inside
@@ -41,11 +44,9 @@ _JITTER = 0.25
 """So that a fleet that was started together does not ask, and swap, at the same moment."""
 
 Outcome = Literal[
-    "not_asked", "current", "taken_up", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
+    "not_asked", "current", "taken_up", "waiting", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
 ]
-_FINE = ("current", "taken_up", "busy")
-
-Answer = TypeVar("Answer")
+_FINE = ("current", "taken_up", "waiting", "busy")
 
 
 class Following(BaseModel):
@@ -58,8 +59,9 @@ class Following(BaseModel):
     """That the alias named last."""
     digest: str | None = None
     outcome: Outcome = "not_asked"
-    """`current`: it is served; `taken_up`: by the last poll; `refused`, `unavailable`, `busy`: it is not, see `reason`;
-    `missing`: there is no such alias; `unreachable`: the registry does not answer; `failed`: a fault of ours."""
+    """`current`: it is served; `taken_up`: by the last poll; `waiting`: until its turn to build an engine comes;
+    `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: there is no such alias; `unreachable`:
+    the registry does not answer; `failed`: a fault of ours."""
     reason: str | None = None
     asked: float | None = None
     """Unix time of the last answer."""
@@ -82,6 +84,7 @@ class _Later:
     outcome: Outcome
     reason: str
     wait: float
+    """Seconds from the last attempt on; 0 where there was none yet."""
     until: float
     """On the monotonic clock."""
 
@@ -120,7 +123,7 @@ class Follower:
         """What the alias names now; None where the registry does not say."""
         try:
             version = await self._ask()
-            return self._offer_of(version) if version else None
+            return await self._offer_of(version) if version else None
         except (RegistryError, CheckpointRefused) as error:
             self._note("unreachable" if isinstance(error, RegistryError) else "refused", str(error))
             return None
@@ -135,10 +138,11 @@ class Follower:
         """Ask once and do what the answer asks for."""
         try:
             version = await self._ask()
+            self._compare()  # now: what follows may wait for a store that hangs
             if version is None:
                 self._note("missing", f"the alias {self.state.alias} names nothing")
             else:
-                self._note(*await self._follow(self._offer_of(version)))
+                self._note(*await self._follow(version))
         except RegistryError as error:
             self._note("unreachable", str(error))
         except CheckpointRefused as error:
@@ -157,7 +161,8 @@ class Follower:
         until = time.monotonic() + seconds
         while True:
             if self._asking is None:
-                answer = _in_thread(lambda: self._registry.resolve(self.state.alias))
+                resolve = partial(self._registry.resolve, self.state.alias)
+                answer = in_daemon_thread(resolve, name="registry")
                 self._asking = _Asking(answer, time.monotonic())
             done, _ = await asyncio.wait({self._asking.answer}, timeout=max(0.0, until - time.monotonic()))
             if not done:
@@ -172,28 +177,37 @@ class Follower:
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
         return version
 
-    def _offer_of(self, version: Version) -> Offer:
-        """Where the version lies for this service.
+    async def _offer_of(self, version: Version) -> Offer:
+        """Where the version lies for this service. Touches the store, which may hang.
 
         Raises:
             CheckpointRefused: it leads out of the store.
         """
         store = self._settings.checkpoint_store
         # The publisher may have the store mounted elsewhere; in it, directories have the names that `publish` gave.
-        directory = version.directory if store is None else inside(store, version.directory.name)
+        directory = version.directory
+        if store is not None:
+            directory = await in_daemon_thread(partial(inside, store, directory.name), name="store")
         return Offer(directory, version.digest)
 
-    async def _follow(self, offer: Offer) -> tuple[Outcome, str | None]:
-        if offer.digest == self._served.manifest.digest:
+    async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
+        if version.digest == self._served.manifest.digest:
             await self._served.confirm()
             return "current", None
-        if (reason := self._served.memory.refused.get(offer.digest)) is not None:
+        if (reason := self._served.memory.refused.get(version.digest)) is not None:
             return "refused", reason
         if not self._admission.is_open:
             return "busy", self._admission.closed_because
-        later = self._later if self._later and self._later.digest == offer.digest else None
+        later = self._later if self._later and self._later.digest == version.digest else None
         if later and time.monotonic() < later.until:
             return later.outcome, later.reason
+        offer = await self._offer_of(version)
+        if later is None and await self._hot_swap.needs_new_engine(offer):
+            seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311
+            if seconds > 0:
+                reason = f"It needs a new engine, which is built after {seconds:.0f} s: not by a whole fleet at once."
+                self._later = _Later(offer.digest, "waiting", reason, 0.0, time.monotonic() + seconds)
+                return self._later.outcome, self._later.reason
         self._swap = asyncio.get_running_loop().create_task(
             self._hot_swap.take_up(offer.directory, digest=offer.digest)
         )
@@ -211,7 +225,7 @@ class Follower:
     def _again(self, offer: Offer, before: _Later | None, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
         """Try it again at the next poll, then after two more, after four more, ..."""
         poll = self._settings.registry_poll_seconds
-        wait = min(2 * before.wait, _LONGEST_WAIT * poll) if before else poll / 2
+        wait = min(max(2 * before.wait if before else 0.0, poll / 2), _LONGEST_WAIT * poll)
         self._later = _Later(offer.digest, outcome, reason, wait, time.monotonic() + wait)
         return outcome, reason
 
@@ -221,43 +235,17 @@ class Follower:
         if outcome == "unreachable":
             self._metrics.registry_reachable.set(0)
         else:
-            behind = self.state.digest is not None and self.state.digest != self._serving()
-            self._metrics.registry_behind.set(behind)
+            self._compare()
         if outcome != self.state.outcome:
             level = logging.INFO if outcome in _FINE else logging.WARNING
             fields = {"registry": self.state.registry, "alias": self.state.alias, "version": self.state.version}
             log(LOGGER, level, "registry", outcome=outcome, reason=reason, **fields)
         self.state.outcome, self.state.reason = outcome, reason
 
-    def _serving(self) -> str | None:
-        return self._served.manifest.digest if self._served.begun else None
-
-
-def _in_thread(work: Callable[[], Answer]) -> asyncio.Future[Answer]:
-    """Do it in a thread that the end of the process does not wait for: it may hang in a connection for minutes."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Answer] = loop.create_future()
-
-    def settle(result: Answer | None, error: Exception | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result: Answer | None = None
-        failure: Exception | None = None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="registry", daemon=True).start()
-    return future
+    def _compare(self) -> None:
+        """Put into the metrics whether another checkpoint is served than the alias names."""
+        serving = self._served.manifest.digest if self._served.begun else None
+        self._metrics.registry_behind.set(self.state.digest is not None and self.state.digest != serving)
 
 
 def follower_of(

@@ -17,18 +17,20 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from screening.checkpoint import Manifest, store_manifest
+from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.weights import changed_files, compare_tensors, read_tensors
 from service.clock import milliseconds_since
+from service.daemon_thread import in_daemon_thread
 from service.engine_rebuild import rebuild
-from service.errors import CheckpointRefused, ServiceError, SwapBusy
+from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
 from service.proof import NotRepeated, Proved
-from service.served_checkpoint import Copy, ServedCheckpoint
+from service.served_checkpoint import Copy, Offer, ServedCheckpoint
 from service.swap_memory import proves_a_fault
 
 LOGGER = logging.getLogger("service.hot_swap")
@@ -90,31 +92,51 @@ class HotSwap:
         if self.served.busy:
             raise SwapBusy("Another checkpoint is being taken up, or the engine is being built anew.")
         self._refuse_to_drain()
-        async with self.served.lock:
-            began, old = time.perf_counter(), self.served.now
+        async with self.served.taking_up:
             try:
-                new, in_place = await self._prepare(source, digest, retry=retry)
-            except CheckpointError as error:
-                self._metrics.swaps.labels("refused").inc()
-                log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
-                # Another copy of the same checkpoint, or this one when it is whole, may be good.
-                if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
-                    self._memory.refuse(digest, str(error))
-                await self.served.tidy()  # it may have been copied
-                raise CheckpointRefused(str(error)) from error
-            prepare_ms = milliseconds_since(began)
-            if new.manifest.digest == old.manifest.digest:
-                await self._adopt(new, old)
-                await self.served.confirm()
-                return self._done("unchanged", new, old, Proved(), prepare_ms)
-            try:
-                return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
+                return await self._take_up(source, digest, retry=retry)
             except CheckpointRefused as error:
                 self._metrics.swaps.labels("refused").inc()
-                self._memory.refuse(new.manifest.digest, str(error))
+                log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
                 raise
             finally:
-                await self.served.tidy()
+                await self.served.tidy()  # it was taken up, or only copied
+
+    async def needs_new_engine(self, offer: Offer) -> bool:
+        """Whether it cannot go in place, as its manifest tells; False where that cannot be read or is another's.
+
+        Where weights in place turn out not to repeat their probes a new engine is built as well; nothing tells before.
+        """
+        try:
+            manifest = await in_daemon_thread(partial(read_manifest, offer.directory), name="store")
+        except CheckpointError:  # to take it up will say why
+            return False
+        return manifest.digest == offer.digest and bool(_changed(self.served.manifest, manifest))
+
+    async def _take_up(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
+        began, old = time.perf_counter(), self.served.now
+        try:
+            new, in_place = await self._prepare(source, digest, retry=retry)
+        except CheckpointError as error:
+            # Another copy of the same checkpoint, or this one when it is whole, may be good.
+            if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
+                self._memory.refuse(digest, str(error))
+            raise CheckpointRefused(str(error)) from error
+        prepare_ms = milliseconds_since(began)
+        async with self.served.lock:  # from here on an engine that is lost waits to be built anew
+            if new.manifest.digest == old.manifest.digest:
+                await self._adopt(new, old)
+                self._memory.spared = None
+                return self._done("unchanged", new, old, Proved(), prepare_ms)
+            try:
+                await self._memory.attempt(new.manifest.digest)
+                return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
+            except asyncio.CancelledError:  # the process ends, and not because of this checkpoint
+                self._memory.survived(new.manifest.digest)
+                raise
+            except CheckpointRefused as error:
+                self._memory.refuse(new.manifest.digest, str(error))
+                raise
 
     async def _prepare(self, source: Path, digest: str | None, *, retry: bool) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""
@@ -124,7 +146,7 @@ class HotSwap:
             raise CheckpointError(f"{digest} was refused before: {self._memory.refused[digest]}")
         if new.manifest.probes is None:
             raise CheckpointDamaged(f"{source} carries no probes; publish it with `python -m trainer publish`")
-        if changed := changed_files(old.manifest, new.manifest) or _changed_pictures(old.manifest, new.manifest):
+        if changed := _changed(old.manifest, new.manifest):
             log(LOGGER, logging.INFO, "not in place", digest=digest, changed=changed)
             return new, False
         try:
@@ -140,6 +162,7 @@ class HotSwap:
 
         Raises:
             CheckpointRefused: they do not; those that did are kept.
+            SwapBusy: the engine was lost meanwhile, or is too slow.
         """
         if new.manifest.probes == old.manifest.probes:
             return
@@ -148,15 +171,17 @@ class HotSwap:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
                 # What rounding alone proves takes the place of what does no better, and of nothing that is repeated.
                 await prover.prove(new.manifest, may_round=before is None or not prover.repeats(before))
-        except Exception as error:
-            await asyncio.to_thread(store_manifest, old.manifest, old.directory)
-            raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {error}") from error
+        except Exception as error:  # whatever it is, the old probes stay
+            lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
+            if lost and not proves_a_fault(error):
+                raise SwapBusy(f"Its new probes were not answered ({_reason(error)}).") from error
+            reason = _reason(error)
+            raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {reason}") from error
         self.served.copy = new
 
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
         """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
         digest, patience = new.manifest.digest, self._settings.swap_drain_seconds
-        await self._memory.attempt(digest)
         closing = time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
             try:
@@ -278,6 +303,7 @@ def _reason(error: Exception) -> str:
     return str(error) if ours else f"{type(error).__name__}: {error}"
 
 
-def _changed_pictures(old: Manifest, new: Manifest) -> list[str]:
-    """An engine is told at its start how pictures become tiles."""
-    return ["image"] if old.image != new.image else []
+def _changed(old: Manifest, new: Manifest) -> list[str]:
+    """What an engine learns at its start only."""
+    # How pictures become tiles is told to it then.
+    return changed_files(old, new) or (["image"] if old.image != new.image else [])

@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from screening.checkpoint import Manifest, store_manifest, verify
+from screening.checkpoint import Manifest, read_manifest, store_manifest, verify
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from screening.weights import check_finite, read_tensors
 from service.errors import CheckpointRefused
@@ -64,7 +64,8 @@ class LocalStore:
         """Copy a checkpoint and verify the copy: files, tensors' headers, finite values.
 
         Returns:
-            The copy's directory and its manifest.
+            The copy's directory, and its manifest with the probes of the source: they may have been recorded anew. A
+            copy that was there already keeps its own until `remember`, for nothing has proved these yet.
 
         Raises:
             CheckpointError: it is not whole, holds what must not be loaded, or there is no room for it.
@@ -86,7 +87,7 @@ class LocalStore:
         return self._root / _hex(manifest.digest), manifest
 
     def _kept(self, wanted: Manifest) -> Manifest | None:
-        """The manifest of the copy that is there already, if it is still whole."""
+        """The manifest of the copy that is there already, if it is still whole; with the wanted probes."""
         kept = self._root / _hex(wanted.digest)
         try:
             manifest = verify(kept)
@@ -94,7 +95,6 @@ class LocalStore:
             return None
         if wanted.probes not in (None, manifest.probes):  # recorded anew: the digest does not cover them
             manifest = manifest.model_copy(update={"probes": wanted.probes})
-            store_manifest(manifest, kept)
         return manifest
 
     def _copied(self, source: Path, incoming: Path) -> Manifest:
@@ -111,7 +111,7 @@ class LocalStore:
         incoming.rename(kept)
         return manifest
 
-    def settle(self, served: str) -> None:
+    def settle(self, served: Manifest) -> None:
         """Note what is served, atomically, and delete every other copy.
 
         Raises:
@@ -120,10 +120,10 @@ class LocalStore:
         try:
             self.remember(served)
         except OSError:
-            self.keep_only({served})
+            self.keep_only({served.digest})
             self.remember(served)
         else:
-            self.keep_only({served})
+            self.keep_only({served.digest})
 
     def keep_only(self, digests: Collection[str]) -> None:
         """Delete all other copies."""
@@ -132,9 +132,16 @@ class LocalStore:
             if path.name not in names and not path.name.startswith(_INCOMING):
                 _delete(path)
 
-    def remember(self, digest: str) -> None:
-        """Note what is served, atomically."""
-        _write(self._serving, {"digest": digest})
+    def remember(self, served: Manifest) -> None:
+        """Note what is served, atomically; and in its copy the probes that have proved it."""
+        copy = self._root / _hex(served.digest)
+        try:
+            described = read_manifest(copy) == served
+        except CheckpointError:  # it is served all the same
+            described = False
+        if not described:
+            store_manifest(served, copy)
+        _write(self._serving, {"digest": served.digest})
 
     def remember_refused(self, reasons: Mapping[str, str]) -> None:
         """Note what failed, digest → reason, in place of what was noted before."""

@@ -12,12 +12,14 @@ import asyncio
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged
 from service.admission import Admission
 from service.config import Settings
+from service.daemon_thread import in_daemon_thread
 from service.engine import Engine
 from service.local_store import LocalStore
 from service.metrics import Metrics
@@ -65,8 +67,12 @@ class ServedCheckpoint:
         self.metrics = metrics
         self.settings = settings
         self.configured = configured
+        self.taking_up = asyncio.Lock()
+        """Held while a checkpoint is taken up, from the first look at it on: only its holder changes what is served,
+        and which copies are on disk. Whoever needs both locks takes this one first."""
         self.lock = asyncio.Lock()
-        """Held by a swap, and while the engine is built anew."""
+        """Held while other weights go into the engine and are proved, and while it is built anew. Not while a
+        checkpoint is copied: a lost engine must not wait for a store that hangs."""
         self.copy: Copy | None = None
         self.ending = False
         """No engine is built any more."""
@@ -99,7 +105,8 @@ class ServedCheckpoint:
 
     @property
     def busy(self) -> bool:
-        return self.lock.locked()
+        """Whether a checkpoint is being taken up, or the engine is being built anew."""
+        return self.taking_up.locked() or self.lock.locked()
 
     async def take_in(self, source: Path, digest: str | None = None) -> Copy:
         """A verified copy.
@@ -110,9 +117,11 @@ class ServedCheckpoint:
         Raises:
             CheckpointError: it is not whole, or another one.
         """
-        if digest is not None and (found := (await asyncio.to_thread(read_manifest, source)).digest) != digest:
-            raise _other(source, found, digest)
-        copy = Copy(*await asyncio.to_thread(self.store.take_in, source))
+        if digest is not None:
+            offered = await in_daemon_thread(partial(read_manifest, source), name="store")
+            if offered.digest != digest:
+                raise _other(source, offered.digest, digest)
+        copy = Copy(*await in_daemon_thread(partial(self.store.take_in, source), name="copy"))
         if digest is not None and copy.manifest.digest != digest:  # replaced while it was copied
             raise _other(source, copy.manifest.digest, digest)
         return copy
@@ -124,14 +133,22 @@ class ServedCheckpoint:
         self.metrics.serves(self.engine.contract, self.engine)
 
     async def confirm(self) -> None:
-        """What is served is what is wanted: the next start goes on with it too."""
-        if self.memory.spared is not None:
+        """What is served is what is wanted: the next start goes on with it too.
+
+        Not while a checkpoint is taken up, whose copy would be deleted; whoever asks again will find it done.
+        """
+        if self.memory.spared is None or self.taking_up.locked():
+            return
+        async with self.taking_up:
             self.memory.spared = None
             await self.tidy()
 
     async def tidy(self) -> None:
-        """Note on disk what is served and what is remembered, and delete every other copy."""
-        await self.memory.tidy(self.manifest.digest)
+        """Note on disk what is served and what is remembered, and delete every other copy.
+
+        The caller holds `taking_up`, or starts the service.
+        """
+        await self.memory.tidy(self.manifest)
 
     def end(self) -> None:
         """From here on no engine is built any more: the process is about to end."""
@@ -143,7 +160,7 @@ class ServedCheckpoint:
         One that does not give up in time keeps it until this process has ended.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience), self.lock:
+            async with asyncio.timeout(patience), self.taking_up, self.lock:
                 self.store.close()
 
 

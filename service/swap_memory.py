@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from screening.checkpoint import Manifest
 from screening.errors import CheckpointError, CheckpointUnavailable
 from service.local_store import LocalStore
 
@@ -68,12 +69,12 @@ class SwapMemory:
         """Now, in this thread."""
         _try(partial(self._store.remember_deaths, dict(self._deaths)))
 
-    async def tidy(self, served: str) -> None:
+    async def tidy(self, served: Manifest) -> None:
         """Note on disk what is served, and delete every other copy. After the gate has opened: it may take a while."""
         settle = (
             partial(self._store.settle, served)
             if self.spared is None
-            else partial(self._store.keep_only, {served, self.spared})
+            else partial(self._store.keep_only, {served.digest, self.spared})
         )
         for step in (
             settle,

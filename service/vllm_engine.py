@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from PIL import Image
 
@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("service.vllm_engine")
 
+_LOOK_SECONDS = 0.25
+"""Between two looks at a core that was told to do something."""
+
+Result = TypeVar("Result")
+
 
 class VllmEngine:
     """One checkpoint in one AsyncLLM. Its core is a process of its own, a worker may be another: both may die."""
@@ -67,9 +72,11 @@ class VllmEngine:
         self._loading: asyncio.Future[AsyncLLM] | None = None
         self._lost = False
         """Nothing is loaded any more: stopped, killed, or the last start failed."""
+        self._stops = 0
+        """How often it was told to stop."""
         self._remains = Remains()
-        self._asked: set[asyncio.Task[RequestOutput | None]] = set()
-        """Requests in vLLM."""
+        self._asked: set[asyncio.Task[Any]] = set()
+        """Requests in vLLM, and what its core was told to do."""
         self._outputs = 0
         self._contract: Contract | None = None
         self._spelling: Spelling
@@ -107,6 +114,7 @@ class VllmEngine:
 
         Raises:
             CheckpointError: the directory is not what its manifest describes.
+            EngineLost: it was stopped meanwhile.
         """
         if checkpoint is None:
             raise CheckpointError("vLLM needs a checkpoint")
@@ -118,13 +126,15 @@ class VllmEngine:
         self._lost = False
 
     async def _start(self, checkpoint: Path) -> None:
-        loop = asyncio.get_running_loop()
+        loop, stops = asyncio.get_running_loop(), self._stops
         manifest = await loop.run_in_executor(None, verify, checkpoint)
+        if self._stops != stops:  # `stop` found nothing to end, and has returned
+            raise EngineLost()
         self._loading = loop.run_in_executor(None, self._load, checkpoint, manifest)
         llm = await asyncio.shield(self._loading)
         self._llm = llm
         await asyncio.to_thread(self._remains.look, os.getpid())
-        await llm.update_weight_version(manifest.digest)
+        await self._tell(llm, llm.update_weight_version(manifest.digest))
         self._prepare(llm, manifest)
         grey = Image.new("RGB", (manifest.image.size, manifest.image.size), PADDING)
         for mode in Mode:
@@ -132,6 +142,7 @@ class VllmEngine:
             await self.generate(Question(f"warm-up-{mode}", mode, (grey,) * PICTURES_PER_SAMPLE))
 
     async def stop(self) -> None:
+        self._stops += 1
         llm, self._llm, loading, self._loading = self._llm, None, self._loading, None
         if loading is None:
             return
@@ -175,16 +186,15 @@ class VllmEngine:
         After a failure the engine stays paused: an engine that resumes on half-loaded weights dies. The next `reload`
         goes on from there.
         """
-        if self._llm is None:
+        if (llm := self._llm) is None:
             raise EngineLost()
         try:
-            await self._llm.pause_generation(mode="wait")
-            await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
-            await self._llm.update_weight_version(manifest.digest)
-            await self._llm.resume_generation()
+            await self._tell(llm, _reload(llm, checkpoint, manifest))
+        except EngineLost:
+            raise
         except Exception as error:
             raise EngineFailed(f"vLLM did not take the weights: {type(error).__name__}: {error}") from error
-        self._prepare(self._llm, manifest)
+        self._prepare(llm, manifest)
 
     async def log_probabilities(self, probe: Probe, /) -> list[float]:
         from vllm import SamplingParams
@@ -221,25 +231,14 @@ class VllmEngine:
             EngineLost: the engine died.
             EngineFailed: this one request failed.
         """
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         if self._llm is None:
             raise EngineLost()
         prompt: Any = {"prompt": text, "multi_modal_data": {"image": list(pictures)}}
-        # A task of its own, so that `_give_up` can end it. When we are cancelled it is too, and aborts its request in
-        # the engine core.
-        task = asyncio.create_task(_last(self._llm.generate(prompt, sampling, request_id)))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
         try:
-            final = await task
-        except asyncio.CancelledError:
-            ours = asyncio.current_task()
-            if ours is not None and ours.cancelling():
-                raise
-            raise EngineLost() from None
-        except EngineDeadError as error:
-            raise EngineLost() from error
+            # When we are cancelled the task is too, and aborts its request in the engine core.
+            final = await _result_of(self._ask(_last(self._llm.generate(prompt, sampling, request_id))))
+        except EngineLost:
+            raise
         except Exception as error:
             if not self.alive:
                 raise EngineLost() from error
@@ -247,6 +246,32 @@ class VllmEngine:
         if final is None:
             raise EngineFailed("vLLM ended the request without output")
         return final
+
+    async def _tell(self, llm: AsyncLLM, call: Coroutine[Any, Any, None]) -> None:
+        """Have the engine core do something else than answer.
+
+        When the core dies, vLLM ends the requests that wait for it, and leaves such a call waiting for ever
+        (`AsyncMPClient._call_utility_async`); so whether it lives is looked at here.
+
+        Raises:
+            EngineLost: the engine died, or was stopped or killed.
+        """
+        task = self._ask(call)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+                if llm.errored:
+                    task.cancel()
+        finally:
+            task.cancel()
+        await _result_of(task)
+
+    def _ask(self, call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """A task of its own, so that `_give_up` can end it."""
+        task = asyncio.create_task(call)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+        return task
 
     def _load(self, checkpoint: Path, manifest: Manifest) -> AsyncLLM:
         """Runs in a thread: imports and loading take from 15 s to minutes."""
@@ -311,6 +336,33 @@ class VllmEngine:
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
             )
+
+
+async def _reload(llm: AsyncLLM, checkpoint: Path, manifest: Manifest) -> None:
+    await llm.pause_generation(mode="wait")
+    await llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+    await llm.update_weight_version(manifest.digest)
+    await llm.resume_generation()
+
+
+async def _result_of(task: asyncio.Task[Result]) -> Result:
+    """What the engine was asked for.
+
+    Raises:
+        EngineLost: it died, or the task was ended with it.
+        Exception: whatever vLLM raised.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        return await task
+    except asyncio.CancelledError:
+        ours = asyncio.current_task()
+        if ours is not None and ours.cancelling():
+            raise
+        raise EngineLost() from None
+    except EngineDeadError as error:
+        raise EngineLost() from error
 
 
 async def _last(outputs: AsyncIterator[RequestOutput]) -> RequestOutput | None:

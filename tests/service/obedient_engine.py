@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,14 @@ def copies(state: Path) -> set[str]:
     return {f"sha256:{copy.name}" for copy in (state / "checkpoints").iterdir()}
 
 
-def with_probes(directory: Path, off: float) -> None:
-    """Other probes; the digest stays."""
+def with_probes(directory: Path, off: float, *, exact: bool = True) -> None:
+    """Other probes, with or without float32's numbers; the digest stays."""
     manifest = read_manifest(directory)
     assert manifest.probes is not None
     (probe,) = manifest.probes.questions
     other = probe.model_copy(update={"logprobs": tuple(value + off for value in probe.logprobs)})
+    if not exact:
+        other = other.model_copy(update={"exact": None})
     probes = manifest.probes.model_copy(update={"questions": (other,)})
     store_manifest(manifest.model_copy(update={"probes": probes}), directory)
 
@@ -148,6 +151,7 @@ class ObedientEngine(ScriptedEngine):
     async def stop(self) -> None:
         self.history.append("stop")
         self.loaded = None
+        self._death.set()
 
     async def kill(self) -> None:
         self.history.append("kill")
@@ -161,9 +165,11 @@ class ObedientEngine(ScriptedEngine):
         assert checkpoint is not None
         manifest = read_manifest(checkpoint)
         self.history.append(f"{call} {manifest.version}")
-        await asyncio.sleep(self.seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await self._death.wait()
         if self._death.is_set():
-            raise EngineFailed(f"died at {call}")
+            raise EngineLost()
         if self.fails.get(call, lambda _: False)(checkpoint):
             raise EngineFailed(f"told to fail at {call}")
         self.loaded, self._manifest = checkpoint, manifest

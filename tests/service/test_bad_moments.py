@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import tempfile
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from screening.checkpoint import ImageContract, read_manifest, store_manifest
-from service.errors import EngineFailed
-from service.local_store import LocalStore
+from screening.checkpoint import ImageContract, Manifest, read_manifest, store_manifest
+from screening.probes import Probe
+from service.admission import Admission
+from service.config import Settings
+from service.errors import EngineFailed, EngineLost
+from service.local_store import LocalStore, inside
+from service.metrics import Metrics
+from service.served_checkpoint import ServedCheckpoint
 from tests.service.obedient_engine import ObedientEngine, copies, digest, make_checkpoint, version, with_probes
 
 pytestmark = pytest.mark.anyio
@@ -119,14 +127,85 @@ async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_wha
         refused = await running.take_up("one")
         assert refused.status_code == 409 and "do not prove it" in refused.json()["detail"]
         assert (await running.state())["refused"] == []
+        assert running.metric("screening_swaps_total", result="refused") == 1
     async with serve() as running:
         assert running.engine.history == ["start 1"], "the copy has the probes that prove it"
+        assert running.app.state.service.served.manifest == served
+
+
+async def test_a_kill_while_new_probes_are_asked_leaves_the_old_ones(serve, store, tmp_path) -> None:
+    state, killed = tmp_path / "state", tmp_path / "killed"
+    engine = ObedientEngine()
+    real = engine.log_probabilities
+
+    async def at_the_kill(probe: Probe) -> list[float]:
+        if not killed.exists():
+            shutil.copytree(state, killed)
+        return await real(probe)
+
+    async with serve(engine) as running:
+        with_probes(store / "one", off=1.0, exact=False)
+        engine.log_probabilities = at_the_kill  # type: ignore[method-assign]
+        assert (await running.take_up("one")).status_code == 409
+    shutil.rmtree(state)
+    killed.rename(state)
+    with_probes(store / "one", off=-1.0)  # so that a service without a good copy starts too, and not at once
+    async with serve() as running:
+        assert running.engine.history == ["start 1"]
+        assert copies(state) == {digest(store / "one")}
+
+
+@pytest.mark.parametrize("loss", [EngineLost(), TimeoutError(), "dead"])
+async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_about_them(
+    loss, serve, store, monkeypatch
+) -> None:
+    engine = ObedientEngine()
+
+    async def lost(_: Probe) -> list[float]:
+        if loss == "dead":
+            engine.die()
+            raise EngineFailed("cancelled")
+        raise loss
+
+    async with serve(engine) as running:
+        with_probes(store / "one", off=0.005)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "log_probabilities", lost)
+            put_off = await running.take_up("one")
+        assert put_off.status_code == 503 and put_off.json()["type"].endswith(":swap-busy")
+        async with asyncio.timeout(60):
+            while await running.status("/readyz") != 200:
+                await asyncio.sleep(0.005)
+        assert (await running.take_up("one")).status_code == 200
+
+
+async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
+    """The follower finds its alias served, while an operator's copy is there and not taken up yet."""
+    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.take_in
+
+    def take_in(self: LocalStore, source: Path) -> Any:
+        copy = real(self, source)
+        if source.name == "two":
+            copied.set()
+            assert go_on.wait(10), "nobody waits for it"
+        return copy
+
+    async with serve() as running:
+        served = running.app.state.service.served
+        served.memory.spared = "sha256:" + 64 * "0"  # as after a start that fell back
+        monkeypatch.setattr(LocalStore, "take_in", take_in)
+        taking = asyncio.create_task(running.take_up("two"))
+        await asyncio.to_thread(copied.wait, 10)
+        await served.confirm()
+        go_on.set()
+        assert (await taking).status_code == 200
+        assert served.memory.spared is None
 
 
 async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_path, monkeypatch) -> None:
     real, attempts = LocalStore.remember, []
 
-    def full_at_first(self: LocalStore, wanted: str) -> None:
+    def full_at_first(self: LocalStore, wanted: Manifest) -> None:
         attempts.append(len(copies(tmp_path / "state")))
         if attempts[-1] > 1:
             raise OSError(28, "No space left on device")
@@ -173,6 +252,69 @@ async def test_the_end_of_the_service_builds_no_engine(serve) -> None:
         engine.stop = stopped_under_it  # type: ignore[method-assign]
     await asyncio.gather(taking, return_exceptions=True)
     assert [call for call in engine.history if call.startswith("start")] == ["start 1"]
+
+
+@pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
+async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
+    """Where the engine does not end the reload, the end of the event loop does."""
+    note = tmp_path / "state" / "deaths.json"
+    for _ in range(2):
+        engine = ObedientEngine()
+        async with serve(engine) as running:
+            engine.seconds = 3600
+            taking = asyncio.create_task(running.app.state.service.hot_swap.take_up(tmp_path / "store" / "two"))
+            async with asyncio.timeout(60):
+                while "reload 2" not in engine.history:
+                    await asyncio.sleep(0.005)
+            assert list(json.loads(note.read_text()).values()) == [1]
+            if ends == "by being cancelled":
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+        await asyncio.gather(taking, return_exceptions=True)
+        assert json.loads(note.read_text()) == {}
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, sample, monkeypatch) -> None:
+    there = threading.Event()
+
+    def slow(store: Path, name: str) -> Path:
+        assert there.wait(10), "nobody else is heard meanwhile"
+        return inside(store, name)
+
+    monkeypatch.setattr("service.admin.inside", slow)
+    async with serve() as running:
+        taking = asyncio.create_task(running.take_up("two"))
+        await asyncio.sleep(0.05)
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        there.set()
+        assert (await taking).status_code == 200
+
+
+def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_path, monkeypatch) -> None:
+    copying, there, copied = threading.Event(), threading.Event(), []
+
+    def take_in(*_: Any) -> Any:
+        copying.set()
+        there.wait(10)
+        copied.append(1)
+
+    settings, metrics = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state"), Metrics()
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
+
+    async def end_while_it_is_copied() -> None:
+        taking = asyncio.create_task(served.take_in(store / "two"))
+        while not copying.is_set():
+            await asyncio.sleep(0.005)
+        assert not taking.done()
+
+    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    asyncio.run(end_while_it_is_copied())
+    assert not copied
+    there.set()
+    served.store.close()
 
 
 async def test_other_tiles_need_another_engine(serve, store) -> None:

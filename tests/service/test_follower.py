@@ -16,7 +16,7 @@ from screening.checkpoint import read_manifest, store_manifest
 from screening.registry import PRODUCTION, Registry
 from service.errors import SwapBusy
 from service.hot_swap import HotSwap
-from service.local_store import LocalStore
+from service.local_store import LocalStore, inside
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, one_bit, version
 
 pytestmark = pytest.mark.anyio
@@ -350,6 +350,101 @@ async def test_the_store_may_be_mounted_elsewhere_and_nothing_leads_out_of_it(
         fleet.promote(fleet.registry.register(fleet.store / "three", read_manifest(outside).digest, {}).number)
         state = await running.comes_to("refused")
         assert "leads out" in state["following"]["reason"] and state["serving"]["version"] == "2"
+
+
+async def test_a_store_that_hangs_holds_up_the_follower_and_nobody_else(
+    serve, fleet: Fleet, sample, monkeypatch
+) -> None:
+    asked, there = threading.Event(), threading.Event()
+
+    def slow(store: Path, name: str) -> Path:
+        asked.set()
+        assert there.wait(10), "nobody else is heard meanwhile"
+        return inside(store, name)
+
+    async with serve(checkpoint_store=fleet.store) as running:
+        await running.comes_to("current")
+        monkeypatch.setattr("service.follower.inside", slow)
+        await running.polled("current", 2)
+        assert not asked.is_set(), "the store is not looked at for what is served already"
+        fleet.promote(2)
+        while not asked.is_set():
+            await asyncio.sleep(0.005)
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        assert running.polls("failed") == 0
+        assert running.metric("screening_registry_behind") == 1
+        there.set()
+        await running.serves("2")
+
+
+@pytest.fixture
+def longest(monkeypatch) -> None:
+    """Every random wait is the longest that it can be."""
+    monkeypatch.setattr("service.follower.random.uniform", lambda _, most: most)
+
+
+OTHER_TOKENIZER = '{"other": 1}'
+
+
+async def test_a_new_engine_is_put_off_while_the_old_one_serves_and_not_built_when_the_alias_moves(
+    serve, fleet: Fleet, sample, longest
+) -> None:
+    three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
+    async with serve(rebuild_spread_seconds=3600) as running:
+        fleet.promote(three)
+        assert "needs a new engine" in (await running.comes_to("waiting"))["following"]["reason"]
+        await running.polled("waiting", 3)
+        assert (await running.client.get("/readyz")).status_code == 200
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        assert running.metric("screening_registry_behind") == 1
+        fleet.promote(2)
+        await running.serves("2")
+        assert running.engine.history == ["start 1", "reload 2"]
+
+
+async def test_a_new_engine_is_built_when_its_turn_comes(serve, fleet: Fleet, longest) -> None:
+    three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
+    async with serve(rebuild_spread_seconds=0.3) as running:
+        fleet.promote(three)
+        await running.serves("3")
+        assert running.polls("waiting") >= 2
+        assert running.engine.history == ["start 1", "stop", "start 3"]
+
+
+async def test_an_operators_order_does_not_wait_for_its_turn(serve, fleet: Fleet, longest) -> None:
+    fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
+    async with serve(rebuild_spread_seconds=3600, checkpoint_store=fleet.store, registry_alias="none") as running:
+        await running.comes_to("missing")
+        order = {"checkpoint": "three"}
+        response = await running.client.post("/admin/checkpoint", json=order, headers=ADMIN)
+        assert (response.status_code, response.json()["how"]) == (200, "rebuilt")
+
+
+async def test_its_turn_comes_once_and_what_cannot_be_then_is_tried_less_and_less_often(
+    serve, fleet: Fleet, monkeypatch, longest
+) -> None:
+    tried, waited = 0, 0.0
+    three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
+
+    async def busy(*_: Any, **__: Any) -> Any:
+        nonlocal tried, waited
+        tried, waited = tried + 1, running.polls("waiting")
+        raise SwapBusy("not now")
+
+    monkeypatch.setattr(HotSwap, "take_up", busy)
+    async with serve(rebuild_spread_seconds=0.1) as running:
+        fleet.promote(three)
+        await running.polled("busy", 40)
+        assert 3 <= tried <= 12, "of 40 polls"
+        assert running.polls("waiting") == waited > 0
+
+
+async def test_what_needs_a_new_engine_and_cannot_be_read_is_told_at_once(serve, fleet: Fleet, longest) -> None:
+    three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
+    (fleet.store / "three").rename(fleet.store / "away")
+    async with serve(rebuild_spread_seconds=3600) as running:
+        fleet.promote(three)
+        assert "does not exist" in (await running.comes_to("unavailable"))["following"]["reason"]
 
 
 async def test_an_alias_that_names_nothing_is_said(serve) -> None:

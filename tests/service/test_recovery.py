@@ -6,13 +6,16 @@ tests/service/test_vllm_end.py does the same to the real engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service import supervisor
 from service.errors import EngineLost
+from service.local_store import LocalStore
 from service.supervisor import wait_before
 from tests.service.obedient_engine import ObedientEngine, version
 
@@ -242,6 +245,66 @@ async def test_a_hang_while_a_swap_waits_for_requests_is_not_the_checkpoints_fau
         assert response.status_code == 503 and (await inside).status_code == 503
         await ready(running)
         assert engine.history == ["start 1", "kill", "stop", "start 1"]
+        assert (await running.take_up("two")).status_code == 200
+
+
+@pytest.fixture
+def slow_store(monkeypatch) -> Iterator[threading.Event]:
+    """A store that `two` is not copied from before this is set."""
+    real, there = LocalStore.take_in, threading.Event()
+
+    def take_in(self: LocalStore, source: Path) -> Any:
+        assert source.name != "two" or there.wait(60)
+        return real(self, source)
+
+    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    yield there
+    there.set()
+
+
+async def test_a_dead_engine_does_not_wait_for_a_store_that_hangs(serve, sample, slow_store) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        taking = asyncio.create_task(running.take_up("two"))
+        while not (await running.state())["busy"]:
+            await asyncio.sleep(0.005)
+        engine.die()
+        await until(lambda: engine.history == ["start 1", "stop", "start 1"])
+        await ready(running)
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        assert (await running.take_up("one")).status_code == 503, "one at a time"
+        assert not taking.done()
+        slow_store.set()
+        assert (await taking).status_code == 200 and engine.history[-1] == "reload 2"
+
+
+async def test_what_was_copied_while_the_engine_is_built_anew_is_taken_up_afterwards(serve, slow_store) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        taking = asyncio.create_task(running.take_up("two"))
+        while not (await running.state())["busy"]:
+            await asyncio.sleep(0.005)
+        engine.seconds = 0.3
+        engine.die()
+        await until(lambda: engine.history == ["start 1", "stop", "start 1"])
+        slow_store.set()
+        assert (await taking).status_code == 200
+        assert engine.history == ["start 1", "stop", "start 1", "reload 2"]
+
+
+async def test_what_was_copied_for_an_engine_that_cannot_be_built_is_put_off(serve, slow_store) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        taking = asyncio.create_task(running.take_up("two"))
+        while not (await running.state())["busy"]:
+            await asyncio.sleep(0.005)
+        engine.fails["start"] = lambda _: True
+        engine.die()
+        await until(lambda: engine.history.count("start 1") >= 3)
+        slow_store.set()
+        assert (await taking).status_code == 503
+        engine.fails.clear()
+        await ready(running)
         assert (await running.take_up("two")).status_code == 200
 
 

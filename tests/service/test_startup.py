@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from screening.checkpoint import read_manifest
 from screening.errors import CheckpointUnavailable
 from service import local_store
 from service.admission import Admission
@@ -136,6 +137,22 @@ async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, s
     async with serve(upgraded) as running:
         assert upgraded.history == ["start 1", "stop", "start 1"]
         assert await running.version() == "1"
+    upgraded.history.clear()
+    async with serve(upgraded):
+        assert upgraded.history == ["start 1"], "the copy has the probes that proved it"
+
+
+async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_since(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        with_probes(store / "two", off=0.005)
+        assert (await running.take_up("two")).json()["how"] == "in place"
+    async with serve() as running:
+        assert running.engine.history == ["start 2"]
+        assert running.app.state.service.served.manifest.probes == read_manifest(store / "two").probes
 
 
 async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(serve, start, store, tmp_path) -> None:

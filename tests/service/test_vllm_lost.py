@@ -1,14 +1,19 @@
-"""A request in an engine that is gone ends, also when vLLM itself never says so. vLLM is a stand-in here."""
+"""What is asked of an engine that is gone ends, also when vLLM itself never says so. vLLM is a stand-in here."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.errors import EngineLost
+from screening.checkpoint import read_manifest
+from service.errors import EngineFailed, EngineLost
 from service.vllm_engine import VllmEngine
+from tests.service.obedient_engine import make_checkpoint
 
 pytestmark = pytest.mark.vllm  # for its class of errors
 
@@ -23,11 +28,14 @@ class Nothing:
 
 
 class SilentLLM:
-    """Takes requests and never answers; notes those that were aborted."""
+    """Takes requests and never answers; notes those that were aborted.
 
-    errored = False
+    Like vLLM, it does not end what its core was told to do when the core dies (`errored`).
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, deaf_to: str | None = None) -> None:
+        self.errored = False
+        self.deaf_to = deaf_to
         self.asked: list[str] = []
         self.aborted: list[str] = []
         self.was_shut_down = False
@@ -41,6 +49,23 @@ class SilentLLM:
             self.aborted.append(request_id)
             raise
 
+    async def pause_generation(self, **_: object) -> None:
+        await self._told("pause")
+
+    async def collective_rpc(self, *_: object, **__: object) -> None:
+        await self._told("weights")
+
+    async def update_weight_version(self, _version: str) -> None:
+        await self._told("version")
+
+    async def resume_generation(self) -> None:
+        await self._told("resume")
+
+    async def _told(self, what: str) -> None:
+        self.asked.append(what)
+        if what == self.deaf_to:
+            await asyncio.Event().wait()
+
     def shutdown(self) -> None:
         self.was_shut_down = True
 
@@ -51,6 +76,11 @@ async def ask(engine: VllmEngine, llm: SilentLLM, name: str) -> asyncio.Task[obj
     while name not in llm.asked:
         await asyncio.sleep(0)
     return task
+
+
+async def until_asked(llm: SilentLLM, what: str) -> None:
+    while what not in llm.asked:
+        await asyncio.sleep(0.005)
 
 
 def loaded(llm: SilentLLM) -> VllmEngine:
@@ -97,5 +127,84 @@ def test_a_deadline_stays_a_deadline() -> None:
             async with asyncio.timeout(0.05):
                 await engine._run("", (), None, "one")
         assert llm.aborted == ["one"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["dies", "stop", "kill"])
+@pytest.mark.parametrize("call", ["pause", "weights", "version", "resume"])
+def test_a_reload_ends_with_its_engine(call, end, tmp_path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "two", 2)
+
+    async def run() -> None:
+        llm = SilentLLM(deaf_to=call)
+        engine = loaded(llm)
+        reloading = asyncio.create_task(engine.reload(checkpoint, read_manifest(checkpoint)))
+        await until_asked(llm, call)
+        if end == "dies":
+            llm.errored = True
+        else:
+            await getattr(engine, end)()
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineLost):
+                await reloading
+
+    asyncio.run(run())
+
+
+def test_a_start_ends_with_its_engine(tmp_path, monkeypatch) -> None:
+    async def run() -> None:
+        llm = SilentLLM(deaf_to="version")
+        engine = VllmEngine()
+        engine._remains = Nothing()
+        monkeypatch.setattr(engine, "_load", lambda *_: llm)
+        starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
+        await until_asked(llm, "version")
+        llm.errored = True
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineLost):
+                await starting
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_is_stopped_while_it_verifies_its_checkpoint_loads_nothing(tmp_path, monkeypatch) -> None:
+    begun, stopped, loaded_from = threading.Event(), threading.Event(), []
+
+    def slow(checkpoint: Path) -> Any:
+        begun.set()
+        stopped.wait(10)
+        return read_manifest(checkpoint)
+
+    async def run() -> None:
+        engine = VllmEngine()
+        monkeypatch.setattr("service.vllm_engine.verify", slow)
+        monkeypatch.setattr(engine, "_load", lambda checkpoint, _: loaded_from.append(checkpoint))
+        starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
+        await asyncio.to_thread(begun.wait, 10)
+        await engine.stop()
+        stopped.set()
+        with pytest.raises(EngineLost):
+            await starting
+        assert loaded_from == [] and not engine.alive
+
+    asyncio.run(run())
+
+
+def test_a_reload_that_fails_says_so_and_one_that_is_too_slow_is_a_timeout(tmp_path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "two", 2)
+
+    async def fails(*_: object, **__: object) -> None:
+        raise ValueError("no such tensor")
+
+    async def run() -> None:
+        llm: Any = SilentLLM(deaf_to="version")
+        engine = loaded(llm)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await engine.reload(checkpoint, read_manifest(checkpoint))
+        llm.collective_rpc = fails
+        with pytest.raises(EngineFailed, match="no such tensor"):
+            await engine.reload(checkpoint, read_manifest(checkpoint))
 
     asyncio.run(run())
