@@ -132,6 +132,8 @@ class VllmEngine:
             raise EngineLost()
         self._loading = loop.run_in_executor(None, self._load, checkpoint, manifest)
         llm = await asyncio.shield(self._loading)
+        if self._stops != stops:  # what was loaded all the same, it ends
+            raise EngineLost()
         self._llm = llm
         await asyncio.to_thread(self._remains.look, os.getpid())
         await self._tell(llm, llm.update_weight_version(manifest.digest))

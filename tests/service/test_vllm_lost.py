@@ -208,3 +208,29 @@ def test_a_reload_that_fails_says_so_and_one_that_is_too_slow_is_a_timeout(tmp_p
             await engine.reload(checkpoint, read_manifest(checkpoint))
 
     asyncio.run(run())
+
+
+def test_an_engine_that_is_stopped_while_it_loads_is_ended_and_not_kept(tmp_path, monkeypatch) -> None:
+    begun, stopped, llm = threading.Event(), threading.Event(), SilentLLM()
+
+    def load(_self: VllmEngine, _checkpoint: Path, _manifest: object) -> SilentLLM:
+        begun.set()
+        stopped.wait(10)
+        return llm
+
+    async def run() -> None:
+        engine = VllmEngine()
+        engine._remains = Nothing()
+        starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
+        await asyncio.to_thread(begun.wait, 10)
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.sleep(0)
+        stopped.set()
+        await stopping
+        with pytest.raises(EngineLost):
+            await starting
+        assert llm.was_shut_down
+        assert engine._llm is None and not engine.alive
+
+    monkeypatch.setattr(VllmEngine, "_load", load)
+    asyncio.run(run())
