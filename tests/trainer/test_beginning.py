@@ -69,6 +69,7 @@ def test_a_shared_beginning_gives_the_weights_of_training_it_again(parts: list[s
     left = runs / f"after-{name}" / "trl" / ".taken-over"  # by a kill in the middle of the copy
     left.mkdir(parents=True)
     (left / "half").touch()
+    shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was this one's already
     assert train(f"after-{name}", after="beginning", epochs=2, last_epochs=1, last_parts=parts) == 0
     assert weights(runs / f"after-{name}") == weights(runs / f"whole-{name}")
     assert weights(runs / f"after-{name}") != weights(runs / "beginning")
