@@ -73,6 +73,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
     network, processor = _load(source)
     untie(network)
     end_as_the_template_does(network, processor)
+    check_tags(processor)
     image = one_tile_per_picture(network, processor)
     check_question(processor, recipe.prompt_texts, image)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ def end_as_the_template_does(network: InternVLForConditionalGeneration, processo
     """Make the token that ends an answer in the chat template the one at which generation ends.
 
     Raises:
-        BaseModelError: the template does not end an answer with one token, or its tags do not survive decoding.
+        BaseModelError: the template does not end an answer with one token.
     """
     tokenizer = processor.tokenizer
     talk: list[dict[str, Any]] = [
@@ -154,8 +155,16 @@ def end_as_the_template_does(network: InternVLForConditionalGeneration, processo
     network.config.text_config.eos_token_id = network.generation_config.eos_token_id = end[0]
     network.config.text_config.pad_token_id = network.generation_config.pad_token_id = tokenizer.pad_token_id
 
+
+def check_tags(processor: InternVLProcessor) -> None:
+    """See that an answer can be read after decoding: special tokens are left out there.
+
+    Raises:
+        BaseModelError: its tags do not survive, so that every reward would be 0.
+    """
+    tokenizer = processor.tokenizer
     decoded = tokenizer.decode(tokenizer.encode(_ANSWER, add_special_tokens=False), skip_special_tokens=True)
-    if decoded != _ANSWER:  # every reward would be 0
+    if decoded != _ANSWER:
         raise BaseModelError(f"the tokenizer loses tags of the answer: {decoded!r}; they must be no special tokens")
 
 

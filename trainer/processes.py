@@ -33,7 +33,7 @@ def processes() -> PartialState:
     return state
 
 
-def number(state: PartialState) -> dict[str, int]:
+def origin_entry(state: PartialState) -> dict[str, int]:
     """How many processes there are, for a run's origin: they decide the batch. Nothing for one, as in runs from before
     this was written down."""
     return {"processes": state.num_processes} if state.num_processes > 1 else {}

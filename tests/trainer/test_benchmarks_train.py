@@ -127,7 +127,12 @@ def test_sft_trains_the_language_model_on_the_training_half(
 
 
 def test_stage_2_trains_on_questions_of_several_lengths_and_knows_the_hard_ones(
-    data: Path, small_checkpoint: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    small_checkpoint: Path,
+    recipe: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest, benchmark, predictions = read_manifest(small_checkpoint), read_benchmark(data, Part.TRAIN), tmp_path / "p"
     claim(predictions, origin(manifest, benchmark, Mode.DIRECT))
@@ -153,3 +158,8 @@ def test_stage_2_trains_on_questions_of_several_lengths_and_knows_the_hard_ones(
     entries = [entry for entry in json.loads((out / "log.json").read_text()) if "reward" in entry]
     assert {"rewards/format_reward/mean", "rewards/answer_reward/mean"} <= set(entries[0])
     assert main([*command, "--mode", "cot"]) == 2, "the predictions are of the other mode"
+
+    # As if as many others had been hard when the run began.
+    (out / "hard-cases.json").write_text(json.dumps({**hard, "hard": hard["hard"][::-1]}, indent=1) + "\n")
+    assert main(command) == 2
+    assert "other hard cases" in capsys.readouterr().err

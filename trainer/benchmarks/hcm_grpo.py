@@ -18,9 +18,9 @@ from trainer.benchmarks.rows import rollout_rows
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Cases, lay_course
 from trainer.hcm_grpo.train import build_trainer, see_whole_groups
-from trainer.processes import number, processes
+from trainer.processes import origin_entry, processes
 from trainer.recipe import RecipeError, load_recipe
-from trainer.run_directory import claim, occupy, write_atomically
+from trainer.run_directory import RunMismatch, claim, occupy, write_atomically
 from trainer.sft.rows import dataset
 from trainer.tracking.store import Store
 
@@ -71,13 +71,13 @@ def train(
         "mode": mode.value,
         "prompt": PROMPT_VERSION,
         "hard": len(hard),
-        **number(state),
+        **origin_entry(state),
     }
     with state.main_process_first():
         claim(out, origin)
         occupy(out)
         if state.is_main_process:
-            write_atomically(out / "hard-cases.json", json.dumps({"hard": hard, "of": len(judged)}, indent=1) + "\n")
+            _keep(out / "hard-cases.json", json.dumps({"hard": hard, "of": len(judged)}, indent=1) + "\n")
     state.print(f"{len(hard)} of {len(judged)} questions are hard")
 
     by_id = {question.id: question for question in benchmark.questions}
@@ -93,3 +93,14 @@ def train(
         recipe=recipe,
         tracking=tracking,
     )
+
+
+def _keep(path: Path, record: str) -> None:
+    """Write down which cases are hard, and refuse to go on with a run whose course has others: as many may be.
+
+    Raises:
+        RunMismatch: the run that is there was begun with others.
+    """
+    if path.exists() and path.read_text(encoding="utf-8") != record:
+        raise RunMismatch(f"{path.parent} was begun with other hard cases; name another directory, or give it those")
+    write_atomically(path, record)

@@ -14,7 +14,7 @@ from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.rows import answer_rows
 from trainer.earlier_runs import as_begun
 from trainer.finetuning import STATES_NAME, train_to_end
-from trainer.processes import number, processes
+from trainer.processes import origin_entry, processes
 from trainer.recipe import SftRecipe, load_recipe
 from trainer.run_directory import claim, occupy
 from trainer.sft.rows import dataset
@@ -45,7 +45,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
         "parent": manifest.digest,
         "data": benchmark.digest,
         "prompt": PROMPT_VERSION,
-        **number(state),
+        **origin_entry(state),
     }
     table = dataset(answer_rows(benchmark.questions), data, manifest.image.size)
     with state.main_process_first():

@@ -21,7 +21,7 @@ from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
 from trainer.hcm_grpo.beginning import hard_in, state_of_beginning, take_over
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
-from trainer.processes import number, processes
+from trainer.processes import origin_entry, processes
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.reward import RewardFunction, reward_functions
@@ -76,7 +76,7 @@ def train(
         "parent": manifest.digest,
         "data": digest,
         "hard": len(cases.hard),
-        **number(state),
+        **origin_entry(state),
     }
     beginning = after and state_of_beginning(after, origin=origin, settings=settings, ids=course.ids, cases=cases)
     with state.main_process_first():

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
 from trainer.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
-from trainer.processes import number, processes
+from trainer.processes import origin_entry, processes
 from trainer.recipe import SftRecipe, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim, occupy
@@ -66,7 +66,7 @@ def train(
         "parent": manifest.digest,
         "data": data_digest(data, samples),
         "limit": limit,
-        **number(state),
+        **origin_entry(state),
     }
     with state.main_process_first():
         claim(out, origin)
