@@ -91,10 +91,17 @@ def family(tmp_path: Path, repository: Path) -> Iterator[Family]:
 
 
 def guarded(family: Family, wait_until: Callable[..., None]) -> None:
-    """The guard looks every two seconds; wait until it has seen the worker, as any service lives longer."""
-    before = Path(f"/proc/{family.guard}/stat").read_text().split()[13:15]
-    wait_until(lambda: Path(f"/proc/{family.guard}/stat").read_text().split()[13:15] != before)
+    """Wait until the guard has seen the worker, as any service lives longer than its two seconds from look to look."""
+
+    def status(field: str) -> str:
+        lines = Path(f"/proc/{family.guard}/status").read_text().splitlines()
+        return next(line.split()[1] for line in lines if line.startswith(field))
+
     wait_until(lambda: all(path.exists() for path in family.memory))
+    # Its start is over when it ignores signals. Then it goes to sleep once a look: twice more, and one lies in between.
+    wait_until(lambda: int(status("SigIgn"), 16) >> (signal.SIGHUP - 1) & 1)
+    slept = int(status("voluntary_ctxt_switches"))
+    wait_until(lambda: int(status("voluntary_ctxt_switches")) >= slept + 2)
 
 
 def test_a_killed_service_takes_everything_with_it(family, wait_until) -> None:
