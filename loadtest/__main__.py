@@ -54,12 +54,13 @@ def _run(command: object, args: argparse.Namespace) -> int:
     from loadtest.local_service import ServiceFailed
     from loadtest.peers import PeerFailed
     from loadtest.record import RunExists
+    from loadtest.rendered import NotRendered
     from loadtest.swapping import OracleBlind
     from screening.errors import CheckpointError
 
     try:
         return int(command(args))  # type: ignore[operator]
-    except (CheckpointError, NothingToKill, OracleBlind, PeerFailed, RunExists, ServiceFailed) as error:
+    except (CheckpointError, NothingToKill, NotRendered, OracleBlind, PeerFailed, RunExists, ServiceFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -14,13 +14,11 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from loadtest import options, peers
+from loadtest import generate_loop, options, peers, rendered
 from loadtest.levels import Ask, Level, measure_level, table, through
 from loadtest.local_service import running
-from loadtest.pictures import Pictures
 from loadtest.summary import as_json
 from loadtest.target import plain_options
-from screening.generation import CpuWorker
 from screening_client import AsyncClient
 
 WARM_UP = 8
@@ -39,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--requests", type=options.count, default=160, help="requests per number of callers (default: 160)"
     )
-    parser.add_argument(
-        "--picture-size", type=options.count, default=800, help="side of the JPEGs in pixels (default: 800)"
-    )
+    rendered.add_arguments(parser)
     parser.add_argument("--peers", action="store_true", help="measure the two peers as well, and print the ratios")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
 
@@ -51,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     if args.peers and (args.base_url or args.engine != "vllm"):
         raise peers.PeerFailed("--peers compares services on this machine's vLLM: without --base-url and --engine.")
     concurrent = args.max_concurrent or max(args.clients)
+    asked = WARM_UP + args.requests * len(args.clients)
+    directory = rendered.rendered(args, max(asked, generate_loop.NEEDED) if args.peers else asked)
     if args.base_url:
-        levels = {"service": asyncio.run(_service(args.base_url, args))}
+        levels = {"service": asyncio.run(_service(args.base_url, directory, args))}
     else:
         service_options = [*plain_options(args), "--max-concurrent", str(concurrent), *args.service]
         options.say("Starting the service …")
@@ -62,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
             start_seconds=args.start_seconds,
             on_wait=options.waiting(),
         ) as url:
-            levels = {"service": asyncio.run(_service(url, args))}
+            levels = {"service": asyncio.run(_service(url, directory, args))}
     print(table(levels["service"]))
     if args.peers:
-        levels |= _peers(args, concurrent)
+        levels |= _peers(directory, args, concurrent)
         print(*peers.ratios(levels), sep="\n")
     if args.out:
         # Without peers the list of levels alone, as ever.
@@ -80,14 +78,14 @@ def _plain(figures: dict[str, list[Level]] | list[Level]) -> object:
     return [asdict(level) for level in figures]
 
 
-async def _service(base_url: str, args: argparse.Namespace) -> list[Level]:
+async def _service(base_url: str, directory: Path, args: argparse.Namespace) -> list[Level]:
     async with AsyncClient(base_url=base_url, max_retries=0, timeout=300) as client:
-        return await _levels(through(client), args)
+        return await _levels(through(client), directory, args)
 
 
-async def _levels(ask: Ask, args: argparse.Namespace) -> list[Level]:
+async def _levels(ask: Ask, directory: Path, args: argparse.Namespace) -> list[Level]:
     """Every number of callers after a warm-up, with questions that are the same for everybody who is measured."""
-    questions = Pictures(products=10, sizes=[(args.picture_size, args.picture_size)]).questions()
+    questions = rendered.questions(directory)
     await measure_level(ask, list(islice(questions, WARM_UP)), min(args.clients), "warm-up")
     return [
         await measure_level(ask, list(islice(questions, args.requests)), clients, f"{clients} clients")
@@ -95,23 +93,22 @@ async def _levels(ask: Ask, args: argparse.Namespace) -> list[Level]:
     ]
 
 
-def _peers(args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
-    servers: dict[str, CpuWorker] = {peers.API_SERVER_NAME: "apart"}
-    if peers.on_cpu():
-        servers[peers.WORKER_INSIDE] = "inside"
+def _peers(directory: Path, args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
+    # On a GPU the service's engine differs from a documented one in nothing.
+    servers = [*peers.DOCUMENTED, *([peers.OUR_ENGINE] if peers.on_cpu() else [])]
     levels = {}
-    for name, cpu_worker in servers.items():
+    for name in servers:
         options.say(f"Starting vLLM's own {name} …")
-        with peers.api_server(args.checkpoint, concurrent, args.start_seconds, cpu_worker) as (url, settings):
+        with peers.api_server(name, args.checkpoint, concurrent, args.start_seconds) as (url, settings):
             print(f"\nvLLM's {name}: {settings}")
-            levels[name] = asyncio.run(_direct(url, args))
+            levels[name] = asyncio.run(_direct(url, directory, args))
         print(table(levels[name]))
     options.say("transformers' generate in a loop …")
-    loop, settings = peers.generate_loop(args.checkpoint, args.picture_size)
+    loop, settings = peers.generate_loop(args.checkpoint, directory)
     print(f"\ntransformers' generate: {settings}", table([loop]), sep="\n")
     return {**levels, "generate": [loop]}
 
 
-async def _direct(url: str, args: argparse.Namespace) -> list[Level]:
+async def _direct(url: str, directory: Path, args: argparse.Namespace) -> list[Level]:
     async with peers.direct_client(url, args.checkpoint) as ask:
-        return await _levels(ask, args)
+        return await _levels(ask, directory, args)

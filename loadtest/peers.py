@@ -1,9 +1,10 @@
 """What the service is compared with, on the same checkpoint, the same questions and the same machine.
 
-- vLLM's own API server with the engine arguments that the service uses, asked directly: chat completions, pictures as
-  base64 data URLs, the checkpoint's prompt through its own template, greedy, the same limit of tokens. It is spared
-  what the service does besides: log-probabilities, reading the answer, confidence. Twice: with the worker apart, the
-  one way that vLLM's documentation allows on a CPU, and inside, as the service has it, so that the share of that shows.
+- vLLM's own API server on the service's checkpoint, asked directly: chat completions, pictures as base64 data URLs, the
+  checkpoint's prompt through its own template, greedy, the same limit of tokens. It is spared what the service does
+  besides: log-probabilities, reading the answer, confidence. It is measured as its documentation has it, with the
+  worker in a process of its own, without drafts and with drafts from the prompt, and counts with the better of the two;
+  and once more with all that the service's engine has (`screening.generation`), which shows what the service adds.
 - transformers' `generate`, one question after the other (`generate_loop`).
 """
 
@@ -14,8 +15,9 @@ import importlib.metadata
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,14 +30,26 @@ from loadtest.pictures import Question
 from loadtest.summary import Verdict, at_least, at_most, reported
 from screening.answer import Mode
 from screening.checkpoint import Manifest, read_manifest
-from screening.generation import QUIET_ENVIRONMENT, SEED, CpuWorker, cpu_environment, engine_arguments
+from screening.generation import QUIET_ENVIRONMENT, SEED, cpu_environment, engine_arguments
 from screening.prompt import messages
 
 API_SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1")
 LOOP = (sys.executable, "-m", "loadtest.generate_loop")
 
-API_SERVER_NAME = "api server"
-WORKER_INSIDE = "api server, worker inside"
+DOCUMENTED: Mapping[str, Mapping[str, Any]] = {
+    "api server": {},
+    "api server, drafts from the prompt": {
+        "speculative_config": {
+            "method": "ngram",
+            "num_speculative_tokens": 8,
+            "prompt_lookup_max": 5,
+            "prompt_lookup_min": 2,
+        }
+    },
+}
+"""vLLM's API server as its documentation allows it on a CPU, and with which engine arguments more."""
+OUR_ENGINE = "api server, the service's engine"
+"""With the service's own engine arguments."""
 
 LATENCY = 1.05
 THROUGHPUT = 1.3
@@ -48,16 +62,19 @@ class PeerFailed(Exception):
 
 
 @contextmanager
-def api_server(
-    checkpoint: Path, concurrent: int, start_seconds: float, cpu_worker: CpuWorker
-) -> Iterator[tuple[str, str]]:
+def api_server(name: str, checkpoint: Path, concurrent: int, start_seconds: float) -> Iterator[tuple[str, str]]:
     """Its URL and its settings for people; stopped at the end.
+
+    Args:
+        name: `OUR_ENGINE`, or one of `DOCUMENTED`.
 
     Raises:
         ServiceFailed: it could not be started.
     """
     device: Literal["cpu", "cuda"] = "cpu" if on_cpu() else "cuda"
-    arguments = engine_arguments(checkpoint, read_manifest(checkpoint), device=device, cpu_worker=cpu_worker)
+    engine = partial(engine_arguments, checkpoint, read_manifest(checkpoint), device=device)
+    ours = name == OUR_ENGINE
+    arguments = engine() if ours else {**engine(cpu_worker="apart", draft_tokens=0), **DOCUMENTED[name]}
     settings = [*command_line(arguments | {"max_num_seqs": concurrent}), "--uvicorn-log-level", "warning"]
     with started(
         settings,
@@ -66,8 +83,8 @@ def api_server(
         on_wait=options.waiting(),
         program=API_SERVER,
         ready=_healthy,
-        # Apart, vLLM chooses the number of threads itself.
-        environment={**QUIET_ENVIRONMENT, **(cpu_environment() if cpu_worker == "inside" else {})},
+        # With the worker apart, vLLM chooses the number of threads itself.
+        environment={**QUIET_ENVIRONMENT, **(cpu_environment() if ours else {})},
     ) as server:
         yield server.url, " ".join(settings)
 
@@ -136,13 +153,13 @@ def _data_url(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
-def generate_loop(checkpoint: Path, picture_size: int) -> tuple[Level, str]:
+def generate_loop(checkpoint: Path, questions: Path) -> tuple[Level, str]:
     """transformers' `generate`, one question after the other, in a process of its own; and its settings.
 
     Raises:
         PeerFailed: it ended with an error.
     """
-    command = [*LOOP, "--checkpoint", str(checkpoint), "--picture-size", str(picture_size)]
+    command = [*LOOP, "--checkpoint", str(checkpoint), "--questions", str(questions.absolute())]
     done = subprocess.run(  # noqa: S603 - our own module
         command, cwd=options.REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -154,21 +171,23 @@ def generate_loop(checkpoint: Path, picture_size: int) -> tuple[Level, str]:
 
 
 def ratios(levels: Mapping[str, list[Level]]) -> list[Verdict]:
-    """Of the service to each peer, at the fewest and the most callers."""
+    """Of the service to each peer, at the fewest and the most callers; to the API server at its better setting."""
     service, (loop,) = levels["service"], levels["generate"]
     few, many = service[0], max(service, key=lambda level: level.clients)
 
-    def to(peer: str) -> tuple[float, float]:
-        others = {level.clients: level for level in levels[peer]}
-        return few.p50 / others[few.clients].p50, many.per_second / others[many.clients].per_second
+    def at(clients: int, names: Iterable[str]) -> list[Level]:
+        return [level for name in names for level in levels[name] if level.clients == clients]
 
-    latency, throughput = to(API_SERVER_NAME)
+    documented = [name for name in DOCUMENTED if name in levels]
+    quickest = min(level.p50 for level in at(few.clients, documented))
+    most = max(level.per_second for level in at(many.clients, documented))
     verdicts = [
-        at_most(f"p50 at {few.clients} client(s), service / vLLM's API server", LATENCY, latency),
-        at_least(f"throughput at {many.clients} clients, service / API server", THROUGHPUT, throughput),
+        at_most(f"p50 at {few.clients} client(s), service / vLLM's API server", LATENCY, few.p50 / quickest),
+        at_least(f"throughput at {many.clients} clients, service / API server", THROUGHPUT, many.per_second / most),
         at_least("throughput, service / generate in a loop", GENERATE, many.per_second / loop.per_second),
     ]
-    if WORKER_INSIDE in levels:
-        same = "; ".join(f"{ratio:.4g}" for ratio in to(WORKER_INSIDE))
-        verdicts.insert(2, reported("  p50; throughput, API server with our worker inside", same))
+    if OUR_ENGINE in levels:
+        (first,), (last,) = at(few.clients, [OUR_ENGINE]), at(many.clients, [OUR_ENGINE])
+        same = f"{few.p50 / first.p50:.4g}; {many.per_second / last.per_second:.4g}"
+        verdicts.insert(2, reported("  p50; throughput, to an API server on the service's engine", same))
     return verdicts

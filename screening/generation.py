@@ -28,8 +28,18 @@ KV_CACHE_BYTES_ON_CPU = 512 * 2**20
 CpuWorker = Literal["inside", "apart"]
 """Where vLLM's worker runs on a CPU."""
 
+DRAFTED_ON_CPU = 12
+"""Tokens that `screening.drafter` may guess ahead of each request on a CPU. On a GPU none: there vLLM schedules a step
+while the last one computes, which drafts from outside the GPU would end, and what is worth more has not been measured.
+"""
+
 _AS_FITS = -1
 _INSIDE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+_DRAFTER = "screening.drafter.HabitDrafter"
+_WORKER_EXTENSION = "screening.drafted_logprobs.WorkerExtension"
+
+WATCH_DRAFTS = "watch_drafts"
+"""What an engine with a `speculative_config` is told (`collective_rpc`) before its first request."""
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -106,6 +116,7 @@ def engine_arguments(
     *,
     device: Literal["cpu", "cuda"],
     cpu_worker: CpuWorker = "inside",
+    draft_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Keywords of vLLM's engine arguments that make it ask as the checkpoint was trained.
 
@@ -113,6 +124,7 @@ def engine_arguments(
         cpu_worker: `inside`, in the engine core's process, needs `cpu_environment` in the environment; `apart`, in one
             of its own, is what vLLM does by default. The core then turns in a loop while the worker computes, which
             takes a whole core of the CPU (docs/experiments.md).
+        draft_tokens: tokens guessed ahead (`screening.drafter`); 0: none; None: `DRAFTED_ON_CPU` there, else none.
     """
     arguments: dict[str, Any] = {
         "model": str(checkpoint_dir),
@@ -136,6 +148,15 @@ def engine_arguments(
         if cpu_worker == "inside":
             # As a path: `uni`, the short name, is refused on a CPU, where vLLM sets up threads in the worker's process.
             arguments["distributed_executor_backend"] = _INSIDE
+    if draft_tokens is None:
+        draft_tokens = DRAFTED_ON_CPU if device == "cpu" else 0
+    if draft_tokens:
+        arguments["speculative_config"] = {
+            "method": "custom_class",
+            "model": _DRAFTER,
+            "num_speculative_tokens": draft_tokens,
+        }
+        arguments["worker_extension_cls"] = _WORKER_EXTENSION
     return arguments
 
 

@@ -116,6 +116,7 @@ def _engine(settings: Any) -> Any:
         max_concurrent=settings.max_concurrent,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         cpu_worker=settings.cpu_worker,
+        draft_tokens=settings.draft_tokens,
     )
 
 

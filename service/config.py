@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Share of the GPU's memory that vLLM may take. Unused on a CPU."""
     cpu_worker: CpuWorker = "inside"
     """Where vLLM's worker runs on a CPU: inside its engine core, or apart, as vLLM has it, which takes a core more."""
+    draft_tokens: int | None = Field(None, ge=0, le=64)
+    """Tokens guessed ahead from earlier answers, for the model to check in one step; none: 12 on a CPU, 0 on a GPU."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""

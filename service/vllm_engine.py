@@ -18,6 +18,7 @@ from screening.errors import CheckpointError
 from screening.generation import (
     FINISHED,
     QUIET_ENVIRONMENT,
+    WATCH_DRAFTS,
     CpuWorker,
     Spelling,
     answer_regex,
@@ -61,11 +62,13 @@ class VllmEngine:
         max_concurrent: int = 16,
         gpu_memory_utilization: float = 0.85,
         cpu_worker: CpuWorker = "inside",
+        draft_tokens: int | None = None,
     ) -> None:
         self._device = device
         self._max_concurrent = max_concurrent
         self._gpu_memory_utilization = gpu_memory_utilization
         self._cpu_worker = cpu_worker
+        self._draft_tokens = draft_tokens
         self._computes_on = "cpu"
         """The accelerator's name, once something is loaded."""
         self._llm: AsyncLLM | None = None
@@ -136,6 +139,8 @@ class VllmEngine:
             raise EngineLost()
         self._llm = llm
         await asyncio.to_thread(self._remains.look, os.getpid())
+        if llm.vllm_config.speculative_config is not None:
+            await self._tell(llm, llm.collective_rpc(WATCH_DRAFTS))
         await self._tell(llm, llm.update_weight_version(manifest.digest))
         self._prepare(llm, manifest)
         grey = Image.new("RGB", (manifest.image.size, manifest.image.size), PADDING)
@@ -289,7 +294,9 @@ class VllmEngine:
         device = self._device
         if device == "auto":
             device = "cpu" if current_platform.is_cpu() else "cuda"
-        arguments = engine_arguments(checkpoint, manifest, device=device, cpu_worker=self._cpu_worker)
+        arguments = engine_arguments(
+            checkpoint, manifest, device=device, cpu_worker=self._cpu_worker, draft_tokens=self._draft_tokens
+        )
         arguments["max_num_seqs"] = self._max_concurrent
         for name, value in cpu_environment().items() if device == "cpu" else ():
             os.environ.setdefault(name, value)

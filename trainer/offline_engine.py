@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from screening.checkpoint import Manifest
-from screening.generation import QUIET_ENVIRONMENT, cpu_environment, engine_arguments
+from screening.generation import QUIET_ENVIRONMENT, WATCH_DRAFTS, cpu_environment, engine_arguments
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 """The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
@@ -32,6 +32,8 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
         os.environ.setdefault(name, value)
     llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
     try:
+        if llm.llm_engine.vllm_config.speculative_config is not None:
+            llm.collective_rpc(WATCH_DRAFTS)
         yield llm
     finally:
         # `LLM` has no public way to end its processes before the interpreter does.

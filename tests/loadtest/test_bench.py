@@ -31,7 +31,7 @@ def test_it_starts_measures_and_stops_a_service(repository: Path, tmp_path: Path
         "3",
     ]
     done = subprocess.run(
-        [*command, "--picture-size", "96", "--out", str(tmp_path / "figures.json")],
+        [*command, "--picture-size", "96", "--questions", str(tmp_path), "--out", str(tmp_path / "figures.json")],
         cwd=repository,
         capture_output=True,
         text=True,

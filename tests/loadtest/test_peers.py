@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import subprocess
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 
 from loadtest.levels import Level, measure_level
-from loadtest.peers import LOOP, PeerFailed, chat, command_line, direct_client, ratios
+from loadtest.peers import LOOP, OUR_ENGINE, PeerFailed, chat, command_line, direct_client, ratios
 from loadtest.pictures import Pictures
+from loadtest.rendered import rendered
 from screening.answer import Mode
 from screening.checkpoint import read_manifest
 from screening.generation import prompt_text
@@ -89,10 +91,11 @@ async def test_every_question_is_asked_once_and_an_error_is_no_answer(server, qu
             await ask(questions[0])
 
 
-def test_ratios_are_taken_at_the_fewest_and_at_the_most_callers() -> None:
+def test_ratios_are_taken_at_the_fewest_and_at_the_most_callers_to_the_better_setting_of_each() -> None:
     levels = {
         "service": [Level(1, 9, 2.0, 100, 0), Level(8, 9, 5.0, 300, 0), Level(32, 9, 9.0, 900, 0)],
-        "api server": [Level(1, 9, 2.0, 80, 0), Level(8, 9, 5.0, 300, 0), Level(32, 9, 6.0, 900, 0)],
+        "api server": [Level(1, 9, 2.0, 80, 0), Level(8, 9, 50.0, 30, 0), Level(32, 9, 4.0, 900, 0)],
+        "api server, drafts from the prompt": [Level(1, 9, 2.0, 90, 0), Level(32, 9, 6.0, 900, 0)],
         "generate": [Level(1, 9, 0.5, 2000, 0)],
     }
     slower, faster, loop = ratios(levels)
@@ -101,11 +104,11 @@ def test_ratios_are_taken_at_the_fewest_and_at_the_most_callers() -> None:
     assert (loop.found, loop.passed) == ("18", True)
 
 
-def test_the_same_executor_is_compared_without_a_verdict() -> None:
+def test_the_same_engine_is_compared_without_a_verdict() -> None:
     levels = {
         "service": [Level(1, 9, 2.0, 100, 0), Level(32, 9, 9.0, 900, 0)],
         "api server": [Level(1, 9, 2.0, 80, 0), Level(32, 9, 6.0, 900, 0)],
-        "api server, worker inside": [Level(1, 9, 2.0, 100, 0), Level(32, 9, 9.0, 900, 0)],
+        OUR_ENGINE: [Level(1, 9, 2.0, 100, 0), Level(32, 9, 9.0, 900, 0)],
         "generate": [Level(1, 9, 0.5, 2000, 0)],
     }
     same = ratios(levels)[2]
@@ -113,8 +116,9 @@ def test_the_same_executor_is_compared_without_a_verdict() -> None:
 
 
 @pytest.mark.slow
-def test_generate_answers_in_a_loop(tiny_checkpoint, repository) -> None:
-    command = [*LOOP, "--checkpoint", str(tiny_checkpoint), "--picture-size", "96", "--questions", "2"]
+def test_generate_answers_in_a_loop(tiny_checkpoint, repository, tmp_path) -> None:
+    drawn = rendered(argparse.Namespace(picture_size=96, questions=tmp_path), 6)
+    command = [*LOOP, "--checkpoint", str(tiny_checkpoint), "--questions", str(drawn), "--count", "2"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

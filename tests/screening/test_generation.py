@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pydoc
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ from transformers import AutoTokenizer
 
 from screening.answer import Answer, Finding, Mode, compose, parse, render
 from screening.checkpoint import Decoding, ImageContract, Manifest
+from screening.drafter import HabitDrafter
 from screening.generation import (
+    WATCH_DRAFTS,
     Spelling,
     Step,
     answer_regex,
@@ -76,6 +79,16 @@ def test_the_worker_is_inside_the_engine_core_on_a_cpu_unless_told_otherwise() -
     assert engine_arguments("d", manifest(), device="cpu")[name].endswith(".UniProcExecutor")
     assert name not in engine_arguments("d", manifest(), device="cpu", cpu_worker="apart")
     assert name not in engine_arguments("d", manifest(), device="cuda")
+
+
+def test_answers_are_drafted_on_a_cpu_unless_told_otherwise() -> None:
+    drafting = {"speculative_config", "worker_extension_cls"}
+    for device, tokens, drafted in (("cpu", None, 12), ("cpu", 0, None), ("cuda", None, None), ("cuda", 5, 5)):
+        arguments = engine_arguments("d", manifest(), device=device, draft_tokens=tokens)
+        assert drafting & arguments.keys() == (drafting if drafted else set())
+        assert arguments.get("speculative_config", {}).get("num_speculative_tokens") == drafted
+    assert callable(getattr(pydoc.locate(arguments["worker_extension_cls"]), WATCH_DRAFTS))
+    assert pydoc.locate(arguments["speculative_config"]["model"]) is HabitDrafter
 
 
 def test_one_core_is_left_for_everything_else(monkeypatch) -> None:
