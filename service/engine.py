@@ -96,6 +96,13 @@ class Engine(Protocol):
             EngineFailed: it did not work, or this engine has no weights. What is loaded is unknown then.
         """
 
+    async def expect(self, manifest: Manifest, /) -> None:
+        """Prepare to prove a checkpoint that is to be reloaded, while requests are answered. It only saves time later.
+
+        Raises:
+            Exception: whatever the engine raised.
+        """
+
     async def log_probabilities(self, probe: Probe, /) -> list[float]:
         """Natural log-probabilities of the last tokens of a probe's answer, as many as the probe has."""
 

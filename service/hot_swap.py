@@ -155,6 +155,11 @@ class HotSwap:
             raise CheckpointUnavailable(f"The copy of what is served cannot be compared with: {error}") from error
         if difference := compare_tensors(before, await asyncio.to_thread(read_tensors, new.directory, new.manifest)):
             raise CheckpointError(f"{source} has the configuration of what is served and other tensors: {difference}")
+        try:
+            async with asyncio.timeout(self._settings.swap_reload_seconds):
+                await self._engine.expect(new.manifest)
+        except Exception:  # whatever it is: only the proof takes longer, or finds the same fault
+            LOGGER.exception("proof not prepared", extra={"fields": {"digest": digest}})
         return new, True
 
     async def _adopt(self, new: Copy, old: Copy) -> None:

@@ -99,6 +99,9 @@ class ScriptedEngine:
     async def reload(self, _checkpoint: Path, _manifest: Manifest, /) -> None:
         raise EngineFailed("the scripted engine has no weights")
 
+    async def expect(self, _manifest: Manifest, /) -> None:
+        return None
+
     async def log_probabilities(self, _probe: Probe, /) -> list[float]:
         raise EngineFailed("the scripted engine has no weights")
 

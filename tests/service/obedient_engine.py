@@ -113,6 +113,9 @@ class ObedientEngine(ScriptedEngine):
         """That a start or a reload takes."""
         self.rounds_otherwise = False
         """Whether it rounds as the recording engine did, or the other way."""
+        self.expected: list[str] = []
+        """Versions that it was told to expect."""
+        self.cannot_expect = False
         self.reached = 0
         """Requests that came to it."""
         self._manifest: Manifest | None = None
@@ -160,6 +163,11 @@ class ObedientEngine(ScriptedEngine):
     async def reload(self, checkpoint: Path, _manifest: Manifest, /) -> None:
         assert self.running() == 0, "weights changed under a request"
         await self._load("reload", checkpoint)
+
+    async def expect(self, manifest: Manifest, /) -> None:
+        self.expected.append(manifest.version)
+        if self.cannot_expect:
+            raise ValueError("no such prompt")
 
     async def _load(self, call: str, checkpoint: Path | None) -> None:
         assert checkpoint is not None

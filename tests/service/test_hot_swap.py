@@ -254,6 +254,26 @@ async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> N
         assert engine.history == ["start 1", *["stop", "start 1"] * 2]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_proof_is_prepared_while_requests_are_answered(fails, serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.cannot_expect = fails
+        prepared = asyncio.Event()
+        expect = engine.expect
+
+        async def slow(manifest: Manifest, /) -> None:
+            response = await running.client.post("/screen", json=sample.json())
+            assert response.json()["checkpoint"]["version"] == "1"
+            prepared.set()
+            await expect(manifest)
+
+        engine.expect = slow  # type: ignore[method-assign]
+        response = await running.take_up("two")
+        assert response.status_code == 200 and response.json()["how"] == "in place", "it only saves time"
+        assert prepared.is_set() and engine.expected == ["2"] and engine.history == ["start 1", "reload 2"]
+
+
 async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     async with serve() as running:

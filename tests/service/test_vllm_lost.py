@@ -49,7 +49,18 @@ class SilentLLM:
             self.aborted.append(request_id)
             raise
 
-    async def pause_generation(self, **_: object) -> None:
+    @property
+    def renderer(self) -> SilentLLM:
+        return self
+
+    @property
+    def engine_core(self) -> SilentLLM:
+        return self
+
+    async def clear_mm_cache_async(self) -> None:
+        return None
+
+    async def pause_scheduler_async(self, **_: object) -> None:
         await self._told("pause")
 
     async def collective_rpc(self, *_: object, **__: object) -> None:
@@ -72,7 +83,7 @@ class SilentLLM:
 
 async def ask(engine: VllmEngine, llm: SilentLLM, name: str) -> asyncio.Task[object]:
     """A request that has reached the engine."""
-    task = asyncio.create_task(engine._run("", (), None, name))
+    task = asyncio.create_task(engine._run({}, None, name))
     while name not in llm.asked:
         await asyncio.sleep(0)
     return task
