@@ -49,7 +49,7 @@ DOCUMENTED: Mapping[str, Mapping[str, Any]] = {
 }
 """vLLM's API server as its documentation allows it on a CPU, and with which engine arguments more."""
 OUR_ENGINE = "api server, the service's engine"
-"""With the service's own engine arguments."""
+"""With the engine arguments that the service has unless it is told otherwise."""
 
 LATENCY = 1.05
 THROUGHPUT = 1.3

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from loadtest.options import REPOSITORY, count
 from loadtest.pictures import Question
-
-SEED = 41
 
 
 class NotRendered(Exception):
@@ -24,7 +23,13 @@ class NotRendered(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which pictures, and where they are kept; shared by those who ask the same questions."""
-    parser.add_argument("--picture-size", type=int, default=800, help="side of the JPEGs in pixels (default: 800)")
+    parser.add_argument("--picture-size", type=count, default=800, help="side of the JPEGs in pixels (default: 800)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the questions: a running service knows those of an earlier run (default: 0)",
+    )
     parser.add_argument(
         "--questions",
         type=Path,
@@ -34,17 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def rendered(args: argparse.Namespace, count: int) -> Path:
+def rendered(args: argparse.Namespace, needed: int) -> Path:
     """The directory of at least so many questions; drawn first if there is none, which takes 0.4 s for each.
 
     Raises:
         NotRendered: they could not be drawn.
     """
-    directory: Path = args.questions / f"{args.picture_size}px-{count}"
-    command = [sys.executable, "-m", "trainer", "render", "--count", str(count), "--seed", str(SEED)]
+    directory: Path = args.questions / f"{args.picture_size}px-{needed}-seed-{args.seed}"
+    command = [sys.executable, "-m", "trainer", "render", "--count", str(needed), "--seed", str(args.seed)]
     command += ["--size", str(args.picture_size), "--workers", "2", "--out", str(directory.absolute())]
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own trainer
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own trainer
     if done.returncode:
         raise NotRendered(f"the questions could not be drawn into {directory}: see above")
     return directory

@@ -1,13 +1,14 @@
-"""Log-probabilities of watched tokens, also of a step that checks a draft (`screening.drafter`).
+"""Log-probabilities of watched tokens from an engine that checks drafts (`screening.drafter`).
 
-vLLM 0.32 answers `logprob_token_ids` in steps of one token only. As soon as one request of a batch has a draft, another
-sampler is asked, which knows only the likeliest tokens (`logprobs`), and the watched ones are missing from the answer.
-`screening.confidence` needs just those, so that sampler is wrapped, inside vLLM's worker. Neither vllm nor torch is
-imported for it.
+vLLM 0.32 heeds `logprob_token_ids` in its `Sampler` only. An engine with a `speculative_config` asks its
+`RejectionSampler` instead, at every step, which knows the likeliest tokens (`logprobs`) at most: the watched ones would
+be missing from the answer. `screening.confidence` needs just those, so that sampler is wrapped, inside vLLM's worker.
+Neither vllm nor torch is imported for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,25 +36,36 @@ class DraftedLogprobs:
         if not watched:
             return output
         tokens = output.sampled_token_ids.clamp(min=0).long()
-        longest = tokens.shape[1]
-        starts = metadata.cu_num_sampled_tokens.roll(1)
+        requests, longest = tokens.shape
+        ends = metadata.cu_num_sampled_tokens.unsqueeze(1)
+        starts = ends.roll(1)
         starts[0] = 0
-        places = starts.unsqueeze(1) + starts.new_ones(longest).cumsum(0) - 1
-        # A place behind a request's last token is another's, or none; what stands there is dropped as well.
-        places = places.flatten().clamp(max=logits.shape[0] - 1)
-        sampler = self._sampler.sampler
-        logprobs = sampler.compute_logprobs(logits[places])
-        # Its own way loops over rows in Python, and there are hundreds. So it is asked about one row per request, and
-        # what it found, except for the values, holds for the request's other rows as well.
-        one = sampler.gather_specific_token_logprobs(logprobs[::longest], watched, tokens[:, 0])
-        ids = one.logprob_token_ids.repeat_interleave(longest, 0).long()
+        rows = starts + starts.new_ones(longest).cumsum(0) - 1
+        is_own = rows < ends
+        rows = rows.clamp(max=len(logits) - 1)  # beyond its own ones stands anything: it is dropped as well
+        logprobs = self._sampler.sampler.compute_logprobs(logits)
+
+        ids, is_known = _columns(watched, requests, tokens)
+        ids = ids.repeat_interleave(longest, 0)
         ids[:, 0] = tokens.flatten()
-        no_id = one.logprobs.isneginf().repeat_interleave(longest, 0)
-        no_id[:, 0] = False
-        values = logprobs.gather(-1, ids).masked_fill(no_id, float("-inf"))
-        ranks = (logprobs >= values[:, :1]).sum(-1)
-        tensors = one._replace(logprob_token_ids=ids.int(), logprobs=values, selected_token_ranks=ranks)
+        values = logprobs[rows.view(-1, 1), ids].masked_fill(~is_known.repeat_interleave(longest, 0), float("-inf"))
+        generated = rows.new_zeros(len(logits)).long()
+        generated[rows[is_own]] = tokens[is_own]
+        ranks = (logprobs >= logprobs.gather(1, generated.unsqueeze(1))).sum(1)[rows.flatten()]
+        # An empty one of its own kind, to be filled: the class cannot be named here.
+        tensors = self._sampler.sampler.gather_specific_token_logprobs(logprobs[:1], {0: []}, tokens[0, :1])
+        tensors = tensors._replace(logprob_token_ids=ids.int(), logprobs=values, selected_token_ranks=ranks)
         return replace(output, logprobs_tensors=tensors)
+
+
+def _columns(watched: Mapping[int, Sequence[int]], requests: int, like: Any) -> tuple[Any, Any]:
+    """Per request a column for the generated token and one for each watched token, (requests, columns): which token,
+    and whether there is one, because another request may watch more."""
+    widest = max(map(len, watched.values()))
+    wanted = [list(watched.get(request, ())) for request in range(requests)]
+    ids = like.new_tensor([[0, *tokens, *[0] * (widest - len(tokens))] for tokens in wanted])
+    columns = like.new_ones(1 + widest).cumsum(0) - 1
+    return ids, columns <= like.new_tensor([[len(tokens)] for tokens in wanted])
 
 
 class WorkerExtension:

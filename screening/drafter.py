@@ -1,16 +1,17 @@
 """Speculative decoding from habit: what the model will say next, guessed from what it said before.
 
 Screening answers are formulaic: the same sentences come again about other products. The engine checks a whole guess in
-one step and keeps what the model itself would have said (Leviathan et al. 2023, arXiv 2211.17192); decoding greedily,
-that is the same answer in a third of the steps. The guesses come from earlier answers of the same engine, as in suffix
-decoding (Oliaro et al. 2024, arXiv 2411.04975), with a table of short contexts in place of a tree: the library of that
-paper has to be compiled, and changes parts of vLLM when it is imported. vLLM's own lookup searches one request's
-tokens only, where screening repeats itself little (docs/experiments.md has the figures).
+one step and keeps what the model itself would have said (Leviathan et al. 2023, arXiv 2211.17192). Decoding greedily,
+that is the same answer in a third of the steps, but for near ties, which turn on rounding. The guesses come from
+earlier answers of the same engine, as in suffix decoding (Oliaro et al. 2024, arXiv 2411.04975), with a table of short
+contexts in place of a tree: the library of that paper has to be compiled, and changes parts of vLLM when it is
+imported. vLLM's own lookup searches one request's tokens only, where screening repeats itself little
+(docs/experiments.md has the figures).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 CONTEXTS = (4, 2)
@@ -20,20 +21,28 @@ REMEMBERED = 8
 LIKELY = 0.3
 """A draft ends where the estimated probability that all of it is right falls below this."""
 MAX_CONTEXTS = 50_000
-"""About 15 MB; the context that was met longest ago is forgotten first."""
+"""Some tens of MB; the context that was met longest ago is forgotten first."""
 
 
 class Habits:
     """What followed which tokens in text that was seen."""
 
-    def __init__(self, max_contexts: int = MAX_CONTEXTS) -> None:
+    def __init__(self, ends: Collection[int] = (), max_contexts: int = MAX_CONTEXTS) -> None:
+        """
+        Args:
+            ends: tokens that end an answer.
+        """
         self._followers: dict[tuple[int, ...], tuple[int, ...]] = {}
         """Per context its latest followers, oldest first. The contexts are in the order in which they were last met."""
+        self._ends = ends
         self._max_contexts = max_contexts
 
     def learn(self, tokens: Sequence[int], new: int) -> None:
         """Remember the last `new` tokens as followers of what stands before each of them."""
-        for end in range(max(1, len(tokens) - new), len(tokens)):
+        begin = max(1, len(tokens) - new)
+        for end in range(begin, len(tokens)):
+            if end > begin and tokens[end - 1] in self._ends:
+                break  # a draft may have gone on behind it
             for length in CONTEXTS:
                 if end >= length:
                     context = tuple(tokens[end - length : end])
@@ -45,7 +54,7 @@ class Habits:
     def draft(self, tokens: Sequence[int], room: int) -> list[int]:
         """At most `room` tokens that probably come next."""
         window, drafted, probability = list(tokens[-max(CONTEXTS) :]), list[int](), 1.0
-        while len(drafted) < room and (followers := self._after(window)):
+        while len(drafted) < room and (followers := self._after(window)) and window[-1] not in self._ends:
             likeliest = max(followers, key=followers.count)
             probability *= followers.count(likeliest) / len(followers)
             if probability < LIKELY:
@@ -65,9 +74,9 @@ class HabitDrafter:
     """`Habits` as vLLM's engine core calls it (`speculative_config` with the method `custom_class`)."""
 
     def __init__(self, vllm_config: Any) -> None:
-        self._habits = Habits()
-        self._max_drafted: int = vllm_config.speculative_config.num_speculative_tokens
-        self._max_tokens: int = vllm_config.model_config.max_model_len
+        end: int | list[int] | None = getattr(vllm_config.model_config.hf_text_config, "eos_token_id", None)
+        self._habits = Habits(ends=end if isinstance(end, list) else () if end is None else (end,))
+        self._room: int = vllm_config.speculative_config.num_speculative_tokens
 
     def propose(
         self, sampled_token_ids: list[list[int]], num_tokens: Any, token_ids: Any, **_: object
@@ -84,7 +93,7 @@ class HabitDrafter:
             # The prompt's last tokens are contexts of the first ones of an answer.
             tokens = row[max(0, length - len(sampled) - max(CONTEXTS)) : length].tolist() if sampled else []
             self._habits.learn(tokens, len(sampled))
-            drafts.append(self._habits.draft(tokens, min(self._max_drafted, self._max_tokens - int(length) - 1)))
+            drafts.append(self._habits.draft(tokens, self._room))
         return drafts
 
     def load_model(self, _model: object) -> None:

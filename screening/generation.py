@@ -20,7 +20,7 @@ from screening.prompt import PICTURES_PER_SAMPLE, Prompt, messages
 from screening.task import NONE, NORMAL, OPTIONS
 
 SEED = 0
-"""Fixed: the same question gets the same answer."""
+"""Fixed: the same question gets the same answer, but for near ties, which turn on what else is in a step."""
 
 KV_CACHE_BYTES_ON_CPU = 512 * 2**20
 """vLLM on the CPU otherwise reserves a share of the machine's memory and refuses to start when it is not free."""

@@ -206,13 +206,14 @@ class VllmEngine:
         self._prepare(llm, manifest)
 
     async def expect(self, manifest: Manifest, /) -> None:
-        if (llm := self._llm) is not None and manifest.probes is not None:
-            probes = manifest.probes.questions
-            texts = {mode: prompt_text(llm.get_tokenizer(), manifest.prompt, mode) for mode in Mode}
-            prompts = [_probe_prompt(texts[probe.mode], probe, manifest.image.size) for probe in probes]
-            # Not through the cache, which leaves out pictures that the core was sent before: a reload empties it.
-            rendered = await llm.renderer.render_cmpl_async(prompts, skip_mm_cache=True)
-            self._expected = manifest.digest, dict(zip(probes, rendered, strict=True))
+        if (llm := self._llm) is None or manifest.probes is None:
+            return
+        probes, size = manifest.probes.questions, manifest.image.size
+        texts = {mode: prompt_text(llm.get_tokenizer(), manifest.prompt, mode) for mode in Mode}
+        prompts = await asyncio.to_thread(lambda: [_probe_prompt(texts[probe.mode], probe, size) for probe in probes])
+        # Not through the cache, which leaves out pictures that the core was sent before: a reload empties it.
+        rendered = await llm.renderer.render_cmpl_async(prompts, skip_mm_cache=True)
+        self._expected = manifest.digest, dict(zip(probes, rendered, strict=True))
 
     async def log_probabilities(self, probe: Probe, /) -> list[float]:
         from vllm import SamplingParams

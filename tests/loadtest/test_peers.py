@@ -117,7 +117,7 @@ def test_the_same_engine_is_compared_without_a_verdict() -> None:
 
 @pytest.mark.slow
 def test_generate_answers_in_a_loop(tiny_checkpoint, repository, tmp_path) -> None:
-    drawn = rendered(argparse.Namespace(picture_size=96, questions=tmp_path), 6)
+    drawn = rendered(argparse.Namespace(picture_size=96, seed=0, questions=tmp_path), 6)
     command = [*LOOP, "--checkpoint", str(tiny_checkpoint), "--questions", str(drawn), "--count", "2"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from loadtest.rendered import NotRendered, questions, rendered
 
 
 def test_questions_are_all_different_drawn_once_and_kept(tmp_path) -> None:
-    args = argparse.Namespace(picture_size=96, questions=tmp_path)
+    args = argparse.Namespace(picture_size=96, seed=3, questions=tmp_path)
     directory = rendered(args, 3)
     drawn = (directory / "render.json").stat().st_mtime_ns
     assert rendered(args, 3) == directory and (directory / "render.json").stat().st_mtime_ns == drawn
@@ -25,9 +25,9 @@ def test_questions_are_all_different_drawn_once_and_kept(tmp_path) -> None:
 
 
 def test_a_directory_of_something_else_is_not_touched(tmp_path) -> None:
-    other = tmp_path / "96px-3"
+    other = tmp_path / "96px-3-seed-3"
     other.mkdir()
     (other / "mine").touch()
-    with pytest.raises(NotRendered, match="96px-3"):
-        rendered(argparse.Namespace(picture_size=96, questions=tmp_path), 3)
+    with pytest.raises(NotRendered, match="96px-3-seed-3"):
+        rendered(argparse.Namespace(picture_size=96, seed=3, questions=tmp_path), 3)
     assert list(other.iterdir()) == [other / "mine"]

@@ -6,6 +6,7 @@ import random
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from screening.drafter import MAX_CONTEXTS, REMEMBERED, HabitDrafter, Habits
 
@@ -72,11 +73,21 @@ def test_memory_is_bounded_and_what_was_met_lately_stays() -> None:
     assert habits.draft(SENTENCE[:4], 50) == SENTENCE[4:]
 
 
-def drafter(most: int = 5, longest: int = 64) -> HabitDrafter:
+def test_nothing_is_learned_or_guessed_behind_the_end() -> None:
+    habits = Habits(ends=(2,))
+    for _ in range(3):
+        habits.learn([1, 3, 4, 5, 6, 2, 7, 8], 6)
+    assert habits.draft([1, 3, 4, 5], 9) == [6, 2]
+    assert habits.draft([4, 5, 6, 2], 9) == [] and habits.draft([5, 6, 2, 7], 9) == []
+    habits.learn([5, 6, 2, 9, 9], 2)  # a later question of a conversation
+    assert habits.draft([6, 2, 9], 9) == [9]
+
+
+def drafter(most: int = 5, end: int | list[int] | None = 2) -> HabitDrafter:
     return HabitDrafter(
         SimpleNamespace(
             speculative_config=SimpleNamespace(num_speculative_tokens=most),
-            model_config=SimpleNamespace(max_model_len=longest),
+            model_config=SimpleNamespace(hf_text_config=SimpleNamespace(eos_token_id=end)),
         )
     )
 
@@ -102,10 +113,9 @@ def test_a_prompt_that_is_still_read_gets_no_draft() -> None:
     assert ours.propose([SENTENCE, []], lengths, tokens)[1] == []
 
 
-def test_a_draft_stays_within_the_models_length() -> None:
-    ours = drafter(most=9, longest=32)
-    lengths, tokens = batch(SENTENCE, room=32)
-    ours.propose([SENTENCE], lengths, tokens)
-    for begun, room in ((25, 6), (30, 1), (31, 0), (32, 0)):
-        lengths, tokens = batch([*[0] * (begun - 4), *SENTENCE[:4]], room=32)
-        assert len(ours.propose([[SENTENCE[3]]], lengths, tokens)[0]) == room
+@pytest.mark.parametrize("end", [2, [1, 2], None])
+def test_an_answer_ends_where_the_model_says(end) -> None:
+    ours = drafter(end=end)
+    said = [*SENTENCE[:6], 2, 50, 51]
+    lengths, tokens = batch([*range(20, 30), *said], [*SENTENCE[:4]])
+    assert ours.propose([said, SENTENCE[3:4]], lengths, tokens)[1] == [104, 105, 2, *([50, 51] if end is None else [])]

@@ -41,8 +41,12 @@ def sampling(watched):
     )  # fmt: skip
 
 
-def step(runner, likeliest, drafts, watched):
-    """One step of a batch: per request what the model would say at each place, and what was drafted."""
+def step(runner, likeliest, drafts, watched, forbidden=()):
+    """One step of a batch: per request what the model would say at each place, and what was drafted.
+
+    Args:
+        forbidden: (row, token), as a grammar forbids them.
+    """
     import torch
     from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
@@ -50,6 +54,8 @@ def step(runner, likeliest, drafts, watched):
     logits = torch.randn(sum(map(len, likeliest)), VOCABULARY, generator=generator)
     for row, token in enumerate(token for tokens in likeliest for token in tokens):
         logits[row, token] = 9.0
+    for place in forbidden:
+        logits[place] = float("-inf")
     counts = torch.tensor([len(draft) for draft in drafts], dtype=torch.int32)
     ends = (counts + 1).cumsum(0, dtype=torch.int32)
     checked = [int(end) - 1 - count + i for end, count in zip(ends, counts.tolist(), strict=True) for i in range(count)]
@@ -58,7 +64,7 @@ def step(runner, likeliest, drafts, watched):
         num_draft_tokens=counts.tolist(),
         cu_num_draft_tokens=counts.cumsum(0, dtype=torch.int32),
         cu_num_sampled_tokens=ends,
-        target_logits_indices=torch.tensor(checked),
+        target_logits_indices=torch.tensor(checked, dtype=torch.long),
         bonus_logits_indices=ends.long() - 1,
         logits_indices=torch.arange(len(logits)),
     )
@@ -66,26 +72,37 @@ def step(runner, likeliest, drafts, watched):
     return logits, output
 
 
-def test_every_generated_token_has_its_own_and_the_watched_log_probabilities(runner) -> None:
+BATCHES = {
+    # what the model would say, what was drafted: one wrong, none, all right, the one right
+    "drafts of all kinds": ([[7, 8, 9], [4], [1, 2, 3, 5], [6, 6]], [[7, 0], [], [1, 2, 3], [6]]),
+    "no drafts at all": ([[7], [4], [1], [6]], [[], [], [], []]),
+    "one draft, and it is wrong": ([[7, 8], [4], [1], [6]], [[0], [], [], []]),
+}
+WATCHED = {0: [11, 12, 13], 1: [11, 12, 13], 3: [30, 31]}
+"""The third request watches nothing."""
+
+
+@pytest.mark.parametrize("forbidden", [(), [(0, 11), (0, 12), (0, 30)]], ids=["free", "grammar"])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_every_generated_token_has_its_own_and_the_watched_log_probabilities(batch, forbidden, runner) -> None:
     import torch
     from vllm.v1.sample.rejection_sampler import RejectionSampler
 
     WorkerExtension.watch_drafts(SimpleNamespace(model_runner=runner))
     assert isinstance(runner.rejection_sampler, DraftedLogprobs)
-    likeliest = [[7, 8, 9], [4], [1, 2, 3, 5], [6, 6]]
-    drafts = [[7, 0], [], [1, 2, 3], [6]]  # one wrong, none, all right, the one right
-    watched = {0: [11, 12, 13], 1: [11, 12, 13], 2: [20], 3: [30, 31]}
-    logits, output = step(runner, likeliest, drafts, watched)
+    likeliest, drafts = BATCHES[batch]
+    logits, output = step(runner, likeliest, drafts, WATCHED, forbidden)
     tokens, lists = RejectionSampler.parse_output(
         output.sampled_token_ids, VOCABULARY, logprobs_tensors=output.logprobs_tensors
     )
-    assert tokens == [[7, 8], [4], [1, 2, 3, 5], [6, 6]]
+    if batch == "drafts of all kinds":
+        assert tokens == [[7, 8], [4], [1, 2, 3, 5], [6, 6]]
     expected = torch.log_softmax(logits, -1)
     row = 0
     for request, said in enumerate(tokens):
         found = lists.slice_request(request, len(said))
         for place, token in enumerate(said):
-            ids = [token, *watched[request]]
+            ids = [token, *WATCHED.get(request, ())]
             assert found.logprob_token_ids[place][: len(ids)].tolist() == ids
             values = found.logprobs[place]
             assert values[: len(ids)] == pytest.approx(expected[row + place, ids].tolist(), abs=1e-5)

@@ -6,11 +6,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from screening.answer import Mode
 from screening.checkpoint import read_manifest
+from screening.generation import WATCH_DRAFTS
 from service.errors import EngineFailed, EngineLost
 from service.vllm_engine import VllmEngine
 from tests.service.obedient_engine import make_checkpoint
@@ -35,6 +38,7 @@ class SilentLLM:
 
     def __init__(self, *, deaf_to: str | None = None) -> None:
         self.errored = False
+        self.vllm_config = SimpleNamespace(speculative_config="some")
         self.deaf_to = deaf_to
         self.asked: list[str] = []
         self.aborted: list[str] = []
@@ -63,8 +67,8 @@ class SilentLLM:
     async def pause_scheduler_async(self, **_: object) -> None:
         await self._told("pause")
 
-    async def collective_rpc(self, *_: object, **__: object) -> None:
-        await self._told("weights")
+    async def collective_rpc(self, method: str, **_: object) -> None:
+        await self._told(method)
 
     async def update_weight_version(self, _version: str) -> None:
         await self._told("version")
@@ -90,8 +94,9 @@ async def ask(engine: VllmEngine, llm: SilentLLM, name: str) -> asyncio.Task[obj
 
 
 async def until_asked(llm: SilentLLM, what: str) -> None:
-    while what not in llm.asked:
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(10):
+        while what not in llm.asked:
+            await asyncio.sleep(0.005)
 
 
 def loaded(llm: SilentLLM) -> VllmEngine:
@@ -136,14 +141,14 @@ def test_a_deadline_stays_a_deadline() -> None:
         engine = loaded(llm)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await engine._run("", (), None, "one")
+                await engine._run({}, None, "one")
         assert llm.aborted == ["one"]
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize("end", ["dies", "stop", "kill"])
-@pytest.mark.parametrize("call", ["pause", "weights", "version", "resume"])
+@pytest.mark.parametrize("call", ["pause", "reload_weights", "version", "resume"])
 def test_a_reload_ends_with_its_engine(call, end, tmp_path) -> None:
     checkpoint = make_checkpoint(tmp_path / "two", 2)
 
@@ -163,14 +168,15 @@ def test_a_reload_ends_with_its_engine(call, end, tmp_path) -> None:
     asyncio.run(run())
 
 
-def test_a_start_ends_with_its_engine(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("call", [WATCH_DRAFTS, "version"])
+def test_a_start_ends_with_its_engine(call, tmp_path, monkeypatch) -> None:
     async def run() -> None:
-        llm = SilentLLM(deaf_to="version")
+        llm = SilentLLM(deaf_to=call)
         engine = VllmEngine()
         engine._remains = Nothing()
         monkeypatch.setattr(engine, "_load", lambda *_: llm)
         starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
-        await until_asked(llm, "version")
+        await until_asked(llm, call)
         llm.errored = True
         async with asyncio.timeout(10):
             with pytest.raises(EngineLost):
@@ -245,3 +251,45 @@ def test_an_engine_that_is_stopped_while_it_loads_is_ended_and_not_kept(tmp_path
 
     monkeypatch.setattr(VllmEngine, "_load", load)
     asyncio.run(run())
+
+
+class Renderer:
+    """Notes what it is given, and gives it back in a wrapper."""
+
+    def __init__(self) -> None:
+        self.cached = False
+
+    async def render_cmpl_async(self, prompts: list[dict[str, object]], *, skip_mm_cache: bool) -> list[object]:
+        self.cached |= not skip_mm_cache
+        return [("rendered", prompt["prompt"]) for prompt in prompts]
+
+
+def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoint_only(tmp_path, monkeypatch) -> None:
+    make_checkpoint(tmp_path / "two", 2)
+    two = read_manifest(tmp_path / "two")
+    assert two.probes is not None
+    (probe,) = two.probes.questions
+    asked: list[object] = []
+
+    async def run() -> None:
+        llm = SilentLLM()
+        engine = loaded(llm)
+        renderer = Renderer()
+        monkeypatch.setattr(SilentLLM, "renderer", renderer)
+        monkeypatch.setattr(SilentLLM, "get_tokenizer", lambda _: None, raising=False)
+        monkeypatch.setattr("service.vllm_engine.prompt_text", lambda _, prompt, mode: f"{prompt.version} {mode} ")
+        await engine.expect(two)
+        assert not renderer.cached, "the core has never been sent these pictures"
+
+        async def answer(prompt: object, *_: object) -> SimpleNamespace:
+            asked.append(prompt if isinstance(prompt, tuple) else "raw")
+            return SimpleNamespace(prompt_token_ids=[1], prompt_logprobs=[None])
+
+        monkeypatch.setattr(engine, "_run", answer)
+        monkeypatch.setattr(engine, "_prompts", dict.fromkeys(Mode, "other "))
+        for digest in ("sha256:another", two.digest, two.digest):
+            monkeypatch.setattr(engine, "_contract", SimpleNamespace(digest=digest, image_size=two.image.size))
+            await engine.log_probabilities(probe)
+
+    asyncio.run(run())
+    assert asked == ["raw", ("rendered", f"{two.prompt.version} cot x"), "raw"]

@@ -26,6 +26,7 @@ def test_ten_swaps_under_load_fail_nobody_and_prove_themselves(swapping_service,
             assert screen(swapping_service, make_sample(99))["checkpoint"]["digest"] == digests[name]
     assert set(callers.statuses) == {200}, callers.statuses
     assert set(callers.digests) == set(digests.values())
+    assert not [event for event in swapping_service.events() if event["event"] == "proof not prepared"]
 
 
 def test_after_swaps_there_and_back_the_answers_are_the_first_ones(swapping_service, make_sample) -> None:
