@@ -93,6 +93,7 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
         "--engine-hang-seconds", "20",
         "--deadline-seconds", "900",  # what ends a request is the engine's end, not its deadline
         "--answer-cache-entries", "0",  # what is asked again must come from the engine
+        "--draft-tokens", "0",  # and be answered the same: a new engine has no habits yet, and near ties would turn
     ) as process:  # fmt: skip
         yield process
 
