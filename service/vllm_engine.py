@@ -82,11 +82,11 @@ class VllmEngine:
         """Requests in vLLM, and what its core was told to do."""
         self._outputs = 0
         self._contract: Contract | None = None
+        self._expected: tuple[str, dict[Probe, Any]] = "", {}
+        """Digest of the checkpoint that `expect` was told of, and what was made of its probes, until each is asked."""
         self._spelling: Spelling
         """Of what is loaded, as the rest from here on."""
         self._prompts: dict[Mode, str] = {}
-        self._expected: tuple[str, dict[Probe, Any]] = "", {}
-        """Digest of the checkpoint that `expect` was told of, and what was made of its probes, until each is asked."""
         self._sampling: dict[Mode, SamplingParams] = {}
 
     @property
