@@ -39,6 +39,7 @@ from service.errors import EngineFailed, EngineLost
 from service.identity import new_id
 from service.logs import log
 from service.remains import Remains
+from service.rendered_prompt import NoShortWay, RenderedPrompt
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -87,6 +88,8 @@ class VllmEngine:
         self._spelling: Spelling
         """Of what is loaded, as the rest from here on."""
         self._prompts: dict[Mode, str] = {}
+        self._rendered: dict[str, RenderedPrompt | None] = {}
+        """Of each prompt, and of those of a checkpoint that is expected; None where there is no short way."""
         self._sampling: dict[Mode, SamplingParams] = {}
 
     @property
@@ -144,6 +147,8 @@ class VllmEngine:
         if llm.vllm_config.speculative_config is not None:
             await self._tell(llm, llm.collective_rpc(WATCH_DRAFTS))
         await self._tell(llm, llm.update_weight_version(manifest.digest))
+        self._rendered = {}  # those of an engine before it may differ
+        await self._tell(llm, self._render(llm, manifest))
         self._prepare(llm, manifest)
         grey = Image.new("RGB", (manifest.image.size, manifest.image.size), PADDING)
         for mode in Mode:
@@ -199,6 +204,7 @@ class VllmEngine:
             raise EngineLost()
         try:
             await self._tell(llm, _reload(llm, checkpoint, manifest))
+            await self._tell(llm, self._render(llm, manifest))
         except EngineLost:
             raise
         except Exception as error:
@@ -206,7 +212,10 @@ class VllmEngine:
         self._prepare(llm, manifest)
 
     async def expect(self, manifest: Manifest, /) -> None:
-        if (llm := self._llm) is None or manifest.probes is None:
+        if (llm := self._llm) is None:
+            return
+        await self._render(llm, manifest)
+        if manifest.probes is None:
             return
         probes, size = manifest.probes.questions, manifest.image.size
         texts = {mode: prompt_text(llm.get_tokenizer(), manifest.prompt, mode) for mode in Mode}
@@ -228,8 +237,12 @@ class VllmEngine:
         return last_log_probabilities(output.prompt_token_ids, output.prompt_logprobs, len(probe.logprobs))
 
     async def generate(self, question: Question) -> Generated:
-        contract, spelling = self.contract, self._spelling
-        prompt = _prompt(self._prompts[question.mode], question.pictures)
+        contract, spelling, text = self.contract, self._spelling, self._prompts[question.mode]
+        prompt: dict[str, Any]
+        if (short := self._rendered[text]) is not None:
+            prompt = await asyncio.to_thread(short, question.pictures)
+        else:
+            prompt = _prompt(text, question.pictures)
         final = await self._run(prompt, self._sampling[question.mode], question.request_id)
         completion = final.outputs[0]
         if completion.finish_reason not in FINISHED:
@@ -313,6 +326,9 @@ class VllmEngine:
             checkpoint, manifest, device=device, cpu_worker=self._cpu_worker, draft_tokens=self._draft_tokens
         )
         arguments["max_num_seqs"] = self._max_concurrent
+        if manifest.image.max_patches == 1:
+            # Up to 4 GiB in each of two processes, for work that `RenderedPrompt` does not do.
+            arguments["mm_processor_cache_gb"] = 0
         for name, value in cpu_environment().items() if device == "cpu" else ():
             os.environ.setdefault(name, value)
         self._computes_on = device if device == "cpu" else current_platform.get_device_name()
@@ -343,6 +359,26 @@ class VllmEngine:
 
         return CountOutputs
 
+    async def _render(self, llm: AsyncLLM, manifest: Manifest) -> None:
+        """Make ready the prompts of a checkpoint, where they are not yet."""
+        known = self._rendered  # of this engine, also if another one takes its place meanwhile
+        for mode in Mode:
+            text = prompt_text(llm.get_tokenizer(), manifest.prompt, mode)
+            if text in known:
+                continue
+
+            async def render(pictures: Sequence[Image.Image], text: str = text) -> dict[str, Any]:
+                # Not through the cache, which leaves out pictures that the core was sent before.
+                (rendered,) = await llm.renderer.render_cmpl_async([_prompt(text, pictures)], skip_mm_cache=True)
+                return dict(rendered)
+
+            try:
+                known[text] = await RenderedPrompt.of(render, manifest.image.size)
+                log(LOGGER, logging.INFO, "pictures are looked up", mode=mode)
+            except NoShortWay as obstacle:
+                known[text] = None
+                log(LOGGER, logging.INFO, "pictures go through vLLM's processor", mode=mode, because=str(obstacle))
+
     def _prepare(self, llm: AsyncLLM, manifest: Manifest) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -360,6 +396,7 @@ class VllmEngine:
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
             )
+        self._rendered = {text: self._rendered[text] for text in self._prompts.values()}
 
 
 async def _reload(llm: AsyncLLM, checkpoint: Path, manifest: Manifest) -> None:

@@ -15,6 +15,7 @@ from screening.answer import Mode
 from screening.checkpoint import read_manifest
 from screening.generation import WATCH_DRAFTS
 from service.errors import EngineFailed, EngineLost
+from service.rendered_prompt import NoShortWay
 from service.vllm_engine import VllmEngine
 from tests.service.obedient_engine import make_checkpoint
 
@@ -75,6 +76,13 @@ class SilentLLM:
 
     async def resume_generation(self) -> None:
         await self._told("resume")
+
+    async def render_cmpl_async(self, *_: object, **__: object) -> list[object]:
+        await self._told("render")
+        return []
+
+    def get_tokenizer(self) -> SimpleNamespace:
+        return SimpleNamespace(apply_chat_template=lambda *_, **__: "the question")
 
     async def _told(self, what: str) -> None:
         self.asked.append(what)
@@ -148,7 +156,7 @@ def test_a_deadline_stays_a_deadline() -> None:
 
 
 @pytest.mark.parametrize("end", ["dies", "stop", "kill"])
-@pytest.mark.parametrize("call", ["pause", "reload_weights", "version", "resume"])
+@pytest.mark.parametrize("call", ["pause", "reload_weights", "version", "resume", "render"])
 def test_a_reload_ends_with_its_engine(call, end, tmp_path) -> None:
     checkpoint = make_checkpoint(tmp_path / "two", 2)
 
@@ -168,7 +176,7 @@ def test_a_reload_ends_with_its_engine(call, end, tmp_path) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("call", [WATCH_DRAFTS, "version"])
+@pytest.mark.parametrize("call", [WATCH_DRAFTS, "version", "render"])
 def test_a_start_ends_with_its_engine(call, tmp_path, monkeypatch) -> None:
     async def run() -> None:
         llm = SilentLLM(deaf_to=call)
@@ -264,6 +272,10 @@ class Renderer:
         return [("rendered", prompt["prompt"]) for prompt in prompts]
 
 
+async def no_short_way(*_: object) -> None:
+    raise NoShortWay("a stand-in")
+
+
 def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoint_only(tmp_path, monkeypatch) -> None:
     make_checkpoint(tmp_path / "two", 2)
     two = read_manifest(tmp_path / "two")
@@ -276,7 +288,7 @@ def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoi
         engine = loaded(llm)
         renderer = Renderer()
         monkeypatch.setattr(SilentLLM, "renderer", renderer)
-        monkeypatch.setattr(SilentLLM, "get_tokenizer", lambda _: None, raising=False)
+        monkeypatch.setattr("service.vllm_engine.RenderedPrompt.of", no_short_way)
         monkeypatch.setattr("service.vllm_engine.prompt_text", lambda _, prompt, mode: f"{prompt.version} {mode} ")
         await engine.expect(two)
         assert not renderer.cached, "the core has never been sent these pictures"
@@ -293,3 +305,26 @@ def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoi
 
     asyncio.run(run())
     assert asked == ["raw", ("rendered", f"{two.prompt.version} cot x"), "raw"]
+
+
+def test_what_an_engine_rendered_is_not_taken_for_what_the_next_one_renders(tmp_path, monkeypatch) -> None:
+    manifest = read_manifest(make_checkpoint(tmp_path / "one", 1))
+
+    async def run() -> None:
+        may_end = asyncio.Event()
+
+        async def slow(*_: object) -> str:
+            await may_end.wait()
+            return "by the old engine"
+
+        monkeypatch.setattr("service.vllm_engine.RenderedPrompt.of", slow)
+        engine = loaded(SilentLLM())
+        expecting = asyncio.create_task(engine.expect(manifest.model_copy(update={"probes": None})))
+        await asyncio.sleep(0)
+        of_the_old, of_the_next = engine._rendered, dict[str, Any]()
+        engine._rendered = of_the_next  # as `start` does
+        may_end.set()
+        await expecting
+        assert of_the_old == {"the question": "by the old engine"} and of_the_next == {}
+
+    asyncio.run(run())

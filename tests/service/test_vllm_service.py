@@ -38,6 +38,14 @@ def test_an_answer_is_whole_and_comes_from_the_checkpoint(vllm_service, sample, 
         assert answer.choice is None and answer.needs_review
 
 
+def test_no_request_of_the_shipped_checkpoint_goes_through_vllms_picture_processor(vllm_service) -> None:
+    said = [event for event in vllm_service.events() if event["event"].startswith("pictures ")]
+    assert [(event["event"], event["mode"]) for event in said] == [
+        ("pictures are looked up", "cot"),
+        ("pictures are looked up", "direct"),
+    ]
+
+
 @pytest.mark.parametrize("mode", ["cot", "direct"])
 def test_the_same_pictures_get_the_same_decision_in_both_encodings(vllm_service, sample, mode) -> None:
     with httpx.Client(base_url=vllm_service.base_url, timeout=120) as client:
