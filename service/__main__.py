@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -61,6 +63,8 @@ def _serve(settings: Any) -> int:
     from service.logs import configure
 
     configure(settings.log_level)
+    # A service that stands still can be asked where, without a debugger in its container.
+    faulthandler.register(signal.SIGUSR1)
     servers: list[DrainingServer] = []
     try:
         app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -236,9 +236,34 @@ class Process:
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(seconds)
 
+    def stacks(self) -> str:
+        """What each of its threads is doing; nothing when it has ended."""
+        if self.popen.poll() is not None:
+            return ""
+        before = self.log.stat().st_size
+        self.popen.send_signal(signal.SIGUSR1)
+        until = time.monotonic() + 5
+        while self.log.stat().st_size == before and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.2)  # for the rest of it
+        return self.log.read_bytes()[before:].decode(errors="replace")
+
     def events(self) -> list[dict[str, Any]]:
         """The JSON lines of the log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+_RUNNING: list[Process] = []
+"""Started, and not yet told to end."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what its services were doing: what stands still says nothing by itself."""
+    report = yield
+    if call.when == "call" and report.failed:
+        report.sections += [(f"threads of the service at {one.base_url}", one.stacks()) for one in _RUNNING]
+    return report
 
 
 @contextmanager
@@ -257,11 +282,13 @@ def launch(
     with log.open("wb") as output:
         popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
     process = Process(f"http://127.0.0.1:{address[1]}", popen, log, address)
+    _RUNNING.append(process)
     try:
         if ready:
             process.wait_ready()
         yield process
     finally:
+        _RUNNING.remove(process)
         if popen.poll() is None:
             popen.terminate()
             try:

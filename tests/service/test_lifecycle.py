@@ -90,3 +90,9 @@ def test_every_request_leaves_one_log_line_with_its_id_and_no_picture(launch_ser
     assert line["event"] == "request" and line["status"] == 200 and line["outcome"] == "answered"
     assert {"choice", "checkpoint", "timings", "ms"} <= line.keys()
     assert body["original"][:40] not in json.dumps(line)
+
+
+def test_a_service_says_where_it_stands_and_goes_on(scripted_service) -> None:
+    said = scripted_service.stacks()
+    assert "thread 0x" in said and "in _serve" in said, said
+    assert httpx.get(f"{scripted_service.base_url}/readyz").status_code == 200
