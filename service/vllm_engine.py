@@ -39,7 +39,7 @@ from service.errors import EngineFailed, EngineLost
 from service.identity import new_id
 from service.logs import log
 from service.remains import Remains
-from service.rendered_prompt import NoShortWay, RenderedPrompt
+from service.rendered_prompt import RenderedPrompt
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -237,13 +237,15 @@ class VllmEngine:
         return last_log_probabilities(output.prompt_token_ids, output.prompt_logprobs, len(probe.logprobs))
 
     async def generate(self, question: Question) -> Generated:
-        contract, spelling, text = self.contract, self._spelling, self._prompts[question.mode]
-        prompt: dict[str, Any]
-        if (short := self._rendered[text]) is not None:
-            prompt = await asyncio.to_thread(short, question.pictures)
-        else:
-            prompt = _prompt(text, question.pictures)
-        final = await self._run(prompt, self._sampling[question.mode], question.request_id)
+        contract, spelling, sampling = self.contract, self._spelling, self._sampling[question.mode]
+        text = self._prompts[question.mode]
+        prompt = _prompt(text, question.pictures)
+        if (rendered := self._rendered.get(text)) is not None:
+            try:
+                prompt = await asyncio.to_thread(rendered, question.pictures)
+            except ValueError as error:
+                raise EngineFailed(f"not the pictures that this engine takes: {error}") from error
+        final = await self._run(prompt, sampling, question.request_id)
         completion = final.outputs[0]
         if completion.finish_reason not in FINISHED:
             raise EngineFailed(f"vLLM ended the request with {completion.finish_reason!r}")
@@ -326,9 +328,8 @@ class VllmEngine:
             checkpoint, manifest, device=device, cpu_worker=self._cpu_worker, draft_tokens=self._draft_tokens
         )
         arguments["max_num_seqs"] = self._max_concurrent
-        if manifest.image.max_patches == 1:
-            # Up to 4 GiB in each of two processes, for work that `RenderedPrompt` does not do.
-            arguments["mm_processor_cache_gb"] = 0
+        # Up to 4 GiB in the core, of what `RenderedPrompt` makes anew in a millisecond.
+        arguments["mm_processor_cache_gb"] = 0
         for name, value in cpu_environment().items() if device == "cpu" else ():
             os.environ.setdefault(name, value)
         self._computes_on = device if device == "cpu" else current_platform.get_device_name()
@@ -375,9 +376,9 @@ class VllmEngine:
             try:
                 known[text] = await RenderedPrompt.of(render, manifest.image.size)
                 log(LOGGER, logging.INFO, "pictures are looked up", mode=mode)
-            except NoShortWay as obstacle:
+            except Exception as error:  # noqa: BLE001 - whatever a processor gives; it only saves time
                 known[text] = None
-                log(LOGGER, logging.INFO, "pictures go through vLLM's processor", mode=mode, because=str(obstacle))
+                log(LOGGER, logging.INFO, "pictures go through vLLM's processor", mode=mode, because=repr(error))
 
     def _prepare(self, llm: AsyncLLM, manifest: Manifest) -> None:
         from vllm import SamplingParams

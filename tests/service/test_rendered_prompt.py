@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,11 @@ from screening.checkpoint import read_manifest
 from screening.generation import QUIET_ENVIRONMENT, cpu_environment, engine_arguments, prompt_text
 from screening.images import load_square
 from screening.probes import probe_pictures
+from service.engine import Question
+from service.errors import EngineFailed
 from service.rendered_prompt import NoShortWay, RenderedPrompt
+from service.vllm_engine import VllmEngine
+from tests.service.obedient_engine import make_checkpoint
 
 SIZE = 16
 
@@ -51,7 +56,10 @@ def processor(**changed: Callable[..., Any]) -> Callable[[Sequence[Image.Image]]
         items = [
             {
                 "pixels": Element(changed.get("pixels", values)(picture)),
-                "patches": Element(torch.tensor(changed.get("patches", lambda _: 1)(call))),
+                "patches": Element(
+                    changed.get("patches", lambda _: torch.tensor(1))(call),
+                    changed.get("field", lambda _: "field")(call),
+                ),
             }
             for picture in pictures
         ]
@@ -59,9 +67,10 @@ def processor(**changed: Callable[..., Any]) -> Callable[[Sequence[Image.Image]]
             "type": "multimodal",
             "arrival_time": call,
             "prompt_token_ids": changed.get("tokens", lambda _: [1, 2, 3])(call),
-            "mm_placeholders": {"image": [(5, torch.ones(4))]},
+            "mm_placeholders": {"image": [changed.get("place", lambda _: 5)(call)]},
             "mm_hashes": {"image": [f"{call} {i}" for i in range(len(pictures))]},
             "mm_kwargs": {"image": items, **changed.get("more", lambda _: {})(call)},
+            **changed.get("keys", lambda _: {})(call),
         }
 
     return render
@@ -128,7 +137,14 @@ def cut_into_tiles(picture: Image.Image) -> torch.Tensor:
         ({"pixels": by_its_own_mean}, "pixels does not follow"),
         ({"pixels": of_another_channel}, "pixels does not follow"),
         ({"pixels": cut_into_tiles}, "no single tensor"),
-        ({"patches": lambda call: call}, "patches does not follow"),
+        ({"patches": lambda call: torch.tensor(call)}, "patches does not follow"),
+        ({"patches": lambda call: torch.tensor(1, dtype=[torch.int64, torch.int32][call])}, "patches does not follow"),
+        ({"patches": lambda call: torch.tensor([0.0, -0.0][call])}, "patches does not follow"),
+        ({"patches": lambda _: [torch.tensor(1)]}, "patches does not follow"),
+        ({"patches": lambda _: None}, "patches does not follow"),
+        ({"field": lambda call: f"field {call}"}, "patches does not follow"),
+        ({"place": lambda call: call}, "mm_placeholders differs"),
+        ({"keys": lambda call: {"cache_salt": "some"} if call else {}}, "were made"),
         ({"tokens": lambda call: [1, call]}, "prompt_token_ids differs"),
         ({"more": lambda call: {"video": []} if call else {}}, "more than pictures"),
     ],
@@ -143,23 +159,153 @@ def test_pictures_that_cannot_hold_every_byte_have_no_short_way() -> None:
         asyncio.run(RenderedPrompt.of(processor(), 8))
 
 
-def test_a_picture_of_another_size_is_not_taken_for_one_of_this() -> None:
+@pytest.mark.parametrize(
+    ("pictures", "why"),
+    [
+        (noise(1, SIZE * 2), "must be RGB of"),
+        ([picture.resize((SIZE * 4, SIZE // 4)) for picture in noise(1)], "must be RGB of"),
+        ([picture.convert("L") for picture in noise(1)], "must be RGB of"),
+        (noise(1, count=4), "zip"),
+    ],
+)
+def test_what_is_not_five_pictures_of_this_size_is_refused(pictures, why) -> None:
     prompt = asyncio.run(RenderedPrompt.of(processor(), SIZE))
-    with pytest.raises(RuntimeError):
-        prompt(noise(1, SIZE * 2))
-    with pytest.raises(ValueError, match="zip"):
-        prompt(noise(1, count=4))
+    with pytest.raises(ValueError, match=why):
+        prompt(pictures)
+
+
+class AnsweringLLM:
+    """An engine that answers at once, with a processor of its own; notes what it is asked."""
+
+    def __init__(self, render: Callable[[Sequence[Image.Image]], Any]) -> None:
+        self.vllm_config = SimpleNamespace(speculative_config=None)
+        self.errored = False
+        self.renderer = self
+        self.engine_core = self
+        self._render = render
+        self.rendered = 0
+        self.asked: list[Any] = []
+
+    def get_tokenizer(self) -> Any:
+        return SimpleNamespace(
+            apply_chat_template=lambda *_, **__: "the question",
+            encode=lambda *_, **__: [1],
+            decode=lambda *_, **__: "x",
+        )
+
+    async def render_cmpl_async(self, prompts: list[Any], **_: object) -> list[Any]:
+        self.rendered += 1
+        return [await self._render(prompt["multi_modal_data"]["image"]) for prompt in prompts]
+
+    async def generate(self, prompt: object, _sampling: object, _request_id: str) -> AsyncIterator[Any]:
+        self.asked.append(prompt)
+        completion = SimpleNamespace(finish_reason="stop", token_ids=[], logprobs=None, weight_versions=())
+        yield SimpleNamespace(outputs=[completion], prompt_token_ids=[1])
+
+    async def done(self, *_: object, **__: object) -> None: ...
+
+    clear_mm_cache_async = pause_scheduler_async = collective_rpc = update_weight_version = resume_generation = done
+
+    def shutdown(self) -> None: ...
+
+
+async def started(llm: AnsweringLLM, checkpoint: Path, engine: VllmEngine | None = None) -> VllmEngine:
+    engine = engine or VllmEngine()
+    engine._load = lambda *_: llm  # type: ignore[method-assign, assignment, return-value]
+    await engine.start(checkpoint)
+    llm.asked.clear()
+    llm.rendered = 0
+    return engine
+
+
+def brighter(picture: Image.Image) -> torch.Tensor:
+    return values(picture) + 1
+
+
+@pytest.mark.vllm
+def test_the_engine_looks_pictures_up_in_the_table_of_the_engine_that_it_has(tmp_path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "one", 1)
+    pictures = tuple(noise(3, 112))
+
+    async def run() -> None:
+        engine = None
+        for pixels in (values, brighter):  # built anew, with another processor and the same prompt
+            llm = AnsweringLLM(processor(pixels=pixels))
+            engine = await started(llm, checkpoint, engine)
+            await engine.generate(Question("one", Mode.COT, pictures))
+            (asked,) = llm.asked
+            assert asked["type"] == "multimodal" and llm.rendered == 0
+            for picture, item in zip(pictures, asked["mm_kwargs"]["image"], strict=True):
+                assert torch.equal(item["pixels"].data, pixels(picture))
+
+    asyncio.run(run())
+
+
+@pytest.mark.vllm
+def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgotten(tmp_path, monkeypatch) -> None:
+    one, two = (make_checkpoint(tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2)))
+    before, after = read_manifest(one), read_manifest(two).model_copy(update={"probes": None})
+    monkeypatch.setattr(
+        "service.vllm_engine.prompt_text", lambda _, __, mode: f"{mode} of {'two' if expecting else 'one'}"
+    )
+    expecting = False
+
+    async def run() -> None:
+        nonlocal expecting
+        llm = AnsweringLLM(processor())
+        engine = await started(llm, one)
+        expecting = True
+        await engine.expect(after)
+        assert llm.rendered == 2 * len(Mode) and len(engine._rendered) == 4
+        llm.rendered = 0
+        await engine.reload(two, after)
+        assert llm.rendered == 0 and sorted(engine._rendered) == ["cot of two", "direct of two"]
+        expecting = False
+        await engine.reload(one, before)  # back, where nobody expected it
+        assert llm.rendered == 2 * len(Mode) and sorted(engine._rendered) == ["cot of one", "direct of one"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    "changed", [{"pixels": blurred}, {"pixels": lambda _: None}, {"more": lambda _: {"image": []}}]
+)
+def test_where_there_is_no_short_way_vllm_renders_and_the_log_says_why(tmp_path, caplog, changed) -> None:
+    async def run() -> None:
+        llm = AnsweringLLM(processor(**changed))
+        engine = await started(llm, make_checkpoint(tmp_path / "one", 1))
+        pictures = tuple(noise(3, 112))
+        await engine.generate(Question("one", Mode.COT, pictures))
+        assert llm.asked == [{"prompt": "the question", "multi_modal_data": {"image": list(pictures)}}]
+
+    with caplog.at_level("INFO"):
+        asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records].count("pictures go through vLLM's processor") == 1
+
+
+@pytest.mark.vllm
+def test_pictures_of_another_size_fail_their_request_alone(tmp_path) -> None:
+    async def run() -> None:
+        engine = await started(AnsweringLLM(processor()), make_checkpoint(tmp_path / "one", 1))
+        with pytest.raises(EngineFailed, match="not the pictures"):
+            await engine.generate(Question("one", Mode.COT, tuple(noise(3, 96))))
+
+    asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
 def renderer(tiny_checkpoint):
     """vLLM's own, of the shipped checkpoint, without an engine behind it."""
-    os.environ.update({**QUIET_ENVIRONMENT, **cpu_environment()})
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.renderers import renderer_from_config
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET_ENVIRONMENT, **cpu_environment()}.items():
+            patch.setenv(name, value)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.renderers import renderer_from_config
 
-    arguments = engine_arguments(tiny_checkpoint, read_manifest(tiny_checkpoint), device="cpu", draft_tokens=0)
-    renderer = renderer_from_config(AsyncEngineArgs(**arguments).create_engine_config())
+        arguments = engine_arguments(tiny_checkpoint, read_manifest(tiny_checkpoint), device="cpu", draft_tokens=0)
+        arguments["mm_processor_cache_gb"] = 0  # as in the service
+        renderer = renderer_from_config(AsyncEngineArgs(**arguments).create_engine_config())
     yield renderer
     renderer.shutdown()
 
@@ -185,12 +331,12 @@ def test_it_is_what_vllm_renders(renderer, tiny_checkpoint, wordy_sample, mode) 
             made, rendered = short(pictures), await render(pictures)
             assert made["prompt_token_ids"] == rendered["prompt_token_ids"]
             assert type(made["mm_kwargs"]) is type(rendered["mm_kwargs"])
-            assert repr(made["mm_placeholders"]) == repr(rendered["mm_placeholders"])
+            assert made["mm_placeholders"] == rendered["mm_placeholders"]
             for mine, theirs in zip(made["mm_kwargs"]["image"], rendered["mm_kwargs"]["image"], strict=True):
                 assert type(mine) is type(theirs) and mine.keys() == theirs.keys()
                 for name, element in theirs.items():
                     assert torch.equal(mine[name].data, element.data) and mine[name].data.dtype == element.data.dtype
-                    assert repr(mine[name].field) == repr(element.field)
+                    assert mine[name].field == element.field
             assert len(made["mm_hashes"]["image"]) == len(rendered["mm_hashes"]["image"]) == 5
 
     asyncio.run(run())
