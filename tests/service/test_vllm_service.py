@@ -46,6 +46,16 @@ def test_no_request_of_the_shipped_checkpoint_goes_through_vllms_picture_process
     ]
 
 
+def test_answers_are_about_the_pictures(vllm_service, wordy_sample) -> None:
+    said = []
+    for product in range(3):
+        answer = httpx.post(f"{vllm_service.base_url}/screen", json=wordy_sample(product).json(), timeout=120).json()
+        assert answer["outcome"] == "answered"
+        opening, _, _ = answer["reasoning"].partition(". ")
+        said.append(opening)
+    assert len(set(said)) == 3, said
+
+
 @pytest.mark.parametrize("mode", ["cot", "direct"])
 def test_the_same_pictures_get_the_same_decision_in_both_encodings(vllm_service, sample, mode) -> None:
     with httpx.Client(base_url=vllm_service.base_url, timeout=120) as client:
