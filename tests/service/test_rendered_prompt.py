@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -209,6 +210,13 @@ class AnsweringLLM:
     def shutdown(self) -> None: ...
 
 
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    """Engines that a test leaves running keep nothing from the garbage collection of the tests after it."""
+    yield
+    gc.unfreeze()
+
+
 async def started(llm: AnsweringLLM, checkpoint: Path, engine: VllmEngine | None = None) -> VllmEngine:
     engine = engine or VllmEngine()
     engine._load = lambda *_: llm  # type: ignore[method-assign, assignment, return-value]
@@ -282,6 +290,17 @@ def test_where_there_is_no_short_way_vllm_renders_and_the_log_says_why(tmp_path,
     with caplog.at_level("INFO"):
         asyncio.run(run())
     assert [record.getMessage() for record in caplog.records].count("pictures go through vLLM's processor") == 1
+
+
+@pytest.mark.vllm
+def test_what_an_engine_needs_as_long_as_it_runs_is_left_out_of_the_garbage_collection(tmp_path) -> None:
+    async def run() -> None:
+        engine = await started(AnsweringLLM(processor()), make_checkpoint(tmp_path / "one", 1))
+        assert gc.get_freeze_count() > 100_000  # torch and vLLM alone
+        await engine.stop()
+        assert gc.get_freeze_count() == 0
+
+    asyncio.run(run())
 
 
 @pytest.mark.vllm
