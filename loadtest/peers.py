@@ -49,7 +49,8 @@ DOCUMENTED: Mapping[str, Mapping[str, Any]] = {
 }
 """vLLM's API server as its documentation allows it on a CPU, and with which engine arguments more."""
 OUR_ENGINE = "api server, the service's engine"
-"""With the engine arguments that the service has unless it is told otherwise."""
+"""With the engine arguments that the service has unless it is told otherwise. Its processor keeps its cache, which the
+service, that looks pictures up, has no use for."""
 
 LATENCY = 1.05
 THROUGHPUT = 1.3

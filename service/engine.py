@@ -97,7 +97,8 @@ class Engine(Protocol):
         """
 
     async def expect(self, manifest: Manifest, /) -> None:
-        """Prepare to prove a checkpoint that is to be reloaded, while requests are answered. It only saves time later.
+        """Prepare for a checkpoint that is to be reloaded, while requests are answered: its prompts, and its proof. It
+        only saves time later.
 
         Raises:
             Exception: whatever the engine raised.

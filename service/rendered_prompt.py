@@ -45,10 +45,10 @@ class RenderedPrompt:
         """
         self._size = pictures[0].size
         self._rendered = {key: value for key, value in rendered.items() if key != _OWN_TIME}
-        items = list(rendered["mm_kwargs"]["image"])
-        found = [name for name, element in items[0].items() if _shape(element) == (1, 3, *self._size)]
+        items, shape = list(rendered["mm_kwargs"]["image"]), (1, 3, *self._size)
+        found = [name for name, element in items[0].items() if _shape(element) == shape]
         if len(found) != 1:
-            raise NoShortWay(f"no single tensor of (1, 3, {self._size}) among {sorted(items[0])}")
+            raise NoShortWay(f"no single tensor of {shape} among {sorted(items[0])}")
         (self._pixels,) = found
         values = items[0][self._pixels].data
         self._dtype = values.dtype
@@ -143,8 +143,7 @@ def _check_same(made: dict[str, Any], rendered: dict[str, Any]) -> None:
     Raises:
         NoShortWay: they are not.
     """
-    rendered = {key: value for key, value in rendered.items() if key != _OWN_TIME}
-    if made.keys() != rendered.keys():
+    if made.keys() != rendered.keys() - {_OWN_TIME}:
         raise NoShortWay(f"{sorted(made)} were made, {sorted(rendered)} rendered")
     for key in made.keys() - {"mm_kwargs", "mm_hashes"}:
         if made[key] != rendered[key]:
@@ -158,8 +157,10 @@ def _check_same(made: dict[str, Any], rendered: dict[str, Any]) -> None:
 
 
 def _same(one: Any, other: Any) -> bool:
+    shape = _shape(one)
     return (
-        _shape(one) == _shape(other) is not None
+        shape is not None
+        and shape == _shape(other)
         and one.data.dtype == other.data.dtype
         and np.array_equal(_bits(one.data), _bits(other.data))
         and one.field == other.field

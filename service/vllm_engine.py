@@ -226,8 +226,7 @@ class VllmEngine:
         probes, size = manifest.probes.questions, manifest.image.size
         texts = {mode: prompt_text(llm.get_tokenizer(), manifest.prompt, mode) for mode in Mode}
         prompts = await asyncio.to_thread(lambda: [_probe_prompt(texts[probe.mode], probe, size) for probe in probes])
-        # Not through the cache, which leaves out pictures that the core was sent before: a reload empties it.
-        rendered = await llm.renderer.render_cmpl_async(prompts, skip_mm_cache=True)
+        rendered = await _rendered_by(llm, prompts)
         self._expected = manifest.digest, dict(zip(probes, rendered, strict=True))
 
     async def log_probabilities(self, probe: Probe, /) -> list[float]:
@@ -375,9 +374,8 @@ class VllmEngine:
                 continue
 
             async def render(pictures: Sequence[Image.Image], text: str = text) -> dict[str, Any]:
-                # Not through the cache, which leaves out pictures that the core was sent before.
-                (rendered,) = await llm.renderer.render_cmpl_async([_prompt(text, pictures)], skip_mm_cache=True)
-                return dict(rendered)
+                (rendered,) = await _rendered_by(llm, [_prompt(text, pictures)])
+                return rendered
 
             try:
                 known[text] = await RenderedPrompt.of(render, manifest.image.size)
@@ -414,6 +412,11 @@ async def _reload(llm: AsyncLLM, checkpoint: Path, manifest: Manifest) -> None:
     await llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
     await llm.update_weight_version(manifest.digest)
     await llm.resume_generation()
+
+
+async def _rendered_by(llm: AsyncLLM, prompts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    # Not through a cache, also where vLLM is given one: it would leave out pictures that the core was sent before.
+    return [dict(rendered) for rendered in await llm.renderer.render_cmpl_async(prompts, skip_mm_cache=True)]
 
 
 def _prompt(text: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:

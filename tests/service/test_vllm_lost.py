@@ -267,9 +267,9 @@ class Renderer:
     def __init__(self) -> None:
         self.cached = False
 
-    async def render_cmpl_async(self, prompts: list[dict[str, object]], *, skip_mm_cache: bool) -> list[object]:
+    async def render_cmpl_async(self, prompts: list[dict[str, str]], *, skip_mm_cache: bool) -> list[dict[str, str]]:
         self.cached |= not skip_mm_cache
-        return [("rendered", prompt["prompt"]) for prompt in prompts]
+        return [{"rendered": prompt["prompt"]} for prompt in prompts]
 
 
 async def no_short_way(*_: object) -> None:
@@ -293,8 +293,8 @@ def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoi
         await engine.expect(two)
         assert not renderer.cached, "the core has never been sent these pictures"
 
-        async def answer(prompt: object, *_: object) -> SimpleNamespace:
-            asked.append(prompt if isinstance(prompt, tuple) else "raw")
+        async def answer(prompt: dict[str, object], *_: object) -> SimpleNamespace:
+            asked.append(prompt if "rendered" in prompt else "raw")
             return SimpleNamespace(prompt_token_ids=[1], prompt_logprobs=[None])
 
         monkeypatch.setattr(engine, "_run", answer)
@@ -304,7 +304,7 @@ def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoi
             await engine.log_probabilities(probe)
 
     asyncio.run(run())
-    assert asked == ["raw", ("rendered", f"{two.prompt.version} cot x"), "raw"]
+    assert asked == ["raw", {"rendered": f"{two.prompt.version} cot x"}, "raw"]
 
 
 def test_what_an_engine_rendered_is_not_taken_for_what_the_next_one_renders(tmp_path, monkeypatch) -> None:
