@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.render.command", "draw labelled samples: one original and four generated pictures each"),
+    "import-pairs": ("trainer.import_pairs.command", "verdicts on single generated pictures become questions of four"),
     "annotate": ("trainer.annotate.command", "write captions, reasoning and labels: by a teacher, or from the truth"),
     "split": ("trainer.split.command", "divide data by product: training, testing, pseudo-label, exploration"),
     "plan": ("trainer.plan.command", "what a recipe will cost on given GPUs, and whether it can work"),

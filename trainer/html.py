@@ -84,7 +84,7 @@ def truth(picture: Generated) -> str:
     """`usable`, or what is wrong with a picture, as plain text."""
     if picture.usable:
         return "usable"
-    what = ", ".join(sorted(dimension.title for dimension in picture.dimensions))
+    what = ", ".join(sorted(dimension.title for dimension in picture.dimensions)) or "not usable"
     return f"{what}: {picture.comment}" if picture.comment else what
 
 

@@ -1,24 +1,41 @@
-"""Samples on disk: what `trainer render` and `trainer collect` write, and every later stage reads.
+"""Samples on disk: what `trainer render` and `trainer import-pairs` write, and every later stage reads.
 
 A data directory holds `samples.jsonl`, one JSON object per line, and the pictures that the lines name, relative to
 the directory (`pictures/<id>/{original,a,b,c,d}.jpg`). Everything is checked when it is read: a stage that trains for
 an hour must not find in its last minute that line 4,711 names a picture that is not there.
+
+A line is one of three kinds. It has the truth of each picture (`usable`, `dimensions`, `severity`), or a `label` alone,
+as the paper's training data has (section 3.2), or neither, as its pseudo-label and exploration data have (table 1).
+docs/training.md has a table of the fields.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self, TypeVar
 
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from screening.answer import check_reasoning
 from screening.errors import ImageError
 from screening.images import decode, inspect, load_square
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
+from trainer.labels import read_label
 
 SAMPLES_NAME = "samples.jsonl"
 
@@ -53,6 +70,15 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Pictured(_Record):
+    """A record that a line may give as the name of its picture alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class Defect(_Record):
     """One planted or annotated defect of a generated picture."""
 
@@ -64,7 +90,7 @@ class Defect(_Record):
     comment: str
 
 
-class Original(_Record):
+class Original(_Pictured):
     """The original product photo."""
 
     file: RelativePath
@@ -73,29 +99,30 @@ class Original(_Record):
     """What the source knows about the product: kind, colours, lettering. Free form."""
 
 
-class Picture(_Record):
+class Picture(_Pictured):
     """One of the four generated pictures, judged or not."""
 
     file: RelativePath
     option: str
+    caption: str = ""
 
 
 class Generated(Picture):
     """One of the four generated pictures, and what is wrong with it."""
 
     usable: bool
-    dimensions: frozenset[DimensionName]
-    """Empty for a normal picture."""
-    severity: int = Field(ge=0, le=3)
-    """Of the worst defect; 0 for a normal picture."""
+    dimensions: frozenset[DimensionName] = frozenset()
+    """Empty for a normal picture, and for one that is not usable where only the label is known."""
+    severity: int = Field(0, ge=0, le=3)
+    """Of the worst defect; 0 for a normal picture, and where it is not known."""
     defects: tuple[Defect, ...] = ()
     """May be empty for annotated pictures: people name dimensions, not kinds."""
     comment: str = ""
-    caption: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.usable == bool(self.dimensions):
+        given = "dimensions" in self.model_fields_set
+        if bool(self.dimensions) if self.usable else given and not self.dimensions:
             raise ValueError(f"usable is {self.usable} but dimensions are {sorted(self.dimensions) or 'empty'}")
         if self.defects:
             if (named := frozenset(defect.dimension for defect in self.defects)) != self.dimensions:
@@ -103,6 +130,18 @@ class Generated(Picture):
             if (worst := max(defect.severity for defect in self.defects)) != self.severity:
                 raise ValueError(f"the worst defect has severity {worst} but severity is {self.severity}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_dimensions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        if not self.dimensions_known:
+            del written["dimensions"]
+        return written
+
+    @property
+    def dimensions_known(self) -> bool:
+        """Whether `dimensions` is the truth; False for a picture of which only the label says that it is not usable."""
+        return self.usable or bool(self.dimensions)
 
     def severity_of(self, dimension: Dimension) -> int:
         """Severity of the worst defect of one dimension; the picture's own where no defects are listed."""
@@ -114,10 +153,18 @@ class SampleLine(_Record):
     """What every line of `samples.jsonl` has, labelled or not: an original and four generated pictures."""
 
     id: str = Field(min_length=1)
-    product: str
-    """What is shown. Splits keep all samples of a product on one side."""
+    product: str = ""
+    """What is shown. Splits keep all samples of a product on one side; where it is empty, those of an original."""
     original: Original
     generated: tuple[Picture, ...]
+    seed: int | None = None
+    setting: str | None = None
+    """The scene that the generated pictures are set in, in a word of the source's own vocabulary."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_full(cls, value: object) -> object:
+        return _in_full(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _four(self) -> Self:
@@ -131,6 +178,13 @@ class SampleLine(_Record):
         return (self.original.file, *(picture.file for picture in self.generated))
 
 
+class Unlabelled(SampleLine):
+    """One question whose answer is not known (paper, table 1: the pseudo-label and exploration splits)."""
+
+    label: None = None
+    reasoning: None = None
+
+
 class Sample(SampleLine):
     """One question with its truth: an original, four generated pictures, and which of them may be shown."""
 
@@ -139,9 +193,6 @@ class Sample(SampleLine):
     """Letters in order, or `N`."""
     reasoning: Annotated[str, AfterValidator(check_reasoning)] = ""
     """The chain of thought that leads to the label."""
-    seed: int | None = None
-    setting: str | None = None
-    """The scene that the generated pictures are set in, in a word of the source's own vocabulary."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -155,52 +206,138 @@ class Sample(SampleLine):
         """The label as a set; empty for `N`."""
         return frozenset(self.label) - {NONE}
 
+    @property
+    def dimensions_known(self) -> bool:
+        """Whether it is known what is wrong with each picture, and not only which ones are usable."""
+        return all(picture.dimensions_known for picture in self.generated)
 
+
+def _in_full(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with what follows from the rest of it: the letters from the order, the verdicts from the label or the
+    label from the verdicts. Null is the same as a field that is left out."""
+    line = _without_nulls(line)
+    pictures = line.get("generated")
+    if "label" in line:
+        line["label"] = read_label(line["label"])
+    if not isinstance(pictures, list | tuple) or len(pictures) != len(OPTIONS):
+        return line
+    full = [_without_nulls({"file": one} if isinstance(one, str) else one) for one in pictures]
+    if not all(isinstance(one, dict) for one in full):
+        return line
+    if not any("option" in one for one in full):
+        full = [{**one, "option": option} for one, option in zip(full, OPTIONS, strict=True)]
+    if [one.get("option") for one in full] != list(OPTIONS):
+        return line
+    if "label" in line:
+        full = [{"usable": one["option"] in line["label"], **one} for one in full]
+    elif all(isinstance(one.get("usable"), bool) for one in full):
+        line["label"] = options_text(one["option"] for one in full if one["usable"])
+    elif any("usable" in one for one in full):
+        raise ValueError("some generated pictures have 'usable' and others do not; give it for all four, or a label")
+    return {**line, "generated": full}
+
+
+def _without_nulls(record: Any) -> Any:
+    return {key: value for key, value in record.items() if value is not None} if isinstance(record, dict) else record
+
+
+AnySample = Sample | Unlabelled
 Line = TypeVar("Line", bound=SampleLine)
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def read_samples(directory: Path) -> list[Sample]:
-    """Read and check all samples of a data directory, in the order of the file.
+    """Read and check all samples of a data directory that is labelled throughout, in the order of the file.
 
     Raises:
-        DataError: no or empty `samples.jsonl`, a line that is not a sample, an id that occurs twice, a missing picture.
+        DataError: no or empty `samples.jsonl`, a line that is not a sample or has no label, an id that occurs twice,
+            a missing picture.
     """
-    return read_lines(directory, Sample)
+    return _read(directory, _labelled)
 
 
-def read_lines(directory: Path, kind: type[Line], note: str = "") -> list[Line]:
-    """Read and check all lines of `samples.jsonl`, whatever form they have.
-
-    Args:
-        kind: the form.
-        note: what to say behind a complaint about a field.
+def read_any_samples(directory: Path) -> list[AnySample]:
+    """As `read_samples`, with the lines that have no label among them.
 
     Raises:
         DataError: see `read_samples`.
     """
+    return _read(directory, _either)
+
+
+def sample_lines(directory: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of `samples.jsonl` with their numbers from 1, without a byte order mark and without blank lines.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
     path = directory / SAMPLES_NAME
-    records: list[Line] = []
-    numbers: dict[str, int] = {}
     try:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, 1):
-                where = f"{path}, line {number}"
-                record = _parse(line, kind, where, note)
-                if record.id in numbers:
-                    raise DataError(f"{where}, id: {record.id!r} is already in line {numbers[record.id]}")
-                for file in record.files:
-                    if not (directory / file).is_file():
-                        raise DataError(f"{where}: the picture {file} is not in {directory}")
-                numbers[record.id] = number
-                records.append(record)
+                if number == 1:
+                    if other := _OTHER_ENCODINGS.get(line[:2]):
+                        raise DataError(f"{path} is {other} text; save it as UTF-8")
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                if line.strip():
+                    yield number, line
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); is {directory} a data directory?") from error
+
+
+def _read(directory: Path, parse: Callable[[bytes], Line]) -> list[Line]:
+    path = directory / SAMPLES_NAME
+    records: list[Line] = []
+    numbers: dict[str, int] = {}
+    for number, line in sample_lines(directory):
+        where = f"{path}, line {number}"
+        record = _parsed(line, parse, where)
+        if record.id in numbers:
+            raise DataError(f"{where}, id: {record.id!r} is already in line {numbers[record.id]}")
+        for file in record.files:
+            if not picture_path(directory, file).is_file():
+                raise DataError(f"{where}: the picture {file} is not in {directory}")
+        numbers[record.id] = number
+        records.append(record)
     if not records:
         raise DataError(f"{path} holds no samples")
     return records
 
 
-def data_digest(directory: Path, samples: Sequence[Sample], *, check: bool = True) -> str:
+class _NoLabel(Exception):
+    """A line without a label where one is needed."""
+
+
+def _labelled(line: bytes) -> Sample:
+    sample = _either(line)
+    if isinstance(sample, Unlabelled):
+        raise _NoLabel(
+            "label: the sample has none. `trainer split` puts samples without a label into pseudo-label and "
+            "exploration, `trainer annotate progressive` lets a teacher label them"
+        )
+    return sample
+
+
+def _either(line: bytes) -> AnySample:
+    value = _JSON.validate_json(line)
+    return (Sample if _has_label(value) else Unlabelled).model_validate(value)
+
+
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def _has_label(line: object) -> bool:
+    """Whether a line says which pictures are usable; what is no object at all is reported as a broken sample."""
+    if not isinstance(line, dict) or line.get("label") is not None:
+        return True
+    pictures = line.get("generated")
+    judged = isinstance(pictures, list) and any(isinstance(one, dict) and "usable" in one for one in pictures)
+    return judged or bool(line.get("reasoning"))
+
+
+def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool = True) -> str:
     """`sha256:…` over `samples.jsonl` and the bytes of all pictures: the same digest, the same questions and truth.
 
     Args:
@@ -250,9 +387,28 @@ def read_bytes(directory: Path, file: str) -> bytes:
         DataError: the file cannot be read.
     """
     try:
-        return (directory / file).read_bytes()
+        return picture_path(directory, file).read_bytes()
     except OSError as error:
         raise DataError(f"{directory / file} cannot be read ({error.strerror})") from error
+
+
+def picture_path(directory: Path, file: str) -> Path:
+    """Where a file of a data directory lies on disk.
+
+    A name may be written in another Unicode normal form than the disk has it: macOS and some archives decompose `é`
+    into two characters. The name as it is written comes first, then the one file of the same normal form (NFC).
+    """
+    path = directory / file
+    if file.isascii() or path.exists():
+        return path
+    found = directory
+    for part in PurePosixPath(file).parts:
+        wanted = unicodedata.normalize("NFC", part)
+        try:
+            found = next(one for one in found.iterdir() if unicodedata.normalize("NFC", one.name) == wanted)
+        except (StopIteration, OSError):
+            return path
+    return found
 
 
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -271,12 +427,14 @@ def _check_picture(data: bytes) -> None:
         decode(picture, shrink_to=1)
 
 
-def _parse(line: bytes, kind: type[Line], where: str, note: str) -> Line:
+def _parsed(line: bytes, parse: Callable[[bytes], Line], where: str) -> Line:
     try:
-        return kind.model_validate_json(line)
+        return parse(line)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise DataError(f"{where}{', ' + field if field else ''}: {message}{others}{note}") from error
+        raise DataError(f"{where}{', ' + field if field else ''}: {message}{others}") from error
+    except _NoLabel as error:
+        raise DataError(f"{where}, {error}") from error

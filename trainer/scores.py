@@ -98,7 +98,7 @@ class DimensionVerdicts(_Table):
     false_alarms: Share
     """Of the normal pictures, those whose verdict names this dimension."""
     precision: Share
-    """Of the pictures whose verdict names this dimension, those that have it."""
+    """Of the pictures whose verdict names this dimension and whose dimensions are known, those that have it."""
 
 
 class PictureVerdicts(_Table):
@@ -107,7 +107,7 @@ class PictureVerdicts(_Table):
     stated: Share
     """Pictures with a readable verdict."""
     exact: Share
-    """Verdict names exactly the true dimensions (none for a normal picture)."""
+    """Of the pictures whose dimensions are known, those whose verdict names exactly these (none for a normal one)."""
     normal_recognised: Share
     """Of the normal pictures, those called normal."""
     false_alarms: Share
@@ -193,6 +193,7 @@ def shows(sample: Sample, dimension: Dimension) -> bool:
     """Whether a sample counts for a dimension's score: at least one of its pictures shows that issue.
 
     The paper does not say how it assigns samples to dimensions; its random baselines per dimension fit this reading.
+    A sample of which only the label is known shows no dimension.
     """
     return any(dimension in picture.dimensions for picture in sample.generated)
 
@@ -260,9 +261,10 @@ def picture_verdicts(judged: Sequence[Judged], level: float = 0.95) -> PictureVe
     ]
     normal = [picture for picture in seen if picture.truth.usable]
     stated = [picture for picture in seen if picture.verdict is not None]
+    known = [picture for picture in seen if picture.truth.dimensions_known]
     return PictureVerdicts(
         stated=share(len(stated), len(seen), level),
-        exact=_share_of(seen, lambda picture: picture.verdict == picture.truth.dimensions, level),
+        exact=_share_of(known, lambda picture: picture.verdict == picture.truth.dimensions, level),
         normal_recognised=_share_of(normal, lambda picture: picture.verdict == frozenset(), level),
         false_alarms=_share_of(normal, lambda picture: bool(picture.verdict), level),
         normal_held_back=_share_of(normal, lambda picture: picture.held_back, level),
@@ -319,7 +321,7 @@ def _dimension_verdicts(seen: Sequence[_Seen], dimension: Dimension, level: floa
         },
         false_alarms=_share_of([p for p in seen if p.truth.usable], lambda picture: picture.names(dimension), level),
         precision=_share_of(
-            [picture for picture in seen if picture.names(dimension)],
+            [picture for picture in seen if picture.names(dimension) and picture.truth.dimensions_known],
             lambda picture: dimension in picture.truth.dimensions,
             level,
         ),

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
 
 from screening.task import Dimension
-from trainer.records import DataError, Sample, data_digest, read_samples, read_square
+from trainer.records import (
+    DataError,
+    Sample,
+    Unlabelled,
+    data_digest,
+    read_any_samples,
+    read_samples,
+    read_square,
+    sample_lines,
+)
 from trainer.render.dataset import Order, write_dataset
 from trainer.render.defects import SEVERITIES
 
@@ -120,7 +130,12 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
         (("generated", 0, "option"), "B", "must be options A, B, C, D in this order, not B, B, C, D"),
         (("generated",), [], "must be options A, B, C, D in this order, not none"),
         (("label",), "A", "line 2: label is 'A' but the usable pictures are 'AC'"),
-        (("label",), "CA", "line 2: label is 'CA' but the usable pictures are 'AC'"),
+        (("label",), "CD", "line 2: label is 'CD' but the usable pictures are 'AC'"),
+        (("label",), "", "line 2: '' is not a label; write the letters of the usable pictures"),
+        (("label",), "AN", "line 2: 'AN' is not a label"),
+        (("label",), "E", "line 2: 'E' is not a label"),
+        (("label",), 3, "line 2: 3 is not a label"),
+        (("label",), [], r"line 2: \[\] is not a label"),
         (
             ("reasoning",),
             "I see </think> it",
@@ -228,3 +243,120 @@ def test_whole_pictures_are_taken_whatever_stands_behind_them(format: str, behin
     directory = write(tmp_path, record())
     (directory / "pictures/s1/original.jpg").write_bytes(encoded(format) + behind)
     assert data_digest(directory, read_samples(directory)).startswith("sha256:")
+
+
+def bare(name: str = "s1", **fields: Any) -> dict[str, Any]:
+    """A sample as people write it: the five pictures and the label."""
+    files = [f"{name}/{letter}.jpg" for letter in "oabcd"]
+    return {"id": name, "original": files[0], "generated": files[1:], **fields}
+
+
+def in_full(line: dict[str, Any]) -> dict[str, Any]:
+    """The same with its pictures as objects, which `write` needs."""
+    return {
+        **line,
+        "original": {"file": line["original"]},
+        "generated": [{"file": file, "option": option} for file, option in zip(line["generated"], "ABCD", strict=True)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        ("AC", "AC"),
+        ("CA", "AC"),
+        ("A,C", "AC"),
+        ("a c", "AC"),
+        (" A; c ", "AC"),
+        ("A/C", "AC"),
+        ("A|C", "AC"),
+        ("A & C", "AC"),
+        ("AAC", "AC"),
+        (["C", "A"], "AC"),
+        ("N", "N"),
+        ("n", "N"),
+        ("None", "N"),
+        ("NONE ", "N"),
+        (["N"], "N"),
+        ("abcd", "ABCD"),
+    ],
+)
+def test_a_label_alone_suffices_in_any_form_that_can_only_mean_one_thing(
+    tmp_path: Path, written: object, label: str
+) -> None:
+    write(tmp_path, in_full(bare()))
+    (tmp_path / "samples.jsonl").write_text(json.dumps(bare(label=written)) + "\n")
+    (sample,) = read_samples(tmp_path)
+    assert sample.label == label
+    assert sample.options == frozenset(label) - {"N"}
+    assert [one.option for one in sample.generated] == list("ABCD")
+    assert [one.usable for one in sample.generated] == [option in label for option in "ABCD"]
+    assert all(one.severity == 0 and not one.dimensions for one in sample.generated)
+    assert sample.dimensions_known == (label == "ABCD")
+
+
+def test_verdicts_alone_suffice_and_their_label_follows(tmp_path: Path) -> None:
+    line = in_full(bare())
+    for picture, usable in zip(line["generated"], (False, True, False, True), strict=True):
+        picture["usable"] = usable
+    assert read_samples(write(tmp_path, line))[0].label == "BD"
+
+
+def test_verdicts_on_some_pictures_only_are_refused(tmp_path: Path) -> None:
+    line = in_full(bare())
+    line["generated"][0]["usable"] = True
+    with pytest.raises(DataError, match="line 1: some generated pictures have 'usable' and others do not"):
+        read_samples(write(tmp_path, line))
+
+
+def test_null_is_the_same_as_a_field_that_is_left_out(tmp_path: Path) -> None:
+    line = in_full(bare(label="A", product="p"))
+    for picture in line["generated"]:
+        picture |= {"usable": None, "dimensions": None}
+    assert read_samples(write(tmp_path, line))[0].label == "A"
+
+
+def test_a_sample_of_which_only_the_label_is_known_survives_a_round_trip(tmp_path: Path) -> None:
+    (sample,) = read_samples(write(tmp_path, in_full(bare(label="B"))))
+    assert Sample.model_validate_json(sample.model_dump_json()) == sample
+    assert Sample.model_validate(sample.model_dump()) == sample
+
+
+def test_samples_without_a_label_are_a_kind_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, in_full(bare("s1", label="A")), in_full(bare("s2", label=None)), in_full(bare("s3")))
+    kinds = [type(sample) for sample in read_any_samples(tmp_path)]
+    assert kinds == [Sample, Unlabelled, Unlabelled]
+    with pytest.raises(DataError, match=r"line 2, label: the sample has none\. `trainer split` puts"):
+        read_samples(tmp_path)
+
+
+def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, record("s1"), record("s2"))
+    path = tmp_path / "samples.jsonl"
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(b"\xef\xbb\xbf" + first + b"\r\n\r\n  \n" + second + b"\n\n")
+    assert [sample.id for sample in read_samples(tmp_path)] == ["s1", "s2"]
+    assert [number for number, _ in sample_lines(tmp_path)] == [1, 4]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    write(tmp_path, record())
+    path = tmp_path / "samples.jsonl"
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    path.write_bytes((mark + path.read_text()).encode(encoding))
+    with pytest.raises(DataError, match="is UTF-16 text; save it as UTF-8"):
+        read_samples(tmp_path)
+
+
+@pytest.mark.parametrize(("line_form", "disk_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_another_unicode_form_than_the_disk_has_is_found(
+    tmp_path: Path, line_form: Literal["NFC", "NFD"], disk_form: Literal["NFC", "NFD"]
+) -> None:
+    name = "Crème brûlée"
+    line = in_full(bare(unicodedata.normalize(line_form, name), label="A"))
+    write(tmp_path, in_full(bare(unicodedata.normalize(disk_form, name), label="A")))
+    (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
+    (sample,) = read_samples(tmp_path)
+    assert read_square(tmp_path, sample.original.file, 8).size == (8, 8)
+    assert data_digest(tmp_path, [sample]).startswith("sha256:")

@@ -260,3 +260,19 @@ def test_no_number_is_lost_on_the_way_to_json() -> None:
     low = scores.overall.correct.low
     assert low is not None
     assert isclose(low, 100 * wilson(1, 2, 0.9)[0])
+
+
+def test_a_picture_of_which_only_the_verdict_is_known_counts_for_no_dimension() -> None:
+    files = [{"file": f"{option}.jpg"} for option in OPTIONS]
+    bare = Sample.model_validate({"id": "s", "original": "o.jpg", "generated": files, "label": "A"})
+    full = labelled("A")
+    alone = evaluate_scores([said(full, "A", A=frozenset(), B=frozenset({SHADOW}))])
+    both = evaluate_scores(
+        [said(full, "A", A=frozenset(), B=frozenset({SHADOW})), said(bare, "A", B=frozenset({LAYOUT}))]
+    )
+    assert both.overall.correct.n == 2
+    assert both.dimensions == alone.dimensions
+    assert both.pictures.dimensions[SHADOW].precision == alone.pictures.dimensions[SHADOW].precision
+    assert both.pictures.dimensions[LAYOUT].precision.n == 0
+    assert both.pictures.exact.n == 5
+    assert both.pictures.stated.n == 8

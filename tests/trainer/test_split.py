@@ -6,6 +6,8 @@ import argparse
 import errno
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.__main__ import main
-from trainer.records import Sample, data_digest, read_samples
+from trainer.records import Sample, Unlabelled, data_digest, read_samples
 from trainer.render.dataset import Order, write_dataset
 from trainer.split import write as writing
 from trainer.split.assign import Item, Split, assign, place, shares_of, split_at
@@ -593,3 +595,103 @@ def test_rendered_data_is_read_by_the_other_stages_and_by_datasets(tmp_path: Pat
             for file in (row["original"]["file"], *(picture["file"] for picture in row["generated"])):
                 assert (tmp_path / "out" / name / file).is_file()
                 assert file.startswith(f"pictures/{row['id']}/")
+
+
+def unlabelled(name: str, product: str, **files: str) -> dict[str, Any]:
+    line = record(name, product, **files)
+    for picture in line["generated"]:
+        del picture["usable"], picture["dimensions"], picture["severity"]
+    del line["label"]
+    return line
+
+
+def test_samples_without_a_label_go_to_pseudo_label_and_exploration(tmp_path: Path) -> None:
+    labelled = write(tmp_path / "a", *many(0, 40))
+    without = write(tmp_path / "b", *(unlabelled(f"u{number}", f"q{number}") for number in range(60)))
+    assert split(tmp_path / "out", labelled, without, shares="3,1,1,2") == 0
+    found = where(tmp_path / "out")
+    places = Counter(found[f"u{number}"] for number in range(60))
+    assert set(places) == {"pseudo-label", "exploration"}
+    assert places["exploration"] > places["pseudo-label"]
+    splits = report(tmp_path / "out")["splits"]
+    assert sum(one["unlabelled"] for one in splits.values()) == 60
+    assert all(sum(one["labels"].values()) == one["samples"] - one["unlabelled"] for one in splits.values())
+
+
+def test_a_sample_without_a_label_never_shows_a_product_of_the_test_set(tmp_path: Path) -> None:
+    records = [*many(0, 30), *(unlabelled(f"u{number}", f"p{number}") for number in range(30))]
+    assert split(tmp_path / "out", write(tmp_path / "data", *records), shares="2,1,1,0") == 0
+    found = where(tmp_path / "out")
+    expected = {"training": "pseudo-label", "pseudo-label": "pseudo-label", "testing": None}
+    assert {found[f"s{number}-0"] for number in range(30)} == set(expected)
+    for number in range(30):
+        assert found.get(f"u{number}") == expected[found[f"s{number}-0"]]
+    tested = {name for name in (f"u{n}" for n in range(30)) if name not in found}
+    assert set(report(tmp_path / "out")["left_out"]) == tested
+
+
+def test_samples_without_a_label_stay_where_they_are_when_more_data_comes(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", *many(0, 20), *(unlabelled(f"u{n}", f"p{n}") for n in range(25)))
+    assert split(tmp_path / "out", first, shares="2,1,1,1") == 0
+    before = where(tmp_path / "out")
+    more = write(tmp_path / "b", *many(20, 40), *(unlabelled(f"v{n}", f"p{n}") for n in range(40)))
+    assert split(tmp_path / "out", first, more, shares="2,1,1,1") == 0
+    after = where(tmp_path / "out")
+    assert before.items() <= after.items()
+    # Products that were seen without a label in pseudo-label or exploration are not tested on later.
+    for number in range(20, 25):
+        assert after[f"s{number}-0"] == before[f"u{number}"]
+
+
+def test_a_collection_without_any_label_needs_no_test_set(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", *(unlabelled(f"u{number}", f"q{number}") for number in range(10)))
+    assert split(tmp_path / "out", data, shares="1,1,1,1") == 0
+    assert set(where(tmp_path / "out").values()) <= {"pseudo-label", "exploration"}
+    assert report(tmp_path / "out")["frozen"] is None
+
+
+def test_samples_without_a_label_need_a_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path / "data", *many(0, 10), unlabelled("u", "q"))
+    assert split(tmp_path / "out", data, shares="1,1,0,0") == 2
+    assert "some samples have no label, and the shares of pseudo-label and exploration are both 0" in (
+        capsys.readouterr().err
+    )
+
+
+def test_lines_as_people_write_them_become_full_ones(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", *many(0, 20))
+    lines = []
+    for one in many(0, 20):
+        files = [picture["file"] for picture in one["generated"]]
+        short = {"id": one["id"], "product": one["product"], "original": one["original"]["file"], "generated": files}
+        lines.append(json.dumps({**short, "label": ",".join(one["label"]).lower()}))
+    (data / "samples.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n\n".join(lines).encode() + b"\n\n")
+    assert split(tmp_path / "out", data) == 0
+    assert split(tmp_path / "out", data) == 0
+    for name in ("training", "testing", "pseudo-label"):
+        for sample in read_samples(tmp_path / "out" / name):
+            assert sample.original.file.startswith("pictures/")
+            assert not sample.dimensions_known or sample.label == "ABCD"
+
+
+mixed = st.tuples(items, st.lists(st.booleans(), min_size=14, max_size=14)).map(
+    lambda drawn: [
+        one
+        if labelled
+        else replace(one, sample=Unlabelled.model_validate(unlabelled(one.sample.id, one.sample.product)))
+        for one, labelled in zip(drawn[0], drawn[1], strict=False)
+    ]
+)
+
+
+@given(mixed, st.integers(0, 14))
+def test_with_and_without_labels_nothing_tested_is_trained_on_and_nothing_moves(items: list[Item], first: int) -> None:
+    before = assign(items[:first], EVEN, 0, {})
+    earlier = {name: one for name, one in before.items() if one is not None}
+    after = assign(items, EVEN, 0, earlier)
+    assert earlier.items() <= after.items()
+    tested = {tie for one in items if after[one.sample.id] is Split.TESTING for tie in one.ties}
+    for one in items:
+        split = after[one.sample.id]
+        assert one.labelled or split in (None, Split.PSEUDO_LABEL, Split.EXPLORATION)
+        assert split in (None, Split.TESTING) or not tested & set(one.ties)

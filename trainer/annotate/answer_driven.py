@@ -37,10 +37,14 @@ class AnswerDriven:
         """See `Method`.
 
         Raises:
-            AnnotationError: the question has no label.
+            AnnotationError: the question has no label, or no dimensions where these are to be revealed.
         """
         if (truth := question.truth) is None:
             raise AnnotationError(f"sample {question.id} has no label; answer-driven annotation starts from it")
+        if self._reveal_issues and not truth.dimensions_known:
+            raise AnnotationError(
+                f"sample {question.id} has a label and no dimensions; use --reveal label, or add the dimensions"
+            )
         answer = settle(
             REASON,
             replies,

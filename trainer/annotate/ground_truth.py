@@ -45,10 +45,15 @@ class GroundTruth:
         """Write one sample's reasoning.
 
         Raises:
-            AnnotationError: the question has no truth.
+            AnnotationError: the question has no label, or no dimensions.
         """
         if (truth := question.truth) is None:
             raise AnnotationError(f"sample {question.id} has no label; there is no ground truth to annotate it from")
+        if not truth.dimensions_known:
+            raise AnnotationError(
+                f"sample {question.id} has a label and no dimensions, so its reasoning cannot be written from the "
+                "truth; use `annotate answer-driven` with a teacher"
+            )
         sample = self._corrupted(truth) if self.corrupts(truth) else truth
         try:
             answer = reasoned(sample)

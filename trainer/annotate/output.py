@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.annotate.method import Accepted, Rejected, Step
 from trainer.annotate.questions import Question
-from trainer.records import SAMPLES_NAME, DataError
+from trainer.records import SAMPLES_NAME, DataError, picture_path
 from trainer.run_directory import write_atomically
 from trainer.scores import Judged, Share, picture_verdicts, random_baseline, share
 
@@ -100,7 +100,7 @@ def write_output(
     for question in questions:
         if question.id in accepted:
             for file in question.files:
-                link_picture(source / file, out / file)
+                link_picture(picture_path(source, file), out / file)
     lines = [accepted[question.id].sample.model_dump_json() for question in questions if question.id in accepted]
     settled = len(accepted) + len(rejected)
     report = Annotation(

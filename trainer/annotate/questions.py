@@ -1,24 +1,18 @@
-"""What is to be annotated: samples with their truth, or samples that nobody has labelled.
-
-The pseudo-label split of the paper (table 1) has no labels, so its lines in `samples.jsonl` have neither `label` nor
-`reasoning`, and a generated picture has only `file`, `option` and perhaps `caption`. A directory is labelled throughout
-or not at all; its first line tells.
-"""
+"""What is to be annotated: samples with their truth, and samples without a label (paper, table 1: pseudo-label)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
-from trainer.records import SAMPLES_NAME, Original, Picture, Sample, SampleLine, data_digest, read_lines, read_samples
+from trainer.records import AnySample, Original, Sample, data_digest, read_any_samples
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One original with its four generated pictures; `truth` is None where nobody has labelled it."""
+    """One original with its four generated pictures; `truth` is None where it has no label."""
 
     id: str
     product: str
@@ -35,22 +29,21 @@ class Question:
         return (self.original.file, *self.generated)
 
     @classmethod
-    def of(cls, sample: Sample) -> Self:
-        """A labelled question."""
+    def of(cls, sample: AnySample) -> Self:
+        """The question of a sample."""
+        truth = sample if isinstance(sample, Sample) else None
         return cls(
-            sample.id, sample.product, sample.original, sample.files[1:], sample.seed, sample.setting, truth=sample
+            sample.id, sample.product, sample.original, sample.files[1:], sample.seed, sample.setting, truth=truth
         )
 
 
 def read_questions(directory: Path) -> list[Question]:
-    """Read and check all questions of a data directory, in the order of the file.
+    """Read and check all questions of a data directory, labelled or not, in the order of the file.
 
     Raises:
-        DataError: see `trainer.records.read_samples`; the same is checked in a directory without labels.
+        DataError: see `trainer.records.read_samples`.
     """
-    if _labelled(directory):
-        return [Question.of(sample) for sample in read_samples(directory)]
-    return [_unlabelled(line) for line in read_lines(directory, _Unlabelled, " (in a directory without labels)")]
+    return [Question.of(sample) for sample in read_any_samples(directory)]
 
 
 def questions_digest(directory: Path, questions: Sequence[Question]) -> str:
@@ -59,28 +52,3 @@ def questions_digest(directory: Path, questions: Sequence[Question]) -> str:
     Pictures are not checked: a broken one rejects its sample and no other.
     """
     return data_digest(directory, cast("Sequence[Sample]", questions), check=False)  # it looks at `files` alone
-
-
-class _Picture(Picture):
-    caption: str = ""
-
-
-class _Unlabelled(SampleLine):
-    generated: tuple[_Picture, ...]
-    label: None = None
-    seed: int | None = None
-    setting: str | None = None
-
-
-def _labelled(directory: Path) -> bool:
-    """Whether the first line has a label. Of a file that cannot be read, the reader of samples will complain."""
-    try:
-        with (directory / SAMPLES_NAME).open("rb") as handle:
-            first: Any = json.loads(handle.readline())
-    except (OSError, ValueError):
-        return True
-    return not isinstance(first, dict) or first.get("label") is not None
-
-
-def _unlabelled(line: _Unlabelled) -> Question:
-    return Question(line.id, line.product, line.original, line.files[1:], line.seed, line.setting)

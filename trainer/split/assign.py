@@ -14,7 +14,7 @@ from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
-from trainer.records import Sample
+from trainer.records import AnySample, Unlabelled
 
 
 class Split(StrEnum):
@@ -38,6 +38,7 @@ Shares = Mapping[Split, Fraction]
 """Share of each split, in the order of `Split`, summing to 1. Fractions: 3,1,1,1 and 0.3,0.1,0.1,0.1 are the same."""
 
 _PLACES = 1 << 64
+_ALL = frozenset(Split)
 
 
 class SplitError(Exception):
@@ -48,12 +49,16 @@ class SplitError(Exception):
 class Item:
     """One sample as it was found, with what decides its split."""
 
-    sample: Sample
+    sample: AnySample
     line: bytes
     """Its line of `samples.jsonl`: what is written later, field by field as the source wrote it."""
     directory: Path
     digests: tuple[str, ...]
     """SHA-256 of the five pictures, in the order of `Sample.files`."""
+
+    @property
+    def labelled(self) -> bool:
+        return not isinstance(self.sample, Unlabelled)
 
     @property
     def product(self) -> str:
@@ -102,16 +107,24 @@ def assign(items: Iterable[Item], shares: Shares, seed: int, earlier: Mapping[st
     Args:
         earlier: the splits of samples that were divided before; they keep them.
 
+    A sample without a label is of use in pseudo-label and exploration only. It goes there with the share that the two
+    have of each other, or follows the labelled samples of its product: with training to pseudo-label, since what is
+    trained on either way leaks nothing.
+
     Returns:
-        None for a sample that would tie products of two splits together: neither can take it without a leak.
+        None for a sample that would tie products of two splits together, since neither can take it without a leak, and
+        for one without a label whose product is tested on.
+
+    Raises:
+        SplitError: there are samples without a label, and pseudo-label and exploration both have the share 0.
     """
     # The test set first: whatever turns out to share a product with it gives way.
-    ranked = sorted(items, key=lambda item: (_rank(earlier.get(item.sample.id)), item.sample.id))
+    ranked = sorted(items, key=lambda item: (_rank(item, earlier), item.sample.id))
     groups = _Groups()
     placed: list[Item] = []
     result: dict[str, Split | None] = {}
     for item in ranked:
-        if groups.join(item.ties, earlier.get(item.sample.id)):
+        if groups.join(item.ties, _open_to(item, earlier.get(item.sample.id))):
             placed.append(item)
         else:
             result[item.sample.id] = None
@@ -120,21 +133,55 @@ def assign(items: Iterable[Item], shares: Shares, seed: int, earlier: Mapping[st
         group = groups.of(item.product)
         position = place(item.product, seed)
         first[group] = min(first.get(group, position), position)
+    labelled = {groups.of(item.product) for item in placed if item.labelled}
     for item in placed:
         group = groups.of(item.product)
-        result[item.sample.id] = groups.splits.get(group) or split_at(first[group], shares)
+        split = groups.split(group)
+        if split is None:
+            split = split_at(first[group], shares if group in labelled else _without_label(shares))
+        result[item.sample.id] = split if item.labelled else _UNLABELLED[split]
     return result
 
 
-def _rank(split: Split | None) -> int:
-    return 2 if split is None else int(split is not Split.TESTING)
+_UNLABELLED: Mapping[Split, Split | None] = {
+    Split.TRAINING: Split.PSEUDO_LABEL,
+    Split.TESTING: None,
+    Split.PSEUDO_LABEL: Split.PSEUDO_LABEL,
+    Split.EXPLORATION: Split.EXPLORATION,
+}
+"""The split of a product → where its samples without a label go."""
+
+
+def _without_label(shares: Shares) -> Shares:
+    """The shares among which samples of products without any label are divided."""
+    weights = [shares[split] if split in (Split.PSEUDO_LABEL, Split.EXPLORATION) else 0 for split in Split]
+    if not sum(weights):
+        raise SplitError(
+            "some samples have no label, and the shares of pseudo-label and exploration are both 0; "
+            "give one of them a share, for example --shares 0.7,0.2,0.05,0.05"
+        )
+    return shares_of(weights)
+
+
+def _open_to(item: Item, before: Split | None) -> frozenset[Split]:
+    """The splits in which the product of a sample may be, given where the sample is."""
+    if before is None:
+        return _ALL
+    if before is Split.PSEUDO_LABEL and not item.labelled:
+        return frozenset({Split.TRAINING, Split.PSEUDO_LABEL})
+    return frozenset({before})
+
+
+def _rank(item: Item, earlier: Mapping[str, Split]) -> tuple[int, bool]:
+    split = earlier.get(item.sample.id)
+    return 2 if split is None else int(split is not Split.TESTING), not item.labelled
 
 
 class _Groups:
-    """Ties joined into groups (union-find); `splits` are those of groups that have samples in one already."""
+    """Ties joined into groups (union-find), each with the splits that are open to it."""
 
     def __init__(self) -> None:
-        self.splits: dict[str, Split] = {}
+        self._open: dict[str, frozenset[Split]] = {}
         self._parents: dict[str, str] = {}
 
     def of(self, tie: str) -> str:
@@ -146,15 +193,21 @@ class _Groups:
             self._parents[tie], tie = root, self._parents[tie]
         return root
 
-    def join(self, ties: Iterable[str], split: Split | None) -> bool:
-        """Make one group of all ties, in a split if one is given; False, and nothing done, if that is two splits."""
+    def split(self, group: str) -> Split | None:
+        """The split of a group that has samples in one already; None where its place decides."""
+        found = self._open.get(group, _ALL)
+        if len(found) == 1:
+            return min(found)
+        return None if found == _ALL else Split.PSEUDO_LABEL
+
+    def join(self, ties: Iterable[str], open_to: frozenset[Split]) -> bool:
+        """Make one group of all ties; False, and nothing done, if no split would be open to it."""
         roots = {self.of(tie) for tie in ties}
-        known = {self.splits[root] for root in roots if root in self.splits} | ({split} if split else set())
-        if len(known) > 1:
+        left = frozenset.intersection(open_to, *(self._open.get(root, _ALL) for root in roots))
+        if not left:
             return False
         head = min(roots)
         for root in roots:
             self._parents[root] = head
-        if known:
-            self.splits[head] = known.pop()
+        self._open[head] = left
         return True

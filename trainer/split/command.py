@@ -60,6 +60,7 @@ def _page(division: Division) -> str:
         [
             split.value,
             str(one.samples),
+            str(one.unlabelled),
             str(one.products),
             "-" if one.mean_label_length is None else f"{one.mean_label_length:.2f}",
             "-" if one.random_baseline is None else f"{one.random_baseline:.1f}",
@@ -67,7 +68,7 @@ def _page(division: Division) -> str:
         ]
         for split, one in division.splits.items()
     ]
-    parts = [table(["split", "samples", "products", "label length", "random %", "N %"], rows)]
+    parts = [table(["split", "samples", "no label", "products", "label length", "random %", "N %"], rows)]
     if division.frozen:
         parts.append(f"The test set is frozen: {division.frozen.digest}")
     if division.held_back:
@@ -78,7 +79,7 @@ def _page(division: Division) -> str:
         named = ", ".join(division.left_out[:3])
         parts.append(
             f"Left out: {len(division.left_out)} ({named}{', …' if len(division.left_out) > 3 else ''}); each of them "
-            "ties products of two splits together."
+            "ties products of two splits together, or has no label and shows a product of the test set."
         )
     return "\n\n".join(parts)
 

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.task import NONE, Dimension
-from trainer.records import SAMPLES_NAME, data_digest, read_samples
+from trainer.records import SAMPLES_NAME, Sample, data_digest, read_any_samples, sample_lines
 from trainer.run_directory import claim, see_whose, write_atomically
 from trainer.scores import random_baseline, shows
 from trainer.split.assign import Item, Shares, Split, SplitError, assign
@@ -41,6 +41,8 @@ class SplitSummary(_Record):
     """One split in numbers. The means are None where it holds no samples."""
 
     samples: int
+    unlabelled: int = 0
+    """Of these, samples without a label; the figures about labels leave them out."""
     products: int
     digest: str | None
     """`trainer.records.data_digest`; None for an empty split."""
@@ -51,7 +53,7 @@ class SplitSummary(_Record):
     """Percent; see `trainer.scores.random_baseline`."""
     share_of_n: float | None
     samples_by_dimension: dict[Dimension, int]
-    """Samples in which at least one picture shows it; see `trainer.scores.shows`."""
+    """Samples in which at least one picture is known to show it; see `trainer.scores.shows`."""
 
 
 class Division(_Record):
@@ -65,9 +67,10 @@ class Division(_Record):
     held_back: int
     """Samples that belong to the test split and came after it was frozen. They are in no split."""
     left_out: list[str]
-    """Ids of samples that tie products of two splits together, by a picture or a product. They are in no split."""
+    """Ids of samples that are in no split: they tie products of two splits together, by a picture or a product, or have
+    no label and show a product of the test set."""
     frozen: Frozen | None
-    """The test set; None where its share is 0."""
+    """The test set; None where its share is 0 or no sample has a label."""
 
 
 def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Division:
@@ -95,7 +98,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     if frozen:
         held_back = len(splits[Split.TESTING]) - len(kept)  # what is frozen is among the data, as `earlier` demands
         splits[Split.TESTING] = kept
-    elif shares[Split.TESTING] and not splits[Split.TESTING]:
+    elif shares[Split.TESTING] and not splits[Split.TESTING] and any(item.labelled for item in items):
         raise SplitError(_no_test_set(items, shares))
 
     claim(out, origin)
@@ -143,12 +146,11 @@ def _earlier(out: Path) -> dict[str, Split]:
         path = out / split / SAMPLES_NAME
         if not path.exists():
             continue  # removed by hand; it is written again
-        with path.open("rb") as handle:
-            for number, line in enumerate(handle, 1):
-                try:
-                    found[json.loads(line)["id"]] = split
-                except (ValueError, TypeError, KeyError) as error:
-                    raise SplitError(f"{path}, line {number} is damaged; remove the file to write it again") from error
+        for number, line in sample_lines(out / split):
+            try:
+                found[json.loads(line)["id"]] = split
+            except (ValueError, TypeError, KeyError) as error:
+                raise SplitError(f"{path}, line {number} is damaged; remove the file to write it again") from error
     return found
 
 
@@ -170,17 +172,19 @@ def _no_test_set(items: Sequence[Item], shares: Shares) -> str:
 
 
 def _summary(directory: Path, items: Sequence[Item]) -> SplitSummary:
-    labels = [item.sample.label for item in items]
-    baseline = random_baseline([item.sample.options for item in items])
+    labelled = [item.sample for item in items if isinstance(item.sample, Sample)]
+    labels = [sample.label for sample in labelled]
+    baseline = random_baseline([sample.options for sample in labelled])
     return SplitSummary(
         samples=len(items),
+        unlabelled=len(items) - len(labelled),
         products=len({item.product for item in items}),
-        digest=data_digest(directory, read_samples(directory), check=False) if items else None,
+        digest=data_digest(directory, read_any_samples(directory), check=False) if items else None,
         labels=dict(sorted(Counter(labels).items())),
         mean_label_length=round(fmean(map(len, labels)), 4) if labels else None,
         random_baseline=None if baseline is None else round(baseline, 2),
         share_of_n=round(labels.count(NONE) / len(labels), 4) if labels else None,
         samples_by_dimension={
-            dimension: sum(shows(item.sample, dimension) for item in items) for dimension in Dimension
+            dimension: sum(shows(sample, dimension) for sample in labelled) for dimension in Dimension
         },
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.records import SAMPLES_NAME, DataError, data_digest, read_bytes, read_samples
+from trainer.records import SAMPLES_NAME, DataError, data_digest, read_samples, sample_lines
 from trainer.split.assign import Item, SplitError
 from trainer.split.gather import picture_digests, same
 from trainer.split.write import digest_of
@@ -66,10 +66,9 @@ def check(directory: Path, frozen: Frozen) -> list[Item]:
             f"the test set {directory} is frozen as {frozen.digest} and is now {digest}; restore it, or divide the "
             "data into a new --out"
         )
-    lines = read_bytes(directory, SAMPLES_NAME).split(b"\n")
     return [
         Item(sample, line, directory, picture_digests(directory, sample))
-        for sample, line in zip(samples, lines, strict=False)
+        for sample, (_, line) in zip(samples, sample_lines(directory), strict=True)
     ]
 
 

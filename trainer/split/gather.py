@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trainer.records import SAMPLES_NAME, Sample, read_bytes, read_samples
+from trainer.records import AnySample, read_any_samples, read_bytes, sample_lines
 from trainer.split.assign import Item, SplitError
 
 
@@ -27,11 +27,10 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
     found: dict[str, Item] = {}
     counts: dict[Path, int] = {}
     for directory in directories:
-        samples = read_samples(directory)
+        samples = read_any_samples(directory)
         counts[directory] = len(samples)
-        lines = read_bytes(directory, SAMPLES_NAME).split(b"\n")
-        pairs = list(zip(samples, lines, strict=False))  # behind the last line end there is an empty piece
-        for sample, line in tqdm(pairs, desc=f"reading {directory.resolve().name}", unit="sample"):
+        pairs = list(zip(samples, sample_lines(directory), strict=True))
+        for sample, (_, line) in tqdm(pairs, desc=f"reading {directory.resolve().name}", unit="sample"):
             item = Item(sample, line, directory, picture_digests(directory, sample))
             other = found.setdefault(sample.id, item)
             if other is not item and not same(other, item):
@@ -41,7 +40,7 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
     return [found[name] for name in sorted(found)], counts
 
 
-def picture_digests(directory: Path, sample: Sample) -> tuple[str, ...]:
+def picture_digests(directory: Path, sample: AnySample) -> tuple[str, ...]:
     """SHA-256 of the five pictures, in the order of `Sample.files`.
 
     Raises:
@@ -58,9 +57,11 @@ def same(one: Item, other: Item) -> bool:
 def with_files(line: bytes, files: Iterable[str]) -> dict[str, Any]:
     """A line of `samples.jsonl` as an object, its five pictures under other names."""
     record: dict[str, Any] = json.loads(line)
-    for picture, file in zip((record["original"], *record["generated"]), files, strict=True):
-        picture["file"] = file
-    return record
+    original, *generated = (
+        {**({} if isinstance(picture, str) else picture), "file": file}
+        for picture, file in zip((record["original"], *record["generated"]), files, strict=True)
+    )
+    return {**record, "original": original, "generated": generated}
 
 
 def _without_files(line: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from screening.task import OPTIONS
-from trainer.records import SAMPLES_NAME
+from trainer.records import SAMPLES_NAME, picture_path
 from trainer.run_directory import write_atomically
 from trainer.split.assign import Item, SplitError
 from trainer.split.gather import with_files
@@ -49,7 +49,7 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
         files = _files(item)
         (directory / files[0]).parent.mkdir(exist_ok=True)
         for source, file, digest in zip(item.sample.files, files, item.digests, strict=True):
-            _place(item.directory / source, directory / file, digest, copy=copy)
+            _place(picture_path(item.directory, source), directory / file, digest, copy=copy)
         lines.append(json.dumps(with_files(item.line, files), ensure_ascii=False) + "\n")
     write_atomically(directory / SAMPLES_NAME, "".join(lines))
     wanted = {_folder(item) for item in items}

@@ -1,0 +1,165 @@
+"""Fetch the pictures that rows name by address: slowly, checked, and going on where an earlier run stopped.
+
+A picture is on disk only when it is whole and a model could be shown it. Addresses that fail are reported and tried
+again by the next run; they end no run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tqdm import tqdm
+
+from screening.errors import ImageError
+from screening.images import ImageLimits, decode, inspect
+from trainer.endpoint.pace import Clock, Pace
+
+TRIES = 4
+CONNECTIONS = 4
+LONGEST_WAIT = 120.0
+"""Seconds; a Retry-After above it counts as a failure of this run."""
+_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_USER_AGENT = "screening-trainer import-pairs"
+
+
+class _TryAgain(Exception):
+    """An answer or a broken connection after which the same request may succeed."""
+
+    def __init__(self, reason: str, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class _Failed(Exception):
+    """An answer that will not be better when it is asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """What one run brought."""
+
+    fetched: int
+    there: int
+    """Pictures that an earlier run had fetched."""
+    failed: dict[str, str]
+    """Address → reason."""
+
+
+def download(urls: Mapping[str, str], images: Path, *, per_minute: float, clock: Clock | None = None) -> Downloaded:
+    """Fetch all pictures that are not there.
+
+    Args:
+        urls: file name inside `images` → address.
+        per_minute: requests that start in a minute, at most, over all hosts.
+
+    Raises:
+        OSError: a picture cannot be written; what was fetched stays.
+    """
+    images.mkdir(parents=True, exist_ok=True)
+    wanted = {name: url for name, url in urls.items() if not (images / name).is_file()}
+    failed = asyncio.run(_fetch_all(wanted, images, per_minute, clock or Clock())) if wanted else {}
+    return Downloaded(len(wanted) - len(failed), len(urls) - len(wanted), failed)
+
+
+async def _fetch_all(wanted: Mapping[str, str], images: Path, per_minute: float, clock: Clock) -> dict[str, str]:
+    failed: dict[str, str] = {}
+    names = iter(wanted)
+    pace = Pace(per_minute, clock)
+    limits = httpx.Limits(max_connections=CONNECTIONS)
+    async with httpx.AsyncClient(
+        headers={"User-Agent": _USER_AGENT}, follow_redirects=True, max_redirects=5, timeout=30, limits=limits
+    ) as client:
+        with tqdm(total=len(wanted), desc="downloading", unit="picture", disable=None) as bar:
+
+            async def work() -> None:
+                for name in names:
+                    try:
+                        await _fetch(client, pace, clock, wanted[name], images / name)
+                    except _Failed as error:
+                        failed[wanted[name]] = str(error)
+                    bar.update()
+
+            try:
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(CONNECTIONS):
+                        workers.create_task(work())
+            except BaseExceptionGroup as group:  # the first of them says enough: the disk is full, as a rule
+                raise group.exceptions[0] from None
+    return failed
+
+
+async def _fetch(client: httpx.AsyncClient, pace: Pace, clock: Clock, url: str, target: Path) -> None:
+    """
+    Raises:
+        _Failed: the picture cannot be had, now or ever.
+        OSError: it cannot be written.
+    """
+    backoff = wait_exponential_jitter(initial=1, max=30)
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(backoff(state), error.after if isinstance(error, _TryAgain) else 0.0)
+
+    try:
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait,
+            retry=retry_if_exception_type(_TryAgain),
+            sleep=clock.sleep,
+            reraise=True,
+        ):
+            with attempt:
+                await pace.turn()
+                data = await _get(client, pace, url)
+    except _TryAgain as error:
+        raise _Failed(f"{error}, {TRIES} times") from error
+    try:
+        await asyncio.to_thread(lambda: decode(inspect(data), shrink_to=1))
+    except ImageError as error:
+        raise _Failed(f"it is not a picture that can be used: {error}") from error
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(target)
+
+
+async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:
+    most = ImageLimits().max_bytes
+    try:
+        async with client.stream("GET", url) as response:
+            if response.status_code in _TRY_AGAIN:
+                after = _retry_after(response.headers.get("retry-after"))
+                if after > LONGEST_WAIT:
+                    raise _Failed(f"the server answers {response.status_code} and asks for {after:.0f} s of patience")
+                pace.hold(after)
+                raise _TryAgain(f"the server answers {response.status_code}", after)
+            if response.status_code != httpx.codes.OK:
+                raise _Failed(f"the server answers {response.status_code}")
+            data = bytearray()
+            async for part in response.aiter_bytes():
+                data += part
+                if len(data) > most:
+                    raise _Failed(f"the file has more than {most // 2**20} MiB")
+            return bytes(data)
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
+        raise _Failed(str(error)) from error
+    except (httpx.TransportError, httpx.DecodingError) as error:
+        raise _TryAgain(str(error) or type(error).__name__) from error
+
+
+def _retry_after(text: str | None) -> float:
+    """Seconds of a Retry-After header in either form (RFC 9110, 10.2.3); 0 for none and for one that is neither."""
+    if text is None:
+        return 0.0
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return 0.0

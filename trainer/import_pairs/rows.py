@@ -1,0 +1,125 @@
+"""Files of pairs → rows: JSON lines, CSV, Parquet, and the two layouts of the public HFPC-44k set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+Layout = Literal["columns", "hfpc-44k"]
+
+
+class PairsError(Exception):
+    """A file of pairs cannot be used; the message names the file, the row and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as its file has it."""
+
+    where: str
+    """File and row, for messages."""
+    values: Mapping[str, Any]
+
+
+def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
+    """All rows of one file, in its order. The ending tells the form: `.csv`, `.tsv`, `.parquet`; anything else is JSON.
+
+    Raises:
+        PairsError: the file cannot be read, or is not of its form.
+    """
+    try:
+        rows = _READERS.get(path.suffix.lower(), _json_rows)(path)
+        yield from _hfpc_rows(rows) if layout == "hfpc-44k" else rows
+    except OSError as error:
+        raise PairsError(f"{path} cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise PairsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    """One object per line, or one list of objects for the whole file."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        values = _json(text, str(path))
+        numbered = [(f"{path}, item {number}", value) for number, value in enumerate(values, 1)]
+    else:
+        lines = ((f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+        numbered = [(where, _json(line, where)) for where, line in lines]
+    for where, value in numbered:
+        if not isinstance(value, dict):
+            raise PairsError(f"{where}: a JSON object is expected, not {type(value).__name__}")
+        yield Row(where, value)
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PairsError(f"{where}: not valid JSON ({error})") from error
+
+
+def _csv_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:
+    # Read whole, so that a line break inside quotes stays one and the encoding is checked before any row is used.
+    reader = csv.DictReader(StringIO(path.read_text(encoding="utf-8-sig"), newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row:
+                raise PairsError(f"{where}: more values than the header has columns")
+            yield Row(where, row)
+    except csv.Error as error:
+        raise PairsError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+
+
+def _tsv_rows(path: Path) -> Iterator[Row]:
+    return _csv_rows(path, delimiter="\t")
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}, row {number}", values)
+    except pyarrow.ArrowException as error:
+        raise PairsError(f"{path} is not a Parquet file that can be read ({error})") from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": _csv_rows,
+    ".tsv": _tsv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _hfpc_rows(rows: Iterator[Row]) -> Iterator[Row]:
+    """HFPC-44k (arXiv 2412.17504) has two layouts, both with addresses of pictures and the label 1 for usable.
+
+    Its test file has a pair per line, `{"origin", "generation", "label"}`; its training and validation files have
+    `{ORIGIN: {"generations": [...], "labels": [...]}}`.
+    """
+    for row in rows:
+        if "origin" in row.values:
+            yield row
+            continue
+        for origin, judged in row.values.items():
+            yield from _of_one_original(row.where, origin, judged)
+
+
+def _of_one_original(where: str, origin: str, judged: Any) -> Iterator[Row]:
+    generations = judged.get("generations") if isinstance(judged, dict) else None
+    labels = judged.get("labels") if isinstance(judged, dict) else None
+    if not isinstance(generations, list) or not isinstance(labels, list) or len(generations) != len(labels):
+        raise PairsError(f"{where}: {origin!r} needs 'generations' and 'labels', two lists of the same length")
+    for generation, label in zip(generations, labels, strict=True):
+        yield Row(where, {"origin": origin, "generation": generation, "label": label})
