@@ -27,6 +27,7 @@ from service.idempotency import Idempotency
 from service.idempotency import size_of as size_of_kept
 from service.logs import log
 from service.metrics import Metrics
+from service.picture_fetch import PictureFetch
 from service.routes import answer_error, router
 from service.same_work import SameWork
 from service.schemas import ProblemBody, ScreenRequest
@@ -73,6 +74,13 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
                 max_bytes=settings.idempotency_bytes,
                 max_seconds=settings.idempotency_seconds,
             )
+        ),
+        picture_fetch=PictureFetch(
+            settings.picture_hosts,
+            settings.picture_networks,
+            seconds=settings.picture_fetch_seconds,
+            max_picture_bytes=settings.max_picture_bytes,
+            max_total_bytes=settings.max_body_bytes,
         ),
     )
 
