@@ -147,7 +147,7 @@ class PictureFetch:
         if not self._hosts:
             raise PictureUrlRefused(
                 name,
-                "pictures by URL are switched off here. Send the picture's bytes, or ask the operator to allow its host.",
+                "pictures by URL are switched off. Send the bytes, or ask the operator to allow the picture's host.",
             )
         try:
             url = httpx.URL(text.strip() if len(text) <= _MAX_URL else "")

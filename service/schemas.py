@@ -37,9 +37,7 @@ def _form_of_picture(value: Any) -> str:
 _PictureText = Annotated[
     str,
     Tag("text"),
-    Field(
-        description="Base64 text of a JPEG, PNG, WebP or AVIF file, a data: URL with it, or the picture's https:// address."
-    ),
+    Field(description="Base64 text of a JPEG, PNG, WebP or AVIF file, a data: URL with it, or its https:// address."),
 ]
 PictureField = Annotated[
     _PictureText | Annotated[PictureAddress, Tag("address")],
