@@ -113,7 +113,6 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         title="Product picture screening",
         version=__version__,
         description="Which of four generated pictures may be shown for this product?",
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         servers=[
             {"url": "/", "description": "Paths without a version"},
             {"url": VERSION, "description": "The same paths, with the version of the interface"},

@@ -224,9 +224,7 @@ def _of_routing(request: Request, error: HTTPException) -> tuple[Problem, str]:
     if error.status_code == METHOD_NOT_ALLOWED.status:
         return METHOD_NOT_ALLOWED, f"{what}: the path has no such method. The Allow header names those there are."
     if error.status_code != NOT_FOUND.status:
-        return Problem(
-            error.status_code, "malformed-request", "The request could not be read"
-        ), f"{what}: {error.detail}"
+        return Problem(error.status_code, "malformed-request", "The request could not be read"), f"{what}: not read."
     known = meant(path, (route.path for route in request.app.routes))
     if known is None:
         return NOT_FOUND, f"{what}: there is no such path. GET /docs shows those there are."

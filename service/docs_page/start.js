@@ -3,6 +3,7 @@ SwaggerUIBundle({
   url: new URL("openapi.json", window.location.href).href,
   dom_id: "#page",
   validatorUrl: null, // nothing is sent to another server
+  deepLinking: true,
   displayRequestDuration: true,
   defaultModelsExpandDepth: 0,
 });
