@@ -9,6 +9,9 @@ _SPACES = b" \t\r\n\f\v"
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 """The URL-safe alphabet of RFC 4648, section 5, in the one of section 4."""
 
+_SHORTEST_LINE = 60
+"""Characters of a line of base64 text; PEM has 64, MIME 76."""
+
 _FOREIGN = re.compile(r"[^A-Za-z0-9+/\-_= \t\r\n\f\v]")
 _FOREIGN_IN_URL = re.compile(r"[^A-Za-z0-9+/\-_= \t\r\n\f\v%]|%(?!2[BbFf0]|3[Dd]|0[AaDd])")
 """Inside a data: URL, `+`, `/`, `=` and line breaks may be percent-encoded."""
@@ -61,8 +64,8 @@ def _refuse_lost_plus(text: str, offset: int) -> None:
     """A space between two characters may be a `+` that was decoded as a form; at equal distances it is a line break."""
     if " " not in text or (lone := _LONE_SPACE.search(text)) is None:
         return
-    *lines, _ = text.split(" ")
-    if len({len(line) for line in lines}) > 1 or len(lines[0]) % 4:
+    folded = text.count(" ") <= len(text) // _SHORTEST_LINE
+    if not folded or len({len(line) for line in text.split(" ")[:-1]}) > 1:
         raise NotBase64(
             f"character {offset + lone.start() + 1} is a space. Was it a + that was not escaped in a form or URL?"
         )

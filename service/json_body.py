@@ -17,7 +17,7 @@ from service.schemas import METADATA_BYTES, PictureAddress, ScreenRequest
 
 _MAX_JSON_VALUES = METADATA_BYTES + 64
 """Commas and opening brackets in a JSON body: the metadata's, and room for the request's own fields."""
-_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]{0,30}://")
 """Base64 text has no colon."""
 
 
@@ -76,7 +76,7 @@ def _refusal(error: ValidationError) -> InvalidRequest | MalformedRequest:
     """The first fault, with the field's name as the request writes it."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        return MalformedRequest(f"The body is not JSON: {first['msg']}.")
+        return MalformedRequest(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.")
     path = [part for part in first["loc"] if part not in ("text", "address")]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")[:MAX_NAME]
     if first["type"] == "extra_forbidden":
@@ -90,7 +90,7 @@ def _refuse_repeated(body: bytes | bytearray) -> None:
         return
     # The name may also stand inside the metadata: only a parser that sees each pair can tell.
     pairs: list[list[tuple[str, Any]]] = []
-    json.loads(body, object_pairs_hook=lambda found: pairs.append(found))
+    json.loads(body, object_pairs_hook=pairs.append)
     names = [name for name, _ in pairs[-1]]
     for name in ScreenRequest.model_fields:
         if names.count(name) > 1:

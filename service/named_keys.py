@@ -31,8 +31,8 @@ def named_keys(text: str) -> tuple[NamedKey, ...]:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise ValueError(
-                f"entry {number} is not the SHA-256 of a key. Give 64 hexadecimal digits, or NAME: and 64 hexadecimal "
-                'digits, as printf %s "$KEY" | sha256sum prints them; never the key itself'
+                f"entry {number}: give the SHA-256 of the key and not the key itself: 64 hexadecimal digits, as "
+                'printf %s "$KEY" | sha256sum prints them, or NAME: and these digits'
             )
         digest = match["sha256"].lower()
         if any(digest == key.sha256 for key in keys):

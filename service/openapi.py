@@ -18,7 +18,6 @@ from service.errors import (
     NotReady,
     Overloaded,
     Problem,
-    ServiceError,
     SwapBusy,
     Unauthenticated,
     UnsupportedMediaType,
@@ -53,7 +52,7 @@ _HEADERS: dict[str, Object] = {
         "description": "Present when this is the answer that was given to the same Idempotency-Key before.",
     },
 }
-_HEADERS_OF: dict[type[ServiceError], tuple[str, ...]] = {
+_HEADERS_OF: dict[type[Exception], tuple[str, ...]] = {
     Overloaded: ("Retry-After",),
     NotReady: ("Retry-After",),
     EngineLost: ("Retry-After",),
@@ -74,7 +73,7 @@ def problem_responses(*errors: type[Exception]) -> Responses:
     responses: Responses = {}
     for error in errors:
         entry = _add(responses, PROBLEMS[error])
-        for name in _HEADERS_OF.get(error, ()):  # type: ignore[call-overload]
+        for name in _HEADERS_OF.get(error, ()):
             entry["headers"] |= header(name)
     _add(responses, INTERNAL)
     return responses

@@ -28,7 +28,7 @@ from service.picture_hosts import PictureHost
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """From a host and a port to its addresses."""
 
-_HEADERS: dict[str, str | bytes] = {
+_HEADERS: dict[bytes | str, bytes | str] = {
     "User-Agent": f"screening-service/{__version__}",
     "Accept": "image/*",
     "Accept-Encoding": "identity",

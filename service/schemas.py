@@ -12,7 +12,7 @@ from screening.task import OPTIONS, Dimension
 METADATA_BYTES = 4096
 """Of the metadata object as compact JSON in UTF-8."""
 
-_PROBABILITY = {"ge": 0, "le": 1}
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Documented(BaseModel):
@@ -71,7 +71,7 @@ class ScreenRequest(_Documented):
     """`cot`: think, then answer. `direct`: letters only."""
     metadata: dict[str, Any] = {}
     """Any JSON object of at most 4 KiB. The answer repeats it."""
-    review_below: float | None = Field(None, **_PROBABILITY)
+    review_below: Probability | None = None
     """Threshold of this request: an answer with a lower confidence carries `needs_review`. Missing or null: the
     operator's threshold."""
 
@@ -83,7 +83,7 @@ class OptionAnswer(_Documented):
     """The picture's letter, by its place in `generated`."""
     usable: bool
     """Whether the option is among `acceptable`."""
-    probability: float | None = Field(**_PROBABILITY)
+    probability: Probability | None
     """Calibrated probability that this picture may be shown, judged by itself: the four and `none_probability` need not
     sum to 1. Null where the model's text did not show it."""
     issues: list[Dimension]
@@ -200,9 +200,9 @@ class ScreenAnswer(_Documented):
     """The model's reasoning; null in `direct` mode and when the text was not understood."""
     options: list[OptionAnswer]
     """The four pictures in the order A, B, C, D."""
-    none_probability: float | None = Field(**_PROBABILITY)
+    none_probability: Probability | None
     """Calibrated probability that none of the four may be shown; null where the model's text did not show it."""
-    confidence: float = Field(**_PROBABILITY)
+    confidence: Probability
     """Calibrated probability that `choice` is right; 0 when the outcome is `unreadable`."""
     needs_review: bool
     """Whether a person should look: the confidence is below the request's `review_below`, or the operator's."""

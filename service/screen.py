@@ -133,9 +133,10 @@ async def _take_in(request: Request, service: Service, clock: Clock) -> Submissi
     with clock.stage("body"):
         body = await intake.read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
         fields = await loop.run_in_executor(service.threads, intake.parse, body, media_type, boundary)
-        del body
-        blobs = fields.blobs or await _unless_gone(request, service.picture_fetch.blobs(fields.pictures))
-        return await loop.run_in_executor(service.threads, intake.accept, fields, blobs, settings.image_limits)
+    if not (blobs := fields.blobs):
+        with clock.stage("fetch"):
+            blobs = await _unless_gone(request, service.picture_fetch.blobs(fields.pictures))
+    return await loop.run_in_executor(service.threads, intake.accept, fields, blobs, settings.image_limits)
 
 
 async def _answer(

@@ -205,7 +205,7 @@ async def test_a_missing_index_and_a_field_given_twice_are_named(start, sample) 
 
 
 async def test_a_field_s_name_inside_the_metadata_is_not_a_second_one(start, sample) -> None:
-    metadata = {"original": "x", "mode": {"mode": 1, "metadata": []}}
+    metadata = {"original": "x", "mode": {"mode": 1, "metadata": []}, "number": 1.5}
     async with start() as running:
         assert (await running.client.post("/screen", json=sample.json(metadata=metadata))).json()[
             "metadata"

@@ -59,8 +59,8 @@ def test_keys_are_separated_by_commas_and_may_have_names() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
-        ("api_keys", "secret", "entry 1 is not the SHA-256 of a key"),
-        ("admin_keys", f"{'a' * 64},shop:secret", "entry 2 is not the SHA-256 of a key"),
+        ("api_keys", "secret", "entry 1: give the SHA-256 of the key"),
+        ("admin_keys", f"{'a' * 64},shop:secret", "entry 2: give the SHA-256 of the key"),
         ("api_keys", f"a shop:{'a' * 64}", "entry 1"),
         ("api_keys", f"{'n' * 65}:{'a' * 64}", "entry 1"),
         ("api_keys", f"one:{'a' * 64},two:{'A' * 64}", "entry 2 repeats"),
