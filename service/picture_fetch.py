@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from ssl import SSLContext
@@ -24,9 +24,6 @@ from service.daemon_thread import in_daemon_thread
 from service.errors import PictureFetchFailed, PictureUrlRefused, RequestTooLarge
 from service.fields import PictureUrl, picture_name
 from service.picture_hosts import PictureHost
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""From a host and a port to its addresses."""
 
 _HEADERS: dict[bytes | str, bytes | str] = {
     "User-Agent": f"screening-service/{__version__}",
@@ -51,9 +48,8 @@ async def resolve(host: str, port: int) -> list[str]:
 class GuardedNetwork(httpcore.AsyncNetworkBackend):
     """Connects to the addresses that were checked, never to a name."""
 
-    def __init__(self, allowed: Sequence[Network], resolve: Resolve) -> None:
+    def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
-        self._resolve = resolve
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -64,7 +60,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        addresses = await self._resolve(host, port)
+        addresses = await resolve(host, port)
         if not addresses or not all(may_connect(address, self._allowed) for address in addresses):
             raise AddressRefused
         error: Exception = httpcore.ConnectError()
@@ -94,7 +90,6 @@ class PictureFetch:
         seconds: float,
         max_picture_bytes: int,
         max_total_bytes: int,
-        resolve: Resolve = resolve,
     ) -> None:
         """
         Args:
@@ -106,7 +101,7 @@ class PictureFetch:
         self._seconds = seconds
         self._max_picture_bytes = max_picture_bytes
         self._max_total_bytes = max_total_bytes
-        self._network = GuardedNetwork(networks, resolve)
+        self._network = GuardedNetwork(networks)
 
     async def blobs(self, pictures: Sequence[bytes | PictureUrl]) -> list[bytes]:
         """The bytes of all pictures, those behind URLs fetched at the same time.

@@ -27,7 +27,7 @@ class PictureHost:
     def allows(self, scheme: str, host: str, port: int | None) -> bool:
         """Whether a URL with these parts may be fetched. `port` is None where the URL has none."""
         named = host.endswith("." + self.host) if self.subdomains else host == self.host
-        return named and scheme == self.scheme and (port or _DEFAULT_PORTS[scheme]) == self.port
+        return named and scheme == self.scheme and (_DEFAULT_PORTS[scheme] if port is None else port) == self.port
 
 
 def picture_host(text: str) -> PictureHost:
@@ -45,4 +45,7 @@ def picture_host(text: str) -> PictureHost:
     except idna.IDNAError as error:
         raise ValueError(f"{text!r} is not a host: {error}") from None
     scheme = match["scheme"] or "https"
-    return PictureHost(scheme, ascii_host, int(match["port"] or _DEFAULT_PORTS[scheme]), bool(match["any"]))
+    port = int(match["port"] or _DEFAULT_PORTS[scheme])
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{text!r} has a port that is not between 1 and 65535")
+    return PictureHost(scheme, ascii_host, port, bool(match["any"]))

@@ -71,6 +71,7 @@ def test_keys_are_separated_by_commas_and_may_have_names() -> None:
         ("picture_hosts", "user@cdn.example", "is not a host"),
         ("picture_hosts", "*", "is not a host"),
         ("picture_hosts", "ftp://cdn.example", "is not a host"),
+        ("picture_hosts", "cdn.example:99999", "port"),
         ("picture_networks", "10.0.0.1/8", "has host bits set"),
         ("picture_networks", "intranet", "does not appear to be"),
     ],

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -84,10 +85,10 @@ async def served(start: Any, sample: Any, look_up: Any = None, **settings: Any) 
     replies = {f"/{index}": reply(data) for index, data in enumerate(sample.pictures)}
     async with picture_server(replies) as server:
         allowed = {"picture_hosts": f"http://{HOST}:{server.port}", "picture_networks": LOOPBACK} | settings
-        async with start(**allowed) as running:
-            network = running.app.state.service.picture_fetch._network
-            network._resolve = look_up or resolver("127.0.0.1")
-            yield running, server
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("service.picture_fetch.resolve", look_up or resolver("127.0.0.1"))
+            async with start(**allowed) as running:
+                yield running, server
 
 
 def problem(response: Any, status: int, slug: str, picture: str = "original") -> str:
@@ -127,6 +128,7 @@ async def test_they_are_switched_off_by_default(start, sample) -> None:
         "https://evilcdn.example/a.jpg",
         "https://cdn.example:8443/a.jpg",
         "https://cdn.example:22/a.jpg",
+        "https://cdn.example:0/a.jpg",
         "http://cdn.example/a.jpg",
         "https://user:secret@cdn.example/a.jpg",
         "https://cdn.example@evil.example/a.jpg",
@@ -202,15 +204,14 @@ async def test_one_address_inside_among_others_is_enough_to_refuse(start, sample
 async def test_a_name_server_that_changes_its_mind_cannot_lead_inside(start, sample, monkeypatch) -> None:
     """The connection goes to the address that was checked: no second look-up takes place (DNS rebinding)."""
     connected: list[str] = []
+    connect = httpcore.AnyIOBackend.connect_tcp
+
+    async def note(backend: Any, host: str, *arguments: Any) -> Any:
+        connected.append(host)
+        return await connect(backend, host, *arguments)
+
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", note)
     async with served(start, sample, resolver("127.0.0.1", "10.0.0.1")) as (running, server):
-        network = running.app.state.service.picture_fetch._network._network
-        connect = network.connect_tcp
-
-        async def note(host: str, *arguments: Any) -> Any:
-            connected.append(host)
-            return await connect(host, *arguments)
-
-        monkeypatch.setattr(network, "connect_tcp", note)
         response = await running.client.post("/screen", json=sample.json(original=server.url("/0")))
         assert response.status_code == 200 and connected == ["127.0.0.1"]
         response = await running.client.post("/screen", json=sample.json(original=server.url("/0")))
@@ -364,7 +365,7 @@ async def test_tls_is_about_the_url_s_name_though_the_connection_goes_to_an_addr
         picture_server({"/0": reply(sample.pictures[0])}, tls) as server,
         start(picture_hosts=f"{HOST}:{server.port}", picture_networks=LOOPBACK) as running,
     ):
-        running.app.state.service.picture_fetch._network._resolve = resolver("127.0.0.1")
+        monkeypatch.setattr("service.picture_fetch.resolve", resolver("127.0.0.1"))
         url = server.url("/0").replace("http:", "https:")
         response = await running.client.post("/screen", json=sample.json(original=url))
     assert response.status_code == status, response.text
