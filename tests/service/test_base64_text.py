@@ -55,10 +55,10 @@ def test_data_urls_are_decoded(text) -> None:
         (TEXT + "====", "more than two ="),
         (TEXT.rstrip("=")[:5], "the end of the text is missing"),
         (f"data:image/png;base64,{TEXT[:3]}#{TEXT}", "character 26 is '#'"),
-        (f"data:image/png;base64,{TEXT[:3]}%zz{TEXT}", "character 26 is '%'"),
+        (f"data:image/png;base64,{TEXT[:3]}%zz{TEXT}", "percent-decoded, character 4 is '%'"),
         (f"data:image/png,{TEXT}", "the data: URL is not base64"),
         ("data:", "the data: URL is not base64"),
-        (TEXT[:10] + " " + TEXT[11:200] + " " + TEXT[201:], "character 11 is a space. Was it a +"),
+        (TEXT[:10] + " " + TEXT[11:200] + " " + TEXT[201:], "character 11 is ' ', perhaps a +"),
     ],
 )
 def test_the_first_wrong_character_is_named_with_its_place(text, words) -> None:

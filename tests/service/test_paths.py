@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import socket
 import tomllib
 
 import pytest
@@ -29,6 +31,19 @@ async def test_head_is_get_without_the_body(start, prefix, path) -> None:
     )
     if path != "/metrics":
         assert head.headers["content-length"] == str(len(get.content))
+
+
+def test_after_head_the_connection_goes_on(scripted_service) -> None:
+    """A body after HEAD would be read as the beginning of the next answer."""
+    with socket.create_connection(scripted_service.address, timeout=30) as connection:
+        for request in (b"HEAD /docs", b"HEAD /livez", b"HEAD /screen/"):
+            connection.sendall(request + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as stream:
+            heads, _, body = stream.read().rpartition(b"\r\n\r\n")
+    answers = heads.split(b"\r\n\r\n")
+    assert [answer.split(b" ")[1] for answer in answers] == [b"200", b"200", b"404", b"200"]
+    assert json.loads(body)["status"] == "ok"
 
 
 async def test_head_of_a_probe_that_fails_is_503_and_of_a_post_405(start, serve) -> None:
