@@ -23,7 +23,8 @@ its log-odds shifted by what the checkpoint's calibration found for the position
     P = p(N)                                       for N, from letters
 
 *The confidence* is P mapped by the checkpoint's calibration for the mode: one curve if the choice is an option, one if
-it is N (`screening.calibration`).
+it is N (`screening.calibration`). `option_probabilities` maps u'(X) of every option, and P of N, by the same curves, so
+that the chosen one's is the confidence.
 
 Positions are found in the decoded text, never by assuming that a tag or a marker is one token.
 """
@@ -60,9 +61,9 @@ class Source(StrEnum):
 class Judgement:
     """The decision behind a readable answer.
 
-    `usable` holds u(X), as the model gave it, for the options where it could be read. `probability` is P before the
-    curve of the calibration and `confidence` after it, both in [0, 1]; both are 0 when `source` is NOWHERE, so that a
-    person looks.
+    `usable` holds u(X), as the model gave it, for the options where it could be read, and `none` the P of N, where that
+    could be read. `probability` is P before the curve of the calibration and `confidence` after it, both in [0, 1];
+    both are 0 when `source` is NOWHERE, so that a person looks.
     """
 
     choice: str
@@ -70,6 +71,7 @@ class Judgement:
     probability: float
     confidence: float
     source: Source
+    none: float | None = None
 
 
 def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: Calibration) -> Judgement:
@@ -77,13 +79,12 @@ def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: 
     verdicts = verdict_probabilities(steps, watched) if answer.reasoning is not None else {}
     needed = answer.options or frozenset(OPTIONS)
     if verdicts.keys() >= needed:
-        none = math.prod(1.0 - verdicts[option] for option in OPTIONS) if not answer.options else 0.0
+        whole = verdicts.keys() >= set(OPTIONS)
+        none = math.prod(1.0 - verdicts[option] for option in OPTIONS) if whole else None
         return _judgement(answer, verdicts, none, Source.VERDICTS, calibration)
-    letters, none_probability = letter_probabilities(steps, watched)
-    if answer.options and letters.keys() >= answer.options:
-        return _judgement(answer, letters, 0.0, Source.LETTERS, calibration)
-    if not answer.options and none_probability is not None:
-        return _judgement(answer, letters, none_probability, Source.LETTERS, calibration)
+    letters, none = letter_probabilities(steps, watched)
+    if letters.keys() >= answer.options and (answer.options or none is not None):
+        return _judgement(answer, letters, none, Source.LETTERS, calibration)
     choice = min(answer.options) if answer.options else NONE
     return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
 
@@ -93,6 +94,19 @@ def choose(options: Options, usable: Mapping[str, float], calibration: Calibrati
     shifted = {option: calibration.shifts(option, usable[option]) for option in sorted(options)}
     choice = max(shifted, key=shifted.__getitem__)
     return choice, shifted[choice]
+
+
+def option_probabilities(judgement: Judgement, calibration: Calibration) -> dict[str, float]:
+    """Calibrated probabilities by option, and by `N`; those that could not be read are left out.
+
+    An option's says that this picture may be shown, `N`'s that none may. They are judged one by one and need not sum
+    to 1: several pictures may be usable. The curve of the options was fitted on chosen ones.
+    """
+    read = {option: calibration.shifts(option, value) for option, value in judgement.usable.items()}
+    found = {option: calibration.option.confidence(value) for option, value in read.items() if math.isfinite(value)}
+    if judgement.none is not None and math.isfinite(judgement.none):
+        found[NONE] = calibration.none.confidence(judgement.none)
+    return found
 
 
 def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, float]:
@@ -137,13 +151,14 @@ def letter_probabilities(steps: Sequence[Step], watched: Watched) -> tuple[dict[
 
 
 def _judgement(
-    answer: Answer, usable: dict[str, float], none: float, source: Source, calibration: Calibration
+    answer: Answer, usable: dict[str, float], none: float | None, source: Source, calibration: Calibration
 ) -> Judgement:
     choice, probability = choose(answer.options, usable, calibration) if answer.options else (NONE, none)
-    if not math.isfinite(probability):  # weights that hold NaN give NaN log-probabilities; nothing is known then
+    if probability is None or not math.isfinite(probability):
+        # Weights that hold NaN give NaN log-probabilities; nothing is known then.
         return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
     curve = calibration.option if answer.options else calibration.none
-    return Judgement(choice, usable, probability, curve.confidence(probability), source)
+    return Judgement(choice, usable, probability, curve.confidence(probability), source, none)
 
 
 def _normal_probability(step: Step, watched: Watched, says_normal: bool) -> float | None:

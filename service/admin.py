@@ -14,13 +14,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.daemon_thread import in_daemon_thread
-from service.errors import Forbidden, InvalidRequest, MalformedRequest, NotReady
+from service.errors import (
+    BodyTimeout,
+    CheckpointRefused,
+    Forbidden,
+    InvalidRequest,
+    MalformedRequest,
+    NotReady,
+    RequestTooLarge,
+    SwapBusy,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
 from service.follower import Follower, Following
 from service.hot_swap import HotSwap, Swap
 from service.intake import read_body
+from service.json_body import utf8_of
 from service.keys import check_key
 from service.local_store import inside
-from service.routes import problem_responses
+from service.openapi import problem_responses
 from service.schemas import CheckpointName
 from service.screen import Service
 
@@ -34,19 +46,27 @@ _running: set[asyncio.Task[Any]] = set()
 class Refusal(BaseModel):
     """A checkpoint that failed, and is not tried again unless `retry` says so."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     digest: str
+    """SHA-256 of its manifest."""
     reason: str
+    """Why it was refused."""
 
 
 class CheckpointState(BaseModel):
     """What is served and how it came to be."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     serving: CheckpointName
+    """The checkpoint that answers now."""
     busy: bool
     """A swap is under way."""
     swaps: list[Swap]
     """Newest first."""
     refused: list[Refusal]
+    """Newest first."""
     following: Following | None
     """None where no registry is followed."""
 
@@ -54,7 +74,7 @@ class CheckpointState(BaseModel):
 class CheckpointOrder(BaseModel):
     """Which checkpoint to take up."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     checkpoint: str = Field(min_length=1, pattern=r"^[^\x00]+$")
     """A directory of the store."""
@@ -65,7 +85,7 @@ class CheckpointOrder(BaseModel):
 _ORDER: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": CheckpointOrder.model_json_schema()}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CheckpointOrder"}}},
     },
     "security": [{"key": []}],
 }
@@ -74,8 +94,10 @@ _ORDER: dict[str, Any] = {
 @router.get(
     "/checkpoint",
     response_model=CheckpointState,
-    responses=problem_responses(401, 403, 503),
+    responses=problem_responses(Unauthenticated, Forbidden, NotReady),
     openapi_extra={"security": [{"key": []}]},
+    operation_id="get_checkpoint",
+    response_description="The state of the service's checkpoint.",
     summary="What is served, what was, and what was refused",
 )
 async def get_checkpoint(request: Request) -> Response:
@@ -96,9 +118,22 @@ async def get_checkpoint(request: Request) -> Response:
 @router.post(
     "/checkpoint",
     response_model=Swap,
-    responses=problem_responses(400, 401, 403, 408, 409, 413, 422, 503),
+    responses=problem_responses(
+        MalformedRequest,
+        Unauthenticated,
+        Forbidden,
+        BodyTimeout,
+        CheckpointRefused,
+        RequestTooLarge,
+        UnsupportedMediaType,
+        InvalidRequest,
+        NotReady,
+        SwapBusy,
+    ),
     openapi_extra=_ORDER,
-    summary="Take up a checkpoint of the store, proved, or keep the one that is served",
+    operation_id="serve_checkpoint",
+    response_description="The checkpoint is served.",
+    summary="Serve a checkpoint of the store once it is verified, or keep the one that is served",
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
@@ -139,7 +174,7 @@ def _hot_swap(request: Request) -> HotSwap:
 
 def _order_in(body: bytes | bytearray) -> CheckpointOrder:
     try:
-        return CheckpointOrder.model_validate_json(bytes(body))
+        return CheckpointOrder.model_validate_json(bytes(utf8_of(body)))
     except ValidationError as error:
         if error.errors(include_url=False)[0]["type"] == "json_invalid":
             raise MalformedRequest('Send JSON: {"checkpoint": NAME}, a directory of the store.') from None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from screening.answer import Answer, Mode, Unreadable, parse
 from screening.calibration import UNCALIBRATED
 from screening.confidence import judge as judge_confidence
-from screening.task import OPTIONS
+from screening.confidence import option_probabilities
+from screening.task import NONE, OPTIONS
 from service.engine import Contract, Generated
 from service.metrics import Metrics
 from service.schemas import CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
@@ -24,7 +26,8 @@ class Judged:
     read: Answer | Unreadable
     choice: str | None
     confidence: float
-    needs_review: bool
+    probabilities: Mapping[str, float]
+    """Calibrated, by option and for `N`; without those that could not be read."""
     mode: Mode
     prompt_tokens: int
     completion_tokens: int
@@ -35,35 +38,44 @@ class Judged:
     def readable(self) -> bool:
         return isinstance(self.read, Answer)
 
+    def needs_review(self, review_below: float) -> bool:
+        """Whether a person should look at it, by a threshold that the operator or the caller chose."""
+        return not self.readable or self.confidence < review_below
+
 
 def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Metrics) -> Judged:
-    """Read the model's text; what is not understood stays without a choice. Counts what the model wrote."""
+    """Read the model's text; what is not understood stays without a choice. Counts what the model wrote.
+
+    Args:
+        review_below: the operator's threshold, for the metric.
+    """
     contract = generated.contract
     metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
     metrics.tokens.labels("completion").inc(generated.completion_tokens)
     read = parse(generated.text, mode)
     if isinstance(read, Unreadable):
         metrics.unreadable.labels(read.reason.value, mode.value).inc()
-        choice, confidence, needs_review = None, 0.0, True
+        choice, confidence, probabilities = None, 0.0, {}
     else:
         calibration = contract.calibration.get(mode, UNCALIBRATED)
         judgement = judge_confidence(read, generated.steps, contract.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
-        needs_review = confidence < review_below
+        probabilities = option_probabilities(judgement, calibration)
         metrics.choices.labels(choice, mode.value).inc()
         metrics.confidence.observe(confidence)
-    if needs_review:
-        metrics.needs_review.inc()
-    return Judged(
+    judged = Judged(
         read,
         choice,
         confidence,
-        needs_review,
+        probabilities,
         mode,
         generated.prompt_tokens,
         generated.completion_tokens,
         contract,
     )
+    if judged.needs_review(review_below):
+        metrics.needs_review.inc()
+    return judged
 
 
 def size_of(judged: Judged) -> int:
@@ -71,16 +83,23 @@ def size_of(judged: Judged) -> int:
     if isinstance(judged.read, Unreadable):
         return 512 + sys.getsizeof(judged.read.detail)
     return (
-        768
+        1280
         + sys.getsizeof(judged.read.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in judged.read.findings)
     )
 
 
 def compose_answer(
-    judged: Judged, *, identity: str, source: Source, timings: Timings, engine: str, metadata: dict[str, Any]
+    judged: Judged,
+    *,
+    identity: str,
+    source: Source,
+    timings: Timings,
+    engine: str,
+    metadata: dict[str, Any],
+    review_below: float,
 ) -> ScreenAnswer:
-    """One caller's answer."""
+    """One caller's answer, with the caller's threshold for `needs_review`."""
     read, contract = judged.read, judged.contract
     return ScreenAnswer.model_validate(
         {
@@ -90,9 +109,10 @@ def compose_answer(
             "choice": judged.choice,
             "acceptable": sorted(read.options) if isinstance(read, Answer) else [],
             "reasoning": read.reasoning if isinstance(read, Answer) else None,
-            "options": _options(read),
+            "options": _options(read, judged.probabilities),
+            "none_probability": judged.probabilities.get(NONE),
             "confidence": judged.confidence,
-            "needs_review": judged.needs_review,
+            "needs_review": judged.needs_review(review_below),
             "mode": judged.mode,
             "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
             "engine": engine,
@@ -104,7 +124,7 @@ def compose_answer(
     )
 
 
-def _options(read: Answer | Unreadable) -> list[OptionAnswer]:
+def _options(read: Answer | Unreadable, probabilities: Mapping[str, float]) -> list[OptionAnswer]:
     """One entry per generated picture, whatever the reasoning says or leaves out."""
     findings = {finding.option: finding for finding in read.findings} if isinstance(read, Answer) else {}
     options = []
@@ -114,7 +134,13 @@ def _options(read: Answer | Unreadable) -> list[OptionAnswer]:
         usable = isinstance(read, Answer) and option in read.options
         options.append(
             OptionAnswer.model_validate(
-                {"option": option, "usable": usable, "issues": issues, "comment": finding.text if finding else None}
+                {
+                    "option": option,
+                    "usable": usable,
+                    "probability": probabilities.get(option),
+                    "issues": issues,
+                    "comment": finding.text if finding else None,
+                }
             )
         )
     return options

@@ -7,17 +7,19 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from screening import __version__
+from service.admin import CheckpointOrder
 from service.admin import router as admin_router
 from service.admission import Admission
 from service.answer import size_of as size_of_judged
 from service.bounded_store import BoundedStore
 from service.config import Settings
+from service.docs import router as docs_router
 from service.edge import Edge
 from service.engine import Engine
 from service.errors import ServiceError
@@ -27,9 +29,11 @@ from service.idempotency import Idempotency
 from service.idempotency import size_of as size_of_kept
 from service.logs import log
 from service.metrics import Metrics
+from service.openapi import extend_openapi
+from service.paths import VERSION, HeadAsGet, Versioned
+from service.picture_fetch import PictureFetch
 from service.routes import answer_error, router
 from service.same_work import SameWork
-from service.schemas import ProblemBody, ScreenRequest
 from service.screen import Service
 from service.served_checkpoint import ServedCheckpoint
 from service.startup import start_serving
@@ -74,6 +78,13 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
                 max_seconds=settings.idempotency_seconds,
             )
         ),
+        picture_fetch=PictureFetch(
+            settings.picture_hosts,
+            settings.picture_networks,
+            seconds=settings.picture_fetch_seconds,
+            max_picture_bytes=settings.max_picture_bytes,
+            max_total_bytes=settings.max_body_bytes,
+        ),
     )
 
     follower = follower_of(settings, service.hot_swap, admission, metrics)
@@ -102,6 +113,19 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         title="Product picture screening",
         version=__version__,
         description="Which of four generated pictures may be shown for this product?",
+        servers=[
+            {"url": "/", "description": "Paths without a version"},
+            {"url": VERSION, "description": "The same paths, with the version of the interface"},
+        ],
+        openapi_tags=[
+            {"name": "screening", "description": "Screen generated pictures."},
+            {"name": "probes", "description": "For orchestrators and monitoring."},
+            {"name": "admin", "description": "For operators, with a key of its own."},
+        ],
+        # The page's files come from here, not from another server; and a redirect would repeat the caller's Host.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service
@@ -109,11 +133,28 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     app.state.follower = follower
     app.include_router(router)
     app.include_router(admin_router)
+    app.include_router(docs_router)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
-    app.add_middleware(Edge)
-    _extend_openapi(app)
+    _add_middleware(app, settings)
+    extend_openapi(app, CheckpointOrder)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the inside out."""
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(Edge)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "Idempotency-Key", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After", "Idempotent-Replayed"],
+            allow_credentials=False,
+        )
+    app.add_middleware(Versioned)
 
 
 def _served(settings: Settings, engine: Engine, admission: Admission, metrics: Metrics) -> ServedCheckpoint | None:
@@ -146,21 +187,3 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
         follower.start()
     if service.supervisor is not None:
         await service.supervisor.run()
-
-
-def _extend_openapi(app: FastAPI) -> None:
-    """Add what FastAPI cannot see, because the body is read by hand: the request, the problem, the key."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = make()
-            components = schema.setdefault("components", {})
-            schemas = components.setdefault("schemas", {})
-            schemas["ScreenRequest"] = ScreenRequest.model_json_schema()
-            schemas["Problem"] = ProblemBody.model_json_schema()
-            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema

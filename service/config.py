@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from screening.generation import CpuWorker
 from screening.images import ImageLimits
 from screening.registry import MODEL, MODEL_NAME, PRODUCTION
+from service.address_guard import Network
+from service.named_keys import NamedKey, named_keys
+from service.picture_hosts import PictureHost, picture_host
 
 PREFIX = "SCREENING_"
 
 _OTHERS = frozenset({"SCREENING_API_KEY", "SCREENING_BASE_URL", "SCREENING_TEST_CHECKPOINT"})
 """Variables of the client and of the tests, which often share a shell with the service."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -107,12 +112,20 @@ class Settings(BaseSettings):
     """For which a reply is kept."""
 
     review_below: float = Field(0.5, ge=0, le=1)
-    """Answers with a lower confidence carry needs_review."""
-    api_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
-    """Hex sha256 of each key that may call /screen, separated by commas; empty lets everyone in."""
+    """Threshold of the confidence below which an answer carries needs_review, unless the request gives its own."""
+    api_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
+    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; empty lets everyone in."""
+    admin_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
+    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; empty switches /admin off."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call the service from a browser, separated by commas, or *; empty: none (no CORS)."""
 
-    admin_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
-    """Hex sha256 of each key that may call /admin, separated by commas; empty lets nobody in."""
+    picture_hosts: Annotated[tuple[PictureHost, ...], NoDecode] = ()
+    """Hosts from which pictures are fetched by URL: NAME, *.NAME, NAME:PORT, http://NAME, by commas; empty: none."""
+    picture_networks: Annotated[tuple[Network, ...], NoDecode] = ()
+    """Networks, such as 10.1.0.0/16, that picture hosts may be in although they are not public; empty: none."""
+    picture_fetch_seconds: float = Field(10.0, gt=0)
+    """Maximum time in seconds to fetch one picture by URL; then 422."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time of a scripted answer."""
@@ -123,12 +136,23 @@ class Settings(BaseSettings):
 
     @field_validator("api_keys", "admin_keys", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip().lower() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+    def _keys(cls, value: object) -> object:
+        return named_keys(value) if isinstance(value, str) else value
+
+    @field_validator("picture_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return tuple(map(picture_host, _entries(value))) if isinstance(value, str) else value
+
+    @field_validator("picture_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        return tuple(map(ip_network, _entries(value))) if isinstance(value, str) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return tuple(map(_origin, _entries(value))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _needs_checkpoint(self) -> Settings:
@@ -144,6 +168,21 @@ class Settings(BaseSettings):
     def image_limits(self) -> ImageLimits:
         """The limits in the form that intake takes."""
         return ImageLimits(self.max_picture_bytes, self.max_picture_pixels, self.max_total_pixels)
+
+
+def _entries(text: str) -> list[str]:
+    return [entry for part in text.split(",") if (entry := part.strip())]
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: in lower case, without a path and without the default port."""
+    origin = text.lower()
+    if origin == "*":
+        return origin
+    if _ORIGIN.fullmatch(origin) is None:
+        raise ValueError(f"{text!r} is not an origin. Give scheme and host, such as https://shop.example, and no path")
+    scheme, _, host = origin.partition("://")
+    return f"{scheme}://{host.removesuffix({'https': ':443', 'http': ':80'}[scheme])}"
 
 
 class SettingsError(Exception):

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import INTERNAL, MEDIA_TYPE, detail_of, problem_body
 from service.identity import new_id, valid_request_id
 from service.logs import REQUEST_ID, log
+from service.paths import route_path
 
 LOGGER = logging.getLogger("service.request")
 
@@ -31,7 +32,7 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id, path = _request_id(scope), route_path(scope)
         fields: dict[str, Any] = {}
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "log": fields}
         token = REQUEST_ID.set(request_id)
@@ -48,18 +49,18 @@ class Edge:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:
-            LOGGER.exception("fault", extra={"fields": {"path": scope["path"], "error": type(error).__name__}})
+            LOGGER.exception("fault", extra={"fields": {"path": path, "error": type(error).__name__}})
             if status is None:
                 await _answer_fault(scope, send_with_id, request_id, error)
         finally:
             milliseconds = round(1000 * (time.perf_counter() - began), 2)
-            level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
+            level = logging.DEBUG if path in _QUIET else logging.INFO
             log(
                 LOGGER,
                 level,
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=path,
                 status=status,
                 ms=milliseconds,
                 **fields,

@@ -7,8 +7,11 @@ ServiceError
 ├── BodyTimeout               the body did not arrive in time
 ├── RequestTooLarge           the body or one picture is over the byte limits
 ├── UnsupportedMediaType      neither multipart/form-data nor application/json
+│   └── BodyEncoded           the body is compressed
 ├── InvalidRequest            a field is wrong or missing; the message names it
 ├── IdempotencyKeyReused      the key came with another request before
+├── PictureUrlRefused         this URL may not be fetched
+├── PictureFetchFailed        the picture did not come from its URL
 ├── PictureRefused            one picture cannot be taken in; carries the contract's ImageError
 ├── CheckpointRefused         the checkpoint is not taken up; what was served is served on
 ├── SwapBusy                  another checkpoint is being taken up, or requests in flight did not end; Retry-After
@@ -77,8 +80,16 @@ class UnsupportedMediaType(ServiceError):
     """The body's content type is neither multipart/form-data nor application/json."""
 
 
+class BodyEncoded(UnsupportedMediaType):
+    """The body is compressed (RFC 9110, section 15.5.16)."""
+
+
 class InvalidRequest(ServiceError):
     """A field is wrong or missing."""
+
+    def __init__(self, message: str, *, picture: str | None = None) -> None:
+        super().__init__(message)
+        self.picture = picture
 
 
 class IdempotencyKeyReused(ServiceError):
@@ -86,6 +97,22 @@ class IdempotencyKeyReused(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key belongs to another request. Use a new key for each new request.")
+
+
+class PictureUrlRefused(ServiceError):
+    """A picture's URL may not be fetched: by the operator's list of hosts, its form, or its address."""
+
+    def __init__(self, picture: str, why: str) -> None:
+        super().__init__(f"{picture}: {why}")
+        self.picture = picture
+
+
+class PictureFetchFailed(ServiceError):
+    """A picture did not come from its URL."""
+
+    def __init__(self, picture: str, why: str) -> None:
+        super().__init__(f"{picture}: {why}")
+        self.picture = picture
 
 
 class PictureRefused(ServiceError):
@@ -156,8 +183,11 @@ PROBLEMS: dict[type[Exception], Problem] = {
     BodyTimeout: Problem(408, "body-timeout", "The body did not arrive in time"),
     RequestTooLarge: Problem(413, "request-too-large", "The request is too large"),
     UnsupportedMediaType: Problem(415, "unsupported-media-type", "The content type is not supported"),
+    BodyEncoded: Problem(415, "unsupported-media-type", "The content type is not supported"),
     InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
     IdempotencyKeyReused: Problem(422, "idempotency-key-reused", "The idempotency key belongs to another request"),
+    PictureUrlRefused: Problem(422, "picture-url-refused", "A picture's URL may not be fetched"),
+    PictureFetchFailed: Problem(422, "picture-fetch-failed", "A picture could not be fetched from its URL"),
     ImageUnsupported: Problem(422, "image-unsupported", "A picture has an unsupported format"),
     ImageUnreadable: Problem(422, "image-unreadable", "A picture could not be read"),
     ImageTooLarge: Problem(422, "image-too-large", "A picture has too many pixels"),

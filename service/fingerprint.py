@@ -20,9 +20,9 @@ def work_key(checkpoint: str, content: bytes) -> bytes:
     return _digest(checkpoint.encode(), content)
 
 
-def request_fingerprint(content: bytes, metadata: dict[str, Any]) -> bytes:
-    """What decides a response: the content and the metadata that it echoes."""
-    return _digest(content, json.dumps(metadata, sort_keys=True).encode())
+def request_fingerprint(content: bytes, metadata: dict[str, Any], review_below: float | None) -> bytes:
+    """What decides a response: the content, the metadata that it echoes and the threshold for `needs_review`."""
+    return _digest(content, json.dumps(metadata, sort_keys=True).encode(), repr(review_below).encode())
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from screening.errors import RegistryError
 from screening.registry import Registry, Version
@@ -52,17 +52,22 @@ _FINE = ("current", "taken_up", "waiting", "busy")
 class Following(BaseModel):
     """What the follower knows."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     registry: str
     """Model and address, without a password."""
     alias: str
+    """Alias that is followed."""
     version: int | None = None
-    """That the alias named last."""
+    """Version that the alias named last."""
     digest: str | None = None
+    """SHA-256 of that version's manifest."""
     outcome: Outcome = "not_asked"
     """`current`: it is served; `taken_up`: by the last poll; `waiting`: until its turn to build an engine comes;
     `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: there is no such alias; `unreachable`:
     the registry does not answer; `failed`: a fault of ours."""
     reason: str | None = None
+    """Why the version is not served; null where it is."""
     asked: float | None = None
     """Unix time of the last answer."""
 

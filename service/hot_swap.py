@@ -19,7 +19,9 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
@@ -45,10 +47,16 @@ How = Literal["unchanged", "in place", "rebuilt"]
 class Swap:
     """One swap that succeeded."""
 
+    __pydantic_config__: ClassVar = ConfigDict(use_attribute_docstrings=True)
+
     digest: str
+    """SHA-256 of the manifest of the checkpoint served since."""
     version: str
+    """Its version."""
     previous: str
+    """SHA-256 of the manifest of the checkpoint served before."""
     how: How
+    """`in place`: weights loaded into the running engine; `rebuilt`: a new engine; `unchanged`: served already."""
     prepare_ms: float
     """Copying and verifying, while requests were answered."""
     drain_ms: float

@@ -27,8 +27,8 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.stage_seconds = Histogram(
-            "screening_stage_seconds", "Time of a request by stage: body, queue, decode, engine, total.", ["stage"],
-            registry=registry, buckets=_SECONDS,
+            "screening_stage_seconds", "Time of a request by stage: body, fetch, queue, decode, engine, total.",
+            ["stage"], registry=registry, buckets=_SECONDS,
         )  # fmt: skip
         self.in_flight = Gauge(
             "screening_in_flight", "Requests to /screen past the door: reading, waiting or running.", registry=registry

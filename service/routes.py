@@ -10,17 +10,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from screening.errors import ImageTooLarge, ImageUnreadable, ImageUnsupported
 from service.errors import (
     INTERNAL,
     MEDIA_TYPE,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
-    PROBLEMS,
+    BodyEncoded,
+    BodyTimeout,
+    DeadlineExceeded,
     EngineLost,
+    IdempotencyKeyReused,
+    InvalidRequest,
     MalformedRequest,
     NotReady,
+    Overloaded,
+    PictureFetchFailed,
+    PictureUrlRefused,
     Problem,
+    RequestTooLarge,
     Unauthenticated,
+    UnsupportedMediaType,
     detail_of,
     problem_body,
     problem_of,
@@ -28,82 +38,47 @@ from service.errors import (
 from service.identity import valid_idempotency_key
 from service.keys import check_key
 from service.metrics import CONTENT_TYPE
+from service.openapi import SCREEN_REQUEST, header, problem_responses
+from service.paths import meant, route_path
 from service.schemas import Health, ScreenAnswer
 from service.screen import Service, screen
 
 LOGGER = logging.getLogger("service.routes")
 router = APIRouter()
 
-_PROBLEM_SCHEMA = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_BINARY = {"type": "string", "contentMediaType": "application/octet-stream", "format": "binary"}
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries for the problems that a path can answer."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for problem in (*PROBLEMS.values(), METHOD_NOT_ALLOWED, NOT_FOUND):
-        if problem.status in statuses:
-            slugs = responses.get(problem.status, {}).get("description", "")
-            description = slugs if problem.slug in slugs else f"{slugs}, {problem.slug}".strip(", ")
-            responses[problem.status] = {"description": description, "content": _PROBLEM_SCHEMA}
-    return responses
-
-
-_SCREEN_REQUEST: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["original", "generated"],
-                    "properties": {
-                        "original": _BINARY,
-                        "generated": {"type": "array", "items": _BINARY, "minItems": 4, "maxItems": 4},
-                        "mode": {"type": "string", "enum": ["cot", "direct"], "default": "cot"},
-                        "metadata": {"type": "string", "description": "A JSON object as text, at most 4 KiB."},
-                    },
-                    "additionalProperties": False,
-                }
-            },
-            "application/json": {"schema": {"$ref": "#/components/schemas/ScreenRequest"}},
-        },
-    },
-    "parameters": [
-        {
-            "name": "X-Request-Id",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-            "description": "Echoed; one is made when it is missing or does not have this form.",
-        },
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "description": "The same key with the same request gets the same answer again; with another request, 422.",
-        },
-    ],
-    "security": [{}, {"key": []}],
-}
-
-_REPLAYED: dict[str, Any] = {
-    "Idempotent-Replayed": {
-        "schema": {"type": "string", "enum": ["true"]},
-        "description": "Present when this is the answer that was given to the same Idempotency-Key before.",
-    }
-}
+SCREEN_ERRORS = (
+    MalformedRequest,
+    Unauthenticated,
+    BodyTimeout,
+    RequestTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    IdempotencyKeyReused,
+    ImageUnsupported,
+    ImageUnreadable,
+    ImageTooLarge,
+    PictureUrlRefused,
+    PictureFetchFailed,
+    Overloaded,
+    NotReady,
+    DeadlineExceeded,
+)
+"""What `POST /screen` can answer besides an answer."""
 
 
 @router.post(
     "/screen",
     response_model=ScreenAnswer,
-    responses=problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504) | {200: {"headers": _REPLAYED}},
-    openapi_extra=_SCREEN_REQUEST,
+    responses=problem_responses(*SCREEN_ERRORS) | {200: {"headers": header("Idempotent-Replayed")}},
+    openapi_extra=SCREEN_REQUEST,
+    operation_id="screen",
+    tags=["screening"],
     summary="Which of four generated pictures may be shown?",
+    response_description="The decision.",
 )
 async def post_screen(request: Request) -> Response:
+    """One original photo and four generated pictures of the same product; answers which of the four may be shown, what
+    is wrong with each of the others, and how sure the model is."""
     service: Service = request.app.state.service
     fields: dict[str, Any] = request.state.log
     outcome, status = "fault", 500
@@ -140,7 +115,16 @@ def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
     }
 
 
-@router.get("/livez", response_model=Health, responses=problem_responses(503), summary="Restart me unless 200")
+@router.get(
+    "/livez",
+    response_model=Health,
+    responses=problem_responses(EngineLost),
+    operation_id="livez",
+    tags=["probes"],
+    response_description="The probe succeeds.",
+    summary="Liveness probe",
+    description="Restart the process unless it answers 200.",
+)
 async def get_livez(request: Request) -> Response:
     service: Service = request.app.state.service
     hopeless = service.supervisor.hopeless if service.supervisor is not None else not service.engine.alive
@@ -149,7 +133,16 @@ async def get_livez(request: Request) -> Response:
     return _healthy(service)
 
 
-@router.get("/readyz", response_model=Health, responses=problem_responses(503), summary="Send requests only if 200")
+@router.get(
+    "/readyz",
+    response_model=Health,
+    responses=problem_responses(NotReady, EngineLost),
+    operation_id="readyz",
+    tags=["probes"],
+    response_description="The probe succeeds.",
+    summary="Readiness probe",
+    description="Send requests only while it answers 200.",
+)
 async def get_readyz(request: Request) -> Response:
     service: Service = request.app.state.service
     if service.admission.closed_because is not None:
@@ -159,7 +152,16 @@ async def get_readyz(request: Request) -> Response:
     return _healthy(service)
 
 
-@router.get("/startupz", response_model=Health, responses=problem_responses(503), summary="200 once start-up is over")
+@router.get(
+    "/startupz",
+    response_model=Health,
+    responses=problem_responses(NotReady),
+    operation_id="startupz",
+    tags=["probes"],
+    response_description="The probe succeeds.",
+    summary="Startup probe",
+    description="Answers 200 once the engine has been started.",
+)
 async def get_startupz(request: Request) -> Response:
     service: Service = request.app.state.service
     if not request.app.state.started:
@@ -167,7 +169,16 @@ async def get_startupz(request: Request) -> Response:
     return _healthy(service)
 
 
-@router.get("/metrics", summary="Prometheus text", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses=problem_responses()
+    | {200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    operation_id="metrics",
+    tags=["probes"],
+    summary="Metrics as Prometheus text",
+    description="Metrics of the service begin with `screening_`, those of the engine with `vllm:`.",
+)
 async def get_metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     metrics = service.metrics
@@ -181,11 +192,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """Every error that a route raises, as an RFC 9457 problem."""
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
-        problem = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code) or Problem(
-            error.status_code, "malformed-request", "The request could not be read"
-        )
-        detail = f"{request.method} {request.url.path}: {problem.title.lower()}. GET /docs shows what there is."
+        problem, detail = _of_routing(request, error)
         headers.update(error.headers or {})
+        if "GET" in headers.get("Allow", ""):
+            headers["Allow"] += ", HEAD"
     else:
         problem = problem_of(error)
         detail = detail_of(error, problem)
@@ -195,6 +205,8 @@ async def answer_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(retry_after)
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="screening"'
+    if isinstance(error, BodyEncoded):
+        headers["Accept-Encoding"] = "identity"
     body = problem_body(
         problem,
         detail,
@@ -203,6 +215,20 @@ async def answer_error(request: Request, error: Exception) -> Response:
         picture=getattr(error, "picture", None),
     )
     return Response(body, problem.status, headers, MEDIA_TYPE)
+
+
+def _of_routing(request: Request, error: HTTPException) -> tuple[Problem, str]:
+    """A path or method that there is not, with the path that was probably meant."""
+    path = route_path(request.scope)
+    what = f"{request.method} {request.url.path}"
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        return METHOD_NOT_ALLOWED, f"{what}: the path has no such method. The Allow header names those there are."
+    if error.status_code != NOT_FOUND.status:
+        return Problem(error.status_code, "malformed-request", "The request could not be read"), f"{what}: not read."
+    known = meant(path, (route.path for route in request.app.routes))
+    if known is None:
+        return NOT_FOUND, f"{what}: there is no such path. GET /docs shows those there are."
+    return NOT_FOUND, f"{what}: there is no such path. Use {request.scope.get('root_path', '')}{known}."
 
 
 def _healthy(service: Service) -> Response:

@@ -23,12 +23,14 @@ from service.clock import Clock
 from service.config import Settings
 from service.engine import Engine, Question
 from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
+from service.fields import picture_name
 from service.fingerprint import request_fingerprint, work_key
 from service.hot_swap import HotSwap
 from service.idempotency import Idempotency, Reply
 from service.identity import new_id
 from service.intake import Submission
 from service.metrics import Metrics
+from service.picture_fetch import PictureFetch
 from service.same_work import SameWork
 from service.schemas import ScreenAnswer, Timings
 from service.served_checkpoint import ServedCheckpoint
@@ -67,6 +69,8 @@ class Service:
     """Answers to give again, each under the checkpoint that wrote it."""
     idempotency: Idempotency
     """Replies to send again."""
+    picture_fetch: PictureFetch
+    """Fetches pictures that a request names by URL."""
 
     @property
     def serving(self) -> str:
@@ -104,7 +108,7 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
         try:
             async with asyncio.timeout(service.settings.deadline_seconds):
                 submission = await _take_in(request, service, clock)
-                fingerprint = request_fingerprint(submission.content, submission.metadata)
+                fingerprint = request_fingerprint(submission.content, submission.metadata, submission.review_below)
                 with service.idempotency.claim(caller, key, fingerprint, new_id("scr_")) as claim:
                     if claim.reply is not None:
                         return Screened(claim.reply, None)
@@ -123,14 +127,16 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
 
 
 async def _take_in(request: Request, service: Service, clock: Clock) -> Submission:
-    """Read and understand the body."""
-    settings = service.settings
+    """Read and understand the body, and fetch the pictures that lie elsewhere."""
+    settings, loop = service.settings, asyncio.get_running_loop()
     media_type, boundary = intake.content_type(request)
     with clock.stage("body"):
         body = await intake.read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
-        return await asyncio.get_running_loop().run_in_executor(
-            service.threads, intake.parse, body, media_type, boundary, settings.image_limits
-        )
+        fields = await loop.run_in_executor(service.threads, intake.parse, body, media_type, boundary)
+    if not (blobs := fields.blobs):
+        with clock.stage("fetch"):
+            blobs = await _unless_gone(request, service.picture_fetch.blobs(fields.pictures))
+    return await loop.run_in_executor(service.threads, intake.accept, fields, blobs, settings.image_limits)
 
 
 async def _answer(
@@ -157,6 +163,7 @@ async def _answer(
         ),
         engine=service.engine.name,
         metadata=submission.metadata,
+        review_below=service.settings.review_below if submission.review_below is None else submission.review_below,
     )
 
 
@@ -191,7 +198,7 @@ def _square(index: int, picture: Picture, size: int) -> Image.Image:
     try:
         return fit_square(decode(picture, shrink_to=size), size)
     except ImageError as error:
-        raise PictureRefused(intake.picture_name(index), error) from error
+        raise PictureRefused(picture_name(index), error) from error
 
 
 async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from screening.answer import Answer, Mode, parse
 from screening.calibration import UNCALIBRATED, Calibration, Curve, Shifts
-from screening.confidence import Source, judge
+from screening.confidence import Source, judge, option_probabilities
 from screening.generation import Step, Watched
 
 LETTERS = {"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}
@@ -125,6 +125,29 @@ def test_a_picture_and_none_have_curves_of_their_own() -> None:
     assert (judgement.probability, judgement.confidence) == (pytest.approx(0.8), pytest.approx(0.5))
     steps = [step("N", N=0.8), step("</answer>")]
     assert judge(read(steps[:1], Mode.DIRECT), steps, WATCHED, calibration).confidence == pytest.approx(0.5)
+
+
+def test_every_option_and_none_have_a_calibrated_probability() -> None:
+    verdicts = {"A": ("normal", 0.6), "B": ("shadow", 0.1), "C": ("normal", 0.75), "D": ("layout", 0.2)}
+    steps = thought(verdicts, "AC")
+    calibration = Calibration(shifts=Shifts(A=math.log(4)), option=Curve(intercept=-math.log(3)), none=Curve(slope=2.0))
+    judgement = judge(read(steps, Mode.COT), steps, WATCHED, calibration)
+    probabilities = option_probabilities(judgement, calibration)
+    # Odds: A 3/2 * 4 / 3, B 1/9 / 3, C 3 / 3, D 1/4 / 3; none 0.4 * 0.9 * 0.25 * 0.8 = 0.072, its odds squared.
+    odds = 0.072 / 0.928
+    expected = {"A": 2 / 3, "B": 1 / 28, "C": 1 / 2, "D": 1 / 13, "N": odds**2 / (1 + odds**2)}
+    assert probabilities == pytest.approx(expected)
+    assert probabilities[judgement.choice] == judgement.confidence
+
+
+def test_what_could_not_be_read_has_no_probability() -> None:
+    steps = thought({"A": ("normal", 0.8), "C": ("normal", 0.7)}, "AC")
+    judgement = judge(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
+    assert option_probabilities(judgement, UNCALIBRATED) == pytest.approx({"A": 0.8, "C": 0.7})
+    assert option_probabilities(judge(Answer(frozenset()), [], WATCHED, UNCALIBRATED), UNCALIBRATED) == {}
+    steps = [Step("A", 1, {1: math.log(0.7), 5: math.nan}), Step("", 99, {2: math.nan, 3: math.log(0.2)})]
+    judgement = judge(read(steps, Mode.DIRECT), steps, WATCHED, UNCALIBRATED)
+    assert option_probabilities(judgement, UNCALIBRATED) == pytest.approx({"A": 0.7, "C": 0.2})
 
 
 @given(st.lists(st.text(alphabet="<>ABCDN/answerthik normal:,.", max_size=8), max_size=40))

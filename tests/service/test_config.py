@@ -51,8 +51,54 @@ def test_a_wrong_value_names_its_option(given, word) -> None:
         load(given)
 
 
-def test_keys_are_separated_by_commas() -> None:
-    assert load({"engine": "scripted", "api_keys": f"{'a' * 64}, {'B' * 64}"}).api_keys == ("a" * 64, "b" * 64)
+def test_keys_are_separated_by_commas_and_may_have_names() -> None:
+    keys = load({"engine": "scripted", "api_keys": f"shop:{'a' * 64}, {'B' * 64},shop:{'c' * 64},"}).api_keys
+    assert keys == (("shop", "a" * 64), ("b" * 8, "b" * 64), ("shop", "c" * 64))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("api_keys", "secret", "entry 1: give the SHA-256 of the key"),
+        ("admin_keys", f"{'a' * 64},shop:secret", "entry 2: give the SHA-256 of the key"),
+        ("api_keys", f"a shop:{'a' * 64}", "entry 1"),
+        ("api_keys", f"{'n' * 65}:{'a' * 64}", "entry 1"),
+        ("api_keys", f"one:{'a' * 64},two:{'A' * 64}", "entry 2 repeats"),
+        ("cors_origins", "https://shop.example/path", "is not an origin"),
+        ("cors_origins", "shop.example", "is not an origin"),
+        ("cors_origins", "null", "is not an origin"),
+        ("picture_hosts", "https://cdn.example/path", "is not a host"),
+        ("picture_hosts", "user@cdn.example", "is not a host"),
+        ("picture_hosts", "*", "is not a host"),
+        ("picture_hosts", "ftp://cdn.example", "is not a host"),
+        ("picture_hosts", "cdn.example:99999", "port"),
+        ("picture_networks", "10.0.0.1/8", "has host bits set"),
+        ("picture_networks", "intranet", "does not appear to be"),
+    ],
+)
+def test_a_wrong_entry_of_a_list_is_named_and_a_key_is_never_repeated(setting, value, words) -> None:
+    with pytest.raises(SettingsError, match=f"--{setting.replace('_', '-')}") as caught:
+        load({"engine": "scripted", setting: value})
+    assert words in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_lists_of_origins_and_hosts_are_read() -> None:
+    settings = load(
+        {
+            "engine": "scripted",
+            "cors_origins": "https://Shop.example:443, http://localhost:3000,",
+            "picture_hosts": "CDN.example, *.shop.example, http://[::1]:8080, bücher.example",
+            "picture_networks": "10.1.0.0/16, fd00::/8",
+        }
+    )
+    assert settings.cors_origins == ("https://shop.example", "http://localhost:3000")
+    assert [(host.scheme, host.host, host.port, host.subdomains) for host in settings.picture_hosts] == [
+        ("https", "cdn.example", 443, False),
+        ("https", "shop.example", 443, True),
+        ("http", "::1", 8080, False),
+        ("https", "xn--bcher-kva.example", 443, False),
+    ]
+    assert [str(network) for network in settings.picture_networks] == ["10.1.0.0/16", "fd00::/8"]
 
 
 def test_help_teaches_every_setting_without_importing_what_is_heavy(repository) -> None:

@@ -35,7 +35,13 @@ def test_the_checkpoint_counts() -> None:
 
 def test_metadata_counts_by_what_it_says_and_not_by_its_order() -> None:
     content = content_digest(Mode.COT, PICTURES)
-    one = request_fingerprint(content, {"sku": "1", "shop": {"a": 1, "b": 2}})
-    assert one == request_fingerprint(content, {"shop": {"b": 2, "a": 1}, "sku": "1"})
-    assert one != request_fingerprint(content, {"sku": "2", "shop": {"a": 1, "b": 2}})
-    assert one != request_fingerprint(content_digest(Mode.DIRECT, PICTURES), {"sku": "1", "shop": {"a": 1, "b": 2}})
+    metadata = {"sku": "1", "shop": {"a": 1, "b": 2}}
+    one = request_fingerprint(content, metadata, None)
+    assert one == request_fingerprint(content, {"shop": {"b": 2, "a": 1}, "sku": "1"}, None)
+    assert one != request_fingerprint(content, {"sku": "2", "shop": {"a": 1, "b": 2}}, None)
+    assert one != request_fingerprint(content_digest(Mode.DIRECT, PICTURES), metadata, None)
+
+
+def test_the_threshold_for_review_counts() -> None:
+    content = content_digest(Mode.COT, PICTURES)
+    assert len({request_fingerprint(content, {}, threshold) for threshold in (None, 0.0, 0.5, 1.0)}) == 4

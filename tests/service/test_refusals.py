@@ -225,7 +225,7 @@ async def test_json_with_more_values_than_a_request_has_is_refused_before_it_is_
     def build(_body: bytes) -> None:
         raise AssertionError("the tree was built")
 
-    monkeypatch.setattr("service.intake.ScreenRequest.model_validate_json", build)
+    monkeypatch.setattr("service.json_body.ScreenRequest.model_validate_json", build)
     async with start() as running:
         body = b'{"x":[' + values + b"]}"
         response = await running.client.post("/screen", content=body, headers={"Content-Type": "application/json"})

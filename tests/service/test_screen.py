@@ -87,6 +87,75 @@ async def test_needs_review_follows_the_operators_threshold(start, sample) -> No
         assert answer["needs_review"] is expected
 
 
+@pytest.mark.parametrize("operator", [0.0, 1.0])
+async def test_a_request_may_bring_its_own_threshold(start, sample, operator) -> None:
+    async with start(review_below=operator) as running:
+        confidence = (await running.client.post("/screen", json=sample.json())).json()["confidence"]
+        for threshold in (0, confidence, min(1.0, confidence + 1e-6), 1.0):
+            for answer in (
+                await running.client.post("/screen", json=sample.json(review_below=threshold)),
+                await running.client.post("/screen", files=sample.files(), data={"review_below": f" {threshold} "}),
+            ):
+                assert answer.json()["needs_review"] is (confidence < threshold)
+        for body in (sample.json(review_below=None), sample.json()):
+            answer = await running.client.post("/screen", json=body)
+            assert answer.json()["needs_review"] is (confidence < operator), "the threshold outlived its request"
+        answer = await running.client.post("/screen", files=sample.files(), data={"review_below": ""})
+        assert answer.json()["needs_review"] is (confidence < operator)
+
+
+async def test_a_threshold_is_part_of_what_an_idempotency_key_stands_for(start, sample) -> None:
+    async with start() as running:
+        headers = {"Idempotency-Key": "k"}
+        first = await running.client.post("/screen", json=sample.json(review_below=0.25), headers=headers)
+        form = {"files": sample.files(), "data": {"review_below": "2.5e-1"}}
+        again = await running.client.post("/v1/screen", headers=headers, **form)
+        assert again.content == first.content
+        other = await running.client.post("/screen", json=sample.json(review_below=0.5), headers=headers)
+        assert other.json()["type"].endswith("idempotency-key-reused")
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, True, [], {}, 10**400, "half", "0,5"])
+async def test_a_threshold_outside_of_0_to_1_is_refused_by_name(start, sample, value) -> None:
+    async with start() as running:
+        for response in (
+            await running.client.post("/screen", json=sample.json(review_below=value)),
+            await running.client.post("/screen", files=sample.files(), data={"review_below": str(value)}),
+        ):
+            assert response.status_code == 422 and "review_below" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-1", "0x1", "1e999"])
+async def test_a_threshold_that_is_not_a_number_is_refused_in_both_encodings(start, sample, text) -> None:
+    async with start() as running:
+        response = await running.client.post("/screen", files=sample.files(), data={"review_below": text})
+        assert response.status_code == 422 and "review_below" in response.json()["detail"]
+        body = f'{json.dumps(sample.json())[:-1]}, "review_below": {text}}}'
+        response = await running.client.post("/screen", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in (400, 422)
+
+
+async def test_each_option_has_a_probability_and_the_chosen_one_s_is_the_confidence(start, make_sample) -> None:
+    none = 0
+    async with start() as running:
+        for seed in range(30):
+            answer = (await running.client.post("/screen", json=make_sample(seed).json())).json()
+            probabilities = {option["option"]: option["probability"] for option in answer["options"]}
+            probabilities["N"] = answer["none_probability"]
+            assert all(0 <= value <= 1 for value in probabilities.values())
+            assert probabilities[answer["choice"]] == answer["confidence"]
+            assert all(probabilities[letter] <= answer["confidence"] for letter in answer["acceptable"])
+            none += answer["choice"] == "N"
+    assert none, "no answer was N: the sample proves nothing about its probability"
+
+
+async def test_an_unreadable_answer_has_no_probabilities(start, sample) -> None:
+    async with start(ScriptedEngine(latency_ms=0, failure="unreadable")) as running:
+        answer = (await running.client.post("/screen", json=sample.json(review_below=0))).json()
+    assert [option["probability"] for option in answer["options"]] == [None] * 4
+    assert answer["none_probability"] is None and answer["needs_review"] is True
+
+
 async def test_the_request_id_is_echoed_when_it_is_fit_and_made_otherwise(start, sample) -> None:
     async with start() as running:
         for sent, kept in (("my-id.1", True), ("no spaces", False), ("x" * 129, False)):
