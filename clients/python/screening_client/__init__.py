@@ -14,6 +14,8 @@ from screening_client.client import Client
 from screening_client.constants import VERSION as __version__  # noqa: N811
 from screening_client.errors import (
     BadRequest,
+    ClientStateError,
+    ConfigurationError,
     Conflict,
     ConnectionFailed,
     DeadlineExceeded,
@@ -21,6 +23,7 @@ from screening_client.errors import (
     InputError,
     InvalidRequest,
     MethodNotAllowed,
+    MismatchedAnswer,
     NotFound,
     Overloaded,
     RequestTimeout,
@@ -35,6 +38,7 @@ from screening_client.errors import (
     UnsupportedMediaType,
 )
 from screening_client.pictures import PictureInput
+from screening_client.raw import RawResponse
 from screening_client.request import Mode, ScreenRequest
 from screening_client.result import CheckpointInfo, OptionVerdict, Screening, Timings, Usage
 from screening_client.settings import ClientTimeout
@@ -44,7 +48,9 @@ __all__ = [
     "BadRequest",
     "CheckpointInfo",
     "Client",
+    "ClientStateError",
     "ClientTimeout",
+    "ConfigurationError",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
@@ -52,11 +58,13 @@ __all__ = [
     "InputError",
     "InvalidRequest",
     "MethodNotAllowed",
+    "MismatchedAnswer",
     "Mode",
     "NotFound",
     "OptionVerdict",
     "Overloaded",
     "PictureInput",
+    "RawResponse",
     "RequestTimeout",
     "RequestTooLarge",
     "ScreenRequest",

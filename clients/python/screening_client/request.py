@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from screening_client.errors import InputError
 from screening_client.pictures import PictureInput, four_pictures, picture_bytes
@@ -30,6 +30,21 @@ class ScreenRequest:
     timeout: ClientTimeout | float | None = None
     idempotency_key: str | None = None
     request_id: str | None = None
+
+
+class _Pictures(TypedDict):
+    original: PictureInput
+    generated: Sequence[PictureInput]
+
+
+class RequestArguments(_Pictures, total=False):
+    """The fields of `ScreenRequest`, for annotations."""
+
+    mode: Mode
+    metadata: Mapping[str, Any] | None
+    timeout: ClientTimeout | float | None
+    idempotency_key: str | None
+    request_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
