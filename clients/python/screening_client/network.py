@@ -139,6 +139,8 @@ def _checked_proxy(proxy: str, variable: str, host: str) -> str:
         raise ConfigurationError(f"{variable} begins with {address.scheme}://; a proxy has one of {schemes}. {remedy}")
     if not address.host:
         raise ConfigurationError(f"{variable} names no host. {remedy}")
+    if address.port is not None and not 0 < address.port <= 0xFFFF:
+        raise ConfigurationError(f"{variable} is not a proxy's address (port {address.port}). {remedy}")
     if address.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ConfigurationError(
             f"{variable} names a SOCKS proxy ({address.scheme}://{address.host}), for which the package socksio is "

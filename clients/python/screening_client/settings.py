@@ -198,6 +198,8 @@ def _checked_url(text: str) -> str:
         raise InputError(f"base_url {text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"base_url {text!r} must begin with http:// or https:// and name a host")
+    if url.port is not None and not 0 < url.port <= 0xFFFF:
+        raise InputError(f"base_url {text!r} has the port {url.port}; ports are 1 to 65535")
     if url.query or url.fragment:
         raise InputError(f"base_url {text!r} must not hold a query or a fragment")
     return str(url).rstrip("/")
