@@ -113,6 +113,7 @@ class AsyncClient:
         generated: Sequence[PictureInput],
         mode: Mode = "cot",
         metadata: Mapping[str, Any] | None = None,
+        review_below: float | None = None,
         timeout: ClientTimeout | float | None = None,  # noqa: ASYNC109 - limits attempts, not just the wait
         idempotency_key: str | None = None,
         request_id: str | None = None,
@@ -125,6 +126,7 @@ class AsyncClient:
             generated: a list of exactly four pictures, in the order A, B, C, D.
             mode: `cot` thinks and explains, `direct` answers only.
             metadata: at most 4 KiB of JSON, echoed in the result.
+            review_below: the confidence, 0 to 1, below which the result has `needs_review`; otherwise the operator's.
             timeout: for this call, in place of the client's own.
             idempotency_key: otherwise one is made, the same for all attempts of this call.
             request_id: what the service's log calls this call; otherwise one is made.
@@ -143,6 +145,7 @@ class AsyncClient:
             generated=generated,
             mode=mode,
             metadata=metadata,
+            review_below=review_below,
             timeout=timeout,
             idempotency_key=idempotency_key,
             request_id=request_id,
@@ -220,7 +223,7 @@ class AsyncClient:
         end = time.monotonic() + timeout
         while not await self.ready():
             if time.monotonic() + constants.POLL_INTERVAL > end:
-                raise TimedOut(f"{self._settings.base_url} was not ready within {timeout:g} s")
+                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
             await asyncio.sleep(constants.POLL_INTERVAL)
 
     async def close(self) -> None:
@@ -237,7 +240,7 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncClient(base_url={self._settings.base_url!r})"
+        return f"AsyncClient(base_url={self._settings.address!r})"
 
     async def _call(
         self,

@@ -113,6 +113,7 @@ class Client:
         generated: Sequence[PictureInput],
         mode: Mode = "cot",
         metadata: Mapping[str, Any] | None = None,
+        review_below: float | None = None,
         timeout: ClientTimeout | float | None = None,
         idempotency_key: str | None = None,
         request_id: str | None = None,
@@ -125,6 +126,7 @@ class Client:
             generated: a list of exactly four pictures, in the order A, B, C, D.
             mode: `cot` thinks and explains, `direct` answers only.
             metadata: at most 4 KiB of JSON, echoed in the result.
+            review_below: the confidence, 0 to 1, below which the result has `needs_review`; otherwise the operator's.
             timeout: for this call, in place of the client's own.
             idempotency_key: otherwise one is made, the same for all attempts of this call.
             request_id: what the service's log calls this call; otherwise one is made.
@@ -143,6 +145,7 @@ class Client:
             generated=generated,
             mode=mode,
             metadata=metadata,
+            review_below=review_below,
             timeout=timeout,
             idempotency_key=idempotency_key,
             request_id=request_id,
@@ -219,7 +222,7 @@ class Client:
         end = time.monotonic() + timeout
         while not self.ready():
             if time.monotonic() + constants.POLL_INTERVAL > end:
-                raise TimedOut(f"{self._settings.base_url} was not ready within {timeout:g} s")
+                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
             time.sleep(constants.POLL_INTERVAL)
 
     def close(self) -> None:
@@ -236,7 +239,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client(base_url={self._settings.base_url!r})"
+        return f"Client(base_url={self._settings.address!r})"
 
     def _call(
         self,

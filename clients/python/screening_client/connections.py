@@ -78,7 +78,7 @@ class Connections:
         if isinstance(http_client, httpx.Client):
             return cls(lambda: http_client, owned=False)
         if not callable(http_client):
-            kind = type(http_client).__name__
+            kind = type(http_client).__name__  # type: ignore[unreachable]
             raise InputError(f"http_client is of type {kind}; pass an httpx.Client or a function that makes one")
         return cls(http_client, owned=True)
 
@@ -125,7 +125,7 @@ class AsyncConnections:
         if isinstance(http_client, httpx.AsyncClient):
             return cls(lambda: http_client, owned=False)
         if not callable(http_client):
-            kind = type(http_client).__name__
+            kind = type(http_client).__name__  # type: ignore[unreachable]
             raise InputError(f"http_client is of type {kind}; pass an httpx.AsyncClient or a function that makes one")
         return cls(http_client, owned=True)
 

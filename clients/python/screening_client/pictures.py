@@ -12,7 +12,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 from screening_client.errors import InputError
 
@@ -28,7 +28,7 @@ _URL = re.compile(r"\s*(data:|https?:/|[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
 """`https:/` too: that is what `pathlib.Path` makes of a URL."""
 
 _ITERATED: tuple[Iterable[object], ...] = (set(), {}, {}.values(), {}.items(), OrderedDict(), OrderedDict().values())
-_UNORDERED = (Set, Mapping, MappingView, *(type(iter(each)) for each in _ITERATED))
+_UNORDERED: tuple[type, ...] = (Set, Mapping, MappingView, *(type(iter(each)) for each in _ITERATED))
 """Collections without an order of their own, and the iterators over them."""
 
 
@@ -61,7 +61,7 @@ def picture_bytes(picture: PictureInput, name: str) -> bytes:
     raise InputError(f"{name} is {_a(picture)}; a picture is {forms}{swapped}")
 
 
-def four_pictures(generated: Sequence[PictureInput]) -> tuple[PictureInput, ...]:
+def four_pictures(generated: object) -> tuple[PictureInput, ...]:
     """The generated pictures in the order A, B, C, D.
 
     An iterator or a one-dimensional array is taken as well. A set or a mapping is not, because the letters of the
@@ -77,7 +77,7 @@ def four_pictures(generated: Sequence[PictureInput]) -> tuple[PictureInput, ...]
     is_ordered = isinstance(generated, Sequence | Iterator) or getattr(generated, "ndim", None) == 1
     if is_one or not is_ordered:
         raise InputError(f"generated is {_a(generated)}; {form}")
-    pictures = tuple(generated)
+    pictures = tuple(cast("Iterable[PictureInput]", generated))
     if len(pictures) != PICTURES:
         raise InputError(f"generated has {len(pictures)} pictures; it must have exactly {PICTURES}, A to D")
     return pictures

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import httpx
 
-from screening_client import constants
+from screening_client import constants, log
 from screening_client.errors import InputError
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -59,6 +59,11 @@ class Settings:
 
     def url(self, path: str) -> str:
         return self.base_url + path
+
+    @property
+    def address(self) -> str:
+        """`base_url` without user name and password, for people."""
+        return log.address(httpx.URL(self.base_url))
 
     @property
     def headers(self) -> httpx.Headers:

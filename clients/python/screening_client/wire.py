@@ -59,8 +59,9 @@ def exchange(request: httpx.Request) -> Iterator[None]:
     try:
         yield
     except httpx.RequestError as error:
-        log.failed(request, error)
-        raise transport_error(error, request) from error
+        failure = transport_error(error, request)
+        log.failed(request, failure)
+        raise failure from error
     except RuntimeError as error:
         # httpx and asyncio have no classes for these. Another thread can close the client at any time.
         if not any(words in str(error) for words in ("client has been closed", "vent loop", "different loop")):
