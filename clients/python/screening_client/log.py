@@ -47,8 +47,7 @@ def sending(request: httpx.Request) -> None:
 
 
 def received(response: httpx.Response) -> None:
-    seconds = response.elapsed.total_seconds()
-    LOGGER.debug("%s: status %d after %.3f s", _id(response.request), response.status_code, seconds)
+    LOGGER.debug("%s: status %d, %d bytes", _id(response.request), response.status_code, len(response.content))
 
 
 def failed(request: httpx.Request, error: Exception) -> None:
