@@ -54,9 +54,18 @@ def test_probabilities_are_there_where_the_service_gives_them(server: Any, scree
     assert older.none_probability is None and {each.probability for each in older.options} == {None}
 
 
+def test_warnings_are_there_where_the_service_gives_them(screening: Screening, answer: dict[str, Any]) -> None:
+    assert screening.warnings == ()
+    warning = {"code": "out-of-domain", "detail": "B: a <photo>", "pictures": ["B"], "score": 1.5, "future": 1}
+    warned = parse_screening(answer | {"warnings": [warning, {"code": "new", "detail": "Something."}]})
+    assert [each.code for each in warned.warnings] == ["out-of-domain", "new"]
+    assert (warned.warnings[0].pictures, warned.warnings[0].score) == (("B",), 1.5)
+    assert Screening.from_dict(warned.to_dict()) == warned and "B: a &lt;photo&gt;" in warned._repr_html_()
+
+
 def test_a_result_is_json_and_comes_back(screening: Screening, answer: dict[str, Any]) -> None:
     as_dict = screening.to_dict()
-    assert as_dict == answer | {"request_id": "req_1", "timings": as_dict["timings"]}
+    assert as_dict == answer | {"request_id": "req_1", "warnings": []}
     assert json.loads(screening.to_json()) == json.loads(screening.to_json(indent=2)) == as_dict
     assert Screening.from_dict(as_dict) == screening and Screening.from_dict(as_dict).to_dict() == as_dict
     assert type(as_dict["options"]) is list and type(as_dict["options"][0]["issues"]) is list

@@ -9,7 +9,16 @@ from typing import Any, get_args
 
 import pytest
 
-from screening_client import CheckpointInfo, OptionVerdict, Screening, ScreenRequest, Timings, Usage, constants
+from screening_client import (
+    AnswerWarning,
+    CheckpointInfo,
+    OptionVerdict,
+    Screening,
+    ScreenRequest,
+    Timings,
+    Usage,
+    constants,
+)
 from screening_client.errors import CLASS_OF_STATUS, PROBLEM_PREFIX
 from screening_client.request import Body, Mode
 from screening_client.result import Choice, Issue, Option, Outcome, parse_screening
@@ -20,7 +29,7 @@ from service.scripted_engine import ScriptedEngine
 
 OF_THE_EXCHANGE = {"request_id"}
 """Fields of `Screening` that are not in the body."""
-OF_NEWER_SERVICES = {"none_probability", "probability", "review_below"}
+OF_NEWER_SERVICES = {"none_probability", "probability", "review_below", "warnings"}
 """Fields that the SDK knows and a service of version 0.1 need not have."""
 OF_THE_CALL = {"timeout", "idempotency_key", "request_id"}
 """Fields of `ScreenRequest` that are headers or stay here."""
@@ -80,6 +89,11 @@ def test_inner_objects_have_the_same_fields(openapi: Any, answer: Any, name: str
 
 def test_an_option_has_the_same_fields(openapi: Any, answer: Any) -> None:
     assert same(names(OptionVerdict), set(properties(openapi, answer["options"]["items"])))
+
+
+def test_a_warning_has_the_same_fields(openapi: Any, answer: Any) -> None:
+    if "warnings" in answer:
+        assert names(AnswerWarning) == set(properties(openapi, answer["warnings"]["items"]))
 
 
 def test_choices_are_the_same(answer: dict[str, Any]) -> None:

@@ -40,13 +40,27 @@ from screening_client.errors import (
 from screening_client.pictures import PictureInput
 from screening_client.raw import RawResponse
 from screening_client.request import Mode, ScreenRequest
-from screening_client.result import CheckpointInfo, OptionVerdict, Screening, Timings, Usage
+from screening_client.result import (
+    AnswerWarning,
+    CheckpointInfo,
+    Choice,
+    Issue,
+    Option,
+    Options,
+    OptionVerdict,
+    Outcome,
+    Screening,
+    Timings,
+    Usage,
+)
 from screening_client.settings import ClientTimeout
 
 __all__ = [
+    "AnswerWarning",
     "AsyncClient",
     "BadRequest",
     "CheckpointInfo",
+    "Choice",
     "Client",
     "ClientStateError",
     "ClientTimeout",
@@ -57,11 +71,15 @@ __all__ = [
     "Forbidden",
     "InputError",
     "InvalidRequest",
+    "Issue",
     "MethodNotAllowed",
     "MismatchedAnswer",
     "Mode",
     "NotFound",
+    "Option",
     "OptionVerdict",
+    "Options",
+    "Outcome",
     "Overloaded",
     "PictureInput",
     "RawResponse",

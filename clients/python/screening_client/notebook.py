@@ -13,11 +13,12 @@ def html(screening: Screening) -> str:
     """The decision, a row per picture, and the reasoning to unfold."""
     review = ", needs review" if screening.needs_review else ""
     decision = f"<b>{escape(_decision(screening))}</b> (confidence {screening.confidence:.2f}{review})"
+    warnings = "".join(f"<p>⚠ {escape(warning.detail)}</p>" for warning in screening.warnings)
     rows = "".join(_row(verdict, chosen=verdict is screening.best) for verdict in screening.options)
     table = f"<table><thead><tr>{_cells('th', _HEAD)}</tr></thead><tbody>{rows}</tbody></table>"
     reasoning = screening.reasoning and f"<details><summary>reasoning</summary>{escape(screening.reasoning)}</details>"
     origin = f"{screening.checkpoint.name} {screening.checkpoint.version} on {screening.engine}, {screening.id}"
-    return f"<div><p>{decision}</p>{table}{reasoning or ''}<small>{escape(origin)}</small></div>"
+    return f"<div><p>{decision}</p>{warnings}{table}{reasoning or ''}<small>{escape(origin)}</small></div>"
 
 
 def _decision(screening: Screening) -> str:

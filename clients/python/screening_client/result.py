@@ -86,6 +86,20 @@ class Usage:
     completion_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A reason to distrust the answer, whatever its confidence."""
+
+    code: str
+    """`out-of-domain`: pictures unlike those that the model was trained on; newer services may have other codes."""
+    detail: str
+    """A sentence for people."""
+    pictures: tuple[str, ...]
+    """The pictures that it is about: `original`, or letters."""
+    score: float | None
+    """For `out-of-domain`, how far: 1 and above is out of the domain."""
+
+
 @dataclass(frozen=True)
 class Screening:
     """Which of the four pictures may be shown, and why."""
@@ -114,6 +128,8 @@ class Screening:
     unreadable_reason: str | None = None
     none_probability: float | None = None
     """Probability, 0 to 1, that none of the four may be shown; None where the service does not say."""
+    warnings: tuple[AnswerWarning, ...] = ()
+    """Why the answer should not be trusted; empty as a rule."""
     request_id: str | None = field(default=None, compare=False)
     """The `X-Request-Id` of the exchange."""
 
@@ -196,6 +212,7 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
         metadata=top.take("metadata", dict),
         unreadable_reason=top.optional("unreadable_reason", str),
         none_probability=top.optional_number("none_probability"),
+        warnings=tuple(_warning(each) for each in top.each("warnings")) if top.fields.get("warnings") else (),
         request_id=request_id,
     )
     # Not a field: `asdict` and `replace` would carry the whole answer a second time.
@@ -283,4 +300,13 @@ def _option(each: _Reader) -> OptionVerdict:
         issues=cast("tuple[Issue, ...]", each.strings("issues")),
         comment=each.optional("comment", str),
         probability=each.optional_number("probability"),
+    )
+
+
+def _warning(each: _Reader) -> AnswerWarning:
+    return AnswerWarning(
+        code=each.take("code", str),
+        detail=each.take("detail", str),
+        pictures=each.strings("pictures") if "pictures" in each.fields else (),
+        score=each.optional_number("score"),
     )

@@ -119,6 +119,7 @@ def answer(
         "options": [_option(letter, letter in usable) for letter in get_args(Option)],
         "confidence": confidence if readable else 0.0,
         "needs_review": needs_review or not readable,
+        "warnings": [],
         "mode": "cot",
         "checkpoint": {"name": "fake", "version": "1", "digest": "sha256:" + "0" * 64},
         "engine": "scripted",

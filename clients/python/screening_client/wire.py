@@ -64,7 +64,7 @@ def exchange(request: httpx.Request) -> Iterator[None]:
         raise failure from error
     except RuntimeError as error:
         # httpx and asyncio have no classes for these. Another thread can close the client at any time.
-        if not any(words in str(error) for words in ("client has been closed", "vent loop", "different loop")):
+        if not any(words in str(error).lower() for words in ("client has been closed", "event loop", "different loop")):
             raise
         raise ClientStateError(
             f"the client cannot send: {error}. Keep it open as long as it is needed. An httpx.AsyncClient passed as "
