@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import json
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import httpx
 import pytest
 
 import screening_client
-from screening_client import AsyncClient, Client, NotFound, TimedOut
+from screening_client import AsyncClient, Client, NotFound, ScreenRequest, TimedOut
+from screening_client.raw import ScreenArguments
 
 PUBLIC = ["__init__", "close", "ready", "screen", "screen_many", "wait_until_ready", "with_options"]
 NOT_AWAITED = {"__init__", "with_options"}
@@ -31,6 +32,12 @@ def test_both_clients_have_the_same_signatures(name: str) -> None:
     expected = re.sub(r"\bClient\b", "AsyncClient", str(inspect.signature(sync)))
     assert str(inspect.signature(twin)) == expected
     assert inspect.iscoroutinefunction(twin) is (name not in NOT_AWAITED)
+
+
+def test_raw_and_bulk_screenings_take_the_same_arguments() -> None:
+    arguments = set(inspect.signature(Client.screen).parameters) - {"self"}
+    assert ScreenArguments.__required_keys__ | ScreenArguments.__optional_keys__ == arguments
+    assert {each.name for each in fields(ScreenRequest)} == arguments - {"extra_headers"}
 
 
 def test_arguments_of_a_screening_are_keyword_only() -> None:

@@ -6,7 +6,8 @@
         screening = client.screen(original="original.jpg", generated=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
     print(screening.choice, screening.reasoning)
 
-A call, in order of the modules: settings, pictures, request, wire, retries, result; bulk runs many of them.
+A call, in order of the modules: settings, network, connections, pictures, request, wire, retries, result; bulk runs
+many of them. `testing` has a stand-in for the service.
 """
 
 from screening_client.async_client import AsyncClient

@@ -207,9 +207,9 @@ class AsyncClient:
             ClientStateError: the client is closed.
         """
         http = await self._connections.current()
-        request = wire.ready_request(http, self._settings, constants.READY_TIMEOUT)
+        deadline = Deadline(resolve_timeout(constants.READY_TIMEOUT, self._settings.timeout))
         try:
-            return wire.read_readiness(await self._exchange(request))
+            return wire.read_readiness(await self._exchange(wire.ready_request(http, self._settings), deadline))
         except (ConnectionFailed, TimedOut, UnexpectedAnswer):
             return False
 
@@ -268,16 +268,16 @@ class AsyncClient:
     async def _attempt(
         self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]
     ) -> Result:
-        message.extensions["timeout"] = deadline.for_attempt()
         try:
-            response = await self._exchange(message)
+            response = await self._exchange(message, deadline)
         except MismatchedAnswer:
             if self._settings.max_retries == 0:
                 raise
-            response = await self._exchange(message)
+            response = await self._exchange(message, deadline)
         return read(wire.check_status(response))
 
-    async def _exchange(self, message: httpx.Request) -> httpx.Response:
+    async def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
+        message.extensions["timeout"] = deadline.for_attempt()
         http = await self._connections.current()
         with wire.exchange(message):
             # Streamed, because closing a response whose body was not read drops its connection.

@@ -206,9 +206,9 @@ class Client:
             ClientStateError: the client is closed.
         """
         http = self._connections.current()
-        request = wire.ready_request(http, self._settings, constants.READY_TIMEOUT)
+        deadline = Deadline(resolve_timeout(constants.READY_TIMEOUT, self._settings.timeout))
         try:
-            return wire.read_readiness(self._exchange(request))
+            return wire.read_readiness(self._exchange(wire.ready_request(http, self._settings), deadline))
         except (ConnectionFailed, TimedOut, UnexpectedAnswer):
             return False
 
@@ -268,16 +268,16 @@ class Client:
         return result
 
     def _attempt(self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]) -> Result:
-        message.extensions["timeout"] = deadline.for_attempt()
         try:
-            response = self._exchange(message)
+            response = self._exchange(message, deadline)
         except MismatchedAnswer:
             if self._settings.max_retries == 0:
                 raise
-            response = self._exchange(message)
+            response = self._exchange(message, deadline)
         return read(wire.check_status(response))
 
-    def _exchange(self, message: httpx.Request) -> httpx.Response:
+    def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
+        message.extensions["timeout"] = deadline.for_attempt()
         http = self._connections.current()
         with wire.exchange(message):
             # Streamed, because closing a response whose body was not read drops its connection.

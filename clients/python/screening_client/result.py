@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, cast, get_args, overload
+from typing import Any, Literal, SupportsIndex, TypeAlias, cast, get_args, overload
 
-from screening_client.errors import UnexpectedAnswer
+from screening_client.reader import Reader
 from screening_client.request import Mode
 
 Option: TypeAlias = Literal["A", "B", "C", "D"]
@@ -17,8 +17,6 @@ Choice: TypeAlias = Literal["A", "B", "C", "D", "N"]
 Issue: TypeAlias = Literal["appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"]
 """What can be wrong with a picture. A newer service may name others; they are passed through."""
 Outcome: TypeAlias = Literal["answered", "unreadable"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +179,7 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
     Raises:
         UnexpectedAnswer: a field is missing or of another type; the message names it.
     """
-    top = _Reader(body, "", request_id)
+    top = Reader(body, "", request_id)
     checkpoint, timings, usage = top.inner("checkpoint"), top.inner("timings"), top.inner("usage")
     screening = Screening(
         id=top.take("id", str),
@@ -220,80 +218,27 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
     return screening
 
 
-class _Reader:
-    """Takes fields out of a JSON object, and says which one is wrong."""
-
-    def __init__(self, body: object, path: str, request_id: str | None) -> None:
-        self.path, self.request_id = path, request_id
-        if not isinstance(body, dict):
-            raise self.wrong(path.rstrip(".") or "the body", "an object", body)
-        self.fields: dict[str, Any] = body
-
-    def wrong(self, where: str, expected: str, value: object) -> UnexpectedAnswer:
-        return UnexpectedAnswer(
-            f"the answer is not a screening: {where} is not {expected} but {str(value)[:60]!r}. "
-            "Is base_url the screening service's address?",
-            request_id=self.request_id,
-        )
-
-    def take(self, name: str, kind: type[T]) -> T:
-        value = self.fields.get(name)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(self.path + name, f"of type {kind.__name__}", value)
-        return value
-
-    def optional(self, name: str, kind: type[T]) -> T | None:
-        return None if self.fields.get(name) is None else self.take(name, kind)
-
-    def number(self, name: str) -> float:
-        value = self.fields.get(name)
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else self.take(name, float)
-
-    def optional_number(self, name: str) -> float | None:
-        return None if self.fields.get(name) is None else self.number(name)
-
-    def one_of(self, name: str, values: tuple[Any, ...]) -> Any:
-        """A value outside the contract must not pass for one that programs know."""
-        value = self.fields.get(name)
-        if not isinstance(value, str) or value not in values:
-            raise self.wrong(self.path + name, f"one of {' '.join(values)}", value)
-        return value
-
-    def strings(self, name: str) -> tuple[str, ...]:
-        values = self.take(name, list)
-        if not all(isinstance(value, str) for value in values):
-            raise self.wrong(self.path + name, "a list of texts", values)
-        return tuple(values)
-
-    def inner(self, name: str) -> _Reader:
-        return _Reader(self.fields.get(name), f"{self.path}{name}.", self.request_id)
-
-    def each(self, name: str) -> list[_Reader]:
-        values = self.take(name, list)
-        return [_Reader(value, f"{self.path}{name}[{n}].", self.request_id) for n, value in enumerate(values)]
-
-
-def _choice(top: _Reader) -> Choice | None:
+def _choice(top: Reader) -> Choice | None:
     if top.fields.get("choice") is None and top.fields.get("outcome") != "answered":
         return None
     return cast("Choice", top.one_of("choice", get_args(Choice)))
 
 
-def _acceptable(top: _Reader) -> tuple[Option, ...]:
+def _acceptable(top: Reader) -> tuple[Option, ...]:
     letters = top.strings("acceptable")
     if not set(letters) <= set(get_args(Option)):
         raise top.wrong("acceptable", "a list of letters among A B C D", letters)
     return cast("tuple[Option, ...]", letters)
 
 
-def _options(top: _Reader) -> Options:
+def _options(top: Reader) -> Options:
     verdicts = Options(_option(each) for each in top.each("options"))
     if [verdict.option for verdict in verdicts] != list(get_args(Option)):
         raise top.wrong("options", "the list of A B C D", [verdict.option for verdict in verdicts])
     return verdicts
 
 
-def _option(each: _Reader) -> OptionVerdict:
+def _option(each: Reader) -> OptionVerdict:
     return OptionVerdict(
         option=each.one_of("option", get_args(Option)),
         usable=each.take("usable", bool),
@@ -303,7 +248,7 @@ def _option(each: _Reader) -> OptionVerdict:
     )
 
 
-def _warning(each: _Reader) -> AnswerWarning:
+def _warning(each: Reader) -> AnswerWarning:
     return AnswerWarning(
         code=each.take("code", str),
         detail=each.take("detail", str),

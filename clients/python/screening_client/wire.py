@@ -40,11 +40,11 @@ def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, b
     return request
 
 
-def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, timeout: float) -> httpx.Request:
+def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) -> httpx.Request:
     """`GET /readyz`."""
     headers = settings.headers
     headers["X-Request-Id"] = f"req_{uuid.uuid4().hex}"
-    return http.build_request("GET", settings.url("/readyz"), headers=headers, timeout=timeout)
+    return http.build_request("GET", settings.url("/readyz"), headers=headers)
 
 
 @contextmanager
@@ -81,9 +81,9 @@ def check_request_id(response: httpx.Response, settings: Settings) -> None:
         MismatchedAnswer: the service named another request.
     """
     sent = response.request.headers.get("X-Request-Id")
-    named = response.headers.get_list("X-Request-Id", split_commas=True)
+    named = [each.strip() for each in response.headers.get_list("X-Request-Id", split_commas=True) if each.strip()]
     from_service = response.is_success or response.headers.get("Content-Type", "").startswith(_PROBLEM_TYPE)
-    if settings.check_request_id and from_service and named and sent not in (each.strip() for each in named):
+    if settings.check_request_id and from_service and named and sent not in named:
         raise MismatchedAnswer(
             f"{log.address(response.request.url)} answered request {named[0][:128]} in place of {sent}: two programs "
             "share a connection, or a proxy mixes up answers. The answer was not used. A proxy that replaces "
