@@ -156,6 +156,11 @@ class AsyncConnections:
         for process, loop in list(self._clients):
             if process == here[0] and loop.is_closed():  # without the end that `asyncio.run` makes
                 del self._clients[process, loop]
+        if self._clients and not self._state.owned:
+            raise ClientStateError(
+                "the http_client passed to this client is in use in another event loop. Make a client in each, or pass "
+                "http_client a function that makes an httpx client"
+            )
         client = self._make()
         opened = self._clients[here] = _InLoop(client, self._close_at_end_of_loop(client))
         await anext(opened.end_of_loop)

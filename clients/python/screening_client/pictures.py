@@ -65,7 +65,7 @@ def four_pictures(generated: object) -> tuple[PictureInput, ...]:
     """The generated pictures in the order A, B, C, D.
 
     An iterator or a one-dimensional array is taken as well. A set or a mapping is not, because the letters of the
-    answer would then mean pictures in an order that nobody chose.
+    answer would then mean pictures in an order that the caller did not choose.
 
     Raises:
         InputError: not an ordered collection of exactly four.
