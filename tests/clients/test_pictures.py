@@ -356,6 +356,12 @@ def test_a_profile_of_other_colours_is_not_sent(mode: str, space: str) -> None:
     assert "icc_profile" not in sent(image).info
 
 
+def test_a_profile_that_is_too_large_to_send_ends_the_shrinking() -> None:
+    image = Image.effect_noise((300, 300), 90).convert("RGB")
+    image.info["icc_profile"] = profile("RGB ") + bytes(MAX_BYTES)
+    assert max(sent(image).size) <= 256
+
+
 def test_a_grey_profile_stays_with_grey() -> None:
     for mode in ("L", "LA", "1"):
         image = Image.new(mode, (4, 3))

@@ -17,6 +17,8 @@ MAX_SIDE = 2048
 MAX_BYTES = 6 * 1024 * 1024
 """Five of these fit into the service's limit of 32 MiB for a whole request."""
 
+_LEAST_SIDE = 256
+"""What is too large at this size has a profile that is too large; the service says so."""
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,7 +58,7 @@ def encode(image: Image.Image) -> bytes:
     side = min(MAX_SIDE, max(flat.size))
     while True:
         data = _save(_scaled(flat, side), "JPEG", quality=95, subsampling=0, icc_profile=profile)
-        if len(data) <= MAX_BYTES:
+        if len(data) <= MAX_BYTES or side <= _LEAST_SIDE:
             return data
         side = side * 3 // 4
 
