@@ -5,30 +5,39 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from dataclasses import FrozenInstanceError
+import re
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import httpx
 import pytest
 
 import screening_client
-from screening_client import AsyncClient, Client, NotFound, TimedOut
+from screening_client import AsyncClient, Client, NotFound, ScreenRequest, TimedOut
+from screening_client.raw import ScreenArguments
 
-PUBLIC = ["__init__", "close", "ready", "screen", "screen_many", "wait_until_ready"]
+PUBLIC = ["__init__", "close", "ready", "screen", "screen_many", "wait_until_ready", "with_options"]
+NOT_AWAITED = {"__init__", "with_options"}
 
 
 def test_the_public_methods_of_both_clients_are_these() -> None:
     for kind in (Client, AsyncClient):
         methods = {name for name in dir(kind) if not name.startswith("_")}
-        assert methods == set(PUBLIC) - {"__init__"}
+        assert methods == set(PUBLIC) - {"__init__"} | {"with_raw_response"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_both_clients_have_the_same_signatures(name: str) -> None:
     sync, twin = getattr(Client, name), getattr(AsyncClient, name)
-    expected = str(inspect.signature(sync)).replace("httpx.Client", "httpx.AsyncClient")
+    expected = re.sub(r"\bClient\b", "AsyncClient", str(inspect.signature(sync)))
     assert str(inspect.signature(twin)) == expected
-    assert inspect.iscoroutinefunction(twin) is (name != "__init__")
+    assert inspect.iscoroutinefunction(twin) is (name not in NOT_AWAITED)
+
+
+def test_raw_and_bulk_screenings_take_the_same_arguments() -> None:
+    arguments = set(inspect.signature(Client.screen).parameters) - {"self"}
+    assert ScreenArguments.__required_keys__ | ScreenArguments.__optional_keys__ == arguments
+    assert {each.name for each in fields(ScreenRequest)} == arguments - {"extra_headers"}
 
 
 def test_arguments_of_a_screening_are_keyword_only() -> None:
@@ -151,7 +160,8 @@ def test_the_twin_waits_alike(server: Any, quick: None) -> None:
 def test_a_client_closes_its_own_connections_and_only_those(server: Any, question: Any) -> None:
     with Client(base_url=server.url) as client:
         client.screen(**question)
-    assert client._http.is_closed
+        own = client._connections.current()
+    assert own.is_closed
     with httpx.Client() as mine:
         with Client(base_url=server.url, http_client=mine) as client:
             client.screen(**question)

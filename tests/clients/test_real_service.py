@@ -43,6 +43,13 @@ def test_paths_bytes_files_and_pil_images_are_the_same_question(
     assert plain.source == "cache", "the service saw the same bytes"
 
 
+def test_five_pil_images_of_twelve_megapixels_are_screened(real_service: str) -> None:
+    noise = Image.effect_noise((4000, 3000), 60)
+    images = [Image.merge("RGB", [noise, noise.point(lambda value: 255 - value), noise]) for _ in range(5)]
+    with Client(base_url=real_service) as client:
+        assert client.screen(original=images[0], generated=images[1:]).answered
+
+
 def test_both_clients_get_the_same_answer(real_service: str, question: Any) -> None:
     async def call() -> Any:
         async with AsyncClient(base_url=real_service) as client:

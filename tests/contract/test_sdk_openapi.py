@@ -9,17 +9,28 @@ from typing import Any, get_args
 
 import pytest
 
-from screening_client import CheckpointInfo, OptionVerdict, Screening, ScreenRequest, Timings, Usage, constants
+from screening_client import (
+    AnswerWarning,
+    CheckpointInfo,
+    OptionVerdict,
+    Screening,
+    ScreenRequest,
+    Timings,
+    Usage,
+    constants,
+)
 from screening_client.errors import CLASS_OF_STATUS, PROBLEM_PREFIX
 from screening_client.request import Body, Mode
-from screening_client.result import Choice, parse_screening
+from screening_client.result import Choice, Issue, Option, Outcome, parse_screening
 from service.app import create_app
 from service.config import Settings
 from service.errors import TYPE_PREFIX
 from service.scripted_engine import ScriptedEngine
 
-OF_THE_EXCHANGE = {"request_id", "raw"}
+OF_THE_EXCHANGE = {"request_id"}
 """Fields of `Screening` that are not in the body."""
+OF_NEWER_SERVICES = {"none_probability", "probability", "review_below", "warnings"}
+"""Fields that the SDK knows and a service of version 0.1 need not have."""
 OF_THE_CALL = {"timeout", "idempotency_key", "request_id"}
 """Fields of `ScreenRequest` that are headers or stay here."""
 
@@ -38,14 +49,28 @@ def screen(openapi: dict[str, Any]) -> dict[str, Any]:
 
 def properties(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """The properties of a schema, through its reference."""
-    if "$ref" in schema:
-        schema = openapi["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    found: dict[str, Any] = schema["properties"]
+    found: dict[str, Any] = resolved(openapi, schema)["properties"]
     return found
+
+
+def resolved(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a reference points to, or the schema itself."""
+    named: dict[str, Any] = openapi["components"]["schemas"]
+    return named[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 def names(kind: type) -> set[str]:
     return {each.name for each in fields(kind)}
+
+
+def same(ours: set[str], documented: set[str]) -> bool:
+    """Everything documented is there, and nothing else but what newer services have."""
+    return documented <= ours and ours - documented <= OF_NEWER_SERVICES
+
+
+def enumerated(schema: dict[str, Any]) -> set[str]:
+    """Values that a schema allows, itself or in one of its forms."""
+    return {value for each in (schema, *schema.get("anyOf", ())) for value in each.get("enum", ())}
 
 
 @pytest.fixture
@@ -54,7 +79,7 @@ def answer(openapi: dict[str, Any], screen: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_result_has_the_fields_of_the_answer(answer: dict[str, Any]) -> None:
-    assert names(Screening) - OF_THE_EXCHANGE == set(answer)
+    assert same(names(Screening) - OF_THE_EXCHANGE, set(answer))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("checkpoint", CheckpointInfo), ("timings", Timings), ("usage", Usage)])
@@ -63,12 +88,23 @@ def test_inner_objects_have_the_same_fields(openapi: Any, answer: Any, name: str
 
 
 def test_an_option_has_the_same_fields(openapi: Any, answer: Any) -> None:
-    assert names(OptionVerdict) == set(properties(openapi, answer["options"]["items"]))
+    assert same(names(OptionVerdict), set(properties(openapi, answer["options"]["items"])))
+
+
+def test_a_warning_has_the_same_fields(openapi: Any, answer: Any) -> None:
+    if "warnings" in answer:
+        assert names(AnswerWarning) == set(properties(openapi, answer["warnings"]["items"]))
 
 
 def test_choices_are_the_same(answer: dict[str, Any]) -> None:
-    named = {value for each in answer["choice"]["anyOf"] for value in each.get("enum", ())}
-    assert named == set(get_args(Choice))
+    assert enumerated(answer["choice"]) == set(get_args(Choice))
+
+
+def test_options_outcomes_and_issues_are_the_same(openapi: Any, answer: Any) -> None:
+    option = properties(openapi, answer["options"]["items"])
+    assert enumerated(option["option"]) == enumerated(answer["acceptable"]["items"]) == set(get_args(Option))
+    assert enumerated(answer["outcome"]) == set(get_args(Outcome))
+    assert enumerated(resolved(openapi, option["issues"]["items"])) == set(get_args(Issue))
 
 
 def test_the_answer_s_example_is_read(openapi: dict[str, Any]) -> None:
@@ -80,22 +116,22 @@ def test_the_answer_s_example_is_read(openapi: dict[str, Any]) -> None:
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data"])
 def test_the_request_has_the_same_fields_and_modes(openapi: Any, screen: Any, content_type: str) -> None:
     asked = properties(openapi, screen["requestBody"]["content"][content_type]["schema"])
-    assert names(ScreenRequest) - OF_THE_CALL == set(asked)
+    assert same(names(ScreenRequest) - OF_THE_CALL, set(asked))
     assert set(asked["mode"]["enum"]) == set(get_args(Mode))
     assert asked["mode"]["default"] == next(each.default for each in fields(ScreenRequest) if each.name == "mode")
 
 
 def test_the_form_that_is_sent_has_the_parts_of_the_form_that_is_asked(openapi: Any, screen: Any) -> None:
     asked = properties(openapi, screen["requestBody"]["content"]["multipart/form-data"]["schema"])
-    body = Body(b"o", (b"a", b"b", b"c", b"d"), "cot", "{}", "key", "id")
-    assert {name for name, _ in body.files} | set(body.fields) == set(asked)
+    body = Body(b"o", (b"a", b"b", b"c", b"d"), "cot", "{}", "key", "id", 0.8)
+    assert same({name for name, _ in body.files} | set(body.fields), set(asked))
     assert sum(name == "generated" for name, _ in body.files) == asked["generated"]["minItems"]
 
 
 def test_the_headers_that_are_sent_are_documented(screen: dict[str, Any]) -> None:
     documented = {each["name"]: each["schema"]["pattern"] for each in screen["parameters"] if each["in"] == "header"}
     headers = Body(b"", (), "cot", "{}", "order-4711", "req_1").headers
-    assert set(headers) == set(documented)
+    assert set(headers) == set(documented), "the other headers of the client are httpx's and the key"
     assert all(re.fullmatch(documented[name], value) for name, value in headers.items())
 
 

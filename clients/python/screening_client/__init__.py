@@ -6,7 +6,8 @@
         screening = client.screen(original="original.jpg", generated=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
     print(screening.choice, screening.reasoning)
 
-A call, in order of the modules: settings, pictures, request, wire, retries, result; bulk runs many of them.
+A call, in order of the modules: settings, network, connections, pictures, request, wire, retries, result; bulk runs
+many of them. `testing` has a stand-in for the service.
 """
 
 from screening_client.async_client import AsyncClient
@@ -14,6 +15,8 @@ from screening_client.client import Client
 from screening_client.constants import VERSION as __version__  # noqa: N811
 from screening_client.errors import (
     BadRequest,
+    ClientStateError,
+    ConfigurationError,
     Conflict,
     ConnectionFailed,
     DeadlineExceeded,
@@ -21,6 +24,7 @@ from screening_client.errors import (
     InputError,
     InvalidRequest,
     MethodNotAllowed,
+    MismatchedAnswer,
     NotFound,
     Overloaded,
     RequestTimeout,
@@ -35,28 +39,51 @@ from screening_client.errors import (
     UnsupportedMediaType,
 )
 from screening_client.pictures import PictureInput
+from screening_client.raw import RawResponse
 from screening_client.request import Mode, ScreenRequest
-from screening_client.result import CheckpointInfo, OptionVerdict, Screening, Timings, Usage
+from screening_client.result import (
+    AnswerWarning,
+    CheckpointInfo,
+    Choice,
+    Issue,
+    Option,
+    Options,
+    OptionVerdict,
+    Outcome,
+    Screening,
+    Timings,
+    Usage,
+)
 from screening_client.settings import ClientTimeout
 
 __all__ = [
+    "AnswerWarning",
     "AsyncClient",
     "BadRequest",
     "CheckpointInfo",
+    "Choice",
     "Client",
+    "ClientStateError",
     "ClientTimeout",
+    "ConfigurationError",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
     "Forbidden",
     "InputError",
     "InvalidRequest",
+    "Issue",
     "MethodNotAllowed",
+    "MismatchedAnswer",
     "Mode",
     "NotFound",
+    "Option",
     "OptionVerdict",
+    "Options",
+    "Outcome",
     "Overloaded",
     "PictureInput",
+    "RawResponse",
     "RequestTimeout",
     "RequestTooLarge",
     "ScreenRequest",

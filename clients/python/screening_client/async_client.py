@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import httpx
 
-from screening_client import constants, wire
+from screening_client import constants, log, wire
 from screening_client.bulk import OnError, as_completed_async, check_bulk, in_order, progress_bar
-from screening_client.errors import ScreeningClientError, TimedOut
+from screening_client.connections import AsyncConnections
+from screening_client.errors import (
+    ConnectionFailed,
+    MismatchedAnswer,
+    ScreeningClientError,
+    TimedOut,
+    UnexpectedAnswer,
+)
+from screening_client.network import network_for
 from screening_client.pictures import PictureInput
+from screening_client.raw import AsyncRawClient
 from screening_client.request import Mode, ScreenRequest, prepare
 from screening_client.result import Screening
 from screening_client.retries import async_retrying
 from screening_client.settings import ClientTimeout, Deadline, resolve, resolve_timeout
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from screening_client.request import RequestArguments
+
+Result = TypeVar("Result")
 
 
 class AsyncClient:
@@ -31,7 +48,9 @@ class AsyncClient:
         api_key: str | None = None,
         timeout: ClientTimeout | float | None = None,
         max_retries: int = constants.MAX_RETRIES,
-        http_client: httpx.AsyncClient | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        check_request_id: bool = True,
+        http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         """
         Args:
@@ -39,15 +58,53 @@ class AsyncClient:
             api_key: otherwise SCREENING_API_KEY, otherwise none is sent.
             timeout: a number limits each whole call in seconds, retries included.
             max_retries: attempts after the first.
-            http_client: for proxies, certificates or transports of your own. It stays yours to close.
+            default_headers: sent with every request, for gateways that ask for them.
+            check_request_id: whether an answer must carry the `X-Request-Id` that was sent. Only a proxy that replaces
+                this header is a reason to switch it off.
+            http_client: for proxies, certificates or transports of your own: an httpx client, which stays yours to
+                close, or a function that makes one, which is called once in every process and event loop.
+
+        Raises:
+            InputError: one of these cannot be used; ConfigurationError: an environment variable cannot.
+        """
+        log.set_up()
+        self._settings = resolve(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            max_retries=max_retries,
+            default_headers=default_headers,
+            check_request_id=check_request_id,
+        )
+        self._owns_connections = True
+        self._connections = AsyncConnections.of(http_client or network_for(self._settings.base_url).async_client)
+
+    @property
+    def with_raw_response(self) -> AsyncRawClient:
+        """`with_raw_response.screen(…)` returns the response with its headers; its `parse()` is the result."""
+        return AsyncRawClient(self)
+
+    def with_options(
+        self,
+        *,
+        api_key: str | None = None,
+        timeout: ClientTimeout | float | None = None,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> AsyncClient:
+        """A client with other options over the same connections. What is left out stays; headers are added.
+
+        Closing it does not close the connections; closing this client does, for both.
 
         Raises:
             InputError: one of these cannot be used.
         """
-        self._settings = resolve(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
-        self._owns_http = http_client is None
-        # No cap on connections: `concurrency` is the cap, and waiting for a connection would look like a slow service.
-        self._http = http_client or httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+        changed = copy.copy(self)
+        changed._settings = self._settings.changed(
+            api_key=api_key, timeout=timeout, max_retries=max_retries, default_headers=default_headers
+        )
+        changed._owns_connections = False
+        return changed
 
     async def screen(
         self,
@@ -56,37 +113,44 @@ class AsyncClient:
         generated: Sequence[PictureInput],
         mode: Mode = "cot",
         metadata: Mapping[str, Any] | None = None,
+        review_below: float | None = None,
         timeout: ClientTimeout | float | None = None,  # noqa: ASYNC109 - limits attempts, not just the wait
         idempotency_key: str | None = None,
         request_id: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> Screening:
         """Ask which of four generated pictures may be shown.
 
         Args:
-            original: the product's own photo: a path, bytes, a binary file object or a PIL image.
-            generated: exactly four pictures, in the order A, B, C, D.
+            original: the product's own photo: a path, the bytes of a file, a binary file object or a PIL image.
+            generated: a list of exactly four pictures, in the order A, B, C, D.
             mode: `cot` thinks and explains, `direct` answers only.
             metadata: at most 4 KiB of JSON, echoed in the result.
+            review_below: the confidence, 0 to 1, below which the result has `needs_review`; otherwise the operator's.
             timeout: for this call, in place of the client's own.
             idempotency_key: otherwise one is made, the same for all attempts of this call.
             request_id: what the service's log calls this call; otherwise one is made.
+            extra_headers: for this call, added to the client's own.
 
         Raises:
             InputError: refused before anything was sent.
             StatusError: the service refused or failed; see `errors` for the class of each status.
             ConnectionFailed, TimedOut: no answer, after all retries.
-            UnexpectedAnswer: the answer is not a screening.
+            UnexpectedAnswer: the answer is not a screening, or is another request's.
+            ClientStateError: the client is closed.
         """
-        request = ScreenRequest(
+        return await self._call(
+            wire.read_screening,
             original=original,
             generated=generated,
             mode=mode,
             metadata=metadata,
+            review_below=review_below,
             timeout=timeout,
             idempotency_key=idempotency_key,
             request_id=request_id,
+            extra_headers=extra_headers,
         )
-        return await self._screen(request)
 
     @overload
     async def screen_many(
@@ -140,11 +204,13 @@ class AsyncClient:
 
         Raises:
             StatusError: an answer that waiting will not change, such as 404.
+            ClientStateError: the client is closed.
         """
-        request = wire.ready_request(self._http, self._settings, constants.READY_TIMEOUT)
+        http = await self._connections.current()
+        deadline = Deadline(resolve_timeout(constants.READY_TIMEOUT, self._settings.timeout))
         try:
-            return wire.read_readiness(await self._http.send(request))
-        except httpx.RequestError:
+            return wire.read_readiness(await self._exchange(wire.ready_request(http, self._settings), deadline))
+        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
             return False
 
     async def wait_until_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109 - as its twin
@@ -157,13 +223,13 @@ class AsyncClient:
         end = time.monotonic() + timeout
         while not await self.ready():
             if time.monotonic() + constants.POLL_INTERVAL > end:
-                raise TimedOut(f"{self._settings.base_url} was not ready within {timeout:g} s")
+                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
             await asyncio.sleep(constants.POLL_INTERVAL)
 
     async def close(self) -> None:
         """Close the connections. A client passed in as `http_client` stays open."""
-        if self._owns_http:
-            await self._http.aclose()
+        if self._owns_connections:
+            await self._connections.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -174,21 +240,51 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncClient(base_url={self._settings.base_url!r})"
+        return f"AsyncClient(base_url={self._settings.address!r})"
+
+    async def _call(
+        self,
+        read: Callable[[httpx.Response], Result],
+        *,
+        extra_headers: Mapping[str, str] | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> Result:
+        client = self if extra_headers is None else self.with_options(default_headers=extra_headers)
+        return await client._ask(ScreenRequest(**arguments), read)
 
     async def _screen(self, request: ScreenRequest) -> Screening:
+        return await self._ask(request, wire.read_screening)
+
+    async def _ask(self, request: ScreenRequest, read: Callable[[httpx.Response], Result]) -> Result:
         """One call: check → build once → attempts → result."""
         deadline = Deadline(resolve_timeout(request.timeout, self._settings.timeout))
+        http = await self._connections.current()
         # Pictures are read from disk in a thread: a slow file system must not hold up the other calls.
         body = await asyncio.to_thread(prepare, request)
-        message = wire.screen_request(self._http, self._settings, body)
+        message = wire.screen_request(http, self._settings, body)
         retrying = async_retrying(self._settings.max_retries, deadline)
-        return await retrying(self._attempt, message, deadline)
+        return await retrying(self._attempt, message, deadline, read)
 
-    async def _attempt(self, message: httpx.Request, deadline: Deadline) -> Screening:
-        message.extensions["timeout"] = deadline.for_attempt()
+    async def _attempt(
+        self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]
+    ) -> Result:
         try:
-            response = await self._http.send(message)
-        except httpx.RequestError as error:
-            raise wire.transport_error(error, message) from error
-        return wire.read_screening(response)
+            response = await self._exchange(message, deadline)
+        except MismatchedAnswer:
+            if self._settings.max_retries == 0:
+                raise
+            response = await self._exchange(message, deadline)
+        return read(wire.check_status(response))
+
+    async def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
+        message.extensions["timeout"] = deadline.for_attempt()
+        http = await self._connections.current()
+        with wire.exchange(message):
+            # Streamed, because closing a response whose body was not read drops its connection.
+            response = await http.send(message, stream=True)
+            try:
+                wire.check_request_id(response, self._settings)
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response

@@ -2,9 +2,12 @@
 
 ScreeningClientError
 ├── InputError                    refused here, before anything was sent
+│   └── ConfigurationError        an environment variable that the client reads cannot be used
+├── ClientStateError              the client is closed, or cannot be used in this process or event loop
 ├── ConnectionFailed              no connection, or it broke
 ├── TimedOut                      no answer in time
 ├── UnexpectedAnswer              status 200, but the body is not a screening
+│   └── MismatchedAnswer          the answer carries the id of another request
 └── StatusError                   the service, or a proxy before it, answered with an error
     ├── BadRequest            400
     ├── Unauthenticated       401
@@ -71,6 +74,14 @@ class InputError(ScreeningClientError, ValueError):
     """An argument cannot be sent; the message names it. Nothing went over the network."""
 
 
+class ConfigurationError(InputError):
+    """An environment variable, such as a proxy's address, cannot be used. The message names it and says what to do."""
+
+
+class ClientStateError(ScreeningClientError, RuntimeError):
+    """The client cannot send: it is closed, or its `http_client` belongs to another process or event loop."""
+
+
 class ConnectionFailed(ScreeningClientError):
     """The service could not be reached, or the connection broke before the whole answer came."""
 
@@ -81,6 +92,10 @@ class TimedOut(ScreeningClientError, TimeoutError):
 
 class UnexpectedAnswer(ScreeningClientError):
     """The body of a successful answer is not a screening: another service at this address, or a newer contract."""
+
+
+class MismatchedAnswer(UnexpectedAnswer):
+    """The answer carries another request's `X-Request-Id`, so it may be about other pictures. It was not read."""
 
 
 class StatusError(ScreeningClientError):

@@ -7,11 +7,12 @@ service tells formats by content and has the limits.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterable
-from io import BytesIO
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 from screening_client.errors import InputError
 
@@ -23,14 +24,19 @@ PictureInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvi
 
 PICTURES = 4
 
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+_URL = re.compile(r"\s*(data:|https?:/|[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
+"""`https:/` too: that is what `pathlib.Path` makes of a URL."""
+
+_ITERATED: tuple[Iterable[object], ...] = (set(), {}, {}.values(), {}.items(), OrderedDict(), OrderedDict().values())
+_UNORDERED: tuple[type, ...] = (Set, Mapping, MappingView, *(type(iter(each)) for each in _ITERATED))
+"""Collections without an order of their own, and the iterators over them."""
 
 
 def picture_bytes(picture: PictureInput, name: str) -> bytes:
     """The bytes of one image file.
 
     A seekable file object is read from its beginning, wherever it stands, because most stand at their end after having
-    been written or looked at. A PIL image becomes a PNG, turned upright.
+    been written or looked at. A PIL image becomes a PNG or JPEG; `encoding` says how.
 
     Args:
         name: what the caller calls this argument, for the error: `original`, `generated[2]`.
@@ -41,36 +47,45 @@ def picture_bytes(picture: PictureInput, name: str) -> bytes:
     if isinstance(picture, bytes | bytearray | memoryview):
         return _not_empty(bytes(picture), name)
     if isinstance(picture, str | os.PathLike):
-        return _not_empty(_read_path(picture, name), f"{name} ({os.fspath(picture)})")
+        return _not_empty(_read_path(picture, name), f"{name} ({os.fsdecode(picture)})")
     if callable(getattr(picture, "read", None)):
         return _not_empty(_read_file(picture, name), f"{name} ({getattr(picture, 'name', 'file object')})")
     # Whoever holds a PIL image has imported PIL; this module need not.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(picture, pil.Image):
         return _encode(picture, name)
-    raise InputError(
-        f"{name} is {_a(picture)}; a picture is a path, the bytes of an image file, a binary file object or a PIL image"
+    forms = "a path, the bytes of an image file, a binary file object or a PIL image"
+    swapped = (
+        "; are original and generated swapped?" if name == "original" and isinstance(picture, list | tuple) else ""
     )
+    raise InputError(f"{name} is {_a(picture)}; a picture is {forms}{swapped}")
 
 
-def four_pictures(generated: Iterable[PictureInput]) -> tuple[PictureInput, ...]:
+def four_pictures(generated: object) -> tuple[PictureInput, ...]:
     """The generated pictures in the order A, B, C, D.
 
+    An iterator or a one-dimensional array is taken as well. A set or a mapping is not, because the letters of the
+    answer would then mean pictures in an order that the caller did not choose.
+
     Raises:
-        InputError: not a collection of exactly four.
+        InputError: not an ordered collection of exactly four.
     """
+    form = f"pass a list of {PICTURES} pictures, in the order A, B, C, D"
+    if isinstance(generated, _UNORDERED):
+        raise InputError(f"generated is {_a(generated)}, which has no order of pictures; {form}")
     is_one = isinstance(generated, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(generated, "read")
-    if is_one or not isinstance(generated, Iterable):
-        raise InputError(f"generated is {_a(generated)}; it must be a list of {PICTURES} pictures, A to D")
-    pictures = tuple(generated)
+    is_ordered = isinstance(generated, Sequence | Iterator) or getattr(generated, "ndim", None) == 1
+    if is_one or not is_ordered:
+        raise InputError(f"generated is {_a(generated)}; {form}")
+    pictures = tuple(cast("Iterable[PictureInput]", generated))
     if len(pictures) != PICTURES:
         raise InputError(f"generated has {len(pictures)} pictures; it must have exactly {PICTURES}, A to D")
     return pictures
 
 
 def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
-    text = os.fspath(path)
-    if text.startswith(("http://", "https://", "data:")):
+    text = os.fsdecode(path)
+    if _URL.match(text):
         raise InputError(f"{name} is a URL ({text[:60]}); download it and pass its bytes")
     try:
         return Path(text).read_bytes()
@@ -92,18 +107,13 @@ def _read_file(file: Any, name: str) -> bytes:
     return data
 
 
-def _encode(image: Any, name: str) -> bytes:
-    from PIL import ImageOps
+def _encode(image: Image, name: str) -> bytes:
+    from screening_client.encoding import encode
 
     try:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in _PNG_MODES:
-            upright = upright.convert("RGB")
-        buffer = BytesIO()
-        upright.save(buffer, format="PNG")
+        return encode(image)
     except Exception as error:  # PIL opens files lazily: a damaged one raises anything, only now
-        raise InputError(f"{name}: the PIL image cannot be encoded: {error}") from error
-    return buffer.getvalue()
+        raise InputError(f"{name}: the PIL image of mode {image.mode} cannot be encoded: {error}") from error
 
 
 def _not_empty(data: bytes, name: str) -> bytes:

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from screening_client.errors import InputError
 from screening_client.pictures import PictureInput, four_pictures, picture_bytes
@@ -27,9 +27,26 @@ class ScreenRequest:
     generated: Sequence[PictureInput]
     mode: Mode = "cot"
     metadata: Mapping[str, Any] | None = None
+    review_below: float | None = None
     timeout: ClientTimeout | float | None = None
     idempotency_key: str | None = None
     request_id: str | None = None
+
+
+class _Pictures(TypedDict):
+    original: PictureInput
+    generated: Sequence[PictureInput]
+
+
+class RequestArguments(_Pictures, total=False):
+    """The fields of `ScreenRequest`, for annotations."""
+
+    mode: Mode
+    metadata: Mapping[str, Any] | None
+    review_below: float | None
+    timeout: ClientTimeout | float | None
+    idempotency_key: str | None
+    request_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +59,19 @@ class Body:
     metadata: str
     idempotency_key: str
     request_id: str
+    review_below: float | None = None
 
     @property
     def files(self) -> list[tuple[str, tuple[str, bytes, str]]]:
-        """Parts of the form. Names are our own: those on the caller's disk are nobody's business."""
+        """Parts of the form. Names are our own: those on the caller's disk may be private."""
         named = [("original", "original", self.original)]
         named += [("generated", letter, data) for letter, data in zip("abcd", self.generated, strict=True)]
         return [(part, (name, data, "application/octet-stream")) for part, name, data in named]
 
     @property
     def fields(self) -> dict[str, str]:
-        return {"mode": self.mode, "metadata": self.metadata}
+        fields = {"mode": self.mode, "metadata": self.metadata}
+        return fields if self.review_below is None else fields | {"review_below": repr(self.review_below)}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -78,7 +97,16 @@ def prepare(request: ScreenRequest) -> Body:
         metadata=metadata,
         idempotency_key=key or str(uuid.uuid4()),
         request_id=request_id or f"req_{uuid.uuid4().hex}",
+        review_below=_share(request.review_below),
     )
+
+
+def _share(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"review_below is {value!r}; it must be a number from 0 to 1, or None")
+    return float(value)
 
 
 def _metadata_text(metadata: Mapping[str, Any] | None) -> str:

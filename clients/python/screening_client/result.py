@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, SupportsIndex, TypeAlias, cast, get_args, overload
 
-from screening_client.errors import UnexpectedAnswer
+from screening_client.reader import Reader
+from screening_client.request import Mode
 
+Option: TypeAlias = Literal["A", "B", "C", "D"]
+"""A generated picture, by its place in `generated`."""
 Choice: TypeAlias = Literal["A", "B", "C", "D", "N"]
-
-_CHOICES = ("A", "B", "C", "D", "N")
-
-T = TypeVar("T")
+"""An option, or `N`: no picture may be shown."""
+Issue: TypeAlias = Literal["appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"]
+"""What can be wrong with a picture. A newer service may name others; they are passed through."""
+Outcome: TypeAlias = Literal["answered", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
 class OptionVerdict:
     """What was found about one generated picture."""
 
-    option: str
+    option: Option
     usable: bool
-    issues: tuple[str, ...]
+    issues: tuple[Issue, ...]
     """Dimensions such as `physical_shadow`; empty for a usable picture and in direct mode."""
     comment: str | None
+    probability: float | None = None
+    """Probability, 0 to 1, that this picture may be shown; None where the service does not say."""
+
+
+class Options(tuple[OptionVerdict, ...]):
+    """The verdicts in the order A, B, C, D: a tuple that also takes a letter, `options["B"]`."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, key: SupportsIndex | Option) -> OptionVerdict: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[OptionVerdict, ...]: ...
+
+    def __getitem__(self, key: SupportsIndex | slice | Option) -> OptionVerdict | tuple[OptionVerdict, ...]:
+        """
+        Raises:
+            KeyError: a letter that no verdict has.
+            IndexError: a number out of range.
+        """
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        for verdict in self:
+            if verdict.option == key:
+                return verdict
+        raise KeyError(f"{key!r}; the options are {', '.join(verdict.option for verdict in self)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +85,36 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A reason to distrust the answer, whatever its confidence."""
+
+    code: str
+    """`out-of-domain`: pictures unlike those that the model was trained on; newer services may have other codes."""
+    detail: str
+    """A sentence for people."""
+    pictures: tuple[str, ...]
+    """The pictures that it is about: `original`, or letters."""
+    score: float | None
+    """For `out-of-domain`, how far: 1 and above is out of the domain."""
+
+
+@dataclass(frozen=True)
 class Screening:
     """Which of the four pictures may be shown, and why."""
 
     id: str
-    outcome: str
+    outcome: Outcome
     """`answered`, or `unreadable` when the model's text could not be understood."""
     choice: Choice | None
     """The picture to show; `N` when none may be shown; None when the outcome is `unreadable`."""
-    acceptable: tuple[str, ...]
+    acceptable: tuple[Option, ...]
     """Every picture that the model named."""
     reasoning: str | None
-    options: tuple[OptionVerdict, ...]
+    options: Options
     confidence: float
     """Probability, 0 to 1, that the answer is right."""
     needs_review: bool
-    mode: str
+    mode: Mode
     checkpoint: CheckpointInfo
     engine: str
     """`vllm`, or `scripted`: the stand-in for laptops and tests, whose answers mean nothing."""
@@ -79,14 +124,53 @@ class Screening:
     usage: Usage
     metadata: Mapping[str, Any] = field(hash=False)
     unreadable_reason: str | None = None
+    none_probability: float | None = None
+    """Probability, 0 to 1, that none of the four may be shown; None where the service does not say."""
+    warnings: tuple[AnswerWarning, ...] = ()
+    """Why the answer should not be trusted; empty as a rule."""
     request_id: str | None = field(default=None, compare=False)
     """The `X-Request-Id` of the exchange."""
-    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """The answer as it came, with fields that this version does not know."""
 
     @property
     def answered(self) -> bool:
+        """Whether there is a decision."""
         return self.outcome == "answered"
+
+    @property
+    def best(self) -> OptionVerdict | None:
+        """The verdict on the chosen picture; None when none may be shown, or when the outcome is `unreadable`."""
+        return None if self.choice is None or self.choice == "N" else self.options[self.choice]
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The answer as it came, with fields that this version does not know. Empty for a result made by hand."""
+        raw: Mapping[str, Any] = self.__dict__.get("_raw", {})
+        return raw
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON has them, and after them the fields of the answer that this version does not know."""
+        known: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return known | {name: value for name, value in self.raw.items() if name not in known}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+    @classmethod
+    def from_dict(cls, answer: Mapping[str, Any]) -> Screening:
+        """The result for what `to_dict`, a batch file or the service itself gives.
+
+        Raises:
+            UnexpectedAnswer: a field is missing or of another type.
+        """
+        request_id = answer.get("request_id")
+        return parse_screening(dict(answer), request_id=request_id if isinstance(request_id, str) else None)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from screening_client.notebook import html
+
+        return html(self)
 
 
 def parse_screening(body: object, *, request_id: str | None = None) -> Screening:
@@ -95,18 +179,18 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
     Raises:
         UnexpectedAnswer: a field is missing or of another type; the message names it.
     """
-    top = _Reader(body, "", request_id)
+    top = Reader(body, "", request_id)
     checkpoint, timings, usage = top.inner("checkpoint"), top.inner("timings"), top.inner("usage")
-    return Screening(
+    screening = Screening(
         id=top.take("id", str),
-        outcome=top.take("outcome", str),
+        outcome=top.one_of("outcome", get_args(Outcome)),
         choice=_choice(top),
-        acceptable=top.strings("acceptable"),
+        acceptable=_acceptable(top),
         reasoning=top.optional("reasoning", str),
-        options=tuple(_option(each) for each in top.each("options")),
+        options=_options(top),
         confidence=top.number("confidence"),
         needs_review=top.take("needs_review", bool),
-        mode=top.take("mode", str),
+        mode=top.one_of("mode", get_args(Mode)),
         checkpoint=CheckpointInfo(
             name=checkpoint.take("name", str),
             version=checkpoint.take("version", str),
@@ -125,66 +209,49 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
         ),
         metadata=top.take("metadata", dict),
         unreadable_reason=top.optional("unreadable_reason", str),
+        none_probability=top.optional_number("none_probability"),
+        warnings=tuple(_warning(each) for each in top.each("warnings")) if top.fields.get("warnings") else (),
         request_id=request_id,
-        raw=top.fields,
+    )
+    # Not a field: `asdict` and `replace` would carry the whole answer a second time.
+    object.__setattr__(screening, "_raw", top.fields)
+    return screening
+
+
+def _choice(top: Reader) -> Choice | None:
+    if top.fields.get("choice") is None and top.fields.get("outcome") != "answered":
+        return None
+    return cast("Choice", top.one_of("choice", get_args(Choice)))
+
+
+def _acceptable(top: Reader) -> tuple[Option, ...]:
+    letters = top.strings("acceptable")
+    if not set(letters) <= set(get_args(Option)):
+        raise top.wrong("acceptable", "a list of letters among A B C D", letters)
+    return cast("tuple[Option, ...]", letters)
+
+
+def _options(top: Reader) -> Options:
+    verdicts = Options(_option(each) for each in top.each("options"))
+    if [verdict.option for verdict in verdicts] != list(get_args(Option)):
+        raise top.wrong("options", "the list of A B C D", [verdict.option for verdict in verdicts])
+    return verdicts
+
+
+def _option(each: Reader) -> OptionVerdict:
+    return OptionVerdict(
+        option=each.one_of("option", get_args(Option)),
+        usable=each.take("usable", bool),
+        issues=cast("tuple[Issue, ...]", each.strings("issues")),
+        comment=each.optional("comment", str),
+        probability=each.optional_number("probability"),
     )
 
 
-class _Reader:
-    """Takes fields out of a JSON object, and says which one is wrong."""
-
-    def __init__(self, body: object, path: str, request_id: str | None) -> None:
-        self.path, self.request_id = path, request_id
-        if not isinstance(body, dict):
-            raise self.wrong(path.rstrip(".") or "the body", "an object", body)
-        self.fields: dict[str, Any] = body
-
-    def wrong(self, where: str, expected: str, value: object) -> UnexpectedAnswer:
-        return UnexpectedAnswer(
-            f"the answer is not a screening: {where} is not {expected} but {str(value)[:60]!r}. "
-            "Is base_url the screening service's address?",
-            request_id=self.request_id,
-        )
-
-    def take(self, name: str, kind: type[T]) -> T:
-        value = self.fields.get(name)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(self.path + name, f"of type {kind.__name__}", value)
-        return value
-
-    def optional(self, name: str, kind: type[T]) -> T | None:
-        return None if self.fields.get(name) is None else self.take(name, kind)
-
-    def number(self, name: str) -> float:
-        value = self.fields.get(name)
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else self.take(name, float)
-
-    def strings(self, name: str) -> tuple[str, ...]:
-        values = self.take(name, list)
-        if not all(isinstance(value, str) for value in values):
-            raise self.wrong(self.path + name, "a list of texts", values)
-        return tuple(values)
-
-    def inner(self, name: str) -> _Reader:
-        return _Reader(self.fields.get(name), f"{self.path}{name}.", self.request_id)
-
-    def each(self, name: str) -> list[_Reader]:
-        values = self.take(name, list)
-        return [_Reader(value, f"{self.path}{name}[{n}].", self.request_id) for n, value in enumerate(values)]
-
-
-def _choice(top: _Reader) -> Choice | None:
-    """A choice outside the contract must not pass for a picture's name."""
-    choice = top.fields.get("choice")
-    if choice not in (*_CHOICES, None) or (choice is None and top.fields.get("outcome") == "answered"):
-        raise top.wrong("choice", "one of A B C D N", choice)
-    return cast("Choice | None", choice)
-
-
-def _option(each: _Reader) -> OptionVerdict:
-    return OptionVerdict(
-        option=each.take("option", str),
-        usable=each.take("usable", bool),
-        issues=each.strings("issues"),
-        comment=each.optional("comment", str),
+def _warning(each: Reader) -> AnswerWarning:
+    return AnswerWarning(
+        code=each.take("code", str),
+        detail=each.take("detail", str),
+        pictures=each.strings("pictures") if "pictures" in each.fields else (),
+        score=each.optional_number("score"),
     )

@@ -1,16 +1,31 @@
-"""Where the service is and how long to wait for it. The only module that reads the environment."""
+"""Where the service is, who asks and how long to wait. `network` and `log` read the rest of the environment."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import httpx
 
-from screening_client import constants
+from screening_client import constants, log
 from screening_client.errors import InputError
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
+_OWN_HEADERS = {
+    "content-length": "leave it out",
+    "content-type": "leave it out",
+    "transfer-encoding": "leave it out",
+    "host": "put the address into base_url",
+    "idempotency-key": "pass idempotency_key",
+    "x-request-id": "pass request_id",
+}
+"""Headers that callers cannot set, and what to do instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +54,47 @@ class Settings:
     api_key: str | None = field(repr=False)
     timeout: ClientTimeout
     max_retries: int
+    default_headers: httpx.Headers = field(repr=False)
+    check_request_id: bool
 
     def url(self, path: str) -> str:
         return self.base_url + path
 
     @property
-    def headers(self) -> dict[str, str]:
-        headers = {"User-Agent": f"screening-client/{constants.VERSION}"}
-        return headers | {"Authorization": f"Bearer {self.api_key}"} if self.api_key else headers
+    def address(self) -> str:
+        """`base_url` without user name and password, for people."""
+        return log.address(httpx.URL(self.base_url))
+
+    @property
+    def headers(self) -> httpx.Headers:
+        headers = httpx.Headers({"User-Agent": user_agent()})
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        headers.update(self.default_headers)
+        return headers
+
+    def changed(
+        self,
+        *,
+        api_key: str | None,
+        timeout: ClientTimeout | float | None,
+        max_retries: int | None,
+        default_headers: Mapping[str, str] | None,
+    ) -> Settings:
+        """The same with what is not None in place of what was. `default_headers` are added to those that were.
+
+        Raises:
+            InputError: a value that cannot be used.
+        """
+        headers = httpx.Headers(self.default_headers)
+        headers.update(checked_headers(default_headers, "default_headers"))
+        return replace(
+            self,
+            api_key=self.api_key if api_key is None else _checked_key(api_key),
+            timeout=resolve_timeout(timeout, self.timeout),
+            max_retries=self.max_retries if max_retries is None else _checked_retries(max_retries),
+            default_headers=headers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +125,56 @@ class Deadline:
 
 
 def resolve(
-    *, base_url: str | None, api_key: str | None, timeout: ClientTimeout | float | None, max_retries: int
+    *,
+    base_url: str | None,
+    api_key: str | None,
+    timeout: ClientTimeout | float | None,
+    max_retries: int,
+    default_headers: Mapping[str, str] | None,
+    check_request_id: bool,
 ) -> Settings:
     """Arguments first, then SCREENING_BASE_URL and SCREENING_API_KEY, then the defaults.
 
     Raises:
         InputError: a value that cannot be used.
     """
-    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-        raise InputError(f"max_retries must be a whole number, 0 or more, not {max_retries!r}")
     key = os.environ.get("SCREENING_API_KEY") if api_key is None else api_key
     return Settings(
         base_url=_checked_url(base_url or os.environ.get("SCREENING_BASE_URL") or constants.BASE_URL),
-        api_key=_checked_key(key.strip()) if key and key.strip() else None,
+        api_key=_checked_key(key or ""),
         timeout=resolve_timeout(timeout, ClientTimeout()),
-        max_retries=max_retries,
+        max_retries=_checked_retries(max_retries),
+        default_headers=checked_headers(default_headers, "default_headers"),
+        check_request_id=check_request_id,
     )
+
+
+def checked_headers(headers: Mapping[str, str] | None, name: str) -> httpx.Headers:
+    """
+    Args:
+        name: the argument's name, for the error.
+
+    Raises:
+        InputError: not a header, or one that the client itself sets.
+    """
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InputError(f"{name} must be a mapping of header names to texts, not of type {type(headers).__name__}")
+    for header, value in (headers or {}).items():
+        if not isinstance(header, str) or not _HEADER_NAME.fullmatch(header):
+            raise InputError(f"{name}: {header!r} is not the name of an HTTP header")
+        if header.lower() in _OWN_HEADERS:
+            raise InputError(f"{name}: {header} is set by the client; {_OWN_HEADERS[header.lower()]}")
+        # The value may be a secret, so the error does not show it.
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise InputError(f"{name}: the value of {header} must be a text of visible ASCII characters and spaces")
+    return httpx.Headers(dict(headers or {}))
+
+
+def user_agent() -> str:
+    """This package, Python and the platform: `screening-client/0.1.0 python/3.11.9 (CPython; Linux x86_64)`."""
+    system = " ".join(part for part in (platform.system(), platform.machine()) if part) or "unknown"
+    python = f"python/{platform.python_version()} ({platform.python_implementation()}; {system})"
+    return f"screening-client/{constants.VERSION} {python}"
 
 
 def resolve_timeout(timeout: ClientTimeout | float | None, default: ClientTimeout) -> ClientTimeout:
@@ -121,12 +203,21 @@ def _checked_url(text: str) -> str:
         raise InputError(f"base_url {text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"base_url {text!r} must begin with http:// or https:// and name a host")
+    if url.port is not None and not 0 < url.port <= 0xFFFF:
+        raise InputError(f"base_url {text!r} has the port {url.port}; ports are 1 to 65535")
     if url.query or url.fragment:
         raise InputError(f"base_url {text!r} must not hold a query or a fragment")
     return str(url).rstrip("/")
 
 
-def _checked_key(key: str) -> str:
+def _checked_retries(max_retries: int) -> int:
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        raise InputError(f"max_retries must be a whole number, 0 or more, not {max_retries!r}")
+    return max_retries
+
+
+def _checked_key(key: str) -> str | None:
+    key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise InputError("the API key holds characters that no key has; was the right variable read?")
-    return key
+    return key or None

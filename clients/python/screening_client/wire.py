@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
+from screening_client import log
 from screening_client.errors import (
     PROBLEM_PREFIX,
+    ClientStateError,
     ConnectionFailed,
+    MismatchedAnswer,
     ScreeningClientError,
     StatusError,
     TimedOut,
@@ -21,38 +27,99 @@ from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
 from screening_client.settings import Settings
 
+_PROBLEM_TYPE = "application/problem+json"
+
 
 def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, body: Body) -> httpx.Request:
     """`POST /screen` as multipart, encoded now, so that every attempt sends the very same bytes."""
-    headers = settings.headers | body.headers | {"Accept": "application/json"}
+    headers = settings.headers
+    headers.update({**body.headers, "Accept": "application/json"})
     url = settings.url("/screen")
     request = http.build_request("POST", url, headers=headers, files=body.files, data=body.fields)
     request.read()
     return request
 
 
-def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, timeout: float) -> httpx.Request:
+def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) -> httpx.Request:
     """`GET /readyz`."""
-    return http.build_request("GET", settings.url("/readyz"), headers=settings.headers, timeout=timeout)
+    headers = settings.headers
+    headers["X-Request-Id"] = f"req_{uuid.uuid4().hex}"
+    return http.build_request("GET", settings.url("/readyz"), headers=headers)
+
+
+@contextmanager
+def exchange(request: httpx.Request) -> Iterator[None]:
+    """Around sending a request and receiving its answer: the log, and httpx's errors as ours.
+
+    Raises:
+        ConnectionFailed, TimedOut, UnexpectedAnswer: see `transport_error`.
+        ClientStateError: httpx cannot send any more, or not in this event loop.
+    """
+    log.sending(request)
+    try:
+        yield
+    except httpx.RequestError as error:
+        failure = transport_error(error, request)
+        log.failed(request, failure)
+        raise failure from error
+    except RuntimeError as error:
+        # httpx and asyncio have no classes for these. Another thread can close the client at any time.
+        if not any(words in str(error).lower() for words in ("client has been closed", "event loop", "different loop")):
+            raise
+        raise ClientStateError(
+            f"the client cannot send: {error}. Keep it open as long as it is needed. An httpx.AsyncClient passed as "
+            "http_client works in one event loop; pass a function that makes one, and each event loop gets its own"
+        ) from error
+
+
+def check_request_id(response: httpx.Response, settings: Settings) -> None:
+    """Refuse the answer to another request, before its body is read.
+
+    Only the service's own answers are compared: a proxy that answers in its place has request ids of its own.
+
+    Raises:
+        MismatchedAnswer: the service named another request.
+    """
+    sent = response.request.headers.get("X-Request-Id")
+    named = [each.strip() for each in response.headers.get_list("X-Request-Id", split_commas=True) if each.strip()]
+    from_service = response.is_success or response.headers.get("Content-Type", "").startswith(_PROBLEM_TYPE)
+    if settings.check_request_id and from_service and named and sent not in named:
+        raise MismatchedAnswer(
+            f"{log.address(response.request.url)} answered request {named[0][:128]} in place of {sent}: two programs "
+            "share a connection, or a proxy mixes up answers. The answer was not used. A proxy that replaces "
+            "X-Request-Id must be told to pass it on; otherwise make the client with check_request_id=False",
+            request_id=sent,
+        )
+
+
+def check_status(response: httpx.Response) -> httpx.Response:
+    """
+    Raises:
+        StatusError: any status but 200.
+    """
+    log.received(response)
+    if response.status_code != 200:
+        raise status_error(response)
+    return response
 
 
 def read_screening(response: httpx.Response) -> Screening:
-    """A 200 as a result.
+    """The body of a 200 as a result.
 
     Raises:
-        StatusError: any other status.
-        UnexpectedAnswer: a 200 that is not a screening.
+        UnexpectedAnswer: it is not a screening.
     """
-    if response.status_code != 200:
-        raise status_error(response)
-    request_id = _request_id(response)
+    request_id = id_of(response)
     try:
         body = response.json()
     except ValueError as error:
         kind = response.headers.get("Content-Type", "no content type")
-        message = f"{response.request.url} answered 200 with {kind} instead of JSON. Is base_url the service's address?"
+        url = log.address(response.request.url)
+        message = f"{url} answered 200 with {kind} instead of JSON. Is base_url the service's address?"
         raise UnexpectedAnswer(message, request_id=request_id) from error
-    return parse_screening(body, request_id=request_id)
+    screening = parse_screening(body, request_id=request_id)
+    log.screened(screening)
+    return screening
 
 
 def read_readiness(response: httpx.Response) -> bool:
@@ -80,7 +147,7 @@ def status_error(response: httpx.Response) -> StatusError:
         problem_type=kind,
         title=title,
         detail=detail,
-        request_id=_text(problem, "request_id") or _request_id(response),
+        request_id=_text(problem, "request_id") or id_of(response),
         retry_after=parse_retry_after(response.headers),
         problem=problem,
     )
@@ -88,7 +155,7 @@ def status_error(response: httpx.Response) -> StatusError:
 
 def transport_error(error: httpx.RequestError, request: httpx.Request) -> ScreeningClientError:
     """httpx's failure to get an answer as ours."""
-    origin = str(request.url.copy_with(path="/", query=None)).rstrip("/")
+    origin = log.address(request.url.copy_with(path="/", query=None)).rstrip("/")
     request_id = request.headers.get("X-Request-Id")
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
@@ -96,7 +163,10 @@ def transport_error(error: httpx.RequestError, request: httpx.Request) -> Screen
     if isinstance(error, httpx.TimeoutException):
         return TimedOut(f"{origin} did not answer in time ({type(error).__name__})", request_id=request_id)
     if isinstance(error, httpx.ConnectError):
-        return ConnectionFailed(f"cannot connect to {origin}: {reason}. Is it running there?", request_id=request_id)
+        hint = "Is it running there?"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            hint = "Set SSL_CERT_FILE to a file with the certificate of the authority that signed the service's own."
+        return ConnectionFailed(f"cannot connect to {origin}: {reason}. {hint}", request_id=request_id)
     if isinstance(error, httpx.TransportError):
         return ConnectionFailed(f"the connection to {origin} broke: {reason}", request_id=request_id)
     return UnexpectedAnswer(f"the answer of {origin} cannot be read: {reason}", request_id=request_id)
@@ -123,6 +193,7 @@ def _excerpt(response: httpx.Response) -> str:
     return words[:200] or response.reason_phrase or "no body"
 
 
-def _request_id(response: httpx.Response) -> str | None:
+def id_of(response: httpx.Response) -> str | None:
+    """The request id that the service echoed, otherwise the one that was sent."""
     answered: str | None = response.headers.get("X-Request-Id")
     return answered or response.request.headers.get("X-Request-Id")

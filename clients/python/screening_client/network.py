@@ -1,0 +1,168 @@
+"""The proxy and the certificates that the environment names, for the one address that a client talks to.
+
+httpx reads the same variables, but fails with a traceback on an IPv6 address in NO_PROXY, a missing certificate file or
+a malformed proxy. Here every unusable value is a `ConfigurationError` that names its variable.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import getproxies
+
+import httpx
+
+from screening_client.errors import ConfigurationError
+
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How to reach one address. Holds paths, not sockets or contexts: a forked process makes these again."""
+
+    proxy: str | None = field(repr=False)
+    """The proxy's URL, which may hold a password."""
+    cert_file: str | None
+    cert_dir: str | None
+
+    def sync_client(self) -> httpx.Client:
+        # No cap on connections: `concurrency` is the cap, and waiting for a connection would look like a slow service.
+        verify = self._verify()
+        limits = httpx.Limits(max_connections=None)
+        return httpx.Client(verify=verify, proxy=self._proxy(verify), limits=limits, trust_env=False)
+
+    def async_client(self) -> httpx.AsyncClient:
+        verify = self._verify()
+        limits = httpx.Limits(max_connections=None)
+        return httpx.AsyncClient(verify=verify, proxy=self._proxy(verify), limits=limits, trust_env=False)
+
+    def _proxy(self, verify: ssl.SSLContext | bool) -> httpx.Proxy | None:
+        if self.proxy is None:
+            return None
+        secure = self.proxy.startswith("https://") and isinstance(verify, ssl.SSLContext)
+        return httpx.Proxy(self.proxy, ssl_context=verify if secure else None)  # type: ignore[arg-type]
+
+    def _verify(self) -> ssl.SSLContext | bool:
+        """True means httpx's own certificates, those of certifi."""
+        if not (self.cert_file or self.cert_dir):
+            return True
+        try:
+            return ssl.create_default_context(cafile=self.cert_file, capath=self.cert_dir)
+        except OSError as error:  # SSLError included
+            name, value = ("SSL_CERT_FILE", self.cert_file) if self.cert_file else ("SSL_CERT_DIR", self.cert_dir)
+            raise ConfigurationError(
+                f"{name}={value} holds no certificates that can be read ({error.strerror or error}). "
+                f"Set {name} to certificates in PEM format, or unset it."
+            ) from error
+
+
+def network_for(base_url: str) -> Network:
+    """What the environment says about the way to `base_url`.
+
+    Raises:
+        ConfigurationError: a variable that applies to this address cannot be used.
+    """
+    url = httpx.URL(base_url)
+    network = Network(_proxy_for(url), _certificates("SSL_CERT_FILE"), _certificates("SSL_CERT_DIR"))
+    network._verify()
+    return network
+
+
+def bypasses_proxy(url: httpx.URL, no_proxy: str) -> bool:
+    """Whether an entry of `no_proxy` matches the address of `url`, by curl's rules.
+
+    An entry is a domain (which includes its subdomains), an IP address, a network such as `10.0.0.0/8` or `fd00::/8`,
+    or `*`. Each may end in `:port`, and IPv6 addresses may stand in brackets. Any other entry matches nothing.
+    """
+    port = url.port or _PORTS[url.scheme]
+    return any(_matches(entry, url.scheme, url.host, port) for entry in no_proxy.replace(",", " ").split())
+
+
+def _matches(entry: str, scheme: str, host: str, port: int) -> bool:
+    if "://" in entry:
+        wanted, _, entry = entry.partition("://")
+        if wanted.lower() not in (scheme, "all"):
+            return False
+    name, wanted_port = _split_port(entry)
+    if wanted_port is not None and wanted_port != port:
+        return False
+    if name == "*":
+        return True
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        with suppress(ValueError):
+            return address in ipaddress.ip_network(name, strict=False)
+        return False
+    domain = name.lower().removeprefix("*").strip(".")
+    host = host.lower().rstrip(".")
+    return bool(domain) and (host == domain or host.endswith("." + domain))
+
+
+def _split_port(entry: str) -> tuple[str, int | None]:
+    """`host:8000`, `[::1]:8000`, `[fd00::]/8`, `::1` → the name without brackets, and the port."""
+    if entry.startswith("["):
+        name, _, rest = entry[1:].partition("]")
+        if rest.startswith("/"):
+            return name + rest, None
+    elif entry.count(":") == 1:
+        name, _, rest = entry.partition(":")
+    else:
+        name, rest = entry, ""
+    rest = rest.removeprefix(":")
+    return name.partition("%")[0], int(rest) if rest.isdecimal() else None
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    proxies = getproxies()  # also the system's settings on macOS and Windows, as in httpx
+    kind = url.scheme if proxies.get(url.scheme) else "all"
+    proxy = proxies.get(kind, "").strip()
+    if not proxy or bypasses_proxy(url, proxies.get("no", "")):
+        return None
+    return _checked_proxy(proxy if "://" in proxy else f"http://{proxy}", _variable(f"{kind}_proxy"), url.host)
+
+
+def _checked_proxy(proxy: str, variable: str, host: str) -> str:
+    remedy = f"Set {variable} to an address such as http://proxy.example.com:3128, unset it, or add {host} to NO_PROXY."
+    try:
+        address = httpx.URL(proxy)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"{variable} is not a proxy's address ({error}). {remedy}") from error
+    if address.scheme not in _PROXY_SCHEMES:
+        schemes = ", ".join(_PROXY_SCHEMES)
+        raise ConfigurationError(f"{variable} begins with {address.scheme}://; a proxy has one of {schemes}. {remedy}")
+    if not address.host:
+        raise ConfigurationError(f"{variable} names no host. {remedy}")
+    if address.port is not None and not 0 < address.port <= 0xFFFF:
+        raise ConfigurationError(f"{variable} is not a proxy's address (port {address.port}). {remedy}")
+    if address.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ConfigurationError(
+            f"{variable} names a SOCKS proxy ({address.scheme}://{address.host}), for which the package socksio is "
+            f"missing. Run: pip install 'httpx[socks]'. Or unset {variable}, or add {host} to NO_PROXY."
+        )
+    return proxy
+
+
+def _certificates(name: str) -> str | None:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return None
+    is_there = Path(value).is_file() if name == "SSL_CERT_FILE" else any(map(os.path.isdir, value.split(os.pathsep)))
+    if not is_there:
+        kind = "file" if name == "SSL_CERT_FILE" else "directory"
+        raise ConfigurationError(
+            f"{name}={value} is not a {kind}. Set {name} to a {kind} of certificates in PEM format, or unset it."
+        )
+    return value
+
+
+def _variable(name: str) -> str:
+    """How the variable is spelled where it is set; lower case goes first, as in `getproxies`."""
+    spellings = (name, name.upper())
+    return next((each for each in spellings if os.environ.get(each)), f"the system's {name.upper()}")

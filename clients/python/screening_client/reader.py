@@ -1,0 +1,62 @@
+"""Fields out of the JSON of an answer, each checked."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from screening_client.errors import UnexpectedAnswer
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Takes fields out of a JSON object, and says which one is wrong."""
+
+    def __init__(self, body: object, path: str, request_id: str | None) -> None:
+        self.path, self.request_id = path, request_id
+        if not isinstance(body, dict):
+            raise self.wrong(path.rstrip(".") or "the body", "an object", body)
+        self.fields: dict[str, Any] = body
+
+    def wrong(self, where: str, expected: str, value: object) -> UnexpectedAnswer:
+        return UnexpectedAnswer(
+            f"the answer is not a screening: {where} is not {expected} but {str(value)[:60]!r}. "
+            "Is base_url the screening service's address?",
+            request_id=self.request_id,
+        )
+
+    def take(self, name: str, kind: type[T]) -> T:
+        value = self.fields.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(self.path + name, f"of type {kind.__name__}", value)
+        return value
+
+    def optional(self, name: str, kind: type[T]) -> T | None:
+        return None if self.fields.get(name) is None else self.take(name, kind)
+
+    def number(self, name: str) -> float:
+        value = self.fields.get(name)
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else self.take(name, float)
+
+    def optional_number(self, name: str) -> float | None:
+        return None if self.fields.get(name) is None else self.number(name)
+
+    def one_of(self, name: str, values: tuple[Any, ...]) -> Any:
+        """A value outside the contract must not pass for one that programs know."""
+        value = self.fields.get(name)
+        if not isinstance(value, str) or value not in values:
+            raise self.wrong(self.path + name, f"one of {' '.join(values)}", value)
+        return value
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        values = self.take(name, list)
+        if not all(isinstance(value, str) for value in values):
+            raise self.wrong(self.path + name, "a list of texts", values)
+        return tuple(values)
+
+    def inner(self, name: str) -> Reader:
+        return Reader(self.fields.get(name), f"{self.path}{name}.", self.request_id)
+
+    def each(self, name: str) -> list[Reader]:
+        values = self.take(name, list)
+        return [Reader(value, f"{self.path}{name}[{n}].", self.request_id) for n, value in enumerate(values)]

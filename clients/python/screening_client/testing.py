@@ -1,0 +1,193 @@
+"""A stand-in for the service, for the tests of programs that use this package: no network and no model.
+
+    from screening_client.testing import FakeService, answer, problem
+
+    def test_a_product_without_a_usable_picture_is_left_out():
+        service = FakeService(answer("N"))
+        with service.client() as client:
+            assert publish(product, client) is None
+        assert service.requests[0].metadata == {"sku": "4711"}
+
+Everything but the network is real: checks, encoding, retries, errors. Replies are taken in turn. When none is left, the
+answer depends on the pictures alone, so the same question always has the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, get_args
+
+import httpx
+
+from screening_client.async_client import AsyncClient
+from screening_client.client import Client
+from screening_client.errors import PROBLEM_PREFIX
+from screening_client.result import Choice, Option
+
+Reply: TypeAlias = "Mapping[str, Any] | httpx.Response | Exception"
+"""The JSON of an answer (`answer`), a response (`problem`), or an error of httpx like `httpx.ReadError("broke")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRequest:
+    """A screening as the service received it. Every attempt of a call is one."""
+
+    original: bytes = field(repr=False)
+    generated: tuple[bytes, ...] = field(repr=False)
+    mode: str
+    metadata: Mapping[str, Any]
+    review_below: float | None
+    headers: httpx.Headers = field(repr=False)
+
+    @property
+    def request_id(self) -> str:
+        return str(self.headers["X-Request-Id"])
+
+    @property
+    def idempotency_key(self) -> str:
+        return str(self.headers["Idempotency-Key"])
+
+
+class FakeService:
+    """Makes clients that talk to it. `requests` has what they asked; `is_ready` is what the readiness probe says."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.requests: list[FakeRequest] = []
+        self.is_ready = True
+        self._replies = deque(replies)
+
+    def reply(self, *replies: Reply) -> None:
+        """Answer the next requests with these, after those that are still waiting."""
+        self._replies.extend(replies)
+
+    def client(self, **options: Any) -> Client:
+        """A client of this service; `options` are those of `Client`."""
+        return Client(**{"base_url": _URL, **options}, http_client=lambda: httpx.Client(transport=self.transport))
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        """As `client`, for asyncio."""
+        options = {"base_url": _URL, **options}
+        return AsyncClient(**options, http_client=lambda: httpx.AsyncClient(transport=self.transport))
+
+    @property
+    def transport(self) -> httpx.MockTransport:
+        """For an httpx client of your own, synchronous or asynchronous."""
+        return httpx.MockTransport(self._respond)
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/readyz"):
+            response = httpx.Response(200, json={"status": "ok"}) if self.is_ready else problem(503, "not-ready")
+        else:
+            asked = _read(request)
+            self.requests.append(asked)
+            response = _response(self._replies.popleft() if self._replies else _answer_to(asked), asked)
+        if "X-Request-Id" in request.headers:
+            response.headers.setdefault("X-Request-Id", request.headers["X-Request-Id"])
+        return response
+
+
+def answer(
+    choice: Choice | None = "A",
+    *,
+    acceptable: tuple[Option, ...] | None = None,
+    confidence: float = 0.9,
+    needs_review: bool = False,
+    reasoning: str | None = "A reasoning.",
+    **changes: Any,
+) -> dict[str, Any]:
+    """The JSON of an answer.
+
+    Args:
+        choice: the picture to show, `N` for none, None for an answer that could not be read.
+        acceptable: the usable pictures; otherwise the choice alone.
+        changes: other fields of the answer, such as `checkpoint`, in place of what they would be.
+    """
+    usable = acceptable if acceptable is not None else () if choice in ("N", None) else (choice,)
+    readable = choice is not None
+    return {
+        "id": "scr_fake",
+        "outcome": "answered" if readable else "unreadable",
+        "unreadable_reason": None if readable else "no_answer",
+        "choice": choice,
+        "acceptable": list(usable),
+        "reasoning": reasoning if readable else None,
+        "options": [_option(letter, letter in usable) for letter in get_args(Option)],
+        "confidence": confidence if readable else 0.0,
+        "needs_review": needs_review or not readable,
+        "warnings": [],
+        "mode": "cot",
+        "checkpoint": {"name": "fake", "version": "1", "digest": "sha256:" + "0" * 64},
+        "engine": "scripted",
+        "source": "engine",
+        "timings": {"queue_ms": 0.0, "decode_ms": 0.0, "engine_ms": 0.0, "total_ms": 0.0},
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0},
+        **changes,
+    }
+
+
+def problem(
+    status: int,
+    code: str = "fake-problem",
+    detail: str = "A scripted failure.",
+    *,
+    retry_after: float | None = None,
+    picture: str | None = None,
+) -> httpx.Response:
+    """An error of the service, such as `problem(422, "image-unreadable", picture="generated[1]")`.
+
+    Args:
+        code: the problem's type without its prefix; docs/http-api.md has those of the service.
+        retry_after: seconds; 0 lets a retried call go on at once.
+    """
+    body = {"type": PROBLEM_PREFIX + code, "title": code, "status": status, "detail": detail, "instance": "/screen"}
+    return httpx.Response(
+        status,
+        content=json.dumps(body | ({"picture": picture} if picture else {})),
+        headers={"Content-Type": "application/problem+json"}
+        | ({} if retry_after is None else {"Retry-After": f"{retry_after:g}"}),
+    )
+
+
+_URL = "http://screening.test"
+
+
+def _option(letter: str, usable: bool) -> dict[str, Any]:
+    issues = [] if usable else ["appearance_deformation"]
+    return {"option": letter, "usable": usable, "probability": None, "issues": issues, "comment": None}
+
+
+def _answer_to(asked: FakeRequest) -> Reply:
+    digest = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in (asked.original, *asked.generated)))
+    choices: tuple[Choice, ...] = get_args(Choice)
+    return answer(choices[digest.digest()[0] % len(choices)], id=f"scr_{digest.hexdigest()[:26]}", mode=asked.mode)
+
+
+def _response(reply: Reply, asked: FakeRequest) -> httpx.Response:
+    if isinstance(reply, Exception):
+        raise reply
+    if isinstance(reply, httpx.Response):
+        # Copied: a scripted response may stand for several requests, and httpx closes it after the first.
+        return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
+    return httpx.Response(200, json={"metadata": dict(asked.metadata), **reply})
+
+
+def _read(request: httpx.Request) -> FakeRequest:
+    boundary = request.headers["Content-Type"].partition("boundary=")[2].encode()
+    parts: dict[str, list[bytes]] = {}
+    for part in request.read().split(b"--" + boundary)[1:-1]:
+        head, _, data = part.partition(b"\r\n\r\n")
+        name = re.findall(rb' name="([^"]*)"', head)[0].decode()
+        parts.setdefault(name, []).append(data.removesuffix(b"\r\n"))
+    return FakeRequest(
+        original=parts["original"][0],
+        generated=tuple(parts["generated"]),
+        mode=parts["mode"][0].decode(),
+        metadata=json.loads(parts["metadata"][0]),
+        review_below=float(parts["review_below"][0]) if "review_below" in parts else None,
+        headers=request.headers,
+    )
