@@ -10,6 +10,7 @@ A call, in order of the modules: settings, pictures, request, wire, retries, res
 """
 
 from screening_client.async_client import AsyncClient
+from screening_client.bulk import Completed
 from screening_client.client import Client
 from screening_client.constants import VERSION as __version__  # noqa: N811
 from screening_client.errors import (
@@ -45,6 +46,7 @@ __all__ = [
     "CheckpointInfo",
     "Client",
     "ClientTimeout",
+    "Completed",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",

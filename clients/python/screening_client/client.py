@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -12,8 +11,9 @@ from typing import Any, Literal, overload
 import httpx
 
 from screening_client import constants, wire
-from screening_client.bulk import OnError, as_completed, check_bulk, in_order, progress_bar
+from screening_client.bulk import Completed, OnError, Progress, check_bulk, completed, in_order
 from screening_client.errors import ScreeningClientError, TimedOut
+from screening_client.pace import Run
 from screening_client.pictures import PictureInput
 from screening_client.request import Mode, ScreenRequest, prepare
 from screening_client.result import Screening
@@ -94,7 +94,7 @@ class Client:
         requests: Iterable[ScreenRequest],
         *,
         concurrency: int = ...,
-        progress: bool = ...,
+        progress: Progress = ...,
         on_error: Literal["raise"] = ...,
     ) -> list[Screening]: ...
 
@@ -104,7 +104,7 @@ class Client:
         requests: Iterable[ScreenRequest],
         *,
         concurrency: int = ...,
-        progress: bool = ...,
+        progress: Progress = ...,
         on_error: Literal["return"],
     ) -> list[Screening | ScreeningClientError]: ...
 
@@ -113,26 +113,63 @@ class Client:
         requests: Iterable[ScreenRequest],
         *,
         concurrency: int = constants.CONCURRENCY,
-        progress: bool = True,
+        progress: Progress = True,
         on_error: OnError = "raise",
     ) -> list[Screening] | list[Screening | ScreeningClientError]:
         """Screen many, at most `concurrency` at a time. Results are in the order of the requests.
 
         Args:
             requests: any iterable; it is read only as places become free.
-            progress: a bar on stderr, if that is a terminal.
-            on_error: `raise` stops at the first error; `return` puts errors in the place of their results.
+            concurrency: the maximum; fewer are sent at once while the service answers 429.
+            progress: a bar on stderr, if that is a terminal; or a function that is called after each result with the
+                number of results so far and the number of requests, which is None if `requests` has no length.
+            on_error: `raise` stops at the first error; `return` puts errors in the place of their results. To keep
+                the results from before an error, use `screen_as_completed`.
+        """
+        completed = self.screen_as_completed(requests, concurrency=concurrency, progress=progress, on_error=on_error)
+        with closing(completed):
+            return in_order({done.index: done.result for done in completed})
+
+    @overload
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest],
+        *,
+        concurrency: int = ...,
+        progress: Progress = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> Generator[Completed[ScreenRequest, Screening]]: ...
+
+    @overload
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest],
+        *,
+        concurrency: int = ...,
+        progress: Progress = ...,
+        on_error: Literal["return"],
+    ) -> Generator[Completed[ScreenRequest, Screening | ScreeningClientError]]: ...
+
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest],
+        *,
+        concurrency: int = constants.CONCURRENCY,
+        progress: Progress = False,
+        on_error: OnError = "raise",
+    ) -> Generator[Any]:
+        """Screen many and give each result as soon as it is there, with its request.
+
+        Leaving the loop cancels what is under way. An error that `requests` raises is raised here, after the results
+        of the requests before it.
+
+        Args:
+            requests, concurrency, progress: as in `screen_many`.
+            on_error: `raise` gives all results that are there, and then raises the first error; `return` gives errors
+                in the place of their results.
         """
         check_bulk(concurrency, on_error)
-        outcomes: dict[int, Screening | ScreeningClientError] = {}
-        completed = as_completed(self._screen, requests, concurrency)
-        with closing(completed), progress_bar(requests, shown=progress) as bar:
-            for index, outcome in completed:
-                if on_error == "raise" and isinstance(outcome, ScreeningClientError):
-                    raise outcome
-                outcomes[index] = outcome
-                bar.update()
-        return in_order(outcomes)
+        return completed(self._screen, requests, concurrency, progress=progress, on_error=on_error)
 
     def ready(self) -> bool:
         """Whether the service takes requests now. One attempt; unreachable counts as not ready.
@@ -175,12 +212,13 @@ class Client:
     def __repr__(self) -> str:
         return f"Client(base_url={self._settings.base_url!r})"
 
-    def _screen(self, request: ScreenRequest, given_up: threading.Event | None = None) -> Screening:
+    def _screen(self, request: ScreenRequest, run: Run | None = None) -> Screening:
         """One call: check → build once → attempts → result."""
         deadline = Deadline(resolve_timeout(request.timeout, self._settings.timeout))
         message = wire.screen_request(self._http, self._settings, prepare(request))
-        retrying = sync_retrying(self._settings.max_retries, deadline, given_up)
-        return retrying(self._attempt, message, deadline)
+        retrying = sync_retrying(self._settings.max_retries, deadline, run)
+        attempt = self._attempt if run is None else run.paced(self._attempt)
+        return retrying(attempt, message, deadline)
 
     def _attempt(self, message: httpx.Request, deadline: Deadline) -> Screening:
         message.extensions["timeout"] = deadline.for_attempt()
