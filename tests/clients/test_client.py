@@ -14,7 +14,7 @@ import pytest
 import screening_client
 from screening_client import AsyncClient, Client, NotFound, TimedOut
 
-PUBLIC = ["__init__", "close", "ready", "screen", "screen_many", "wait_until_ready"]
+PUBLIC = ["__init__", "close", "ready", "screen", "screen_as_completed", "screen_many", "wait_until_ready"]
 
 
 def test_the_public_methods_of_both_clients_are_these() -> None:
@@ -27,8 +27,11 @@ def test_the_public_methods_of_both_clients_are_these() -> None:
 def test_both_clients_have_the_same_signatures(name: str) -> None:
     sync, twin = getattr(Client, name), getattr(AsyncClient, name)
     expected = str(inspect.signature(sync)).replace("httpx.Client", "httpx.AsyncClient")
+    expected = expected.replace("'Generator", "'AsyncGenerator").replace(
+        "'Iterable[ScreenRequest]'", "'Iterable[ScreenRequest] | AsyncIterable[ScreenRequest]'"
+    )
     assert str(inspect.signature(twin)) == expected
-    assert inspect.iscoroutinefunction(twin) is (name != "__init__")
+    assert inspect.iscoroutinefunction(twin) is (name not in ("__init__", "screen_as_completed"))
 
 
 def test_arguments_of_a_screening_are_keyword_only() -> None:

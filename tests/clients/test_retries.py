@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tenacity import RetryCallState, Retrying
 
 from screening_client import (
     AsyncClient,
@@ -23,21 +24,33 @@ from screening_client import (
     StatusError,
     TimedOut,
     Unavailable,
+    constants,
 )
 from screening_client.errors import class_of
+from screening_client.pace import Run
 from screening_client.retries import parse_retry_after, seconds_to_wait, sync_retrying, worth_retrying
 from screening_client.settings import Deadline
 
 
+def wait_after(attempt: int, retry_after: float | None = None) -> float:
+    """A wait as it is drawn after the attempt of this number."""
+    error = Overloaded("x", status=429, retry_after=retry_after)
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    state.set_exception((Overloaded, error, None))
+    return seconds_to_wait(state)
+
+
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 8), (5000, 8)])
-def test_waits_double_to_eight_seconds_and_lose_at_most_a_quarter(attempt: int, longest: float) -> None:
-    assert seconds_to_wait(attempt, None, 0.0) == longest
-    assert seconds_to_wait(attempt, None, 1.0) == 0.75 * longest
+def test_waits_are_drawn_from_the_whole_range_up_to_eight_seconds(attempt: int, longest: float) -> None:
+    waits = [wait_after(attempt) for _ in range(200)]
+    assert 0 <= min(waits) < 0.25 * longest and 0.75 * longest < max(waits) <= longest
 
 
-def test_the_service_s_own_wait_goes_before_ours() -> None:
-    assert seconds_to_wait(1, 17.0, 0.5) == 17.0
-    assert seconds_to_wait(1, 0.0, 0.5) == 0.0
+@pytest.mark.parametrize("asked", [0.0, 1.0, 17.0])
+def test_the_service_s_own_wait_comes_first_and_is_spread_as_well(asked: float) -> None:
+    waits = [wait_after(1, asked) for _ in range(50)]
+    assert asked <= min(waits) and max(waits) <= asked + 0.5 and len(set(waits)) > 25
 
 
 @pytest.mark.parametrize(
@@ -125,7 +138,7 @@ def test_a_service_that_says_when_it_is_back_is_waited_for_longer_than_two_retri
     server.replies = [*[server.problem(503, retry_after=18)] * 6, server.good()]
     with Client(base_url=server.url) as client:
         assert client.screen(**question).choice == "C"
-    assert waits == [18] * 6
+    assert len(waits) == 6 and all(18 <= wait <= 26 for wait in waits)
 
 
 def test_patience_ends_and_then_retries_are_counted(
@@ -136,7 +149,7 @@ def test_patience_ends_and_then_retries_are_counted(
     server.replies = [server.problem(503, retry_after=50)]
     with Client(base_url=server.url) as client, pytest.raises(Unavailable):
         client.screen(**question)
-    assert waits == [50] * 5, "three by patience, two as retries"
+    assert len(waits) == 5, "three by patience, two as retries"
 
 
 def test_without_retries_nobody_is_waited_for(server: Any, question: Any) -> None:
@@ -237,14 +250,61 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: Any, question: Any) -> No
 
 
 def test_a_wait_that_is_given_up_sends_nothing_more() -> None:
-    given_up, sent = threading.Event(), 0
+    run, sent = Run(1), 0
 
     def attempt() -> None:
         nonlocal sent
         sent += 1
-        threading.Timer(0.05, given_up.set).start()
+        threading.Timer(0.05, run.cancel).start()
         raise Overloaded("x", status=429, retry_after=100)
 
-    with pytest.raises(ScreeningClientError, match="given up"):
-        sync_retrying(2, Deadline(ClientTimeout()), given_up)(attempt)
+    with pytest.raises(ScreeningClientError, match="cancelled"):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+    assert sent == 1
+
+
+@pytest.mark.parametrize("error", [Overloaded("x", status=429), Unavailable("x", status=503, retry_after=0)])
+def test_a_bulk_run_waits_out_an_overload_as_long_as_it_is_answered_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, error: StatusError
+) -> None:
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(constants, "LONGEST_WAIT", 0.001)
+    run, sent = Run(8), 0
+
+    def attempt() -> str:
+        nonlocal sent
+        sent += 1
+        if sent < 200:
+            raise error
+        return "answer"
+
+    assert sync_retrying(2, Deadline(ClientTimeout()), run)(attempt) == "answer"
+    assert sent == 200
+
+
+def test_a_bulk_run_that_nothing_answers_falls_back_to_counted_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(constants, "PATIENCE", 0.0)
+    run, sent = Run(8), 0
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        raise Overloaded("x", status=429)
+
+    with pytest.raises(Overloaded):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+    assert sent == 3
+
+
+def test_a_bulk_run_without_retries_tries_once() -> None:
+    sent = 0
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        raise Overloaded("x", status=429, retry_after=0)
+
+    with pytest.raises(Overloaded):
+        sync_retrying(0, Deadline(ClientTimeout()), Run(8))(attempt)
     assert sent == 1

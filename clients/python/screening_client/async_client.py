@@ -12,7 +12,8 @@ from typing import Any, Literal, overload
 import httpx
 
 from screening_client import constants, wire
-from screening_client.bulk import Completed, OnError, Progress, check_bulk, completed_async, in_order
+from screening_client.bulk import Completed, OnError, Progress, check_bulk, in_order
+from screening_client.bulk_tasks import completed
 from screening_client.errors import ScreeningClientError, TimedOut
 from screening_client.pace import AsyncRun
 from screening_client.pictures import PictureInput
@@ -170,7 +171,7 @@ class AsyncClient:
                 in the place of their results.
         """
         check_bulk(concurrency, on_error)
-        return completed_async(self._screen, requests, concurrency, progress=progress, on_error=on_error)
+        return completed(self._screen, requests, concurrency, progress=progress, on_error=on_error)
 
     async def ready(self) -> bool:
         """Whether the service takes requests now. One attempt; unreachable counts as not ready.

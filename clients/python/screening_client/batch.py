@@ -16,7 +16,8 @@ from pathlib import Path
 
 from screening_client.batch_lines import Defaults, Line, Source
 from screening_client.batch_results import Results
-from screening_client.bulk import as_completed, check_bulk, progress_bar
+from screening_client.bulk import check_bulk, progress_bar
+from screening_client.bulk_threads import as_completed
 from screening_client.client import Client
 from screening_client.errors import InputError, ScreeningClientError
 from screening_client.pace import Run
@@ -98,6 +99,7 @@ def run_batch(
                     counts.screened += 1
                     counts.unreadable += not screening.answered
                 bar.update(counts.done - bar.n)
+    lines.close()
     return counts
 
 
@@ -133,7 +135,8 @@ class _Places:
     def _take(self) -> Line | None:
         with self._lock:
             for line in self._lines:
-                if line.id is None or str(line.id) not in self._answered:
+                # A bad line is told of in every run: a second line with an answered id may be another product.
+                if isinstance(line.request, InputError) or str(line.id) not in self._answered:
                     return line
                 self._counts.skipped += 1
             self._ended = True

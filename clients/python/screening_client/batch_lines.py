@@ -47,7 +47,7 @@ class Line:
     @property
     def name(self) -> str:
         """What messages call this line."""
-        return f"line {self.number}" if self.id is None else str(self.id)
+        return f"line {self.number}" + ("" if self.id is None else f", id {self.id}")
 
 
 class Source:
@@ -72,6 +72,10 @@ class Source:
             raise InputError(f"{path} cannot be opened: {reason}") from error
         self.folder = Path() if path in STDIN else Path(path).parent
         """Where relative paths begin: the file's folder, or the current folder for the standard input."""
+
+    def close(self) -> None:
+        """Only when no thread reads any more."""
+        os.close(self._fd)
 
     def count(self) -> int | None:
         """How many lines are not blank; None for a pipe."""
@@ -108,7 +112,7 @@ class Source:
                 continue
             line = parse_line(text, number, self.folder, defaults)
             if line.id is not None and (first := seen.setdefault(str(line.id), number)) != number:
-                line = Line(number, None, InputError(f"id {line.id!r} stands in line {first} as well"))
+                line = Line(number, line.id, InputError(f"line {first} has the same id"))
             yield line
 
 
@@ -149,11 +153,11 @@ def _object(text: bytes | None, number: int) -> dict[str, Any]:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(row, dict):
         raise InputError(f"a line must be a JSON object with {', '.join(FIELDS[:3])}")
-    _check_text(row)
     return row
 
 
 def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenRequest:
+    _check_text(row)
     if unknown := sorted(row.keys() - set(FIELDS)):
         raise InputError(f"unknown field {', '.join(map(repr, unknown))}; fields are {', '.join(FIELDS)}")
     original, generated, metadata = row.get("original"), row.get("generated"), row.get("metadata")

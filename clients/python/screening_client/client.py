@@ -11,7 +11,8 @@ from typing import Any, Literal, overload
 import httpx
 
 from screening_client import constants, wire
-from screening_client.bulk import Completed, OnError, Progress, check_bulk, completed, in_order
+from screening_client.bulk import Completed, OnError, Progress, check_bulk, in_order
+from screening_client.bulk_threads import completed
 from screening_client.errors import ScreeningClientError, TimedOut
 from screening_client.pace import Run
 from screening_client.pictures import PictureInput
