@@ -27,7 +27,7 @@ from screening_client import (
     constants,
 )
 from screening_client.errors import class_of
-from screening_client.pace import Run
+from screening_client.pace import Pace, Run
 from screening_client.retries import parse_retry_after, seconds_to_wait, sync_retrying, worth_retrying
 from screening_client.settings import Deadline
 
@@ -89,6 +89,12 @@ def test_statuses_that_pass_are_tried_again(status: int) -> None:
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 413, 415, 422, 501, 505])
 def test_statuses_that_stay_are_not_tried_again(status: int) -> None:
     assert not worth_retrying(class_of(status)("x", status=status))
+
+
+def test_an_upload_over_a_connection_that_is_too_slow_is_not_sent_again() -> None:
+    slow = class_of(408)("x", status=408, problem_type="urn:screening:problem:upload-too-slow")
+    stalled = class_of(408)("x", status=408, problem_type="urn:screening:problem:body-timeout")
+    assert not worth_retrying(slow) and worth_retrying(stalled)
 
 
 def test_a_longer_wait_than_two_minutes_is_left_to_the_caller() -> None:
@@ -293,6 +299,52 @@ def test_a_bulk_run_that_nothing_answers_falls_back_to_counted_retries(monkeypat
         raise Overloaded("x", status=429)
 
     with pytest.raises(Overloaded):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+    assert sent == 3
+
+
+def test_a_run_that_lost_its_patience_regains_it_with_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(1)
+    began = time.monotonic()
+    assert pace.has_patience(began, constants.PATIENCE - 10)
+    assert not pace.has_patience(began, constants.PATIENCE + 10)
+    assert not pace.has_patience(began, 0), "lost for all other calls too"
+    pace.end(pace.begin(), None)
+    assert pace.has_patience(began, constants.PATIENCE - 10)
+    assert pace.has_patience(began + 3600, constants.PATIENCE + 3000), "a call that begins after a pause is patient"
+
+
+def test_a_service_that_is_restarted_during_a_bulk_run_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused connections are counted before the first answer, since the address may be wrong, and not after it."""
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(constants, "LONGEST_WAIT", 0.001)
+    run, sent = Run(1), 0
+
+    def attempt(refusals: int) -> str:
+        nonlocal sent
+        sent += 1
+        if sent <= refusals:
+            raise ConnectionFailed("refused") from httpx.ConnectError("refused")
+        return "answer"
+
+    with pytest.raises(ConnectionFailed):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt, 50)
+    assert sent == 3
+    run.pace.end(run.pace.begin(), None)
+    assert sync_retrying(2, Deadline(ClientTimeout()), run)(attempt, 50) == "answer"
+
+
+def test_a_connection_that_breaks_every_time_ends_within_a_bulk_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    run, sent = Run(1), 0
+    run.pace.end(run.pace.begin(), None)
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        raise ConnectionFailed("broke") from httpx.ReadError("broke")
+
+    with pytest.raises(ConnectionFailed):
         sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
     assert sent == 3
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import httpx
 
+from screening_client import constants
 from screening_client.errors import Overloaded, ScreeningClientError, TimedOut
 from screening_client.settings import Deadline
 
@@ -35,7 +36,9 @@ class Pace:
         self.limit = float(highest)
         self.in_flight = 0
         self.decreases = 0
-        self.last_answer = time.monotonic()
+        self.answers = 0
+        self._last_answer = 0.0
+        self._lost_patience = False
 
     @property
     def has_room(self) -> bool:
@@ -50,15 +53,23 @@ class Pace:
         """Count its end. Requests that were sent before the last decrease cannot cause another one."""
         self.in_flight -= 1
         if error is None:
-            self.last_answer = time.monotonic()
+            self.answers += 1
+            self._last_answer = time.monotonic()
+            self._lost_patience = False
             self.limit = min(self.highest, self.limit + 1 / self.limit)
         elif isinstance(error, Overloaded) and began == self.decreases:
             self.limit = max(1.0, self.limit / 2)
             self.decreases += 1
 
-    def seconds_without_an_answer(self) -> float:
-        """How long no request of the run was answered."""
-        return time.monotonic() - self.last_answer
+    def has_patience(self, began: float, wait: float) -> bool:
+        """Whether a call that began at this time should wait, whatever the number of its attempts.
+
+        Patience ends when no call was answered for `PATIENCE`. It is lost for all calls then, so that the rest of a
+        long run fails quickly, and returns with the next answer.
+        """
+        end = max(began, self._last_answer) + constants.PATIENCE
+        self._lost_patience = self._lost_patience or time.monotonic() + wait > end
+        return not self._lost_patience
 
 
 class BulkRun(Protocol):

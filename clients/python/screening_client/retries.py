@@ -6,11 +6,14 @@ nothing, and the idempotency key is the same each time.
 
 Two retries are too few for a service that restarts its engine or has a full queue, so some waits are not counted:
 - A single call does not count a 503 with `Retry-After` while `PATIENCE` lasts, since the service said when it is back.
-- A bulk run counts neither 429 nor 503 as long as any of its requests was answered within `PATIENCE`.
+- A bulk run counts neither 429 nor 503 until no request was answered for `PATIENCE`. After its first answer, it does
+  not count refused connections either: the service is there, and is being restarted. A run that lost its patience
+  regains it with the next answer.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from email.utils import parsedate_to_datetime
@@ -33,6 +36,10 @@ from screening_client.settings import Deadline
 _RETRIED_4XX = frozenset({408, 409, 429})
 _FINAL_5XX = frozenset({501, 505, 506, 508, 510, 511})
 """The other side cannot do this at all, so asking again is of no use (RFC 9110 and its registry of statuses)."""
+_FINAL_CODES = frozenset({"upload-too-slow"})
+"""Problems of a retried status that the same request on the same network would meet again."""
+
+_LOG = logging.getLogger("screening_client")
 
 
 def worth_retrying(error: BaseException | None) -> bool:
@@ -41,7 +48,7 @@ def worth_retrying(error: BaseException | None) -> bool:
         return True
     if not isinstance(error, StatusError):
         return False
-    if error.retry_after is not None and error.retry_after > constants.LONGEST_RETRY_AFTER:
+    if error.code in _FINAL_CODES or (error.retry_after or 0) > constants.LONGEST_RETRY_AFTER:
         return False
     return error.status in _RETRIED_4XX or (500 <= error.status < 600 and error.status not in _FINAL_5XX)
 
@@ -60,13 +67,17 @@ def sync_retrying(max_retries: int, deadline: Deadline, run: Run | None) -> Retr
     """Tenacity's loop for `Client`. Cancelling `run` ends a wait with an error and allows no further retry."""
     policy = _Policy(max_retries, deadline, run)
     sleep = time.sleep if run is None else run.sleep
-    return Retrying(retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, sleep=sleep, reraise=True)
+    return Retrying(
+        retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, sleep=sleep, before_sleep=_log_wait, reraise=True
+    )
 
 
 def async_retrying(max_retries: int, deadline: Deadline, run: AsyncRun | None) -> AsyncRetrying:
     """Tenacity's loop for `AsyncClient`."""
     policy = _Policy(max_retries, deadline, run)
-    return AsyncRetrying(retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, reraise=True)
+    return AsyncRetrying(
+        retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, before_sleep=_log_wait, reraise=True
+    )
 
 
 def seconds_to_wait(state: RetryCallState) -> float:
@@ -80,6 +91,7 @@ def seconds_to_wait(state: RetryCallState) -> float:
 class _Policy:
     def __init__(self, max_retries: int, deadline: Deadline, run: BulkRun | None) -> None:
         self.max_retries, self.deadline, self.run = max_retries, deadline, run
+        self.started = time.monotonic()
         self.patience = constants.PATIENCE
         self.not_counted = 0
 
@@ -101,8 +113,9 @@ class _Policy:
     def _is_patient(self, error: BaseException | None, wait: float) -> bool:
         """Whether this retry is not counted."""
         if self.run is not None:
-            lasts = self.run.pace.seconds_without_an_answer() + wait <= constants.PATIENCE
-            return lasts and isinstance(error, Overloaded | Unavailable)
+            pace = self.run.pace
+            passes = isinstance(error, Overloaded | Unavailable) or (pace.answers > 0 and _is_refused_connection(error))
+            return passes and pace.has_patience(self.started, wait)
         if wait > self.patience or not _says_when_it_is_back(error):
             return False
         self.patience -= wait
@@ -112,6 +125,15 @@ class _Policy:
 def _says_when_it_is_back(error: BaseException | None) -> bool:
     # A wait of less than a second would let a broken service be asked without end.
     return isinstance(error, Unavailable) and error.retry_after is not None and error.retry_after >= 1
+
+
+def _is_refused_connection(error: BaseException | None) -> bool:
+    # Not a connection that broke: that may be the request's own fault, and would go on for ever.
+    return isinstance(error, ConnectionFailed) and isinstance(error.__cause__, httpx.ConnectError)
+
+
+def _log_wait(state: RetryCallState) -> None:
+    _LOG.info("%s; next attempt in %.1f s", _error_of(state), state.upcoming_sleep)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:
