@@ -96,6 +96,8 @@ BAD_LINES = {
     "original is null": (b'{"id": "x", "original": null, "generated": ["a","b","c","d"]}', "original must be a path"),
     "unknown field": (b'{"id": "x", %s, "colour": "red"}', "unknown field 'colour'"),
     "unknown mode": (b'{"id": "x", %s, "mode": "fast"}', "'fast'"),
+    "threshold is a text": (b'{"id": "x", %s, "review_below": "low"}', "review_below is 'low'"),
+    "threshold is true": (b'{"id": "x", %s, "review_below": true}', "review_below is True"),
     "mode is a list": (b'{"id": "x", %s, "mode": ["cot"]}', "mode is"),
 }
 GOOD = b'"original": "original.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]'
@@ -197,11 +199,12 @@ def test_lines_are_found_wherever_the_pieces_end(
 def test_what_holds_for_all_lines_can_be_said_once(server: Any, write_batch: Any) -> None:
     source = write_batch("1")
     with source.open("ab") as file:
-        file.write(b'{"id": "2", %s, "mode": "cot", "metadata": {"shop": "its own"}}\n' % GOOD)
-    options = ["--mode", "direct", "--metadata", "shop=4", "--metadata", "run=7"]
+        file.write(b'{"id": "2", %s, "mode": "cot", "metadata": {"shop": "its own"}, "review_below": 0.9}\n' % GOOD)
+    options = ["--mode", "direct", "--metadata", "shop=4", "--metadata", "run=7", "--review-below", "0.7"]
     assert run_batch(server, source, *options, "--concurrency", "1") == cli.OK
     first, second = (received.body for received in server.received)
     assert b"direct" in first and b'{"shop": "4", "run": "7"}' in first
+    assert b"\r\n0.7\r\n" in first and b"\r\n0.9\r\n" in second
     assert b"direct" not in second and b'{"shop": "its own", "run": "7"}' in second
 
 

@@ -150,6 +150,16 @@ def test_metadata_comes_as_pairs_and_objects(server: Any, pictures: list[str]) -
     assert b'{"sku": "47=11", "size": [1, 2], "empty": ""}' in server.received[0].body
 
 
+def test_the_threshold_for_review_is_sent_if_it_is_given(server: Any, pictures: list[str], capsys: Any) -> None:
+    assert cli.main(["screen", *pictures, "--base-url", server.url]) == cli.OK
+    assert cli.main(["screen", *pictures, "--review-below", "0.8", "--base-url", server.url]) == cli.OK
+    without, given = (received.body for received in server.received)
+    assert b"review_below" not in without and b'name="review_below"\r\n\r\n0.8\r\n' in given
+    for wrong in ("1.5", "-0.1", "nan"):
+        assert cli.main(["screen", *pictures, f"--review-below={wrong}", "--base-url", server.url]) == cli.USAGE
+        assert "it must be a number from 0 to 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_max_retries_are_the_attempts_after_the_first(
     server: Any, pictures: list[str], quick: None, retries: int

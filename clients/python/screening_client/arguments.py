@@ -30,9 +30,9 @@ Screens every line of a file. A line is a JSON object:
 
     {"id": "4711", "original": "o.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]}
 
-"id" is a text or a number. "mode" and "metadata" are optional. Paths are relative to the file, or to the current folder
-where lines come from the standard input. A bad line fails alone, with its reason on stderr. Run the command again to
-continue: lines whose id has an answer are skipped."""
+"id" is a text or a number. "mode", "metadata" and "review_below" are optional. Paths are relative to the file, or to
+the current folder where lines come from the standard input. A bad line fails alone, with its reason on stderr. Run the
+command again to continue: lines whose id has an answer are skipped."""
 
 
 class UsageError(InputError):
@@ -127,6 +127,12 @@ def _asking(command: argparse.ArgumentParser, of_lines: str) -> None:
         default=[],
         metavar="KEY=VALUE",
         help=f"echoed in the answer{of_lines}; a JSON object is possible as well; can be repeated; at most 4 KiB",
+    )
+    command.add_argument(
+        "--review-below",
+        type=float,
+        metavar="CONFIDENCE",
+        help=f"set needs_review below this confidence, 0 to 1{of_lines}; default: the operator's threshold",
     )
 
 

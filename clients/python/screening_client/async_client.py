@@ -58,6 +58,7 @@ class AsyncClient:
         generated: Sequence[PictureInput],
         mode: Mode = "cot",
         metadata: Mapping[str, Any] | None = None,
+        review_below: float | None = None,
         timeout: ClientTimeout | float | None = None,  # noqa: ASYNC109 - limits attempts, not just the wait
         idempotency_key: str | None = None,
         request_id: str | None = None,
@@ -69,6 +70,7 @@ class AsyncClient:
             generated: exactly four pictures, in the order A, B, C, D.
             mode: `cot` thinks and explains, `direct` answers only.
             metadata: at most 4 KiB of JSON, echoed in the result.
+            review_below: `needs_review` is set below this confidence, 0 to 1; otherwise the operator's threshold holds.
             timeout: for this call, in place of the client's own.
             idempotency_key: otherwise one is made, the same for all attempts of this call.
             request_id: what the service's log calls this call; otherwise one is made.
@@ -84,6 +86,7 @@ class AsyncClient:
             generated=generated,
             mode=mode,
             metadata=metadata,
+            review_below=review_below,
             timeout=timeout,
             idempotency_key=idempotency_key,
             request_id=request_id,

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from screening_client.errors import InputError
 from screening_client.request import Mode, ScreenRequest
 
-FIELDS = ("id", "original", "generated", "mode", "metadata")
+FIELDS = ("id", "original", "generated", "mode", "metadata", "review_below")
 STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 LONGEST_LINE = 1 << 20
 """In bytes. Five paths and 4 KiB of metadata need far less; a longer line is not read into memory."""
@@ -33,6 +33,7 @@ class Defaults:
     mode: Mode | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """A line's own entries take precedence over these."""
+    review_below: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenReq
         generated=[_picture(path, folder) for path in generated],
         mode=row["mode"] if row.get("mode") is not None else defaults.mode or "cot",
         metadata={**defaults.metadata, **(metadata or {})},
+        review_below=row["review_below"] if row.get("review_below") is not None else defaults.review_below,
     )
 
 

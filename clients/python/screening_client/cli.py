@@ -102,6 +102,7 @@ def _screen(client: Client, arguments: argparse.Namespace) -> int:
         generated=generated,
         mode=arguments.mode or "cot",
         metadata=metadata(arguments.metadata) or None,
+        review_below=arguments.review_below,
     )
     if arguments.json:
         _print_json(screening.raw)
@@ -128,7 +129,9 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
         arguments.file,
         arguments.out,
         concurrency=arguments.concurrency,
-        defaults=Defaults(mode=arguments.mode, metadata=metadata(arguments.metadata)),
+        defaults=Defaults(
+            mode=arguments.mode, metadata=metadata(arguments.metadata), review_below=arguments.review_below
+        ),
         retry_unreadable=arguments.retry_unreadable,
         on_failure=tell,
     )

@@ -57,6 +57,7 @@ class Client:
         generated: Sequence[PictureInput],
         mode: Mode = "cot",
         metadata: Mapping[str, Any] | None = None,
+        review_below: float | None = None,
         timeout: ClientTimeout | float | None = None,
         idempotency_key: str | None = None,
         request_id: str | None = None,
@@ -68,6 +69,7 @@ class Client:
             generated: exactly four pictures, in the order A, B, C, D.
             mode: `cot` thinks and explains, `direct` answers only.
             metadata: at most 4 KiB of JSON, echoed in the result.
+            review_below: `needs_review` is set below this confidence, 0 to 1; otherwise the operator's threshold holds.
             timeout: for this call, in place of the client's own.
             idempotency_key: otherwise one is made, the same for all attempts of this call.
             request_id: what the service's log calls this call; otherwise one is made.
@@ -83,6 +85,7 @@ class Client:
             generated=generated,
             mode=mode,
             metadata=metadata,
+            review_below=review_below,
             timeout=timeout,
             idempotency_key=idempotency_key,
             request_id=request_id,
