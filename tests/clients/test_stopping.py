@@ -136,6 +136,58 @@ def test_a_full_disk_leaves_whole_lines_and_a_batch_that_can_be_continued(
     assert out.read_text().startswith(before) and sorted(ids(out.read_text())) == list(range(20))
 
 
+@pytest.mark.parametrize("arguments", [["batch", "-", "--out", "out.jsonl"], ["screen", "-", *"abcd"]])
+def test_a_closed_standard_input_is_named(server: Any, arguments: list[str], tmp_path: Path) -> None:
+    process = start(server, *arguments, cwd=tmp_path, preexec_fn=lambda: os.close(0))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == cli.USAGE and "the standard input is closed" in err
+
+
+def test_a_closed_standard_output_is_named(server: Any, write_batch: Any) -> None:
+    process = start(server, "batch", write_batch(1), "--out", "-", preexec_fn=lambda: os.close(1))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == cli.USAGE and "the standard output is closed" in err and server.received == []
+
+
+def close_stderr() -> None:
+    os.close(2)
+
+
+def fill_stderr() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+
+
+def break_stderr() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 2)
+
+
+@pytest.mark.parametrize("spoil", [close_stderr, fill_stderr, break_stderr])
+def test_a_batch_goes_on_without_a_stderr(
+    server: Any, write_batch: Any, tmp_path: Path, spoil: Callable[[], None]
+) -> None:
+    source = write_batch(1, 2)
+    with source.open("a") as file:
+        file.write("not json\n")
+    process = start(server, "batch", source, "--out", tmp_path / "out.jsonl", preexec_fn=spoil)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == cli.FAILED and out.startswith("2 screened")
+    assert sorted(ids((tmp_path / "out.jsonl").read_text())) == [1, 2]
+
+
+def test_a_file_under_a_device_s_name_is_appended_to_and_not_read(
+    server: Any, write_batch: Any, tmp_path: Path
+) -> None:
+    """`--out /dev/stderr 2>> notes` must neither take the notes for results nor cut them off."""
+    notes = tmp_path / "notes"
+    notes.write_text("my notes")
+    with notes.open("a") as file:
+        process = start(server, "batch", write_batch(1), "--out", "/dev/stderr", stderr=file)
+        process.communicate(timeout=60)
+    assert process.returncode == cli.OK and notes.read_text().startswith('my notes{"id": 1')
+
+
 SIGNALS = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGTERM, cli.TERMINATED)]
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +65,7 @@ class Source:
             raise InputError(f"{path} is a URL; download the file, or give the service's address with --base-url")
         # The descriptor is copied and read without Python's buffers, whose locks would block an end by Ctrl-C.
         try:
-            self._fd = os.dup(0) if path in STDIN else os.open(path, os.O_RDONLY | BINARY)
+            self._fd = _copy_of_stdin() if path in STDIN else os.open(path, os.O_RDONLY | BINARY)
             kind = os.fstat(self._fd).st_mode
             if stat.S_ISDIR(kind):
                 raise IsADirectoryError(0, "it is a directory")
@@ -115,6 +117,12 @@ class Source:
             if line.id is not None and (first := seen.setdefault(str(line.id), number)) != number:
                 line = Line(number, line.id, InputError(f"line {first} has the same id"))
             yield line
+
+
+def _copy_of_stdin() -> int:
+    if sys.stdin is None:  # its number may stand for another file by now
+        raise OSError(errno.EBADF, "the standard input is closed")
+    return os.dup(0)
 
 
 def parse_line(text: bytes | None, number: int, folder: Path, defaults: Defaults) -> Line:

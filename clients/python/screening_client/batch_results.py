@@ -5,10 +5,12 @@ A pipe, a terminal or another special file is only written to.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import stat
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,8 @@ from screening_client.result import Screening
 
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
+_ALREADY_OPEN = ("/dev/std", "/dev/fd/", "/proc/")
+"""Paths that stand for what the shell opened. What a file there holds already is not ours to read or cut."""
 _BEGINNING = b'{"id"'
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | BINARY
 
@@ -38,10 +42,11 @@ class Results:
         self.outcomes: dict[str, str] = {}
         """The outcome of the last answer for each id that stands in the file."""
         try:
-            self._fd = os.dup(1) if path in STDOUT else os.open(path, _APPEND, 0o666)
+            self._fd = _copy_of_stdout() if path in STDOUT else os.open(path, _APPEND, 0o666)
         except (OSError, ValueError) as error:
             raise _unusable(path, error) from error
-        self._can_continue = path not in STDOUT and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._can_continue = is_file and path not in STDOUT and not path.startswith(_ALREADY_OPEN)
         if self._can_continue:
             self._read()
 
@@ -113,6 +118,12 @@ class Results:
                 f"line {number} of {self._path} is not a result; name another file with --out, or mend the line"
             )
         return str(row["id"]), str(row["screening"].get("outcome"))
+
+
+def _copy_of_stdout() -> int:
+    if sys.stdout is None:  # its number may stand for another file by now
+        raise OSError(errno.EBADF, "the standard output is closed")
+    return os.dup(1)
 
 
 def _unusable(path: str, error: OSError | ValueError) -> InputError:

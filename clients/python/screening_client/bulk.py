@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ def check_bulk(concurrency: int, on_error: str) -> None:
 
 def progress_bar(*, shown: bool, total: int | None) -> tqdm[Any]:
     """A bar on stderr; none where stderr is not a terminal."""
-    return tqdm(total=total, unit="screening", disable=None if shown else True, dynamic_ncols=True)
+    disable = None if shown and sys.stderr is not None else True  # None: unless it is a terminal
+    return tqdm(total=total, unit="screening", disable=disable, dynamic_ncols=True)
 
 
 @contextmanager

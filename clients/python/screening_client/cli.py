@@ -77,7 +77,7 @@ def _tell(error: ScreeningClientError, arguments: argparse.Namespace) -> int:
     """With `--json` the error is a document on stdout, in place of the answer, unless answers of a batch go there."""
     code = exit_code(error)
     if arguments.json and arguments.out in STDOUT:
-        print(json.dumps(error_document(error, code)), file=sys.stderr)
+        _note(json.dumps(error_document(error, code)))
         return code
     _say(str(error))
     if arguments.json:
@@ -114,7 +114,13 @@ def _screen(client: Client, arguments: argparse.Namespace) -> int:
 def _pictures(paths: Sequence[str]) -> list[PictureInput]:
     if sum(path in STDIN for path in paths) > 1:
         raise InputError("only one picture can come from the standard input (-)")
-    return [sys.stdin.buffer.read() if path in STDIN else path for path in paths]
+    return [_standard_input() if path in STDIN else path for path in paths]
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise InputError("the standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def _batch(client: Client, arguments: argparse.Namespace) -> int:
@@ -122,7 +128,7 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
         text = plain(f"{failure.name}: {failure.error}")
         if arguments.json:
             text = json.dumps(_failure_document(failure))
-        tqdm.write(text, file=sys.stderr)  # above the bar, not into it
+        _note(text)
 
     counts = run_batch(
         client,
@@ -136,7 +142,10 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
         on_failure=tell,
     )
     summary = json.dumps(_count_document(counts)) if arguments.json else _summary(counts)
-    print(summary, file=sys.stderr if arguments.out in STDOUT else sys.stdout)
+    if arguments.out in STDOUT:
+        _note(summary)
+    else:
+        print(summary)
     if counts.failed:
         return FAILED
     return UNREADABLE if counts.unreadable else OK
@@ -189,5 +198,11 @@ def _print_json(document: Any) -> None:
 
 
 def _say(message: str) -> None:
-    with suppress(OSError):  # stderr may be the very thing that is full or closed
-        print(f"screening-client: {plain(message)}", file=sys.stderr)
+    _note(f"screening-client: {plain(message)}")
+
+
+def _note(text: str) -> None:
+    """Write to stderr, above a progress bar. A stderr that is closed or full must not end a batch."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            tqdm.write(text, file=sys.stderr)

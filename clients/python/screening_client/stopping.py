@@ -41,6 +41,8 @@ def stopped_by_signals() -> Iterator[None]:
 
 def discard_output() -> None:
     """Lead stdout to nowhere after a write failed. Python would try again at its end, and complain."""
+    if sys.stdout is None:
+        return
     with suppress(OSError, ValueError):  # not a file, as in tests
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
