@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from screening_client import AsyncClient, Client, Completed, InputError, InvalidRequest, ScreenRequest
+from screening_client.bulk_threads import as_completed
+from screening_client.pace import Run
 
 TWINS = pytest.mark.parametrize("twin", ["sync", "async"])
 
@@ -172,6 +174,29 @@ def test_a_result_is_given_before_the_next_request_is_asked_for(server: Any, que
 
     completed(twin, server.url, requests(), concurrency=1, progress=told)
     assert events == ["taken 0", "done 1", "taken 1", "done 2", "taken 2", "done 3"]
+
+
+def test_a_slow_iterable_does_not_hold_up_results_that_are_there() -> None:
+    """The first call ends before the second item comes, and forty places are free."""
+    first_ended = threading.Event()
+    given: list[int] = []
+    given_when_taken: list[int] = []
+
+    def slow() -> Iterator[int]:
+        yield 0
+        first_ended.wait(60)
+        for number in range(1, 40):
+            threading.Event().wait(0.01)
+            given_when_taken.append(len(given))
+            yield number
+
+    def call(item: int, _run: Run) -> int:
+        first_ended.set()
+        return item
+
+    for done in as_completed(call, slow(), 40, on_error="raise"):
+        given.append(done.result)  # noqa: PERF401 - the iterable looks at its length
+    assert given_when_taken[-1] > 0 and sorted(given) == list(range(40))
 
 
 @TWINS

@@ -52,6 +52,8 @@ def as_completed(
             try:
                 for index, item in islice(numbered, concurrency - workers.busy):
                     workers.start(index, item)
+                    if workers.has_outcome:  # a slow iterable does not hold up what is there already
+                        break
             except Exception as error:  # noqa: BLE001 - of the caller's iterable; raised below
                 fault, numbered = error, iter(())
             if not workers.busy:
@@ -88,6 +90,10 @@ class _Workers(Generic[Item, Result]):
             self._threads.append(thread)
         self.busy += 1
         self._tasks.put((index, item))
+
+    @property
+    def has_outcome(self) -> bool:
+        return not self._outcomes.empty()
 
     def next_outcome(self) -> Completed[Item, Result | ScreeningClientError]:
         """Wait for one."""
