@@ -69,7 +69,7 @@ class Client:
             generated: exactly four pictures, in the order A, B, C, D.
             mode: `cot` thinks and explains, `direct` answers only.
             metadata: at most 4 KiB of JSON, echoed in the result.
-            review_below: `needs_review` is set below this confidence, 0 to 1; otherwise the operator's threshold holds.
+            review_below: the confidence, 0 to 1, below which the result has `needs_review`; otherwise the operator's.
             timeout: for this call, in place of the client's own.
             idempotency_key: otherwise one is made, the same for all attempts of this call.
             request_id: what the service's log calls this call; otherwise one is made.

@@ -55,7 +55,6 @@ class Body:
     @property
     def fields(self) -> dict[str, str]:
         fields = {"mode": self.mode, "metadata": self.metadata}
-        # Left out if not given, for services that do not know it yet.
         return fields if self.review_below is None else fields | {"review_below": repr(self.review_below)}
 
     @property
@@ -82,8 +81,16 @@ def prepare(request: ScreenRequest) -> Body:
         metadata=metadata,
         idempotency_key=key or str(uuid.uuid4()),
         request_id=request_id or f"req_{uuid.uuid4().hex}",
-        review_below=_checked_share(request.review_below, "review_below"),
+        review_below=_share(request.review_below),
     )
+
+
+def _share(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"review_below is {value!r}; it must be a number from 0 to 1, or None")
+    return float(value)
 
 
 def _metadata_text(metadata: Mapping[str, Any] | None) -> str:
@@ -95,14 +102,6 @@ def _metadata_text(metadata: Mapping[str, Any] | None) -> str:
         return json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"metadata cannot be written as JSON: {error}") from error
-
-
-def _checked_share(value: float | None, name: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}; it must be a number from 0 to 1, such as 0.8")
-    return float(value)
 
 
 def _matching(text: str | None, pattern: re.Pattern[str], name: str, form: str) -> str | None:
