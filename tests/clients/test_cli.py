@@ -111,7 +111,7 @@ def test_with_json_a_refusal_is_one_document_with_everything_the_service_said(
     assert expected.items() <= error.items()
 
 
-def test_with_json_nobody_there_is_a_document_too(pictures: list[str], quick: None, capsys: Any) -> None:
+def test_with_json_an_unreachable_service_is_a_document_too(pictures: list[str], quick: None, capsys: Any) -> None:
     command = ["screen", *pictures, "--json", "--base-url", "http://127.0.0.1:1", "--max-retries", "1"]
     assert cli.main(command) == cli.LATER
     error = json.loads(capsys.readouterr().out)["error"]

@@ -54,7 +54,7 @@ class Results:
         """Append an answer.
 
         Raises:
-            OSError: nobody reads the pipe (`BrokenPipeError`), or the disk is full.
+            OSError: the reader of the pipe has ended (`BrokenPipeError`), or the disk is full.
         """
         line = json.dumps({"id": identifier, "screening": screening.raw}).encode() + b"\n"
         end = os.fstat(self._fd).st_size
