@@ -181,6 +181,28 @@ def question(five: tuple[bytes, ...]) -> dict[str, Any]:
     return {"original": five[0], "generated": list(five[1:])}
 
 
+@pytest.fixture
+def pictures(tmp_path: Path, five: tuple[bytes, ...]) -> list[str]:
+    """Five files: the original and A to D."""
+    names = ["original.jpg", "a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    for name, data in zip(names, five, strict=True):
+        (tmp_path / name).write_bytes(data)
+    return [str(tmp_path / name) for name in names]
+
+
+@pytest.fixture
+def write_batch(tmp_path: Path, pictures: list[str]) -> Callable[..., Path]:
+    """Writes `in.jsonl` with a line for each id beside the pictures."""
+
+    def write(*ids: object) -> Path:
+        rows = [{"id": each, "original": "original.jpg", "generated": [f"{x}.jpg" for x in "abcd"]} for each in ids]
+        path = tmp_path / "in.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
 @contextmanager
 def running_service(repository: Path, log: Path, *options: str) -> Iterator[str]:
     """`python -m service --engine scripted`; gives its URL."""

@@ -1,45 +1,17 @@
-"""The command line: what it prints, its exit codes, and a batch that can be continued."""
+"""The command line: what it prints, its arguments and its exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from screening_client import batch, cli
-from screening_client.errors import InputError
-
-
-@pytest.fixture
-def pictures(tmp_path: Path, five: tuple[bytes, ...]) -> list[str]:
-    """Five files: the original and A to D."""
-    names = ["original.jpg", "a.jpg", "b.jpg", "c.jpg", "d.jpg"]
-    for name, data in zip(names, five, strict=True):
-        (tmp_path / name).write_bytes(data)
-    return [str(tmp_path / name) for name in names]
-
-
-def write_batch(folder: Path, ids: list[str]) -> Path:
-    rows = [{"id": each, "original": "original.jpg", "generated": [f"{x}.jpg" for x in "abcd"]} for each in ids]
-    path = folder / "in.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def run_batch(server: Any, source: Path, *more: str) -> int:
-    out = str(source.parent / "out.jsonl")
-    return cli.main(["batch", str(source), "--out", out, "--base-url", server.url, "--concurrency", "2", *more])
-
-
-def written(folder: Path) -> list[str]:
-    return [json.loads(line)["id"] for line in (folder / "out.jsonl").read_text().splitlines()]
+from screening_client import cli, constants
 
 
 def test_a_screening_is_printed_for_people(server: Any, pictures: list[str], capsys: Any) -> None:
@@ -81,9 +53,141 @@ def test_unusable_files_and_settings_exit_with_2(server: Any, pictures: list[str
     assert "generated[3]: missing.jpg" in capsys.readouterr().err
     assert cli.main(["screen", *pictures, "--base-url", "nonsense"]) == cli.USAGE
     assert cli.main(["screen", *pictures, "--base-url", server.url, "--timeout", "-1"]) == cli.USAGE
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["screen", *pictures[:3], "--base-url", server.url])
     assert server.received == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["screen", "o.jpg", "a.jpg", "b.jpg"], "required: C, D"),
+        (["screen", *"oabcd", "--mode", "fast"], "'cot', 'direct'"),
+        (["screen", *"oabcd", "--timeout", "soon"], "--timeout: invalid float value: 'soon'"),
+        (["screen", *"oabcd", "--max-retries", "-1"], "max_retries must be a whole number, 0 or more"),
+        (["screen", *"oabcd", "--metadata", "sku"], "'sku' is neither key=value nor a JSON object"),
+        (["screen", *"oabcd", "--metadata", "{sku}"], "--metadata is not valid JSON"),
+        (["screen", *"oabcd", "--time", "5"], "unrecognized arguments: --time 5"),
+        (["screen", "-", "-", *"bcd"], "only one picture can come from the standard input"),
+        (["screen", "https://shop.example/o.jpg", *"abcd"], "original is a URL (https://shop.example/o.jpg)"),
+        (["batch", "in.jsonl"], "required: --out"),
+        (["batch", "https://shop.example/in.jsonl", "--out", "-"], "is a URL"),
+        (["ready", "--base-url", "localhost:8000"], "http:// or https://"),
+        (["unknown"], "invalid choice: 'unknown'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_and_exit_with_2(arguments: list[str], said: str, capsys: Any) -> None:
+    assert cli.main(arguments) == cli.USAGE
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"), [(["screen", "o.jpg"], "UsageError"), (["screen", *"oabcd"], "InputError")]
+)
+def test_json_holds_for_wrong_arguments_as_well(arguments: list[str], kind: str, capsys: Any) -> None:
+    assert cli.main([*arguments, "--json"]) == cli.USAGE
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, 2) and error["message"]
+
+
+def test_with_json_a_refusal_is_one_document_with_everything_the_service_said(
+    server: Any, pictures: list[str], capsys: Any
+) -> None:
+    server.replies = [server.problem(422, "image-unreadable", picture="generated[1]", request_id="req_9")]
+    assert cli.main(["screen", *pictures, "--json", "--base-url", server.url]) == cli.FAILED
+    error = json.loads(capsys.readouterr().out)["error"]
+    expected = {
+        "kind": "InvalidRequest",
+        "status": 422,
+        "code": "image-unreadable",
+        "type": "urn:screening:problem:image-unreadable",
+        "title": "A title",
+        "detail": "A detail.",
+        "picture": "generated[1]",
+        "request_id": "req_9",
+        "attempts": 1,
+        "exit_code": 1,
+    }
+    assert expected.items() <= error.items()
+
+
+def test_with_json_an_unreachable_service_is_a_document_too(pictures: list[str], quick: None, capsys: Any) -> None:
+    command = ["screen", *pictures, "--json", "--base-url", "http://127.0.0.1:1", "--max-retries", "1"]
+    assert cli.main(command) == cli.LATER
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["kind"], error["attempts"]) == ("ConnectionFailed", 2) and "status" not in error
+
+
+def test_ready_says_so_in_json(server: Any, capsys: Any) -> None:
+    server.replies = [server.good(), server.problem(503)]
+    codes = [cli.main(["ready", "--json", "--base-url", server.url]) for _ in range(2)]
+    documents = capsys.readouterr().out
+    assert codes == [cli.OK, cli.LATER]
+    assert '"ready": true' in documents and '"ready": false' in documents
+
+
+def test_text_that_is_not_valid_unicode_is_printed_as_json_escapes(
+    server: Any, pictures: list[str], capsys: Any
+) -> None:
+    server.replies = [server.good(reasoning="half of a pair: \ud83d")]
+    assert cli.main(["screen", *pictures, "--json", "--base-url", server.url]) == cli.OK
+    assert json.loads(capsys.readouterr().out)["reasoning"] == "half of a pair: \ud83d"
+
+
+def test_a_terminal_that_lacks_a_character_shows_an_escape(server: Any, pictures: list[str]) -> None:
+    server.replies = [server.good(reasoning="Süß 漢")]
+    command = [sys.executable, "-m", "screening_client", "screen", *pictures, "--base-url", server.url]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "S\\xfc\\xdf" in done.stdout
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, check=True)
+    assert json.loads(done.stdout)["reasoning"] == "Süß 漢"
+
+
+def test_metadata_comes_as_pairs_and_objects(server: Any, pictures: list[str]) -> None:
+    given = ["--metadata", "sku=47=11", "--metadata", '{"size": [1, 2]}', "--metadata", "empty="]
+    assert cli.main(["screen", *pictures, *given, "--base-url", server.url]) == cli.OK
+    assert b'{"sku": "47=11", "size": [1, 2], "empty": ""}' in server.received[0].body
+
+
+def test_the_threshold_for_review_is_sent_if_it_is_given(server: Any, pictures: list[str], capsys: Any) -> None:
+    assert cli.main(["screen", *pictures, "--base-url", server.url]) == cli.OK
+    assert cli.main(["screen", *pictures, "--review-below", "0.8", "--base-url", server.url]) == cli.OK
+    without, given = (received.body for received in server.received)
+    assert b"review_below" not in without and b'name="review_below"\r\n\r\n0.8\r\n' in given
+    for wrong in ("1.5", "-0.1", "nan"):
+        assert cli.main(["screen", *pictures, f"--review-below={wrong}", "--base-url", server.url]) == cli.USAGE
+        assert "it must be a number from 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_max_retries_are_the_attempts_after_the_first(
+    server: Any, pictures: list[str], quick: None, retries: int
+) -> None:
+    server.replies = [server.problem(500)]
+    command = ["screen", *pictures, "--base-url", server.url, "--max-retries", str(retries)]
+    assert cli.main(command) == cli.FAILED
+    assert len(server.received) == retries + 1
+
+
+def test_a_timeout_limits_the_whole_request(server: Any, pictures: list[str]) -> None:
+    server.replies = [type(server.good())(hang=True)]
+    assert cli.main(["screen", *pictures, "--base-url", server.url, "--timeout", "0.2"]) == cli.LATER
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_picture_can_come_from_the_standard_input(server: Any, pictures: list[str], name: str) -> None:
+    original, *generated = pictures
+    command = [sys.executable, "-m", "screening_client", "screen", name, *generated, "--base-url", server.url]
+    subprocess.run(command, input=Path(original).read_bytes(), capture_output=True, check=True)
+    assert Path(original).read_bytes() in server.received[0].body
+
+
+def test_the_version_is_printed(capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"screening-client {constants.VERSION}\n"
 
 
 def test_nobody_there_exits_with_3(pictures: list[str], quick: None) -> None:
@@ -103,12 +207,30 @@ def test_ready_says_so(server: Any, quick: None, capsys: Any) -> None:
     assert cli.main(["ready", "--wait", "0.05", "--base-url", server.url]) == cli.LATER
 
 
-def test_help_names_every_exit_code(capsys: Any) -> None:
+EXIT_CODES = (
+    cli.OK,
+    cli.FAILED,
+    cli.USAGE,
+    cli.LATER,
+    cli.UNREADABLE,
+    cli.OUTPUT,
+    cli.INTERRUPTED,
+    cli.CLOSED_PIPE,
+    cli.TERMINATED,
+)
+
+
+@pytest.mark.parametrize("command", [[], ["screen"], ["batch"], ["ready"]])
+def test_help_names_every_exit_code(capsys: Any, command: list[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["--help"])
+        cli.main([*command, "--help"])
     out = capsys.readouterr().out
-    for code in (cli.OK, cli.FAILED, cli.USAGE, cli.LATER, cli.UNREADABLE, cli.INTERRUPTED):
-        assert f"\n    {code} " in out
+    assert all(f"\n    {code} " in out for code in EXIT_CODES)
+
+
+def test_the_readme_names_every_exit_code(repository: Path) -> None:
+    readme = (repository / "clients/python/README.md").read_text()
+    assert all(f"\n| {code} | " in readme for code in EXIT_CODES)
 
 
 def test_the_readme_names_every_command_and_option(repository: Path) -> None:
@@ -120,127 +242,3 @@ def test_the_readme_names_every_command_and_option(repository: Path) -> None:
         options = {word.strip("[],") for word in help_text.split() if word.strip("[],").startswith("--")} - {"--help"}
         assert f"screening-client {command}" in readme
         assert [option for option in sorted(options) if option not in readme] == []
-
-
-def test_a_batch_answers_every_line_and_skips_them_the_second_time(
-    server: Any, pictures: list[str], tmp_path: Path, capsys: Any
-) -> None:
-    source = write_batch(tmp_path, ["1", "2", "3"])
-    assert run_batch(server, source) == cli.OK
-    assert sorted(written(tmp_path)) == ["1", "2", "3"]
-    assert run_batch(server, source) == cli.OK
-    assert len(server.received) == len(written(tmp_path)) == 3
-    assert "0 screened, 3 had an answer already, 0 failed" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("cut", [1, 5, 40])
-def test_a_half_written_last_line_is_done_again(server: Any, pictures: list[str], tmp_path: Path, cut: int) -> None:
-    source = write_batch(tmp_path, ["1", "2", "3"])
-    run_batch(server, source)
-    out = tmp_path / "out.jsonl"
-    lines = out.read_bytes().splitlines(keepends=True)
-    out.write_bytes(b"".join(lines[:2]) + lines[2][:cut])
-    assert run_batch(server, source) == cli.OK
-    assert len(server.received) == 4 and sorted(written(tmp_path)) == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("content", [b"a letter to my aunt", b"one\ntwo\n", b'{"id": 4}\n', b'{"id": "1"}\n', b"\n"])
-def test_another_file_is_never_written_to(server: Any, pictures: list[str], tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "out.jsonl").write_bytes(content)
-    assert run_batch(server, write_batch(tmp_path, ["1"])) == cli.USAGE
-    assert (tmp_path / "out.jsonl").read_bytes() == content and server.received == []
-
-
-def test_bad_lines_fail_alone_and_are_told(server: Any, pictures: list[str], tmp_path: Path, capsys: Any) -> None:
-    source = write_batch(tmp_path, ["1", "1", "2"])
-    good = json.loads(source.read_text().splitlines()[0])
-    bad = [
-        {**good, "id": "missing", "original": "nowhere.jpg"},
-        {**good, "id": "three", "generated": ["a.jpg"] * 3},
-        {**good, "id": "extra", "colour": "red"},
-        {**good, "id": "shape", "generated": "a.jpg"},
-        {**good, "id": "fast", "mode": "fast"},
-        {**good, "id": 4},
-        ["list"],
-    ]
-    text = source.read_text() + "\n".join(json.dumps(row) for row in bad) + "\n\nnot json\n"
-    source.write_text(text)
-    assert run_batch(server, source) == cli.FAILED
-    captured = capsys.readouterr()
-    assert sorted(written(tmp_path)) == ["1", "2"]
-    assert "2 screened, 0 had an answer already, 9 failed" in captured.out
-    for said in ("line 2: id '1'", "nowhere.jpg", "has 3 pictures", "colour", "shape:", "'fast'", "line 9", "line 12"):
-        assert said in captured.err
-
-
-def test_hostile_lines_and_answers_do_not_end_a_batch(server: Any, pictures: list[str], tmp_path: Path) -> None:
-    source = write_batch(tmp_path, ["1", "2"])
-    source.write_text("[" * 200_000 + "\n" + source.read_text())
-    server.replies = [server.good(reasoning="half of a pair: \ud83d")]
-    assert run_batch(server, source) == cli.FAILED
-    assert sorted(written(tmp_path)) == ["1", "2"]
-    (tmp_path / "out.jsonl").write_text("[" * 200_000 + "\n")
-    assert run_batch(server, source) == cli.USAGE
-
-
-def test_a_batch_counts_the_answers_that_could_not_be_read(
-    server: Any, pictures: list[str], tmp_path: Path, capsys: Any
-) -> None:
-    unreadable = server.good(outcome="unreadable", choice=None, acceptable=[], unreadable_reason="no_answer")
-    server.replies = [server.good(), unreadable]
-    source = write_batch(tmp_path, ["1", "2", "3"])
-    assert run_batch(server, source) == cli.UNREADABLE
-    out = capsys.readouterr().out
-    assert "3 screened" in out and "2 of the screened" in out
-    assert sorted(written(tmp_path)) == ["1", "2", "3"]
-    source.write_text(source.read_text().replace('"3"', '"4"') + "not json\n")
-    assert run_batch(server, source) == cli.FAILED
-
-
-def test_failed_requests_are_tried_by_the_next_run(server: Any, pictures: list[str], tmp_path: Path) -> None:
-    source = write_batch(tmp_path, ["1", "2"])
-    server.replies = [server.problem(422), server.good()]
-    assert run_batch(server, source, "--concurrency", "1") == cli.FAILED
-    assert run_batch(server, source) == cli.OK
-    assert sorted(written(tmp_path)) == ["1", "2"]
-
-
-def test_files_that_cannot_be_opened_exit_with_2(server: Any, pictures: list[str], tmp_path: Path) -> None:
-    assert run_batch(server, tmp_path / "none.jsonl") == cli.USAGE
-    source = write_batch(tmp_path, ["1"])
-    assert run_batch(server, source, "--out", str(tmp_path / "no" / "folder.jsonl")) == cli.USAGE
-    assert run_batch(server, source, "--out", str(tmp_path)) == cli.USAGE
-    assert run_batch(server, source, "--concurrency", "0") == cli.USAGE
-
-
-def test_ctrl_c_stops_a_batch_that_can_be_continued(server: Any, pictures: list[str], tmp_path: Path) -> None:
-    source = write_batch(tmp_path, [str(number) for number in range(6)])
-    server.replies = [server.good(), server.good(), server.problem(503, retry_after=100)]
-    out = tmp_path / "out.jsonl"
-    command = [sys.executable, "-m", "screening_client", "batch", source, "--out", out, "--base-url", server.url]
-    process = subprocess.Popen([*map(str, command), "--concurrency", "1"], stderr=subprocess.PIPE, env=os.environ)
-    while len(server.received) < 3 and process.poll() is None:
-        threading.Event().wait(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED and b"Traceback" not in err
-    assert written(tmp_path) == ["0", "1"]
-    server.replies = [server.good()]
-    assert run_batch(server, source) == cli.OK
-    assert sorted(written(tmp_path)) == [str(number) for number in range(6)]
-
-
-def test_a_batch_is_read_as_places_become_free(server: Any, pictures: list[str], tmp_path: Path) -> None:
-    """A line is opened for its pictures only when its turn comes."""
-    source = write_batch(tmp_path, ["1", "2"])
-    (tmp_path / "d.jpg").unlink()
-    failures: list[tuple[str, str]] = []
-    with cli.Client(base_url=server.url) as client:
-        counts = batch.run_batch(
-            client,
-            source,
-            tmp_path / "out.jsonl",
-            concurrency=1,
-            on_failure=lambda name, error: failures.append((name, type(error).__name__)),
-        )
-    assert counts.failed == 2 and failures == [("1", InputError.__name__), ("2", InputError.__name__)]

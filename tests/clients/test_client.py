@@ -16,8 +16,17 @@ import screening_client
 from screening_client import AsyncClient, Client, NotFound, ScreenRequest, TimedOut
 from screening_client.raw import ScreenArguments
 
-PUBLIC = ["__init__", "close", "ready", "screen", "screen_many", "wait_until_ready", "with_options"]
-NOT_AWAITED = {"__init__", "with_options"}
+PUBLIC = [
+    "__init__",
+    "close",
+    "ready",
+    "screen",
+    "screen_as_completed",
+    "screen_many",
+    "wait_until_ready",
+    "with_options",
+]
+NOT_AWAITED = {"__init__", "screen_as_completed", "with_options"}
 
 
 def test_the_public_methods_of_both_clients_are_these() -> None:
@@ -30,6 +39,9 @@ def test_the_public_methods_of_both_clients_are_these() -> None:
 def test_both_clients_have_the_same_signatures(name: str) -> None:
     sync, twin = getattr(Client, name), getattr(AsyncClient, name)
     expected = re.sub(r"\bClient\b", "AsyncClient", str(inspect.signature(sync)))
+    expected = expected.replace("'Generator", "'AsyncGenerator").replace(
+        "'Iterable[ScreenRequest]'", "'Iterable[ScreenRequest] | AsyncIterable[ScreenRequest]'"
+    )
     assert str(inspect.signature(twin)) == expected
     assert inspect.iscoroutinefunction(twin) is (name not in NOT_AWAITED)
 

@@ -152,6 +152,50 @@ def test_callers_sent_away_by_a_full_queue_come_back_and_are_answered(narrow_ser
     assert set(statuses) == {200, 429} and statuses.count(200) == 8
 
 
+def different(five: tuple[bytes, ...], count: int) -> list[ScreenRequest]:
+    """Requests that the service cannot answer from its cache."""
+
+    def picture(number: int) -> bytes:
+        buffer = BytesIO()
+        Image.new("RGB", (64, 48), (number, 90, 200)).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    return [ScreenRequest(original=picture(number), generated=five[1:]) for number in range(count)]
+
+
+@pytest.mark.parametrize("twin", ["sync", "async"])
+def test_a_bulk_run_against_a_small_service_loses_nothing(
+    narrow_service: str, five: tuple[bytes, ...], twin: str
+) -> None:
+    """48 requests at concurrency 8 for one place and a queue of one, with the default number of retries."""
+    statuses: list[int] = []
+    requests = different(five, 48)
+
+    def note(response: httpx.Response) -> None:
+        statuses.append(response.status_code)
+
+    async def note_async(response: httpx.Response) -> None:
+        note(response)
+
+    async def call() -> list[Any]:
+        async with (
+            httpx.AsyncClient(event_hooks={"response": [note_async]}) as http,
+            AsyncClient(base_url=narrow_service, http_client=http) as client,
+        ):
+            return await client.screen_many(requests, concurrency=8)
+
+    if twin == "async":
+        results = asyncio.run(call())
+    else:
+        with (
+            httpx.Client(event_hooks={"response": [note]}) as http,
+            Client(base_url=narrow_service, http_client=http) as client,
+        ):
+            results = client.screen_many(requests, concurrency=8)
+    assert len(results) == 48 and all(result.answered for result in results)
+    assert statuses.count(200) == 48 and 429 in statuses
+
+
 def test_a_batch_from_files(real_service: str, five: tuple[bytes, ...], tmp_path: Path, capsys: Any) -> None:
     for name, data in zip("oabcd", five, strict=True):
         (tmp_path / f"{name}.jpg").write_bytes(data)

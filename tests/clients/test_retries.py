@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tenacity import RetryCallState, Retrying
 
 from screening_client import (
     AsyncClient,
@@ -23,21 +24,33 @@ from screening_client import (
     StatusError,
     TimedOut,
     Unavailable,
+    constants,
 )
 from screening_client.errors import class_of
+from screening_client.pace import Pace, Run
 from screening_client.retries import parse_retry_after, seconds_to_wait, sync_retrying, worth_retrying
 from screening_client.settings import Deadline
 
 
+def wait_after(attempt: int, retry_after: float | None = None) -> float:
+    """A wait as it is drawn after the attempt of this number."""
+    error = Overloaded("x", status=429, retry_after=retry_after)
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    state.set_exception((Overloaded, error, None))
+    return seconds_to_wait(state)
+
+
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 8), (5000, 8)])
-def test_waits_double_to_eight_seconds_and_lose_at_most_a_quarter(attempt: int, longest: float) -> None:
-    assert seconds_to_wait(attempt, None, 0.0) == longest
-    assert seconds_to_wait(attempt, None, 1.0) == 0.75 * longest
+def test_waits_are_drawn_from_the_whole_range_up_to_eight_seconds(attempt: int, longest: float) -> None:
+    waits = [wait_after(attempt) for _ in range(200)]
+    assert 0 <= min(waits) < 0.25 * longest and 0.75 * longest < max(waits) <= longest
 
 
-def test_the_service_s_own_wait_goes_before_ours() -> None:
-    assert seconds_to_wait(1, 17.0, 0.5) == 17.0
-    assert seconds_to_wait(1, 0.0, 0.5) == 0.0
+@pytest.mark.parametrize("asked", [0.0, 1.0, 17.0])
+def test_the_service_s_own_wait_comes_first_and_is_spread_as_well(asked: float) -> None:
+    waits = [wait_after(1, asked) for _ in range(50)]
+    assert asked <= min(waits) and max(waits) <= asked + 0.5 and len(set(waits)) > 25
 
 
 @pytest.mark.parametrize(
@@ -76,6 +89,12 @@ def test_statuses_that_pass_are_tried_again(status: int) -> None:
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 413, 415, 422, 501, 505])
 def test_statuses_that_stay_are_not_tried_again(status: int) -> None:
     assert not worth_retrying(class_of(status)("x", status=status))
+
+
+def test_an_upload_over_a_connection_that_is_too_slow_is_not_sent_again() -> None:
+    slow = class_of(408)("x", status=408, problem_type="urn:screening:problem:upload-too-slow")
+    stalled = class_of(408)("x", status=408, problem_type="urn:screening:problem:body-timeout")
+    assert not worth_retrying(slow) and worth_retrying(stalled)
 
 
 def test_a_longer_wait_than_two_minutes_is_left_to_the_caller() -> None:
@@ -125,7 +144,7 @@ def test_a_service_that_says_when_it_is_back_is_waited_for_longer_than_two_retri
     server.replies = [*[server.problem(503, retry_after=18)] * 6, server.good()]
     with Client(base_url=server.url) as client:
         assert client.screen(**question).choice == "C"
-    assert waits == [18] * 6
+    assert len(waits) == 6 and all(18 <= wait <= 26 for wait in waits)
 
 
 def test_patience_ends_and_then_retries_are_counted(
@@ -136,7 +155,7 @@ def test_patience_ends_and_then_retries_are_counted(
     server.replies = [server.problem(503, retry_after=50)]
     with Client(base_url=server.url) as client, pytest.raises(Unavailable):
         client.screen(**question)
-    assert waits == [50] * 5, "three by patience, two as retries"
+    assert len(waits) == 5, "three by patience, two as retries"
 
 
 def test_without_retries_nobody_is_waited_for(server: Any, question: Any) -> None:
@@ -237,14 +256,107 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: Any, question: Any) -> No
 
 
 def test_a_wait_that_is_given_up_sends_nothing_more() -> None:
-    given_up, sent = threading.Event(), 0
+    run, sent = Run(1), 0
 
     def attempt() -> None:
         nonlocal sent
         sent += 1
-        threading.Timer(0.05, given_up.set).start()
+        threading.Timer(0.05, run.cancel).start()
         raise Overloaded("x", status=429, retry_after=100)
 
-    with pytest.raises(ScreeningClientError, match="given up"):
-        sync_retrying(2, Deadline(ClientTimeout()), given_up)(attempt)
+    with pytest.raises(ScreeningClientError, match="cancelled"):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+    assert sent == 1
+
+
+@pytest.mark.parametrize("error", [Overloaded("x", status=429), Unavailable("x", status=503, retry_after=0)])
+def test_a_bulk_run_waits_out_an_overload_as_long_as_it_is_answered_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, error: StatusError
+) -> None:
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(constants, "LONGEST_WAIT", 0.001)
+    run, sent = Run(8), 0
+
+    def attempt() -> str:
+        nonlocal sent
+        sent += 1
+        if sent < 200:
+            raise error
+        return "answer"
+
+    assert sync_retrying(2, Deadline(ClientTimeout()), run)(attempt) == "answer"
+    assert sent == 200
+
+
+def test_a_bulk_run_that_nothing_answers_falls_back_to_counted_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(constants, "PATIENCE", 0.0)
+    run, sent = Run(8), 0
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        raise Overloaded("x", status=429)
+
+    with pytest.raises(Overloaded):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+    assert sent == 3
+
+
+def test_a_run_that_lost_its_patience_regains_it_with_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(1)
+    began = time.monotonic()
+    assert pace.has_patience(began, constants.PATIENCE - 10)
+    assert not pace.has_patience(began, constants.PATIENCE + 10)
+    assert not pace.has_patience(began, 0), "lost for all other calls too"
+    pace.end(pace.begin(), None)
+    assert pace.has_patience(began, constants.PATIENCE - 10)
+    assert pace.has_patience(began + 3600, constants.PATIENCE + 3000), "a call that begins after a pause is patient"
+
+
+def test_a_service_that_is_restarted_during_a_bulk_run_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused connections are counted before the first answer, since the address may be wrong, and not after it."""
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(constants, "LONGEST_WAIT", 0.001)
+    run, sent = Run(1), 0
+
+    def attempt(refusals: int) -> str:
+        nonlocal sent
+        sent += 1
+        if sent <= refusals:
+            raise ConnectionFailed("refused") from httpx.ConnectError("refused")
+        return "answer"
+
+    with pytest.raises(ConnectionFailed):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt, 50)
+    assert sent == 3
+    run.pace.end(run.pace.begin(), None)
+    assert sync_retrying(2, Deadline(ClientTimeout()), run)(attempt, 50) == "answer"
+
+
+def test_a_connection_that_breaks_every_time_ends_within_a_bulk_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "FIRST_WAIT", 0.001)
+    run, sent = Run(1), 0
+    run.pace.end(run.pace.begin(), None)
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        raise ConnectionFailed("broke") from httpx.ReadError("broke")
+
+    with pytest.raises(ConnectionFailed):
+        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+    assert sent == 3
+
+
+def test_a_bulk_run_without_retries_tries_once() -> None:
+    sent = 0
+
+    def attempt() -> None:
+        nonlocal sent
+        sent += 1
+        raise Overloaded("x", status=429, retry_after=0)
+
+    with pytest.raises(Overloaded):
+        sync_retrying(0, Deadline(ClientTimeout()), Run(8))(attempt)
     assert sent == 1

@@ -11,6 +11,7 @@ many of them. `testing` has a stand-in for the service.
 """
 
 from screening_client.async_client import AsyncClient
+from screening_client.bulk import Completed
 from screening_client.client import Client
 from screening_client.constants import VERSION as __version__  # noqa: N811
 from screening_client.errors import (
@@ -65,6 +66,7 @@ __all__ = [
     "Client",
     "ClientStateError",
     "ClientTimeout",
+    "Completed",
     "ConfigurationError",
     "Conflict",
     "ConnectionFailed",

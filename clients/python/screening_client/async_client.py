@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import httpx
 
 from screening_client import constants, log, wire
-from screening_client.bulk import OnError, as_completed_async, check_bulk, in_order, progress_bar
+from screening_client.bulk import Completed, OnError, Progress, check_bulk, in_order
+from screening_client.bulk_tasks import completed
 from screening_client.connections import AsyncConnections
 from screening_client.errors import (
     ConnectionFailed,
@@ -23,6 +24,7 @@ from screening_client.errors import (
     UnexpectedAnswer,
 )
 from screening_client.network import network_for
+from screening_client.pace import AsyncRun
 from screening_client.pictures import PictureInput
 from screening_client.raw import AsyncRawClient
 from screening_client.request import Mode, ScreenRequest, prepare
@@ -155,49 +157,85 @@ class AsyncClient:
     @overload
     async def screen_many(
         self,
-        requests: Iterable[ScreenRequest],
+        requests: Iterable[ScreenRequest] | AsyncIterable[ScreenRequest],
         *,
         concurrency: int = ...,
-        progress: bool = ...,
+        progress: Progress = ...,
         on_error: Literal["raise"] = ...,
     ) -> list[Screening]: ...
 
     @overload
     async def screen_many(
         self,
-        requests: Iterable[ScreenRequest],
+        requests: Iterable[ScreenRequest] | AsyncIterable[ScreenRequest],
         *,
         concurrency: int = ...,
-        progress: bool = ...,
+        progress: Progress = ...,
         on_error: Literal["return"],
     ) -> list[Screening | ScreeningClientError]: ...
 
     async def screen_many(
         self,
-        requests: Iterable[ScreenRequest],
+        requests: Iterable[ScreenRequest] | AsyncIterable[ScreenRequest],
         *,
         concurrency: int = constants.CONCURRENCY,
-        progress: bool = True,
+        progress: Progress = True,
         on_error: OnError = "raise",
     ) -> list[Screening] | list[Screening | ScreeningClientError]:
         """Screen many, at most `concurrency` at a time. Results are in the order of the requests.
 
         Args:
-            requests: any iterable; it is read only as places become free.
-            progress: a bar on stderr, if that is a terminal.
-            on_error: `raise` stops at the first error; `return` puts errors in the place of their results.
+            requests: any iterable or async iterable; it is read only as places become free.
+            concurrency: the maximum; fewer are sent at once while the service answers 429.
+            progress: a bar on stderr, if that is a terminal; or a function that is called after each result with the
+                number of results so far and the number of requests, which is None if `requests` has no length.
+            on_error: `raise` stops at the first error; `return` puts errors in the place of their results. To keep
+                the results from before an error, use `screen_as_completed`.
+        """
+        completed = self.screen_as_completed(requests, concurrency=concurrency, progress=progress, on_error=on_error)
+        async with aclosing(completed):
+            return in_order({done.index: done.result async for done in completed})
+
+    @overload
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest] | AsyncIterable[ScreenRequest],
+        *,
+        concurrency: int = ...,
+        progress: Progress = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> AsyncGenerator[Completed[ScreenRequest, Screening]]: ...
+
+    @overload
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest] | AsyncIterable[ScreenRequest],
+        *,
+        concurrency: int = ...,
+        progress: Progress = ...,
+        on_error: Literal["return"],
+    ) -> AsyncGenerator[Completed[ScreenRequest, Screening | ScreeningClientError]]: ...
+
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest] | AsyncIterable[ScreenRequest],
+        *,
+        concurrency: int = constants.CONCURRENCY,
+        progress: Progress = False,
+        on_error: OnError = "raise",
+    ) -> AsyncGenerator[Any]:
+        """Screen many and give each result as soon as it is there, with its request.
+
+        Leaving the loop cancels what is under way; use `contextlib.aclosing` to wait for that. An error that
+        `requests` raises is raised here, after the results of the requests before it.
+
+        Args:
+            requests, concurrency, progress: as in `screen_many`.
+            on_error: `raise` gives all results that are there, and then raises the first error; `return` gives errors
+                in the place of their results.
         """
         check_bulk(concurrency, on_error)
-        outcomes: dict[int, Screening | ScreeningClientError] = {}
-        completed = as_completed_async(self._screen, requests, concurrency)
-        async with aclosing(completed):
-            with progress_bar(requests, shown=progress) as bar:
-                async for index, outcome in completed:
-                    if on_error == "raise" and isinstance(outcome, ScreeningClientError):
-                        raise outcome
-                    outcomes[index] = outcome
-                    bar.update()
-        return in_order(outcomes)
+        return completed(self._screen, requests, concurrency, progress=progress, on_error=on_error)
 
     async def ready(self) -> bool:
         """Whether the service takes requests now. One attempt; unreachable counts as not ready.
@@ -252,18 +290,21 @@ class AsyncClient:
         client = self if extra_headers is None else self.with_options(default_headers=extra_headers)
         return await client._ask(ScreenRequest(**arguments), read)
 
-    async def _screen(self, request: ScreenRequest) -> Screening:
-        return await self._ask(request, wire.read_screening)
+    async def _screen(self, request: ScreenRequest, run: AsyncRun | None = None) -> Screening:
+        return await self._ask(request, wire.read_screening, run)
 
-    async def _ask(self, request: ScreenRequest, read: Callable[[httpx.Response], Result]) -> Result:
+    async def _ask(
+        self, request: ScreenRequest, read: Callable[[httpx.Response], Result], run: AsyncRun | None = None
+    ) -> Result:
         """One call: check → build once → attempts → result."""
         deadline = Deadline(resolve_timeout(request.timeout, self._settings.timeout))
         http = await self._connections.current()
         # Pictures are read from disk in a thread: a slow file system must not hold up the other calls.
         body = await asyncio.to_thread(prepare, request)
         message = wire.screen_request(http, self._settings, body)
-        retrying = async_retrying(self._settings.max_retries, deadline)
-        return await retrying(self._attempt, message, deadline, read)
+        retrying = async_retrying(self._settings.max_retries, deadline, run)
+        attempt = self._attempt if run is None else run.paced(self._attempt)
+        return await retrying(attempt, message, deadline, read)
 
     async def _attempt(
         self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]

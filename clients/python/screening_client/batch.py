@@ -8,23 +8,26 @@ Out: `{"id": "4711", "screening": {…}}` per answer, in the order of arrival. O
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from screening_client.bulk import as_completed, check_bulk, progress_bar
+from screening_client.batch_lines import Defaults, Line, Source
+from screening_client.batch_results import Results
+from screening_client.bulk import check_bulk, progress_bar
+from screening_client.bulk_threads import as_completed
 from screening_client.client import Client
 from screening_client.errors import InputError, ScreeningClientError
-from screening_client.request import Mode, ScreenRequest
+from screening_client.pace import Run
+from screening_client.request import ScreenRequest
 from screening_client.result import Screening
 
-_FIELDS = ("id", "original", "generated", "mode", "metadata")
+UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counts:
     """What a run did."""
 
@@ -34,146 +37,118 @@ class Counts:
     unreadable: int = 0
     """Of the screened, those without a decision: the model's text could not be read."""
 
+    @property
+    def done(self) -> int:
+        return self.screened + self.skipped + self.failed
+
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One line of the input: a request, or why it is none."""
+class Failure:
+    """A line without an answer."""
 
-    name: str
-    request: ScreenRequest | InputError
+    line: Line | None
+    """None when the rest of the input cannot be read."""
+    error: ScreeningClientError
+
+    @property
+    def name(self) -> str:
+        return "input" if self.line is None else self.line.name
 
 
 def run_batch(
     client: Client,
-    source: Path,
-    out: Path,
+    source: str,
+    out: str,
     *,
     concurrency: int,
-    mode: Mode | None = None,
+    defaults: Defaults = Defaults(),  # noqa: B008 - immutable
+    retry_unreadable: bool = False,
     progress: bool = True,
-    on_failure: Callable[[str, ScreeningClientError], object] = lambda _name, _error: None,
+    on_failure: Callable[[Failure], object] = lambda _failure: None,
 ) -> Counts:
     """Screen every line of `source` whose id is not in `out` yet, and append the answers.
 
     Args:
-        mode: for lines that name none.
-        on_failure: told the id (or line) and the error of each failure; the run goes on.
+        source, out: paths, or `-` for the standard input and output.
+        defaults: what holds for lines that do not say otherwise.
+        retry_unreadable: ask again for ids whose last answer could not be read.
+        on_failure: told of each line that failed; the run goes on.
 
     Raises:
         InputError: `source` cannot be read, or `out` cannot be written or is not a file of results.
+        OSError: an answer could not be written.
     """
     check_bulk(concurrency, "return")
-    done = _open_for_resuming(out)
-    skipped = screened = failed = unreadable = 0
-    try:
-        with source.open("rb") as file:
-            total = sum(1 for line in file if line.strip())
-        destination = out.open("a", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be opened: {error.strerror}") from error
+    lines = Source(source)
+    counts = Counts()
+    with Results(out) as results:
+        answered = _finished(results.outcomes, retry_unreadable)
+        places = _Places(lines.lines(defaults), answered, counts)
+        outcomes = as_completed(lambda _, run: places.screen_next(client, run), places, concurrency, on_error="return")
+        with closing(outcomes), progress_bar(shown=progress, total=lines.count()) as bar:
+            for completed in outcomes:
+                outcome = completed.result
+                if isinstance(outcome, ScreeningClientError):
+                    outcome = Failure(None, outcome)
+                if isinstance(outcome, Failure):
+                    counts.failed += 1
+                    on_failure(outcome)
+                elif outcome is not None:
+                    line, screening = outcome
+                    results.add(line.id, screening)
+                    counts.screened += 1
+                    counts.unreadable += not screening.answered
+                bar.update(counts.done - bar.n)
+    lines.close()
+    return counts
 
-    names: list[str] = []
 
-    def missing() -> Iterator[_Line]:
-        nonlocal skipped
-        for line in lines:
-            if line.name in done:
-                skipped += 1
-                bar.update()
-            else:
-                names.append(line.name)
-                yield line
+class _Places:
+    """An iterable of free places. A thread that has one takes the next line, so that a slow pipe holds up no answer."""
 
-    def screen(line: _Line, given_up: threading.Event) -> Screening:
+    def __init__(self, lines: Iterator[Line], answered: set[str], counts: Counts) -> None:
+        self._lines = lines
+        self._answered = answered
+        self._counts = counts
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __iter__(self) -> Iterator[None]:
+        while not self._ended:
+            yield None
+
+    def screen_next(self, client: Client, run: Run) -> tuple[Line, Screening] | Failure | None:
+        """None when all lines were taken."""
+        line = self._take()
+        if line is None:
+            return None
         if isinstance(line.request, InputError):
-            raise line.request
-        return client._screen(line.request, given_up)
+            return Failure(line, line.request)
+        try:
+            _check_files(line.request)
+            return line, client._screen(line.request, run)
+        except ScreeningClientError as error:
+            return Failure(line, error)
+        except Exception as error:  # noqa: BLE001 - a boundary: one line must not end the others
+            return Failure(line, InputError(f"cannot be sent: {type(error).__name__}: {error}"))
 
-    bar = progress_bar((), shown=progress, total=total)
-    lines = _lines(source, mode)
-    outcomes = as_completed(screen, missing(), concurrency)
-    with destination, bar, closing(lines), closing(outcomes):
-        for index, outcome in outcomes:
-            if isinstance(outcome, ScreeningClientError):
-                failed += 1
-                on_failure(names[index], outcome)
-            else:
-                # One flushed write per answer: a killed run loses at most the line that it was writing.
-                record = {"id": names[index], "screening": outcome.raw}
-                destination.write(json.dumps(record) + "\n")
-                destination.flush()
-                screened += 1
-                unreadable += not outcome.answered
-            bar.update()
-    return Counts(screened=screened, skipped=skipped, failed=failed, unreadable=unreadable)
+    def _take(self) -> Line | None:
+        with self._lock:
+            for line in self._lines:
+                # A bad line is told of in every run: a second line with an answered id may be another product.
+                if isinstance(line.request, InputError) or str(line.id) not in self._answered:
+                    return line
+                self._counts.skipped += 1
+            self._ended = True
+            return None
 
 
-def _lines(source: Path, mode: Mode | None) -> Generator[_Line]:
-    seen: set[str] = set()
-    with source.open("rb") as file:
-        for number, text in enumerate(file, 1):
-            if text.strip():
-                line = _line(text, f"line {number}", source.parent, mode)
-                if line.name in seen:
-                    line = _Line(f"line {number}", InputError(f"id {line.name!r} stands in an earlier line as well"))
-                seen.add(line.name)
-                yield line
+def _finished(outcomes: Mapping[str, str], retry_unreadable: bool) -> set[str]:
+    return {each for each, outcome in outcomes.items() if not (retry_unreadable and outcome == UNREADABLE)}
 
 
-def _line(text: bytes, where: str, folder: Path, mode: Mode | None) -> _Line:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return _Line(where, InputError(f"not JSON: {error}"))
-    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not row["id"]:
-        return _Line(where, InputError('a line is an object with an "id", a text that is not empty'))
-    name: str = row["id"]
-    if unknown := sorted(row.keys() - set(_FIELDS)):
-        return _Line(name, InputError(f"unknown field {', '.join(unknown)}; fields are {', '.join(_FIELDS)}"))
-    original, generated = row.get("original"), row.get("generated")
-    if (
-        not isinstance(original, str)
-        or not isinstance(generated, list)
-        or not all(isinstance(path, str) for path in generated)
-    ):
-        return _Line(name, InputError("original must be a path and generated a list of four paths"))
-    request = ScreenRequest(
-        original=folder / original,
-        generated=[folder / path for path in generated],
-        mode=row.get("mode", mode or "cot"),
-        metadata=row.get("metadata"),
-    )
-    return _Line(name, request)
-
-
-def _open_for_resuming(out: Path) -> set[str]:
-    """The ids that `out` holds an answer for. A last line that was not written to its end is cut off.
-
-    Raises:
-        InputError: a whole line is not a result. Nothing is changed then: this may be somebody's other file.
-    """
-    try:
-        data = out.read_bytes()
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        raise InputError(f"{out} cannot be read: {error.strerror}") from error
-    whole, newline, rest = data.rpartition(b"\n")
-    ids = {_result_id(line, out, number) for number, line in enumerate(whole.split(b"\n"), 1)} if newline else set()
-    if rest and not rest.startswith(b'{"id"'[: len(rest)]):
-        raise InputError(f"the last line of {out} is not the beginning of a result; name another file with --out")
-    if rest:
-        with out.open("r+b") as file:
-            file.truncate(len(data) - len(rest))
-    return ids
-
-
-def _result_id(line: bytes, out: Path, number: int) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or "screening" not in row:
-        raise InputError(f"line {number} of {out} is not a result; name another file with --out, or mend the line")
-    name: str = row["id"]
-    return name
+def _check_files(request: ScreenRequest) -> None:
+    """Refuse pipes and devices, which could be read for ever. What does not exist is reported by the client."""
+    for path in (request.original, *request.generated):
+        if isinstance(path, Path) and path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a regular file")

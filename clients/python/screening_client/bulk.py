@@ -1,17 +1,13 @@
-"""Many requests with a bound on how many are under way.
-
-Both functions take from `items` only as places become free, so that a generator over a million rows costs the memory
-of `concurrency` of them, and both give outcomes as they come, with the position of their item.
-"""
+"""What bulk runs have in common: their options, their outcomes and the report of their progress."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
-from typing import Any, Literal, TypeAlias, TypeVar
+import sys
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
@@ -19,54 +15,23 @@ from screening_client.errors import InputError, ScreeningClientError
 
 OnError: TypeAlias = Literal["raise", "return"]
 
+Progress: TypeAlias = "bool | Callable[[int, int | None], object]"
+"""A bar on stderr or none, or a function that is told how many are done, and of how many if that is known."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Outcome = TypeVar("Outcome", covariant=True)
 
 
-def as_completed(
-    call: Callable[[Item, threading.Event], Result], items: Iterable[Item], concurrency: int
-) -> Generator[tuple[int, Result | ScreeningClientError]]:
-    """Run `call` on a pool of threads. When the caller stops iterating, nothing new begins and waits are cut short.
+@dataclass(frozen=True, slots=True)
+class Completed(Generic[Item, Outcome]):
+    """One request of many, and what became of it."""
 
-    Args:
-        call: takes an item and an event that is set when its outcome is no longer wanted.
-    """
-    numbered = enumerate(items)
-    running: dict[Future[Result], int] = {}
-    given_up = threading.Event()
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="screening")
-    try:
-        while True:
-            for index, item in islice(numbered, concurrency - len(running)):
-                running[pool.submit(call, item, given_up)] = index
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), _outcome(future.result)
-    finally:
-        given_up.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-async def as_completed_async(
-    call: Callable[[Item], Awaitable[Result]], items: Iterable[Item], concurrency: int
-) -> AsyncGenerator[tuple[int, Result | ScreeningClientError]]:
-    """Run `call` in tasks. Close it (`contextlib.aclosing`): what is under way is then cancelled and waited for."""
-    numbered = enumerate(items)
-    running: dict[asyncio.Future[Result], int] = {}
-    try:
-        while True:
-            for index, item in islice(numbered, concurrency - len(running)):
-                running[asyncio.ensure_future(call(item))] = index
-            if not running:
-                return
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for future in done:
-                yield running.pop(future), _outcome(future.result)
-    finally:
-        for future in running:
-            future.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    index: int
+    """The position of the request in the iterable, from 0."""
+    request: Item = field(repr=False)
+    result: Outcome
+    """The screening, or with `on_error="return"` the error in its place."""
 
 
 def check_bulk(concurrency: int, on_error: str) -> None:
@@ -81,20 +46,32 @@ def check_bulk(concurrency: int, on_error: str) -> None:
         raise InputError(f"on_error is {on_error!r}; it must be 'raise' or 'return'")
 
 
-def progress_bar(items: Iterable[object], *, shown: bool, total: int | None = None) -> tqdm[Any]:
+def progress_bar(*, shown: bool, total: int | None) -> tqdm[Any]:
     """A bar on stderr; none where stderr is not a terminal."""
-    total = len(items) if total is None and isinstance(items, Sized) else total
-    return tqdm(total=total, unit="screening", disable=None if shown else True, dynamic_ncols=True)
+    disable = None if shown and sys.stderr is not None else True  # None: unless it is a terminal
+    return tqdm(total=total, unit="screening", disable=disable, dynamic_ncols=True)
 
 
-def in_order(outcomes: dict[int, Result]) -> list[Result]:
-    """Outcomes by position → a list in the order of the items."""
-    return [outcomes[index] for index in sorted(outcomes)]
+@contextmanager
+def reporting(items: object, progress: Progress) -> Iterator[Callable[[], object]]:
+    """Gives a function to call after each outcome."""
+    total = len(items) if isinstance(items, Sized) else None
+    if callable(progress):
+        done = count(1)
+        yield lambda: progress(next(done), total)
+    else:
+        with progress_bar(shown=progress, total=total) as bar:
+            yield bar.update
 
 
-def _outcome(result: Callable[[], Result]) -> Result | ScreeningClientError:
-    """Our own errors are outcomes of their item; anything else is a fault that ends the whole run."""
-    try:
-        return result()
-    except ScreeningClientError as error:
-        return error
+def in_order(completed: dict[int, Result]) -> list[Result]:
+    """Results by position → a list in the order of the items."""
+    return [completed[index] for index in sorted(completed)]
+
+
+def checked(outcome: Completed[Item, Result | BaseException]) -> Completed[Item, Result | ScreeningClientError]:
+    """Our own errors are outcomes; any other is a fault that ends the whole run."""
+    result = outcome.result
+    if isinstance(result, BaseException) and not isinstance(result, ScreeningClientError):
+        raise result
+    return Completed(outcome.index, outcome.request, result)

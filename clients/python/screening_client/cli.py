@@ -1,13 +1,4 @@
-"""The command `screening-client`.
-
-Exit codes:
-    0    done: an answer for every request, or the service is ready
-    1    the service refused a request or failed, or some lines of a batch did
-    2    wrong arguments or unusable files; nothing was sent
-    3    not reachable, not ready, overloaded or too slow: the same command may work later
-    4    the service answered, but the model's text could not be read: there is no decision; in a batch, for some lines
-    130  stopped by Ctrl-C
-"""
+"""The command `screening-client`. Its arguments and exit codes are in `arguments`."""
 
 from __future__ import annotations
 
@@ -15,12 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from screening_client import constants
-from screening_client.batch import run_batch
+from screening_client.arguments import metadata, parser
+from screening_client.batch import Counts, Failure, run_batch
+from screening_client.batch_lines import STDIN, Defaults
+from screening_client.batch_results import STDOUT
 from screening_client.client import Client
 from screening_client.errors import (
     Conflict,
@@ -33,24 +27,29 @@ from screening_client.errors import (
     TimedOut,
     Unavailable,
 )
-from screening_client.report import report
+from screening_client.pictures import PictureInput
+from screening_client.report import error_document, plain, report
+from screening_client.stopping import Stopped, discard_output, stopped_by_signals
 
-OK, FAILED, USAGE, LATER, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, FAILED, USAGE, LATER, UNREADABLE = 0, 1, 2, 3, 4
+OUTPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 74, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, report; see the exit codes above."""
-    arguments = _parser().parse_args(argv)
+    """Parse, run, report; the exit codes are in `arguments`."""
     try:
-        with Client(base_url=arguments.base_url, api_key=arguments.api_key, timeout=arguments.timeout) as client:
-            code: int = arguments.run(client, arguments)
-            return code
-    except ScreeningClientError as error:
-        print(f"screening-client: {error}", file=sys.stderr)
-        return exit_code(error)
-    except KeyboardInterrupt:
-        print("screening-client: stopped", file=sys.stderr)
-        return INTERRUPTED
+        with stopped_by_signals():
+            return _main(argv)
+    except Stopped as stopped:
+        _say("stopped")
+        return stopped.exit_code
+    except BrokenPipeError:
+        discard_output()
+        return CLOSED_PIPE
+    except OSError as error:
+        discard_output()
+        _say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        return OUTPUT
 
 
 def exit_code(error: ScreeningClientError) -> int:
@@ -61,79 +60,149 @@ def exit_code(error: ScreeningClientError) -> int:
     return LATER if isinstance(error, later) else FAILED
 
 
-def _screen(client: Client, arguments: argparse.Namespace) -> int:
-    screening = client.screen(original=arguments.original, generated=arguments.generated, mode=arguments.mode)
+def _main(argv: Sequence[str] | None) -> int:
+    if hasattr(sys.stdout, "reconfigure"):  # a model's text may hold what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = argparse.Namespace(out=None, json="--json" in (sys.argv[1:] if argv is None else argv))
+    try:
+        return _run(parser().parse_args(argv, arguments))
+    except ScreeningClientError as error:
+        return _tell(error, arguments)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a failure has its exit code
+
+
+def _tell(error: ScreeningClientError, arguments: argparse.Namespace) -> int:
+    """With `--json` the error is a document on stdout, in place of the answer, unless answers of a batch go there."""
+    code = exit_code(error)
+    if arguments.json and arguments.out in STDOUT:
+        _note(json.dumps(error_document(error, code)))
+        return code
+    _say(str(error))
     if arguments.json:
-        print(json.dumps(screening.raw, ensure_ascii=False, indent=2))
+        _print_json(error_document(error, code))
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with Client(
+        base_url=arguments.base_url,
+        api_key=arguments.api_key,
+        timeout=arguments.timeout,
+        max_retries=arguments.max_retries,
+    ) as client:
+        return {"screen": _screen, "batch": _batch, "ready": _ready}[arguments.command](client, arguments)
+
+
+def _screen(client: Client, arguments: argparse.Namespace) -> int:
+    original, *generated = _pictures([arguments.original, *arguments.generated])
+    screening = client.screen(
+        original=original,
+        generated=generated,
+        mode=arguments.mode or "cot",
+        metadata=metadata(arguments.metadata) or None,
+        review_below=arguments.review_below,
+    )
+    if arguments.json:
+        _print_json(screening.raw)
     else:
         print(report(screening))
     return OK if screening.answered else UNREADABLE
 
 
+def _pictures(paths: Sequence[str]) -> list[PictureInput]:
+    if sum(path in STDIN for path in paths) > 1:
+        raise InputError("only one picture can come from the standard input (-)")
+    return [_standard_input() if path in STDIN else path for path in paths]
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise InputError("the standard input is closed")
+    return sys.stdin.buffer.read()
+
+
 def _batch(client: Client, arguments: argparse.Namespace) -> int:
-    def tell(name: str, error: ScreeningClientError) -> None:
-        tqdm.write(f"{name}: {error}", file=sys.stderr)  # above the bar, not into it
+    def tell(failure: Failure) -> None:
+        text = plain(f"{failure.name}: {failure.error}")
+        if arguments.json:
+            text = json.dumps(_failure_document(failure))
+        _note(text)
 
     counts = run_batch(
         client,
         arguments.file,
         arguments.out,
         concurrency=arguments.concurrency,
-        mode=arguments.mode,
+        defaults=Defaults(
+            mode=arguments.mode, metadata=metadata(arguments.metadata), review_below=arguments.review_below
+        ),
+        retry_unreadable=arguments.retry_unreadable,
         on_failure=tell,
     )
-    print(f"{counts.screened} screened, {counts.skipped} had an answer already, {counts.failed} failed", end="")
-    print("; run again to try those once more" if counts.failed else "")
-    if counts.unreadable:
-        print(f"{counts.unreadable} of the screened without a decision: the model's text could not be read")
+    summary = json.dumps(_count_document(counts)) if arguments.json else _summary(counts)
+    if arguments.out in STDOUT:
+        _note(summary)
+    else:
+        print(summary)
     if counts.failed:
         return FAILED
     return UNREADABLE if counts.unreadable else OK
 
 
+def _summary(counts: Counts) -> str:
+    text = f"{counts.screened} screened, {counts.skipped} had an answer already, {counts.failed} failed"
+    if counts.failed:
+        text += "; run again to try those once more"
+    if counts.unreadable:
+        text += f"\n{counts.unreadable} of the screened without a decision: the model's text could not be read"
+    return text
+
+
+def _count_document(counts: Counts) -> dict[str, int]:
+    return {
+        "screened": counts.screened,
+        "skipped": counts.skipped,
+        "failed": counts.failed,
+        "unreadable": counts.unreadable,
+    }
+
+
+def _failure_document(failure: Failure) -> dict[str, Any]:
+    line = failure.line
+    where = {} if line is None else {"line": line.number, "id": line.id}
+    return where | error_document(failure.error, exit_code(failure.error))
+
+
 def _ready(client: Client, arguments: argparse.Namespace) -> int:
-    if arguments.wait:
+    if arguments.wait is not None:
         client.wait_until_ready(arguments.wait)
-    elif not client.ready():
-        print("not ready", file=sys.stderr)
-        return LATER
-    print("ready")
-    return OK
+    ready = arguments.wait is not None or client.ready()
+    if arguments.json:
+        _print_json({"ready": ready})
+    elif ready:
+        print("ready")
+    else:
+        _say("not ready")
+    return OK if ready else LATER
 
 
-def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--base-url", help=f"else SCREENING_BASE_URL, else {constants.BASE_URL}")
-    shared.add_argument("--api-key", help="else SCREENING_API_KEY, which other users of the machine cannot see")
-    shared.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of each request, its retries included")
+def _print_json(document: Any) -> None:
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=2)
+    print(text)
 
-    parser = argparse.ArgumentParser(
-        prog="screening-client",
-        description="Which of four generated product pictures may be shown?",
-        epilog=(__doc__ or "").partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"screening-client {constants.VERSION}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    screen = commands.add_parser("screen", parents=[shared], help="screen one product")
-    screen.add_argument("original", metavar="ORIGINAL", help="the product's own photo")
-    for letter in "ABCD":
-        screen.add_argument("generated", action="append", metavar=letter, help=f"generated picture {letter}")
-    screen.add_argument("--mode", choices=("cot", "direct"), default="cot", help="default: %(default)s")
-    screen.add_argument("--json", action="store_true", help="print the service's answer as it came")
-    screen.set_defaults(run=_screen)
+def _say(message: str) -> None:
+    _note(f"screening-client: {plain(message)}")
 
-    batch = commands.add_parser("batch", parents=[shared], help="screen every line of a file; can be continued")
-    batch.add_argument("file", type=Path, metavar="FILE.jsonl", help='{"id": …, "original": …, "generated": […]} lines')
-    batch.add_argument("--out", type=Path, required=True, metavar="RESULTS.jsonl", help="answers are appended here")
-    batch.add_argument(
-        "--concurrency", type=int, default=constants.CONCURRENCY, metavar="N", help="default: %(default)s"
-    )
-    batch.add_argument("--mode", choices=("cot", "direct"), help="for lines that name none; default: cot")
-    batch.set_defaults(run=_batch)
 
-    ready = commands.add_parser("ready", parents=[shared], help="is the service ready?")
-    ready.add_argument("--wait", type=float, metavar="SECONDS", help="wait so long for it")
-    ready.set_defaults(run=_ready)
-    return parser
+def _note(text: str) -> None:
+    """Write to stderr, above a progress bar. A stderr that is closed or full must not end a batch."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            tqdm.write(text, file=sys.stderr)

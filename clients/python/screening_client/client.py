@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import httpx
 
 from screening_client import constants, log, wire
-from screening_client.bulk import OnError, as_completed, check_bulk, in_order, progress_bar
+from screening_client.bulk import Completed, OnError, Progress, check_bulk, in_order
+from screening_client.bulk_threads import completed
 from screening_client.connections import Connections
 from screening_client.errors import (
     ConnectionFailed,
@@ -23,6 +23,7 @@ from screening_client.errors import (
     UnexpectedAnswer,
 )
 from screening_client.network import network_for
+from screening_client.pace import Run
 from screening_client.pictures import PictureInput
 from screening_client.raw import RawClient
 from screening_client.request import Mode, ScreenRequest, prepare
@@ -158,7 +159,7 @@ class Client:
         requests: Iterable[ScreenRequest],
         *,
         concurrency: int = ...,
-        progress: bool = ...,
+        progress: Progress = ...,
         on_error: Literal["raise"] = ...,
     ) -> list[Screening]: ...
 
@@ -168,7 +169,7 @@ class Client:
         requests: Iterable[ScreenRequest],
         *,
         concurrency: int = ...,
-        progress: bool = ...,
+        progress: Progress = ...,
         on_error: Literal["return"],
     ) -> list[Screening | ScreeningClientError]: ...
 
@@ -177,26 +178,63 @@ class Client:
         requests: Iterable[ScreenRequest],
         *,
         concurrency: int = constants.CONCURRENCY,
-        progress: bool = True,
+        progress: Progress = True,
         on_error: OnError = "raise",
     ) -> list[Screening] | list[Screening | ScreeningClientError]:
         """Screen many, at most `concurrency` at a time. Results are in the order of the requests.
 
         Args:
             requests: any iterable; it is read only as places become free.
-            progress: a bar on stderr, if that is a terminal.
-            on_error: `raise` stops at the first error; `return` puts errors in the place of their results.
+            concurrency: the maximum; fewer are sent at once while the service answers 429.
+            progress: a bar on stderr, if that is a terminal; or a function that is called after each result with the
+                number of results so far and the number of requests, which is None if `requests` has no length.
+            on_error: `raise` stops at the first error; `return` puts errors in the place of their results. To keep
+                the results from before an error, use `screen_as_completed`.
+        """
+        completed = self.screen_as_completed(requests, concurrency=concurrency, progress=progress, on_error=on_error)
+        with closing(completed):
+            return in_order({done.index: done.result for done in completed})
+
+    @overload
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest],
+        *,
+        concurrency: int = ...,
+        progress: Progress = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> Generator[Completed[ScreenRequest, Screening]]: ...
+
+    @overload
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest],
+        *,
+        concurrency: int = ...,
+        progress: Progress = ...,
+        on_error: Literal["return"],
+    ) -> Generator[Completed[ScreenRequest, Screening | ScreeningClientError]]: ...
+
+    def screen_as_completed(
+        self,
+        requests: Iterable[ScreenRequest],
+        *,
+        concurrency: int = constants.CONCURRENCY,
+        progress: Progress = False,
+        on_error: OnError = "raise",
+    ) -> Generator[Any]:
+        """Screen many and give each result as soon as it is there, with its request.
+
+        Leaving the loop cancels what is under way. An error that `requests` raises is raised here, after the results
+        of the requests before it.
+
+        Args:
+            requests, concurrency, progress: as in `screen_many`.
+            on_error: `raise` gives all results that are there, and then raises the first error; `return` gives errors
+                in the place of their results.
         """
         check_bulk(concurrency, on_error)
-        outcomes: dict[int, Screening | ScreeningClientError] = {}
-        completed = as_completed(self._screen, requests, concurrency)
-        with closing(completed), progress_bar(requests, shown=progress) as bar:
-            for index, outcome in completed:
-                if on_error == "raise" and isinstance(outcome, ScreeningClientError):
-                    raise outcome
-                outcomes[index] = outcome
-                bar.update()
-        return in_order(outcomes)
+        return completed(self._screen, requests, concurrency, progress=progress, on_error=on_error)
 
     def ready(self) -> bool:
         """Whether the service takes requests now. One attempt; unreachable counts as not ready.
@@ -251,20 +289,21 @@ class Client:
         client = self if extra_headers is None else self.with_options(default_headers=extra_headers)
         return client._ask(ScreenRequest(**arguments), read)
 
-    def _screen(self, request: ScreenRequest, given_up: threading.Event | None = None) -> Screening:
-        return self._ask(request, wire.read_screening, given_up)
+    def _screen(self, request: ScreenRequest, run: Run | None = None) -> Screening:
+        return self._ask(request, wire.read_screening, run)
 
     def _ask(
         self,
         request: ScreenRequest,
         read: Callable[[httpx.Response], Result],
-        given_up: threading.Event | None = None,
+        run: Run | None = None,
     ) -> Result:
         """One call: check → build once → attempts → result."""
         deadline = Deadline(resolve_timeout(request.timeout, self._settings.timeout))
         message = wire.screen_request(self._connections.current(), self._settings, prepare(request))
-        retrying = sync_retrying(self._settings.max_retries, deadline, given_up)
-        result: Result = retrying(self._attempt, message, deadline, read)
+        retrying = sync_retrying(self._settings.max_retries, deadline, run)
+        attempt = self._attempt if run is None else run.paced(self._attempt)
+        result: Result = retrying(attempt, message, deadline, read)
         return result
 
     def _attempt(self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]) -> Result:

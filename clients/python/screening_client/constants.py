@@ -10,11 +10,11 @@ READ_TIMEOUT = 120.0
 READY_TIMEOUT = 5.0
 
 MAX_RETRIES = 2
-FIRST_WAIT = 0.5  # doubles with every retry
+FIRST_WAIT = 0.5  # upper end of the random wait before the first retry; doubles with every further one
 LONGEST_WAIT = 8.0
-JITTER = 0.25  # at most this part is taken off at random, so that clients turned away together come back apart
 LONGEST_RETRY_AFTER = 120.0  # a service that asks for more is obeyed by not retrying at all
-PATIENCE = 180.0  # in all, for a service that says when it is back (503 with Retry-After): such waits are no retries
+PATIENCE = 180.0  # one call: total wait for a service that says when it is back. Bulk: time without any answer
 
 CONCURRENCY = 8
+CANCEL_GRACE = 0.5  # how long a cancelled bulk run waits for its threads
 POLL_INTERVAL = 0.5

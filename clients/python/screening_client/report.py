@@ -1,10 +1,12 @@
-"""A result as plain text for a terminal."""
+"""A result as plain text for a terminal, and an error as JSON for a program."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
+from screening_client.errors import ScreeningClientError, StatusError
 from screening_client.result import Screening
 
 WIDTH = 100
@@ -12,15 +14,34 @@ WIDTH = 100
 
 def report(screening: Screening) -> str:
     """The decision, a row per picture, the reasoning."""
-    lines = [f"{name:<12}{_plain(value)}" for name, value in _facts(screening)]
+    lines = [f"{name:<12}{plain(value)}" for name, value in _facts(screening)]
     rows = [("", "usable", "issues", "comment")]
     for option in screening.options:
         issues = ", ".join(issue.replace("_", " ") for issue in option.issues) or "-"
         rows.append((option.option, "yes" if option.usable else "no", issues, option.comment or "-"))
     lines += ["", *_table(rows)]
     if screening.reasoning:
-        lines += ["", "reasoning", textwrap.indent(textwrap.fill(_plain(screening.reasoning), WIDTH - 2), "  ")]
+        lines += ["", "reasoning", textwrap.indent(textwrap.fill(plain(screening.reasoning), WIDTH - 2), "  ")]
     return "\n".join(lines)
+
+
+def error_document(error: ScreeningClientError, exit_code: int) -> dict[str, Any]:
+    """What `--json` prints in place of an answer. Fields without a value are left out."""
+    facts: dict[str, Any] = {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "exit_code": exit_code,
+        "type": error.type,
+        "code": error.code,
+        "title": error.title,
+        "detail": error.detail,
+        "request_id": error.request_id,
+        "retry_after": error.retry_after,
+        "attempts": error.attempts,
+    }
+    if isinstance(error, StatusError):
+        facts |= {"status": error.status, "picture": error.picture}
+    return {"error": {name: value for name, value in facts.items() if value is not None}}
 
 
 def _facts(screening: Screening) -> list[tuple[str, str]]:
@@ -45,12 +66,12 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines: list[str] = []
     for row in rows:
-        left = "  ".join(_plain(cell).ljust(width) for cell, width in zip(row, widths, strict=False)) + "  "
-        first, *others = textwrap.wrap(_plain(row[-1]), max(WIDTH - len(left), 30)) or [""]
+        left = "  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=False)) + "  "
+        first, *others = textwrap.wrap(plain(row[-1]), max(WIDTH - len(left), 30)) or [""]
         lines += [left + first, *(" " * len(left) + other for other in others)]
     return lines
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without control characters: a model's text must not steer the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

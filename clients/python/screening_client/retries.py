@@ -1,31 +1,45 @@
 """What is tried again, and when.
 
-The waits are those of openai-python: 0.5 s doubling to 8 s, up to a quarter taken off at random; `Retry-After` goes
-before them. Retrying a POST is safe here: a screening changes nothing, and the idempotency key is the same each time.
+Waits are drawn at random between zero and 0.5 s, doubling to 8 s ("full jitter"), so that clients that were turned away
+together do not come back together. `Retry-After` is waited for first. Retrying a POST is safe here: a screening changes
+nothing, and the idempotency key is the same each time.
 
-Differently from there, a 503 with `Retry-After` does not count as one of the retries while `PATIENCE` lasts: the
-service builds its engine anew, which takes longer than two retries do, and has said when it will be back.
+Two retries are too few for a service that restarts its engine or has a full queue, so some waits are not counted:
+- A single call does not count a 503 with `Retry-After` while `PATIENCE` lasts, since the service said when it is back.
+- A bulk run counts neither 429 nor 503 until no request was answered for `PATIENCE`. After its first answer, it does
+  not count refused connections either: the service is there, and is being restarted. A run that lost its patience
+  regains it with the next answer.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import random
-import threading
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, Retrying
+from tenacity import AsyncRetrying, RetryCallState, Retrying, wait_random_exponential
 
 from screening_client import constants
-from screening_client.errors import ConnectionFailed, ScreeningClientError, StatusError, TimedOut, Unavailable
+from screening_client.errors import (
+    ConnectionFailed,
+    Overloaded,
+    ScreeningClientError,
+    StatusError,
+    TimedOut,
+    Unavailable,
+)
+from screening_client.pace import AsyncRun, BulkRun, Run
 from screening_client.settings import Deadline
 
 _RETRIED_4XX = frozenset({408, 409, 429})
 _FINAL_5XX = frozenset({501, 505, 506, 508, 510, 511})
 """The other side cannot do this at all, so asking again is of no use (RFC 9110 and its registry of statuses)."""
+_FINAL_CODES = frozenset({"upload-too-slow"})
+"""Problems of a retried status that the same request on the same network would meet again."""
+
+_LOG = logging.getLogger("screening_client")
 
 
 def worth_retrying(error: BaseException | None) -> bool:
@@ -34,21 +48,9 @@ def worth_retrying(error: BaseException | None) -> bool:
         return True
     if not isinstance(error, StatusError):
         return False
-    if error.retry_after is not None and error.retry_after > constants.LONGEST_RETRY_AFTER:
+    if error.code in _FINAL_CODES or (error.retry_after or 0) > constants.LONGEST_RETRY_AFTER:
         return False
     return error.status in _RETRIED_4XX or (500 <= error.status < 600 and error.status not in _FINAL_5XX)
-
-
-def seconds_to_wait(attempt: int, retry_after: float | None, chance: float) -> float:
-    """The wait after the attempt of this number, which begins at 1.
-
-    Args:
-        chance: uniform in [0, 1).
-    """
-    if retry_after is not None:
-        return retry_after
-    wait = min(constants.FIRST_WAIT * 2.0 ** min(attempt - 1, 30), constants.LONGEST_WAIT)
-    return wait * (1 - constants.JITTER * chance)
 
 
 def parse_retry_after(headers: httpx.Headers) -> float | None:
@@ -61,22 +63,35 @@ def parse_retry_after(headers: httpx.Headers) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def sync_retrying(max_retries: int, deadline: Deadline, given_up: threading.Event | None) -> Retrying:
-    """Tenacity's loop for `Client`. Setting `given_up` ends a wait with an error and allows no further retry."""
-    policy = _Policy(max_retries, deadline, given_up)
-    sleep = time.sleep if given_up is None else _sleep_unless(given_up)
-    return Retrying(retry=policy.retry, stop=policy.stop, wait=_wait, sleep=sleep, reraise=True)
+def sync_retrying(max_retries: int, deadline: Deadline, run: Run | None) -> Retrying:
+    """Tenacity's loop for `Client`. Cancelling `run` ends a wait with an error and allows no further retry."""
+    policy = _Policy(max_retries, deadline, run)
+    sleep = time.sleep if run is None else run.sleep
+    return Retrying(
+        retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, sleep=sleep, before_sleep=_log_wait, reraise=True
+    )
 
 
-def async_retrying(max_retries: int, deadline: Deadline) -> AsyncRetrying:
+def async_retrying(max_retries: int, deadline: Deadline, run: AsyncRun | None) -> AsyncRetrying:
     """Tenacity's loop for `AsyncClient`."""
-    policy = _Policy(max_retries, deadline, None)
-    return AsyncRetrying(retry=policy.retry, stop=policy.stop, wait=_wait, reraise=True)
+    policy = _Policy(max_retries, deadline, run)
+    return AsyncRetrying(
+        retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, before_sleep=_log_wait, reraise=True
+    )
+
+
+def seconds_to_wait(state: RetryCallState) -> float:
+    """What the service asked for, and a random time on top."""
+    error = _error_of(state)
+    asked = error.retry_after if isinstance(error, ScreeningClientError) else None
+    jitter = wait_random_exponential(multiplier=constants.FIRST_WAIT, max=constants.LONGEST_WAIT)
+    return (asked or 0.0) + jitter(state)
 
 
 class _Policy:
-    def __init__(self, max_retries: int, deadline: Deadline, given_up: threading.Event | None) -> None:
-        self.max_retries, self.deadline, self.given_up = max_retries, deadline, given_up
+    def __init__(self, max_retries: int, deadline: Deadline, run: BulkRun | None) -> None:
+        self.max_retries, self.deadline, self.run = max_retries, deadline, run
+        self.started = time.monotonic()
         self.patience = constants.PATIENCE
         self.not_counted = 0
 
@@ -87,15 +102,24 @@ class _Policy:
         return worth_retrying(error)
 
     def stop(self, state: RetryCallState) -> bool:
-        if self.max_retries == 0 or (self.given_up is not None and self.given_up.is_set()):
+        if self.max_retries == 0 or (self.run is not None and self.run.cancelled):
             return True
         remaining = self.deadline.remaining
         if remaining is not None and state.upcoming_sleep >= remaining:
             return True
-        if _says_when_it_is_back(_error_of(state)) and state.upcoming_sleep <= self.patience:
-            self.patience -= state.upcoming_sleep
-            self.not_counted += 1
+        self.not_counted += self._is_patient(_error_of(state), state.upcoming_sleep)
         return state.attempt_number - self.not_counted > self.max_retries
+
+    def _is_patient(self, error: BaseException | None, wait: float) -> bool:
+        """Whether this retry is not counted."""
+        if self.run is not None:
+            pace = self.run.pace
+            passes = isinstance(error, Overloaded | Unavailable) or (pace.answers > 0 and _is_refused_connection(error))
+            return passes and pace.has_patience(self.started, wait)
+        if wait > self.patience or not _says_when_it_is_back(error):
+            return False
+        self.patience -= wait
+        return True
 
 
 def _says_when_it_is_back(error: BaseException | None) -> bool:
@@ -103,19 +127,13 @@ def _says_when_it_is_back(error: BaseException | None) -> bool:
     return isinstance(error, Unavailable) and error.retry_after is not None and error.retry_after >= 1
 
 
-def _sleep_unless(given_up: threading.Event) -> Callable[[float], None]:
-    # Tenacity's own `sleep_using_event` returns when the event is set, and the request would be sent once more.
-    def sleep(seconds: float) -> None:
-        if given_up.wait(seconds):
-            raise ScreeningClientError("given up while waiting to try again")
-
-    return sleep
+def _is_refused_connection(error: BaseException | None) -> bool:
+    # Not a connection that broke: that may be the request's own fault, and would go on for ever.
+    return isinstance(error, ConnectionFailed) and isinstance(error.__cause__, httpx.ConnectError)
 
 
-def _wait(state: RetryCallState) -> float:
-    error = _error_of(state)
-    retry_after = error.retry_after if isinstance(error, ScreeningClientError) else None
-    return seconds_to_wait(state.attempt_number, retry_after, random.random())  # noqa: S311 - jitter
+def _log_wait(state: RetryCallState) -> None:
+    _LOG.info("%s; next attempt in %.1f s", _error_of(state), state.upcoming_sleep)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

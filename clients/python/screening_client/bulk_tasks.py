@@ -1,0 +1,139 @@
+"""Bulk runs of the asynchronous client, in tasks.
+
+Items are taken only as places become free, and outcomes are given while the next item is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import Generic
+
+from screening_client.bulk import Completed, Item, OnError, Progress, Result, checked, reporting
+from screening_client.errors import ScreeningClientError
+from screening_client.pace import AsyncRun
+
+
+async def completed(
+    call: Callable[[Item, AsyncRun], Awaitable[Result]],
+    items: Iterable[Item] | AsyncIterable[Item],
+    concurrency: int,
+    *,
+    progress: Progress,
+    on_error: OnError,
+) -> AsyncGenerator[Completed[Item, Result | ScreeningClientError]]:
+    """`as_completed` with a report of its progress."""
+    outcomes = as_completed(call, items, concurrency, on_error=on_error)
+    async with aclosing(outcomes):
+        with reporting(items, progress) as advance:
+            async for done in outcomes:
+                advance()
+                yield done
+
+
+async def as_completed(
+    call: Callable[[Item, AsyncRun], Awaitable[Result]],
+    items: Iterable[Item] | AsyncIterable[Item],
+    concurrency: int,
+    *,
+    on_error: OnError,
+) -> AsyncGenerator[Completed[Item, Result | ScreeningClientError]]:
+    """Run `call` in tasks. Close it (`contextlib.aclosing`): what is under way is then cancelled and waited for.
+
+    Outcomes are given while the next item is waited for. Errors are raised as in `as_completed`.
+    """
+    tasks = _Tasks(call, items, concurrency)
+    try:
+        while (done := await tasks.next_outcome()) is not None:
+            if on_error == "raise" and isinstance(done.result, ScreeningClientError):
+                for other in tasks.outcomes_so_far():
+                    if not isinstance(other.result, ScreeningClientError):
+                        yield other
+                raise done.result
+            yield done
+            tasks.free_a_place()
+    finally:
+        await tasks.stop()
+    if tasks.fault is not None:
+        raise tasks.fault
+
+
+class _Tasks(Generic[Item, Result]):
+    """Tasks that take items in turn, each when the outcome of an earlier one was fetched."""
+
+    def __init__(
+        self,
+        call: Callable[[Item, AsyncRun], Awaitable[Result]],
+        items: Iterable[Item] | AsyncIterable[Item],
+        concurrency: int,
+    ) -> None:
+        self.fault: Exception | None = None
+        """What the iterable raised."""
+        self._call = call
+        self._numbered = _numbered(items)
+        self._run = AsyncRun(concurrency)
+        self._places = asyncio.Semaphore(concurrency)
+        self._taking = asyncio.Lock()
+        self._outcomes: asyncio.Queue[Completed[Item, Result | Exception] | None] = asyncio.Queue()
+        """Outcomes, and one None for the end of each worker."""
+        self._at_work = concurrency
+        self._workers = [asyncio.ensure_future(self._work()) for _ in range(concurrency)]
+
+    async def next_outcome(self) -> Completed[Item, Result | ScreeningClientError] | None:
+        """Wait for one; None when there are no more."""
+        while self._at_work:
+            outcome = await self._outcomes.get()
+            if outcome is not None:
+                return checked(outcome)
+            self._at_work -= 1
+        return None
+
+    def free_a_place(self) -> None:
+        """Let one more item be taken."""
+        self._places.release()
+
+    def outcomes_so_far(self) -> Iterator[Completed[Item, Result | ScreeningClientError]]:
+        while not self._outcomes.empty():
+            outcome = self._outcomes.get_nowait()
+            if outcome is not None:
+                yield checked(outcome)
+
+    async def stop(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self._numbered.aclose()
+
+    async def _work(self) -> None:
+        try:
+            while (taken := await self._take()) is not None:
+                index, item = taken
+                result: Result | Exception
+                try:
+                    result = await self._call(item, self._run)
+                except Exception as error:  # noqa: BLE001 - handed over to the task that iterates
+                    result = error
+                self._outcomes.put_nowait(Completed(index, item, result))
+        finally:
+            self._outcomes.put_nowait(None)
+
+    async def _take(self) -> tuple[int, Item] | None:
+        await self._places.acquire()
+        async with self._taking:
+            try:
+                return await anext(self._numbered, None)
+            except Exception as error:  # noqa: BLE001 - of the caller's iterable; raised at the end
+                self.fault = error
+                return None
+
+
+async def _numbered(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncGenerator[tuple[int, Item]]:
+    if isinstance(items, AsyncIterable):
+        index = 0
+        async for item in items:
+            yield index, item
+            index += 1
+    else:
+        for numbered in enumerate(items):
+            yield numbered
