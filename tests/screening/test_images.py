@@ -176,7 +176,7 @@ def test_the_format_is_told_by_content_not_by_name(name, tmp_path):
     assert inspect(path.read_bytes()).format == "JPEG"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 65000), (7, 5), (112, 112), (800, 600), (113, 112)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 16_000), (7, 5), (112, 112), (800, 600), (113, 112)])
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_every_shape_comes_out_square(size, format):
     assert load_square(encoded(Image.new("RGB", size, RED), format), 112).size == (112, 112)
