@@ -101,10 +101,10 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
         raise ImageTooLarge(
             f"the file has {len(data) / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB", unit="bytes"
         )
-    format = _format(data)
-    opened = _open(data, format, partial(_check_size, limits))
+    kind = _format(data)
+    opened = _open(data, kind, partial(_check_size, limits))
     with opened.image as image:
-        picture = Picture(data, format, *image.size, opened.scans)
+        picture = Picture(data, kind, *image.size, opened.scans)
     if opened.scans > _MAX_SCANS:
         raise ImageUnreadable("the JPEG has more scans than any picture needs")
     if picture.pixels * picture.scans > max(_MAX_SCANNED_PIXELS, limits.max_pixels):
@@ -116,6 +116,10 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     if opened.animated:
         raise ImageUnsupported("the picture is animated; send a still one")
     return picture
+
+
+def _accept(_width: int, _height: int) -> None:
+    """The limits were applied by `inspect`."""
 
 
 def _check_size(limits: ImageLimits, width: int, height: int) -> None:
@@ -177,10 +181,10 @@ def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
     Raises:
         ImageUnreadable: truncated or damaged data.
     """
-    opened = _open(picture.data, picture.format)
+    opened = _open(picture.data, picture.format, _accept)
     with opened.image as image:
         try:
-            if shrink_to is not None and picture.format == "JPEG":
+            if shrink_to is not None and image.mode in ("RGB", "L"):
                 scale = 2 * shrink_to / max(image.size)
                 image.draft(image.mode, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
             rgb = _to_rgb(opened.load(), opened.profile)
@@ -232,16 +236,16 @@ def _format(data: bytes) -> str:
     raise ImageUnsupported("the bytes are not a JPEG, PNG, WebP or AVIF picture")
 
 
-def _open(data: bytes, format: str, check_size: CheckSize = lambda width, height: None) -> Opened:
+def _open(data: bytes, kind: str, check_size: CheckSize) -> Opened:
     _silence_pillow()
     try:
-        return _OPENERS[format](data, check_size)
+        return _OPENERS[kind](data, check_size)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"the picture is far over the limit of pixels ({error})", unit="pixels") from error
     except Exception as error:  # a hostile header can raise anything in a parser of four formats
-        raise ImageUnreadable(f"the {format} picture is truncated or its header is damaged ({error})") from error
+        raise ImageUnreadable(f"the {kind} picture is truncated or its header is damaged ({error})") from error
 
 
 def _silence_pillow() -> None:

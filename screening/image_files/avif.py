@@ -12,6 +12,7 @@ from PIL.AvifImagePlugin import AvifImageFile
 from screening.errors import ImageUnreadable
 from screening.image_files import colour_profiles
 from screening.image_files.opened import CheckSize, Opened
+from screening.image_files.tail import ends_in_filler
 
 _BRANDS = frozenset({b"avif", b"avis"})
 _CONTAINERS = frozenset({b"mif1", b"msf1"})
@@ -40,7 +41,7 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
     check_size(*image.size)
     return Opened(
         image,
-        partial(_load, image),
+        partial(_load, image, data),
         profile=image.info.get("icc_profile") or _coded_profile(data),
         # libavif states here how the picture is to be turned, by the file's own boxes (irot, imir), as browsers do.
         exif=image.info.get("exif"),
@@ -48,7 +49,14 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
     )
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode all pixels. The decoder notices data that end too early, but not filler in their place.
+
+    Raises:
+        ImageUnreadable: the last coded data repeat; those of flat pictures do not.
+    """
+    if any(kind == b"mdat" and ends_in_filler(data, start, end) for kind, start, end in _boxes(data, 0, len(data))):
+        raise ImageUnreadable("the AVIF picture is damaged: filler stands in place of its last part")
     image.load()
     return image
 

@@ -77,9 +77,8 @@ def _profile(points: Points, gamma: float) -> bytes | None:
         values = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
         curve = struct.pack(">4sIHH5i", b"para", 0, 3, 0, *map(_fixed, values))
     red, green, blue = map(_xyz, columns)
-    return _file({
-        b"wtpt": _xyz(_D50), b"rXYZ": red, b"gXYZ": green, b"bXYZ": blue, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
-    })  # fmt: skip
+    xyz = {b"wtpt": _xyz(_D50), b"rXYZ": red, b"gXYZ": green, b"bXYZ": blue}
+    return _file({**xyz, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
 
 
 def _to_d50(points: Points) -> Matrix:

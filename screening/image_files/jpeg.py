@@ -6,6 +6,7 @@ piece by piece, one piece per scan, and must not want more than the scan holds.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
@@ -99,17 +100,18 @@ class Layout:
             )
         return math.ceil(self.width / (8 * widest)) * math.ceil(self.height / (8 * tallest))
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the scans code every colour and, in a progressive picture, each coefficient to its last bit."""
-        exact: dict[int, set[int]] = {name: set() for name in self.components}
+    def needed_scans(self) -> list[Scan] | None:
+        """The scans up to the one that completes the picture: every colour is coded and, in a progressive picture,
+        each coefficient to its last bit. None: they never do. Later ones add nothing."""
+        missing = {(name, coefficient) for name in self.components for coefficient in range(_COEFFICIENTS)}
         progressive = self.frame in _PROGRESSIVE
-        for scan in self.scans:
+        for number, scan in enumerate(self.scans, 1):
             if not progressive or scan.low_bit == 0:
                 coded = range(scan.first, scan.last + 1) if progressive else range(_COEFFICIENTS)
-                for name in scan.components:
-                    exact[name].update(coded)
-        return all(len(coefficients) >= _COEFFICIENTS for coefficients in exact.values())
+                missing.difference_update(itertools.product(scan.components, coded))
+            if not missing:
+                return self.scans[:number]
+        return None
 
 
 def open_file(data: bytes, check_size: CheckSize) -> Opened:
@@ -149,7 +151,7 @@ def read_layout(data: bytes) -> Layout:
         elif marker == _DRI:
             layout.restart_interval = int.from_bytes(body[:2], "big")
         elif marker == _SOS:
-            start, at = at, _end_of_scan(data, at)
+            start, at = at, _end_of_scan(data, at, restarts=layout.restart_interval > 0)
             layout.read_scan(body, start, at)
     return layout
 
@@ -164,34 +166,37 @@ def _next_marker(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _end_of_scan(data: bytes, at: int) -> int:
-    """Where the entropy-coded data end: at a marker other than a restart, or with the file."""
-    while (at := _next_marker(data, at)) < len(data) and 0xD0 <= data[at + 1] <= 0xD7:
+def _end_of_scan(data: bytes, at: int, *, restarts: bool) -> int:
+    """Where the entropy-coded data end: at a marker other than an expected restart, or with the file."""
+    while (at := _next_marker(data, at)) < len(data) and restarts and 0xD0 <= data[at + 1] <= 0xD7:
         at += 2
     return at
 
 
-def _load(image: Image.Image, data: bytes, layout: Layout) -> Image.Image:
+def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     """Decode all pixels.
 
     Raises:
         ImageUnreadable: a scan, or part of one, is missing.
     """
-    if not layout.scans:
-        raise ImageUnreadable("the JPEG picture is truncated: it has no pixel data")
+    scans = layout.needed_scans()
+    if not scans:
+        raise ImageUnreadable("the JPEG picture is truncated: its last scans are missing")
     decoder = _Decoder(image)
     arithmetic = layout.frame in _ARITHMETIC
     at = 0
-    for scan in layout.scans:
+    for scan in scans:
         _check_restarts(data, scan, layout)
-        if scan is layout.scans[-1] and not arithmetic and ends_in_filler(data, scan.start, scan.end):
+        if (
+            scan is scans[-1]
+            and not (arithmetic or scan.restart_interval)
+            and ends_in_filler(data, scan.start, scan.end)
+        ):
             at = _check_filler(decoder, data, at, scan.end)
         decoder.feed(data[at : scan.end] + (_ARITHMETIC_READ_AHEAD if arithmetic else _HUFFMAN_READ_AHEAD))
         at = scan.end
         if not decoder.skips(b"\0", b"\0"):
             raise ImageUnreadable(_MISSING)
-    if not layout.is_complete:
-        raise ImageUnreadable("the JPEG picture is truncated: its last scans are missing")
     decoder.feed(b"\xff\xd9")
     if not decoder.finished:
         raise ImageUnreadable(_MISSING)
@@ -256,8 +261,8 @@ class _Decoder:
         Args:
             units: two bytes, each 0xFF with the zero that follows it.
         """
+        skipped = True
         for unit in units:
             self.feed(unit)
-            if self._unread:
-                return False
-        return True
+            skipped = skipped and not self._unread
+        return skipped

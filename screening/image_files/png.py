@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from io import BytesIO
-from typing import Any, cast
 
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngImageFile
@@ -185,10 +184,10 @@ def _unlike(image: Image.Image, colour: Sequence[int]) -> Image.Image:
 
 def _low_bytes(chunks: Chunks) -> Image.Image:
     """The low bytes of 16-bit RGB. Pillow takes the high ones; read as little-endian, "high" is the other byte."""
-    image: Any = PngImageFile(BytesIO(b"".join((SIGNATURE, *chunks.pixels))))
+    image = PngImageFile(BytesIO(b"".join((SIGNATURE, *chunks.pixels))))
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()
-    return cast(Image.Image, image)
+    return image
 
 
 def _profile(others: dict[bytes, bytes]) -> bytes | None:

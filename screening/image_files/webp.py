@@ -11,7 +11,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from screening.errors import ImageUnreadable
 from screening.image_files.opened import CheckSize, Opened
-from screening.image_files.tail import ends_in_filler
+from screening.image_files.tail import FILLER_BYTES, ends_in_filler
 
 _CODED = (b"VP8 ", b"VP8L", b"ALPH")
 
@@ -35,11 +35,32 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
 
 
 def _load(image: Image.Image, data: bytes) -> Image.Image:
-    for kind, start, end in _chunks(data):
-        if kind in _CODED and ends_in_filler(data, start, end):
-            raise ImageUnreadable("the WebP picture is damaged: filler stands in place of its last part")
+    """Decode all pixels; libwebp itself notices coded data that end too early.
+
+    Raises:
+        ImageUnreadable: the picture does not need its last bytes, which repeat. Flat areas repeat, but are needed.
+    """
     image.load()
+    for kind, start, end in _chunks(data):
+        if kind in _CODED and ends_in_filler(data, start, end) and _is_whole(_shortened(data, start, end)):
+            raise ImageUnreadable("the WebP picture is damaged: filler stands in place of its last part")
     return image
+
+
+def _shortened(data: bytes, start: int, end: int) -> bytes:
+    """The file with `FILLER_BYTES` less at the end of one chunk's body."""
+    length = end - start - FILLER_BYTES
+    body = data[12 : start - 4] + length.to_bytes(4, "little") + data[start : start + length] + bytes(length % 2)
+    rest = data[end + (end - start) % 2 :]
+    return b"RIFF" + (4 + len(body) + len(rest)).to_bytes(4, "little") + b"WEBP" + body + rest
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        WebPImageFile(BytesIO(data)).load()
+    except (OSError, SyntaxError):
+        return False
+    return True
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
