@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 
 from screening.errors import ImageError, ImageShapeRefused, ImageTooLarge, ImageUnreadable, ImageUnsupported
 from screening.image_files import avif, jpeg, png, webp
-from screening.image_files.colour import to_srgb
+from screening.image_files.colour import is_srgb, to_srgb
 from screening.image_files.opened import CheckSize, Opened
 
 _OPENERS: dict[str, Callable[[bytes, CheckSize], Opened]] = {
@@ -176,7 +176,8 @@ def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
 
     Args:
         shrink_to: the longer side that will be needed. A JPEG is then decoded at a fraction of its size (never below
-            twice this), which is most of the time saved per request.
+            twice this), which is most of the time saved per request. A picture of another format is reduced likewise
+            before its colours are converted from a profile.
 
     Raises:
         ImageUnreadable: truncated or damaged data.
@@ -187,7 +188,7 @@ def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
             if shrink_to is not None and image.mode in ("RGB", "L"):
                 scale = 2 * shrink_to / max(image.size)
                 image.draft(image.mode, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-            rgb = _to_rgb(opened.load(), opened.profile)
+            rgb = _to_rgb(opened.load(), opened.profile, shrink_to)
         except ImageError:
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError, ...
@@ -274,9 +275,13 @@ def _upright(exif: bytes | None) -> Image.Transpose | None:
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
-def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if image.mode == "RGB" and profile is None:
+def _to_rgb(image: Image.Image, profile: bytes | None, shrink_to: int | None) -> Image.Image:
+    if is_srgb("RGB" if image.mode == "P" else image.mode, profile):
+        profile = None
+    if profile is None and image.mode == "RGB":
         return image
+    if profile is not None and shrink_to is not None and image.mode in ("RGB", "L"):
+        image = image.reduce(max(1, max(image.size) // (2 * shrink_to)))  # converting colours takes longest
     rgb = Image.new("RGB", image.size)
     for top in range(0, image.height, _STRIP):
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))

@@ -21,13 +21,22 @@ _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Colour space of a profile → mode of Pillow."""
 
 
+def is_srgb(mode: str, profile: bytes | None) -> bool:
+    """Whether pixels of a mode are in sRGB already, or their profile counts as none."""
+    if profile is None or len(profile) > MAX_PROFILE_BYTES:
+        return True
+    if mode not in ("L", "LA"):
+        return _transform(profile, mode) is None
+    return _transform(profile, "L") is None and _transform(profile, "RGB") is None
+
+
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert L, LA, RGB, RGBA or CMYK from an ICC profile to sRGB; alpha stays.
 
     The picture is returned as it is where the profile is sRGB itself, is damaged, or describes other channels than the
     picture has: such a profile counts as none. A grey picture may have an RGB profile.
     """
-    if profile is None or len(profile) > MAX_PROFILE_BYTES:
+    if profile is None or is_srgb(image.mode, profile):
         return image
     if image.mode not in ("L", "LA"):
         return _applied(_transform(profile, image.mode), image)

@@ -158,9 +158,9 @@ def read_layout(data: bytes) -> Layout:
 
 def _next_marker(data: bytes, at: int) -> int:
     """Where the next marker's last 0xFF stands; the length of `data` where there is none."""
-    while (at := data.find(b"\xff", at)) >= 0:
-        following = data[at + 1 : at + 2]
-        if following not in (b"\xff", b"\0", b""):
+    last = len(data) - 1
+    while 0 <= (at := data.find(b"\xff", at)) < last:
+        if 0 < data[at + 1] < 0xFF:
             return at
         at += 1
     return len(data)
