@@ -88,6 +88,11 @@ class Picture:
     def pixels(self) -> int:
         return self.width * self.height
 
+    @property
+    def scanned_pixels(self) -> int:
+        """Pixels that decoding passes over, in all scans: what it costs."""
+        return self.pixels * self.scans
+
 
 def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     """Accept or refuse a picture by its size and header, without decoding pixels.
@@ -107,7 +112,7 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
         picture = Picture(data, kind, *image.size, opened.scans)
     if opened.scans > _MAX_SCANS:
         raise ImageUnreadable("the JPEG has more scans than any picture needs")
-    if picture.pixels * picture.scans > max(_MAX_SCANNED_PIXELS, limits.max_pixels):
+    if picture.scanned_pixels > max(_MAX_SCANNED_PIXELS, limits.max_pixels):
         raise ImageTooLarge(
             f"the JPEG has {picture.scans} scans of {picture.pixels / 1e6:.1f} megapixels; "
             f"the limit is {_MAX_SCANNED_PIXELS / 1e6:.0f} megapixels in all scans. Save it with fewer scans.",
@@ -171,13 +176,14 @@ def check_total(pictures: list[Picture], limits: ImageLimits) -> None:
         )
 
 
-def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
+def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool = False) -> Image.Image:
     """Decode to upright 8-bit RGB in the sRGB colour space, transparent parts on white.
 
     Args:
         shrink_to: the longer side that will be needed. A JPEG is then decoded at a fraction of its size (never below
             twice this), which is most of the time saved per request. A picture of another format is reduced likewise
             before its colours are converted from a profile.
+        keep_alpha: return RGBA where the picture has transparency, instead of laying it on white.
 
     Raises:
         ImageUnreadable: truncated or damaged data.
@@ -188,7 +194,7 @@ def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
             if shrink_to is not None and image.mode in ("RGB", "L"):
                 scale = 2 * shrink_to / max(image.size)
                 image.draft(image.mode, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-            rgb = _to_rgb(opened.load(), opened.profile, shrink_to)
+            rgb = _converted(opened.load(), opened.profile, shrink_to, keep_alpha)
         except ImageError:
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError, ...
@@ -275,25 +281,26 @@ def _upright(exif: bytes | None) -> Image.Transpose | None:
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
-def _to_rgb(image: Image.Image, profile: bytes | None, shrink_to: int | None) -> Image.Image:
+def _converted(image: Image.Image, profile: bytes | None, shrink_to: int | None, keep_alpha: bool) -> Image.Image:
+    """RGB in sRGB on white; RGBA for a transparent picture with `keep_alpha`."""
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     if is_srgb("RGB" if image.mode == "P" else image.mode, profile):
         profile = None
     if profile is None and image.mode == "RGB":
         return image
     if profile is not None and shrink_to is not None and image.mode in ("RGB", "L"):
         image = image.reduce(max(1, max(image.size) // (2 * shrink_to)))  # converting colours takes longest
-    rgb = Image.new("RGB", image.size)
+    target = Image.new("RGBA" if keep_alpha and transparent else "RGB", image.size)
     for top in range(0, image.height, _STRIP):
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
-        rgb.paste(_strip_to_rgb(strip, profile), (0, top))
-    return rgb
+        if strip.mode == "P":
+            strip = strip.convert("RGBA" if transparent else "RGB")
+        strip = to_srgb(strip, profile)
+        target.paste(strip.convert("RGBA") if target.mode == "RGBA" else _on_white(strip, transparent), (0, top))
+    return target
 
 
-def _strip_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    if image.mode == "P":
-        image = image.convert("RGBA" if transparent else "RGB")
-    image = to_srgb(image, profile)
+def _on_white(image: Image.Image, transparent: bool) -> Image.Image:
     if not transparent:
         return image.convert("RGB")
     rgba = image.convert("RGBA")

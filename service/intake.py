@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from screening.answer import Mode
 from screening.errors import ImageError
-from screening.images import ImageLimits, Picture, check_total, inspect
+from screening.images import ImageLimits, Picture, check_shape, check_total, inspect
 from screening.task import OPTIONS
 from service.errors import (
     BodyTimeout,
@@ -121,7 +121,9 @@ def parse(body: bytes | bytearray, media_type: str, boundary: bytes, limits: Ima
     pictures = []
     for index, blob in enumerate(blobs):
         try:
-            pictures.append(inspect(blob, limits))
+            picture = inspect(blob, limits)
+            check_shape(picture)
+            pictures.append(picture)
         except ImageError as error:
             raise PictureRefused(picture_name(index), error) from error
     try:

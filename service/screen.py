@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from service.hot_swap import HotSwap
 from service.idempotency import Idempotency, Reply
 from service.identity import new_id
 from service.intake import Submission
+from service.lanes import Lanes
 from service.metrics import Metrics
 from service.same_work import SameWork
 from service.schemas import ScreenAnswer, Timings
@@ -35,6 +35,11 @@ from service.served_checkpoint import ServedCheckpoint
 from service.supervisor import Supervisor
 
 Result = TypeVar("Result")
+
+LARGE_BODY_BYTES = 4 * 2**20
+"""Bodies above this are parsed in threads of their own."""
+LARGE_PICTURE_PIXELS = 4_000_000
+"""Pictures above this, all scans of a JPEG counted, are decoded in threads of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,10 @@ class Service:
     engine: Engine
     admission: Admission
     metrics: Metrics
-    threads: Executor
-    """Parses bodies and decodes pictures."""
+    parsers: Lanes
+    """Threads that parse request bodies."""
+    decoders: Lanes
+    """Threads that decode pictures."""
     served: ServedCheckpoint | None
     """What is served; None for an engine without a checkpoint."""
     hot_swap: HotSwap | None
@@ -128,9 +135,8 @@ async def _take_in(request: Request, service: Service, clock: Clock) -> Submissi
     media_type, boundary = intake.content_type(request)
     with clock.stage("body"):
         body = await intake.read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
-        return await asyncio.get_running_loop().run_in_executor(
-            service.threads, intake.parse, body, media_type, boundary, settings.image_limits
-        )
+        parse = partial(intake.parse, body, media_type, boundary, settings.image_limits)
+        return await service.parsers.run(parse, large=len(body) > LARGE_BODY_BYTES)
 
 
 async def _answer(
@@ -166,7 +172,7 @@ async def _work(submission: Submission, service: Service) -> Worked:
     async with service.admission.slot():
         clock.note("queue", clock.began)
         with clock.stage("decode"):
-            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.threads)
+            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.decoders)
         with clock.stage("engine"):
             generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
     judged = judge(generated, mode, review_below=service.settings.review_below, metrics=service.metrics)
@@ -176,9 +182,11 @@ async def _work(submission: Submission, service: Service) -> Worked:
     return Worked(judged, clock)
 
 
-async def _squares(pictures: tuple[Picture, ...], size: int, threads: Executor) -> tuple[Image.Image, ...]:
-    loop = asyncio.get_running_loop()
-    jobs = [loop.run_in_executor(threads, _square, index, picture, size) for index, picture in enumerate(pictures)]
+async def _squares(pictures: tuple[Picture, ...], size: int, decoders: Lanes) -> tuple[Image.Image, ...]:
+    jobs = [
+        decoders.run(partial(_square, index, picture, size), large=picture.scanned_pixels > LARGE_PICTURE_PIXELS)
+        for index, picture in enumerate(pictures)
+    ]
     try:
         return tuple(await asyncio.gather(*jobs))
     finally:

@@ -37,7 +37,7 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
     except Exception as error:
         if all(end <= len(data) for _, _, end in _boxes(data, 0, len(data))) and _find(data, 0, len(data), b"meta"):
             raise
-        raise ImageUnreadable("the AVIF picture is truncated: the file ends in the middle of it") from error
+        raise ImageUnreadable("the AVIF picture is truncated or damaged (the file ends in the middle of it)") from error
     check_size(*image.size)
     return Opened(
         image,
@@ -56,7 +56,7 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
         ImageUnreadable: the last coded data repeat; those of flat pictures do not.
     """
     if any(kind == b"mdat" and ends_in_filler(data, start, end) for kind, start, end in _boxes(data, 0, len(data))):
-        raise ImageUnreadable("the AVIF picture is damaged: filler stands in place of its last part")
+        raise ImageUnreadable("the AVIF picture is truncated or damaged (filler stands in place of its last part)")
     image.load()
     return image
 

@@ -30,7 +30,7 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 _COEFFICIENTS = 64
 _STUFFED_BYTE = re.compile(rb"\xff\0|.", re.DOTALL)
 """One byte of entropy-coded data; a zero follows 0xFF there."""
-_MISSING = "the JPEG picture is truncated: part of its pixel data is missing"
+_MISSING = "the JPEG picture is truncated or damaged (part of its pixel data is missing)"
 
 _HUFFMAN_READ_AHEAD = b"\xff\x00" * 8
 """64 one-bits, after a scan. libjpeg reads up to 57 bits ahead, and no Huffman code is all ones: at most the last two
@@ -84,7 +84,9 @@ class Layout:
         first, last, bits = body[1 + 2 * count : 4 + 2 * count]
         ids = tuple(body[1 : 1 + 2 * count : 2])
         if not set(ids) <= self.components.keys():
-            raise ImageUnreadable("the JPEG picture is damaged (a scan names a colour that the header does not)")
+            raise ImageUnreadable(
+                "the JPEG picture is truncated or damaged (a scan names a colour that the header does not)"
+            )
         self.scans.append(Scan(start, end, ids, first, last, bits & 15, self.restart_interval))
 
     def units(self, scan: Scan) -> int:
@@ -145,7 +147,7 @@ def read_layout(data: bytes) -> Layout:
         length = int.from_bytes(data[at : at + 2], "big")
         body, at = data[at + 2 : at + length], at + length
         if at > len(data):
-            raise ImageUnreadable("the JPEG picture is truncated: the file ends in its header")
+            raise ImageUnreadable("the JPEG picture is truncated or damaged (the file ends in its header)")
         if marker in _FRAMES and not layout.components:
             layout.read_frame(marker, body)
         elif marker == _DRI:
@@ -181,7 +183,7 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     """
     scans = layout.needed_scans()
     if not scans:
-        raise ImageUnreadable("the JPEG picture is truncated: its last scans are missing")
+        raise ImageUnreadable("the JPEG picture is truncated or damaged (its last scans are missing)")
     decoder = _Decoder(image)
     arithmetic = layout.frame in _ARITHMETIC
     at = 0
@@ -212,7 +214,7 @@ def _check_filler(decoder: _Decoder, data: bytes, at: int, end: int) -> int:
     one, two = _STUFFED_BYTE.findall(data, tail, tail + 4)[:2]
     decoder.feed(data[at:tail])
     if decoder.skips(one, two):
-        raise ImageUnreadable("the JPEG picture is damaged: filler stands in place of its last part")
+        raise ImageUnreadable("the JPEG picture is truncated or damaged (filler stands in place of its last part)")
     return tail + len(one) + len(two)
 
 

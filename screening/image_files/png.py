@@ -29,7 +29,7 @@ _USED = frozenset({b"acTL", b"cHRM", b"cICP", b"eXIf", b"gAMA", b"iCCP", b"sRGB"
 _MAX_CHUNKS = 100_000
 _STEP = 1 << 20
 """Bytes inflated at a time."""
-_TRUNCATED = "the PNG picture is truncated: part of its pixel data is missing"
+_TRUNCATED = "the PNG picture is truncated or damaged (part of its pixel data is missing)"
 
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column and row of each pass, and its steps."""
@@ -90,11 +90,13 @@ def read_chunks(data: bytes) -> Chunks:
     chunks, view = Chunks(), memoryview(data)
     for kind, start, end in _walk(data):
         if end > len(data):
-            raise ImageUnreadable("the PNG picture is truncated: the file ends in the middle of it")
+            raise ImageUnreadable("the PNG picture is truncated or damaged (the file ends in the middle of it)")
         whole = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         if kind in _PIXEL_CHUNKS:
             if not whole and kind != b"IEND":
-                raise ImageUnreadable(f"the PNG picture is damaged (checksum of its {kind.decode()} chunk)")
+                raise ImageUnreadable(
+                    f"the PNG picture is truncated or damaged (checksum of its {kind.decode()} chunk)"
+                )
             chunks.pixels.append(view[start:end])
         if kind == b"IHDR":
             chunks.read_header(data[start + 8 : end - 4])
@@ -105,7 +107,7 @@ def read_chunks(data: bytes) -> Chunks:
             if kind == b"tRNS" and chunks.colour == _PALETTE:  # alpha by colour, which Pillow reads rightly
                 chunks.pixels.append(view[start:end])
     if not chunks.depth:
-        raise ImageUnreadable("the PNG picture is truncated: the file ends in its header")
+        raise ImageUnreadable("the PNG picture is truncated or damaged (the file ends in its header)")
     return chunks
 
 
