@@ -9,9 +9,8 @@ from io import BytesIO
 from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
 
-from screening.errors import ImageUnreadable
 from screening.image_files import colour_profiles
-from screening.image_files.opened import CheckSize, Opened
+from screening.image_files.opened import FILLER, CheckSize, Opened, damaged
 from screening.image_files.tail import ends_in_filler
 
 _BRANDS = frozenset({b"avif", b"avis"})
@@ -37,7 +36,7 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
     except Exception as error:
         if all(end <= len(data) for _, _, end in _boxes(data, 0, len(data))) and _find(data, 0, len(data), b"meta"):
             raise
-        raise ImageUnreadable("the AVIF picture is truncated or damaged (the file ends in the middle of it)") from error
+        raise damaged("AVIF", "the file ends in the middle of it") from error
     check_size(*image.size)
     return Opened(
         image,
@@ -56,7 +55,7 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
         ImageUnreadable: the last coded data repeat; those of flat pictures do not.
     """
     if any(kind == b"mdat" and ends_in_filler(data, start, end) for kind, start, end in _boxes(data, 0, len(data))):
-        raise ImageUnreadable("the AVIF picture is truncated or damaged (filler stands in place of its last part)")
+        raise damaged("AVIF", FILLER)
     image.load()
     return image
 

@@ -17,8 +17,7 @@ from typing import Any
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from screening.errors import ImageUnreadable
-from screening.image_files.opened import CheckSize, Opened
+from screening.image_files.opened import FILLER, MISSING, CheckSize, Opened, damaged
 from screening.image_files.tail import FILLER_BYTES, ends_in_filler
 
 _SOS, _DRI, _EOI = 0xDA, 0xDD, 0xD9
@@ -30,7 +29,6 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 _COEFFICIENTS = 64
 _STUFFED_BYTE = re.compile(rb"\xff\0|.", re.DOTALL)
 """One byte of entropy-coded data; a zero follows 0xFF there."""
-_MISSING = "the JPEG picture is truncated or damaged (part of its pixel data is missing)"
 
 _HUFFMAN_READ_AHEAD = b"\xff\x00" * 8
 """64 one-bits, after a scan. libjpeg reads up to 57 bits ahead, and no Huffman code is all ones: at most the last two
@@ -84,9 +82,7 @@ class Layout:
         first, last, bits = body[1 + 2 * count : 4 + 2 * count]
         ids = tuple(body[1 : 1 + 2 * count : 2])
         if not set(ids) <= self.components.keys():
-            raise ImageUnreadable(
-                "the JPEG picture is truncated or damaged (a scan names a colour that the header does not)"
-            )
+            raise damaged("JPEG", "a scan names a colour that the header does not")
         self.scans.append(Scan(start, end, ids, first, last, bits & 15, self.restart_interval))
 
     def units(self, scan: Scan) -> int:
@@ -147,7 +143,7 @@ def read_layout(data: bytes) -> Layout:
         length = int.from_bytes(data[at : at + 2], "big")
         body, at = data[at + 2 : at + length], at + length
         if at > len(data):
-            raise ImageUnreadable("the JPEG picture is truncated or damaged (the file ends in its header)")
+            raise damaged("JPEG", "the file ends in its header")
         if marker in _FRAMES and not layout.components:
             layout.read_frame(marker, body)
         elif marker == _DRI:
@@ -183,7 +179,7 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     """
     scans = layout.needed_scans()
     if not scans:
-        raise ImageUnreadable("the JPEG picture is truncated or damaged (its last scans are missing)")
+        raise damaged("JPEG", "its last scans are missing")
     decoder = _Decoder(image)
     arithmetic = layout.frame in _ARITHMETIC
     at = 0
@@ -198,10 +194,10 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
         decoder.feed(data[at : scan.end] + (_ARITHMETIC_READ_AHEAD if arithmetic else _HUFFMAN_READ_AHEAD))
         at = scan.end
         if not decoder.skips(b"\0", b"\0"):
-            raise ImageUnreadable(_MISSING)
+            raise damaged("JPEG", MISSING)
     decoder.feed(b"\xff\xd9")
     if not decoder.finished:
-        raise ImageUnreadable(_MISSING)
+        raise damaged("JPEG", MISSING)
     image.tile = []
     return image
 
@@ -214,7 +210,7 @@ def _check_filler(decoder: _Decoder, data: bytes, at: int, end: int) -> int:
     one, two = _STUFFED_BYTE.findall(data, tail, tail + 4)[:2]
     decoder.feed(data[at:tail])
     if decoder.skips(one, two):
-        raise ImageUnreadable("the JPEG picture is truncated or damaged (filler stands in place of its last part)")
+        raise damaged("JPEG", FILLER)
     return tail + len(one) + len(two)
 
 
@@ -224,7 +220,7 @@ def _check_restarts(data: bytes, scan: Scan, layout: Layout) -> None:
     if scan.restart_interval:
         found = sum(data.count(bytes((0xFF, marker)), scan.start, scan.end) for marker in range(0xD0, 0xD8))
         if found < math.ceil(layout.units(scan) / scan.restart_interval) - 1:
-            raise ImageUnreadable(_MISSING)
+            raise damaged("JPEG", MISSING)
 
 
 class _Decoder:

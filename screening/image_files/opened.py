@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from screening.errors import ImageUnreadable
+
+MISSING = "part of its pixel data is missing"
+FILLER = "filler stands in place of its last part"
+
 CheckSize = Callable[[int, int], None]
 """Called with width and height as soon as the header tells them, before anything of that size is allocated."""
 
@@ -25,3 +30,8 @@ class Opened:
     animated: bool = False
     scans: int = 1
     """How often decoding passes over all pixels: the scans of a JPEG."""
+
+
+def damaged(kind: str, why: str) -> ImageUnreadable:
+    """The error for a file of which not all is there."""
+    return ImageUnreadable(f"the {kind} picture is truncated or damaged ({why})")

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from screening.errors import ImageUnreadable
 from screening.image_files import colour_profiles
 from screening.image_files.colour import MAX_PROFILE_BYTES
-from screening.image_files.opened import CheckSize, Opened
+from screening.image_files.opened import MISSING, CheckSize, Opened, damaged
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE = 0, 2, 3
@@ -29,7 +29,6 @@ _USED = frozenset({b"acTL", b"cHRM", b"cICP", b"eXIf", b"gAMA", b"iCCP", b"sRGB"
 _MAX_CHUNKS = 100_000
 _STEP = 1 << 20
 """Bytes inflated at a time."""
-_TRUNCATED = "the PNG picture is truncated or damaged (part of its pixel data is missing)"
 
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column and row of each pass, and its steps."""
@@ -90,13 +89,11 @@ def read_chunks(data: bytes) -> Chunks:
     chunks, view = Chunks(), memoryview(data)
     for kind, start, end in _walk(data):
         if end > len(data):
-            raise ImageUnreadable("the PNG picture is truncated or damaged (the file ends in the middle of it)")
+            raise damaged("PNG", "the file ends in the middle of it")
         whole = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         if kind in _PIXEL_CHUNKS:
             if not whole and kind != b"IEND":
-                raise ImageUnreadable(
-                    f"the PNG picture is truncated or damaged (checksum of its {kind.decode()} chunk)"
-                )
+                raise damaged("PNG", f"checksum of its {kind.decode()} chunk")
             chunks.pixels.append(view[start:end])
         if kind == b"IHDR":
             chunks.read_header(data[start + 8 : end - 4])
@@ -107,7 +104,7 @@ def read_chunks(data: bytes) -> Chunks:
             if kind == b"tRNS" and chunks.colour == _PALETTE:  # alpha by colour, which Pillow reads rightly
                 chunks.pixels.append(view[start:end])
     if not chunks.depth:
-        raise ImageUnreadable("the PNG picture is truncated or damaged (the file ends in its header)")
+        raise damaged("PNG", "the file ends in its header")
     return chunks
 
 
@@ -158,7 +155,7 @@ def _check_rows(image: Image.Image, chunks: Chunks) -> None:
             missing -= len(inflate.decompress(part, _STEP))
             part = inflate.unconsumed_tail
     if missing > 0 and missing > len(inflate.flush()):
-        raise ImageUnreadable(_TRUNCATED)
+        raise damaged("PNG", MISSING)
 
 
 def _opaque(image: Image.Image, chunks: Chunks) -> Image.Image:

@@ -9,8 +9,7 @@ from io import BytesIO
 from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 
-from screening.errors import ImageUnreadable
-from screening.image_files.opened import CheckSize, Opened
+from screening.image_files.opened import FILLER, CheckSize, Opened, damaged
 from screening.image_files.tail import FILLER_BYTES, ends_in_filler
 
 _CODED = (b"VP8 ", b"VP8L", b"ALPH")
@@ -20,9 +19,7 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
     """Read a WebP's header."""
     size = int.from_bytes(data[4:8], "little")
     if 8 + size > len(data):
-        raise ImageUnreadable(
-            f"the WebP picture is truncated or damaged ({len(data)} of its {8 + size} bytes are there)"
-        )
+        raise damaged("WebP", f"{len(data)} of its {8 + size} bytes are there")
     if data[12:16] == b"VP8X":  # libwebp takes memory for all pixels before it tells their number
         check_size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
     image = WebPImageFile(BytesIO(data))
@@ -45,7 +42,7 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
     image.load()
     for kind, start, end in _chunks(data):
         if kind in _CODED and ends_in_filler(data, start, end) and _is_whole(_shortened(data, start, end)):
-            raise ImageUnreadable("the WebP picture is truncated or damaged (filler stands in place of its last part)")
+            raise damaged("WebP", FILLER)
     return image
 
 
