@@ -21,7 +21,7 @@ from PIL import ExifTags, Image
 from screening.errors import ImageError, ImageShapeRefused, ImageTooLarge, ImageUnreadable, ImageUnsupported
 from screening.image_files import avif, jpeg, png, webp
 from screening.image_files.colour import is_srgb, to_srgb
-from screening.image_files.opened import CheckSize, Opened
+from screening.image_files.opened import CheckSize, Opened, damaged
 
 _OPENERS: dict[str, Callable[[bytes, CheckSize], Opened]] = {
     "JPEG": jpeg.open_file,
@@ -198,7 +198,7 @@ def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool =
         except ImageError:
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError, ...
-            raise ImageUnreadable(f"the {picture.format} picture is truncated or damaged ({error})") from error
+            raise damaged(picture.format, str(error)) from error
     turn = _upright(opened.exif)
     return rgb.transpose(turn) if turn is not None else rgb
 
@@ -252,7 +252,7 @@ def _open(data: bytes, kind: str, check_size: CheckSize) -> Opened:
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"the picture is far over the limit of pixels ({error})", unit="pixels") from error
     except Exception as error:  # a hostile header can raise anything in a parser of four formats
-        raise ImageUnreadable(f"the {kind} picture is truncated or its header is damaged ({error})") from error
+        raise damaged(kind, str(error)) from error
 
 
 def _silence_pillow() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from screening.image_files.opened import FILLER, MISSING, CheckSize, Opened, damaged
-from screening.image_files.tail import FILLER_BYTES, ends_in_filler
+from screening.image_files.tail import SPARE_BYTES, ends_in_filler
 
 _SOS, _DRI, _EOI = 0xDA, 0xDD, 0xD9
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -115,6 +115,8 @@ class Layout:
 def open_file(data: bytes, check_size: CheckSize) -> Opened:
     """Read a JPEG's markers."""
     layout = read_layout(data)
+    if not layout.components:
+        raise damaged("JPEG", "the file ends in its header")
     check_size(layout.width, layout.height)
     image = JpegImageFile(BytesIO(data))
     return Opened(
@@ -168,7 +170,8 @@ def _end_of_scan(data: bytes, at: int, *, restarts: bool) -> int:
     """Where the entropy-coded data end: at a marker other than an expected restart, or with the file."""
     while (at := _next_marker(data, at)) < len(data) and restarts and 0xD0 <= data[at + 1] <= 0xD7:
         at += 2
-    return at
+    # A restart that nothing follows is no promise of more data, and must not pass for it either.
+    return at - 2 if restarts and data[at - 2] == 0xFF and 0xD0 <= data[at - 1] <= 0xD7 else at
 
 
 def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
@@ -206,7 +209,7 @@ def _check_filler(decoder: _Decoder, data: bytes, at: int, end: int) -> int:
     """Feed `data` from `at` to near `end`, and refuse a picture that is complete there, before its last bytes, which
     repeat. Flat areas repeat as well, but those the decoder needs. Returns how far the data were fed.
     """
-    tail = end - FILLER_BYTES + (data[end - FILLER_BYTES - 1] == 0xFF)
+    tail = end - SPARE_BYTES + (data[end - SPARE_BYTES - 1] == 0xFF)
     one, two = _STUFFED_BYTE.findall(data, tail, tail + 4)[:2]
     decoder.feed(data[at:tail])
     if decoder.skips(one, two):

@@ -130,7 +130,9 @@ def _load(image: Image.Image, chunks: Chunks) -> Image.Image:
     """
     image.load()
     _check_rows(image, chunks)
-    opaque = _opaque(image, chunks) if chunks.colour in (_GREY, _RGB) and b"tRNS" in chunks.others else None
+    key = chunks.others.get(b"tRNS", b"")
+    has_key = chunks.colour in (_GREY, _RGB) and len(key) >= 2 * _CHANNELS[chunks.colour]
+    opaque = _opaque(image, chunks, struct.unpack_from(f">{_CHANNELS[chunks.colour]}H", key)) if has_key else None
     if chunks.depth == 16 and chunks.colour == _GREY:
         # Pillow's own conversion clips at 255 and turns 16-bit pictures white.
         image = image.convert("I").point(lambda value: value / 257).convert("L")
@@ -158,17 +160,16 @@ def _check_rows(image: Image.Image, chunks: Chunks) -> None:
         raise damaged("PNG", MISSING)
 
 
-def _opaque(image: Image.Image, chunks: Chunks) -> Image.Image:
+def _opaque(image: Image.Image, chunks: Chunks, key: Sequence[int]) -> Image.Image:
     """Alpha of a grey or RGB picture: 0 where a pixel is the transparent colour, in all bits of the file."""
-    body = chunks.others[b"tRNS"]
-    values = [value & (1 << chunks.depth) - 1 for (value,) in struct.iter_unpack(">H", body[: len(body) & ~1])]
+    values = [value & (1 << chunks.depth) - 1 for value in key]
     if chunks.colour == _GREY:
         if chunks.depth == 16:
             return image.convert("I").point([255 * (value != values[0]) for value in range(1 << 16)], "L")
         return _unlike(image.convert("L"), (values[0] * (255 // ((1 << chunks.depth) - 1)),))
     if chunks.depth == 8:
-        return _unlike(image, values[:3])
-    high, low = [value >> 8 for value in values[:3]], [value & 255 for value in values[:3]]
+        return _unlike(image, values)
+    high, low = [value >> 8 for value in values], [value & 255 for value in values]
     return ImageChops.lighter(_unlike(image, high), _unlike(_low_bytes(chunks), low))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FILLER_BYTES = 256
 """Shortest run at the end of compressed data that is looked at. Compressed data of a picture hardly repeat so long."""
+SPARE_BYTES = 32
+"""Bytes of such a run that a whole picture may have and not need."""
 _LONGEST_PERIOD = 64
 
 

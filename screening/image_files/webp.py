@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 
 from screening.image_files.opened import FILLER, CheckSize, Opened, damaged
-from screening.image_files.tail import FILLER_BYTES, ends_in_filler
+from screening.image_files.tail import SPARE_BYTES, ends_in_filler
 
 _CODED = (b"VP8 ", b"VP8L", b"ALPH")
 
@@ -47,8 +47,8 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _shortened(data: bytes, start: int, end: int) -> bytes:
-    """The file with `FILLER_BYTES` less at the end of one chunk's body."""
-    length = end - start - FILLER_BYTES
+    """The file with `SPARE_BYTES` less at the end of one chunk's body."""
+    length = end - start - SPARE_BYTES
     body = data[12 : start - 4] + length.to_bytes(4, "little") + data[start : start + length] + bytes(length % 2)
     rest = data[end + (end - start) % 2 :]
     return b"RIFF" + (4 + len(body) + len(rest)).to_bytes(4, "little") + b"WEBP" + body + rest

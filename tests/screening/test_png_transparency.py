@@ -97,12 +97,9 @@ def test_alpha_of_a_palette_is_laid_on_white(depth) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"\0"])
-def test_a_transparent_colour_that_is_cut_off_is_left_out_or_refused(body) -> None:
+def test_a_transparent_colour_that_is_cut_off_counts_as_none(body) -> None:
     pixels = np.full((SIDE, SIDE), 7)
-    try:
-        shown = decode(inspect(png(pixels, 8, GREY, chunk(b"tRNS", body))))
-    except ImageUnreadable:
-        return
+    shown = decode(inspect(png(pixels, 8, GREY, chunk(b"tRNS", body))))
     assert shown.getpixel((0, 0)) == (7, 7, 7)
 
 
