@@ -184,15 +184,13 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     if not scans:
         raise damaged("JPEG", "its last scans are missing")
     decoder = _Decoder(image)
-    arithmetic = layout.frame in _ARITHMETIC
+    arithmetic, last = layout.frame in _ARITHMETIC, scans[-1]
+    # Filler has no restart markers, and an arithmetic decoder cannot wait for more data within a scan.
+    may_be_filled = not arithmetic and not last.restart_interval
     at = 0
     for scan in scans:
         _check_restarts(data, scan, layout)
-        if (
-            scan is scans[-1]
-            and not (arithmetic or scan.restart_interval)
-            and ends_in_filler(data, scan.start, scan.end)
-        ):
+        if scan is last and may_be_filled and ends_in_filler(data, scan.start, scan.end):
             at = _check_filler(decoder, data, at, scan.end)
         decoder.feed(data[at : scan.end] + (_ARITHMETIC_READ_AHEAD if arithmetic else _HUFFMAN_READ_AHEAD))
         at = scan.end
@@ -218,8 +216,8 @@ def _check_filler(decoder: _Decoder, data: bytes, at: int, end: int) -> int:
 
 
 def _check_restarts(data: bytes, scan: Scan, layout: Layout) -> None:
-    """Refuse a scan with too few restart markers: libjpeg looks for a missing one for ever, and so is not waiting for
-    data in a way that could be noticed."""
+    """Refuse a scan with too few restart markers. Looking for a missing one, libjpeg skips bytes as it does after a
+    whole scan, so that feeding it does not tell the two apart."""
     if scan.restart_interval:
         found = sum(data.count(bytes((0xFF, marker)), scan.start, scan.end) for marker in range(0xD0, 0xD8))
         if found < math.ceil(layout.units(scan) / scan.restart_interval) - 1:

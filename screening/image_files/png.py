@@ -148,7 +148,7 @@ def _check_rows(image: Image.Image, chunks: Chunks) -> None:
     stream ends properly. Rows are counted where the last one is black; the passes of interlaced pictures end elsewhere.
     """
     last_row = image.crop((0, chunks.height - 1, chunks.width, chunks.height))
-    if not chunks.interlaced and chunks.depth < 16 and last_row.getbbox(alpha_only=False) is not None:
+    if not chunks.interlaced and image.mode != "I;16" and last_row.getbbox(alpha_only=False) is not None:
         return
     inflate, missing = zlib.decompressobj(), chunks.inflated_bytes
     for body in chunks.data:
