@@ -39,7 +39,8 @@ Result = TypeVar("Result")
 LARGE_BODY_BYTES = 4 * 2**20
 """Bodies above this are parsed in threads of their own."""
 LARGE_PICTURE_PIXELS = 4_000_000
-"""Pictures above this, all scans of a JPEG counted, are decoded in threads of their own."""
+LARGE_SCANNED_PIXELS = 40_000_000
+"""Pictures above these are decoded in threads of their own. A progressive JPEG has about ten scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ async def _work(submission: Submission, service: Service) -> Worked:
 
 async def _squares(pictures: tuple[Picture, ...], size: int, decoders: Lanes) -> tuple[Image.Image, ...]:
     jobs = [
-        decoders.run(partial(_square, index, picture, size), large=picture.scanned_pixels > LARGE_PICTURE_PIXELS)
+        decoders.run(partial(_square, index, picture, size), large=_is_large(picture))
         for index, picture in enumerate(pictures)
     ]
     try:
@@ -193,6 +194,10 @@ async def _squares(pictures: tuple[Picture, ...], size: int, decoders: Lanes) ->
         # After one refusal the others' pixels are of no use; a job that has not begun is taken out of the threads.
         for job in jobs:
             job.cancel()
+
+
+def _is_large(picture: Picture) -> bool:
+    return picture.pixels > LARGE_PICTURE_PIXELS or picture.scanned_pixels > LARGE_SCANNED_PIXELS
 
 
 def _square(index: int, picture: Picture, size: int) -> Image.Image:

@@ -9,6 +9,7 @@ import threading
 import pytest
 from PIL import Image
 
+from screening.images import Picture
 from service import intake, screen
 from service.lanes import Lanes
 
@@ -88,6 +89,14 @@ async def test_parsing_and_decoding_do_not_share_threads(start, sample, monkeypa
     async with start() as running:
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
     assert threads["parse"] and threads["decode"] and not threads["parse"] & threads["decode"]
+
+
+@pytest.mark.parametrize(
+    ("width", "scans", "large"),
+    [(1_000, 1, False), (2_000, 10, False), (2_001, 1, True), (1_000, 40, False), (1_000, 41, True)],
+)
+async def test_pixels_and_scans_make_a_picture_large(width, scans, large) -> None:
+    assert screen._is_large(Picture(b"", "JPEG", width, width, scans)) is large
 
 
 async def test_only_so_many_large_tasks_run_at_a_time() -> None:
