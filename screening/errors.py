@@ -4,6 +4,7 @@ ScreeningError
 ├── ImageError                a picture cannot be taken in; `code` says in which way
 │   ├── ImageUnsupported      not one of the allowed formats, or not a still picture
 │   ├── ImageUnreadable       truncated or damaged
+│   ├── ImageShapeRefused     too small or too narrow to show a product
 │   └── ImageTooLarge         over a limit of bytes or pixels
 ├── CheckpointError           a directory is not a whole, unchanged checkpoint
 │   ├── CheckpointDamaged     the directory is not what its manifest describes; another copy may be
@@ -34,6 +35,12 @@ class ImageUnreadable(ImageError):
     """The picture has an allowed format but is truncated or damaged."""
 
     code = "image-unreadable"
+
+
+class ImageShapeRefused(ImageError):
+    """The picture is too small or too narrow to show a product."""
+
+    code = "image-shape"
 
 
 class ImageTooLarge(ImageError):

@@ -1,30 +1,51 @@
 """From a stranger's bytes to the square pixels that the model sees.
 
-Three steps, each usable alone: `inspect` reads the header only and applies the limits, `decode` gives upright RGB
+Three steps, each usable alone: `inspect` reads the header only and applies the limits, `decode` gives upright sRGB
 pixels, `fit_square` brings them to the model's size. Trainer and service both go through `fit_square`: a model that
 is asked about pixels prepared in another way than it was trained on answers worse, and nothing says so.
+
+Where files leave a choice, a picture looks here as browsers show it: embedded colour profiles are applied, EXIF alone
+turns a picture, and of what a damaged file has only part of, nothing is taken in.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from screening.errors import ImageTooLarge, ImageUnreadable, ImageUnsupported
+from screening.errors import ImageError, ImageShapeRefused, ImageTooLarge, ImageUnreadable, ImageUnsupported
+from screening.image_files import avif, jpeg, png, webp
+from screening.image_files.colour import is_srgb, to_srgb
+from screening.image_files.opened import CheckSize, Opened, damaged
 
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "AVIF")
+_OPENERS: dict[str, Callable[[bytes, CheckSize], Opened]] = {
+    "JPEG": jpeg.open_file,
+    "PNG": png.open_file,
+    "WEBP": webp.open_file,
+    "AVIF": avif.open_file,
+}
+FORMATS: tuple[str, ...] = tuple(_OPENERS)
 """Formats that are opened, told by content. AVIF needs a Pillow built with it; 11.3 and later are."""
 
 PADDING = (128, 128, 128)
 """Colour beside a picture that is not square. Padding, not squashing: proportions are evidence of deformation."""
 
-_START_OF_SCAN = b"\xff\xda"
+MIN_SIDE = 32
+"""Pixels of a picture's shorter side, below which no product can be judged."""
+MAX_ASPECT = 8
+"""Longer side of a picture, in shorter sides. Of a narrower picture, the model's square would hold a few rows."""
+
 _MAX_SCANS = 256
 """Scans of a JPEG. Progressive encoders write about ten; each costs a pass over all pixels, however few its bytes."""
+_MAX_SCANNED_PIXELS = 400_000_000
+"""Scans of a JPEG, times its pixels: 16 scans of a picture of 25 megapixels."""
+_STRIP = 256
+"""Rows that are converted at a time, so that no second picture of full size is in memory."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,6 +70,7 @@ class ImageLimits:
     max_bytes: int = 10 * 1024 * 1024
     max_pixels: int = 25_000_000
     max_total_pixels: int = 100_000_000
+    max_side: int = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +81,24 @@ class Picture:
     format: str
     width: int
     height: int
+    scans: int = 1
+    """How often decoding passes over all pixels: the scans of a JPEG."""
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def scanned_pixels(self) -> int:
+        """Pixels that decoding passes over, in all scans: what it costs."""
+        return self.pixels * self.scans
 
 
 def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     """Accept or refuse a picture by its size and header, without decoding pixels.
 
     Raises:
-        ImageTooLarge: over `max_bytes` or `max_pixels`.
+        ImageTooLarge: over `max_bytes`, `max_pixels` or `max_side`, or a JPEG with too many scans for its pixels.
         ImageUnsupported: not an allowed format, or animated.
         ImageUnreadable: an allowed format with a damaged header, or a JPEG of absurdly many scans.
     """
@@ -77,23 +106,59 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
         raise ImageTooLarge(
             f"the file has {len(data) / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB", unit="bytes"
         )
-    with _open(data) as image:
-        picture = Picture(data, "JPEG" if image.format == "MPO" else str(image.format), *image.size)
-        # Phones write JPEGs with a preview or a gain map behind the picture (MPO): several frames, one still picture.
-        animated = image.format != "MPO" and getattr(image, "is_animated", False)
-    if picture.pixels == 0:
-        raise ImageUnreadable("the picture's header is damaged (it says that there are no pixels)")
-    if picture.pixels > limits.max_pixels:
+    kind = _format(data)
+    opened = _open(data, kind, partial(_check_size, limits))
+    with opened.image as image:
+        picture = Picture(data, kind, *image.size, opened.scans)
+    if opened.scans > _MAX_SCANS:
+        raise ImageUnreadable("the JPEG has more scans than any picture needs")
+    if picture.scanned_pixels > max(_MAX_SCANNED_PIXELS, limits.max_pixels):
         raise ImageTooLarge(
-            f"the picture has {picture.width} x {picture.height} pixels; "
-            f"the limit is {limits.max_pixels / 1e6:.0f} megapixels",
+            f"the JPEG has {picture.scans} scans of {picture.pixels / 1e6:.1f} megapixels; "
+            f"the limit is {_MAX_SCANNED_PIXELS / 1e6:.0f} megapixels in all scans. Save it with fewer scans.",
             unit="pixels",
         )
-    if picture.format == "JPEG" and data.count(_START_OF_SCAN) > _MAX_SCANS:
-        raise ImageUnreadable("the JPEG has more scans than any picture needs")
-    if animated:
+    if opened.animated:
         raise ImageUnsupported("the picture is animated; send a still one")
     return picture
+
+
+def _accept(_width: int, _height: int) -> None:
+    """The limits were applied by `inspect`."""
+
+
+def _check_size(limits: ImageLimits, width: int, height: int) -> None:
+    """
+    Raises:
+        ImageTooLarge: over a limit of pixels or of the side.
+        ImageUnreadable: no pixels.
+    """
+    if width * height == 0:
+        raise ImageUnreadable("the picture's header is damaged (it says that there are no pixels)")
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"the picture has {width} x {height} pixels; the limit is {limits.max_pixels / 1e6:.0f} megapixels",
+            unit="pixels",
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageTooLarge(
+            f"the picture has {width} x {height} pixels; the limit of a side is {limits.max_side} pixels",
+            unit="pixels",
+        )
+
+
+def check_shape(picture: Picture) -> None:
+    """Refuse what is too small or too narrow to show a product.
+
+    Raises:
+        ImageShapeRefused: below `MIN_SIDE`, or over `MAX_ASPECT`.
+    """
+    shorter, longer = sorted((picture.width, picture.height))
+    shown = f"the picture has {picture.width} x {picture.height} pixels"
+    if shorter < MIN_SIDE:
+        raise ImageShapeRefused(f"{shown}; its shorter side must have at least {MIN_SIDE}")
+    if longer > MAX_ASPECT * shorter:
+        raise ImageShapeRefused(f"{shown}; its longer side may be at most {MAX_ASPECT} times the shorter one")
 
 
 def check_total(pictures: list[Picture], limits: ImageLimits) -> None:
@@ -111,26 +176,30 @@ def check_total(pictures: list[Picture], limits: ImageLimits) -> None:
         )
 
 
-def decode(picture: Picture, *, shrink_to: int | None = None) -> Image.Image:
-    """Decode to upright 8-bit RGB, transparent parts on white.
+def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool = False) -> Image.Image:
+    """Decode to upright 8-bit RGB in the sRGB colour space, transparent parts on white.
 
     Args:
         shrink_to: the longer side that will be needed. A JPEG is then decoded at a fraction of its size (never below
-            twice this), which is most of the time saved per request.
+            twice this), which is most of the time saved per request. A picture of another format is reduced likewise
+            before its colours are converted from a profile.
+        keep_alpha: return RGBA where the picture has transparency, instead of laying it on white.
 
     Raises:
         ImageUnreadable: truncated or damaged data.
     """
-    with _open(picture.data) as image:
+    opened = _open(picture.data, picture.format, _accept)
+    with opened.image as image:
         try:
             if shrink_to is not None and image.mode in ("RGB", "L"):
                 scale = 2 * shrink_to / max(image.size)
                 image.draft(image.mode, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-            image.load()
-            rgb = _to_rgb(image)
+            rgb = _converted(opened.load(), opened.profile, shrink_to, keep_alpha)
+        except ImageError:
+            raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError, ...
-            raise ImageUnreadable(f"the {picture.format} picture is truncated or damaged ({error})") from error
-        turn = _upright(image)
+            raise damaged(picture.format, str(error)) from error
+    turn = _upright(opened.exif)
     return rgb.transpose(turn) if turn is not None else rgb
 
 
@@ -155,18 +224,35 @@ def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> 
     return fit_square(decode(inspect(data, limits), shrink_to=size), size)
 
 
-def _open(data: bytes) -> Image.Image:
+def _format(data: bytes) -> str:
+    """
+    Raises:
+        ImageUnreadable: there are no bytes.
+        ImageUnsupported: they begin like none of the formats.
+    """
     if not data:
         raise ImageUnreadable("the picture is empty")
+    if data.startswith(b"\xff\xd8"):
+        return "JPEG"
+    if data.startswith(png.SIGNATURE[:4]):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] in (b"WEBP", b""):
+        return "WEBP"
+    if avif.is_avif(data):
+        return "AVIF"
+    raise ImageUnsupported("the bytes are not a JPEG, PNG, WebP or AVIF picture")
+
+
+def _open(data: bytes, kind: str, check_size: CheckSize) -> Opened:
     _silence_pillow()
     try:
-        return Image.open(BytesIO(data), formats=FORMATS)
+        return _OPENERS[kind](data, check_size)
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"the picture is far over the limit of pixels ({error})", unit="pixels") from error
-    except UnidentifiedImageError as error:
-        raise ImageUnsupported("the bytes are not a JPEG, PNG, WebP or AVIF picture") from error
     except Exception as error:  # a hostile header can raise anything in a parser of four formats
-        raise ImageUnreadable(f"the picture's header is damaged ({error})") from error
+        raise damaged(kind, str(error)) from error
 
 
 def _silence_pillow() -> None:
@@ -179,24 +265,44 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
 
 
-def _upright(image: Image.Image) -> Image.Transpose | None:
+def _upright(exif: bytes | None) -> Image.Transpose | None:
     """The turn that the EXIF orientation asks for; None for none, and for EXIF that cannot be read.
 
-    Asked after `load`: a PNG may carry its EXIF behind the pixels, and asking first would load them.
+    XMP has an orientation as well, which Pillow's `Image.getexif` follows and browsers do not.
     """
+    if not exif:
+        return None
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        tags = Image.Exif()
+        tags.load(exif)
+        orientation = tags.get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001 - any parser error: a damaged EXIF block does not make the pixels unreadable
         return None
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips at 255 and turns 16-bit pictures white.
-        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image
+def _converted(image: Image.Image, profile: bytes | None, shrink_to: int | None, keep_alpha: bool) -> Image.Image:
+    """RGB in sRGB on white; RGBA for a transparent picture with `keep_alpha`."""
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    if is_srgb("RGB" if image.mode == "P" else image.mode, profile):
+        profile = None
+    if profile is None and image.mode == "RGB":
+        return image
+    if profile is not None and shrink_to is not None and image.mode in ("RGB", "L"):
+        image = image.reduce(max(1, max(image.size) // (2 * shrink_to)))  # converting colours takes longest
+    target = Image.new("RGBA" if keep_alpha and transparent else "RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        if strip.mode == "P":
+            strip = strip.convert("RGBA" if transparent else "RGB")
+        strip = to_srgb(strip, profile)
+        target.paste(strip.convert("RGBA") if target.mode == "RGBA" else _on_white(strip, transparent), (0, top))
+    return target
+
+
+def _on_white(image: Image.Image, transparent: bool) -> Image.Image:
+    if not transparent:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")

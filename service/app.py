@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
@@ -27,6 +26,7 @@ from service.follower import Follower, follower_of
 from service.hot_swap import HotSwap
 from service.idempotency import Idempotency
 from service.idempotency import size_of as size_of_kept
+from service.lanes import Lanes
 from service.logs import log
 from service.metrics import Metrics
 from service.openapi import extend_openapi
@@ -56,7 +56,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         engine=engine,
         admission=admission,
         metrics=metrics,
-        threads=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+        parsers=Lanes("parse", 1),
+        decoders=Lanes("decode", settings.decode_threads),
         served=served,
         hot_swap=HotSwap(served) if served is not None else None,
         supervisor=Supervisor(engine, admission, served, settings) if served is not None else None,
@@ -107,7 +108,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             await engine.stop()
             if served is not None:
                 await served.close()
-            service.threads.shutdown(wait=False, cancel_futures=True)
+            service.parsers.close()
+            service.decoders.close()
 
     app = FastAPI(
         title="Product picture screening",

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     engine_rebuild_attempts: int = Field(5, ge=1)
     """Attempts in a row without lasting success, after which /livez turns red."""
     decode_threads: int = Field(2, ge=1, le=256)
-    """Threads that decode pictures."""
+    """Number of threads that decode pictures up to 4 megapixels, and of as many others for larger ones."""
 
     max_body_bytes: int = Field(32 * 2**20, ge=1)
     """For the whole body, whatever its encoding; then 413."""
@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """For one picture, told from its header; then 422."""
     max_total_pixels: int = Field(100_000_000, ge=1)
     """For the five pictures together; then 422."""
+    max_picture_side: int = Field(16_384, ge=1)
+    """Maximum width and height of a picture in pixels; larger pictures are answered 422."""
 
     answer_cache_entries: int = Field(10_000, ge=0)
     """Answers kept to be given again to the same question; 0 keeps none."""
@@ -167,7 +169,9 @@ class Settings(BaseSettings):
     @property
     def image_limits(self) -> ImageLimits:
         """The limits in the form that intake takes."""
-        return ImageLimits(self.max_picture_bytes, self.max_picture_pixels, self.max_total_pixels)
+        return ImageLimits(
+            self.max_picture_bytes, self.max_picture_pixels, self.max_total_pixels, self.max_picture_side
+        )
 
 
 def _entries(text: str) -> list[str]:

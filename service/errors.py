@@ -29,7 +29,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from screening.errors import ImageError, ImageTooLarge, ImageUnreadable, ImageUnsupported
+from screening.errors import ImageError, ImageShapeRefused, ImageTooLarge, ImageUnreadable, ImageUnsupported
 
 TYPE_PREFIX = "urn:screening:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -190,6 +190,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     PictureFetchFailed: Problem(422, "picture-fetch-failed", "A picture could not be fetched from its URL"),
     ImageUnsupported: Problem(422, "image-unsupported", "A picture has an unsupported format"),
     ImageUnreadable: Problem(422, "image-unreadable", "A picture could not be read"),
+    ImageShapeRefused: Problem(422, "image-shape", "A picture is too small or too narrow"),
     ImageTooLarge: Problem(422, "image-too-large", "A picture has too many pixels"),
     Overloaded: Problem(429, "overloaded", "The service is overloaded"),
     NotReady: Problem(503, "not-ready", "The service is not ready"),

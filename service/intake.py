@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from screening.answer import Mode
 from screening.errors import ImageError
-from screening.images import ImageLimits, Picture, check_total, inspect
+from screening.images import ImageLimits, Picture, check_shape, check_total, inspect
 from service.errors import (
     BodyEncoded,
     BodyTimeout,
@@ -134,7 +134,9 @@ def accept(fields: Fields, blobs: Sequence[bytes], limits: ImageLimits) -> Submi
     pictures = []
     for index, blob in enumerate(blobs):
         try:
-            pictures.append(inspect(blob, limits))
+            picture = inspect(blob, limits)
+            check_shape(picture)
+            pictures.append(picture)
         except ImageError as error:
             raise PictureRefused(picture_name(index), error) from error
     try:

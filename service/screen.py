@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from service.hot_swap import HotSwap
 from service.idempotency import Idempotency, Reply
 from service.identity import new_id
 from service.intake import Submission
+from service.lanes import Lanes
 from service.metrics import Metrics
 from service.picture_fetch import PictureFetch
 from service.same_work import SameWork
@@ -37,6 +37,12 @@ from service.served_checkpoint import ServedCheckpoint
 from service.supervisor import Supervisor
 
 Result = TypeVar("Result")
+
+LARGE_BODY_BYTES = 4 * 2**20
+"""Bodies above this are parsed in threads of their own."""
+LARGE_PICTURE_PIXELS = 4_000_000
+LARGE_SCANNED_PIXELS = 40_000_000
+"""Pictures above these are decoded in threads of their own. A progressive JPEG has about ten scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,10 @@ class Service:
     engine: Engine
     admission: Admission
     metrics: Metrics
-    threads: Executor
-    """Parses bodies and decodes pictures."""
+    parsers: Lanes
+    """Threads that parse request bodies."""
+    decoders: Lanes
+    """Threads that decode pictures."""
     served: ServedCheckpoint | None
     """What is served; None for an engine without a checkpoint."""
     hot_swap: HotSwap | None
@@ -128,15 +136,17 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
 
 async def _take_in(request: Request, service: Service, clock: Clock) -> Submission:
     """Read and understand the body, and fetch the pictures that lie elsewhere."""
-    settings, loop = service.settings, asyncio.get_running_loop()
+    settings = service.settings
     media_type, boundary = intake.content_type(request)
     with clock.stage("body"):
         body = await intake.read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
-        fields = await loop.run_in_executor(service.threads, intake.parse, body, media_type, boundary)
+        parse = partial(intake.parse, body, media_type, boundary)
+        fields = await service.parsers.run(parse, large=len(body) > LARGE_BODY_BYTES)
     if not (blobs := fields.blobs):
         with clock.stage("fetch"):
             blobs = await _unless_gone(request, service.picture_fetch.blobs(fields.pictures))
-    return await loop.run_in_executor(service.threads, intake.accept, fields, blobs, settings.image_limits)
+    accept = partial(intake.accept, fields, blobs, settings.image_limits)
+    return await service.parsers.run(accept, large=sum(map(len, blobs)) > LARGE_BODY_BYTES)
 
 
 async def _answer(
@@ -173,7 +183,7 @@ async def _work(submission: Submission, service: Service) -> Worked:
     async with service.admission.slot():
         clock.note("queue", clock.began)
         with clock.stage("decode"):
-            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.threads)
+            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.decoders)
         with clock.stage("engine"):
             generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
     judged = judge(generated, mode, review_below=service.settings.review_below, metrics=service.metrics)
@@ -183,15 +193,21 @@ async def _work(submission: Submission, service: Service) -> Worked:
     return Worked(judged, clock)
 
 
-async def _squares(pictures: tuple[Picture, ...], size: int, threads: Executor) -> tuple[Image.Image, ...]:
-    loop = asyncio.get_running_loop()
-    jobs = [loop.run_in_executor(threads, _square, index, picture, size) for index, picture in enumerate(pictures)]
+async def _squares(pictures: tuple[Picture, ...], size: int, decoders: Lanes) -> tuple[Image.Image, ...]:
+    jobs = [
+        decoders.run(partial(_square, index, picture, size), large=_is_large(picture))
+        for index, picture in enumerate(pictures)
+    ]
     try:
         return tuple(await asyncio.gather(*jobs))
     finally:
         # After one refusal the others' pixels are of no use; a job that has not begun is taken out of the threads.
         for job in jobs:
             job.cancel()
+
+
+def _is_large(picture: Picture) -> bool:
+    return picture.pixels > LARGE_PICTURE_PIXELS or picture.scanned_pixels > LARGE_SCANNED_PIXELS
 
 
 def _square(index: int, picture: Picture, size: int) -> Image.Image:

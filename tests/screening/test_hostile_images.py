@@ -206,3 +206,19 @@ def test_a_jpeg_of_hundreds_of_scans_is_refused_from_its_bytes():
     assert outcome(data[:-2] + 10 * last + b"\xff\xd9") == "picture"
     with pytest.raises(ImageUnreadable, match="scans"):
         inspect(data[:-2] + 256 * last + b"\xff\xd9")
+
+
+@pytest.mark.parametrize(("side", "scans", "refused"), [(5_000, 16, False), (5_000, 17, True), (1_300, 230, False)])
+def test_the_scans_of_a_jpeg_are_limited_by_its_pixels(side, scans, refused):
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", progressive=True)
+    data = bytearray(buffer.getvalue())
+    frame, last = data.index(b"\xff\xc2"), data.rindex(b"\xff\xda")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    more = (scans - data.count(b"\xff\xda")) * data[last:-2]
+    if not refused:
+        assert inspect(bytes(data[:-2] + more)).scans == scans
+        return
+    with pytest.raises(ImageTooLarge, match=f"{scans} scans of 25.0 megapixels") as caught:
+        inspect(bytes(data[:-2] + more))
+    assert caught.value.unit == "pixels"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import threading
 import warnings
+import zlib
 from io import BytesIO
 
 import pytest
 from PIL import ExifTags, Image, ImageChops, ImageDraw
 
 from screening import images
-from screening.errors import ImageTooLarge, ImageUnsupported
-from screening.images import PADDING, ImageLimits, check_total, decode, fit_square, inspect, load_square
+from screening.errors import ImageShapeRefused, ImageTooLarge, ImageUnsupported
+from screening.images import PADDING, ImageLimits, check_shape, check_total, decode, fit_square, inspect, load_square
 
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 160, 60), (30, 60, 200), (255, 255, 255)
 
@@ -82,7 +84,7 @@ def test_a_jpeg_with_a_second_picture_behind_it_is_a_still_picture():
     assert corners(decode(picture)) == (RED, GREEN, BLUE, WHITE)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_comes_out_upright(orientation, format):
     # What the camera stored is the upright picture with the undoing turn undone.
@@ -94,6 +96,33 @@ def test_every_exif_orientation_comes_out_upright(orientation, format):
     image = decode(inspect(encoded(stored, format, exif=exif)), shrink_to=20)
     assert corners(image) == (RED, GREEN, BLUE, WHITE)
     assert image.width > image.height
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def png_text(data: bytes, key: str, text: bytes) -> bytes:
+    """The PNG with an international text chunk before its pixels."""
+    body = b"iTXt" + key.encode() + bytes(5) + text
+    return data[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", [None, 1, 3])
+def test_an_orientation_in_xmp_does_not_turn_a_picture(format, orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    options = {} if format == "PNG" else {"xmp": XMP}
+    data = encoded(quarters(), format, exif=exif, **options)
+    if format == "PNG":
+        data = png_text(data, "XML:com.adobe.xmp", XMP)
+    image = decode(inspect(data))
+    assert image.size == (60, 40)
+    assert corners(image) == ((WHITE, BLUE, GREEN, RED) if orientation == 3 else (RED, GREEN, BLUE, WHITE))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -176,7 +205,9 @@ def test_the_format_is_told_by_content_not_by_name(name, tmp_path):
     assert inspect(path.read_bytes()).format == "JPEG"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 65000), (7, 5), (112, 112), (800, 600), (113, 112)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 3000), (3000, 1), (2, 16_000), (7, 5), (112, 112), (800, 600), (113, 112)]
+)
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_every_shape_comes_out_square(size, format):
     assert load_square(encoded(Image.new("RGB", size, RED), format), 112).size == (112, 112)
@@ -213,6 +244,31 @@ def test_a_picture_at_the_limit_of_pixels_passes_and_one_over_it_does_not():
     with pytest.raises(ImageTooLarge, match="61 x 40") as caught:
         inspect(encoded(quarters(61, 40)), limits)
     assert caught.value.unit == "pixels"
+
+
+@pytest.mark.parametrize("size", [(101, 5), (5, 101)])
+def test_a_side_over_its_limit_is_refused(size):
+    assert inspect(encoded(quarters(100, 100)), ImageLimits(max_side=100)).width == 100
+    with pytest.raises(ImageTooLarge, match="limit of a side is 100") as caught:
+        inspect(encoded(Image.new("RGB", size)), ImageLimits(max_side=100))
+    assert caught.value.unit == "pixels"
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 256), (256, 32), (800, 100)])
+def test_a_picture_at_the_limits_of_shape_passes(size):
+    check_shape(inspect(encoded(Image.new("RGB", size))))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 31), (31, 200), (32, 257), (257, 32), (1, 3000), (9000, 20)])
+def test_a_picture_that_is_too_small_or_too_narrow_is_refused(size):
+    with pytest.raises(ImageShapeRefused, match=f"{size[0]} x {size[1]} pixels; its (shorter|longer) side"):
+        check_shape(inspect(encoded(Image.new("RGB", size))))
+
+
+def test_alpha_is_kept_where_it_is_asked_for():
+    image = Image.new("RGBA", (40, 40), (10, 20, 30, 77))
+    assert decode(inspect(encoded(image)), keep_alpha=True).getpixel((3, 3)) == (10, 20, 30, 77)
+    assert decode(inspect(encoded(image.convert("RGB"))), keep_alpha=True).mode == "RGB"
 
 
 def test_the_sum_of_pixels_is_limited():

@@ -59,6 +59,12 @@ def assert_problem(response, status: int, slug: str) -> None:
         (png_header(60_000, 60_000), 422, "image-too-large"),
         (png_header(9_000, 3_000), 422, "image-too-large"),
         (png_header(50, 50), 422, "image-unreadable"),
+        (png_header(1, 25_000_000), 422, "image-too-large"),
+        (png_header(20_000, 20), 422, "image-too-large"),
+        (png_header(1, 1), 422, "image-shape"),
+        (png_header(31, 400), 422, "image-shape"),
+        (png_header(2_000, 20), 422, "image-shape"),
+        (png_header(1_000, 100), 422, "image-shape"),
     ],
 )
 async def test_a_bad_picture_is_named(start, sample, replacement, status, slug) -> None:

@@ -214,6 +214,8 @@ def cut(format: str) -> Callable[[], bytes]:
         (cut("JPEG"), "the JPEG picture is truncated or damaged"),
         (cut("PNG"), "the PNG picture is truncated or damaged"),
         (cut("WEBP"), "damaged"),
+        (lambda: cut("JPEG")() + b"\xff\xd9", "the JPEG picture is truncated or damaged"),
+        (lambda: cut("PNG")() + b"\0\0\0\0IEND\xaeB`\x82", "the PNG picture is truncated or damaged"),
         (lambda: b"", "the picture is empty"),
         (lambda: b"no picture", "not a JPEG, PNG, WebP or AVIF"),
         (lambda: encoded("GIF"), "not a JPEG, PNG, WebP or AVIF"),

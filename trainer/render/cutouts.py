@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from screening.errors import ImageError, ScreeningError
-from screening.images import ImageLimits, inspect
+from screening.images import decode, inspect
 
 SUFFIXES = (".png", ".webp")
 _LARGEST = 1024
@@ -87,16 +87,11 @@ def load_cutouts(directory: Path) -> list[CutOut]:
 def _load(path: Path) -> CutOut:
     data = path.read_bytes()
     try:
-        inspect(data, ImageLimits())
-        with Image.open(path) as image:
-            image.load()
-            if not (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
-                raise CutOutError(f"{path.name} has no alpha channel; save the cut-out with a transparent background")
-            rgba = image.convert("RGBA")
+        rgba = decode(inspect(data), keep_alpha=True)
     except ImageError as error:
-        raise CutOutError(f"{path.name} cannot be read: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise CutOutError(f"{path.name} is truncated or damaged ({error}); export it again") from error
+        raise CutOutError(f"{path.name} cannot be read: {error}. Export it again.") from error
+    if rgba.mode != "RGBA":
+        raise CutOutError(f"{path.name} has no alpha channel; save the cut-out with a transparent background")
     alpha = rgba.getchannel("A")
     box = alpha.point(lambda value: 255 if value > 16 else 0).getbbox()
     if box is None or min(box[2] - box[0], box[3] - box[1]) < 16:

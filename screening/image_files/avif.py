@@ -1,0 +1,127 @@
+"""AVIF: its boxes (ISO/IEC 14496-12 and 23008-12), read for what Pillow does not tell: colours coded by numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+
+from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
+
+from screening.image_files import colour_profiles
+from screening.image_files.opened import FILLER, CheckSize, Opened, damaged
+from screening.image_files.tail import ends_in_filler
+
+_BRANDS = frozenset({b"avif", b"avis"})
+_CONTAINERS = frozenset({b"mif1", b"msf1"})
+_MAX_BOXES = 10_000
+
+
+def is_avif(data: bytes) -> bool:
+    """Whether a file begins like an AVIF, however little of it there is."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = int.from_bytes(data[:4], "big")
+    head = data[8 : min(end, 4096)]
+    brands = {head[at : at + 4] for at in (0, *range(8, len(head), 4))}
+    # A file of another brand with the same container, such as HEIC, says so where its list of brands is whole.
+    return bool(brands & _BRANDS) or (end > len(data) and (head[:4] in _CONTAINERS or len(head) < 4))
+
+
+def open_file(data: bytes, check_size: CheckSize) -> Opened:
+    """Read an AVIF's boxes."""
+    try:
+        image = AvifImageFile(BytesIO(data))
+    except Exception as error:
+        if all(end <= len(data) for _, _, end in _boxes(data, 0, len(data))) and _find(data, 0, len(data), b"meta"):
+            raise
+        raise damaged("AVIF", "the file ends in the middle of it") from error
+    check_size(*image.size)
+    return Opened(
+        image,
+        partial(_load, image, data),
+        profile=image.info.get("icc_profile") or _coded_profile(data),
+        # libavif states here how the picture is to be turned, by the file's own boxes (irot, imir), as browsers do.
+        exif=image.info.get("exif"),
+        animated=image.is_animated,
+    )
+
+
+def _load(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode all pixels. The decoder notices data that end too early, but not filler in their place.
+
+    Raises:
+        ImageUnreadable: the last coded data repeat; those of flat pictures do not.
+    """
+    if any(kind == b"mdat" and ends_in_filler(data, start, end) for kind, start, end in _boxes(data, 0, len(data))):
+        raise damaged("AVIF", FILLER)
+    image.load()
+    return image
+
+
+def _coded_profile(data: bytes) -> bytes | None:
+    """The profile for the code points ("nclx") of the primary picture; None for sRGB and for what is not known."""
+    for body in _properties(data):
+        if body[:4] == b"nclx" and len(body) >= 11:
+            primaries, transfer = int.from_bytes(body[4:6], "big"), int.from_bytes(body[6:8], "big")
+            return colour_profiles.coded(primaries, transfer) if colour_profiles.is_known(primaries, transfer) else None
+    return None
+
+
+def _properties(data: bytes) -> Iterator[bytes]:
+    """Bodies of the `colr` boxes that belong to the primary picture."""
+    meta = _find(data, 0, len(data), b"meta")
+    if meta is None:
+        return
+    start, end = meta[0] + 4, meta[1]
+    primary, properties = _find(data, start, end, b"pitm"), _find(data, start, end, b"iprp")
+    if primary is None or properties is None:
+        return
+    wide = data[primary[0]] > 0
+    item = int.from_bytes(data[primary[0] + 4 : primary[0] + (8 if wide else 6)], "big")
+    shelf, owners = _find(data, *properties, b"ipco"), _find(data, *properties, b"ipma")
+    if shelf is None or owners is None:
+        return
+    boxes = list(_boxes(data, *shelf))
+    for index in _owned(data[owners[0] : owners[1]], item):
+        if 1 <= index <= len(boxes) and boxes[index - 1][0] == b"colr":
+            yield data[boxes[index - 1][1] : boxes[index - 1][2]]
+
+
+def _owned(body: bytes, item: int) -> list[int]:
+    """Numbers of an item's properties, counted from 1 (`ipma`)."""
+    id_bytes, index_bytes = (4 if body[0] > 0 else 2), (2 if body[3] & 1 else 1)
+    mask, at = (1 << (8 * index_bytes - 1)) - 1, 8
+    for _ in range(int.from_bytes(body[4:8], "big")):
+        if at + id_bytes >= len(body):
+            break
+        owner, count = int.from_bytes(body[at : at + id_bytes], "big"), body[at + id_bytes]
+        at += id_bytes + 1
+        if owner == item:
+            pieces = (body[at + i * index_bytes : at + (i + 1) * index_bytes] for i in range(count))
+            return [int.from_bytes(piece, "big") & mask for piece in pieces]
+        at += count * index_bytes
+    return []
+
+
+def _find(data: bytes, start: int, end: int, wanted: bytes) -> tuple[int, int] | None:
+    """Start and end of the body of the first box of a kind."""
+    return next(((first, last) for kind, first, last in _boxes(data, start, end) if kind == wanted), None)
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each box's body; the end of the last one may be beyond `end`."""
+    at = start
+    for _ in range(_MAX_BOXES):
+        if at + 8 > end:
+            return
+        size, kind, body = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8
+        if size == 1:
+            size, body = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
+        elif size == 0:
+            size = end - at
+        if size < body - at:
+            return
+        yield kind, body, at + size
+        at += size
