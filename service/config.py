@@ -1,25 +1,26 @@
-"""Every setting of the service; the only file that reads the environment."""
+"""Every setting of the service; the only file that reads settings from the environment."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from screening.generation import CpuWorker
 from screening.images import ImageLimits
 from screening.registry import MODEL, MODEL_NAME, PRODUCTION
+from service.upload import Pace
 
 PREFIX = "SCREENING_"
 
 _OTHERS = frozenset({"SCREENING_API_KEY", "SCREENING_BASE_URL", "SCREENING_TEST_CHECKPOINT"})
 """Variables of the client and of the tests, which often share a shell with the service."""
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Settings(BaseSettings):
@@ -68,11 +69,27 @@ class Settings(BaseSettings):
     max_queue: int = Field(48, ge=0, le=65536)
     """Further requests that may wait, counted at the door; more are answered 429."""
     deadline_seconds: float = Field(60.0, gt=0)
-    """From the door to the answer; then 504."""
+    """Maximum time in seconds from the arrival of the whole body to the answer; the service answers 504 after it."""
+    header_timeout_seconds: float = Field(20.0, gt=0)
+    """Maximum time in seconds for a request's headers to arrive, and for the first byte of a new connection. The
+    service answers 408 to headers that broke off, and closes a connection that sent nothing."""
     body_timeout_seconds: float = Field(20.0, gt=0)
-    """For the whole body to arrive; then 408."""
+    """Period in seconds in which a body must make progress: at least this times --body-min-rate bytes, or its end. The
+    service answers 408 otherwise. A body that keeps this pace may take as long as it needs."""
+    body_min_rate: float = Field(8192.0, ge=0)
+    """Minimum rate of an upload in bytes per second, measured over --body-timeout-seconds."""
+    keep_alive_seconds: float = Field(75.0, gt=0)
+    """Time in seconds for which an idle connection is kept open for the next request. Keep it above the idle timeout
+    of the proxy in front, 60 s for AWS ALB and nginx, or the proxy sends requests into connections that close."""
+    max_connections: int = Field(1024, ge=1)
+    """Open connections. The one that has been idle for longest is closed for a new one; while all have a request in
+    progress, new ones wait. The limit of open files may allow fewer."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks of the proxies whose X-Forwarded-For names the client for the log, separated by commas; *
+    trusts every peer. Empty: none is trusted."""
     drain_seconds: float = Field(65.0, ge=0)
-    """After SIGTERM, for requests in flight to finish; shorter than the deadline cuts some off."""
+    """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP; the rest is answered 503. A
+    value below the deadline cuts some off."""
     swap_drain_seconds: float = Field(30.0, gt=0)
     """For requests in flight to end before other weights are loaded; then the swap is put off."""
     swap_reload_seconds: float = Field(120.0, gt=0)
@@ -108,10 +125,10 @@ class Settings(BaseSettings):
 
     review_below: float = Field(0.5, ge=0, le=1)
     """Answers with a lower confidence carry needs_review."""
-    api_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
+    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
     """Hex sha256 of each key that may call /screen, separated by commas; empty lets everyone in."""
 
-    admin_keys: Annotated[tuple[Sha256, ...], NoDecode] = ()
+    admin_keys: Annotated[tuple[str, ...], NoDecode] = ()
     """Hex sha256 of each key that may call /admin, separated by commas; empty lets nobody in."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
@@ -130,6 +147,28 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _are_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # Not by a pattern of the type: this says what to do, and never repeats what may be a key.
+        if not all(re.fullmatch("[0-9a-f]{64}", part) for part in value):
+            raise ValueError("give the SHA-256 of each key and not the key itself: printf %s KEY | sha256sum")
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = tuple(part.strip() for part in value.split(",") if part.strip())
+        for part in parts:
+            if part != "*":
+                try:
+                    ip_network(part, strict=False)
+                except ValueError:
+                    raise ValueError(f"{part!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
+        return parts
+
     @model_validator(mode="after")
     def _needs_checkpoint(self) -> Settings:
         if self.engine == "vllm" and self.checkpoint is None:
@@ -139,6 +178,11 @@ class Settings(BaseSettings):
         if self.registry is not None and self.engine == "scripted":
             raise ValueError("--registry needs the vllm engine: the scripted one has no checkpoint to change")
         return self
+
+    @property
+    def upload_pace(self) -> Pace:
+        """The pace of uploads in the form that `service.upload` takes."""
+        return Pace(self.body_timeout_seconds, self.body_min_rate)
 
     @property
     def image_limits(self) -> ImageLimits:

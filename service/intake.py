@@ -1,12 +1,11 @@
 """From a stranger's body to five pictures whose headers were accepted.
 
-The body is read under a byte limit and a time limit whatever Content-Length claims, kept in memory (never on disk),
+The body is read under a byte limit and at a minimum pace (`service.upload`) whatever Content-Length claims, kept in memory (never on disk),
 and only then parsed; parsing runs in a thread, because a hostile 32 MiB takes long enough to hold up everybody else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import json
@@ -25,7 +24,6 @@ from screening.errors import ImageError
 from screening.images import ImageLimits, Picture, check_total, inspect
 from screening.task import OPTIONS
 from service.errors import (
-    BodyTimeout,
     ClientGone,
     InvalidRequest,
     MalformedRequest,
@@ -35,6 +33,7 @@ from service.errors import (
 )
 from service.fingerprint import content_digest
 from service.schemas import METADATA_BYTES, ScreenRequest
+from service.upload import Upload
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
@@ -83,12 +82,12 @@ def content_type(request: Request) -> tuple[str, bytes]:
     return MULTIPART, boundary
 
 
-async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytearray:
+async def read_body(request: Request, *, max_bytes: int, upload: Upload) -> bytearray:
     """Read the body, counting bytes as they arrive.
 
     Raises:
         RequestTooLarge: Content-Length says so, or more bytes than `max_bytes` arrived.
-        BodyTimeout: it took longer than `seconds`.
+        BodyTimeout, UploadTooSlow, Overloaded: see `Upload`.
         ClientGone: the caller hung up on the way.
     """
     too_large = RequestTooLarge(f"The body is over {max_bytes / 2**20:.1f} MiB. Send smaller pictures.")
@@ -97,13 +96,12 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(seconds):
+        async with upload:
             async for chunk in request.stream():
+                upload.arrived(len(chunk))
                 body += chunk
                 if len(body) > max_bytes:
                     raise too_large
-    except TimeoutError:
-        raise BodyTimeout(f"Only {len(body)} bytes of the body arrived within {seconds:g} s.") from None
     except ClientDisconnect:
         raise ClientGone("the client hung up while it sent the body") from None
     return body

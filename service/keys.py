@@ -10,9 +10,14 @@ from starlette.requests import Request
 
 from service.errors import Unauthenticated
 
+_PREFIX = 8
+"""Hexadecimal digits of its hash that name a key."""
+
 
 def check_key(request: Request, allowed: Collection[str], kind: str) -> str:
-    """Compare the bearer key's sha256 with every allowed one, in constant time, and return it: the caller's name.
+    """Compare the bearer key's SHA-256 with every allowed one, in constant time, and return it.
+
+    The key's name is kept with the request for `caller_of`.
 
     Args:
         allowed: hex sha256 of each key.
@@ -26,4 +31,10 @@ def check_key(request: Request, allowed: Collection[str], kind: str) -> str:
     matches = [hmac.compare_digest(digest, one) for one in allowed]
     if scheme.lower() != "bearer" or not any(matches):
         raise Unauthenticated(f"Send Authorization: Bearer <key> with {kind} of this service.")
+    request.state.caller = digest[:_PREFIX]
     return digest
+
+
+def caller_of(request: Request) -> str | None:
+    """The name of the key that the request was let in with; None before `check_key` and where no keys are set."""
+    return getattr(request.state, "caller", None)

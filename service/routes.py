@@ -15,6 +15,7 @@ from service.errors import (
     MEDIA_TYPE,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    NOT_READY,
     PROBLEMS,
     EngineLost,
     MalformedRequest,
@@ -106,7 +107,7 @@ _REPLAYED: dict[str, Any] = {
 async def post_screen(request: Request) -> Response:
     service: Service = request.app.state.service
     fields: dict[str, Any] = request.state.log
-    outcome, status = "fault", 500
+    outcome, status = NOT_READY.slug, NOT_READY.status  # of a request that is cancelled, as `Edge` answers it
     try:
         caller = _authenticate(request, service)
         _check_headers(request)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from screening.errors import ImageError
 from screening.images import Picture, decode, fit_square
 from service import intake
-from service.admission import Admission
+from service.admission import Admission, Place
 from service.answer import Judged, Source, compose_answer, judge
 from service.bounded_store import BoundedStore
 from service.clock import Clock
@@ -33,6 +33,7 @@ from service.same_work import SameWork
 from service.schemas import ScreenAnswer, Timings
 from service.served_checkpoint import ServedCheckpoint
 from service.supervisor import Supervisor
+from service.upload import Upload
 
 Result = TypeVar("Result")
 
@@ -100,10 +101,10 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost(service.admission.ready_in())
-    with service.admission.door():
+    with service.admission.door() as place:
         try:
-            async with asyncio.timeout(service.settings.deadline_seconds):
-                submission = await _take_in(request, service, clock)
+            async with asyncio.timeout(None) as deadline:
+                submission = await _take_in(request, service, clock, place, deadline)
                 fingerprint = request_fingerprint(submission.content, submission.metadata)
                 with service.idempotency.claim(caller, key, fingerprint, new_id("scr_")) as claim:
                     if claim.reply is not None:
@@ -114,7 +115,8 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
                     return Screened(kept, answer if kept is reply else None)
         except TimeoutError:
             service.metrics.aborted.labels("deadline").inc()
-            raise DeadlineExceeded(f"No answer within {service.settings.deadline_seconds:g} s.") from None
+            seconds = service.settings.deadline_seconds
+            raise DeadlineExceeded(f"No answer within {seconds:g} s after the body had arrived.") from None
         except EngineLost as error:
             raise EngineLost(service.admission.ready_in()) from error
         except ClientGone:
@@ -122,13 +124,18 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
             raise
 
 
-async def _take_in(request: Request, service: Service, clock: Clock) -> Submission:
-    """Read and understand the body."""
-    settings = service.settings
+async def _take_in(
+    request: Request, service: Service, clock: Clock, place: Place, deadline: asyncio.Timeout
+) -> Submission:
+    """Read and understand the body. While it arrives, its pace is limited; the deadline begins when it has arrived."""
+    settings, loop = service.settings, asyncio.get_running_loop()
     media_type, boundary = intake.content_type(request)
     with clock.stage("body"):
-        body = await intake.read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
-        return await asyncio.get_running_loop().run_in_executor(
+        place.upload = Upload(settings.upload_pace)
+        body = await intake.read_body(request, max_bytes=settings.max_body_bytes, upload=place.upload)
+        place.upload = None
+        deadline.reschedule(loop.time() + settings.deadline_seconds)
+        return await loop.run_in_executor(
             service.threads, intake.parse, body, media_type, boundary, settings.image_limits
         )
 

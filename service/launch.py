@@ -1,0 +1,132 @@
+"""From settings to a process that serves: its environment, its sockets, the engine, the server."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+from collections.abc import MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from ipaddress import ip_address
+from pathlib import Path
+
+import uvicorn
+
+from screening.cpus import limit_threads
+from screening.errors import CheckpointError
+from screening.surroundings import NoTemporaryDirectory, house_the_caches, name_the_user
+from service.config import Settings
+from service.drain import ConnectionLimits, DrainingServer
+from service.engine import Engine
+from service.listener import ListenError, allow_descriptors, connection_limit, listen
+from service.logs import configure, log
+from service.remains import guard
+
+LOGGER = logging.getLogger("service.launch")
+
+
+class CannotStart(Exception):
+    """The service cannot start; the message says why and what to do."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until the process is told to end; returns its exit code.
+
+    Raises:
+        CannotStart: the address cannot be listened on, no directory can be written, or the checkpoint is refused.
+    """
+    configure(settings.log_level)
+    # A service that stands still can be asked where, without a debugger in its container.
+    faulthandler.register(signal.SIGUSR1)
+    _mend(os.environ)
+    try:
+        listening = listen(settings.host, settings.port)
+        _warn_if_open(settings, listening)
+        caches = house_the_caches(os.environ) if settings.engine == "vllm" else None
+        return _run(settings, listening, caches)
+    except (CheckpointError, ListenError, NoTemporaryDirectory) as error:
+        raise CannotStart(str(error)) from error
+
+
+def _mend(environment: MutableMapping[str, str]) -> None:
+    """What libraries read when they are imported, which is after this."""
+    limit_threads(environment)
+    name_the_user(environment)
+    for variable in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        if environment.pop(variable, None) is not None:
+            # For several processes that share metrics by files, in a directory that must exist.
+            text = f"{variable} is ignored: the service is one process and keeps its metrics in memory"
+            log(LOGGER, logging.WARNING, text)
+
+
+def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> None:
+    hosts = sorted({one.getsockname()[0] for one in listening})
+    if not settings.api_keys and not all(ip_address(host).is_loopback for host in hosts):
+        text = "no API keys: everyone who reaches this address may call /screen. Set --api-keys or listen on 127.0.0.1"
+        log(LOGGER, logging.WARNING, text, hosts=hosts)
+
+
+def _run(settings: Settings, listening: Sequence[socket.socket], caches: Path | None) -> int:
+    from service.app import create_app  # imports the metrics library, which reads the environment
+
+    servers: list[DrainingServer] = []
+    app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())
+    service = app.state.service
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=65536,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # a float does as well
+        # After our own drain nothing should be left; this only bounds what hangs.
+        timeout_graceful_shutdown=5,
+    )
+    limits = ConnectionLimits(
+        max_connections=connection_limit(settings.max_connections, allow_descriptors()),
+        header_seconds=settings.header_timeout_seconds,
+        body_seconds=settings.body_timeout_seconds,
+    )
+    server = DrainingServer(
+        config, service.admission, drain_seconds=settings.drain_seconds, listening=listening, limits=limits
+    )
+    servers.append(server)
+    with _guarded(service.served.temporary if service.served else None, caches):
+        server.run()
+    return server.exit_code
+
+
+def _guarded(temporary: Sequence[Path] | None, caches: Path | None) -> AbstractContextManager[object]:
+    """While it is open, the engine's processes and our temporary files go when we are killed.
+
+    Args:
+        temporary: the served checkpoint's; None for an engine without one, which leaves nothing behind.
+    """
+    if temporary is None:
+        return nullcontext()
+    return guard(*temporary, *([caches] if caches else []))
+
+
+def _engine(settings: Settings) -> Engine:
+    if settings.engine == "scripted":
+        from service.scripted_engine import ScriptedEngine
+
+        return ScriptedEngine(
+            latency_ms=settings.scripted_latency_ms,
+            start_ms=settings.scripted_start_ms,
+            failure=settings.scripted_failure,
+        )
+    from service.vllm_engine import VllmEngine
+
+    return VllmEngine(
+        device=settings.device,
+        max_concurrent=settings.max_concurrent,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        cpu_worker=settings.cpu_worker,
+        draft_tokens=settings.draft_tokens,
+    )
