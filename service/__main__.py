@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = Parser(
         prog="python -m service",
+        usage="python -m service [OPTION VALUE] …",
         description="Serve POST /screen: which of four generated pictures may be shown for a product?",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: Settings) -> int:
+    from service.environment import prepare
+    from service.logs import configure
+
+    configure(settings.log_level)
+    prepare(os.environ)
     from service.launch import CannotStart, serve
 
     try:

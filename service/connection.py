@@ -69,6 +69,8 @@ class Connection(H11Protocol):
         if not self._in_progress:  # the next request may have been in the buffer
             self.idle_since = self.loop.time()
         self._watch()
+        if self._awaited is _Awaited.HEADERS:  # they have begun: this connection is not idle
+            self._unset_keepalive_if_required()
 
     def pause_writing(self) -> None:
         super().pause_writing()

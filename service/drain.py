@@ -67,7 +67,7 @@ class DrainingServer(uvicorn.Server):
         self._drain_began = 0.0
         self.exit_code = 0
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - as in uvicorn
         """Replaces uvicorn's, which leaves accepting to the event loop (see `service.listener`)."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
@@ -127,6 +127,7 @@ class DrainingServer(uvicorn.Server):
         log(
             LOGGER, logging.WARNING, "ending at once", signal=signal.Signals(number).name, inside=self._admission.inside
         )
+        self.exit_code = 128 + number
         for task in self.server_state.tasks:
             task.cancel()
-        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, os._exit, 128 + number)
+        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, os._exit, self.exit_code)

@@ -1,7 +1,8 @@
 """From a stranger's body to five pictures whose headers were accepted.
 
-The body is read under a byte limit and at a minimum pace (`service.upload`) whatever Content-Length claims, kept in memory (never on disk),
-and only then parsed; parsing runs in a thread, because a hostile 32 MiB takes long enough to hold up everybody else.
+The body is read under a byte limit and at a minimum pace (`service.upload`) whatever Content-Length claims, kept in
+memory (never on disk), and only then parsed; parsing runs in a thread, because a hostile 32 MiB takes long enough to
+hold up everybody else.
 """
 
 from __future__ import annotations

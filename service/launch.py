@@ -1,27 +1,28 @@
-"""From settings to a process that serves: its environment, its sockets, the engine, the server."""
+"""From settings to a process that serves: its sockets, the engine, the server."""
 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import signal
 import socket
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
-from screening.cpus import limit_threads
 from screening.errors import CheckpointError
-from screening.surroundings import NoTemporaryDirectory, house_the_caches, name_the_user
+from screening.surroundings import NoTemporaryDirectory, house_the_caches
+from service.app import create_app
 from service.config import Settings
 from service.drain import ConnectionLimits, DrainingServer
 from service.engine import Engine
 from service.listener import ListenError, allow_descriptors, connection_limit, listen
-from service.logs import configure, log
+from service.logs import log
 from service.remains import guard
 
 LOGGER = logging.getLogger("service.launch")
@@ -37,28 +38,20 @@ def serve(settings: Settings) -> int:
     Raises:
         CannotStart: the address cannot be listened on, no directory can be written, or the checkpoint is refused.
     """
-    configure(settings.log_level)
     # A service that stands still can be asked where, without a debugger in its container.
     faulthandler.register(signal.SIGUSR1)
-    _mend(os.environ)
     try:
         listening = listen(settings.host, settings.port)
         _warn_if_open(settings, listening)
         caches = house_the_caches(os.environ) if settings.engine == "vllm" else None
-        return _run(settings, listening, caches)
+        code = _run(settings, listening, caches)
     except (CheckpointError, ListenError, NoTemporaryDirectory) as error:
         raise CannotStart(str(error)) from error
-
-
-def _mend(environment: MutableMapping[str, str]) -> None:
-    """What libraries read when they are imported, which is after this."""
-    limit_threads(environment)
-    name_the_user(environment)
-    for variable in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
-        if environment.pop(variable, None) is not None:
-            # For several processes that share metrics by files, in a directory that must exist.
-            text = f"{variable} is ignored: the service is one process and keeps its metrics in memory"
-            log(LOGGER, logging.WARNING, text)
+    # vLLM's AsyncLLM calls functions of its module when it is deleted. At the interpreter's end these are gone by then,
+    # which prints a TypeError; so what is left of an engine is deleted here.
+    gc.unfreeze()
+    gc.collect()
+    return code
 
 
 def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> None:
@@ -69,13 +62,15 @@ def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> Non
 
 
 def _run(settings: Settings, listening: Sequence[socket.socket], caches: Path | None) -> int:
-    from service.app import create_app  # imports the metrics library, which reads the environment
-
     servers: list[DrainingServer] = []
     app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())
     service = app.state.service
     config = uvicorn.Config(
         app,
+        host=settings.host,
+        port=settings.port,
+        # httptools, which uvicorn prefers, is not what `service.connection` builds on, and takes headers of any size.
+        http="h11",
         ws="none",
         log_config=None,
         access_log=False,

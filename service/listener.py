@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import socket
 import time
@@ -52,7 +53,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for one in sockets:
             one.close()
-        raise ListenError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+        # Python adds the address to some reasons; a failed lookup has a negative number and its own text.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ListenError(f"cannot listen on {host} port {port}: {reason}") from None
     return sockets
 
 

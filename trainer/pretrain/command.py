@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=usable_cpus(),
-        help="processes that render (default: as many as CPUs may be used)",
+        help="processes that render (default: usable CPUs)",
     )
     parser.add_argument(
         "--no-compile",
