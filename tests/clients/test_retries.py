@@ -78,14 +78,6 @@ def test_statuses_that_stay_are_not_tried_again(status: int) -> None:
     assert not worth_retrying(class_of(status)("x", status=status))
 
 
-def test_an_upload_that_is_too_slow_is_not_tried_again_but_one_that_stopped_is() -> None:
-    def refused(kind: str) -> RequestTimeout:
-        return RequestTimeout("x", status=408, problem_type=f"urn:screening:problem:{kind}")
-
-    assert not worth_retrying(refused("upload-too-slow"))
-    assert worth_retrying(refused("body-timeout")) and worth_retrying(refused("header-timeout"))
-
-
 def test_a_longer_wait_than_two_minutes_is_left_to_the_caller() -> None:
     assert worth_retrying(Overloaded("x", status=429, retry_after=120))
     assert not worth_retrying(Overloaded("x", status=429, retry_after=121))

@@ -24,8 +24,6 @@ from screening_client.errors import ConnectionFailed, ScreeningClientError, Stat
 from screening_client.settings import Deadline
 
 _RETRIED_4XX = frozenset({408, 409, 429})
-_TOO_SLOW = ":upload-too-slow"
-"""Problem type of a 408 for a body that arrives steadily, but too slowly: the next attempt would be as slow."""
 _FINAL_5XX = frozenset({501, 505, 506, 508, 510, 511})
 """The other side cannot do this at all, so asking again is of no use (RFC 9110 and its registry of statuses)."""
 
@@ -35,8 +33,6 @@ def worth_retrying(error: BaseException | None) -> bool:
     if isinstance(error, ConnectionFailed | TimedOut):
         return True
     if not isinstance(error, StatusError):
-        return False
-    if error.problem_type is not None and error.problem_type.endswith(_TOO_SLOW):
         return False
     if error.retry_after is not None and error.retry_after > constants.LONGEST_RETRY_AFTER:
         return False
