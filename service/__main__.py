@@ -12,6 +12,7 @@ from screening import __version__
 
 if TYPE_CHECKING:
     from service.config import Settings
+    from service.engine import Engine
 
 EXAMPLES = """\
 examples:
@@ -68,10 +69,30 @@ def _serve(settings: Settings) -> int:
     from service.launch import CannotStart, serve
 
     try:
-        return serve(settings)
+        return serve(settings, _engine(settings))
     except CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _engine(settings: Settings) -> Engine:
+    if settings.engine == "scripted":
+        from service.scripted_engine import ScriptedEngine
+
+        return ScriptedEngine(
+            latency_ms=settings.scripted_latency_ms,
+            start_ms=settings.scripted_start_ms,
+            failure=settings.scripted_failure,
+        )
+    from service.vllm_engine import VllmEngine
+
+    return VllmEngine(
+        device=settings.device,
+        max_concurrent=settings.max_concurrent,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        cpu_worker=settings.cpu_worker,
+        draft_tokens=settings.draft_tokens,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From settings to a process that serves: its sockets, the engine, the server."""
+"""From settings to a process that serves: its sockets and its server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CannotStart(Exception):
     """The service cannot start; the message says why and what to do."""
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, engine: Engine) -> int:
     """Serve until the process is told to end; returns its exit code.
 
     Raises:
@@ -44,11 +44,12 @@ def serve(settings: Settings) -> int:
         listening = listen(settings.host, settings.port)
         _warn_if_open(settings, listening)
         caches = house_the_caches(os.environ) if settings.engine == "vllm" else None
-        code = _run(settings, listening, caches)
+        code = _run(settings, engine, listening, caches)
     except (CheckpointError, ListenError, NoTemporaryDirectory) as error:
         raise CannotStart(str(error)) from error
     # vLLM's AsyncLLM calls functions of its module when it is deleted. At the interpreter's end these are gone by then,
     # which prints a TypeError; so what is left of an engine is deleted here.
+    del engine
     gc.unfreeze()
     gc.collect()
     return code
@@ -61,9 +62,9 @@ def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> Non
         log(LOGGER, logging.WARNING, text, hosts=hosts)
 
 
-def _run(settings: Settings, listening: Sequence[socket.socket], caches: Path | None) -> int:
+def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket], caches: Path | None) -> int:
     servers: list[DrainingServer] = []
-    app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())
+    app = create_app(settings, engine, on_failed_start=lambda: servers[0].fail_start())
     service = app.state.service
     config = uvicorn.Config(
         app,
@@ -105,23 +106,3 @@ def _guarded(temporary: Sequence[Path] | None, caches: Path | None) -> AbstractC
     if temporary is None:
         return nullcontext()
     return guard(*temporary, *([caches] if caches else []))
-
-
-def _engine(settings: Settings) -> Engine:
-    if settings.engine == "scripted":
-        from service.scripted_engine import ScriptedEngine
-
-        return ScriptedEngine(
-            latency_ms=settings.scripted_latency_ms,
-            start_ms=settings.scripted_start_ms,
-            failure=settings.scripted_failure,
-        )
-    from service.vllm_engine import VllmEngine
-
-    return VllmEngine(
-        device=settings.device,
-        max_concurrent=settings.max_concurrent,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        cpu_worker=settings.cpu_worker,
-        draft_tokens=settings.draft_tokens,
-    )
