@@ -11,6 +11,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from screening import __version__
+from screening.command_line import Parser
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("loadtest.bench", "throughput and latency at several numbers of concurrent callers"),
     "sweep": ("loadtest.sweep", "rising rates in an open loop: saturation, refusals, tail latency"),
@@ -34,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"screening {__version__}")
+        return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         print(f"loadtest: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     command = importlib.import_module(COMMANDS[name][0])
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m loadtest {name}",
         description=str(command.__doc__).partition("\n")[2].strip(),
         epilog=EPILOG if name != "bench" else None,

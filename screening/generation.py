@@ -7,7 +7,6 @@ vllm nor torch: it decides, they do.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest
+from screening.cpus import engine_threads
 from screening.prompt import PICTURES_PER_SAMPLE, Prompt, messages
 from screening.task import NONE, NORMAL, OPTIONS
 
@@ -161,8 +161,8 @@ def engine_arguments(
 
 
 def cpu_environment() -> dict[str, str]:
-    """For an engine on a CPU, unless the environment says otherwise: one core is left for everything else."""
-    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1))}
+    """For an engine on a CPU, unless the environment says otherwise: one usable CPU is left for everything else."""
+    return {"OMP_NUM_THREADS": str(engine_threads())}
 
 
 def tiling_arguments(manifest: Manifest) -> dict[str, Any]:

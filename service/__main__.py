@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
-import signal
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+from screening import __version__
+
+if TYPE_CHECKING:
+    from service.config import Settings
+    from service.engine import Engine
 
 EXAMPLES = """\
 examples:
@@ -20,7 +25,8 @@ then:
   curl -s localhost:8000/screen -F original=@o.jpg -F generated=@a.jpg -F generated=@b.jpg \\
        -F generated=@c.jpg -F generated=@d.jpg
 
-Each option is also an environment variable: --max-queue is SCREENING_MAX_QUEUE. The command line wins.
+Each option is also an environment variable, shown in brackets: --max-queue is SCREENING_MAX_QUEUE. The command line
+wins.
 docs/operations.md explains the settings, docs/http-api.md the interface.
 """
 
@@ -39,72 +45,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from service.config import PREFIX, Settings
+    from screening.command_line import Parser
+    from service.options import add_options
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m service",
+        usage="python -m service [OPTION VALUE] …",
         description="Serve POST /screen: which of four generated pictures may be shown for a product?",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, ()) else f" (default: {field.default})"
-        text = f"{field.description} [{PREFIX}{name.upper()}]{default}".replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=text)
+    parser.add_argument("--version", action="version", version=f"screening {__version__}")
+    add_options(parser)
     return parser
 
 
-def _serve(settings: Any) -> int:
-    import uvicorn
-
-    from screening.errors import CheckpointError
-    from service.app import create_app
-    from service.drain import DrainingServer
+def _serve(settings: Settings) -> int:
+    from service.environment import prepare
     from service.logs import configure
 
     configure(settings.log_level)
-    # A service that stands still can be asked where, without a debugger in its container.
-    faulthandler.register(signal.SIGUSR1)
-    servers: list[DrainingServer] = []
+    prepare(os.environ)
+    from service.launch import CannotStart, serve
+
     try:
-        app = create_app(settings, _engine(settings), on_failed_start=lambda: servers[0].fail_start())
-    except CheckpointError as error:
+        return serve(settings, _engine(settings))
+    except CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        # httptools, which uvicorn prefers, takes headers of any size.
-        http="h11",
-        h11_max_incomplete_event_size=65536,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        # After our own drain nothing should be left; this only bounds what hangs.
-        timeout_graceful_shutdown=5,
-    )
-    server = DrainingServer(config, app.state.service.admission, drain_seconds=settings.drain_seconds)
-    servers.append(server)
-    with _guard(app.state.service.served):
-        server.run()
-    return server.exit_code
 
 
-def _guard(served: Any) -> Any:
-    """While it is open, the engine's processes and our temporary files go when we are killed."""
-    from contextlib import nullcontext
-
-    from service.remains import guard
-
-    if served is None:
-        return nullcontext()
-
-    return guard(*served.temporary)
-
-
-def _engine(settings: Any) -> Any:
+def _engine(settings: Settings) -> Engine:
     if settings.engine == "scripted":
         from service.scripted_engine import ScriptedEngine
 

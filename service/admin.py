@@ -35,6 +35,7 @@ from service.local_store import inside
 from service.openapi import problem_responses
 from service.schemas import CheckpointName
 from service.screen import Service
+from service.upload import Upload
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
@@ -137,7 +138,7 @@ async def get_checkpoint(request: Request) -> Response:
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
-    body = await read_body(request, max_bytes=_MAX_BODY, seconds=service.settings.body_timeout_seconds)
+    body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
     order = _order_in(body)
     source = await _resolve(service.settings.checkpoint_store, order.checkpoint)
     task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))

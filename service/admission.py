@@ -3,6 +3,9 @@
 `door` holds one of `max_concurrent + max_queue` places for the whole request; `slot` holds one of `max_concurrent` for
 decoding and the engine. A request refused at the door has cost nothing but its headers.
 
+An upload that is still under way after its fair time gives its place to a new request when there is no other: slow
+callers must not keep out fast ones.
+
 Between them is the gate: while another checkpoint goes live it is closed, and who is past the door waits.
 """
 
@@ -13,9 +16,11 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from service.errors import EngineLost, NotReady, Overloaded
 from service.metrics import Metrics
+from service.upload import Upload
 
 _RECENT = 0.1
 """Weight of the newest request in the mean service time."""
@@ -27,6 +32,14 @@ SOON = 5
 """Seconds after which to ask again, where nothing better is known."""
 LONGEST = 60
 """Longest wait that is told while the engine is built anew, in seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One request's place behind the door."""
+
+    upload: Upload | None = None
+    """Its body, while that arrives."""
 
 
 class Admission:
@@ -44,7 +57,8 @@ class Admission:
         self._gate.set()
         self._nothing_runs = asyncio.Event()
         self._nothing_runs.set()
-        self.inside = 0
+        self._places: dict[Place, None] = {}
+        """Those held, the oldest first."""
         self.running = 0
         self._mean_seconds = 1.0
         self._evicting = False
@@ -52,6 +66,11 @@ class Admission:
         self.rebuild_seconds: float = SOON
         """How long the engine took to start last."""
         metrics.capacity.set(self._capacity)
+
+    @property
+    def inside(self) -> int:
+        """Requests that hold a place."""
+        return len(self._places)
 
     @property
     def is_open(self) -> bool:
@@ -124,8 +143,8 @@ class Admission:
         return NotReady(why, SOON if why in (STARTING, DRAINING) else self.ready_in())
 
     @contextmanager
-    def door(self) -> Iterator[None]:
-        """Hold a place from the first header to the answer.
+    def door(self) -> Iterator[Place]:
+        """Hold a place from the first header to the answer. An upload loses it when it is sent away.
 
         Raises:
             NotReady: starting, draining, or the engine is built anew.
@@ -134,14 +153,30 @@ class Admission:
         if self._closed is not None:
             self._metrics.rejected.labels("not_ready").inc()
             raise self.refusal()
-        if self.inside >= self._capacity:
+        if self.inside >= self._capacity and not self._send_an_upload_away():
             self._metrics.rejected.labels("queue_full").inc()
             raise Overloaded(self.retry_after())
-        self._change(inside=1)
+        place = Place()
+        self._places[place] = None
+        self._count()
         try:
-            yield
+            yield place
         finally:
-            self._change(inside=-1)
+            self._leave(place)
+
+    def _send_an_upload_away(self) -> bool:
+        """Take the place of the oldest upload that has had its fair time; False when there is none."""
+        for place in self._places:
+            if place.upload is not None and place.upload.can_be_sent_away:
+                place.upload.send_away(self.retry_after())
+                self._metrics.rejected.labels("queue_full").inc()
+                self._leave(place)
+                return True
+        return False
+
+    def _leave(self, place: Place) -> None:
+        self._places.pop(place, None)
+        self._count()
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -155,13 +190,15 @@ class Admission:
                 await self._gate.wait()
             if self._evicting:
                 raise EngineLost(self.ready_in())
-            self._change(running=1)
+            self.running += 1
+            self._count()
             began, finished = time.monotonic(), False
             try:
                 yield
                 finished = True
             finally:
-                self._change(running=-1)
+                self.running -= 1
+                self._count()
                 seconds = time.monotonic() - began
                 # What fails fast says nothing about how long an answer takes.
                 if finished or seconds > self._mean_seconds:
@@ -181,9 +218,7 @@ class Admission:
             return False
         return True
 
-    def _change(self, *, inside: int = 0, running: int = 0) -> None:
-        self.inside += inside
-        self.running += running
+    def _count(self) -> None:
         self._metrics.in_flight.set(self.inside)
         self._metrics.queue_length.set(self.inside - self.running)
         for event, busy in ((self._idle, self.inside), (self._nothing_runs, self.running)):

@@ -1,4 +1,4 @@
-"""Every setting of the service; the only file that reads the environment."""
+"""Every setting of the service; the only file that reads settings from the environment."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from screening.registry import MODEL, MODEL_NAME, PRODUCTION
 from service.address_guard import Network
 from service.named_keys import NamedKey, named_keys
 from service.picture_hosts import PictureHost, picture_host
+from service.upload import Pace
 
 PREFIX = "SCREENING_"
 
@@ -73,11 +74,27 @@ class Settings(BaseSettings):
     max_queue: int = Field(48, ge=0, le=65536)
     """Further requests that may wait, counted at the door; more are answered 429."""
     deadline_seconds: float = Field(60.0, gt=0)
-    """From the door to the answer; then 504."""
+    """Maximum time in seconds from the arrival of the whole body to the answer; the service answers 504 after it."""
+    header_timeout_seconds: float = Field(20.0, gt=0)
+    """Maximum time in seconds for a request's headers to arrive, and for the first byte of a new connection. The
+    service answers 408 to headers that broke off, and closes a connection that sent nothing."""
     body_timeout_seconds: float = Field(20.0, gt=0)
-    """For the whole body to arrive; then 408."""
+    """Period in seconds in which a body must make progress: at least this times --body-min-rate bytes, or its end. The
+    service answers 408 otherwise. A body that keeps this pace may take as long as it needs."""
+    body_min_rate: float = Field(8192.0, ge=0)
+    """Minimum rate of an upload in bytes per second, measured over --body-timeout-seconds."""
+    keep_alive_seconds: float = Field(75.0, gt=0)
+    """Time in seconds for which an idle connection is kept open for the next request. Keep it above the idle timeout
+    of the proxy in front, 60 s for AWS ALB and nginx, or the proxy sends requests into connections that close."""
+    max_connections: int = Field(1024, ge=1)
+    """Open connections. The one that has been idle for longest is closed for a new one; while all have a request in
+    progress, new ones wait. The limit of open files may allow fewer."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks of the proxies whose X-Forwarded-For names the client for the log, separated by commas; *
+    trusts every peer. Empty: none is trusted."""
     drain_seconds: float = Field(65.0, ge=0)
-    """After SIGTERM, for requests in flight to finish; shorter than the deadline cuts some off."""
+    """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP; the rest is answered 503. A
+    value below the deadline cuts some off."""
     swap_drain_seconds: float = Field(30.0, gt=0)
     """For requests in flight to end before other weights are loaded; then the swap is put off."""
     swap_reload_seconds: float = Field(120.0, gt=0)
@@ -156,6 +173,20 @@ class Settings(BaseSettings):
     def _origins(cls, value: object) -> object:
         return tuple(map(_origin, _entries(value))) if isinstance(value, str) else value
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = tuple(part.strip() for part in value.split(",") if part.strip())
+        for part in parts:
+            if part != "*":
+                try:
+                    ip_network(part, strict=False)
+                except ValueError:
+                    raise ValueError(f"{part!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
+        return parts
+
     @model_validator(mode="after")
     def _needs_checkpoint(self) -> Settings:
         if self.engine == "vllm" and self.checkpoint is None:
@@ -165,6 +196,11 @@ class Settings(BaseSettings):
         if self.registry is not None and self.engine == "scripted":
             raise ValueError("--registry needs the vllm engine: the scripted one has no checkpoint to change")
         return self
+
+    @property
+    def upload_pace(self) -> Pace:
+        """The pace of uploads in the form that `service.upload` takes."""
+        return Pace(self.body_timeout_seconds, self.body_min_rate)
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -1,23 +1,31 @@
 """The outermost layer: a request id for everybody, one log line per request, and nothing ever escapes unanswered.
 
+A request is cancelled only when the process ends before its answer (`service.drain`): it is answered 503.
+
 Plain ASGI: Starlette's BaseHTTPMiddleware would hide the client's hanging up from the request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, MEDIA_TYPE, detail_of, problem_body
+from service.admission import SOON
+from service.errors import INTERNAL, MEDIA_TYPE, NOT_READY, Problem, detail_of, problem_body
 from service.identity import new_id, valid_request_id
+from service.keys import caller_of
 from service.logs import REQUEST_ID, log
 from service.paths import route_path
 
 LOGGER = logging.getLogger("service.request")
 
+ENDED = f"The service ended before it had answered. Send the request again in {SOON} s."
+"""What the caller of a cancelled request is told."""
 _QUIET = ("/livez", "/readyz", "/startupz", "/metrics")
 """Asked every few seconds by machines: logged only when they fail unexpectedly."""
 
@@ -51,7 +59,10 @@ class Edge:
         except Exception as error:
             LOGGER.exception("fault", extra={"fields": {"path": path, "error": type(error).__name__}})
             if status is None:
-                await _answer_fault(scope, send_with_id, request_id, error)
+                await _answer(scope, send_with_id, INTERNAL, detail_of(error, INTERNAL), request_id)
+        except asyncio.CancelledError:
+            if status is None:
+                await _answer(scope, send_with_id, NOT_READY, ENDED, request_id, retry_after=SOON)
         finally:
             milliseconds = round(1000 * (time.perf_counter() - began), 2)
             level = logging.DEBUG if path in _QUIET else logging.INFO
@@ -63,6 +74,8 @@ class Edge:
                 path=path,
                 status=status,
                 ms=milliseconds,
+                client=scope["client"][0] if scope.get("client") else None,
+                caller=caller_of(Request(scope)),
                 **fields,
             )
             REQUEST_ID.reset(token)
@@ -76,8 +89,12 @@ def _request_id(scope: Scope) -> str:
     return new_id("req_")
 
 
-async def _answer_fault(scope: Scope, send: Send, request_id: str, error: Exception) -> None:
-    body = problem_body(INTERNAL, detail_of(error, INTERNAL), path=scope["path"], request_id=request_id)
+async def _answer(
+    scope: Scope, send: Send, problem: Problem, detail: str, request_id: str, retry_after: int | None = None
+) -> None:
+    body = problem_body(problem, detail, path=scope["path"], request_id=request_id)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": INTERNAL.status, "headers": headers})
+    if retry_after is not None:
+        headers.append((b"retry-after", str(retry_after).encode()))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

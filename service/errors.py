@@ -4,7 +4,8 @@ ServiceError
 ├── MalformedRequest          the body is not the multipart or JSON it claims to be
 ├── Unauthenticated           no API key, or an unknown one
 ├── Forbidden                 the operator has not switched this path on
-├── BodyTimeout               the body did not arrive in time
+├── BodyTimeout               the body stopped arriving
+├── UploadTooSlow             the body arrives, but slower than the minimum rate
 ├── RequestTooLarge           the body or one picture is over the byte limits
 ├── UnsupportedMediaType      neither multipart/form-data nor application/json
 │   └── BodyEncoded           the body is compressed
@@ -69,7 +70,11 @@ class SwapBusy(ServiceError):
 
 
 class BodyTimeout(ServiceError):
-    """The body did not arrive in time."""
+    """The body stopped arriving. It may arrive next time."""
+
+
+class UploadTooSlow(ServiceError):
+    """The body arrives, but slower than the minimum rate. On the same connection the next attempt would be as slow."""
 
 
 class RequestTooLarge(ServiceError):
@@ -127,8 +132,8 @@ class PictureRefused(ServiceError):
 class Overloaded(ServiceError):
     """The queue is full; counted before the body is read."""
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"The queue is full. Send the request again in {retry_after} s.")
+    def __init__(self, retry_after: int, why: str = "The queue is full.") -> None:
+        super().__init__(f"{why} Send the request again in {retry_after} s.")
         self.retry_after = retry_after
 
 
@@ -181,6 +186,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     CheckpointRefused: Problem(409, "checkpoint-refused", "The checkpoint was refused"),
     SwapBusy: Problem(503, "swap-busy", "The checkpoint cannot be changed now"),
     BodyTimeout: Problem(408, "body-timeout", "The body did not arrive in time"),
+    UploadTooSlow: Problem(408, "upload-too-slow", "The body arrives too slowly"),
     RequestTooLarge: Problem(413, "request-too-large", "The request is too large"),
     UnsupportedMediaType: Problem(415, "unsupported-media-type", "The content type is not supported"),
     BodyEncoded: Problem(415, "unsupported-media-type", "The content type is not supported"),
@@ -202,6 +208,9 @@ PROBLEMS: dict[type[Exception], Problem] = {
 }
 """Class → HTTP. An error that is not listed is a fault of ours: 500."""
 
+MALFORMED = PROBLEMS[MalformedRequest]
+NOT_READY = PROBLEMS[NotReady]
+HEADER_TIMEOUT = Problem(408, "header-timeout", "The headers did not arrive in time")
 NOT_FOUND = Problem(404, "not-found", "There is no such path")
 METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "The path has no such method")
 

@@ -1,12 +1,12 @@
 """From a stranger's body to five pictures whose headers were accepted.
 
-The body is read under a byte limit and a time limit whatever Content-Length claims, kept in memory (never on disk),
-and only then parsed; parsing runs in a thread, because a hostile 32 MiB takes long enough to hold up everybody else.
+The body is read under a byte limit and at a minimum pace (`service.upload`) whatever Content-Length claims, kept in
+memory (never on disk), and only then parsed; parsing runs in a thread, because a hostile 32 MiB takes long enough to
+hold up everybody else.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,6 @@ from screening.errors import ImageError
 from screening.images import ImageLimits, Picture, check_shape, check_total, inspect
 from service.errors import (
     BodyEncoded,
-    BodyTimeout,
     ClientGone,
     MalformedRequest,
     PictureRefused,
@@ -30,6 +29,7 @@ from service.fields import MAX_NAME, Fields, picture_name
 from service.fingerprint import content_digest
 from service.form_body import read_form
 from service.json_body import read_json
+from service.upload import Upload
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
@@ -80,13 +80,13 @@ def _refuse_encoded(request: Request) -> None:
         raise BodyEncoded(f"The body has the content encoding {shown}. {_UNCOMPRESSED}")
 
 
-async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytearray:
+async def read_body(request: Request, *, max_bytes: int, upload: Upload) -> bytearray:
     """Read the body, counting bytes as they arrive.
 
     Raises:
         UnsupportedMediaType: it is compressed.
         RequestTooLarge: Content-Length says so, or more bytes than `max_bytes` arrived.
-        BodyTimeout: it took longer than `seconds`.
+        BodyTimeout, UploadTooSlow, Overloaded: see `Upload`.
         ClientGone: the caller hung up on the way.
     """
     _refuse_encoded(request)
@@ -96,13 +96,12 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(seconds):
+        async with upload:
             async for chunk in request.stream():
+                upload.arrived(len(chunk))
                 body += chunk
                 if len(body) > max_bytes:
                     raise too_large
-    except TimeoutError:
-        raise BodyTimeout(f"Only {len(body)} bytes of the body arrived within {seconds:g} s.") from None
     except ClientDisconnect:
         raise ClientGone("the client hung up while it sent the body") from None
     return body

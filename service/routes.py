@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from screening.errors import ImageTooLarge, ImageUnreadable, ImageUnsupported
+from screening.errors import ImageShapeRefused, ImageTooLarge, ImageUnreadable, ImageUnsupported
 from service.errors import (
     INTERNAL,
     MEDIA_TYPE,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    NOT_READY,
     BodyEncoded,
     BodyTimeout,
     DeadlineExceeded,
@@ -31,6 +32,7 @@ from service.errors import (
     RequestTooLarge,
     Unauthenticated,
     UnsupportedMediaType,
+    UploadTooSlow,
     detail_of,
     problem_body,
     problem_of,
@@ -50,6 +52,7 @@ SCREEN_ERRORS = (
     MalformedRequest,
     Unauthenticated,
     BodyTimeout,
+    UploadTooSlow,
     RequestTooLarge,
     UnsupportedMediaType,
     InvalidRequest,
@@ -57,6 +60,7 @@ SCREEN_ERRORS = (
     ImageUnsupported,
     ImageUnreadable,
     ImageTooLarge,
+    ImageShapeRefused,
     PictureUrlRefused,
     PictureFetchFailed,
     Overloaded,
@@ -81,7 +85,7 @@ async def post_screen(request: Request) -> Response:
     is wrong with each of the others, and how sure the model is."""
     service: Service = request.app.state.service
     fields: dict[str, Any] = request.state.log
-    outcome, status = "fault", 500
+    outcome, status = NOT_READY.slug, NOT_READY.status  # of a request that is cancelled, as `Edge` answers it
     try:
         caller = _authenticate(request, service)
         _check_headers(request)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from screening.errors import ImageError
 from screening.images import Picture, decode, fit_square
 from service import intake
-from service.admission import Admission
+from service.admission import Admission, Place
 from service.answer import Judged, Source, compose_answer, judge
 from service.bounded_store import BoundedStore
 from service.clock import Clock
@@ -35,6 +35,7 @@ from service.same_work import SameWork
 from service.schemas import ScreenAnswer, Timings
 from service.served_checkpoint import ServedCheckpoint
 from service.supervisor import Supervisor
+from service.upload import Upload
 
 Result = TypeVar("Result")
 
@@ -112,10 +113,10 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost(service.admission.ready_in())
-    with service.admission.door():
+    with service.admission.door() as place:
         try:
-            async with asyncio.timeout(service.settings.deadline_seconds):
-                submission = await _take_in(request, service, clock)
+            async with asyncio.timeout(None) as deadline:
+                submission = await _take_in(request, service, clock, place, deadline)
                 fingerprint = request_fingerprint(submission.content, submission.metadata, submission.review_below)
                 with service.idempotency.claim(caller, key, fingerprint, new_id("scr_")) as claim:
                     if claim.reply is not None:
@@ -126,7 +127,8 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
                     return Screened(kept, answer if kept is reply else None)
         except TimeoutError:
             service.metrics.aborted.labels("deadline").inc()
-            raise DeadlineExceeded(f"No answer within {service.settings.deadline_seconds:g} s.") from None
+            seconds = service.settings.deadline_seconds
+            raise DeadlineExceeded(f"No answer within {seconds:g} s after the body had arrived.") from None
         except EngineLost as error:
             raise EngineLost(service.admission.ready_in()) from error
         except ClientGone:
@@ -134,12 +136,20 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
             raise
 
 
-async def _take_in(request: Request, service: Service, clock: Clock) -> Submission:
-    """Read and understand the body, and fetch the pictures that lie elsewhere."""
+async def _take_in(
+    request: Request, service: Service, clock: Clock, place: Place, deadline: asyncio.Timeout
+) -> Submission:
+    """Read and understand the body, and fetch the pictures that lie elsewhere.
+
+    While the body arrives, its pace is limited; the deadline begins when it has arrived.
+    """
     settings = service.settings
     media_type, boundary = intake.content_type(request)
     with clock.stage("body"):
-        body = await intake.read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
+        place.upload = Upload(settings.upload_pace)
+        body = await intake.read_body(request, max_bytes=settings.max_body_bytes, upload=place.upload)
+        place.upload = None
+        deadline.reschedule(asyncio.get_running_loop().time() + settings.deadline_seconds)
         parse = partial(intake.parse, body, media_type, boundary)
         fields = await service.parsers.run(parse, large=len(body) > LARGE_BODY_BYTES)
     if not (blobs := fields.blobs):

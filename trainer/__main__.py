@@ -6,10 +6,15 @@ that `--help` answers at once and a broken or missing extra of one stage does no
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+
+from screening import __version__
+from screening.command_line import Parser
+from screening.cpus import limit_threads
+from screening.surroundings import name_the_user
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.render.command", "draw labelled samples: one original and four generated pictures each"),
@@ -48,14 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"screening {__version__}")
+        return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         print(f"trainer: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, summary = COMMANDS[name]
+    limit_threads(os.environ)
+    name_the_user(os.environ)
     try:
         command = importlib.import_module(module)
-        parser = argparse.ArgumentParser(prog=f"python -m trainer {name}", description=summary)
+        parser = Parser(prog=f"python -m trainer {name}", description=summary)
         command.add_arguments(parser)
         return int(command.run(parser.parse_args(rest)) or 0)
     except ModuleNotFoundError as error:  # heavy imports come late, in the command's `run`

@@ -8,12 +8,13 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -268,7 +269,11 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 
 @contextmanager
 def launch(
-    folder: Path, *arguments: str, ready: bool = True, variables: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    ready: bool = True,
+    variables: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Process]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -277,7 +282,7 @@ def launch(
     # Settings of the shell that runs the tests must not reach the service.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SCREENING_")}
     environment |= variables or {}
-    command = [sys.executable, "-m", "service", "--port", str(address[1]), *arguments]
+    command = [*prefix, sys.executable, "-m", "service", "--port", str(address[1]), *arguments]
     root = Path(__file__).resolve().parents[2]
     with log.open("wb") as output:
         popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
@@ -305,6 +310,17 @@ def launch_service(
     """Start `python -m service` with these arguments: `with launch_service("--engine", "scripted") as process`."""
     folder = tmp_path_factory.mktemp("services")
     return lambda *arguments, **options: launch(folder, *arguments, **options)
+
+
+@pytest.fixture
+def run_as_stranger() -> Sequence[str]:
+    """Words before a command that run it as a user id without a passwd entry, which may read everything."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    capability = "-all,+dac_read_search"
+    user = ("--reuid", "54321", "--regid", "54321", "--clear-groups")
+    nameless = ("env", "-u", "USER", "-u", "LOGNAME", "-u", "USERNAME")
+    return ("setpriv", *user, f"--inh-caps={capability}", f"--ambient-caps={capability}", *nameless)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import ArgumentParser
 
 import pytest
 
 from service.config import Settings, SettingsError, load
+from service.options import add_options
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,35 @@ def test_lists_of_origins_and_hosts_are_read() -> None:
         ("https", "xn--bcher-kva.example", 443, False),
     ]
     assert [str(network) for network in settings.picture_networks] == ["10.1.0.0/16", "fd00::/8"]
+
+
+@pytest.mark.parametrize("setting", ["api_keys", "admin_keys"])
+@pytest.mark.parametrize("value", ["secret", f"{'a' * 64},secret", "a" * 63, f"secret {'a' * 64}"])
+def test_a_key_in_place_of_its_hash_is_refused_without_repeating_it(setting, value) -> None:
+    with pytest.raises(SettingsError, match="SHA-256") as refused:
+        load({"engine": "scripted", setting: value})
+    assert "sha256sum" in str(refused.value) and "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["nginx", "10.0.0.0/99", "127.0.0.1, proxy"])
+def test_a_trusted_proxy_is_an_address_or_a_network(value) -> None:
+    with pytest.raises(SettingsError, match=r"--trusted-proxies .* is not an IP address"):
+        load({"engine": "scripted", "trusted_proxies": value})
+
+
+def test_help_shows_values_units_bounds_and_defaults() -> None:
+    parser = ArgumentParser()
+    add_options(parser)
+    text = " ".join(parser.format_help().split())
+    for shown in (
+        "--log-level {debug,info,warning,error}",
+        "--deadline-seconds SECONDS",
+        "--max-body-bytes BYTES",
+        "--checkpoint DIR",
+        "[SCREENING_PORT] (at least 0; at most 65535; default: 8000)",
+        "[SCREENING_DEADLINE_SECONDS] (more than 0; default: 60.0)",
+    ):
+        assert shown in text, shown
 
 
 def test_help_teaches_every_setting_without_importing_what_is_heavy(repository) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from screening.cpus import usable_cpus
 from trainer.ablation.tasks import Task
 
 LOOK_EVERY = 1.0
@@ -83,7 +84,7 @@ def _start(task: Task, logs: Path, jobs: int) -> subprocess.Popen[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // jobs)))
     with path.open("ab") as log:
         command = [sys.executable, "-m", "trainer", *task.command]
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ours

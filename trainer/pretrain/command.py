@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.cpus import usable_cpus
+
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
 
@@ -29,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pool", type=Path, help="where the rendered pictures lie (default: OUT/pool)")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that render (default: all cores)"
+        "--workers",
+        type=int,
+        default=usable_cpus(),
+        help="processes that render (default: usable CPUs)",
     )
     parser.add_argument(
         "--no-compile",

@@ -1,0 +1,53 @@
+"""The command-line parser of every launcher: a mistake costs one line, and is never guessed at.
+
+argparse takes `--max-queu` for `--max-queue`, and prints the whole usage above each error. It also repeats the values
+of options that it does not know, which may be secrets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, with short errors and with the nearest name of an unknown option."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **keywords})
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unexpected argument {rest[0].partition('=')[0]!r}")
+        return parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        self._refuse_unknown_options(given)
+        return super().parse_known_args(given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+    def _refuse_unknown_options(self, given: Sequence[str]) -> None:
+        known = set(_options(self))
+        for argument in given:
+            if argument == "--":
+                return
+            name = argument.partition("=")[0]
+            if name.startswith("--") and " " not in name and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                self.error(f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Every option of the parser and of its commands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _options(command)
