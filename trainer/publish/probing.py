@@ -12,7 +12,16 @@ from screening.answer import Mode
 from screening.checkpoint import Manifest
 from screening.generation import last_log_probabilities, probe_sampling_arguments, prompt_text
 from screening.machine import machine_name
-from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures, root_mean_square
+from screening.probes import (
+    MOST_ROUNDING,
+    MOST_TOLERANCE,
+    Probe,
+    Probes,
+    deviation,
+    probe_answers,
+    probe_pictures,
+    root_mean_square,
+)
 from trainer.offline_engine import start_llm
 
 if TYPE_CHECKING:
@@ -26,12 +35,8 @@ Ask = Callable[[Sequence[Question]], list[list[float]]]
 TOKENS = 24
 """Tokens of an answer that are compared: enough that every layer, head and row of the vocabulary has a part in some."""
 LEAST_TOLERANCE = 0.02
-"""Repeats in another company, or after other requests, may round otherwise; found on one machine: 0."""
-MOST_TOLERANCE = 1.0
-"""Beyond it, wrong weights could pass. Found: 0.02 for the tiny checkpoint, 0.23 for random weights of the 2B."""
-MOST_ROUNDING = 0.25
-"""Root mean square. Beyond it, wrong weights could pass for another machine's rounding. Found: 0.023 for the tiny
-checkpoint."""
+"""Repeats in another company, or after other requests, may round otherwise; found on one machine: 0. One flipped bit of
+one weight of the tiny checkpoint: 0.04 and more."""
 MARGIN = 4.0
 """How many times the spread of repeats is tolerated."""
 
