@@ -102,7 +102,7 @@ def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
         tokens = round((size // patch * ratio) ** 2)
         if tokens != image.tokens_per_picture:
             raise CheckpointError(
-                f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; its config.json makes {tokens}"
+                f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest and {tokens} by its config.json"
             )
 
 
@@ -120,8 +120,9 @@ def _read_text(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -
     tokenizer: Any = AutoTokenizer.from_pretrained(directory, **local)
     processor: Any = AutoProcessor.from_pretrained(directory, **local)
     text_config = config.get("text_config") or config
-    if (rows := text_config.get("vocab_size")) is not None and (most := max(tokenizer.get_vocab().values())) >= rows:
-        raise CheckpointError(f"{directory}: its tokenizer has a token {most}; config.json has {rows} rows of embeddings")
+    rows, last = text_config.get("vocab_size"), max(tokenizer.get_vocab().values())
+    if rows is not None and last >= rows:
+        raise CheckpointError(f"{directory}: its tokenizer has a token {last}, its config.json a vocab_size of {rows}")
     prompts = {}
     for mode in Mode:
         text = prompt_text(tokenizer, manifest.prompt, mode)

@@ -42,8 +42,8 @@ normalisation, 7 with one stale projection, 38 with a stale head (docs/decisions
 LEAST_ROUNDING = 0.005
 """Where the recording engine hardly rounded, another one may do a little more."""
 MOST_ROUNDING = 0.1
-"""Root mean square that an engine may be away from float32's numbers, whatever the recording one was. Found for the tiny
-checkpoint: 0.031 for the recording machine, 0.041 for one without AVX-512."""
+"""Root mean square that an engine may be away from float32's numbers, whatever the recording one was. Found for the
+tiny checkpoint: 0.031 for a machine with AMX, 0.041 for one without AVX-512."""
 MOST_TOLERANCE = 1.0
 """Repeats that differ more prove nothing. Found: 0 for the tiny checkpoint, 0.06 for random weights of the 2B."""
 _BLOCKS = 8
@@ -119,9 +119,13 @@ class Probes(BaseModel):
             return None
         return root_mean_square(exact, [probe.logprobs for probe in self.questions])
 
-    def repeated(self, found: Sequence[Sequence[float]]) -> bool:
-        """Whether these log-probabilities, a list per question, are those recorded."""
-        return self.deviation(found) <= self.tolerance  # so that NaN proves nothing
+    def repeated(self, found: Sequence[Sequence[float]], given: Sequence[Sequence[float]] | None = None) -> bool:
+        """Whether these log-probabilities, a list per question, are those recorded.
+
+        Args:
+            given: what they must be in place of those recorded.
+        """
+        return self.deviation(found, given) <= self.tolerance  # so that NaN proves nothing
 
     def rounded(self, found: Sequence[Sequence[float]]) -> bool:
         """Whether rounding explains how far these log-probabilities are from float32's."""
@@ -133,11 +137,12 @@ class Probes(BaseModel):
         """Root mean square of what separates these log-probabilities from float32's."""
         return root_mean_square([probe.exact or () for probe in self.questions], found)
 
-    def deviation(self, found: Sequence[Sequence[float]]) -> float:
-        """The largest difference between a log-probability recorded and the one found."""
-        if len(found) != len(self.questions):
+    def deviation(self, found: Sequence[Sequence[float]], given: Sequence[Sequence[float]] | None = None) -> float:
+        """The largest difference between a log-probability recorded, or given, and the one found."""
+        wanted = given or [probe.logprobs for probe in self.questions]
+        if len(found) != len(wanted):
             return math.inf
-        return max(map(deviation, self.questions, found))
+        return max(map(deviation, wanted, found))
 
 
 def probe_pictures(seed: int, size: int) -> tuple[Image.Image, ...]:
@@ -162,11 +167,11 @@ def probe_answers() -> list[tuple[Mode, str]]:
     return answers
 
 
-def deviation(probe: Probe, found: Sequence[float]) -> float:
+def deviation(wanted: Sequence[float], found: Sequence[float]) -> float:
     """Largest absolute difference between a probe's log-probabilities and those found; infinite for NaN."""
-    if len(found) != len(probe.logprobs) or not all(map(math.isfinite, found)):
+    if len(found) != len(wanted) or not all(map(math.isfinite, found)):
         return math.inf
-    return max(abs(a - b) for a, b in zip(probe.logprobs, found, strict=True))
+    return max(abs(a - b) for a, b in zip(wanted, found, strict=True))
 
 
 def root_mean_square(wanted: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:

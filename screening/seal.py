@@ -36,9 +36,17 @@ def seal_of(manifest: Manifest) -> str:
     return _digest(content)
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """`sha256:…` over the whole manifest: what a verdict on a checkpoint is about, with its probes and its scores."""
-    return _digest(manifest.model_dump(mode="json"))
+def judged_as(manifest: Manifest) -> str:
+    """`DIGEST@sha256:…`, the second over the whole manifest: what a verdict on a checkpoint is about.
+
+    A verdict on one set of probes says nothing about the same checkpoint with others, so the digest is not enough.
+    """
+    return f"{manifest.digest}@{_digest(manifest.model_dump(mode='json'))}"
+
+
+def digest_in(judged: str) -> str:
+    """The digest of the checkpoint that was judged."""
+    return judged.partition("@")[0]
 
 
 def sealed(manifest: Manifest) -> Manifest:

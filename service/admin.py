@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.daemon_thread import in_daemon_thread
-from service.errors import Forbidden, InvalidRequest, MalformedRequest, NotReady
+from screening.errors import CheckpointUnavailable
+from service.errors import CheckpointRefused, Forbidden, InvalidRequest, MalformedRequest, NotReady
 from service.follower import Follower, Following
 from service.hot_swap import HotSwap, Swap
 from service.intake import read_body
@@ -23,6 +22,7 @@ from service.local_store import inside
 from service.routes import problem_responses
 from service.schemas import CheckpointName
 from service.screen import Service
+from service.store_reads import StoreRead
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
@@ -35,6 +35,8 @@ class Refusal(BaseModel):
     """A checkpoint that failed, and is not tried again unless `retry` says so."""
 
     digest: str
+    manifest: str
+    """Digest of its whole manifest: another manifest of the same checkpoint, with other probes say, is not refused."""
     reason: str
 
 
@@ -47,6 +49,8 @@ class CheckpointState(BaseModel):
     swaps: list[Swap]
     """Newest first."""
     refused: list[Refusal]
+    reading: list[StoreRead]
+    """Reads of the checkpoint store that have not ended; one that hangs holds up nothing else."""
     following: Following | None
     """None where no registry is followed."""
 
@@ -87,7 +91,8 @@ async def get_checkpoint(request: Request) -> Response:
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
         busy=served.busy,
         swaps=list(reversed(hot_swap.swaps)),
-        refused=[Refusal(digest=digest, reason=reason) for digest, reason in reversed(served.memory.refused.items())],
+        refused=[_refusal(judged, reason) for judged, reason in reversed(served.memory.refused.items())],
+        reading=served.reads.under_way(),
         following=follower.state if follower else None,
     )
     return Response(state.model_dump_json(), media_type="application/json")
@@ -104,7 +109,7 @@ async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
     body = await read_body(request, max_bytes=_MAX_BODY, seconds=service.settings.body_timeout_seconds)
     order = _order_in(body)
-    source = await _resolve(service.settings.checkpoint_store, order.checkpoint)
+    source = await _resolve(hot_swap, service.settings.checkpoint_store, order.checkpoint)
     task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))
     _running.add(task)
     task.add_done_callback(_running.discard)
@@ -146,7 +151,15 @@ def _order_in(body: bytes | bytearray) -> CheckpointOrder:
         raise InvalidRequest("checkpoint: the name of a directory of the store; retry: true or false.") from None
 
 
-async def _resolve(store: Path | None, name: str) -> Path:
+def _refusal(judged: str, reason: str) -> Refusal:
+    digest, _, manifest = judged.partition("@")
+    return Refusal(digest=digest, manifest=manifest, reason=reason)
+
+
+async def _resolve(hot_swap: HotSwap, store: Path | None, name: str) -> Path:
     if store is None:
         raise Forbidden("Set SCREENING_CHECKPOINT_STORE to the directory that holds the checkpoints.")
-    return await in_daemon_thread(partial(inside, store, name), name="store")
+    try:
+        return await hot_swap.served.reads.read(store / name, lambda _: inside(store, name))
+    except CheckpointUnavailable as error:
+        raise CheckpointRefused(str(error)) from error

@@ -37,8 +37,8 @@ def test_probes_are_the_same_pictures_everywhere() -> None:
 
 def test_a_deviation_is_infinite_for_what_is_no_number() -> None:
     probe = Probe(seed=0, mode="cot", answer="x", logprobs=(-1.0, -2.0))
-    assert deviation(probe, [-1.0, -2.5]) == 0.5
-    assert deviation(probe, [-1.0, float("nan")]) == deviation(probe, [-1.0]) == float("inf")
+    assert deviation(probe.logprobs, [-1.0, -2.5]) == 0.5
+    assert deviation(probe.logprobs, [-1.0, float("nan")]) == deviation(probe.logprobs, [-1.0]) == float("inf")
 
 
 def test_a_root_mean_square_is_over_all_tokens_and_infinite_for_what_is_no_number() -> None:

@@ -1,7 +1,7 @@
 """Ways to break a published checkpoint. Each takes a whole copy and leaves it broken.
 
-`(described)` means that the manifest is true of the broken files, as when the fault came before publishing: hashes
-cannot find it.
+`(described)` means that the manifest is true of the broken files and sealed, as when the fault came before publishing:
+neither hashes nor the seal can find it. `(hashed again)` means that only the hashes are: seal and probes are old.
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from screening.checkpoint import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from screening.checkpoint import MANIFEST_NAME, Manifest, read_manifest, store_manifest, write_manifest
+from screening.seal import sealed
 
 WEIGHTS = "model.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
 def describe(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
-    """Write the manifest of files that were changed, with the rest of another one."""
+    """Write the manifest of files that were changed, with the rest of another one, and seal it."""
+    manifest = sealed(hash_again(directory, parent, **changes))
+    store_manifest(manifest, directory)
+    return manifest
+
+
+def hash_again(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
+    """The same with the old seal: what a tool does that knows of hashes only."""
     fields = parent.model_dump(exclude={"files", "created", "format", "tensors"}) | changes
     return write_manifest(directory, **fields)
 

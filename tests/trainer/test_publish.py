@@ -72,7 +72,7 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
         yield lambda questions: [[-1.0 if dtype == "bfloat16" else -1.125]] * len(questions), "this machine"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
-    monkeypatch.setattr("trainer.publish.architecture.check_architecture", lambda _: None)  # it has none
+    monkeypatch.setattr("screening.inspection.inspect", lambda *_: None)  # it has no architecture
     store = tmp_path / "store"
     published = make_published(store, "one", 1.0)
     source = shutil.copytree(published, tmp_path / "source")
