@@ -102,7 +102,8 @@ def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
         tokens = round((size // patch * ratio) ** 2)
         if tokens != image.tokens_per_picture:
             raise CheckpointError(
-                f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest and {tokens} by its config.json"
+                f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; "
+                f"its config.json makes {tokens}"
             )
 
 

@@ -2,8 +2,8 @@
 
 The registry is asked in a thread of its own, for a bounded time; when it does not answer, what is served is served on.
 What was refused is not tried again (`SwapMemory.refused`, also over a restart) until its directory holds something
-else. What could not be taken in (a store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less often:
-each attempt reads a whole checkpoint and may hold up requests.
+else. What could not be taken in (a store that is not mounted, a copy that is not whole, a full disk) and what came at a
+bad moment is, less and less often: each attempt reads a whole checkpoint and may hold up requests.
 
 A checkpoint that needs a new engine is put off by a random time: while an engine is built its service answers nobody,
 and the others of its fleet have seen the alias move as well.

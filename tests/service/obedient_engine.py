@@ -100,7 +100,7 @@ def with_probes(directory: Path, off: float, *, exact: bool = True) -> None:
     assert manifest.probes is not None
     (probe,) = manifest.probes.questions
     numbers = {"logprobs": tuple(value + off for value in probe.logprobs)}
-    numbers["exact"] = tuple(value + off for value in probe.exact or ()) if exact else None
+    numbers["exact"] = tuple(value + off for value in probe.exact) if exact and probe.exact else None
     other = probe.model_copy(update=numbers)
     probes = manifest.probes.model_copy(update={"questions": (other,)})
     change_manifest(directory, probes=probes)
@@ -133,6 +133,8 @@ class ObedientEngine(ScriptedEngine):
         """That a start or a reload takes."""
         self.rounds_otherwise = False
         """Whether it rounds as the recording engine did, or the other way."""
+        self.off = 0.0
+        """How far its numbers are from what it would give."""
         self.expected: list[str] = []
         """Versions that it was told to expect."""
         self.inspected: list[str] = []
@@ -213,6 +215,7 @@ class ObedientEngine(ScriptedEngine):
         assert self.loaded is not None
         off = 1.0 if self.fails.get("probe", lambda _: False)(self.loaded) else 0.0
         off -= 2 * ROUNDING if self.rounds_otherwise else 0.0
+        off += self.off
         return [value + off for value in logprobs_of(self.loaded)]
 
     async def generate(self, question: Question) -> Generated:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainer.publish.architecture import check_architecture
 
 from screening.checkpoint import read_manifest
 from screening.errors import CheckpointError
 from screening.weights import read_tensors
 from tests.service.damage import Weights, rewrite
-from trainer.publish.architecture import check_architecture
 from trainer.publish.command import publish, published_name
 
 LAYER = "language_model.model.layers.1."
