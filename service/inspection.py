@@ -47,6 +47,7 @@ async def inspect_apart(directory: Path, seconds: float = SECONDS) -> None:
     finally:
         with suppress(ProcessLookupError):
             process.kill()
+        await process.communicate()  # reads what is left, which closes the pipes
     if process.returncode == REFUSED:
         raise CheckpointError(said.decode(errors="replace").strip())
     if process.returncode != 0:
