@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from screening.checkpoint import Manifest, read_manifest, store_manifest
+from screening.generation import cpu_environment
+from screening.machine import machine_name
 from screening.probes import ROUNDING_MARGIN
 from screening.seal import sealed
 
@@ -41,11 +43,14 @@ def test_two_kinds_of_machine_agree_in_float32_and_are_as_far_from_it_as_roundin
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_what_another_kind_of_machine_recorded_is_served_after_a_proof_by_rounding(
-    launch_service, recorded_by_intel
+    launch_service, recorded_by_intel, monkeypatch
 ) -> None:
+    recorder = read_manifest(recorded_by_intel).probes
+    assert recorder is not None
+    for name, value in cpu_environment().items():
+        monkeypatch.setenv(name, value)
+    here = machine_name("cpu")
     with launch_service("--checkpoint", str(recorded_by_intel)) as service:
-        proofs = [event for event in service.events() if event.get("message") == "proved by rounding"]
-        recorder = read_manifest(recorded_by_intel).probes
-        assert recorder is not None
-        if proofs:
-            assert proofs[0]["recorded_by"] == recorder.machine != proofs[0]["machine"]
+        proofs = [event for event in service.events() if event["event"] == "proved by rounding"]
+    expected = [] if here == recorder.machine else [(recorder.machine, here)]
+    assert [(proof["recorded_by"], proof["machine"]) for proof in proofs] == expected
