@@ -5,12 +5,25 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from itertools import pairwise
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 EDGE = 1e-6
 """Probabilities are kept this far from 0 and 1, where the logit is infinite."""
+LEAST_SLOPE = 0.01
+"""Of a curve. Below it confidence would no longer follow the probability at all."""
+MOST_SLOPE = 100.0
+MOST_INTERCEPT = 10.0
+"""In log-odds, either way."""
+MOST_SHIFT = 3.0
+"""In log-odds, either way: a position that needs more is not shunned but not seen."""
+_FURTHEST_KNOT = 15.0
+"""In log-odds; `logit` ends at 13.8."""
+_TRACED = (0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 0.999)
+"""Probabilities at which `trace` looks."""
+
+Shift = Annotated[float, Field(ge=-MOST_SHIFT, le=MOST_SHIFT)]
 
 
 class _Strict(BaseModel):
@@ -23,9 +36,9 @@ class Curve(_Strict):
     The identity, up to the edges, for slope 1 and intercept 0.
     """
 
-    slope: float = 1.0
-    intercept: float = 0.0
-    knots: tuple[tuple[float, float], ...] = ()
+    slope: float = Field(default=1.0, ge=LEAST_SLOPE, le=MOST_SLOPE)
+    intercept: float = Field(default=0.0, ge=-MOST_INTERCEPT, le=MOST_INTERCEPT)
+    knots: tuple[tuple[float, float], ...] = Field(default=(), max_length=64)
     """(logit(p), confidence), in ascending order; where there are any, they stand in place of the line. Straight
     between two of them and level beyond the last."""
 
@@ -37,6 +50,10 @@ class Curve(_Strict):
             raise ValueError("knots must ascend: a higher probability never means a lower confidence")
         if any(not 0 <= confidence <= 1 for _, confidence in self.knots):
             raise ValueError("the confidence of a knot is between 0 and 1")
+        if any(abs(place) > _FURTHEST_KNOT for place, _ in self.knots):
+            raise ValueError(f"a knot lies between -{_FURTHEST_KNOT:g} and {_FURTHEST_KNOT:g} in log-odds")
+        if self.knots and self.knots[0][1] == self.knots[-1][1]:
+            raise ValueError("knots of one height are no curve: the confidence would not depend on the probability")
         return self
 
     def confidence(self, probability: float) -> float:
@@ -60,10 +77,10 @@ class Shifts(_Strict):
     Zero for all is no change.
     """
 
-    A: float = 0.0
-    B: float = 0.0
-    C: float = 0.0
-    D: float = 0.0
+    A: Shift = 0.0
+    B: Shift = 0.0
+    C: Shift = 0.0
+    D: Shift = 0.0
 
     def __call__(self, option: str, usable: float) -> float:
         """u(X) of an option, shifted; NaN stays NaN."""
@@ -83,9 +100,9 @@ class Calibration(_Strict):
     """When a picture is chosen."""
     none: Curve = Curve()
     """When the choice is `N`."""
-    method: str = "none"
+    method: str = Field(default="none", max_length=100)
     """Which of `trainer.calibrate.fit.METHODS` won."""
-    answers: int = Field(default=0, ge=0)
+    answers: int = Field(default=0, ge=0, le=10**9)
     """How many answers it was fitted on."""
     data: tuple[str, ...] = ()
     """Digests of the data sets that they answer; a score on one of these would be flattered."""
@@ -101,6 +118,13 @@ class Calibration(_Strict):
 
 UNCALIBRATED = Calibration()
 """The probability itself is the confidence."""
+
+
+def trace(calibration: Calibration) -> tuple[float, ...]:
+    """What a calibration makes of fixed probabilities: shifted for each option, then confident by either curve."""
+    shifted = [calibration.shifts(option, at) for option in Shifts.model_fields for at in _TRACED]
+    confident = [curve.confidence(at) for curve in (calibration.option, calibration.none) for at in _TRACED]
+    return tuple(round(value, 9) for value in (*shifted, *confident))
 
 
 def logit(probability: float) -> float:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -23,6 +23,7 @@ from screening.calibration import UNCALIBRATED, Calibration
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
+from screening.regular_file import Step, read_chunks, read_small, sha256_of, unwatched
 
 MANIFEST_NAME = "screening.json"
 _PARTIAL = f"{MANIFEST_NAME}.partial"
@@ -32,6 +33,11 @@ _FIRST_FORM = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
 """What stands for no calibration in manifests from before modes had their own."""
 _UNLISTED = (MANIFEST_NAME, _PARTIAL, CARD_NAME)
 """At the root, in no manifest. A crash while scores are stored leaves a partial one beside a whole checkpoint."""
+MOST_MANIFEST_BYTES = 16 * 2**20
+"""The tiny checkpoint's has 20 kB; 10,000 tensors take 1 MB."""
+MOST_FILES = 10_000
+
+Text = Annotated[str, Field(max_length=1000)]
 
 
 class _Strict(BaseModel):
@@ -41,26 +47,26 @@ class _Strict(BaseModel):
 class FileEntry(_Strict):
     """One file of the checkpoint."""
 
-    size: int
-    sha256: str
+    size: int = Field(ge=0, le=2**50)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """Type and shape as a weight file's header says."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: Annotated[str, Field(max_length=20)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**40)], ...], Field(max_length=16)]
 
 
 class ImageContract(_Strict):
     """How pictures are brought to the model."""
 
-    size: int
+    size: int = Field(ge=16, le=2048)
     """Side of the square, in pixels."""
-    tokens_per_picture: int
+    tokens_per_picture: int = Field(ge=1, le=16_384)
     """Image tokens in the prompt for one picture, without its begin and end tokens."""
-    max_patches: int = 1
+    max_patches: int = Field(1, ge=1, le=64)
     """Tiles per picture. InternVL's processor tiles unless told otherwise, so it is told."""
 
 
@@ -68,21 +74,21 @@ class Decoding(_Strict):
     """How answers are generated."""
 
     mode: Literal["free", "grammar"] = "free"
-    max_tokens_cot: int = Field(256, gt=0)
-    max_tokens_direct: int = Field(8, gt=0)
+    max_tokens_cot: int = Field(256, gt=0, le=32_768)
+    max_tokens_direct: int = Field(8, gt=0, le=32_768)
 
 
 class Manifest(_Strict):
     """The contract of one checkpoint."""
 
     format: Literal[1] = 1
-    name: str
-    version: str
-    created: str
+    name: Text
+    version: Text
+    created: Text
     """UTC, ISO 8601."""
-    base: str | None = None
+    base: Text | None = None
     """The model that training began from; None when it began from random weights."""
-    parent: str | None = None
+    parent: Text | None = None
     """Digest of the checkpoint that this one continues."""
     prompt: Prompt
     image: ImageContract
@@ -97,7 +103,7 @@ class Manifest(_Strict):
     """The resolved recipe."""
     probes: Probes | None = None
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
-    files: dict[str, FileEntry]
+    files: dict[Text, FileEntry] = Field(max_length=MOST_FILES)
     tensors: dict[str, Tensor] | None = None
     """Every tensor of the weight files, by name; compared with the architecture and written by `trainer publish`. None
     in manifests that it has not written, or wrote before it knew of them."""
@@ -173,16 +179,16 @@ def store_manifest(manifest: Manifest, directory: Path) -> None:
     temporary.replace(directory / MANIFEST_NAME)
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, step: Step = unwatched) -> Manifest:
     """Read the manifest without touching the other files.
 
     Raises:
-        CheckpointDamaged: there is none, or it is not understood: half written, or of a later version.
+        CheckpointDamaged: there is none, or it is not understood: half written, of a later version, or not a file.
         CheckpointUnavailable: there is no such directory, or it cannot be read.
     """
     path = directory / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_small(path, MOST_MANIFEST_BYTES, step))
     except FileNotFoundError:
         if not directory.exists():
             raise CheckpointUnavailable(f"{directory} does not exist: it is not a checkpoint, or not mounted") from None
@@ -190,19 +196,30 @@ def read_manifest(directory: Path) -> Manifest:
     except OSError as error:
         raise CheckpointUnavailable(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise CheckpointDamaged(f"{path} is not a manifest that this version understands: {error}") from error
+        raise CheckpointDamaged(f"{path} is not a manifest that this version understands: {_first(error)}") from error
 
 
-def verify(directory: Path) -> Manifest:
+def _first(error: ValidationError) -> str:
+    """The first fault and where it is; what was given may be megabytes."""
+    one = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    more = f" ({error.error_count()} faults in all)" if error.error_count() > 1 else ""
+    return f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}{more}"[:500]
+
+
+def verify(directory: Path, step: Step = unwatched) -> Manifest:
     """Read the manifest and compare every file with it.
 
+    Args:
+        step: hears of each access, and may end the read.
+
     Raises:
-        CheckpointDamaged: a file is missing, added, of another size or of other content, or lies outside the directory.
+        CheckpointDamaged: a file is missing, added, of another size or of other content, lies outside the directory, or
+            is not a regular file.
         CheckpointUnavailable: a file cannot be read.
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory, step)
     try:
-        _compare(directory, manifest)
+        _compare(directory, manifest, step)
     except RuntimeError as error:  # a symbolic link that leads to itself
         raise CheckpointDamaged(f"{directory} cannot be read whole: {error}") from error
     except OSError as error:
@@ -210,29 +227,34 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
-def _compare(directory: Path, manifest: Manifest) -> None:
+def _compare(directory: Path, manifest: Manifest, step: Step) -> None:
     unlisted = {directory / name for name in _UNLISTED}
-    present = {
-        path.relative_to(directory).as_posix()
-        for path in directory.rglob("*")
-        if (path.is_symlink() or not path.is_dir()) and path not in unlisted
-    }
+    present = {path.relative_to(directory).as_posix() for path in _walk(directory, step) if path not in unlisted}
     if added := sorted(present - manifest.files.keys()):
-        raise CheckpointDamaged(f"{directory} holds files that its manifest does not name: {', '.join(added)}")
+        raise CheckpointDamaged(f"{directory} holds files that its manifest does not name: {', '.join(added[:10])}")
     root = directory.resolve()
     for name, entry in manifest.files.items():
         path = directory / name
         if not path.resolve().is_relative_to(root):
             raise CheckpointDamaged(f"{path} leads out of the checkpoint's directory")
-        if not path.is_file():
-            raise CheckpointDamaged(f"{path} is missing")
-        if path.stat().st_size != entry.size:
-            raise CheckpointDamaged(f"{path} has {path.stat().st_size} bytes; its manifest says {entry.size}")
-        if file_sha256(path) != entry.sha256:
+        try:
+            found = sha256_of(read_chunks(path, entry.size, step))
+        except FileNotFoundError:
+            raise CheckpointDamaged(f"{path} is missing") from None
+        if found != entry.sha256:
             raise CheckpointDamaged(f"{path} is not the file that its manifest describes (sha256 differs)")
+
+
+def _walk(directory: Path, step: Step) -> Iterator[Path]:
+    """Everything below that is not a directory, links included."""
+    for count, path in enumerate(directory.rglob("*")):
+        if count >= 2 * MOST_FILES:
+            raise CheckpointDamaged(f"{directory} holds more than {2 * MOST_FILES} entries")
+        step(path)
+        if path.is_symlink() or not path.is_dir():
+            yield path
 
 
 def file_sha256(path: Path) -> str:
     """Hex sha256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return sha256_of(read_chunks(path, path.stat().st_size))

@@ -14,15 +14,18 @@ ones do. So the probes hold both, and there are two ways to prove a checkpoint:
 - *by rounding*: all numbers together are as near to float32's as rounding explains (root mean square, which over a
   hundred tokens hardly varies, while the largest one does).
 
-Repetition sees a single stale tensor between two checkpoints that are much alike; rounding does not see one whose
-effect is below its own. Which of the two an engine has to pass is for the service to decide (service/proof.py).
+Repetition sees a single flipped bit of a single weight; rounding does not see what changes answers less than rounding
+itself does. Which of the two an engine has to pass is for the service to decide (service/proof.py).
+
+The probes also record how text becomes tokens and what the calibration makes of probabilities, and they are tied to
+everything that they were recorded on (`screening.seal`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from PIL import Image
@@ -32,14 +35,24 @@ from screening.answer import Finding, Mode, compose, render
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.task import OPTIONS, Dimension
 
-ROUNDING_MARGIN = 2.0
+ROUNDING_MARGIN = 1.5
 """How many times the recording machine's rounding another machine may be away from float32. Found for the tiny
-checkpoint: 1.0 to 1.1 on three kinds of processor, 1.4 with another library, 1.2 to 1.6 with one stale bias or
-normalisation, 7 with one stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
+checkpoint: 1.0 to 1.1 on three kinds of processor, 1.3 on a fourth, 1.2 to 1.6 with one stale bias or normalisation,
+7 with one stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
 LEAST_ROUNDING = 0.005
 """Where the recording engine hardly rounded, another one may do a little more."""
+MOST_ROUNDING = 0.1
+"""Root mean square that an engine may be away from float32's numbers, whatever the recording one was. Found for the
+tiny checkpoint: 0.031 for a machine with AMX, 0.041 for one without AVX-512."""
+MOST_TOLERANCE = 1.0
+"""Repeats that differ more prove nothing. Found: 0 for the tiny checkpoint, 0.06 for random weights of the 2B."""
 _BLOCKS = 8
 """A probe's picture is a grid of this many coloured blocks per side."""
+
+
+Sha256 = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+LogProbability = Annotated[float, Field(ge=-10_000, le=0.1)]
+"""0 at most, but for rounding."""
 
 
 class Probe(BaseModel):
@@ -47,14 +60,14 @@ class Probe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**32)
     """Of its pictures; see `probe_pictures`."""
     mode: Mode
-    answer: str
+    answer: str = Field(max_length=10_000)
     """Put behind the prompt; nothing is generated."""
-    logprobs: tuple[float, ...] = Field(min_length=1)
+    logprobs: tuple[LogProbability, ...] = Field(min_length=1, max_length=4096)
     """Natural log-probabilities of the last tokens of prompt and answer, as many as there are here."""
-    exact: tuple[float, ...] | None = None
+    exact: tuple[LogProbability, ...] | None = None
     """The same in float32; None where no engine in float32 was asked."""
 
     @model_validator(mode="after")
@@ -64,16 +77,39 @@ class Probe(BaseModel):
         return self
 
 
+class Reading(BaseModel):
+    """How a checkpoint's tokenizer, template and prompts turn text into tokens; see `screening.inspection`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocabulary: Sha256
+    """Of what each token spells, and of the tokens of a text that holds all of them."""
+    prompts: dict[Mode, Sha256]
+    """Of the tokens of each mode's question, as the template writes it."""
+
+
 class Probes(BaseModel):
     """All probes of a checkpoint."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    questions: tuple[Probe, ...] = Field(min_length=1)
-    tolerance: float = Field(gt=0)
+    questions: tuple[Probe, ...] = Field(min_length=1, max_length=64)
+    tolerance: float = Field(gt=0, le=MOST_TOLERANCE)
     """Largest difference of one log-probability that repeats explain."""
-    machine: str | None = None
+    machine: str | None = Field(default=None, max_length=1000)
     """What recorded them: see `screening.machine`."""
+    reading: Reading | None = None
+    """None where no tokenizer was asked; such a checkpoint is not served by vLLM."""
+    confidences: dict[Mode, tuple[float, ...]] = {}
+    """What each mode's calibration makes of fixed probabilities; see `screening.calibration.trace`."""
+    seal: Sha256 | None = None
+    """Digest over everything that they were recorded on, and themselves; see `screening.seal`."""
+
+    @model_validator(mode="after")
+    def _near_float32(self) -> Self:
+        if self.rounding is not None and self.rounding > MOST_ROUNDING:
+            raise ValueError(f"exact and logprobs are {self.rounding:.3g} apart on average, which is no rounding")
+        return self
 
     @property
     def rounding(self) -> float | None:
@@ -83,25 +119,30 @@ class Probes(BaseModel):
             return None
         return root_mean_square(exact, [probe.logprobs for probe in self.questions])
 
-    def repeated(self, found: Sequence[Sequence[float]]) -> bool:
-        """Whether these log-probabilities, a list per question, are those recorded."""
-        return self.deviation(found) <= self.tolerance  # so that NaN proves nothing
+    def repeated(self, found: Sequence[Sequence[float]], given: Sequence[Sequence[float]] | None = None) -> bool:
+        """Whether these log-probabilities, a list per question, are those recorded.
+
+        Args:
+            given: what they must be in place of those recorded.
+        """
+        return self.deviation(found, given) <= self.tolerance  # so that NaN proves nothing
 
     def rounded(self, found: Sequence[Sequence[float]]) -> bool:
         """Whether rounding explains how far these log-probabilities are from float32's."""
         if (rounding := self.rounding) is None:
             return False
-        return self.from_exact(found) <= ROUNDING_MARGIN * max(rounding, LEAST_ROUNDING)
+        return self.from_exact(found) <= min(ROUNDING_MARGIN * max(rounding, LEAST_ROUNDING), MOST_ROUNDING)
 
     def from_exact(self, found: Sequence[Sequence[float]]) -> float:
         """Root mean square of what separates these log-probabilities from float32's."""
         return root_mean_square([probe.exact or () for probe in self.questions], found)
 
-    def deviation(self, found: Sequence[Sequence[float]]) -> float:
-        """The largest difference between a log-probability recorded and the one found."""
-        if len(found) != len(self.questions):
+    def deviation(self, found: Sequence[Sequence[float]], given: Sequence[Sequence[float]] | None = None) -> float:
+        """The largest difference between a log-probability recorded, or given, and the one found."""
+        wanted = given or [probe.logprobs for probe in self.questions]
+        if len(found) != len(wanted):
             return math.inf
-        return max(map(deviation, self.questions, found))
+        return max(map(deviation, wanted, found))
 
 
 def probe_pictures(seed: int, size: int) -> tuple[Image.Image, ...]:
@@ -126,11 +167,11 @@ def probe_answers() -> list[tuple[Mode, str]]:
     return answers
 
 
-def deviation(probe: Probe, found: Sequence[float]) -> float:
+def deviation(wanted: Sequence[float], found: Sequence[float]) -> float:
     """Largest absolute difference between a probe's log-probabilities and those found; infinite for NaN."""
-    if len(found) != len(probe.logprobs) or not all(map(math.isfinite, found)):
+    if len(found) != len(wanted) or not all(map(math.isfinite, found)):
         return math.inf
-    return max(abs(a - b) for a, b in zip(probe.logprobs, found, strict=True))
+    return max(abs(a - b) for a, b in zip(wanted, found, strict=True))
 
 
 def root_mean_square(wanted: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:

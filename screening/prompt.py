@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from screening.answer import Mode
 from screening.task import OPTIONS
@@ -24,11 +24,11 @@ class Prompt(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: str
+    version: str = Field(max_length=1000)
     """Changes with every change of a text."""
-    cot: str
+    cot: str = Field(max_length=100_000)
     """Instruction for think-then-answer."""
-    direct: str
+    direct: str = Field(max_length=100_000)
     """Instruction for letters only."""
 
 

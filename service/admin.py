@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.daemon_thread import in_daemon_thread
+from screening.errors import CheckpointUnavailable
 from service.errors import (
     BodyTimeout,
     CheckpointRefused,
@@ -25,6 +24,7 @@ from service.errors import (
     SwapBusy,
     Unauthenticated,
     UnsupportedMediaType,
+    UploadTooSlow,
 )
 from service.follower import Follower, Following
 from service.hot_swap import HotSwap, Swap
@@ -35,6 +35,7 @@ from service.local_store import inside
 from service.openapi import problem_responses
 from service.schemas import CheckpointName
 from service.screen import Service
+from service.store_reads import StoreRead
 from service.upload import Upload
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -50,7 +51,10 @@ class Refusal(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
-    """SHA-256 of its manifest."""
+    """Digest of the checkpoint."""
+    manifest: str
+    """Digest of its whole manifest. The same checkpoint with another manifest, for example with other probes, is not
+    refused."""
     reason: str
     """Why it was refused."""
 
@@ -68,6 +72,8 @@ class CheckpointState(BaseModel):
     """Newest first."""
     refused: list[Refusal]
     """Newest first."""
+    reading: list[StoreRead]
+    """Reads of the checkpoint store that have not ended; one that hangs holds up nothing else."""
     following: Following | None
     """None where no registry is followed."""
 
@@ -110,7 +116,8 @@ async def get_checkpoint(request: Request) -> Response:
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
         busy=served.busy,
         swaps=list(reversed(hot_swap.swaps)),
-        refused=[Refusal(digest=digest, reason=reason) for digest, reason in reversed(served.memory.refused.items())],
+        refused=[_refusal(judged, reason) for judged, reason in reversed(served.memory.refused.items())],
+        reading=served.reads.under_way(),
         following=follower.state if follower else None,
     )
     return Response(state.model_dump_json(), media_type="application/json")
@@ -124,6 +131,7 @@ async def get_checkpoint(request: Request) -> Response:
         Unauthenticated,
         Forbidden,
         BodyTimeout,
+        UploadTooSlow,
         CheckpointRefused,
         RequestTooLarge,
         UnsupportedMediaType,
@@ -140,7 +148,7 @@ async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
     body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
     order = _order_in(body)
-    source = await _resolve(service.settings.checkpoint_store, order.checkpoint)
+    source = await _resolve(hot_swap, service.settings.checkpoint_store, order.checkpoint)
     task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))
     _running.add(task)
     task.add_done_callback(_running.discard)
@@ -182,7 +190,15 @@ def _order_in(body: bytes | bytearray) -> CheckpointOrder:
         raise InvalidRequest("checkpoint: the name of a directory of the store; retry: true or false.") from None
 
 
-async def _resolve(store: Path | None, name: str) -> Path:
+def _refusal(judged: str, reason: str) -> Refusal:
+    digest, _, manifest = judged.partition("@")
+    return Refusal(digest=digest, manifest=manifest, reason=reason)
+
+
+async def _resolve(hot_swap: HotSwap, store: Path | None, name: str) -> Path:
     if store is None:
         raise Forbidden("Set SCREENING_CHECKPOINT_STORE to the directory that holds the checkpoints.")
-    return await in_daemon_thread(partial(inside, store, name), name="store")
+    try:
+        return await hot_swap.served.reads.read(store / name, lambda _: inside(store, name))
+    except CheckpointUnavailable as error:
+        raise CheckpointRefused(str(error)) from error

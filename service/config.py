@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     """For requests in flight to end before other weights are loaded; then the swap is put off."""
     swap_reload_seconds: float = Field(120.0, gt=0)
     """For the engine to load and prove other weights; then it is built anew on the old ones."""
+    store_read_seconds: float = Field(30.0, gt=0)
+    """Maximum time in seconds for one step of reading a checkpoint store, of at most 1 MiB; then the checkpoint is not
+    taken up now."""
     engine_hang_seconds: float = Field(30.0, gt=0)
     """With requests in the engine and no output from it; then it is killed and built anew."""
     engine_rebuild_seconds: float = Field(600.0, gt=0)

@@ -88,6 +88,15 @@ class Engine(Protocol):
     async def kill(self) -> None:
         """End its processes at once, for an engine that hangs: what is in it ends with EngineLost."""
 
+    async def inspect(self, checkpoint: Path, manifest: Manifest, /) -> None:
+        """Find out whether this kind of engine could load a checkpoint, without loading it; `start` need not have been
+        called, and requests are answered meanwhile.
+
+        Raises:
+            CheckpointError: it could not, or would read its prompts otherwise than its probes recorded.
+            CheckpointUnavailable: this could not be found out.
+        """
+
     async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
         """Put other weights of the same architecture in the place of those loaded. Nothing may run meanwhile.
 

@@ -1,9 +1,9 @@
 """The service follows the registry: what an alias names is taken up within a poll or two.
 
 The registry is asked in a thread of its own, for a bounded time; when it does not answer, what is served is served on.
-A digest that was refused is not tried again (`SwapMemory.refused`, also over a restart). What could not be taken in (a
-store that is not mounted, a copy that is not whole, a full disk) and what came at a bad moment is, less and less often:
-each attempt reads a whole checkpoint and may hold up requests.
+What was refused is not tried again (`SwapMemory.refused`, also over a restart) until its directory holds something
+else. What could not be taken in (a store that is not mounted, a copy that is not whole, a full disk) and what came at a
+bad moment is, less and less often: each attempt reads a whole checkpoint and may hold up requests.
 
 A checkpoint that needs a new engine is put off by a random time: while an engine is built its service answers nobody,
 and the others of its fleet have seen the alias move as well.
@@ -22,8 +22,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from screening.errors import RegistryError
+from screening.checkpoint import Manifest
+from screening.errors import CheckpointError, CheckpointUnavailable, RegistryError
 from screening.registry import Registry, Version
+from screening.seal import judged_as
 from service.admission import Admission
 from service.config import Settings
 from service.daemon_thread import in_daemon_thread
@@ -192,22 +194,26 @@ class Follower:
         # The publisher may have the store mounted elsewhere; in it, directories have the names that `publish` gave.
         directory = version.directory
         if store is not None:
-            directory = await in_daemon_thread(partial(inside, store, directory.name), name="store")
+            try:
+                directory = await self._served.reads.read(store, lambda _: inside(store, directory.name))
+            except CheckpointUnavailable as error:
+                raise CheckpointRefused(str(error)) from error
         return Offer(directory, version.digest)
 
     async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
         if version.digest == self._served.manifest.digest:
             await self._served.confirm()
             return "current", None
-        if (reason := self._served.memory.refused.get(version.digest)) is not None:
-            return "refused", reason
         if not self._admission.is_open:
             return "busy", self._admission.closed_because
         later = self._later if self._later and self._later.digest == version.digest else None
         if later and time.monotonic() < later.until:
             return later.outcome, later.reason
         offer = await self._offer_of(version)
-        if later is None and await self._hot_swap.needs_new_engine(offer):
+        offered = await self._look(offer)
+        if offered and (reason := self._served.memory.refused.get(judged_as(offered))) is not None:
+            return "refused", reason
+        if later is None and offered and self._hot_swap.needs_new_engine(offered):
             seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311
             if seconds > 0:
                 reason = f"It needs a new engine, which is built after {seconds:.0f} s: not by a whole fleet at once."
@@ -222,10 +228,17 @@ class Follower:
         except SwapBusy as error:
             return self._again(offer, later, "busy", str(error))
         except CheckpointRefused as error:
-            if offer.digest in self._served.memory.refused:
+            if offered and judged_as(offered) in self._served.memory.refused:
                 return "refused", str(error)
             return self._again(offer, later, "unavailable", str(error))
         return "taken_up", None
+
+    async def _look(self, offer: Offer) -> Manifest | None:
+        """What its manifest says; None where it cannot be read or is another's, which taking it up will explain."""
+        try:
+            return await self._served.look(offer.directory, offer.digest)
+        except CheckpointError:
+            return None
 
     def _again(self, offer: Offer, before: _Later | None, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
         """Try it again at the next poll, then after two more, after four more, ..."""

@@ -17,22 +17,21 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from screening.checkpoint import Manifest, read_manifest
+from screening.checkpoint import Manifest
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
+from screening.seal import judged_as
 from screening.weights import changed_files, compare_tensors, read_tensors
 from service.clock import milliseconds_since
-from service.daemon_thread import in_daemon_thread
 from service.engine_rebuild import rebuild
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
 from service.proof import NotRepeated, Proved
-from service.served_checkpoint import Copy, Offer, ServedCheckpoint
+from service.served_checkpoint import Copy, ServedCheckpoint
 from service.swap_memory import proves_a_fault
 
 LOGGER = logging.getLogger("service.hot_swap")
@@ -110,25 +109,24 @@ class HotSwap:
             finally:
                 await self.served.tidy()  # it was taken up, or only copied
 
-    async def needs_new_engine(self, offer: Offer) -> bool:
-        """Whether it cannot go in place, as its manifest tells; False where that cannot be read or is another's.
+    def needs_new_engine(self, offered: Manifest) -> bool:
+        """Whether it cannot go in place, as its manifest tells.
 
         Where weights in place turn out not to repeat their probes a new engine is built as well; nothing tells before.
         """
-        try:
-            manifest = await in_daemon_thread(partial(read_manifest, offer.directory), name="store")
-        except CheckpointError:  # to take it up will say why
-            return False
-        return manifest.digest == offer.digest and bool(_changed(self.served.manifest, manifest))
+        return bool(_changed(self.served.manifest, offered))
 
     async def _take_up(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
         began, old = time.perf_counter(), self.served.now
+        offered: Manifest | None = None
         try:
-            new, in_place = await self._prepare(source, digest, retry=retry)
+            offered = await self.served.look(source, digest)
+            new, in_place = await self._prepare(source, offered, retry=retry)
         except CheckpointError as error:
             # Another copy of the same checkpoint, or this one when it is whole, may be good.
-            if digest is not None and not isinstance(error, CheckpointUnavailable | CheckpointDamaged):
-                self._memory.refuse(digest, str(error))
+            may_heal = isinstance(error, CheckpointUnavailable | CheckpointDamaged)
+            if digest is not None and offered is not None and not may_heal:
+                self._memory.refuse(judged_as(offered), str(error))
             raise CheckpointRefused(str(error)) from error
         prepare_ms = milliseconds_since(began)
         async with self.served.lock:  # from here on an engine that is lost waits to be built anew
@@ -137,25 +135,26 @@ class HotSwap:
                 self._memory.spared = None
                 return self._done("unchanged", new, old, Proved(), prepare_ms)
             try:
-                await self._memory.attempt(new.manifest.digest)
+                await self._memory.attempt(new.judged)
                 return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
             except asyncio.CancelledError:  # the process ends, and not because of this checkpoint
-                self._memory.survived(new.manifest.digest)
+                self._memory.survived(new.judged)
                 raise
             except CheckpointRefused as error:
-                self._memory.refuse(new.manifest.digest, str(error))
+                self._memory.refuse(new.judged, str(error))
                 raise
 
-    async def _prepare(self, source: Path, digest: str | None, *, retry: bool) -> tuple[Copy, bool]:
+    async def _prepare(self, source: Path, offered: Manifest, *, retry: bool) -> tuple[Copy, bool]:
         """Everything that can be known before the engine is touched; and whether the weights can go in place."""
-        new, old = await self.served.take_in(source, digest), self.served.now
-        digest = new.manifest.digest
-        if digest in self._memory.refused and not retry:
-            raise CheckpointError(f"{digest} was refused before: {self._memory.refused[digest]}")
-        if new.manifest.probes is None:
+        refused = self._memory.refused.get(judged_as(offered))
+        if refused is not None and not retry:
+            raise CheckpointError(f"{offered.digest} was refused before: {refused}")
+        if offered.probes is None:
             raise CheckpointDamaged(f"{source} carries no probes; publish it with `python -m trainer publish`")
+        new, old = await self.served.take_in(source, offered), self.served.now
         if changed := _changed(old.manifest, new.manifest):
-            log(LOGGER, logging.INFO, "not in place", digest=digest, changed=changed)
+            log(LOGGER, logging.INFO, "not in place", digest=new.manifest.digest, changed=changed)
+            await self._inspect(source, new)
             return new, False
         try:
             before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
@@ -163,12 +162,25 @@ class HotSwap:
             raise CheckpointUnavailable(f"The copy of what is served cannot be compared with: {error}") from error
         if difference := compare_tensors(before, await asyncio.to_thread(read_tensors, new.directory, new.manifest)):
             raise CheckpointError(f"{source} has the configuration of what is served and other tensors: {difference}")
+        if _reads_otherwise(old.manifest, new.manifest):
+            await self._inspect(source, new)
         try:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
                 await self._engine.expect(new.manifest)
         except Exception:  # whatever it is: only the proof takes longer, or finds the same fault
-            LOGGER.exception("proof not prepared", extra={"fields": {"digest": digest}})
+            LOGGER.exception("proof not prepared", extra={"fields": {"digest": new.manifest.digest}})
         return new, True
+
+    async def _inspect(self, source: Path, new: Copy) -> None:
+        """Find what would fail in any engine, while the one that serves goes on.
+
+        Raises:
+            CheckpointError: it would fail.
+        """
+        try:
+            await self._engine.inspect(new.directory, new.manifest)
+        except CheckpointError as error:
+            raise type(error)(str(error).replace(str(new.directory), str(source))) from error
 
     async def _adopt(self, new: Copy, old: Copy) -> None:
         """What is served, with probes that were recorded anew: taken over if they prove it.
@@ -179,11 +191,11 @@ class HotSwap:
         """
         if new.manifest.probes == old.manifest.probes:
             return
-        prover, before = self.served.prover, old.manifest.probes
+        prover, before = self.served.prover, old.manifest
         try:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
                 # What rounding alone proves takes the place of what does no better, and of nothing that is repeated.
-                await prover.prove(new.manifest, may_round=before is None or not prover.repeats(before))
+                await prover.prove(new.manifest, may_round=before.probes is None or prover.rounded(before))
         except Exception as error:  # whatever it is, the old probes stay
             lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
             if lost and not proves_a_fault(error):
@@ -194,7 +206,7 @@ class HotSwap:
 
     async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
         """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
-        digest, patience = new.manifest.digest, self._settings.swap_drain_seconds
+        judged, patience = new.judged, self._settings.swap_drain_seconds
         closing = time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
             try:
@@ -204,22 +216,22 @@ class HotSwap:
                 if not self._engine.alive:
                     raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
             except SwapBusy:
-                self._memory.survived(digest)  # it has not been touched
+                self._memory.survived(judged)  # it has not been touched
                 raise
             drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
                 proved, in_place = await self._load(new, in_place=in_place)
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
-                LOGGER.exception("swap failed", extra={"fields": {"digest": digest, "error": str(error)}})
+                LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
                 # An engine that is dead or hangs would not take the old weights either. Neither is a fault of the new
                 # ones yet: somebody may have killed it at that very moment, or the machine was slow.
                 lost = isinstance(error, TimeoutError) or not self._engine.alive
                 lost |= await self._go_back(old, in_place=in_place and not lost)
                 if lost and not proves_a_fault(error):
                     if self.served.ending:
-                        self._memory.survived(digest)
+                        self._memory.survived(judged)
                     self._refuse_to_drain()
-                    if self._memory.may_try_again(digest):
+                    if self._memory.may_try_again(judged):
                         raise SwapBusy(f"The engine was lost while it took it up ({_reason(error)}).") from error
                 raise CheckpointRefused(_reason(error)) from error
             self.served.becomes(new)
@@ -320,3 +332,13 @@ def _changed(old: Manifest, new: Manifest) -> list[str]:
     """What an engine learns at its start only."""
     # How pictures become tiles is told to it then.
     return changed_files(old, new) or (["image"] if old.image != new.image else [])
+
+
+def _reads_otherwise(old: Manifest, new: Manifest) -> bool:
+    """Whether questions become other tokens, or may have longer answers, than with what is served.
+
+    With the same files they do not, unless the prompt differs or one of the manifests is wrong about it.
+    """
+    if old.probes is None or new.probes is None or old.probes.reading != new.probes.reading:
+        return True
+    return old.prompt != new.prompt or old.decoding != new.decoding

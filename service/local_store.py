@@ -5,8 +5,8 @@ checkpoint is copied first, the copy is verified, and only the copy is ever load
 
     STATE/checkpoints/HEX/    verified copies, named by the hex of their digest
     STATE/serving.json        the digest served last, to go on with after a restart
-    STATE/refused.json        digests that failed, and why
-    STATE/deaths.json         digests that an engine is taking up or died with, and how often
+    STATE/refused.json        what failed, and why; named as by `screening.seal.judged_as`
+    STATE/deaths.json         what an engine is taking up or died with, and how often
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from typing import Any
 
 from screening.checkpoint import Manifest, read_manifest, store_manifest, verify
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
+from screening.regular_file import read_chunks
+from screening.seal import check_seal
 from screening.weights import check_finite, read_tensors
 from service.errors import CheckpointRefused
 from service.logs import log
+from service.store_reads import Watch
 
 LOGGER = logging.getLogger("service.local_store")
 
@@ -60,56 +63,63 @@ class LocalStore:
         """Let another service use the directory."""
         self._lock.close()
 
-    def take_in(self, source: Path) -> tuple[Path, Manifest]:
+    def take_in(self, source: Path, watch: Watch | None = None) -> tuple[Path, Manifest]:
         """Copy a checkpoint and verify the copy: files, tensors' headers, finite values.
 
+        Args:
+            watch: hears of each access to the source, and may end it.
+
         Returns:
-            The copy's directory, and its manifest with the probes of the source: they may have been recorded anew. A
-            copy that was there already keeps its own until `remember`, for nothing has proved these yet.
+            The copy's directory, and the source's manifest: its probes may have been recorded again. A copy that was
+            there already keeps its own manifest until `remember`, for nothing has proved these probes yet.
 
         Raises:
             CheckpointError: it is not whole, holds what must not be loaded, or there is no room for it.
         """
-        wanted = verify(source)
+        watch = watch or Watch(source)
+        wanted = verify(source, watch)
         incoming: Path | None = None
         try:
-            if (manifest := self._kept(wanted)) is None:
+            if not self._is_kept(wanted):
                 self._check_room(wanted)
                 incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
-                manifest = self._copied(source, incoming)
-        except (OSError, shutil.Error) as error:
+                self._copy(source, wanted, incoming, watch)
+        except OSError as error:
             raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
         except CheckpointError as error:
             raise type(error)(str(error).replace(str(incoming), str(source))) from error
         finally:
             if incoming is not None:
                 _delete(incoming)
-        return self._root / _hex(manifest.digest), manifest
+        return self._root / _hex(wanted.digest), wanted
 
-    def _kept(self, wanted: Manifest) -> Manifest | None:
-        """The manifest of the copy that is there already, if it is still whole; with the wanted probes."""
+    def _is_kept(self, wanted: Manifest) -> bool:
+        """Whether a whole copy is there already."""
         kept = self._root / _hex(wanted.digest)
         try:
-            manifest = verify(kept)
+            if verify(kept).digest != wanted.digest:
+                return False
+            read_tensors(kept, wanted)
         except CheckpointError:  # it stays until another one is whole
-            return None
-        if wanted.probes not in (None, manifest.probes):  # recorded anew: the digest does not cover them
-            manifest = manifest.model_copy(update={"probes": wanted.probes})
-        return manifest
+            return False
+        return True
 
-    def _copied(self, source: Path, incoming: Path) -> Manifest:
-        """Copy, verify, and put the copy into its place."""
-        # Links stay links, so that one that leads out of the directory is seen and refused.
-        shutil.copytree(source, incoming, symlinks=True, dirs_exist_ok=True)
-        _make_writable(incoming)
-        manifest = verify(incoming)
-        read_tensors(incoming, manifest)
-        check_finite(incoming, manifest)
-        kept = self._root / _hex(manifest.digest)
+    def _copy(self, source: Path, wanted: Manifest, incoming: Path, watch: Watch) -> None:
+        """Copy what the manifest names, verify the copy, and put it into its place."""
+        for name, entry in wanted.files.items():
+            target = incoming / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as handle:
+                handle.writelines(read_chunks(source / name, entry.size, watch))
+        watch.leave_store()
+        store_manifest(wanted, incoming)
+        verify(incoming)
+        read_tensors(incoming, wanted)
+        check_finite(incoming, wanted)
+        kept = self._root / _hex(wanted.digest)
         if kept.exists():
             _delete(kept)
         incoming.rename(kept)
-        return manifest
 
     def settle(self, served: Manifest) -> None:
         """Note what is served, atomically, and delete every other copy.
@@ -144,22 +154,22 @@ class LocalStore:
         _write(self._serving, {"digest": served.digest})
 
     def remember_refused(self, reasons: Mapping[str, str]) -> None:
-        """Note what failed, digest → reason, in place of what was noted before."""
+        """Note what failed and why, in place of what was noted before."""
         if reasons != self.refused():
             _write(self._refused, reasons)
 
     def refused(self) -> dict[str, str]:
-        """What failed, digest → reason; empty where the note cannot be read."""
-        return {digest: str(reason) for digest, reason in _noted(self._refused).items()}
+        """What failed → reason; empty where the note cannot be read."""
+        return {judged: str(reason) for judged, reason in _noted(self._refused).items()}
 
     def remember_deaths(self, times: Mapping[str, int]) -> None:
-        """Note which digests an engine is taking up, or died with: the whole process may be the next to die."""
+        """Note what an engine is taking up, or died with: the whole process may be the next to die."""
         if times != self.deaths():
             _write(self._deaths, times)
 
     def deaths(self) -> dict[str, int]:
-        """Digest → how often; empty where the note cannot be read."""
-        return {digest: times for digest, times in _noted(self._deaths).items() if isinstance(times, int)}
+        """What an engine died with → how often; empty where the note cannot be read."""
+        return {judged: times for judged, times in _noted(self._deaths).items() if isinstance(times, int)}
 
     def last_digest(self) -> str | None:
         """The digest that was served last."""
@@ -180,6 +190,7 @@ class LocalStore:
         manifest = verify(copy)
         if manifest.digest != digest:
             raise CheckpointDamaged(f"{copy} holds {manifest.digest}")
+        check_seal(manifest)
         return copy, manifest
 
     def _check_room(self, manifest: Manifest) -> None:

@@ -104,6 +104,10 @@ class Metrics:
             "screening_registry_behind", "1 while another checkpoint is served than the registry names.",
             registry=registry,
         )  # fmt: skip
+        self.store_hanging = Gauge(
+            "screening_store_reads_hanging", "Reads of a checkpoint store that were given up and have not returned.",
+            registry=registry,
+        )  # fmt: skip
         self.rebuilds = Counter(
             "screening_engine_rebuilds",
             "Engines built anew, by cause (swap, roll_back, died, hung) and result (ok, failed).", ["cause", "result"],

@@ -1,10 +1,11 @@
 """An engine proves that it holds a checkpoint: it gives the log-probabilities that the checkpoint's probes recorded.
 
-An engine that was built anew read every tensor from files that were verified, so nothing stale can be in it, and either
-proof of `screening.probes` will do; the stricter one, by repetition, fails on other kinds of machines than the
-recording one. Weights that were put in the place of others have to repeat the numbers, unless an engine built here has
-shown that this machine cannot repeat that recorder's. Where they do not repeat and rounding might explain it, building
-the engine anew will tell.
+*By repetition*: it gives the recorded numbers. On the kind of machine that recorded them nothing else is a proof, for
+there any other number means other weights.
+
+*By rounding*, on another kind of machine: the numbers are as near to float32's as rounding explains. That is a weaker
+proof, so only an engine that was built anew may give it, which has read every tensor from verified files. What it gave
+is kept, and from then on this checkpoint has to repeat that, in place, after a roll-back and in the next engine alike.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from dataclasses import dataclass
 from screening.checkpoint import Manifest
 from screening.errors import CheckpointError
 from screening.probes import Probes
+from screening.seal import seal_of
 from service.clock import milliseconds_since
 from service.engine import Engine
 from service.logs import log
 
 LOGGER = logging.getLogger("service.hot_swap")  # what becomes of the served checkpoint is one story in the log
+
+
+REMEMBERED = 64
+"""Checkpoints whose numbers on this machine are kept."""
 
 
 class NotRepeated(CheckpointError):
@@ -39,16 +45,16 @@ class Proved:
 
 
 class Prover:
-    """Asks one service's engine, and remembers whose recordings its machine cannot repeat."""
+    """Asks one service's engine, and remembers what it gave where another kind of machine recorded the probes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._foreign: set[str | None] = set()
-        """Machines whose recorded numbers an engine that was built here did not repeat, though rounding explains it."""
+        self._given: dict[str, list[list[float]]] = {}
+        """Seal of a checkpoint that was proved by rounding → what this machine gave."""
 
-    def repeats(self, probes: Probes) -> bool:
-        """Whether numbers recorded by that machine are expected to be repeated here."""
-        return probes.machine not in self._foreign
+    def rounded(self, manifest: Manifest) -> bool:
+        """Whether this checkpoint was proved here, by rounding."""
+        return seal_of(manifest) in self._given
 
     async def load_and_prove(self, manifest: Manifest, loading: Awaitable[None], *, may_round: bool) -> Proved:
         """Wait until the engine is loaded, in place or anew, and have it prove what it holds.
@@ -80,23 +86,35 @@ class Prover:
         """
         if manifest.probes is None:
             raise CheckpointError("the checkpoint carries no probes")
-        probes = manifest.probes
+        probes, seal = manifest.probes, seal_of(manifest)
         # All at once: the engine reads them as one batch, and tolerances were found alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
         worst = probes.deviation(found)
         if probes.repeated(found):
-            self._foreign.discard(probes.machine)
             return worst
         unproved = self._unproved(probes, worst)
-        if not probes.rounded(found):
+        if (given := self._given.get(seal)) is not None:
+            if not probes.repeated(found, given):
+                raise CheckpointError(f"{unproved}; what this machine gave for it before is not repeated either")
+            return worst
+        if not self._may_round(probes) or not probes.rounded(found):
             raise CheckpointError(unproved)
-        if self.repeats(probes) and not may_round:
+        if not may_round:
             raise NotRepeated(unproved)
-        self._foreign.add(probes.machine)
+        self._keep(seal, found)
         details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding, "deviation": worst}
         machines = {"recorded_by": probes.machine, "machine": self._engine.machine}
         log(LOGGER, logging.INFO, "proved by rounding", digest=manifest.digest, **details, **machines)
         return worst
+
+    def _may_round(self, probes: Probes) -> bool:
+        """Whether another kind of machine recorded them; not where that is unknown."""
+        return probes.machine not in (None, self._engine.machine)
+
+    def _keep(self, seal: str, found: list[list[float]]) -> None:
+        self._given[seal] = found
+        while len(self._given) > REMEMBERED:
+            del self._given[next(iter(self._given))]
 
     def _unproved(self, probes: Probes, worst: float) -> str:
         text = f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off"

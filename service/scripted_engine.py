@@ -96,6 +96,9 @@ class ScriptedEngine:
     async def kill(self) -> None:
         self._alive = False
 
+    async def inspect(self, _checkpoint: Path, _manifest: Manifest, /) -> None:
+        return None
+
     async def reload(self, _checkpoint: Path, _manifest: Manifest, /) -> None:
         raise EngineFailed("the scripted engine has no weights")
 

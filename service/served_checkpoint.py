@@ -17,13 +17,14 @@ from pathlib import Path
 
 from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged
+from screening.seal import check_seal, judged_as
 from service.admission import Admission
 from service.config import Settings
-from service.daemon_thread import in_daemon_thread
 from service.engine import Engine
 from service.local_store import LocalStore
 from service.metrics import Metrics
 from service.proof import Prover
+from service.store_reads import StoreReads
 from service.swap_memory import SwapMemory
 
 
@@ -41,6 +42,11 @@ class Copy:
 
     directory: Path
     manifest: Manifest
+
+    @property
+    def judged(self) -> str:
+        """What a verdict on it is about."""
+        return judged_as(self.manifest)
 
 
 class ServedCheckpoint:
@@ -85,6 +91,7 @@ class ServedCheckpoint:
             self.temporary.append(state)
         self.store = LocalStore(state)
         self.memory = SwapMemory(self.store)
+        self.reads = StoreReads(settings.store_read_seconds, metrics)
 
     @property
     def begun(self) -> bool:
@@ -108,28 +115,43 @@ class ServedCheckpoint:
         """Whether a checkpoint is being taken up, or the engine is being built anew."""
         return self.taking_up.locked() or self.lock.locked()
 
-    async def take_in(self, source: Path, digest: str | None = None) -> Copy:
-        """A verified copy.
+    async def look(self, source: Path, digest: str | None = None) -> Manifest:
+        """The manifest of what lies there, whose seal is whole.
 
         Args:
             digest: what it must be; None for whatever it is.
 
         Raises:
-            CheckpointError: it is not whole, or another one.
+            CheckpointError: it cannot be read, was changed after it was published, or is another one.
         """
-        if digest is not None:
-            offered = await in_daemon_thread(partial(read_manifest, source), name="store")
-            if offered.digest != digest:
-                raise _other(source, offered.digest, digest)
-        copy = Copy(*await in_daemon_thread(partial(self.store.take_in, source), name="copy"))
-        if digest is not None and copy.manifest.digest != digest:  # replaced while it was copied
-            raise _other(source, copy.manifest.digest, digest)
+        manifest = await self.reads.read(source, partial(read_manifest, source))
+        if digest is not None and manifest.digest != digest:
+            raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
+        try:
+            check_seal(manifest)
+        except CheckpointDamaged as error:
+            raise CheckpointDamaged(f"{source}: {error}") from error
+        return manifest
+
+    async def take_in(self, source: Path, offered: Manifest | None = None) -> Copy:
+        """A verified copy.
+
+        Args:
+            offered: what was found there by `look`; None to look now.
+
+        Raises:
+            CheckpointError: it is not whole, or not what was offered.
+        """
+        offered = offered or await self.look(source)
+        copy = Copy(*await self.reads.read(source, partial(self.store.take_in, source), name="copy"))
+        if copy.manifest != offered:
+            raise CheckpointDamaged(f"{source} was replaced while it was copied")
         return copy
 
     def becomes(self, copy: Copy) -> None:
         """From here on this is what is served: the engine holds it, and has proved it."""
         self.copy = copy
-        self.memory.proved(copy.manifest.digest)
+        self.memory.proved(copy.judged)
         self.metrics.serves(self.engine.contract, self.engine)
 
     async def confirm(self) -> None:
@@ -162,7 +184,3 @@ class ServedCheckpoint:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience), self.taking_up, self.lock:
                 self.store.close()
-
-
-def _other(source: Path, found: str, wanted: str) -> CheckpointDamaged:
-    return CheckpointDamaged(f"{source} is {found}, not {wanted} as the registry says")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from screening.errors import CheckpointError
+from screening.seal import judged_as
 from service.logs import log
 from service.served_checkpoint import Copy, Offer, ServedCheckpoint
 from service.swap_memory import proves_a_fault
@@ -45,7 +46,7 @@ async def _start_last_served(served: ServedCheckpoint) -> bool:
         try:
             if (last := await asyncio.to_thread(served.store.last_served)) is None:
                 return False
-            await _start_on(served, Copy(*last))
+            await _start_on(served, Copy(*last), inspected=True)
             return True
         except Exception as error:  # whatever it is, there are other checkpoints
             LOGGER.exception("last served failed", extra={"fields": {"error": str(error)}})
@@ -63,7 +64,7 @@ async def _start_production(served: ServedCheckpoint, production: Production | N
     attempted = None
     try:
         if (copy := await _offered(served, production)) is not None:
-            attempted = copy.manifest.digest
+            attempted = copy.judged
             await memory.attempt(attempted)
             await _start_on(served, copy)
             return True
@@ -85,18 +86,29 @@ async def _start_production(served: ServedCheckpoint, production: Production | N
 async def _offered(served: ServedCheckpoint, production: Production | None) -> Copy | None:
     """A verified copy of what the registry names; None where it names nothing, or what was refused before."""
     offer = await production() if production else None
-    if offer is None or offer.digest in served.memory.refused:
+    if offer is None:
         return None
-    copy = await served.take_in(offer.directory, offer.digest)
-    if copy.manifest.probes is None:
+    offered = await served.look(offer.directory, offer.digest)
+    if judged_as(offered) in served.memory.refused:
+        return None
+    if offered.probes is None:
         raise CheckpointError(f"{offer.directory} carries no probes")
-    return copy
+    return await served.take_in(offer.directory, offered)
 
 
-async def _start_on(served: ServedCheckpoint, copy: Copy) -> None:
-    """Load it and have it proved, where it carries probes; from then on it is served."""
+async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspected: bool = False) -> None:
+    """Load it and have it proved, where it carries probes; from then on it is served.
+
+    Args:
+        inspected: it was served before.
+    """
     began = time.monotonic()
-    await served.engine.start(copy.directory)
+    steps = [served.engine.start(copy.directory)]
+    if not inspected and copy.manifest.probes is not None:
+        steps.insert(0, served.engine.inspect(copy.directory, copy.manifest))  # first, because it says more
+    results = await asyncio.gather(*steps, return_exceptions=True)  # both end, so that nothing is left behind
+    if errors := [result for result in results if isinstance(result, BaseException)]:
+        raise errors[0]
     if copy.manifest.probes is None:
         log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
     else:

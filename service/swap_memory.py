@@ -1,6 +1,9 @@
 """What a service remembers of checkpoints, over restarts too: what it serves, what it refused, what it died with.
 
 A checkpoint may take the whole process with it, so an attempt is noted on disk before the engine is touched.
+
+Verdicts are about everything that was judged, files, probes and the rest of the manifest (`screening.seal.judged_as`):
+a copy with other probes that was refused says nothing about the intact checkpoint of the same digest.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from functools import partial
 
 from screening.checkpoint import Manifest
 from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.seal import digest_in
 from service.local_store import LocalStore
 
 LOGGER = logging.getLogger("service.swap_memory")
@@ -28,42 +32,46 @@ class SwapMemory:
     def __init__(self, store: LocalStore) -> None:
         self._store = store
         self.refused: dict[str, str] = store.refused()
-        """Digest → reason."""
+        """What was judged → reason."""
         self.spared: str | None = None
         """What was served last, when it could not be started for a reason that is not its own."""
         self._deaths: dict[str, int] = store.deaths()
-        """Digest → how often an engine, or this service, died with it."""
-        for digest in [digest for digest, times in self._deaths.items() if times >= MOST_DEATHS]:
-            self.refuse(digest, f"the service ended {self._deaths.pop(digest)} times while it took it up")
+        """What was judged → how often an engine, or this service, died with it."""
+        for judged in [judged for judged, times in self._deaths.items() if times >= MOST_DEATHS]:
+            self.refuse(judged, f"the service ended {self._deaths.pop(judged)} times while it took it up")
 
-    def refuse(self, digest: str, reason: str) -> None:
+    def refuses(self, digest: str) -> bool:
+        """Whether some checkpoint of this digest was refused."""
+        return any(digest_in(judged) == digest for judged in self.refused)
+
+    def refuse(self, judged: str, reason: str) -> None:
         """It is not tried again. `tidy` writes it down."""
-        self._deaths.pop(digest, None)
-        self.refused[digest] = reason
-        if digest == self.spared:
+        self._deaths.pop(judged, None)
+        self.refused[judged] = reason
+        if digest_in(judged) == self.spared:
             self.spared = None
         while len(self.refused) > REMEMBERED:
             del self.refused[next(iter(self.refused))]
 
-    def proved(self, digest: str) -> None:
+    def proved(self, judged: str) -> None:
         """An engine holds it: nothing is held against it any more."""
-        self.refused.pop(digest, None)
-        self._deaths.pop(digest, None)
+        self.refused.pop(judged, None)
+        self._deaths.pop(judged, None)
 
-    async def attempt(self, digest: str) -> None:
+    async def attempt(self, judged: str) -> None:
         """Note on disk that an engine is about to take this up: the whole process may die of it."""
-        self._deaths[digest] = self._deaths.get(digest, 0) + 1
+        self._deaths[judged] = self._deaths.get(judged, 0) + 1
         await asyncio.to_thread(self.write_deaths)
 
-    def survived(self, digest: str) -> None:
+    def survived(self, judged: str) -> None:
         """Take back the last `attempt`. Whoever calls it writes, or tidies up."""
-        self._deaths[digest] -= 1
-        if not self._deaths[digest]:
-            del self._deaths[digest]
+        self._deaths[judged] -= 1
+        if not self._deaths[judged]:
+            del self._deaths[judged]
 
-    def may_try_again(self, digest: str) -> bool:
+    def may_try_again(self, judged: str) -> bool:
         """Whether an engine may be lost once more while it takes this up."""
-        return self._deaths[digest] < MOST_DEATHS
+        return self._deaths[judged] < MOST_DEATHS
 
     def write_deaths(self) -> None:
         """Now, in this thread."""

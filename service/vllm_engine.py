@@ -38,6 +38,7 @@ from screening.prompt import PICTURES_PER_SAMPLE
 from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
 from service.identity import new_id
+from service.inspection import inspect_apart
 from service.logs import log
 from service.remains import Remains
 from service.rendered_prompt import RenderedPrompt
@@ -199,6 +200,9 @@ class VllmEngine:
         """A killed worker leaves its shared memory, and a worker that hangs survives its core."""
         if found := await asyncio.to_thread(self._remains.clear):
             log(LOGGER, logging.WARNING, "cleared up after the engine", found=found)
+
+    async def inspect(self, checkpoint: Path, _manifest: Manifest, /) -> None:
+        await inspect_apart(checkpoint)
 
     async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
         """See `Engine.reload`. The weights' version in the engine is the checkpoint's digest.

@@ -21,11 +21,12 @@ from loadtest.oracles import Oracle
 from loadtest.record import Book
 from loadtest.swapping import OracleBlind
 from screening.answer import Mode
-from screening.checkpoint import Decoding, ImageContract, write_manifest
+from screening.checkpoint import Decoding, ImageContract
 from screening.errors import CheckpointError
 from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
 from tests.loadtest.alphabet_service import LETTERS
+from tests.service.obedient_engine import write_sealed
 
 HERE = Path(__file__).parent
 PLOTS = {"latency.png", "distribution.png"}
@@ -139,7 +140,7 @@ def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
         save_file(weights, directory / "model.safetensors")
         (directory / "config.json").write_text("{}")
         probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
-        manifest = write_manifest(
+        manifest = write_sealed(
             directory, name="alphabet", version=version, prompt=COMPACT, decoding=Decoding(),
             image=ImageContract(size=112, tokens_per_picture=16),
             probes=Probes(questions=(probe,), tolerance=0.01),

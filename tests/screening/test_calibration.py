@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from screening.calibration import Calibration, Curve, Shifts, logit
+from screening.calibration import (
+    LEAST_SLOPE,
+    MOST_INTERCEPT,
+    MOST_SLOPE,
+    Calibration,
+    Curve,
+    Shifts,
+    logit,
+    trace,
+)
 
 KNOTS = ((logit(0.2), 0.1), (0.0, 0.5), (logit(0.8), 0.7))
 
@@ -28,7 +37,7 @@ def test_between_knots_it_is_straight_and_beyond_them_level() -> None:
     assert [curve.confidence(p) for p in (0.0, 0.1, 0.9, 1.0)] == [0.1, 0.1, 0.7, 0.7]
 
 
-@given(st.floats(0, 1), st.floats(-50, 50), st.floats(-500, 500))
+@given(st.floats(0, 1), st.floats(LEAST_SLOPE, MOST_SLOPE), st.floats(-MOST_INTERCEPT, MOST_INTERCEPT))
 def test_a_confidence_is_always_a_probability(probability: float, slope: float, intercept: float) -> None:
     assert 0 <= Curve(slope=slope, intercept=intercept).confidence(probability) <= 1
 
@@ -47,8 +56,12 @@ def test_a_higher_probability_is_never_a_lower_confidence(one: float, other: flo
         {"knots": ((0.0, 0.5), (0.0, 0.6))},
         {"knots": ((0.0, 0.5), (1.0, 0.4))},
         {"knots": ((0.0, 0.5), (1.0, 1.1))},
-        {"slope": math.nan},
-        {"intercept": math.inf},
+        {"knots": ((-1e308, 0.1), (1e308, 0.4))},
+        {"knots": ((0.0, 1.0), (1.0, 1.0))},
+        {"knots": tuple((place / 100, place / 100) for place in range(100))},
+        {"knots": ((math.nan, 0.5), (1.0, 0.6))},
+        *({"slope": value} for value in (math.nan, math.inf, 1e308, 0.0, -0.0, -1.0, 1e-300)),
+        *({"intercept": value} for value in (math.nan, math.inf, -math.inf, 1e308, -1e308, 50.0)),
     ],
 )
 def test_what_is_no_curve_is_refused(fields: dict[str, object]) -> None:
@@ -60,3 +73,22 @@ def test_without_shifts_a_calibration_is_written_as_before_there_were_any() -> N
     assert "shifts" not in Calibration(method="platt").model_dump()
     shifted = Calibration(shifts=Shifts(D=-0.5))
     assert Calibration.model_validate_json(shifted.model_dump_json()) == shifted
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, math.nan, math.inf, 5.0, -5.0])
+@pytest.mark.parametrize("option", "ABCD")
+def test_a_shift_that_would_choose_by_itself_is_refused(option: str, value: float) -> None:
+    with pytest.raises(ValidationError):
+        Shifts.model_validate({option: value})
+
+
+def test_a_trace_tells_calibrations_apart_and_not_what_is_said_about_them() -> None:
+    plain = Calibration()
+    others = [
+        Calibration(shifts=Shifts(C=0.001)),
+        Calibration(option=Curve(slope=1.001)),
+        Calibration(none=Curve(intercept=0.001)),
+        Calibration(option=Curve(knots=KNOTS)),
+    ]
+    assert len({trace(one) for one in (plain, *others)}) == 5
+    assert trace(Calibration(method="by hand", answers=7)) == trace(plain)

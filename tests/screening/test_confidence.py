@@ -119,7 +119,7 @@ def test_log_probabilities_that_are_no_numbers_give_no_confidence() -> None:
 
 def test_a_picture_and_none_have_curves_of_their_own() -> None:
     halved = Curve(slope=1.0, intercept=-math.log(4))
-    calibration = Calibration(option=halved, none=Curve(slope=0.0, intercept=0.0))
+    calibration = Calibration(option=halved, none=Curve(knots=((-15.0, 0.499999), (15.0, 0.500001))))
     steps = [step("B", B=0.8), step("</answer>")]
     judgement = judge(read(steps[:1], Mode.DIRECT), steps, WATCHED, calibration)
     assert (judgement.probability, judgement.confidence) == (pytest.approx(0.8), pytest.approx(0.5))

@@ -1,12 +1,13 @@
 """Ways to break a published checkpoint. Each takes a whole copy and leaves it broken.
 
-`(described)` means that the manifest is true of the broken files, as when the fault came before publishing: hashes
-cannot find it.
+`(described)` means that the manifest is true of the broken files and sealed, as when the fault came before publishing:
+neither hashes nor the seal can find it. `(hashed again)` means that only the hashes are: seal and probes are old.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +16,29 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from screening.checkpoint import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from screening.checkpoint import (
+    MANIFEST_NAME,
+    ImageContract,
+    Manifest,
+    read_manifest,
+    store_manifest,
+    write_manifest,
+)
+from screening.seal import sealed
 
 WEIGHTS = "model.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
 def describe(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
-    """Write the manifest of files that were changed, with the rest of another one."""
+    """Write the manifest of files that were changed, with the rest of another one, and seal it."""
+    manifest = sealed(hash_again(directory, parent, **changes))
+    store_manifest(manifest, directory)
+    return manifest
+
+
+def hash_again(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
+    """The same with the old seal: what a tool does that knows of hashes only."""
     fields = parent.model_dump(exclude={"files", "created", "format", "tensors"}) | changes
     return write_manifest(directory, **fields)
 
@@ -221,6 +237,134 @@ def other_tokenizer_described(two: Path) -> None:
     describe(two, read_manifest(two))
 
 
+def _hashed_again(change: Callable[[Weights], None]) -> Callable[[Path], None]:
+    def damage(two: Path) -> None:
+        weights = load_file(two / WEIGHTS)
+        change(weights)
+        save_file(weights, two / WEIGHTS, metadata={"format": "pt"})
+        hash_again(two, read_manifest(two))
+
+    return damage
+
+
+def _flip_sign(weights: Weights) -> None:
+    weights[_first(weights, "o_proj.weight")][0, 0] *= -1
+
+
+def _flip_low_bit(weights: Weights) -> None:
+    weights[_first(weights, "attention.q_proj.weight")].view(torch.int16)[0, 0] ^= 1
+
+
+def _swap_vit_biases(weights: Weights) -> None:
+    one, other = (f"vision_tower.encoder.layer.{layer}.mlp.fc2.bias" for layer in (0, 1))
+    weights[one], weights[other] = weights[other].clone(), weights[one].clone()
+
+
+sign_hashed_again = _hashed_again(_flip_sign)
+low_bit_hashed_again = _hashed_again(_flip_low_bit)
+vit_biases_hashed_again = _hashed_again(_swap_vit_biases)
+
+
+def sign_described(two: Path) -> None:
+    rewrite(two, _flip_sign)
+
+
+def low_bit_described(two: Path) -> None:
+    rewrite(two, _flip_low_bit)
+
+
+def vit_biases_described(two: Path) -> None:
+    rewrite(two, _swap_vit_biases)
+
+
+def exchange_words(two: Path) -> None:
+    path = two / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    ids = tokenizer["model"]["vocab"]
+    usual, other = list(ids)[400:402]
+    ids[usual], ids[other] = ids[other], ids[usual]
+    path.write_text(json.dumps(tokenizer))
+
+
+def words_hashed_again(two: Path) -> None:
+    exchange_words(two)
+    hash_again(two, read_manifest(two))
+
+
+def words_described(two: Path) -> None:
+    exchange_words(two)
+    describe(two, read_manifest(two))
+
+
+def _said(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def damage(two: Path) -> None:
+        manifest = json.loads((two / MANIFEST_NAME).read_text())
+        change(manifest)
+        (two / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+    return damage
+
+
+absurd_tolerance = _said(lambda manifest: manifest["probes"].update(tolerance=1e9))
+higher_tolerance = _said(lambda manifest: manifest["probes"].update(tolerance=1.0))
+falling_calibration = _said(lambda manifest: manifest["calibration"]["cot"]["option"].update(slope=-1))
+absurd_shift = _said(lambda manifest: manifest["calibration"]["cot"]["shifts"].update(A=1e308))
+other_shift = _said(lambda manifest: manifest["calibration"]["cot"]["shifts"].update(A=3.0))
+no_picture_size = _said(lambda manifest: manifest["image"].update(size=0))
+absurd_picture_size = _said(lambda manifest: manifest["image"].update(size=100_000))
+
+
+def other_picture_size_described(two: Path) -> None:
+    describe(two, read_manifest(two), image=ImageContract(size=256, tokens_per_picture=16))
+
+
+def other_picture_tokens_described(two: Path) -> None:
+    describe(two, read_manifest(two), image=ImageContract(size=128, tokens_per_picture=15))
+
+
+def manifest_is_a_fifo(two: Path) -> None:
+    (two / MANIFEST_NAME).unlink()
+    os.mkfifo(two / MANIFEST_NAME)
+
+
+def weights_are_a_fifo(two: Path) -> None:
+    (two / WEIGHTS).unlink()
+    os.mkfifo(two / WEIGHTS)
+
+
+def manifest_of_a_terabyte(two: Path) -> None:
+    with (two / MANIFEST_NAME).open("wb") as handle:
+        handle.truncate(2**40)  # a sparse file
+
+
+def empty_configuration_described(two: Path) -> None:
+    (two / "config.json").write_text("{}")
+    describe(two, read_manifest(two))
+
+
+def no_json_described(two: Path) -> None:
+    (two / "config.json").write_text("{")
+    describe(two, read_manifest(two))
+
+
+def wider_described(two: Path) -> None:
+    _configure(two, lambda config: config["text_config"].update(hidden_size=512))
+    describe(two, read_manifest(two))
+
+
+def _without(name: str) -> Callable[[Path], None]:
+    def damage(two: Path) -> None:
+        (two / name).unlink()
+        describe(two, read_manifest(two))
+
+    return damage
+
+
+no_tokenizer_described = _without("tokenizer.json")
+no_processor_described = _without("processor_config.json")
+no_template_described = _without("chat_template.jinja")
+
+
 DAMAGES: dict[Callable[[Path], None], str] = {
     no_such_directory: "no such directory",
     no_manifest_yet: "half copied: the manifest is not there yet",
@@ -248,5 +392,31 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     tied_embeddings_described: "tied embeddings (described)",
     other_tokenizer_described: "other tokenizer (described)",
     other_architecture_described: "configuration of another architecture (described)",
+    vit_biases_hashed_again: "two biases of the ViT swapped (hashed again)",
+    low_bit_hashed_again: "the lowest bit of one weight flipped (hashed again)",
+    sign_hashed_again: "the sign of one weight flipped (hashed again)",
+    vit_biases_described: "two biases of the ViT swapped (described)",
+    low_bit_described: "the lowest bit of one weight flipped (described)",
+    sign_described: "the sign of one weight flipped (described)",
+    words_hashed_again: "two words of the vocabulary exchanged (hashed again)",
+    words_described: "two words of the vocabulary exchanged (described)",
+    absurd_tolerance: "tolerance of the probes 1e9",
+    higher_tolerance: "tolerance of the probes 1.0",
+    falling_calibration: "calibration with a slope of -1",
+    absurd_shift: "calibration with a shift of 1e308",
+    other_shift: "calibration with a shift of 3",
+    no_picture_size: "picture size 0",
+    absurd_picture_size: "picture size 100000",
+    other_picture_size_described: "picture size 256, and the model takes 128 (described)",
+    other_picture_tokens_described: "15 tokens per picture, and the model has 16 (described)",
+    empty_configuration_described: "empty configuration (described)",
+    no_json_described: "configuration that is not JSON (described)",
+    wider_described: "configuration of twice the width (described)",
+    no_tokenizer_described: "no tokenizer (described)",
+    no_processor_described: "no processor (described)",
+    no_template_described: "no chat template (described)",
+    manifest_is_a_fifo: "manifest is a FIFO",
+    weights_are_a_fifo: "weights are a FIFO",
+    manifest_of_a_terabyte: "manifest of a terabyte",
 }
 """Each damage and its name in docs/decisions/hot-swap.md."""

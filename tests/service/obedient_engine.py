@@ -14,8 +14,10 @@ from safetensors.numpy import save_file
 
 from screening.answer import Mode
 from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
+from screening.errors import CheckpointError
 from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
+from screening.seal import judged_as, sealed
 from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
 from service.scripted_engine import ScriptedEngine
@@ -32,7 +34,7 @@ ROUNDING = 0.02
 def logprobs_of(directory: Path) -> tuple[float, ...]:
     """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
-    return tuple(-byte / 10 for byte in digest[:6])
+    return tuple(-2 - byte / 10 for byte in digest[:6])
 
 
 def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tensors: np.ndarray) -> Path:
@@ -54,7 +56,20 @@ def describe(directory: Path, **fields: Any) -> Manifest:
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=numbers, exact=exact)
     fields = {"name": "test", "version": "0", "prompt": COMPACT, "decoding": Decoding()} | fields
     fields |= {"image": ImageContract(size=112, tokens_per_picture=16)}
-    return write_manifest(directory, probes=Probes(questions=(probe,), tolerance=0.01, machine="there"), **fields)
+    return write_sealed(directory, probes=Probes(questions=(probe,), tolerance=0.01, machine="there"), **fields)
+
+
+def write_sealed(directory: Path, **fields: Any) -> Manifest:
+    """Write the manifest of what lies there as if its probes had been recorded on exactly that."""
+    manifest = sealed(write_manifest(directory, **fields))
+    store_manifest(manifest, directory)
+    return manifest
+
+
+def change_manifest(directory: Path, *, seal: bool = True, **changes: Any) -> None:
+    """Change fields of the manifest, and seal it again unless it should show."""
+    manifest = read_manifest(directory).model_copy(update=changes)
+    store_manifest(sealed(manifest) if seal else manifest, directory)
 
 
 def one_bit(directory: Path) -> None:
@@ -69,6 +84,11 @@ def digest(directory: Path) -> str:
     return read_manifest(directory).digest
 
 
+def judged(directory: Path) -> str:
+    """What a verdict on the checkpoint that lies there is about."""
+    return judged_as(read_manifest(directory))
+
+
 def copies(state: Path) -> set[str]:
     """Digests of the copies in a service's state directory."""
     return {f"sha256:{copy.name}" for copy in (state / "checkpoints").iterdir()}
@@ -79,11 +99,11 @@ def with_probes(directory: Path, off: float, *, exact: bool = True) -> None:
     manifest = read_manifest(directory)
     assert manifest.probes is not None
     (probe,) = manifest.probes.questions
-    other = probe.model_copy(update={"logprobs": tuple(value + off for value in probe.logprobs)})
-    if not exact:
-        other = other.model_copy(update={"exact": None})
+    numbers = {"logprobs": tuple(value + off for value in probe.logprobs)}
+    numbers["exact"] = tuple(value + off for value in probe.exact) if exact and probe.exact else None
+    other = probe.model_copy(update=numbers)
     probes = manifest.probes.model_copy(update={"questions": (other,)})
-    store_manifest(manifest.model_copy(update={"probes": probes}), directory)
+    change_manifest(directory, probes=probes)
 
 
 def recorded_elsewhere(directory: Path) -> None:
@@ -93,7 +113,7 @@ def recorded_elsewhere(directory: Path) -> None:
     (probe,) = manifest.probes.questions
     other = probe.model_copy(update={"logprobs": tuple(value - ROUNDING for value in probe.exact or ())})
     probes = Probes(questions=(other,), tolerance=0.01, machine="elsewhere")
-    store_manifest(manifest.model_copy(update={"probes": probes}), directory)
+    change_manifest(directory, probes=probes)
 
 
 def version(wanted: str) -> Callable[[Path], bool]:
@@ -113,8 +133,12 @@ class ObedientEngine(ScriptedEngine):
         """That a start or a reload takes."""
         self.rounds_otherwise = False
         """Whether it rounds as the recording engine did, or the other way."""
+        self.off = 0.0
+        """How far its numbers are from what it would give."""
         self.expected: list[str] = []
         """Versions that it was told to expect."""
+        self.inspected: list[str] = []
+        """Versions that it was told to inspect."""
         self.cannot_expect = False
         self.reached = 0
         """Requests that came to it."""
@@ -160,6 +184,11 @@ class ObedientEngine(ScriptedEngine):
         self.history.append("kill")
         self.die()
 
+    async def inspect(self, checkpoint: Path, manifest: Manifest, /) -> None:
+        self.inspected.append(manifest.version)
+        if self.fails.get("inspect", lambda _: False)(checkpoint):
+            raise CheckpointError(f"{checkpoint}: told to fail at inspect")
+
     async def reload(self, checkpoint: Path, _manifest: Manifest, /) -> None:
         assert self.running() == 0, "weights changed under a request"
         await self._load("reload", checkpoint)
@@ -186,6 +215,7 @@ class ObedientEngine(ScriptedEngine):
         assert self.loaded is not None
         off = 1.0 if self.fails.get("probe", lambda _: False)(self.loaded) else 0.0
         off -= 2 * ROUNDING if self.rounds_otherwise else 0.0
+        off += self.off
         return [value + off for value in logprobs_of(self.loaded)]
 
     async def generate(self, question: Question) -> Generated:

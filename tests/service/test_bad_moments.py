@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint import ImageContract, Manifest, read_manifest, store_manifest
+from screening.checkpoint import ImageContract, Manifest, read_manifest
 from screening.probes import Probe
 from service.admission import Admission
 from service.config import Settings
@@ -20,7 +20,16 @@ from service.errors import EngineFailed, EngineLost
 from service.local_store import LocalStore, inside
 from service.metrics import Metrics
 from service.served_checkpoint import ServedCheckpoint
-from tests.service.obedient_engine import ObedientEngine, copies, digest, make_checkpoint, version, with_probes
+from tests.service.obedient_engine import (
+    ObedientEngine,
+    change_manifest,
+    copies,
+    digest,
+    judged,
+    make_checkpoint,
+    version,
+    with_probes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +60,7 @@ async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_
 
 async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, store, tmp_path) -> None:
     """The note is written before the engine is touched; here the test stands in for the death behind it."""
-    note, dead = tmp_path / "state" / "deaths.json", digest(store / "two")
+    note, dead = tmp_path / "state" / "deaths.json", judged(store / "two")
     noted: list[Any] = []
     engine = ObedientEngine()
     real = engine.reload
@@ -149,7 +158,9 @@ async def test_a_kill_while_new_probes_are_asked_leaves_the_old_ones(serve, stor
         assert (await running.take_up("one")).status_code == 409
     shutil.rmtree(state)
     killed.rename(state)
-    with_probes(store / "one", off=-1.0)  # so that a service without a good copy starts too, and not at once
+    with_probes(
+        store / "one", off=-1.0, exact=False
+    )  # so that a service without a good copy starts too, and not at once
     async with serve() as running:
         assert running.engine.history == ["start 1"]
         assert copies(state) == {digest(store / "one")}
@@ -183,7 +194,7 @@ async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copi
     """The follower finds its alias served, while an operator's copy is there and not taken up yet."""
     copied, go_on, real = threading.Event(), threading.Event(), LocalStore.take_in
 
-    def take_in(self: LocalStore, source: Path) -> Any:
+    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         copy = real(self, source)
         if source.name == "two":
             copied.set()
@@ -320,6 +331,6 @@ def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_
 async def test_other_tiles_need_another_engine(serve, store) -> None:
     manifest = read_manifest(store / "two")
     tiled = ImageContract(size=manifest.image.size, tokens_per_picture=16, max_patches=4)
-    store_manifest(manifest.model_copy(update={"image": tiled}), store / "two")
+    change_manifest(store / "two", image=tiled)
     async with serve() as running:
         assert (await running.take_up("two")).json()["how"] == "rebuilt"

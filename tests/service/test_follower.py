@@ -228,13 +228,13 @@ async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_taken_up(
     make_checkpoint(fleet.store / "three", 3)
     real = LocalStore.take_in
 
-    def take_in(self: LocalStore, source: Path) -> Any:
+    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         return real(self, fleet.store / "three" if source.name == "two" else source)
 
     monkeypatch.setattr(LocalStore, "take_in", take_in)
     async with serve() as running:
         fleet.promote(2)
-        assert "as the registry says" in (await running.comes_to("unavailable"))["following"]["reason"]
+        assert "replaced while it was copied" in (await running.comes_to("unavailable"))["following"]["reason"]
         assert running.engine.history == ["start 1"]
 
 

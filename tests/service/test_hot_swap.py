@@ -6,7 +6,6 @@ tests/service/test_vllm_swap.py does the same to the real engine.
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from service.local_store import LocalStore
 from tests.service.obedient_engine import (
     ADMIN,
     ObedientEngine,
+    change_manifest,
     describe,
     logprobs_of,
     make_checkpoint,
@@ -66,7 +66,8 @@ async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sa
 async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample, tmp_path, monkeypatch) -> None:
     """Calibrated, published, served: the same weights, and another confidence from the swap on."""
     calibrated = shutil.copytree(store / "one", tmp_path / "calibrated")
-    level = Calibration(option=Curve(slope=0.0, intercept=math.log(3)), none=Curve(slope=0.0, intercept=math.log(3)))
+    level = Curve(knots=((-15.0, 0.7499999), (15.0, 0.7500001)))
+    level = Calibration(option=level, none=level)
     before = read_manifest(calibrated)
     store_manifest(before.model_copy(update={"calibration": dict.fromkeys(Mode, level)}), calibrated)
 
@@ -75,7 +76,7 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
         yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions), "scripted"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
-    monkeypatch.setattr("trainer.publish.architecture.check_architecture", lambda _: None)  # these have none
+    monkeypatch.setattr("screening.inspection.inspect", lambda *_: None)  # these have no architecture
     published = publish(calibrated, store)
     async with serve() as running:
         first = (await running.client.post("/screen", json=sample.json())).json()
@@ -87,7 +88,7 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
         read_manifest(published).digest,
     )
     assert first["confidence"] != 0.75
-    assert second["confidence"] == 0.75
+    assert second["confidence"] == pytest.approx(0.75, abs=1e-6)
 
 
 def truncate(two: Path) -> None:
@@ -104,7 +105,7 @@ def no_weights(two: Path) -> None:
     (two / "model.safetensors").rename(two / "weights.npz")
     manifest = read_manifest(two)
     files = {"weights.npz" if n == "model.safetensors" else n: f for n, f in manifest.files.items()}
-    store_manifest(manifest.model_copy(update={"files": files}), two)
+    change_manifest(two, files=files)
 
 
 def pickle_among_the_files(two: Path) -> None:
@@ -145,7 +146,7 @@ def one_tensor_less_than_was_published(two: Path) -> None:
     published = read_tensors(two, read_manifest(two))
     (two / "tokenizer.json").write_text('{"other": true}')
     one_tensor_less(two)
-    store_manifest(read_manifest(two).model_copy(update={"tensors": published}), two)
+    change_manifest(two, tensors=published)
 
 
 def manifest_of_another(two: Path) -> None:
@@ -157,7 +158,7 @@ def no_manifest(two: Path) -> None:
 
 
 def no_probes(two: Path) -> None:
-    store_manifest(read_manifest(two).model_copy(update={"probes": None}), two)
+    change_manifest(two, probes=None)
 
 
 def extra_file(two: Path) -> None:
@@ -363,7 +364,7 @@ async def test_probes_that_came_later_are_found(serve, store) -> None:
     no_probes(store / "two")
     async with serve() as running:
         assert "no probes" in (await running.take_up("two")).json()["detail"]
-        store_manifest(read_manifest(store / "two").model_copy(update={"probes": probes}), store / "two")
+        change_manifest(store / "two", probes=probes)
         assert (await running.take_up("two")).status_code == 200
 
 

@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from screening.checkpoint import Manifest, read_manifest
+from screening.checkpoint import FileEntry, Manifest, read_manifest
 from screening.errors import CheckpointError
 from screening.probes import Probe, Probes
+from service.admission import Admission
+from service.config import Settings
+from service.metrics import Metrics
 from service.proof import NotRepeated, Prover
 from service.scripted_engine import ScriptedEngine
-from tests.service.obedient_engine import ObedientEngine, make_checkpoint, recorded_elsewhere, with_probes
+from service.served_checkpoint import ServedCheckpoint
+from service.startup import start_serving
+from tests.service.obedient_engine import (
+    ObedientEngine,
+    change_manifest,
+    make_checkpoint,
+    recorded_elsewhere,
+    with_probes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -65,36 +76,45 @@ async def outcomes(engine: Rounding, manifest: Manifest, *, may_round: bool) -> 
     return found
 
 
-@pytest.mark.parametrize("machine", ["elsewhere", "scripted", None])
-async def test_an_engine_that_was_built_anew_may_round_otherwise(machine, engine, manifest, caplog) -> None:
-    """Another vLLM, or another number of threads, on the same kind of machine may do that too."""
+async def test_an_engine_that_was_built_anew_may_round_otherwise_on_another_kind_of_machine(
+    engine, manifest, caplog
+) -> None:
     with caplog.at_level(logging.INFO):
-        found = await outcomes(engine, recorded(manifest, machine), may_round=True)
+        found = await outcomes(engine, recorded(manifest, "elsewhere"), may_round=True)
     assert found == ["proved", "proved", "refused"]
     assert caplog.text.count("proved by rounding") == 1
 
 
-@pytest.mark.parametrize("machine", ["elsewhere", "scripted", None])
-async def test_what_rounding_might_explain_in_place_is_left_open(machine, engine, manifest) -> None:
-    assert await outcomes(engine, recorded(manifest, machine), may_round=False) == ["proved", "open", "refused"]
+@pytest.mark.parametrize("machine", ["scripted", None])
+@pytest.mark.parametrize("may_round", [True, False])
+async def test_on_the_kind_of_machine_that_recorded_only_repeating_proves(machine, may_round, engine, manifest) -> None:
+    """Also where the recorder is unknown: it may have been one of this kind."""
+    found = await outcomes(engine, recorded(manifest, machine), may_round=may_round)
+    assert found == ["proved", "refused", "refused"]
 
 
-async def test_where_an_engine_built_anew_did_not_repeat_nothing_in_its_place_has_to(engine, manifest) -> None:
-    prover = Prover(engine)
-    engine.off = ROUNDED
-    assert await outcome(prover, recorded(manifest, "elsewhere"), may_round=True) == "proved"
-    assert await outcome(prover, recorded(manifest, "elsewhere"), may_round=False) == "proved"
-    assert await outcome(prover, recorded(manifest, "scripted"), may_round=False) == "open", "another recorder"
-    engine.off = WRONG
-    assert await outcome(prover, recorded(manifest, "elsewhere"), may_round=False) == "refused"
+async def test_what_rounding_might_explain_in_place_is_left_open(engine, manifest) -> None:
+    assert await outcomes(engine, recorded(manifest, "elsewhere"), may_round=False) == ["proved", "open", "refused"]
 
 
-async def test_once_it_was_repeated_it_has_to_be_repeated_again(engine, manifest) -> None:
+async def test_what_was_proved_by_rounding_has_to_repeat_what_this_machine_gave(engine, manifest) -> None:
     prover, these = Prover(engine), recorded(manifest, "elsewhere")
-    for engine.off in (ROUNDED, REPEATED):
-        assert await outcome(prover, these, may_round=True) == "proved"
     engine.off = ROUNDED
-    assert await outcome(prover, these, may_round=False) == "open"
+    assert await outcome(prover, these, may_round=True) == "proved"
+    assert prover.rounded(these)
+    for may_round in (False, True):
+        for engine.off, wanted in ((ROUNDED, "proved"), (ROUNDED + 0.015, "refused"), (REPEATED, "proved")):
+            assert await outcome(prover, these, may_round=may_round) == wanted
+
+
+async def test_one_proof_by_rounding_says_nothing_about_another_checkpoint_of_that_recorder(engine, manifest) -> None:
+    prover, these = Prover(engine), recorded(manifest, "elsewhere")
+    engine.off = ROUNDED
+    assert await outcome(prover, these, may_round=True) == "proved"
+    entry = FileEntry(size=1, sha256="0" * 64)
+    other = these.model_copy(update={"files": {**these.files, "model.safetensors": entry}})
+    assert not prover.rounded(other)
+    assert await outcome(prover, other, may_round=False) == "open"
 
 
 async def test_without_float32s_numbers_only_repeating_proves(engine, manifest) -> None:
@@ -111,25 +131,56 @@ async def test_a_refusal_names_both_machines(engine, manifest) -> None:
         await prover.prove(recorded(manifest, "scripted"), may_round=True)
 
 
-async def test_a_service_starts_on_what_another_kind_of_machine_recorded_and_swaps_in_place(serve) -> None:
-    """Both by the same recorder: the start shows that it cannot be repeated here."""
+async def test_what_another_kind_of_machine_recorded_needs_a_new_engine_once_and_then_goes_in_place(
+    serve,
+) -> None:
     engine = ObedientEngine()
     engine.rounds_otherwise = True
     async with serve(engine) as running:
-        for name in ("two", "one"):
+        for name, how in (("two", "rebuilt"), ("one", "in place"), ("two", "in place")):
             swap = await running.take_up(name)
-            assert (swap.status_code, swap.json()["how"]) == (200, "in place")
-        assert engine.history == ["start 1", "reload 2", "reload 1"]
+            assert (swap.status_code, swap.json()["how"]) == (200, how)
+        assert engine.history == ["start 1", "reload 2", "stop", "start 2", "reload 1", "reload 2"]
 
 
-async def test_what_is_not_repeated_in_place_is_settled_by_a_new_engine_and_then_known(serve) -> None:
+async def test_a_swap_back_that_does_not_repeat_what_this_machine_gave_is_refused(serve) -> None:
     engine = ObedientEngine()
+    engine.rounds_otherwise = True
     async with serve(engine) as running:
-        engine.rounds_otherwise = True  # as when only what it started on was recorded on its own kind
-        swap = await running.take_up("two")
-        assert (swap.status_code, swap.json()["how"]) == (200, "rebuilt")
-        assert engine.history == ["start 1", "reload 2", "stop", "start 2"]
-        assert (await running.take_up("one")).json()["how"] == "in place"
+        assert (await running.take_up("two")).json()["how"] == "rebuilt"
+        engine.off = 0.015  # as with one stale tensor: still near to float32
+        refused = await running.take_up("one")
+        assert refused.status_code == 409 and "what this machine gave" in refused.json()["detail"]
+
+
+async def test_on_the_recording_kind_of_machine_weights_that_round_otherwise_are_never_served(
+    serve, store, tmp_path
+) -> None:
+    engine = ObedientEngine()
+    for name in ("one", "two"):
+        probes = read_manifest(store / name).probes
+        assert probes is not None
+        change_manifest(store / name, probes=probes.model_copy(update={"machine": engine.machine}))
+    async with serve(engine) as running:
+        engine.rounds_otherwise = True
+        refused = await running.take_up("two")
+        assert refused.status_code == 409 and "log-probabilities" in refused.json()["detail"]
+        engine.rounds_otherwise = False
+    with pytest.raises(CheckpointError, match="log-probabilities"):
+        await start_again(store, tmp_path / "state")
+
+
+async def start_again(store: Path, state: Path) -> None:
+    """As after a restart of a service whose machine rounds otherwise now, on a checkpoint that it is given."""
+    engine, metrics = ObedientEngine(), Metrics()
+    engine.rounds_otherwise = True
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=state)
+    served = ServedCheckpoint(engine, admission, metrics, settings, store / "one")
+    try:
+        await start_serving(served)
+    finally:
+        await served.close()
 
 
 async def test_what_a_new_engine_does_not_prove_either_is_refused_and_the_old_is_back(serve) -> None:

@@ -253,7 +253,7 @@ def slow_store(monkeypatch) -> Iterator[threading.Event]:
     """A store that `two` is not copied from before this is set."""
     real, there = LocalStore.take_in, threading.Event()
 
-    def take_in(self: LocalStore, source: Path) -> Any:
+    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         assert source.name != "two" or there.wait(60)
         return real(self, source)
 

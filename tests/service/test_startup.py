@@ -18,7 +18,16 @@ from service.config import Settings
 from service.metrics import Metrics
 from service.served_checkpoint import Offer, ServedCheckpoint
 from service.startup import start_serving
-from tests.service.obedient_engine import ObedientEngine, copies, digest, make_checkpoint, one_bit, version, with_probes
+from tests.service.obedient_engine import (
+    ObedientEngine,
+    copies,
+    digest,
+    judged,
+    make_checkpoint,
+    one_bit,
+    version,
+    with_probes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -98,10 +107,10 @@ async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_
             local_store.verify,
         )
 
-        def unreadable(directory: Path) -> Any:
+        def unreadable(directory: Path, *step: Any) -> Any:
             if directory == kept:
                 raise CheckpointUnavailable("too many open files")
-            return real(directory)
+            return real(directory, *step)
 
         with monkeypatch.context() as patch:
             patch.setattr(local_store, "verify", unreadable)
@@ -176,7 +185,7 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
             async with asyncio.timeout(60):
                 while not engine.history:
                     await asyncio.sleep(0.005)
-            assert json.loads(note.read_text()) == {offered: 1}
+            assert json.loads(note.read_text()) == {judged(two): 1}
             starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
         assert json.loads(note.read_text()) == {}

@@ -118,12 +118,12 @@ def test_choice_and_confidence_come_from_the_letters_in_direct_mode(
 def test_a_calibrated_confidence_is_reported_beside_the_bare_probability(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    even = Calibration(option=Curve(slope=0.0, intercept=0.0))
+    even = Calibration(option=Curve(knots=((-15.0, 0.5), (15.0, 0.500001))))
     store_manifest(read_manifest(checkpoint).model_copy(update={"calibration": {Mode.DIRECT: even}}), checkpoint)
     result = go(checkpoint, data, tmp_path / "out", sure_of_a_and_c, mode=Mode.DIRECT, limit=1)
     logged = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
-    assert (logged["confidence"], logged["probability"]) == (0.5, pytest.approx(0.9))
-    assert result.reliability.expected_calibration_error == pytest.approx(0.5)
+    assert (logged["confidence"], logged["probability"]) == (pytest.approx(0.5, abs=1e-6), pytest.approx(0.9))
+    assert result.reliability.expected_calibration_error == pytest.approx(0.5, abs=1e-6)
     assert result.uncalibrated.expected_calibration_error == pytest.approx(0.1)
     assert "| not calibrated |" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "confidence.png").read_bytes().startswith(b"\x89PNG")

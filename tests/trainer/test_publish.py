@@ -20,6 +20,7 @@ from screening.calibration import Calibration
 from screening.checkpoint import Manifest, read_manifest, store_manifest, verify, write_manifest
 from screening.generation import probe_sampling_arguments
 from screening.registry import CANDIDATE, PRODUCTION, Registry
+from screening.seal import check_seal, sealed
 from screening.weights import read_tensors
 from tests.trainer.published import make_checkpoint
 from trainer.__main__ import main
@@ -38,7 +39,8 @@ def make_published(store: Path, name: str, value: float) -> Path:
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
-    store_manifest(manifest.model_copy(update={"tensors": read_tensors(store / "new", manifest)}), store / "new")
+    manifest = sealed(manifest.model_copy(update={"tensors": read_tensors(store / "new", manifest)}))
+    store_manifest(manifest, store / "new")
     return (store / "new").rename(store / published_name(manifest))
 
 
@@ -69,10 +71,10 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
 ) -> None:
     @contextmanager
     def prober(_checkpoint: Path, _manifest: Manifest, dtype: str = "bfloat16") -> Iterator[Any]:
-        yield lambda questions: [[-1.0 if dtype == "bfloat16" else -1.125]] * len(questions), "this machine"
+        yield lambda questions: [[-1.0 if dtype == "bfloat16" else -1.0625]] * len(questions), "this machine"
 
     monkeypatch.setattr("trainer.publish.probing.open_prober", prober)
-    monkeypatch.setattr("trainer.publish.architecture.check_architecture", lambda _: None)  # it has none
+    monkeypatch.setattr("screening.inspection.inspect", lambda *_: None)  # it has no architecture
     store = tmp_path / "store"
     published = make_published(store, "one", 1.0)
     source = shutil.copytree(published, tmp_path / "source")
@@ -84,9 +86,10 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
 
     assert main([*command, "--again"]) == 0
     assert list(store.iterdir()) == [published]
+    check_seal(read_manifest(published))
     probes = verify(published).probes
-    assert probes is not None and (probes.rounding, probes.machine) == (0.125, "this machine")
-    assert (probes.questions[0].logprobs, probes.questions[0].exact) == ((-1.0,), (-1.125,))
+    assert probes is not None and (probes.rounding, probes.machine) == (0.0625, "this machine")
+    assert (probes.questions[0].logprobs, probes.questions[0].exact) == ((-1.0,), (-1.0625,))
 
 
 @pytest.mark.parametrize("change", ["calibration", "probes"])

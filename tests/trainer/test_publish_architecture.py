@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from screening.architecture import check_architecture
 from screening.checkpoint import read_manifest
 from screening.errors import CheckpointError
+from screening.seal import check_seal
 from screening.weights import read_tensors
-from tests.service.damage import Weights, rewrite
-from trainer.publish.architecture import check_architecture
+from tests.service.damage import Weights, rewrite, vit_biases_hashed_again
 from trainer.publish.command import publish, published_name
 
 LAYER = "language_model.model.layers.1."
@@ -70,20 +71,24 @@ def test_other_tensors_than_the_architecture_has_are_refused_by_name(
     assert not (tmp_path / "store").exists()
 
 
-def test_what_a_version_from_before_published_is_looked_at_too(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    broken = shutil.copytree(tiny_checkpoint, tmp_path / "broken")
-    rewrite(broken, without_a_part_of_a_fused_tensor)
-    shutil.copytree(broken, tmp_path / "store" / published_name(read_manifest(broken)))
-    with pytest.raises(CheckpointError, match=r"lacks tensors .*k_proj\.weight"):
-        publish(broken, tmp_path / "store")
+def test_what_was_hashed_again_in_the_store_is_not_taken_for_what_was_published(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    changed = shutil.copytree(tiny_checkpoint, tmp_path / "changed")
+    vit_biases_hashed_again(changed)
+    shutil.copytree(changed, tmp_path / "store" / published_name(read_manifest(changed)))
+    with pytest.raises(CheckpointError, match="recorded on something else"):
+        publish(changed, tmp_path / "store")
 
 
 @pytest.mark.usefixtures("no_engine")
 def test_what_is_published_says_which_tensors_it_holds(tmp_path: Path, tiny_checkpoint: Path) -> None:
     before = read_manifest(tiny_checkpoint)
-    assert before.tensors is None, "of a manifest from before: this test shows that such a one is read"
     manifest = read_manifest(published := publish(tiny_checkpoint, tmp_path / "store"))
     assert manifest.digest == before.digest
+    check_seal(manifest)
+    assert manifest.probes is not None and before.probes is not None
+    assert manifest.probes.reading == before.probes.reading, "how text is read does not turn on the machine"
     weights = load_file(published / "model.safetensors")
     assert manifest.tensors == read_tensors(published, before)
     assert {name: t.shape for name, t in manifest.tensors.items()} == {n: tuple(w.shape) for n, w in weights.items()}

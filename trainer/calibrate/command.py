@@ -1,6 +1,7 @@
 """`python -m trainer calibrate`: fit confidence on validation answers and put the curves into the manifest.
 
-Weights, files and probes stay. The digest changes with the calibration, since answers do: evaluations and hard cases of
+Weights, files and probes stay; the probes ask the engine nothing that depends on the calibration, so their seal is made
+again where it was whole. The digest changes with the calibration, since answers do: evaluations and hard cases of
 the checkpoint as it was belong to the earlier digest, and its scores and card are taken out. So this comes behind
 `hcm-grpo`, and before the evaluation whose scores are published.
 """
@@ -58,6 +59,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
         OSError: the manifest cannot be written; it is as it was then.
     """
     from screening.checkpoint import CARD_NAME, store_manifest, verify
+    from screening.seal import is_sealed, sealed
     from trainer.calibrate.evidence import CalibrationError, gather
     from trainer.calibrate.fit import calibrate as fit
 
@@ -76,7 +78,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
     if outdated:
         after = after.model_copy(update={"scores": _data_only(manifest.scores)})
         changed += "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
-    store_manifest(after, checkpoint)
+    store_manifest(sealed(after) if is_sealed(manifest) else after, checkpoint)
     if outdated:
         (checkpoint / CARD_NAME).unlink(missing_ok=True)
     return "\n\n".join([*parts, changed])

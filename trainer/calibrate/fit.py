@@ -15,7 +15,18 @@ from itertools import pairwise
 
 import numpy as np
 
-from screening.calibration import EDGE, UNCALIBRATED, Calibration, Curve, Shifts, logit
+from screening.calibration import (
+    EDGE,
+    LEAST_SLOPE,
+    MOST_INTERCEPT,
+    MOST_SHIFT,
+    MOST_SLOPE,
+    UNCALIBRATED,
+    Calibration,
+    Curve,
+    Shifts,
+    logit,
+)
 from screening.task import OPTIONS
 from trainer.calibrate.evidence import Answered, CalibrationError, Read
 
@@ -24,8 +35,6 @@ LEAST = 20
 """Right answers, and wrong ones, that a curve needs."""
 FEW = 5
 """Votes for each position that count beside those of the answers."""
-MOST_SHIFT = 3.0
-"""A position that needs more is not shunned but not seen."""
 STEPS = 8
 """Levels of an isotonic curve, at most."""
 
@@ -132,7 +141,8 @@ def platt(answers: Sequence[Answered], most: int = 100) -> Curve:
     """The line through the log-odds of the highest likelihood, by Newton's method.
 
     Targets are Platt's, a little off 0 and 1: without that, answers which a line separates would have no best one. A
-    line that falls (the surer the more often wrong) is made level: confidence never turns the model's order round.
+    line that falls (the surer the more often wrong) is made all but level, for confidence never turns the model's order
+    round. What a manifest does not allow is brought to the nearest that it does.
     """
     x = np.array([[logit(answer.probability), 1.0] for answer in answers])
     right = np.array([answer.right for answer in answers])
@@ -146,7 +156,12 @@ def platt(answers: Sequence[Answered], most: int = 100) -> Curve:
         if np.abs(change).max() < 1e-9:
             break
     slope, intercept = map(float, line)
-    return Curve(slope=slope, intercept=intercept) if slope > 0 else Curve(slope=0.0, intercept=logit(target.mean()))
+    if slope < LEAST_SLOPE:
+        slope, intercept = LEAST_SLOPE, logit(target.mean()) - LEAST_SLOPE * float(x[:, 0].mean())
+    return Curve(
+        slope=min(slope, MOST_SLOPE),
+        intercept=min(max(intercept, -MOST_INTERCEPT), MOST_INTERCEPT),
+    )
 
 
 def isotonic(answers: Sequence[Answered]) -> Curve:

@@ -81,8 +81,9 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
     """
     from screening.checkpoint import store_manifest, verify
     from screening.errors import CheckpointError
+    from screening.inspection import inspect
+    from screening.seal import sealed
     from screening.weights import check_finite, read_tensors
-    from trainer.publish.architecture import check_architecture
     from trainer.publish.incoming import incoming
 
     manifest = verify(checkpoint)
@@ -94,7 +95,7 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         replaced.rename(target)
     if target.exists() and not again:
         return _whole(target, manifest.digest)
-    check_architecture(checkpoint)
+    reading = inspect(checkpoint, manifest)
     store.mkdir(parents=True, exist_ok=True)
     with incoming(store) as place:
         copy = place / "checkpoint"
@@ -102,8 +103,8 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         if verify(copy).digest != manifest.digest:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
         # Of the copy: what is proved is what is published.
-        proved = {"probes": _record(copy, manifest, checkpoint), "tensors": tensors}
-        store_manifest(manifest.model_copy(update=proved), copy)
+        probes = _record(copy, manifest, checkpoint).model_copy(update={"reading": reading})
+        store_manifest(sealed(manifest.model_copy(update={"probes": probes, "tensors": tensors})), copy)
         put(copy, target, replaced)
     return target
 
@@ -126,7 +127,7 @@ def _whole(published: Path, digest: str) -> Path:
     """What is published already, if it is that."""
     from screening.checkpoint import verify
     from screening.errors import CheckpointError
-    from trainer.publish.architecture import check_architecture
+    from screening.seal import check_seal
 
     try:
         manifest = verify(published)
@@ -135,8 +136,10 @@ def _whole(published: Path, digest: str) -> Path:
     if manifest.digest != digest or manifest.probes is None:
         what = f"holds {manifest.digest}" if manifest.digest != digest else "carries no probes"
         raise CheckpointError(f"{published} {what}: it was changed by hand. Replace it with --again")
-    if manifest.tensors is None:  # published by a version that did not look at them
-        check_architecture(published)
+    try:
+        check_seal(manifest)
+    except CheckpointError as error:
+        raise CheckpointError(f"{published}: {error}") from error
     if manifest.probes.rounding is None:
         missing = _ONE_KIND_ONLY.format(machine=manifest.probes.machine or "unknown")
         print(f"warning: {missing}; --again asks for them", file=sys.stderr)

@@ -24,7 +24,7 @@ def check_architecture(directory: Path) -> None:
     """
     from transformers import AutoModelForImageTextToText
 
-    with _quiet_loader():
+    with quiet_transformers():
         try:
             _, found = AutoModelForImageTextToText.from_pretrained(
                 directory,
@@ -46,8 +46,8 @@ def check_architecture(directory: Path) -> None:
 
 
 @contextmanager
-def _quiet_loader() -> Iterator[None]:
-    """Its progress bar and its own report would stand above our sentence."""
+def quiet_transformers() -> Iterator[None]:
+    """Hide progress bars, warnings and reports, which would stand above our sentence."""
     from transformers.utils import logging
 
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,0 +1,178 @@
+"""What fails in any engine is found in the files, without weights and without an engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest
+from screening.errors import CheckpointError
+from screening.inspection import REFUSED, compare_reading, inspect, main
+from screening.probes import Reading
+from screening.prompt import COMPACT
+from screening.seal import sealed
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def reading(tiny_checkpoint: Path) -> Reading:
+    return inspect(tiny_checkpoint, read_manifest(tiny_checkpoint))
+
+
+@pytest.fixture
+def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+
+
+@pytest.fixture
+def manifest(tiny_checkpoint: Path) -> Manifest:
+    return read_manifest(tiny_checkpoint)
+
+
+def edit(directory: Path, name: str, change: Change) -> None:
+    content = json.loads((directory / name).read_text())
+    change(content)
+    (directory / name).write_text(json.dumps(content))
+
+
+def test_the_shipped_checkpoint_reads_text_as_its_probes_say(reading: Reading, manifest: Manifest) -> None:
+    compare_reading(manifest, reading)
+
+
+def test_a_checkpoint_that_does_not_say_how_it_reads_text_is_not_served(reading: Reading, manifest: Manifest) -> None:
+    assert manifest.probes is not None
+    silent = manifest.model_copy(update={"probes": manifest.probes.model_copy(update={"reading": None})})
+    with pytest.raises(CheckpointError, match="do not say how it reads text"):
+        compare_reading(silent, reading)
+
+
+def text(**changes: Any) -> Change:
+    return lambda config: config["text_config"].update(changes)
+
+
+def vision(**changes: Any) -> Change:
+    return lambda config: config["vision_config"].update(changes)
+
+
+CONFIGURATIONS: dict[str, tuple[Change, str]] = {
+    "empty": (lambda config: config.clear(), "config.json"),
+    "unknown model": (lambda config: config.update(model_type="unheard-of"), "no model can be built"),
+    "a layer more": (text(num_hidden_layers=6, layer_types=["full_attention"] * 6), "lacks tensors"),
+    "a layer less": (text(num_hidden_layers=4, layer_types=["full_attention"] * 4), "unknown to its architecture"),
+    "a vision layer more": (vision(num_hidden_layers=5), "lacks tensors"),
+    "wider": (text(hidden_size=512), "wants"),
+    "wider vision": (vision(hidden_size=384), "wants"),
+    "smaller vocabulary": (text(vocab_size=760), "wants"),
+    "no width": (text(hidden_size=0), "config.json|wants"),
+    "negative layers": (text(num_hidden_layers=-1), "config.json|unknown to its architecture"),
+    "words for numbers": (text(hidden_size="wide"), "config.json"),
+    "larger pictures": (vision(image_size=[256, 256]), "config.json|wants"),
+    "other patches": (vision(patch_size=[32, 32]), "config.json|wants"),
+    "few positions": (text(max_position_embeddings=300), "exceed the 300 positions"),
+}
+
+
+@pytest.mark.parametrize("what", CONFIGURATIONS)
+def test_a_configuration_that_is_not_the_weights_is_refused(what: str, copy: Path, manifest: Manifest) -> None:
+    change, reason = CONFIGURATIONS[what]
+    edit(copy, "config.json", change)
+    with pytest.raises(CheckpointError, match=reason):
+        inspect(copy, manifest)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "generation_config.json"],
+)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_file_that_is_not_json_is_refused_by_name(name: str, content: bytes, copy: Path, manifest: Manifest) -> None:
+    (copy / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name} is not JSON"):
+        inspect(copy, manifest)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "processor_config.json", "chat_template.jinja"])
+def test_a_file_that_is_missing_is_noticed(name: str, copy: Path, manifest: Manifest) -> None:
+    (copy / name).unlink()
+    files = {other: entry for other, entry in manifest.files.items() if other != name}
+    with pytest.raises(CheckpointError):
+        compare_reading(manifest, inspect(copy, manifest.model_copy(update={"files": files})))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json", "tokenizer_config.json"])
+def test_an_empty_object_in_the_place_of_a_file_is_noticed(name: str, copy: Path, manifest: Manifest) -> None:
+    (copy / name).write_text("{}")
+    with pytest.raises(CheckpointError):
+        compare_reading(manifest, inspect(copy, manifest))
+
+
+@pytest.mark.parametrize("template", ["", "{{ 1 / 0 }}", "{% for", "{{ messages[7] }}", "hello"])
+def test_a_template_that_asks_something_else_is_refused(template: str, copy: Path, manifest: Manifest) -> None:
+    (copy / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError):
+        compare_reading(manifest, inspect(copy, manifest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image": ImageContract(size=64, tokens_per_picture=16)}, "image.size is 64"),
+        ({"image": ImageContract(size=2048, tokens_per_picture=16)}, "image.size is 2048"),
+        ({"image": ImageContract(size=128, tokens_per_picture=15)}, "image.tokens_per_picture is 15"),
+        ({"image": ImageContract(size=128, tokens_per_picture=256)}, "image.tokens_per_picture is 256"),
+        ({"decoding": Decoding(max_tokens_cot=1024)}, "max_tokens_cot"),
+        ({"decoding": Decoding(max_tokens_direct=1024)}, "max_tokens_direct"),
+    ],
+)
+def test_a_manifest_that_asks_for_what_the_model_has_not_is_refused(
+    changes: dict[str, Any], reason: str, tiny_checkpoint: Path, manifest: Manifest
+) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        inspect(tiny_checkpoint, manifest.model_copy(update=changes))
+
+
+def exchange(first: int, second: int) -> Change:
+    def change(tokenizer: dict[str, Any]) -> None:
+        ids = tokenizer["model"]["vocab"]
+        one, other = (next(word for word, number in ids.items() if number == wanted) for wanted in (first, second))
+        ids[one], ids[other] = ids[other], ids[one]
+
+    return change
+
+
+def reverse_merges(tokenizer: dict[str, Any]) -> None:
+    tokenizer["model"]["merges"].reverse()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [exchange(100, 101), exchange(300, 700), exchange(400, 401), reverse_merges],
+    ids=["two bytes", "two words", "two neighbours", "merges"],
+)
+def test_entries_of_the_vocabulary_that_change_places_are_noticed(
+    change: Change, copy: Path, manifest: Manifest
+) -> None:
+    edit(copy, "tokenizer.json", change)
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        compare_reading(manifest, inspect(copy, manifest))
+
+
+def test_another_prompt_is_noticed(tiny_checkpoint: Path, manifest: Manifest) -> None:
+    prompt = COMPACT.model_copy(update={"direct": COMPACT.direct + " "})
+    with pytest.raises(CheckpointError, match="prompt for direct"):
+        compare_reading(manifest, inspect(tiny_checkpoint, manifest.model_copy(update={"prompt": prompt})))
+
+
+def test_as_a_program_it_says_what_is_wrong(copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)  # it would limit the tests that follow
+    assert main(copy) == 0
+    manifest = sealed(read_manifest(copy).model_copy(update={"image": ImageContract(size=64, tokens_per_picture=16)}))
+    store_manifest(manifest, copy)
+    assert main(copy) == REFUSED
+    assert "image.size is 64" in capsys.readouterr().out
