@@ -49,6 +49,7 @@ def inspect(directory: Path, manifest: Manifest) -> Reading:
     _check_json(directory, manifest)
     check_architecture(directory)
     config = json.loads((directory / "config.json").read_bytes())
+    _check_untied(config)
     _check_vision(config, manifest.image)
     with quiet_transformers():
         try:
@@ -85,6 +86,18 @@ def _check_json(directory: Path, manifest: Manifest) -> None:
             raise CheckpointError(f"{directory / name} is not JSON: {_one_line(error)}") from error
         if name == "config.json" and not isinstance(content, dict):
             raise CheckpointError(f"{directory / name} is not a JSON object")
+
+
+def _check_untied(config: Mapping[str, Any]) -> None:
+    """An engine that takes up weights in place leaves the old head where embeddings are tied, and does not say so.
+
+    Raises:
+        CheckpointError: they are tied.
+    """
+    if config.get("tie_word_embeddings") or (config.get("text_config") or {}).get("tie_word_embeddings"):
+        raise CheckpointError(
+            "its config.json ties the embeddings: they cannot be swapped; `trainer import` unties them"
+        )
 
 
 def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:

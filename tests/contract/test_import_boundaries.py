@@ -84,10 +84,16 @@ def test_vllm_is_imported_by_one_module_of_the_service(repository):
     assert importers == [ENGINE_MODULE]
 
 
+READ_BY_TRANSFORMERS = {"architecture.py": {"transformers"}, "inspection.py": {"transformers"}}
+"""Modules of the contract that have transformers read a checkpoint's files, in functions that only `publish` and the
+service's inspection call: importing them imports nothing heavy, as another test here holds."""
+
+
 @pytest.mark.parametrize("package", ["screening", "screening_client"])
 def test_the_source_of_a_light_package_names_no_engine(repository, package):
     for path in sources(repository, package):
-        assert not imported(path) & {"torch", "vllm", "transformers"}, path
+        heavy = {"torch", "vllm", "transformers"} - READ_BY_TRANSFORMERS.get(path.name, set())
+        assert not imported(path) & heavy, path
 
 
 def test_the_contract_loads_neither_torch_nor_an_engine(repository):

@@ -74,6 +74,7 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "words for numbers": (text(hidden_size="wide"), "config.json"),
     "larger pictures": (vision(image_size=[256, 256]), "config.json|wants"),
     "other patches": (vision(patch_size=[32, 32]), "config.json|wants"),
+    "tied embeddings": (text(tie_word_embeddings=True), "ties the embeddings"),
     "few positions": (text(max_position_embeddings=300), "exceed the 300 positions"),
 }
 
