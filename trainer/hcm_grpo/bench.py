@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.argument_types import positive
+
 PARTS = ("preprocessing", "rollout", "reference", "rewards", "policy")
 """Of a step, in order. The policy's part is forward, backward and optimizer."""
 
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, default=Path("models/tiny"), metavar="DIR", help="policy (default: models/tiny)"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="questions (default: some are rendered)")
-    parser.add_argument("--steps", type=int, default=6, metavar="N", help="steps of each trainer (default: 6)")
+    parser.add_argument("--steps", type=positive, default=6, metavar="N", help="steps of each trainer (default: 6)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
 
 
@@ -70,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
     from trainer.recipe import RecipeError
     from trainer.records import DataError
 
-    if args.steps < 1:
-        print("error: --steps must be at least 1", file=sys.stderr)
-        return 2
     try:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
             figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
@@ -94,17 +93,24 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     from tqdm import tqdm
 
     from screening.checkpoint import verify
+    from trainer.enough import groups_problem, refuse
     from trainer.recipe import RecipeError, load_recipe
-    from trainer.records import read_samples
+    from trainer.records import DataError, read_samples
     from trainer.sft.rows import dataset, rollout_rows
 
     settings = load_recipe(recipe_name).hcm_grpo
     if settings is None:
         raise RecipeError(f"recipe {recipe_name!r} has no section `hcm_grpo`")
+    refuse(groups_problem(settings))
     manifest = verify(checkpoint)
     per_step = settings.batch_size * settings.gradient_accumulation
     data = data or _rendered(scratch / "data", (steps + 1) * per_step // settings.group_size)
-    questions = dataset(rollout_rows(read_samples(data), manifest.prompt), data, manifest.image.size)
+    samples = read_samples(data)
+    if len(samples) < (wanted := (steps + 1) * per_step // settings.group_size):
+        raise DataError(
+            f"{data} has {len(samples)} samples, fewer than the {wanted} of {steps} steps and one before them"
+        )
+    questions = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
     trainers = {name: _build(name, checkpoint, questions, settings, scratch) for name in NAMES}
     for trainer, _ in trainers.values():
         _take_step(trainer)  # the first is slower everywhere

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from trainer.enough import grpo_problem, sft_problem
 from trainer.plan.memory import GIB, Memory
 from trainer.plan.plan import Case
+from trainer.plan.schedule import SftSchedule
 from trainer.recipe import HcmGrpoRecipe, SftRecipe
 
 
@@ -26,8 +28,8 @@ def _problems(case: Case) -> Iterator[str]:
     yield from _pictures(case)
     yield from _positions(case)
     yield from _cut_answers(case)
+    yield from _enough(case)
     if grpo:
-        yield from _groups(case, grpo)
         yield from _engine_room(case, grpo)
     for name, sft in case.sft_stages:
         yield from _fits(case, name, case.sft_memory(sft), _sft_remedies(sft), case.sft_memory)
@@ -95,27 +97,13 @@ def _cut_answers(case: Case) -> Iterator[str]:
         )
 
 
-def _groups(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
-    # TRL asks for whole groups over all GPUs; the trainer asks for them on each, so that no group is spread.
-    completions = grpo.batch_size * grpo.gradient_accumulation
-    if over := completions % grpo.group_size:
-        whole = math.ceil(grpo.batch_size / grpo.group_size) * grpo.group_size
-        yield (
-            f"the {completions} completions of a step on a GPU (hcm_grpo.batch_size {grpo.batch_size} x "
-            f"gradient_accumulation {grpo.gradient_accumulation}) are no whole groups of {grpo.group_size}, {over} are "
-            f"left over; set hcm_grpo.batch_size to {whole}"
-        )
-        return
-    schedule = case.grpo_schedule(grpo)
-    if not schedule.epochs:
-        yield "stage 2 has no epochs; raise hcm_grpo.epochs, or leave out hcm_grpo"
-    elif empty := [epoch.number for epoch in schedule.epochs if not epoch.groups]:
-        yield f"epoch {empty[0]} of stage 2 would be empty; add `all` to hcm_grpo.last_parts"
-    elif not schedule.steps:
-        yield (
-            f"all of stage 2 has {schedule.dropped} questions, fewer than the {schedule.groups_per_step} of one step; "
-            "lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
-        )
+def _enough(case: Case) -> Iterator[str]:
+    gpus, grpo = case.hardware.gpus, case.recipe.hcm_grpo
+    rows = {stage.name: stage.schedule.rows for stage in case.stages() if isinstance(stage.schedule, SftSchedule)}
+    found = [sft_problem(name, sft, rows[name], gpus) for name, sft in case.sft_stages]
+    if grpo:
+        found.append(grpo_problem(grpo, case.data.samples, case.data.hard_cases, gpus))
+    yield from filter(None, found)
 
 
 def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
