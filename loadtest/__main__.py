@@ -11,6 +11,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from screening.endings import DISK_FULL, STOPPED, disk_full
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("loadtest.bench", "throughput and latency at several numbers of concurrent callers"),
     "sweep": ("loadtest.sweep", "rising rates in an open loop: saturation, refusals, tail latency"),
@@ -65,7 +67,15 @@ def _run(command: object, args: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:
         print("stopped before there was anything to report", file=sys.stderr)
-        return 130
+        return STOPPED
+    except Exception as error:
+        if full := disk_full(error, getattr(args, "out", None)):
+            print(f"error: {full}", file=sys.stderr)
+            return DISK_FULL
+        if isinstance(error, OSError):
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        raise
 
 
 def _overview() -> str:

@@ -96,7 +96,7 @@ def _guard(served: Any) -> Any:
     """While it is open, the engine's processes and our temporary files go when we are killed."""
     from contextlib import nullcontext
 
-    from service.remains import guard
+    from screening.remains import guard
 
     if served is None:
         return nullcontext()

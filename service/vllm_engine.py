@@ -39,7 +39,7 @@ from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
 from service.identity import new_id
 from service.logs import log
-from service.remains import Remains
+from screening.remains import Remains
 from service.rendered_prompt import RenderedPrompt
 
 if TYPE_CHECKING:

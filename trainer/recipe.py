@@ -260,12 +260,16 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong, as one sentence: the first field with its value, and how many more there are."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the file"
+    """What is wrong, as one sentence: a field with its value, those that are there before those that are missing."""
+    found = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+    first, *others = found
     given = f" (it is {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
-    more = f"; {error.error_count() - 1} more fields are wrong" if error.error_count() > 1 else ""
-    return f"{field}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
+    more = f"; also wrong: {', '.join(map(_field, others[:3]))}{', …' if len(others) > 3 else ''}" if others else ""
+    return f"{_field(first)}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
+
+
+def _field(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"]) or "the file"
 
 
 def _path_of(name_or_path: str) -> Path:

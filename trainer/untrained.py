@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
-    except (CheckpointError, OSError, PlanError, RecipeError) as error:
+    except (CheckpointError, PlanError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
         text = tables(ablation)
         write_atomically(args.out / "tables.md", text)
-    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch, OSError) as error:
+    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(text)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except Unfinished as error:
         print(f"error: {error}", file=sys.stderr)
         return UNFINISHED
-    except (DataError, EvaluationError, HardCasesError, LogError, ScreeningError, OSError) as error:
+    except (DataError, EvaluationError, HardCasesError, LogError, ScreeningError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
             figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
-    except (CheckpointError, DataError, RecipeError, OSError) as error:
+    except (CheckpointError, DataError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(figures))

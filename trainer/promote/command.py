@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     except Unfinished as error:
         print(f"error: {error}; the same command goes on from there", file=sys.stderr)
         return NOT_PROMOTED
-    except (*ours, ScreeningError, TrackingError, OSError) as error:
+    except (*ours, ScreeningError, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         print(rollback(need_registry(args), by=args.by or whoever(), reason=args.reason, force=args.force))
-    except (MoveError, ScreeningError, TrackingError, OSError) as error:
+    except (MoveError, ScreeningError, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

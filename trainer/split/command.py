@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         division = divide(args.data, args.out, args.shares, args.seed)
-    except (DataError, SplitError, RunMismatch, OSError) as error:
+    except (DataError, SplitError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
