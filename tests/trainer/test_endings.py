@@ -84,20 +84,7 @@ def test_a_file_of_rendering_that_meets_a_full_disk(
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_path: Path, repository: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "trainer",
-        "render",
-        "--count",
-        "400",
-        "--seed",
-        "1",
-        "--size",
-        "96",
-        "--workers",
-        workers,
-    ]
+    drawn = ["--count", "400", "--seed", "1", "--size", "96", "--workers", workers]
     process = subprocess.Popen(
         [sys.executable, "-m", "trainer", "render", *drawn, "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
