@@ -200,6 +200,9 @@ class HcmGrpoRecipe(_Strict):
     top_p: float = Field(default=0.8, gt=0, le=1)
     max_completion_tokens: int = Field(gt=0)
     """Rollouts are cut here; a cut one is not readable and earns nothing."""
+    cut_rollouts: bool = False
+    """Whether `max_completion_tokens` may be below `max_tokens_cot`, what an answer may have: the model then learns to
+    answer in fewer tokens. `plan` refuses it unless it is meant."""
     vllm: Literal["none", "colocate"] = "none"
     """Rollouts by transformers' `generate`, or by a vLLM engine on the same GPU."""
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
@@ -211,9 +214,9 @@ class HcmGrpoRecipe(_Strict):
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What decides the weights, as JSON values. A run may be continued with other `save_steps`, and one from before
-        a setting of `_LATER` had what is its default now."""
-        found = self.model_dump(mode="json", exclude={"save_steps"})
+        """What decides the weights, as JSON values. A run may be continued with other `save_steps`; `cut_rollouts` is
+        for `plan`; and a run from before a setting of `_LATER` had what is its default now."""
+        found = self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts"})
         defaults = type(self).model_fields
         return {name: value for name, value in found.items() if name not in _LATER or value != defaults[name].default}
 

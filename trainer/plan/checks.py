@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.enough import grpo_problem, sft_problem
 from trainer.plan.memory import GIB, Memory
-from trainer.plan.plan import Case
+from trainer.plan.plan import MARGIN, Case
 from trainer.plan.schedule import SftSchedule
 from trainer.recipe import HcmGrpoRecipe, SftRecipe
 
@@ -48,6 +48,11 @@ def _notes(case: Case) -> Iterator[str]:
         yield (
             f"the longest answer of the data has about {longest} tokens (estimated), more than max_tokens_cot {limit}; "
             "give a local directory as `base` to have them counted with its tokenizer"
+        )
+    if grpo and grpo.max_completion_tokens < limit and grpo.cut_rollouts:
+        yield (
+            f"rollouts are cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}: the recipe means it "
+            "(cut_rollouts)"
         )
     engine = case.engine(grpo) if grpo else None
     if engine and 0 < engine.at_once < engine.wanted:
@@ -90,6 +95,8 @@ def _cut_answers(case: Case) -> Iterator[str]:
             f"raise max_tokens_cot to {longest}"
         )
         limit = longest
+    if grpo and grpo.cut_rollouts:
+        limit = (longest or 0) if case.tokens.measured else 0
     if grpo and grpo.max_completion_tokens < limit:
         yield (
             f"rollouts would be cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}; "
@@ -122,13 +129,17 @@ def _fits(
     case: Case, name: str, memory: Memory, remedies: Iterator[tuple[str, Any]], price: Callable[[Any], Memory]
 ) -> Iterator[str]:
     """Compare the peak with the GPU; name the first change that makes it fit."""
-    if memory.peak <= case.hardware.gpu_bytes:
+    usable = case.hardware.usable_bytes
+    if memory.peak <= usable:
         return
-    need = f"{name} needs {memory.peak / GIB:.1f} GiB per GPU and there are {case.hardware.gpu_memory:g}; "
+    need = (
+        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, and {usable / GIB:.1f} of {case.hardware.gpu_memory:g} can "
+        f"be used, for {MARGIN:.0%} stay free; "
+    )
     least = memory.peak
     for change, settings in remedies:
         peak = price(settings).peak
-        if peak <= case.hardware.gpu_bytes:
+        if peak <= usable:
             yield f"{need}set in {name}: {change} (then {peak / GIB:.1f} GiB)"
             return
         least = min(least, peak)
