@@ -49,5 +49,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _sentence(path: object) -> str:
-    where = f"{path} cannot be written: " if path else ""
-    return f"{where}the disk is full; free some space and run the same command again"
+    where = path or "a file"
+    return f"{where} cannot be written: No space left on device; free some space and run the same command again"

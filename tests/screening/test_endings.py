@@ -55,7 +55,7 @@ def test_a_full_disk_is_said_with_the_directory_that_was_written_to(write, tmp_p
     with pytest.raises(Exception) as caught:
         write(tmp_path)
     said = disk_full(caught.value, tmp_path / "out")
-    assert said is not None and "the disk is full" in said and "\n" not in said
+    assert said is not None and "No space left on device" in said and "\n" not in said
     assert str(tmp_path / "out") in said or "/dev/full" in said
 
 

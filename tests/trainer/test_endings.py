@@ -32,7 +32,7 @@ def test_every_command_ends_in_one_line(
     assert main([command]) == (130 if isinstance(error, KeyboardInterrupt) else 1)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert isinstance(error, KeyboardInterrupt) or "OUT cannot be written: the disk is full" in said
+    assert isinstance(error, KeyboardInterrupt) or "OUT cannot be written: No space left on device" in said
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, "full"), 1)])
@@ -79,7 +79,7 @@ def test_a_file_of_rendering_that_meets_a_full_disk(
     monkeypatch.setattr(Image.Image, "save", full)
     out = tmp_path / "out"
     assert main(["render", "--count", "1", "--seed", "1", "--size", "96", "--workers", "1", "--out", str(out)]) == 1
-    assert f"{out} cannot be written: the disk is full" in capsys.readouterr().err
+    assert f"{out} cannot be written: No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

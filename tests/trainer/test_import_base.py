@@ -354,7 +354,7 @@ def test_a_full_disk_leaves_nothing(
     monkeypatch.setattr(trainer.export, "write_manifest", full)
     out = tmp_path / "out"
     assert main(["import", recipe, "--model", str(base), "--out", str(out)]) == 1
-    assert f"{out} cannot be written: the disk is full" in capsys.readouterr().err
+    assert f"{out} cannot be written: No space left on device" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
 
 

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.argument_types import positive
-
 PARTS = ("preprocessing", "rollout", "reference", "rewards", "policy")
 """Of a step, in order. The policy's part is forward, backward and optimizer."""
 
@@ -63,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, default=Path("models/tiny"), metavar="DIR", help="policy (default: models/tiny)"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="questions (default: some are rendered)")
-    parser.add_argument("--steps", type=positive, default=6, metavar="N", help="steps of each trainer (default: 6)")
+    parser.add_argument("--steps", type=int, default=6, metavar="N", help="steps of each trainer (default: 6)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
 
 
@@ -72,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     from trainer.recipe import RecipeError
     from trainer.records import DataError
 
+    if args.steps < 1:
+        print("error: --steps must be at least 1", file=sys.stderr)
+        return 2
     try:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
             figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))

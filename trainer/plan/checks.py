@@ -51,8 +51,8 @@ def _notes(case: Case) -> Iterator[str]:
         )
     if grpo and grpo.max_completion_tokens < limit and grpo.cut_rollouts:
         yield (
-            f"rollouts are cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}: the recipe means it "
-            "(cut_rollouts)"
+            f"rollouts are cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}: the recipe means "
+            "it (cut_rollouts)"
         )
     engine = case.engine(grpo) if grpo else None
     if engine and 0 < engine.at_once < engine.wanted:
