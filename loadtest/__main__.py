@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from screening import __version__
 from screening.command_line import Parser
+from screening.endings import DISK_FULL, STOPPED, disk_full
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("loadtest.bench", "throughput and latency at several numbers of concurrent callers"),
@@ -71,7 +72,15 @@ def _run(command: object, args: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:
         print("stopped before there was anything to report", file=sys.stderr)
-        return 130
+        return STOPPED
+    except Exception as error:
+        if full := disk_full(error, getattr(args, "out", None)):
+            print(f"error: {full}", file=sys.stderr)
+            return DISK_FULL
+        if isinstance(error, OSError):
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        raise
 
 
 def _overview() -> str:

@@ -33,6 +33,9 @@ PRODUCTION = "production"
 
 DIGEST_TAG = "digest"
 """Tag that holds the digest of a version's manifest; every version has it."""
+LEDGER_SUFFIX = ".history"
+"""A second registered model, without versions, has this after the first one's name. It holds a copy of the notes, which
+survives when a person deletes the first one or its tags."""
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """What a registered model may be called: a name that needs no quoting in MLflow's queries."""
 
@@ -74,6 +77,7 @@ class Registry:
             raise RegistryError(f"{model!r} is no name of a registered model: letters, digits, '.', '_' and '-' only")
         self.uri = uri
         self.model = model
+        self._ledger = model + LEDGER_SUFFIX
         self._file = Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
     def __str__(self) -> str:
@@ -87,7 +91,7 @@ class Registry:
             RegistryError: the registry does not answer.
         """
         with self._asking(create=True) as client:
-            self._create_model(client)
+            self._create_model(client, self.model)
             known = self._versions_of(client, digest)
             if known:
                 return known[0]
@@ -112,13 +116,23 @@ class Registry:
         """The version that an alias names; None where there is no such alias, or nothing is registered.
 
         Raises:
-            RegistryError: the registry does not answer, or `publish` did not make the version.
+            RegistryError: the registry does not answer, or the alias names a version that is gone or not `publish`'s.
+        """
+        number = self.named(alias)
+        version = None if number is None else self.version(number)
+        if number is not None and version is None:
+            raise RegistryError(f"registry {self}: the alias '{alias}' names version {number}, which does not exist")
+        return version
+
+    def named(self, alias: str) -> int | None:
+        """The number that an alias names, whatever its version is; None where there is no such alias.
+
+        Raises:
+            RegistryError: the registry does not answer.
         """
         with self._asking() as client, _none_if_absent() as found:
-            number = client.get_registered_model(self.model).aliases.get(alias)
-            if number is not None:
-                found.append(self._read(client.get_model_version(self.model, str(number))))
-        return found[0] if found else None
+            found.append(client.get_registered_model(self.model).aliases.get(alias))
+        return int(found[0]) if found and found[0] is not None else None
 
     def point(self, alias: str, number: int) -> None:
         """Let an alias name a version: readers see the old one or the new one.
@@ -130,23 +144,28 @@ class Registry:
             client.set_registered_model_alias(self.model, alias, str(number))
 
     def notes(self) -> dict[str, str]:
-        """Everything noted on the model; empty where nothing is registered.
+        """Everything noted on the model, also before it was deleted and registered again; empty where nothing was.
 
         Raises:
             RegistryError: the registry does not answer.
         """
-        with self._asking() as client, _none_if_absent() as found:
-            found.append(dict(client.get_registered_model(self.model).tags))
-        return found[0] if found else {}
+        found: list[Mapping[str, str]] = []
+        with self._asking() as client:
+            for name in (self._ledger, self.model):
+                with _none_if_absent():
+                    found.append(client.get_registered_model(name).tags)
+        return {key: value for tags in found for key, value in tags.items()}
 
     def note(self, key: str, value: str) -> None:
-        """Note something on the model, in place of what is noted under the same key.
+        """Note something on the model and in its ledger, in place of what is noted under the same key.
 
         Raises:
             RegistryError: the registry does not answer.
         """
         with self._asking() as client:
-            client.set_registered_model_tag(self.model, key, value)
+            self._create_model(client, self._ledger)
+            for name in (self._ledger, self.model):
+                client.set_registered_model_tag(name, key, value)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -180,11 +199,11 @@ class Registry:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise RegistryError(f"registry {self}: {without_password(lines[0])[:300]}") from error
 
-    def _create_model(self, client: MlflowClient) -> None:
+    def _create_model(self, client: MlflowClient, name: str) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            client.create_registered_model(self.model)
+            client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

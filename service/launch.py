@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 
 from screening.errors import CheckpointError
+from screening.remains import guard
 from screening.surroundings import NoTemporaryDirectory, house_the_caches
 from service.app import create_app
 from service.config import Settings
@@ -23,7 +24,6 @@ from service.drain import ConnectionLimits, DrainingServer
 from service.engine import Engine
 from service.listener import ListenError, allow_descriptors, connection_limit, listen
 from service.logs import log
-from service.remains import guard
 
 LOGGER = logging.getLogger("service.launch")
 

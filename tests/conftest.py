@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,16 @@ def registry_file(empty_registry: Path, tmp_path: Path) -> Path:
 def anyio_backend() -> str:
     """Tests marked `anyio` run on asyncio, the loop of the service."""
     return "asyncio"
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"it did not come to pass within {seconds:g} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Ask again and again until it is so: `wait_until(lambda: process.metric("screening_in_flight ") == 0)`."""
+    return _wait_until

@@ -6,6 +6,7 @@ that `--help` answers at once and a broken or missing extra of one stage does no
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from screening import __version__
 from screening.command_line import Parser
 from screening.cpus import limit_threads
+from screening.endings import DISK_FULL, STOPPED, disk_full
 from screening.surroundings import name_the_user
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -60,14 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"trainer: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    return _run(name, rest)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Run a command. What any of them can meet ends here, in one sentence; what only one can, in its own `run`."""
     module, summary = COMMANDS[name]
     limit_threads(os.environ)
     name_the_user(os.environ)
+    args = argparse.Namespace()
     try:
         command = importlib.import_module(module)
         parser = Parser(prog=f"python -m trainer {name}", description=summary)
         command.add_arguments(parser)
-        return int(command.run(parser.parse_args(rest)) or 0)
+        parser.parse_args(arguments, args)
+        return int(command.run(args) or 0)
     except ModuleNotFoundError as error:  # heavy imports come late, in the command's `run`
         print(
             f"trainer: the command {name!r} cannot start, the module {error.name!r} is missing. "
@@ -75,6 +84,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there, or begins again", file=sys.stderr)
+        return STOPPED
+    except Exception as error:
+        if full := disk_full(error, getattr(args, "out", None) or getattr(args, "store", None)):
+            print(f"error: {full}", file=sys.stderr)
+            return DISK_FULL
+        if isinstance(error, OSError):
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        raise
 
 
 def _overview() -> str:

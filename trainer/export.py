@@ -21,10 +21,14 @@ def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, *
     """
     temporary = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    save(temporary, model, processor)
-    written = write_manifest(temporary, **manifest)
-    shutil.rmtree(directory, ignore_errors=True)
-    temporary.rename(directory)
+    try:
+        save(temporary, model, processor)
+        written = write_manifest(temporary, **manifest)
+        shutil.rmtree(directory, ignore_errors=True)
+        temporary.rename(directory)
+    except BaseException:  # a full disk, or Ctrl-C: half a checkpoint would hold the room that is short
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return written
 
 

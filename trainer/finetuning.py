@@ -14,7 +14,7 @@ from transformers import AutoProcessor, PreTrainedModel, Trainer
 from screening.checkpoint import Manifest, read_manifest
 from trainer.export import export_successor
 from trainer.processes import LaunchError, processes
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, RecipeError
 from trainer.tracking.callbacks import LogFile
 from trainer.tracking.store import Store
 from trainer.tracking.tracker import track
@@ -65,6 +65,8 @@ def train_to_end(
 
     Raises:
         LaunchError: the model is divided among the processes.
+        RecipeError: the training took no step, changed no weight or ended in values that are not finite; nothing is
+            written then.
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # no process would have all of it to write
         raise LaunchError("every process must hold the whole model: launch without FSDP and DeepSpeed")
@@ -76,6 +78,7 @@ def train_to_end(
             newest = last_whole_checkpoint(states, clean=state.is_main_process)
         trainer.train(resume_from_checkpoint=newest)
         if state.is_main_process:
+            see_that_it_learned(trainer, checkpoint)
             written = export_successor(
                 out / "checkpoint",
                 trainer.model,
@@ -88,6 +91,25 @@ def train_to_end(
             tracker.checkpoint = written.digest
         state.wait_for_everyone()
     return read_manifest(out / "checkpoint")
+
+
+def see_that_it_learned(trainer: Trainer, start: Path) -> None:
+    """Compare the weights with those at the start, as a checkpoint holds them: in bfloat16.
+
+    Raises:
+        RecipeError: see `train_to_end`.
+    """
+    if not trainer.state.global_step:
+        raise RecipeError("the training took no step, so there is no new checkpoint; give more data or smaller batches")
+    now = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    if broken := next((name for name, tensor in now.items() if not torch.isfinite(tensor).all()), None):
+        raise RecipeError(f"the training diverged: {broken} holds values that are not finite; lower learning_rate")
+    before = type(trainer.model).from_pretrained(start, dtype=torch.bfloat16).state_dict()
+    if all(torch.equal(tensor, now[name].to("cpu", torch.bfloat16)) for name, tensor in before.items()):
+        raise RecipeError(
+            f"{trainer.state.global_step} steps changed no weight, so there is no new checkpoint; raise learning_rate, "
+            "or look into the log: where all completions of a group earn the same reward, stage 2 learns nothing"
+        )
 
 
 def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from screening.checkpoint import Manifest
 from screening.generation import QUIET_ENVIRONMENT, WATCH_DRAFTS, cpu_environment, engine_arguments
+from screening.remains import guard
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 """The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
@@ -17,7 +18,7 @@ _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.std
 
 @contextmanager
 def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any]:
-    """A `vllm.LLM`; its processes end with the block.
+    """A `vllm.LLM`; its processes end with the block, and with this process if that is killed.
 
     Args:
         more: engine arguments in place of those of `screening.generation.engine_arguments`.
@@ -30,11 +31,14 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
     device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
     for name, value in cpu_environment().items() if device == "cpu" else ():
         os.environ.setdefault(name, value)
-    llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
-    try:
-        if llm.llm_engine.vllm_config.speculative_config is not None:
-            llm.collective_rpc(WATCH_DRAFTS)
-        yield llm
-    finally:
-        # `LLM` has no public way to end its processes before the interpreter does.
-        llm.llm_engine.engine_core.shutdown()
+    # A forked engine would hold the pipe by which `guard` sees this process die.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    with guard():
+        llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
+        try:
+            if llm.llm_engine.vllm_config.speculative_config is not None:
+                llm.collective_rpc(WATCH_DRAFTS)
+            yield llm
+        finally:
+            # `LLM` has no public way to end its processes before the interpreter does.
+            llm.llm_engine.engine_core.shutdown()

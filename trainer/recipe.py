@@ -6,11 +6,12 @@ run can be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from screening.prompt import PROMPTS, Prompt
 from trainer.hard_cases import HCM_PARTS, Part
@@ -25,25 +26,51 @@ class RecipeError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _not_all_zero(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not sum(shares):
+        raise ValueError("at least one share must be above 0")
+    return shares
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Shares3 = Annotated[tuple[Share, Share, Share], AfterValidator(_not_all_zero)]
+Shares4 = Annotated[tuple[Share, Share, Share, Share], AfterValidator(_not_all_zero)]
+Shares5 = Annotated[tuple[Share, Share, Share, Share, Share], AfterValidator(_not_all_zero)]
+"""Shares are drawn in proportion to each other."""
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+"""A learning rate. Larger ones than 1 are typing errors with AdamW and Muon."""
+WeightDecay = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes."""
 
 
 class PoolRecipe(_Strict):
     """Pictures for pretraining."""
 
-    products: int
-    usable_per_product: int
-    defective_per_product: int
+    products: Count
+    usable_per_product: Count
+    defective_per_product: int = Field(ge=4)
+    """A sample without a usable picture takes four."""
     variations_per_product: int = Field(default=0, ge=0)
     """Pictures in which several of the product's attributes are changed at once; see `trainer.render.defects.vary`."""
-    seed: int
-    render_size: int
+    seed: Seed
+    render_size: int = Field(ge=32, le=4096)
     """Side in pixels at which pictures are rendered, before they are brought to the model's size."""
-    severities: tuple[float, float, float]
-    dimension_weights: tuple[float, float, float, float]
+    severities: Shares3
+    dimension_weights: Shares4
     """Share of appearance, shadow, layout, extension among the planted defects."""
-    held_out: int
+    held_out: Count
     """Products kept out of training, for the numbers in the log."""
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Self:
+        if self.held_out >= self.products:
+            raise ValueError(f"held_out {self.held_out} leaves none of the {self.products} products to train on")
+        return self
 
 
 class Course(_Strict):
@@ -52,13 +79,13 @@ class Course(_Strict):
     steps: int = Field(gt=0)
     families_per_step: int = Field(gt=0)
     """A family is an original with four generated pictures."""
-    learning_rate: float
-    final_rate: float = 0.02
+    learning_rate: Rate
+    final_rate: float = Field(default=0.02, ge=0, le=1)
     """The cosine ends at this multiple of `learning_rate`."""
     vision_rate: float = Field(default=1.0, ge=0)
     """Learning rate of the ViT, as a multiple of the others'."""
-    warmup_steps: int
-    weight_decay: float
+    warmup_steps: int = Field(ge=0)
+    weight_decay: WeightDecay
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: for the matrices of the layers of ViT and language model; the rest is AdamW's either way."""
 
@@ -70,12 +97,19 @@ class HeadsCourse(Course):
     """Share of the generated pictures that are variations of the product (`variations_per_product` of the pool)."""
 
 
+def _some_task(shares: Mapping[Any, float]) -> Mapping[Any, float]:
+    _not_all_zero(tuple(shares.values()))
+    return shares
+
+
 class SpeakCourse(Course):
     """The stage with words."""
 
-    shares: dict[Literal["describe", "describe_all", "screen", "screen_direct"], float]
+    shares: Annotated[
+        dict[Literal["describe", "describe_all", "screen", "screen_direct"], Share], AfterValidator(_some_task)
+    ]
     """A step draws its task in these proportions."""
-    usable_counts: tuple[float, float, float, float, float] | None = None
+    usable_counts: Shares5 | None = None
     """Share of samples with 0..4 usable pictures, if other than in the stages before. With fewer usable ones the model
     holds back when in doubt: a wrong picture shown costs a shop more than a good one not shown."""
 
@@ -84,38 +118,38 @@ class PretrainRecipe(_Strict):
     """Stands in for the base model's own pretraining; see `trainer.pretrain.stages`."""
 
     pool: PoolRecipe
-    vocabulary: int
+    vocabulary: Count
     see: HeadsCourse | None
     """None for a recipe that goes on from a checkpoint that sees already (`pretrain --start`)."""
     read: HeadsCourse
     speak: SpeakCourse
-    jitter: int
+    jitter: int = Field(ge=0)
     """Pictures are shifted by up to this many pixels at the model's size."""
-    usable_counts: tuple[float, float, float, float, float]
+    usable_counts: Shares5
     """Share of samples with 0..4 usable pictures."""
-    seed: int
+    seed: Seed
 
 
 class SftRecipe(_Strict):
     """One SFT stage (paper, section 4 and table 2): ViT and aligner frozen, language model trained."""
 
-    epochs: int = 5
-    batch_size: int = 8
-    gradient_accumulation: int = 1
-    learning_rate: float
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
+    epochs: Count = 5
+    batch_size: Count = 8
+    gradient_accumulation: Count = 1
+    learning_rate: Rate
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: WeightDecay = 0.0
     captions: bool
     """Train on captions of the pictures as well (stage 1.1)."""
     captions_per_sample: int | None = Field(default=None, gt=0)
     """Take at most so many of a sample's captions, drawn by the seed: a base that describes already needs few."""
-    direct_share: float = 0.0
+    direct_share: Share = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
     gradient_checkpointing: bool = False
     """Keep one tensor per layer for the backward pass and compute the others again: a third more work, same result."""
     save_steps: int = Field(default=200, gt=0)
     """Optimizer steps from one saved state to the next: what a kill costs at most. The result does not depend on it."""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def deciding(self) -> dict[str, Any]:
@@ -141,16 +175,16 @@ class HcmGrpoRecipe(_Strict):
     """What each of the last epochs is made of, [] for none; `trainer.hard_cases` lists the paper's variants."""
     group_size: int = Field(default=4, ge=2)
     """G, completions per question; the advantage is taken within them (eq. 2)."""
-    batch_size: int = Field(default=8, gt=0)
+    batch_size: Count = 8
     """Completions (not questions) per device and pass, as TRL counts."""
-    gradient_accumulation: int = Field(default=1, gt=0)
+    gradient_accumulation: Count = 1
     """Passes per optimizer step; the rollouts of all of them are made at once."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: Rate
     schedule: Literal["cosine", "constant"] = "cosine"
     """Of the learning rate, after the warm-up. A constant one does not depend on the length of the course, so that
     courses which begin alike can share their beginning (`hcm-grpo --after`)."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     max_grad_norm: float = Field(default=1.0, gt=0)
     scale_rewards: Literal["group", "none"] = "group"
     """`group`: advantages are divided by the standard deviation of the group (eq. 2), that of a sample (G - 1). `none`:
@@ -158,7 +192,7 @@ class HcmGrpoRecipe(_Strict):
     al. 2025)."""
     kl_beta: float = Field(default=0.04, ge=0)
     """Weight of the KL penalty against the reference model (eq. 3); 0 leaves the reference model out."""
-    clip_epsilon: float = Field(default=0.2, gt=0)
+    clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
     """The ratio of eq. 4 is clipped to 1 ± this."""
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=3, ge=0)
@@ -166,6 +200,9 @@ class HcmGrpoRecipe(_Strict):
     top_p: float = Field(default=0.8, gt=0, le=1)
     max_completion_tokens: int = Field(gt=0)
     """Rollouts are cut here; a cut one is not readable and earns nothing."""
+    cut_rollouts: bool = False
+    """Whether `max_completion_tokens` may be below `max_tokens_cot`, what an answer may have: the model then learns to
+    answer in fewer tokens. `plan` refuses it unless it is meant."""
     vllm: Literal["none", "colocate"] = "none"
     """Rollouts by transformers' `generate`, or by a vLLM engine on the same GPU."""
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
@@ -173,13 +210,13 @@ class HcmGrpoRecipe(_Strict):
     gradient_checkpointing: bool = True
     save_steps: int = Field(default=50, gt=0)
     """As in SFT."""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What decides the weights, as JSON values. A run may be continued with other `save_steps`, and one from before
-        a setting of `_LATER` had what is its default now."""
-        found = self.model_dump(mode="json", exclude={"save_steps"})
+        """What decides the weights, as JSON values. A run may be continued with other `save_steps`; `cut_rollouts` is
+        for `plan`; and a run from before a setting of `_LATER` had what is its default now."""
+        found = self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts"})
         defaults = type(self).model_fields
         return {name: value for name, value in found.items() if name not in _LATER or value != defaults[name].default}
 
@@ -222,7 +259,20 @@ def load_recipe(name_or_path: str) -> Recipe:
     try:
         return Recipe.model_validate(_read(path))
     except ValidationError as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{path}, {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong, as one sentence: a field with its value, those that are there before those that are missing."""
+    found = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+    first, *others = found
+    given = f" (it is {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+    more = f"; also wrong: {', '.join(map(_field, others[:3]))}{', …' if len(others) > 3 else ''}" if others else ""
+    return f"{_field(first)}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
+
+
+def _field(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"]) or "the file"
 
 
 def _path_of(name_or_path: str) -> Path:
@@ -243,8 +293,10 @@ def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
         raise RecipeError(f"{path} extends itself")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict) or "extends" not in settings:
         return settings
     parent = settings.pop("extends")

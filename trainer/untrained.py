@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.argument_types import not_negative, positive
+
 if TYPE_CHECKING:
     from screening.checkpoint import Manifest
 
@@ -20,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the checkpoint; must not exist")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the weights (default: 0)")
     parser.add_argument(
         "--like",
         type=Path,
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-tokens",
-        type=int,
+        type=positive,
         metavar="N",
         help="of an answer; random weights end none by themselves (default: the recipe's)",
     )
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
-    except (CheckpointError, OSError, PlanError, RecipeError) as error:
+    except (CheckpointError, PlanError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))

@@ -193,19 +193,6 @@ def serve(start: Start, store: Path, tmp_path: Path) -> Callable[..., AbstractAs
     return serving
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"it did not come to pass within {seconds:g} s"
-        time.sleep(0.01)
-
-
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[..., None]:
-    """Ask again and again until it is so: `wait_until(lambda: process.metric("screening_in_flight ") == 0)`."""
-    return _wait_until
-
-
 @dataclass
 class Process:
     """`python -m service` in a process of its own."""

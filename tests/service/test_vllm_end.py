@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.remains import SHARED_MEMORY, Remains
+from screening.remains import SHARED_MEMORY, Remains
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

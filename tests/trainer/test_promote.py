@@ -21,7 +21,7 @@ from trainer.compare.paired import difference_interval
 from trainer.compare.pairs import read_pairs
 from trainer.promote.gate import Criterion, bootstrap_bound, judge
 from trainer.promote.limits import Limits
-from trainer.promote.moves import MoveError, move, previous, read_moves
+from trainer.promote.moves import MoveError, move, previous, read_history
 from trainer.promote.report import title
 from trainer.publish.register import register
 
@@ -88,7 +88,7 @@ def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> N
     shop.version("two", wrong=range(0, 200, 12))
     assert shop.promote("two", 2, "--reason", "more data", production="one") == 0
     assert shop.production() == 2
-    kept = read_moves(shop.registry)[-1]
+    kept = read_history(shop.registry).moves[-1]
     assert (kept.before, kept.kind, kept.by, kept.reason, kept.forced) == (1, "promote", "ann", "more data", False)
     assert kept.gate is not None and kept.gate.passed and kept.gate.criteria == 21
     page = (shop.folder / "gate-2-two" / "compare-1-2" / "flips.html").read_text()
@@ -102,7 +102,7 @@ def test_a_worse_version_is_not_promoted_and_says_why(shop: Shop, capsys: pytest
     shop.promote("one", 1)
     shop.version("two", wrong=range(0, 200, 4))
     assert shop.promote("two", 2, production="one") == 1
-    assert shop.production() == 1 and len(read_moves(shop.registry)) == 1
+    assert shop.production() == 1 and len(read_history(shop.registry).moves) == 1
     assert "score, against production" in capsys.readouterr().err
     score = next(c for c in shop.gate("2-two")["criteria"] if title(Criterion(**c)) == "score, against production")
     # Wrong before: 0, 6, …; wrong after: 0, 4, …; both: 0, 12, …
@@ -117,7 +117,7 @@ def test_force_needs_a_reason_and_both_are_kept(shop: Shop, capsys: pytest.Captu
     assert shop.promote("two", 2, "--force", production="one") == 2
     assert "--reason" in capsys.readouterr().err
     assert shop.promote("two", 2, "--force", "--reason", "the old one shows a recalled product", production="one") == 0
-    kept = read_moves(shop.registry)[-1]
+    kept = read_history(shop.registry).moves[-1]
     assert kept.forced and kept.gate is not None and "score, against production" in kept.gate.failed
     assert shop.run("history") == 0
     printed = capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_force_needs_a_reason_and_both_are_kept(shop: Shop, capsys: pytest.Captu
 def test_force_without_a_test_set_measures_nothing_and_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.version("one")
     assert shop.run("promote", CANDIDATE, "--force", "--reason", "first day") == 0
-    assert shop.production() == 1 and read_moves(shop.registry)[0].gate is None
+    assert shop.production() == 1 and read_history(shop.registry).moves[0].gate is None
     shop.run("history")
     assert "forced, not measured" in capsys.readouterr().out
 
@@ -234,7 +234,7 @@ def test_wrong_input_is_said_and_moves_nothing(
     capsys.readouterr()
     assert change(shop) == 2
     assert message in capsys.readouterr().err
-    assert shop.production() == 1 and len(read_moves(shop.registry)) == 1
+    assert shop.production() == 1 and len(read_history(shop.registry).moves) == 1
 
 
 def test_limits_can_be_set(shop: Shop) -> None:
@@ -312,9 +312,9 @@ def test_a_move_that_was_noted_and_killed_is_told_and_can_be_done_again(
     capsys.readouterr()
     shop.run("history")
     assert "interrupted" in capsys.readouterr().out
-    assert previous(read_moves(shop.registry), 1) is None, "what never was in production is not gone back to"
+    assert previous(read_history(shop.registry).moves, 1) is None, "what never was in production is not gone back to"
     assert shop.run("promote", "2", "--force", "--reason", "x") == 0
-    assert shop.production() == 2 and previous(read_moves(shop.registry), 2) == 1
+    assert shop.production() == 2 and previous(read_history(shop.registry).moves, 2) == 1
 
 
 def test_what_was_decided_on_other_facts_does_not_move(shop: Shop) -> None:
@@ -323,9 +323,9 @@ def test_what_was_decided_on_other_facts_does_not_move(shop: Shop) -> None:
     one, two, three = (shop.registry.version(number) for number in (1, 2, 3))
     assert one and two and three
     move(shop.registry, None, one, "promote", by="ann", reason=None)
-    move(shop.registry, one, two, "promote", by="ann", reason=None)
+    move(shop.registry, 1, two, "promote", by="ann", reason=None)
     with pytest.raises(MoveError, match="from version 1 to version 2"):
-        move(shop.registry, one, three, "promote", by="bob", reason=None)
+        move(shop.registry, 1, three, "promote", by="bob", reason=None)
     assert shop.production() == 2
 
 
@@ -336,7 +336,7 @@ def test_of_two_promoters_at_once_one_wins_and_none_is_lost(shop: Shop) -> None:
     program = (
         "import sys; from screening.registry import PRODUCTION, Registry\n"
         "from trainer.promote.moves import MoveError, move\n"
-        "registry = Registry(sys.argv[1]); expected = registry.resolve(PRODUCTION)\n"
+        "registry = Registry(sys.argv[1]); expected = registry.named(PRODUCTION)\n"
         "to = registry.version(int(sys.argv[2]))\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "try:\n    move(registry, expected, to, 'promote', by='x', reason=None); print('moved')\n"
@@ -356,7 +356,7 @@ def test_of_two_promoters_at_once_one_wins_and_none_is_lost(shop: Shop) -> None:
     assert sorted(text == "moved" for text in said) == [False, True], said
     winner = 2 + [text == "moved" for text in said].index(True)
     assert shop.production() == winner
-    assert [(one.before, one.after) for one in read_moves(shop.registry)] == [(None, 1), (1, winner)]
+    assert [(one.before, one.after) for one in read_history(shop.registry).moves] == [(None, 1), (1, winner)]
 
 
 def test_the_commands_say_where_the_registry_should_be(

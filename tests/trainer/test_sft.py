@@ -173,8 +173,8 @@ def test_a_full_disk_is_an_error_in_a_sentence(
 
     monkeypatch.setattr("trainer.sft.train.train", full)
     command = ["sft", "--stage", "weak", "--checkpoint", str(checkpoint), "--data", str(data)]
-    assert main([*command, "--out", str(tmp_path / "out"), "--tracking-uri", "none"]) == 2
-    assert "No space left on device" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "out"), "--tracking-uri", "none"]) == 1
+    assert f"{tmp_path / 'out'} cannot be written: No space left on device" in capsys.readouterr().err
 
 
 def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:

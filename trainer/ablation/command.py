@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.argument_types import positive
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
 
 TABLES = (5, 6, 7)
 STAGES = ("sft_weak", "sft_answer", "hcm_grpo")
@@ -35,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", type=Path, required=True, metavar="DIR", help="test data; 2,000 for tight intervals")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs, scores and tables.md")
     parser.add_argument("--tables", type=_numbers, default=TABLES, help="which, of 5,6,7 (default: all)")
-    parser.add_argument("--seeds", type=_numbers, default=(0, 1), help="of stage 2 (default: 0,1); table 7: the first")
+    parser.add_argument("--seeds", type=_seeds, default=(0, 1), help="of stage 2 (default: 0,1); table 7: the first")
     parser.add_argument(
         "--start",
         choices=("weak", "captions-weak", "answer-driven", "all"),
@@ -71,11 +74,14 @@ def run(args: argparse.Namespace) -> int:
         data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
         if args.questions is not None:
             data["questions"] = args.questions
+        samples = {name: read_samples(directory) for name, directory in data.items()}
+        if not args.tables_only:
+            _refuse_too_little(recipe, args, {name: len(found) for name, found in samples.items()})
         origin = {
             "stage": "ablation",
             "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
             "base": read_manifest(args.base).digest,
-            **{name: data_digest(directory, read_samples(directory)) for name, directory in data.items()},
+            **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
         }
         claim(args.out, as_begun(args.out, origin, _deciding))
         occupy(args.out)
@@ -85,13 +91,35 @@ def run(args: argparse.Namespace) -> int:
         failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
         text = tables(ablation)
         write_atomically(args.out / "tables.md", text)
-    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch, OSError) as error:
+    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(text)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _refuse_too_little(recipe: Recipe, args: argparse.Namespace, samples: Mapping[str, int]) -> None:
+    """See that every training can take a step. Its own process would say so after hours.
+
+    Args:
+        samples: how many, by kind of data.
+
+    Raises:
+        RecipeError: one cannot.
+    """
+    from trainer.enough import grpo_problem, refuse, sft_problem
+
+    assert recipe.hcm_grpo is not None
+    if 5 in args.tables or args.start != "answer-driven":
+        refuse(sft_problem("sft_weak", recipe.sft_weak, samples["pseudo_label"], 1))
+    if 5 in args.tables or args.start in ("answer-driven", "all"):
+        refuse(sft_problem("sft_answer", recipe.sft_answer, samples["training"], 1))
+    if {6, 7} & set(args.tables):
+        asked = samples.get("questions", samples["training"])
+        # How many are hard is not known yet; the stage says so itself if none is.
+        refuse(grpo_problem(recipe.hcm_grpo, asked, max(1, asked // 2), 1))
 
 
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +132,12 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     kinds: list[type[SftRecipe] | type[HcmGrpoRecipe]] = [SftRecipe, SftRecipe, HcmGrpoRecipe]
     return {name: kind.model_validate(settings[name]).deciding for name, kind in zip(STAGES, kinds, strict=True)}
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    if min(seeds := _numbers(text)) < 0:
+        raise argparse.ArgumentTypeError("seeds are whole numbers of at least 0")
+    return seeds
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     except EndpointError as error:
         print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
         return UNFINISHED
-    except (AnnotationError, DataError, LogError, RunMismatch, OSError) as error:
+    except (AnnotationError, DataError, LogError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

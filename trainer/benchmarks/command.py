@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
-    refused = (DataError, EvaluationError, LogError, RunMismatch, ScreeningError, OSError)
+    refused = (DataError, EvaluationError, LogError, RunMismatch, ScreeningError)
     not_trained = (HardCasesError, LaunchError, RecipeError, TrackingError)
     action: Callable[[argparse.Namespace], None] = args.action
     try:

@@ -15,9 +15,10 @@ from trainer.benchmarks.prompt import PROMPT_VERSION
 from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.reward import reward_functions
 from trainer.benchmarks.rows import rollout_rows
+from trainer.enough import groups_problem, grpo_problem, refuse
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Cases, lay_course
-from trainer.hcm_grpo.train import build_trainer, see_whole_groups
+from trainer.hcm_grpo.train import build_trainer
 from trainer.processes import origin_entry, processes
 from trainer.recipe import RecipeError, load_recipe
 from trainer.run_directory import RunMismatch, claim, occupy, write_atomically
@@ -51,11 +52,12 @@ def train(
     if recipe.hcm_grpo is None:
         raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
     settings = recipe.hcm_grpo
-    see_whole_groups(settings)
+    refuse(groups_problem(settings))
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, Part.TRAIN)
     judged = read_judged(predictions, manifest, benchmark, mode)
     hard = tuple(one.question.id for one in judged if not one.right)
+    refuse(grpo_problem(settings, len(judged), len(hard), state.num_processes))
     course = lay_course(
         Cases(tuple(question.id for question in benchmark.questions), hard),
         epochs=settings.epochs,

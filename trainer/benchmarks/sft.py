@@ -13,6 +13,7 @@ from trainer.benchmarks.prompt import PROMPT_VERSION
 from trainer.benchmarks.questions import Part, read_benchmark
 from trainer.benchmarks.rows import answer_rows
 from trainer.earlier_runs import as_begun
+from trainer.enough import refuse, sft_problem
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.processes import origin_entry, processes
 from trainer.recipe import SftRecipe, load_recipe
@@ -47,7 +48,9 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
         "prompt": PROMPT_VERSION,
         **origin_entry(state),
     }
-    table = dataset(answer_rows(benchmark.questions), data, manifest.image.size)
+    rows = answer_rows(benchmark.questions)
+    refuse(sft_problem("sft_answer", settings, len(rows), state.num_processes))
+    table = dataset(rows, data, manifest.image.size)
     with state.main_process_first():
         # Before, all settings stood there.
         origin = as_begun(out, origin, lambda begun: SftRecipe.model_validate(begun).deciding)

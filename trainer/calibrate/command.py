@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         print(calibrate(args.checkpoint, args.evaluations))
-    except (CalibrationError, CheckpointError, EvaluationError, OSError) as error:
+    except (CalibrationError, CheckpointError, EvaluationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         print(write_comparison(args.before, args.after, args.data, args.out))
-    except (CompareError, DataError, EvaluationError, RunMismatch, OSError) as error:
+    except (CompareError, DataError, EvaluationError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     except EndpointError as error:
         print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
         return UNFINISHED
-    except (DataError, EvaluationError, LogError, ScreeningError, OSError) as error:
+    except (DataError, EvaluationError, LogError, ScreeningError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

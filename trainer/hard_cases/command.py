@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with engine_ends_on_sigterm():
-            find_hard_cases(args.checkpoint, args.data, args.out, batch=args.batch)
+            cases = find_hard_cases(args.checkpoint, args.data, args.out, batch=args.batch)
     except Unfinished as error:
         print(f"error: {error}", file=sys.stderr)
         return UNFINISHED
-    except (DataError, EvaluationError, HardCasesError, LogError, ScreeningError, OSError) as error:
+    except (DataError, EvaluationError, HardCasesError, LogError, ScreeningError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -53,4 +53,10 @@ def run(args: argparse.Namespace) -> int:
         return 128 + signal.SIGINT
     print((args.out / SUMMARY_NAME).read_text(encoding="utf-8"))
     print(f"Written to {args.out}: {RECORD_NAME}, {SUMMARY_NAME}, and the evaluation they come from")
+    if not cases.hard:
+        print(
+            "warning: there are no hard cases, the model answers every sample right; stage 2 needs other questions, or "
+            "a recipe whose hcm_grpo.last_parts is [all]",
+            file=sys.stderr,
+        )
     return 0

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
             figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
-    except (CheckpointError, DataError, RecipeError, OSError) as error:
+    except (CheckpointError, DataError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(figures))
@@ -94,17 +94,24 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     from tqdm import tqdm
 
     from screening.checkpoint import verify
+    from trainer.enough import groups_problem, refuse
     from trainer.recipe import RecipeError, load_recipe
-    from trainer.records import read_samples
+    from trainer.records import DataError, read_samples
     from trainer.sft.rows import dataset, rollout_rows
 
     settings = load_recipe(recipe_name).hcm_grpo
     if settings is None:
         raise RecipeError(f"recipe {recipe_name!r} has no section `hcm_grpo`")
+    refuse(groups_problem(settings))
     manifest = verify(checkpoint)
     per_step = settings.batch_size * settings.gradient_accumulation
     data = data or _rendered(scratch / "data", (steps + 1) * per_step // settings.group_size)
-    questions = dataset(rollout_rows(read_samples(data), manifest.prompt), data, manifest.image.size)
+    samples = read_samples(data)
+    if len(samples) < (wanted := (steps + 1) * per_step // settings.group_size):
+        raise DataError(
+            f"{data} has {len(samples)} samples, fewer than the {wanted} of {steps} steps and one before them"
+        )
+    questions = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
     trainers = {name: _build(name, checkpoint, questions, settings, scratch) for name in NAMES}
     for trainer, _ in trainers.values():
         _take_step(trainer)  # the first is slower everywhere

@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
         RecipeError,
         RunMismatch,
         TrackingError,
-        OSError,
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

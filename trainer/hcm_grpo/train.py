@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig
 
 from screening.checkpoint import Manifest, verify
+from trainer.enough import groups_problem, grpo_problem, refuse
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Course, lay_course
 from trainer.hard_cases.cases import Cases
@@ -58,11 +59,12 @@ def train(
     if recipe.hcm_grpo is None:
         raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
     settings = recipe.hcm_grpo
-    see_whole_groups(settings)
+    refuse(groups_problem(settings))
     manifest = verify(checkpoint)
     samples = read_samples(data)
     digest = data_digest(data, samples)
     cases = read_hard_cases(hard_cases, samples, checkpoint=manifest.digest, data=digest)
+    refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
     course = lay_course(
         cases,
         epochs=settings.epochs,
@@ -134,7 +136,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
     Raises:
         RecipeError: the batch cannot be divided into groups.
     """
-    see_whole_groups(settings)
+    refuse(groups_problem(settings))
     on_gpu = torch.cuda.is_available()
     rollouts: dict[str, Any] = {}
     if settings.vllm == "colocate":
@@ -185,19 +187,6 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         data_seed=settings.seed,
         **rollouts,
     )
-
-
-def see_whole_groups(settings: HcmGrpoRecipe) -> None:
-    """Refuse a batch that no process could divide into groups.
-
-    Raises:
-        RecipeError: it cannot be.
-    """
-    if settings.batch_size * settings.gradient_accumulation % settings.group_size:
-        raise RecipeError(
-            f"hcm_grpo: {settings.batch_size} x {settings.gradient_accumulation} completions per step cannot be "
-            f"divided into groups of {settings.group_size}; make batch_size a multiple of group_size"
-        )
 
 
 def see_the_same_are_hard(out: Path, cases: Cases) -> None:

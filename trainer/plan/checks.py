@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from trainer.enough import grpo_problem, sft_problem
 from trainer.plan.memory import GIB, Memory
-from trainer.plan.plan import Case
+from trainer.plan.plan import MARGIN, Case
+from trainer.plan.schedule import SftSchedule
 from trainer.recipe import HcmGrpoRecipe, SftRecipe
 
 
@@ -26,8 +28,8 @@ def _problems(case: Case) -> Iterator[str]:
     yield from _pictures(case)
     yield from _positions(case)
     yield from _cut_answers(case)
+    yield from _enough(case)
     if grpo:
-        yield from _groups(case, grpo)
         yield from _engine_room(case, grpo)
     for name, sft in case.sft_stages:
         yield from _fits(case, name, case.sft_memory(sft), _sft_remedies(sft), case.sft_memory)
@@ -46,6 +48,11 @@ def _notes(case: Case) -> Iterator[str]:
         yield (
             f"the longest answer of the data has about {longest} tokens (estimated), more than max_tokens_cot {limit}; "
             "give a local directory as `base` to have them counted with its tokenizer"
+        )
+    if grpo and grpo.max_completion_tokens < limit and grpo.cut_rollouts:
+        yield (
+            f"rollouts are cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}: the recipe means "
+            "it (cut_rollouts)"
         )
     engine = case.engine(grpo) if grpo else None
     if engine and 0 < engine.at_once < engine.wanted:
@@ -88,6 +95,8 @@ def _cut_answers(case: Case) -> Iterator[str]:
             f"raise max_tokens_cot to {longest}"
         )
         limit = longest
+    if grpo and grpo.cut_rollouts:
+        limit = (longest or 0) if case.tokens.measured else 0
     if grpo and grpo.max_completion_tokens < limit:
         yield (
             f"rollouts would be cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}; "
@@ -95,27 +104,13 @@ def _cut_answers(case: Case) -> Iterator[str]:
         )
 
 
-def _groups(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
-    # TRL asks for whole groups over all GPUs; the trainer asks for them on each, so that no group is spread.
-    completions = grpo.batch_size * grpo.gradient_accumulation
-    if over := completions % grpo.group_size:
-        whole = math.ceil(grpo.batch_size / grpo.group_size) * grpo.group_size
-        yield (
-            f"the {completions} completions of a step on a GPU (hcm_grpo.batch_size {grpo.batch_size} x "
-            f"gradient_accumulation {grpo.gradient_accumulation}) are no whole groups of {grpo.group_size}, {over} are "
-            f"left over; set hcm_grpo.batch_size to {whole}"
-        )
-        return
-    schedule = case.grpo_schedule(grpo)
-    if not schedule.epochs:
-        yield "stage 2 has no epochs; raise hcm_grpo.epochs, or leave out hcm_grpo"
-    elif empty := [epoch.number for epoch in schedule.epochs if not epoch.groups]:
-        yield f"epoch {empty[0]} of stage 2 would be empty; add `all` to hcm_grpo.last_parts"
-    elif not schedule.steps:
-        yield (
-            f"all of stage 2 has {schedule.dropped} questions, fewer than the {schedule.groups_per_step} of one step; "
-            "lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
-        )
+def _enough(case: Case) -> Iterator[str]:
+    gpus, grpo = case.hardware.gpus, case.recipe.hcm_grpo
+    rows = {stage.name: stage.schedule.rows for stage in case.stages() if isinstance(stage.schedule, SftSchedule)}
+    found = [sft_problem(name, sft, rows[name], gpus) for name, sft in case.sft_stages]
+    if grpo:
+        found.append(grpo_problem(grpo, case.data.samples, case.data.hard_cases, gpus))
+    yield from filter(None, found)
 
 
 def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
@@ -134,13 +129,17 @@ def _fits(
     case: Case, name: str, memory: Memory, remedies: Iterator[tuple[str, Any]], price: Callable[[Any], Memory]
 ) -> Iterator[str]:
     """Compare the peak with the GPU; name the first change that makes it fit."""
-    if memory.peak <= case.hardware.gpu_bytes:
+    usable = case.hardware.usable_bytes
+    if memory.peak <= usable:
         return
-    need = f"{name} needs {memory.peak / GIB:.1f} GiB per GPU and there are {case.hardware.gpu_memory:g}; "
+    need = (
+        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, and {usable / GIB:.1f} of {case.hardware.gpu_memory:g} can "
+        f"be used, for {MARGIN:.0%} stay free; "
+    )
     least = memory.peak
     for change, settings in remedies:
         peak = price(settings).peak
-        if peak <= case.hardware.gpu_bytes:
+        if peak <= usable:
             yield f"{need}set in {name}: {change} (then {peak / GIB:.1f} GiB)"
             return
         least = min(least, peak)

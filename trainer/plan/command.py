@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.argument_types import above_zero, not_negative, positive
+from trainer.plan.plan import EIGHTY_GB
 
 if TYPE_CHECKING:
     from trainer.plan.plan import Case, DataSize
@@ -22,24 +23,28 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
-    parser.add_argument("--gpus", type=_positive, default=1, metavar="N", help="that train together (default: 1)")
+    parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="that train together (default: 1)")
     parser.add_argument(
-        "--gpu-memory", type=_size, default=80.0, metavar="GIB", help="of each GPU, in GiB (default: 80)"
+        "--gpu-memory",
+        type=above_zero,
+        default=EIGHTY_GB,
+        metavar="GIB",
+        help="of each GPU, in GiB, as torch finds it (default: %(default)s, a card sold with 80 GB)",
     )
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--data", type=Path, metavar="DIR", help="training data, a directory with samples.jsonl")
     amount.add_argument(
-        "--samples", type=_positive, metavar="N", help="training samples (default: 1044, as in the paper)"
+        "--samples", type=positive, metavar="N", help="training samples (default: 1044, as in the paper)"
     )
     parser.add_argument(
         "--weak-samples",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="samples of stage 1.1 (default: as many as of the other stages; 10724 if those are the paper's)",
     )
     parser.add_argument(
         "--hard-cases",
-        type=_count,
+        type=not_negative,
         metavar="N",
         help="samples that the stage-1 model answers wrong (default: the paper's share, 434 of 1044)",
     )
@@ -133,22 +138,3 @@ def size_data(args: argparse.Namespace, samples: list[Sample]) -> DataSize:
         captions = weak * PICTURES_PER_SAMPLE
         assumed.append("a caption for every picture of stage 1.1")
     return DataSize(number, weak, captions, hard, tuple(assumed))
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _count(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
-
-
-def _size(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError("must be a number of GiB above 0")
-    return value

@@ -22,6 +22,15 @@ PAPER_HARD_SHARE = 434 / 1044
 """Of the training set, for the 2B model (section 4). What a run's share is, its stage-1 model will show."""
 
 
+MARGIN = 0.06
+"""Share of a GPU that a plan leaves free. The estimate was not compared with a GPU, a fragmented allocator needs more
+than it holds, and a run that ends for want of memory ends after hours."""
+
+EIGHTY_GB = 79.1
+"""GiB that torch finds on cards sold with 80 GB: H100 79.1, A100 79.2. nvidia-smi shows 81,559 MiB and 81,920 MiB, with
+what the driver keeps; an H200 shows 143,771 MiB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """GPUs that train together, data parallel, each with all of the model."""
@@ -33,6 +42,11 @@ class Hardware:
     @property
     def gpu_bytes(self) -> float:
         return self.gpu_memory * GIB
+
+    @property
+    def usable_bytes(self) -> float:
+        """What a plan may fill."""
+        return self.gpu_bytes * (1 - MARGIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.plan.memory import GIB
 from trainer.plan.parameters import VISION
-from trainer.plan.plan import Case, Stage
+from trainer.plan.plan import MARGIN, Case, Stage
 from trainer.plan.schedule import GrpoSchedule, SftSchedule
 
 TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
@@ -22,7 +22,7 @@ def as_json(case: Case, problems: Sequence[str], notes: Sequence[str]) -> dict[s
     return {
         "recipe": case.recipe.name,
         "architecture": case.source,
-        "hardware": asdict(case.hardware),
+        "hardware": {**asdict(case.hardware), "usable_bytes": round(case.hardware.usable_bytes)},
         "data": asdict(case.data),
         "parameters": {
             "total": case.parameters.total,
@@ -113,9 +113,16 @@ def _memory(case: Case, stage: Stage) -> list[str]:
     rows = [(name, _gib(size), "") for name, size in memory.held.items()]
     rows += [(name, _gib(size), "while generating") for name, size in memory.rollouts.items()]
     rows += [(name, _gib(size), "while training") for name, size in memory.training.items()]
-    left = case.hardware.gpu_memory - memory.peak / GIB
+    usable = case.hardware.usable_bytes / GIB
+    left = usable - memory.peak / GIB
     verdict = f"{left:.1f} left" if left >= 0 else f"{-left:.1f} too much"
-    rows.append(("peak", _gib(memory.peak), f"{verdict}, of {case.hardware.gpu_memory:g}"))
+    rows.append(
+        (
+            "peak",
+            _gib(memory.peak),
+            f"{verdict}, of {usable:.1f} ({MARGIN:.0%} of {case.hardware.gpu_memory:g} stay free)",
+        )
+    )
     lines = _table(rows)
     if engine := stage.engine:
         lines.append(

@@ -67,8 +67,8 @@ def grpo_schedule(settings: HcmGrpoRecipe, samples: int, hard: int, gpus: int) -
     """Steps of stage 2.
 
     A step takes batch_size x gradient_accumulation x GPUs completions, group_size of them per question; all are
-    generated before the step. Completions that are no whole groups are counted down to whole ones here; `checks`
-    refuses them.
+    generated before the step. Completions that are no whole groups are counted down to whole ones here;
+    `trainer.enough` refuses them.
     """
     completions = settings.batch_size * settings.gradient_accumulation * gpus
     per_step = completions // settings.group_size

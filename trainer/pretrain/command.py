@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screening.cpus import usable_cpus
+from trainer.argument_types import positive
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", type=Path, help="where the rendered pictures lie (default: OUT/pool)")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=positive,
         default=usable_cpus(),
         help="processes that render (default: usable CPUs)",
     )
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start at once and take half as long again per step; compiling needs a C++ compiler (g++)",
     )
     parser.add_argument(
-        "--save-every", type=int, default=250, metavar="STEPS", help="steps between saved states (default: 250)"
+        "--save-every", type=positive, default=250, metavar="STEPS", help="steps between saved states (default: 250)"
     )
 
 
@@ -123,7 +124,11 @@ class Pretraining:
         )
 
     def run(self, save_every: int) -> None:
-        """Go through the stages and export."""
+        """Go through the stages and export.
+
+        Raises:
+            RecipeError: the weights are not finite at the end; no checkpoint is written.
+        """
         from trainer.pretrain.loop import run_stage
         from trainer.pretrain.stages import Read, See, Speak, Stage
 
@@ -153,8 +158,14 @@ class Pretraining:
         return PreTrainedTokenizerFast.from_pretrained(directory)
 
     def _export(self) -> None:
+        import torch
+
         from screening.checkpoint import Decoding, ImageContract, read_manifest
         from trainer.export import export, with_stage
+        from trainer.recipe import RecipeError
+
+        if not all(torch.isfinite(tensor).all() for tensor in self.model.state_dict().values()):
+            raise RecipeError("the pretraining diverged: weights are not finite; lower learning_rate")
 
         size, tokens = self.architecture.image_size, self.architecture.tokens_per_picture
         parent = read_manifest(self.start) if self.start else None

@@ -7,9 +7,9 @@ in-place weight reload keeps an old tied head silently (upstream issue vllm #516
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,19 +24,27 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class Architecture(BaseModel):
     """Sizes of a small InternVL. Every head has 32 dimensions: vLLM's CPU attention takes no fewer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    image_size: int = 128
+    image_size: int = Field(default=128, gt=0)
     """Side of the square picture, in pixels."""
-    patch_size: int = 16
-    vision_width: int = 192
-    vision_layers: int = 4
-    text_width: int = 256
-    text_layers: int = 4
-    text_mlp: int = 704
-    initializer_range: float = 0.07
+    patch_size: int = Field(default=16, gt=0)
+    vision_width: int = Field(default=192, gt=0)
+    vision_layers: int = Field(default=4, gt=0)
+    text_width: int = Field(default=256, gt=0)
+    text_layers: int = Field(default=4, gt=0)
+    text_mlp: int = Field(default=704, gt=0)
+    initializer_range: float = Field(default=0.07, gt=0, le=1)
     """With transformers' default of 0.02 nothing visual is learned within 50k pictures; with 0.07 within 15k."""
-    max_positions: int = 1024
+    max_positions: int = Field(default=1024, gt=0)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.vision_width % 32 or self.text_width % 32:
+            raise ValueError("vision_width and text_width must be multiples of 32, the size of a head")
+        if self.image_size % (2 * self.patch_size):
+            raise ValueError("image_size must be an even number of patches: pixel shuffle folds them two by two")
+        return self
 
     @property
     def tokens_per_picture(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -111,13 +112,15 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
     if not pixel_file.exists():
         temporary = directory / "pixels.partial.npy"
         open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
+        with temporary.open("r+b") as handle:  # without room, a later write to the map would be a bus error
+            os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
         temporary.replace(pixel_file)
     pixels = open_memmap(pixel_file, mode="r+", shape=shape)  # type: ignore[no-untyped-call]
 
     done = _read_products(product_file)
     missing = [index for index in range(spec.products) if index not in done]
     if missing:
-        with ProcessPoolExecutor(workers) as executor, product_file.open("a") as handle:
+        with ProcessPoolExecutor(workers, initializer=_leave_ctrl_c) as executor, product_file.open("a") as handle:
             jobs = executor.map(_render_product, ((spec, index) for index in missing), chunksize=4)
             for index, block, record in tqdm(jobs, total=len(missing), desc="render pool", unit="product"):
                 pixels[index * spec.shots_per_product : (index + 1) * spec.shots_per_product] = block
@@ -128,6 +131,11 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
         done = _read_products(product_file)
     pixels = np.load(pixel_file, mmap_mode="r")
     return Pool(pixels, [_product(spec, done[index], index * spec.shots_per_product) for index in range(spec.products)])
+
+
+def _leave_ctrl_c() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the first one: it says that it stops, once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[str, Any]]:

@@ -13,8 +13,9 @@ from trainer.registry_options import add_registry_options, need_registry
 if TYPE_CHECKING:
     from screening.checkpoint import Manifest
     from screening.registry import Registry, Version
-    from trainer.promote.moves import GateResult
+    from trainer.promote.moves import GateResult, History
     from trainer.promote.report import Gate
+    from trainer.promote.standing import Standing
 
 NOT_PROMOTED = 1
 """Exit status of a version that does not pass the gate, and of an evaluation that the same command goes on with."""
@@ -38,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
     )
     parser.add_argument("--limits", type=Path, metavar="FILE", help="YAML file of the limits that differ")
-    parser.add_argument("--force", action="store_true", help="promote whatever the gate says; needs --reason")
+    parser.add_argument(
+        "--force", action="store_true", help="promote whatever the gate and the history say; needs --reason"
+    )
     add_move_options(parser)
     add_registry_options(parser, store=STORE_HELP)
 
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     except Unfinished as error:
         print(f"error: {error}; the same command goes on from there", file=sys.stderr)
         return NOT_PROMOTED
-    except (*ours, ScreeningError, TrackingError, OSError) as error:
+    except (*ours, ScreeningError, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -84,30 +87,44 @@ def promote(args: argparse.Namespace) -> int:
     Raises:
         Everything that `run` turns into a message.
     """
-    from screening.registry import PRODUCTION
     from trainer.promote.evidence import whole
-    from trainer.promote.moves import move, whoever
+    from trainer.promote.moves import MoveError, move, whoever
+    from trainer.promote.standing import read_standing
 
     registry = need_registry(args)
     candidate = _find(registry, args.version)
-    production = registry.resolve(PRODUCTION)
-    if production and production.number == candidate.number:
+    standing = read_standing(registry)
+    production, doubt = standing.version, standing.doubt(candidate)
+    if doubt and not args.force:
+        raise MoveError(f"{doubt}. {_remedy(standing)}")
+    if standing.alias == candidate.number and not doubt:
         print(f"version {candidate.number} is in production already")
         return 0
     manifest = whole(candidate)
     gate = _measure(args, candidate, production, manifest) if args.data else None
-    if gate and (last := _last_data(registry)) not in (None, gate.data):
+    if gate and (last := _last_data(standing.history)) not in (None, gate.data):
         print(f"note: the last move was measured on other data, {last}", file=sys.stderr)
     if gate and not gate.passed and not args.force:
         print(f"\nnot promoted: {'; '.join(gate.failed)}", file=sys.stderr)
         return NOT_PROMOTED
-    forced = bool(args.force and not (gate and gate.passed))
+    forced = bool(args.force and (doubt or not (gate and gate.passed)))
     result = _summary(gate, args.out) if gate else None
     by = args.by or whoever()
-    move(registry, production, candidate, "promote", by=by, reason=args.reason, forced=forced, gate=result)
-    before = f"version {production.number}" if production else "nothing"
+    move(registry, standing.alias, candidate, "promote", by=by, reason=args.reason, forced=forced, gate=result)
+    before = "nothing" if standing.alias is None else f"version {standing.alias}"
     print(f"production: {before} → version {candidate.number}{', forced' if forced else ''}")
     return 0
+
+
+def _remedy(standing: Standing) -> str:
+    """What to do where production is in doubt."""
+    last = standing.history.last
+    again = (
+        f"Promote or publish version {last.after} again to restore it, or"
+        if last and not standing.alias
+        else "Look at `history`;"
+    )
+    return f"Nothing was moved, for a worse version could pass. {again} promote with --force --reason TEXT"
 
 
 def _find(registry: Registry, name: str) -> Version:
@@ -158,11 +175,9 @@ def _measure(args: argparse.Namespace, candidate: Version, production: Version |
     return gate
 
 
-def _last_data(registry: Registry) -> str | None:
+def _last_data(history: History) -> str | None:
     """Digest of the test set that the last measured move passed."""
-    from trainer.promote.moves import read_moves
-
-    return next((one.gate.data for one in reversed(read_moves(registry)) if one.gate), None)
+    return next((one.gate.data for one in reversed(history.moves) if one.gate), None)
 
 
 def _summary(gate: Gate, out: Path) -> GateResult:

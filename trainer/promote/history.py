@@ -11,10 +11,9 @@ from trainer.promote.command import STORE_HELP
 from trainer.registry_options import add_registry_options, need_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from screening.registry import Registry, Version
     from trainer.promote.moves import Move
+    from trainer.promote.standing import Standing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,34 +23,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import RegistryError
-    from screening.registry import CANDIDATE, PRODUCTION
-    from trainer.promote.moves import read_moves
+    from screening.registry import CANDIDATE
+    from trainer.promote.standing import read_standing
     from trainer.tracking.store import TrackingError
 
     try:
         registry = need_registry(args)
-        moves = read_moves(registry)
-        aliases = {alias: registry.resolve(alias) for alias in (PRODUCTION, CANDIDATE)}
+        standing, candidate = read_standing(registry), registry.resolve(CANDIDATE)
     except (RegistryError, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    moves = standing.history.moves
     if args.json:
         for one in moves:
             print(json.dumps(one.model_dump(mode="json"), ensure_ascii=False))
-        return 0
-    print(render(registry, moves, aliases[PRODUCTION], aliases[CANDIDATE]))
-    return 0
+    else:
+        print(render(registry, standing, candidate))
+    for key in standing.history.unreadable:
+        print(f"error: registry {registry}: the note {key} is not from this version, or damaged", file=sys.stderr)
+    return 2 if standing.history.unreadable else 0
 
 
-def render(registry: Registry, moves: Sequence[Move], production: Version | None, candidate: Version | None) -> str:
+def render(registry: Registry, standing: Standing, candidate: Version | None) -> str:
     """The history as a table, newest first, and what the aliases name now."""
     from trainer.evaluate.report import table
 
-    lines = [f"production: {_name(production)}", f"candidate: {_name(candidate)}"]
-    if moves and moves[-1].after != (production.number if production else None):
+    moves = standing.history.moves
+    lines = [f"production: {standing.fault or _name(standing.version)}", f"candidate: {_name(candidate)}"]
+    if disagreement := standing.disagreement:
         lines.append(
-            f"The last move leads to version {moves[-1].after}: the alias was moved by other means, or the move was "
-            "interrupted. Give the command again to have it done."
+            f"{disagreement[0].upper()}{disagreement[1:]}. To finish an interrupted move, give its command again."
         )
     if not moves:
         return "\n".join([*lines, f"No moves yet in {registry}."])

@@ -10,11 +10,11 @@ import getpass
 import secrets
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from screening.errors import RegistryError
 from screening.registry import PRODUCTION, Registry, Version
 from trainer.evaluate.result import now
 
@@ -63,25 +63,43 @@ class Move(BaseModel):
     """None where nothing was measured: a roll-back, or a forced move without a test set."""
 
 
-def read_moves(registry: Registry) -> list[Move]:
-    """All moves, oldest first.
+@dataclass(frozen=True, slots=True)
+class History:
+    """The notes of all moves."""
+
+    moves: tuple[Move, ...]
+    """Oldest first."""
+    unreadable: tuple[str, ...] = ()
+    """Keys of notes that this version of the trainer does not understand."""
+
+    @property
+    def last(self) -> Move | None:
+        return self.moves[-1] if self.moves else None
+
+    @property
+    def next_number(self) -> int:
+        return max((one.number for one in self.moves), default=0) + len(self.unreadable) + 1
+
+
+def read_history(registry: Registry) -> History:
+    """All moves, and the notes that are not understood.
 
     Raises:
-        RegistryError: the registry does not answer, or a note is not understood.
+        RegistryError: the registry does not answer.
     """
     notes = {key: value for key, value in registry.notes().items() if key.startswith(_PREFIX)}
-    moves = []
+    moves, unreadable = [], []
     for key in sorted(notes):
         try:
             moves.append(Move.model_validate_json(notes[key]))
-        except ValidationError as error:
-            raise RegistryError(f"registry {registry}: the note {key} is not from this version") from error
-    return moves
+        except ValidationError:
+            unreadable.append(key)
+    return History(tuple(moves), tuple(unreadable))
 
 
 def move(
     registry: Registry,
-    expected: Version | None,
+    expected: int | None,
     to: Version,
     kind: Literal["promote", "rollback"],
     *,
@@ -93,27 +111,26 @@ def move(
     """Note the move and let the alias `production` name another version.
 
     Args:
-        expected: what was in production when the move was decided; if it is not any more, nothing moves.
+        expected: the version that was in production when the move was decided; if it is not any more, nothing moves.
 
     Raises:
         MoveError: production has moved meanwhile.
         RegistryError: the registry does not answer; noted or not, the same command can be given again.
     """
     with registry.alone():
-        current = registry.resolve(PRODUCTION)
-        if _name(current) != _name(expected):
+        current = registry.named(PRODUCTION)
+        if current != expected:
             raise MoveError(
                 f"production moved from {_name(expected)} to {_name(current)} meanwhile; see `history`, and try again"
             )
-        moves = read_moves(registry)
         made = Move(
-            number=moves[-1].number + 1 if moves else 1,
+            number=read_history(registry).next_number,
             kind=kind,
             at=now(),
             by=by,
             reason=reason,
             forced=forced,
-            before=expected.number if expected else None,
+            before=expected,
             after=to.number,
             digest=to.digest,
             gate=gate,
@@ -158,5 +175,5 @@ def whoever() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _name(version: Version | None) -> str:
-    return f"version {version.number}" if version else "nothing"
+def _name(number: int | None) -> str:
+    return "nothing" if number is None else f"version {number}"

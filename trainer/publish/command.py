@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         registry = choose_registry(args)
         with engine_ends_on_sigterm():
             directory = publish(args.checkpoint, args.store, again=args.again)
-    except (CheckpointError, RegistryError, TrackingError, OSError) as error:
+    except (CheckpointError, RegistryError, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"published: {directory}")

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     order = Order(args.count, args.seed, args.size, args.severities, args.products, args.usable_counts)
     try:
         summary = write_dataset(order, args.out, args.workers)
-    except (ScreeningError, OSError) as error:
+    except ScreeningError as error:
         print(f"trainer render: {error}", file=sys.stderr)
         return 1
     print(

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _drawn(order: Order, directory: Path, workers: int) -> Iterator[dict[str, An
         return
     # Spawned, not forked: the caller may hold threads (a progress bar, torch).
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _begin, (order, directory)) as pool:
+    with context.Pool(workers, _begin_worker, (order, directory)) as pool:
         yield from pool.imap(_draw, range(order.count), chunksize=4)
 
 
@@ -138,6 +139,12 @@ _state: dict[str, Any] = {}
 def _begin(order: Order, directory: Path) -> None:
     products = load_cutouts(order.products) if order.products else None
     _state.update(order=order, directory=directory, products=products)
+
+
+def _begin_worker(order: Order, directory: Path) -> None:
+    # A terminal sends Ctrl-C to all processes; the first one says that it stops, and ends these.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _begin(order, directory)
 
 
 def _draw(index: int) -> dict[str, Any]:

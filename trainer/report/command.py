@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         print(write_report(args.run, args.out or args.run / "report"))
-    except (RunError, LogError, OSError) as error:
+    except (RunError, LogError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         tracking = choose_store(args.tracking_uri, args.out)
         train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
-    except (CheckpointError, DataError, LaunchError, RecipeError, RunMismatch, TrackingError, OSError) as error:
+    except (CheckpointError, DataError, LaunchError, RecipeError, RunMismatch, TrackingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

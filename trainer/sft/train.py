@@ -11,11 +11,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
+from trainer.enough import refuse, sft_problem
 from trainer.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
 from trainer.processes import origin_entry, processes
 from trainer.recipe import SftRecipe, load_recipe
 from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim, occupy
+from trainer.sft.agreement import see_that_reasoning_agrees
 from trainer.sft.rows import caption_rows, dataset, screening_rows
 from trainer.tracking.store import Store
 
@@ -56,9 +58,12 @@ def train(
     manifest = verify(checkpoint)
     samples = read_samples(data)
     used = samples[:limit]
+    see_that_reasoning_agrees(used, strict=stage == "answer-driven")
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
+    name = "sft_weak" if stage == "weak" else "sft_answer"
+    refuse(sft_problem(name, settings, len(rows), state.num_processes))
     table = dataset(rows, data, manifest.image.size)
     origin = {
         "stage": f"sft-{stage}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,15 @@ from trainer.split.assign import PAPER_SIZES, Shares, Split, shares_of
 
 if TYPE_CHECKING:
     from trainer.split.divide import Division
+
+FEW_PRODUCTS = 30
+"""Products below which a split warns: the 95 % interval of a share of one half is 34 points wide then."""
+_TOO_FEW = {
+    Split.TRAINING: "a model learns these products by heart",
+    Split.TESTING: "scores on it are chance, and `promote` needs about 130 samples",
+    Split.PSEUDO_LABEL: "stage 1.1 learns these products by heart",
+    Split.EXPLORATION: "it shows little of what a shop sells",
+}
 
 _PAPER = ",".join(str(size) for size in PAPER_SIZES.values())
 
@@ -41,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         division = divide(args.data, args.out, args.shares, args.seed)
-    except (DataError, SplitError, RunMismatch, OSError) as error:
+    except (DataError, SplitError, RunMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -49,7 +59,19 @@ def run(args: argparse.Namespace) -> int:
         return 130
     print(_page(division))
     print(f"\nWritten to {args.out}: {', '.join(Split)}, {SPLIT_NAME}")
+    for warning in _warnings(division):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _warnings(division: Division) -> Iterator[str]:
+    """Parts that were asked for and are too small for what they are for."""
+    for split, one in division.splits.items():
+        if division.shares[split] and one.products < FEW_PRODUCTS:
+            yield (
+                f"the split {split} holds {one.products} products, fewer than {FEW_PRODUCTS}: {_TOO_FEW[split]}. Give "
+                "more products, or a larger share with --shares and a new --out"
+            )
 
 
 def _page(division: Division) -> str:

@@ -39,6 +39,8 @@ def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint,
     recipe = yaml.safe_load((RECIPES / "internvl3-2b.yaml").read_text())
     recipe.update(base=str(tiny_checkpoint), prompt="compact", max_tokens_cot=128)
     recipe["hcm_grpo"]["max_completion_tokens"] = 128
+    for section in ("sft_weak", "sft_answer"):
+        recipe[section]["batch_size"] = 2  # as many as there are samples
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(recipe))
     data = tmp_path / "data"

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from service.remains import SHARED_MEMORY, Process, Remains
+from screening.remains import SHARED_MEMORY, Process, Remains
 
 FAMILY = """
 import multiprocessing, os, sys, time
 from multiprocessing import shared_memory
 from pathlib import Path
-from service.remains import guard
+from screening.remains import guard
 
 def worker(names):
     memory = shared_memory.SharedMemory(create=True, size=4096)

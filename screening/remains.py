@@ -5,7 +5,7 @@ address space in /dev/shm. A killed worker leaves its part of /dev/shm to the en
 in /proc while the engine lives, and cleared away afterwards:
 
 - by the service itself, when it ends or rebuilds an engine;
-- by `guard`, a process of its own that outlives the service, when the service was killed.
+- by `guard`, a process of its own that outlives the service, or a command of the trainer, when that was killed.
 
 Why not a signal at the parent's death (PR_SET_PDEATHSIG): it would need code in each of vLLM's processes, is tied to
 the *thread* that started them, and cleans no memory. Why not a thread in them that watches a pipe: it stands still with
@@ -33,6 +33,8 @@ _OURS = ("psm_", "sem.mp-")
 _LET_BE = (b"resource_tracker", b"remains.py")
 """In the command line of our own helpers, which end by themselves."""
 _LOOK_SECONDS = 2.0
+_FIRST_LOOKS = 0.25
+"""Seconds to the first look; the wait doubles from look to look. Many processes are killed soon after their start."""
 _END_SECONDS = 10.0
 """For killed processes to be gone."""
 
@@ -47,7 +49,12 @@ class Process(NamedTuple):
 class Remains:
     """The processes below some others, and the shared memory they use. Linux only."""
 
-    def __init__(self) -> None:
+    def __init__(self, spared: frozenset[Process] = frozenset()) -> None:
+        """
+        Args:
+            spared: processes that are let be, with everything below them.
+        """
+        self._spared = spared
         self._processes: set[Process] = set()
         self._segments: set[tuple[str, int]] = set()
         """Name and inode: the name alone could be given anew."""
@@ -58,8 +65,9 @@ class Remains:
         Takes some milliseconds: it reads /proc.
         """
         parents = _by_pid()
+        spared = {pid for pid, started in self._spared if parents.get(pid, (0, ""))[1] == started}
         below = {root} | {process.pid for process in self._alive(parents)}
-        while more := {pid for pid, (parent, _) in parents.items() if parent in below} - below:
+        while more := {pid for pid, (parent, _) in parents.items() if parent in below} - below - spared:
             below |= more
         below = {pid for pid in below - {root} if not _is_helper(pid)}
         self._processes = {Process(pid, parents[pid][1]) for pid in below}
@@ -123,35 +131,41 @@ def _shared_inodes(pid: int) -> set[int]:
 
 
 def guard(*directories: Path) -> subprocess.Popen[bytes]:
-    """Start the process that clears up when this one is gone, however it ends.
+    """Start the process that clears up when this one is gone, however it ends, or when the block is left.
+
+    It ends what this process starts from now on, and nothing that runs already.
 
     Args:
         directories: temporary ones, to be deleted then.
     """
     # This file alone: without the package and site-packages it starts in 20 ms and holds 10 MB. In a session of its
     # own, so that what is sent to the service's group does not reach it.
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), *map(str, directories)]
+    spared = [f"{pid}:{started}" for pid, (parent, started) in _by_pid().items() if parent == os.getpid()]
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), ",".join(spared), *map(str, directories)]
     return subprocess.Popen(  # noqa: S603 - this very file
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
 
 
-def _stand_guard(service: int, directories: Iterable[str]) -> None:
+def _stand_guard(guarded: int, spared: str, directories: Iterable[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # systemd sends them to all processes of a service, which needs its guard while it drains.
         signal.signal(number, signal.SIG_IGN)
-    remains = Remains()
-    # Nobody writes to standard input: it ends with the service, which alone holds its other end.
-    while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
-        remains.look(service)
-    remains.look(service)
+    children = (one.split(":") for one in spared.split(",") if one)
+    remains = Remains(frozenset(Process(int(pid), started) for pid, started in children))
+    # Nothing is written to standard input: it ends with the guarded process, which alone holds its other end.
+    wait = _FIRST_LOOKS
+    while not select.select([sys.stdin], [], [], wait)[0]:
+        remains.look(guarded)
+        wait = min(2 * wait, _LOOK_SECONDS)
+    remains.look(guarded)
     found = remains.clear()
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     if found:
-        line = {"level": "warning", "logger": "service.remains", "event": "cleared up after the service"}
+        line = {"level": "warning", "logger": "screening.remains", "event": "cleared up after the service"}
         print(json.dumps({**line, "found": found}), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    _stand_guard(int(sys.argv[1]), sys.argv[2:])
+    _stand_guard(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -1,0 +1,153 @@
+"""Nothing of an offline engine outlives a command that was killed: with processes like vLLM's, in place of vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+VLLM = """
+import multiprocessing, os, time
+from multiprocessing import shared_memory
+
+def worker(queue):
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    queue.put((os.getpid(), memory.name))
+    time.sleep(3600)
+
+def core(queue):
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    queue.put((os.getpid(), memory.name))
+    multiprocessing.get_context("spawn").Process(target=worker, args=(queue,)).start()
+    time.sleep(3600)
+
+class Thing:
+    speculative_config = None
+
+class LLM:
+    def __init__(self, **_):
+        assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        self._core = context.Process(target=core, args=(queue,))
+        self._core.start()
+        self.found = [queue.get(), queue.get()]
+        self.llm_engine = self.vllm_config = self.engine_core = self
+        self.speculative_config = None
+
+    def shutdown(self):
+        self._core.kill()
+"""
+
+PROGRAM = """
+import subprocess, sys, time
+from pathlib import Path
+
+if __name__ == "__main__":
+    import trainer.offline_engine as offline
+    offline.engine_arguments = lambda *_, **__: {}
+    other = subprocess.Popen(["sleep", "3600"])
+    with offline.start_llm(Path("."), None) as llm:
+        print(other.pid, *(f"{pid} {name}" for pid, name in llm.found), flush=True)
+        if sys.stdin.readline() == "raise\\n":
+            raise RuntimeError("as a command might")
+    print("left", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+class Command:
+    """A command of the trainer with its engine's processes, and one that it started before."""
+
+    def __init__(self, folder: Path, repository: Path) -> None:
+        package = folder / "vllm"
+        package.mkdir()
+        (package / "__init__.py").write_text(VLLM)
+        (package / "platforms.py").write_text("class current_platform:\n    is_cpu = staticmethod(lambda: True)\n")
+        (folder / "program.py").write_text(PROGRAM)
+        paths = {"PYTHONPATH": f"{folder}:{repository}"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(folder / "program.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | paths,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        other, core, first, worker, second = self.process.stdout.readline().split()
+        self.other, self.engine = int(other), (int(core), int(worker))
+        self.memory = [Path("/dev/shm") / name for name in (first, second)]
+
+        (self.guard,) = children(self.process.pid, "remains.py")
+
+    def gone(self) -> bool:
+        return not any(map(runs, self.engine)) and not any(path.exists() for path in self.memory)
+
+    def close(self) -> None:
+        for pid in (*self.engine, self.other):
+            if runs(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_killed_command_takes_its_engine_with_it(
+    number: int, tmp_path: Path, repository: Path, wait_until: Callable[..., None]
+) -> None:
+    command = Command(tmp_path, repository)
+    try:
+        wait_until(lambda: all(path.exists() for path in command.memory))
+        wait_until(lambda: looked(command.guard))
+        command.process.send_signal(number)
+        wait_until(command.gone)
+        wait_until(lambda: not runs(command.guard))
+        assert runs(command.other), "what ran before the engine is let be"
+    finally:
+        command.close()
+
+
+@pytest.mark.parametrize("word", ["raise", "leave"])
+def test_an_engine_that_is_left_is_gone_and_the_command_goes_on(
+    word: str, tmp_path: Path, repository: Path, wait_until: Callable[..., None]
+) -> None:
+    command = Command(tmp_path, repository)
+    try:
+        assert command.process.stdin is not None
+        wait_until(lambda: looked(command.guard))
+        command.process.stdin.write(f"{word}\n")
+        command.process.stdin.flush()
+        wait_until(command.gone)
+        if word == "leave":
+            assert command.process.stdout is not None and command.process.stdout.readline() == "left\n"
+            assert not children(command.process.pid, "remains.py") and runs(command.other)
+    finally:
+        command.close()
+
+
+def children(parent: int, word: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and word in (folder / "cmdline").read_text():
+                status = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(status[1]) == parent:
+                    found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def looked(guard: int) -> bool:
+    """Whether the guard has looked at what runs: it goes to sleep between two looks."""
+    lines = Path(f"/proc/{guard}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt")) >= 4
