@@ -35,11 +35,11 @@ from screening.images import PADDING
 from screening.machine import machine_name
 from screening.probes import Probe, probe_pictures
 from screening.prompt import PICTURES_PER_SAMPLE
+from screening.remains import Remains
 from service.engine import Contract, Generated, Question
 from service.errors import EngineFailed, EngineLost
 from service.identity import new_id
 from service.logs import log
-from screening.remains import Remains
 from service.rendered_prompt import RenderedPrompt
 
 if TYPE_CHECKING:
