@@ -170,10 +170,8 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
 def store_manifest(manifest: Manifest, directory: Path) -> None:
     """Write a manifest as it is, atomically; for new scores or another name of files that stay the same."""
     temporary = directory / _PARTIAL
-    # Versions from before refuse a manifest with a field that they do not know.
-    unknown = {"tensors"} if manifest.tensors is None else set()
     with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(manifest.model_dump_json(indent=2, exclude=unknown) + "\n")
+        handle.write(manifest.model_dump_json(indent=2) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(directory / MANIFEST_NAME)

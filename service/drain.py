@@ -123,7 +123,7 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     def _end_now(self, number: int) -> None:
-        """Answer what is inside, and end without waiting for anything; `screening.remains` clears up after the engine."""
+        """Answer what is inside, and end without waiting; `screening.remains` clears up after the engine."""
         log(
             LOGGER, logging.WARNING, "ending at once", signal=signal.Signals(number).name, inside=self._admission.inside
         )
