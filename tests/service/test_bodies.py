@@ -103,12 +103,10 @@ async def test_identity_is_no_compression(start, sample, value) -> None:
 
 async def test_a_compressed_body_that_does_not_say_so_is_415(start, sample) -> None:
     async with start() as running:
-        for body in (gzip.compress(json.dumps(sample.json()).encode()), b"\x28\xb5\x2f\xfd\x00"):
+        for body in (gzip.compress(b"{}"), zlib.compress(b"{}"), b"\x28\xb5\x2f\xfd\x00"):
             for kind in ("application/json", sample.content_type):
                 response = await running.client.post("/screen", content=body, headers={"content-type": kind})
                 assert "uncompressed" in detail(response, 415, "unsupported-media-type")
-        body = zlib.compress(b"{}")
-        assert detail(await running.client.post("/screen", content=body, headers=JSON), 400, "malformed-request")
 
 
 async def test_an_admin_body_that_is_compressed_is_415(serve) -> None:
@@ -240,7 +238,9 @@ async def test_a_field_given_twice_is_named_however_its_name_is_written(start, s
 async def test_a_data_url_may_begin_with_blanks(start, sample) -> None:
     texts = sample.json()
     async with start() as running:
-        response = await running.client.post("/screen", json=texts | {"original": "\n data:;base64," + texts["original"]})
+        response = await running.client.post(
+            "/screen", json=texts | {"original": "\n data:;base64," + texts["original"]}
+        )
     assert response.status_code == 200, response.text
 
 
