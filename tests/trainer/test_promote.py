@@ -219,6 +219,8 @@ def test_a_test_set_of_labels_alone_is_judged_without_dimensions(
     assert not [one["name"] for one in gate["criteria"] if one["name"].startswith("score, ")]
     assert "no dimension has a criterion" in (tmp_path / "gate-2-v2" / "gate.md").read_text()
     assert shop.promote("bad", shop.version("bad", wrong=range(200)), production="v2") == 1
+    (comparison,) = (tmp_path / "gate-3-bad").glob("compare-*/comparison.json")
+    assert {flip["dimensions"] for flip in json.loads(comparison.read_text())["flips"]} == {None}
 
 
 def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() -> None:
