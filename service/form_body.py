@@ -36,6 +36,8 @@ def read_form(body: bytes, boundary: bytes) -> Fields:
             originals.append(_content(part, name))
         elif _GENERATED.fullmatch(name):
             generated.append((name, _content(part, name)))
+        elif not name:
+            raise InvalidRequest(f"A part of the form has no field name. {EXPECTED}")
         elif name not in _TEXT_FIELDS:
             raise InvalidRequest(f"Unknown field {name[:MAX_NAME]!a}. {EXPECTED}")
         elif name in texts:

@@ -34,7 +34,7 @@ from service.upload import Upload
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
 
-_COMPRESSED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+_COMPRESSED = {"gzip": b"\x1f\x8b", "deflate": b"\x78\x9c", "zstd": b"\x28\xb5\x2f\xfd"}
 """How such data begins; neither JSON nor multipart can."""
 _UNCOMPRESSED = "Send it uncompressed: pictures are compressed already."
 

@@ -86,12 +86,21 @@ def _refusal(error: ValidationError) -> InvalidRequest | MalformedRequest:
 
 def _refuse_repeated(body: bytes | bytearray) -> None:
     """Refuse a field that is given twice: parsers differ in which one counts."""
-    if all(body.count(b'"%s"' % name.encode()) <= 1 for name in ScreenRequest.model_fields):
+    names = [*ScreenRequest.model_fields, *PictureAddress.model_fields]
+    # A name can be written with escapes: "\\u006f" is "o".
+    if b"\\u" not in body and all(body.count(b'"%s"' % name.encode()) <= 1 for name in names):
         return
-    # The name may also stand inside the metadata: only a parser that sees each pair can tell.
-    pairs: list[list[tuple[str, Any]]] = []
-    json.loads(body, object_pairs_hook=pairs.append)
-    names = [name for name, _ in pairs[-1]]
-    for name in ScreenRequest.model_fields:
-        if names.count(name) > 1:
-            raise InvalidRequest(f"{name} is given twice.")
+    # The names may also stand inside the metadata: only a parser that sees each pair can tell.
+    fields: tuple[tuple[str, Any], ...] = json.loads(body, object_pairs_hook=tuple)
+    _refuse_twice(fields, "")
+    pictures = [value for name, value in fields if name == "original"]
+    pictures += [value for name, values in fields if name == "generated" for value in values]
+    for picture in pictures:
+        if isinstance(picture, tuple):
+            _refuse_twice(picture, "a picture's ")
+
+
+def _refuse_twice(pairs: tuple[tuple[str, Any], ...], whose: str) -> None:
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InvalidRequest(f"{whose}{repeated[0]} is given twice.")

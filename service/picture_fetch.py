@@ -144,9 +144,12 @@ class PictureFetch:
                 name,
                 "pictures by URL are switched off. Send the bytes, or ask the operator to allow the picture's host.",
             )
+        if len(text) > _MAX_URL:
+            raise PictureUrlRefused(name, f"the URL has more than {_MAX_URL} characters.")
         try:
-            url = httpx.URL(text.strip() if len(text) <= _MAX_URL else "")
+            url = httpx.URL(text.strip())
             host = url.raw_host.decode("ascii")
+            _ = url.host  # decodes the name for messages, which fails for some
         except (httpx.InvalidURL, ValueError):
             raise PictureUrlRefused(name, "the URL is not valid.") from None
         if url.userinfo:

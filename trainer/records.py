@@ -15,8 +15,9 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from PIL import Image
 from pydantic import (
@@ -183,7 +184,23 @@ class Unlabelled(SampleLine):
     """One question whose answer is not known (paper, table 1: the pseudo-label and exploration splits)."""
 
     label: None = None
-    reasoning: None = None
+    reasoning: Literal[""] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_judged(cls, value: object) -> object:
+        """Refuse what only a labelled sample can say; pydantic would call it an extra input."""
+        if isinstance(value, dict):
+            pictures = value["generated"] if isinstance(value.get("generated"), list | tuple) else []
+            said = [
+                name for one in pictures if isinstance(one, dict) for name in _TRUTH if _without_nulls(one).get(name)
+            ]
+            if said or value.get("reasoning"):
+                what = repr(said[0]) if said else "'reasoning'"
+                raise ValueError(f"{what} is given but no label; add 'label', or 'usable' of all four pictures")
+            if pictures:
+                value = {**value, "generated": [_without_truth(one) for one in pictures]}
+        return value
 
 
 class Sample(SampleLine):
@@ -220,22 +237,31 @@ def _in_full(line: dict[str, Any]) -> dict[str, Any]:
     pictures = line.get("generated")
     if "label" in line:
         line["label"] = read_label(line["label"])
-    if not isinstance(pictures, list | tuple) or len(pictures) != len(OPTIONS):
+    if not isinstance(pictures, list | tuple):
         return line
+    if len(pictures) != len(OPTIONS):
+        raise ValueError(f"generated must be options A, B, C, D, which are four pictures and not {len(pictures)}")
     full = [_without_nulls({"file": one} if isinstance(one, str) else one) for one in pictures]
     if not all(isinstance(one, dict) for one in full):
         return line
     if not any("option" in one for one in full):
         full = [{**one, "option": option} for one, option in zip(full, OPTIONS, strict=True)]
-    if [one.get("option") for one in full] != list(OPTIONS):
-        return line
+    if (options := [one.get("option") for one in full]) != list(OPTIONS):
+        raise ValueError(f"generated must be options A, B, C, D in this order, not {', '.join(map(str, options))}")
     if "label" in line:
         full = [{"usable": one["option"] in line["label"], **one} for one in full]
-    elif all(isinstance(one.get("usable"), bool) for one in full):
+    elif verdicts := [one["usable"] for one in full if "usable" in one]:
+        _refuse_verdicts(verdicts)
         line["label"] = options_text(one["option"] for one in full if one["usable"])
-    elif any("usable" in one for one in full):
-        raise ValueError("some generated pictures have 'usable' and others do not; give it for all four, or a label")
     return {**line, "generated": full}
+
+
+def _refuse_verdicts(verdicts: Sequence[object]) -> None:
+    """Refuse verdicts that a label cannot follow from."""
+    if other := [one for one in verdicts if not isinstance(one, bool)]:
+        raise ValueError(f"usable must be true or false, not {other[0]!r}")
+    if len(verdicts) != len(OPTIONS):
+        raise ValueError("some generated pictures have 'usable' and others do not; give it for all four, or a label")
 
 
 def _without_nulls(record: Any) -> Any:
@@ -278,10 +304,9 @@ def sample_lines(directory: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, 1):
-                if number == 1:
-                    if other := _OTHER_ENCODINGS.get(line[:2]):
-                        raise DataError(f"{path} is {other} text; save it as UTF-8")
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                if number == 1 and (other := _OTHER_ENCODINGS.get(line[:2])):
+                    raise DataError(f"{path} is {other} text; save it as UTF-8")
+                line = line.removeprefix(_BYTE_ORDER_MARK)  # also inside: files are joined with `cat`
                 if line.strip():
                     yield number, line
     except OSError as error:
@@ -298,7 +323,7 @@ def _read(directory: Path, parse: Callable[[bytes], Line]) -> list[Line]:
         if record.id in numbers:
             raise DataError(f"{where}, id: {record.id!r} is already in line {numbers[record.id]}")
         for file in record.files:
-            if not picture_path(directory, file).is_file():
+            if not is_there(directory, file):
                 raise DataError(f"{where}: the picture {file} is not in {directory}")
         numbers[record.id] = number
         records.append(record)
@@ -329,13 +354,23 @@ def _either(line: bytes) -> AnySample:
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
+_TRUTH = ("dimensions", "severity", "defects", "comment")
+"""Fields of a generated picture that say what is wrong with it."""
+
+
+def _without_truth(picture: object) -> object:
+    """Without the fields that say nothing, such as an empty comment."""
+    return {k: v for k, v in picture.items() if k not in _TRUTH} if isinstance(picture, dict) else picture
+
+
 def _has_label(line: object) -> bool:
     """Whether a line says which pictures are usable; what is no object at all is reported as a broken sample."""
     if not isinstance(line, dict) or line.get("label") is not None:
         return True
     pictures = line.get("generated")
-    judged = isinstance(pictures, list) and any(isinstance(one, dict) and "usable" in one for one in pictures)
-    return judged or bool(line.get("reasoning"))
+    return isinstance(pictures, list) and any(
+        isinstance(one, dict) and one.get("usable") is not None for one in pictures
+    )
 
 
 def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool = True) -> str:
@@ -364,7 +399,9 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
         return hashlib.sha256(data).digest()
 
     files = [
-        (number, place, file) for number, sample in enumerate(samples, 1) for place, file in enumerate(sample.files)
+        (number, place, file)
+        for sample, (number, _) in zip(samples, sample_lines(directory), strict=True)
+        for place, file in enumerate(sample.files)
     ]
     with ThreadPoolExecutor(thread_name_prefix="check") as pool:  # decoders leave Python's lock
         try:
@@ -414,12 +451,36 @@ def picture_path(directory: Path, file: str) -> Path:
         return path
     found = directory
     for part in PurePosixPath(file).parts:
-        wanted = unicodedata.normalize("NFC", part)
         try:
-            found = next(one for one in found.iterdir() if unicodedata.normalize("NFC", one.name) == wanted)
-        except (StopIteration, OSError):
+            name = _names_on_disk(found, found.stat().st_mtime_ns).get(unicodedata.normalize("NFC", part))
+        except OSError:
             return path
+        if name is None:
+            return path
+        found = found / name
     return found
+
+
+@lru_cache(maxsize=64)
+def _names_on_disk(directory: Path, changed_ns: int) -> dict[str, str]:  # noqa: ARG001 - a part of the key
+    """Normal form (NFC) → name, of all entries of a directory. A directory may hold thousands and is asked for each.
+
+    Args:
+        changed_ns: when the directory was changed.
+    """
+    return {unicodedata.normalize("NFC", entry.name): entry.name for entry in directory.iterdir()}
+
+
+def is_there(directory: Path, file: str) -> bool:
+    """Whether a file of a data directory is there.
+
+    Raises:
+        DataError: the file system cannot tell: the name is too long for it, or a folder may not be read.
+    """
+    try:
+        return picture_path(directory, file).is_file()
+    except OSError as error:
+        raise DataError(f"{str(directory / file)[:200]} cannot be read ({error.strerror})") from error
 
 
 def _parsed(line: bytes, parse: Callable[[bytes], Line], where: str) -> Line:

@@ -372,3 +372,17 @@ async def test_tls_is_about_the_url_s_name_though_the_connection_goes_to_an_addr
     assert asked == [HOST]
     if status != 200:
         assert "certificate" in problem(response, 422, "picture-fetch-failed").lower()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://xn--.shop.example/a.jpg", "the URL is not valid"),
+        ("https://xn--a-ecp.xn--.shop.example/a.jpg", "the URL is not valid"),
+        ("https://cdn.shop.example/" + "a" * 8192, "more than 8192 characters"),
+    ],
+)
+async def test_a_url_that_cannot_be_read_is_refused(start, sample, url, words) -> None:
+    async with start(picture_hosts="*.shop.example") as running:
+        response = await running.client.post("/screen", json=sample.json() | {"original": url})
+    assert words in problem(response, 422, "picture-url-refused")

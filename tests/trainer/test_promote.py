@@ -200,6 +200,29 @@ def test_one_dimension_alone_can_fail(shop: Shop) -> None:
     assert "score, against production" in failed(found)
 
 
+def test_a_test_set_of_labels_alone_is_judged_without_dimensions(
+    tmp_path: Path, registry_file: Path, data: Path
+) -> None:
+    alone = tmp_path / "labels"
+    alone.mkdir()
+    (alone / "pictures").symlink_to(data / "pictures")
+    lines = []
+    for line in (data / "samples.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        generated = [picture["file"] for picture in record["generated"]]
+        lines.append(json.dumps({**record, "generated": generated}) + "\n")
+    (alone / "samples.jsonl").write_text("".join(lines))
+    shop = Shop(tmp_path, Registry(f"sqlite:///{registry_file}"), alone)
+    assert shop.promote("v1", shop.version("v1", wrong=OLD_WRONG)) == 0
+    assert shop.promote("v2", shop.version("v2"), production="v1") == 0
+    gate = shop.gate("2-v2")
+    assert not [one["name"] for one in gate["criteria"] if one["name"].startswith("score, ")]
+    assert "no dimension has a criterion" in (tmp_path / "gate-2-v2" / "gate.md").read_text()
+    assert shop.promote("bad", shop.version("bad", wrong=range(200)), production="v2") == 1
+    (comparison,) = (tmp_path / "gate-3-bad").glob("compare-*/comparison.json")
+    assert {flip["dimensions"] for flip in json.loads(comparison.read_text())["flips"]} == {None}
+
+
 def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() -> None:
     label = np.array([True] * 50 + [False] * 50)
     assert bootstrap_bound(label, label, label, level=0.95) == 0.0

@@ -18,6 +18,7 @@ from trainer.records import (
     Sample,
     Unlabelled,
     data_digest,
+    picture_path,
     read_any_samples,
     read_samples,
     read_square,
@@ -128,7 +129,7 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
             r"generated\.1: the defects are of .* but dimensions are",
         ),
         (("generated", 0, "option"), "B", "must be options A, B, C, D in this order, not B, B, C, D"),
-        (("generated",), [], "must be options A, B, C, D in this order, not none"),
+        (("generated",), [], "must be options A, B, C, D, which are four pictures and not 0"),
         (("label",), "A", "line 2: label is 'A' but the usable pictures are 'AC'"),
         (("label",), "CD", "line 2: label is 'CD' but the usable pictures are 'AC'"),
         (("label",), "", "line 2: '' is not a label; write the letters of the usable pictures"),
@@ -362,3 +363,80 @@ def test_a_name_in_another_unicode_form_than_the_disk_has_is_found(
     (sample,) = read_samples(tmp_path)
     assert read_square(tmp_path, sample.original.file, 8).size == (8, 8)
     assert data_digest(tmp_path, [sample]).startswith("sha256:")
+
+
+def test_verdicts_that_are_null_are_no_verdicts(tmp_path: Path) -> None:
+    line = in_full(bare("s1"))
+    for picture in line["generated"]:
+        picture |= {"usable": None, "dimensions": [], "severity": 0, "comment": ""}
+    (sample,) = read_any_samples(write(tmp_path, line | {"label": None, "reasoning": ""}))
+    assert isinstance(sample, Unlabelled)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda line: line | {"reasoning": "I observed"}, "line 1: 'reasoning' is given but no label; add 'label'"),
+        (lambda line: line["generated"][1].update(comment="floats"), "line 1: 'comment' is given but no label"),
+        (lambda line: line["generated"][3].update(dimensions=["physical_shadow"]), "line 1: 'dimensions' is given but"),
+        (
+            lambda line: [one.update(usable=1) for one in line["generated"]],
+            "usable must be true or false, not 1",
+        ),
+        (lambda line: [one.update(usable="yes") for one in line["generated"]], "line 1: usable must be true or false"),
+        (lambda line: line["generated"].reverse(), "A, B, C, D in this order, not D, C, B, A"),
+        (lambda line: line["generated"].pop(), "which are four pictures and not 3"),
+    ],
+)
+def test_what_a_sample_without_a_label_cannot_say_is_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    line = in_full(bare("s1"))
+    line["generated"] = [
+        dict(picture, option=option) for picture, option in zip(line["generated"], "ABCD", strict=True)
+    ]
+    write(tmp_path, line)
+    changed = change(line)
+    line = changed if isinstance(changed, dict) and "generated" in changed else line
+    (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match=message):
+        read_any_samples(tmp_path)
+
+
+def test_a_name_that_the_file_system_refuses_is_a_data_error(tmp_path: Path) -> None:
+    for name in ("a" * 300, "é" * 300):
+        write(tmp_path, record())
+        line = record() | {"original": f"{name}.jpg"}
+        (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
+        with pytest.raises(DataError, match="cannot be read"):
+            read_samples(tmp_path)
+
+
+def test_byte_order_marks_of_files_that_were_joined_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, record("s1"), record("s2"))
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(b"".join(b"\xef\xbb\xbf" + line + b"\n" for line in path.read_bytes().splitlines()))
+    assert [sample.id for sample in read_samples(tmp_path)] == ["s1", "s2"]
+
+
+def test_the_line_of_a_broken_picture_counts_blank_lines(tmp_path: Path) -> None:
+    write(tmp_path, record("s1"), record("s2"))
+    path = tmp_path / "samples.jsonl"
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    samples = read_samples(tmp_path)
+    (tmp_path / samples[1].files[2]).write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"line 3, generated\.1\.file"):
+        data_digest(tmp_path, samples)
+
+
+def test_names_in_another_unicode_form_cost_one_listing_per_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        (tmp_path / unicodedata.normalize("NFD", f"é{number}.jpg")).write_bytes(b"")
+    listings = []
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listings.append(path) or listed(path))
+    found = {picture_path(tmp_path, f"é{number}.jpg") for number in range(50)}
+    assert found == set(listed(tmp_path))
+    assert len(listings) == 1

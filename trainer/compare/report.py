@@ -153,7 +153,7 @@ def _flip(pair: Pair, was_right: bool, mode: Mode) -> Flip:
         id=pair.before.id,
         direction=Direction.WORSE if was_right else Direction.BETTER,
         label=pair.before.label,
-        dimensions=tuple(d for d in Dimension if shows(sample, d)) if sample else None,
+        dimensions=tuple(d for d in Dimension if shows(sample, d)) if sample and sample.dimensions_known else None,
         before=GivenAnswer.of(pair.before, mode),
         after=GivenAnswer.of(pair.after, mode),
     )

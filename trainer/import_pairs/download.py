@@ -157,7 +157,7 @@ def _retry_after(text: str | None) -> float:
     """Seconds of a Retry-After header in either form (RFC 9110, 10.2.3); 0 for none and for one that is neither."""
     if text is None:
         return 0.0
-    if text.strip().isdigit():
+    if text.strip().isascii() and text.strip().isdigit():
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())

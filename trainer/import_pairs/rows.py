@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -38,7 +38,22 @@ def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
     except OSError as error:
         raise PairsError(f"{path} cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise PairsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise PairsError(f"{path} {_not_text(path, error)}") from error
+
+
+_BINARY = {
+    b"PK\x03\x04": "is an Excel workbook or another ZIP file; export its table as CSV in UTF-8",
+    b"\x1f\x8b": "is compressed; unpack it first",
+    b"PAR1": "is a Parquet file; give it the ending .parquet",
+}
+"""How files begin that are given in place of text → what to do."""
+
+
+def _not_text(path: Path, error: UnicodeDecodeError) -> str:
+    with path.open("rb") as handle:
+        magic = handle.read(4)
+    known = next((advice for begin, advice in _BINARY.items() if magic.startswith(begin)), None)
+    return known or f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -60,24 +75,46 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PairsError(f"{where}: not valid JSON ({error})") from error
+        raise PairsError(
+            f"{where}: not valid JSON ({error}); CSV and Parquet need the ending .csv or .parquet"
+        ) from error
 
 
-def _csv_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:
+def _csv_rows(path: Path, delimiter: str | None = None) -> Iterator[Row]:
+    """
+    Args:
+        delimiter: None for a comma, or for a semicolon where the header has semicolons and no comma, as Excel writes in
+            many countries.
+    """
     # Read whole, so that a line break inside quotes stays one and the encoding is checked before any row is used.
-    reader = csv.DictReader(StringIO(path.read_text(encoding="utf-8-sig"), newline=""), delimiter=delimiter)
+    text = path.read_text(encoding="utf-8-sig")
+    header = text.strip().partition("\n")[0]
+    delimiter = delimiter or (";" if ";" in header and "," not in header else ",")
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] = []
     try:
-        for row in reader:
+        for values in reader:
             where = f"{path}, line {reader.line_num}"
-            if None in row:
-                raise PairsError(f"{where}: more values than the header has columns")
-            yield Row(where, row)
+            if not values:
+                continue
+            if not names:
+                names = [name.strip() for name in values]
+                _refuse_repeated(names, where)
+            elif len(values) != len(names):
+                raise PairsError(f"{where}: {len(values)} values, but the header has {len(names)} columns")
+            else:
+                yield Row(where, dict(zip(names, values, strict=True)))
     except csv.Error as error:
         raise PairsError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
 
 
 def _tsv_rows(path: Path) -> Iterator[Row]:
     return _csv_rows(path, delimiter="\t")
+
+
+def _refuse_repeated(names: Sequence[str], where: str) -> None:
+    if repeated := [name for name in names if name and names.count(name) > 1]:
+        raise PairsError(f"{where}: two columns are called {repeated[0]!r}; rename one")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -87,6 +124,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _refuse_repeated(file.schema_arrow.names, str(path))
             for batch in file.iter_batches():
                 for values in batch.to_pylist():
                     number += 1

@@ -21,11 +21,11 @@ from tqdm import tqdm
 from screening.errors import ImageError
 from screening.images import decode, inspect
 from screening.task import NONE, OPTIONS, options_text
-from trainer.import_pairs.group import LeftOver, Question, Reason, group, sort_out
+from trainer.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.import_pairs.pairs import Columns, Pair, read_pair
 from trainer.import_pairs.rows import Layout, PairsError, read_rows
-from trainer.records import DataError, Sample, picture_path, read_bytes
-from trainer.run_directory import claim, see_whose, write_atomically
+from trainer.records import DataError, Sample, is_there, read_bytes
+from trainer.run_directory import claim, occupy, see_whose, write_atomically
 from trainer.scores import random_baseline
 from trainer.split.assign import Item
 from trainer.split.write import digest_of, write_data
@@ -89,25 +89,34 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
         RunMismatch: `out` belongs to another run.
         DataError, OSError: a file cannot be read or written.
     """
-    files = {path.name: f"sha256:{digest_of(path)}" for path in order.files}
+    files = {name: f"sha256:{digest_of(path)}" for name, path in _named(order.files).items()}
     origin = {"stage": "import-pairs", "files": files, "layout": order.layout, "seed": order.seed}
     origin |= {"columns": asdict(order.columns)}
     see_whose(order.out, origin)
-    kept, left = sort_out(pairs)
-    digests, broken = _look_at(order.images, kept)
-    good = [pair for pair in kept if not {pair.original, pair.generated} & broken.keys()]
-    left += [_left_by(pair, broken) for pair in kept if {pair.original, pair.generated} & broken.keys()]
-    questions, remaining = group(good, order.seed)
-    left += remaining
+    digests, broken = _look_at(order.images, pairs)
+    left = [_left_by(pair, broken) for pair in pairs if {pair.original, pair.generated} & broken.keys()]
+    kept, useless = sort_out((one for one in pairs if not {one.original, one.generated} & broken.keys()), digests)
+    questions, remaining = group(kept, order.seed, digests)
+    left += useless + remaining
     if not questions:
         raise PairsError(f"no original has {len(OPTIONS)} pictures that can be used; {_counts(left)}")
     claim(order.out, origin)
+    occupy(order.out)
     items = [_item(question, order.images, digests) for question in questions]
     write_data(order.out, items, copy=False)
     write_atomically(order.out / LEFT_OVER_NAME, "".join(map(_line, left)))
-    report = _report(files, pairs, questions, left)
+    report = _report(files, pairs, questions, left, digests)
     write_atomically(order.out / REPORT_NAME, report.model_dump_json(indent=1) + "\n")
     return report
+
+
+def _named(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by their names alone, since paths differ between machines; those of one name are numbered."""
+    named: dict[str, Path] = {}
+    for path in files:
+        number = sum(path.name == other.name for other in named.values())
+        named[f"{path.name} ({number + 1})" if number else path.name] = path
+    return named
 
 
 def _look_at(images: Path, pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[str, LeftOver]]:
@@ -116,10 +125,10 @@ def _look_at(images: Path, pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[
     broken: dict[str, LeftOver] = {}
     wanted = {picture: pair for pair in pairs for picture in (pair.original, pair.generated)}
     for picture, pair in tqdm(wanted.items(), desc="pictures", unit="picture", disable=None):
-        if not picture_path(images, picture).is_file():
-            broken[picture] = LeftOver(pair, Reason.MISSING, pair.urls.get(picture, picture))
-            continue
         try:
+            if not is_there(images, picture):
+                broken[picture] = LeftOver(pair, Reason.MISSING, pair.urls.get(picture, picture))
+                continue
             data = read_bytes(images, picture)
             decode(inspect(data), shrink_to=1)
             digests[picture] = hashlib.sha256(data).hexdigest()
@@ -139,8 +148,8 @@ def _item(question: Question, images: Path, digests: Mapping[str, str]) -> Item:
     label = options_text(option for option, pair in zip(OPTIONS, question.pairs, strict=True) if pair.usable)
     record = {
         "id": question.id,
-        "product": first.product,
-        "original": {"file": first.original},
+        "product": first.product or question.original,
+        "original": {"file": question.original},
         "generated": generated,
         "label": label,
     }
@@ -170,7 +179,11 @@ def _counts(left: Iterable[LeftOver]) -> str:
 
 
 def _report(
-    files: dict[str, str], pairs: Sequence[Pair], questions: Sequence[Question], left: Sequence[LeftOver]
+    files: dict[str, str],
+    pairs: Sequence[Pair],
+    questions: Sequence[Question],
+    left: Sequence[LeftOver],
+    digests: Digests,
 ) -> Report:
     answers = [
         frozenset(o for o, pair in zip(OPTIONS, question.pairs, strict=True) if pair.usable) for question in questions
@@ -180,7 +193,7 @@ def _report(
         files=files,
         pairs=len(pairs),
         usable=sum(pair.usable is True for pair in pairs),
-        originals=len({pair.original for pair in pairs}),
+        originals=len({digests.get(pair.original, pair.original) for pair in pairs}),
         questions=len(questions),
         left_over=dict(Counter(one.reason for one in left).most_common()),
         labels=dict(sorted(Counter(labels).items())),

@@ -82,7 +82,7 @@ def _judged(sample: Sample, prediction: Prediction) -> Judged:
 def _floors(new: Sequence[Judged], evaluation: Evaluation, limits: Limits) -> Iterator[Criterion]:
     floors, scores = limits.floors, evaluate_scores(new)
     yield _above_guessing("score", scores.overall, limits.level)
-    for dimension in Dimension:
+    for dimension in _measured_dimensions(new):
         yield _above_guessing(f"score, {dimension.title}", scores.dimensions[dimension], limits.level)
     none = scores.none
     yield _floor("N precision", none.precision.percent, floors.none_precision, none.precision.n)
@@ -138,7 +138,7 @@ def _against_production(
         return _paired(name, counts, margin, level, more_is_better=more)
 
     yield shares("score", lambda one: one.correct, margins.overall)
-    for dimension in Dimension:
+    for dimension in _measured_dimensions(new):
         yield shares(f"score, {dimension.title}", lambda one: one.correct, margins.dimension, _showing(dimension))
     yield shares("choice", lambda one: one.choice_correct, margins.overall)
     yield _precision(old, new, margins.none_precision, level)
@@ -233,6 +233,15 @@ def position(judged: Sequence[Judged]) -> float | None:
 
 def _calibration(evaluation: Evaluation) -> float | None:
     return evaluation.reliability.expected_calibration_error if evaluation.reliability else None
+
+
+def _measured_dimensions(judged: Sequence[Judged]) -> tuple[Dimension, ...]:
+    """The dimensions that have criteria: none where the test set has labels alone, which show no dimension."""
+    samples = [one.sample for one in judged]
+    labels_alone = not all(sample.dimensions_known for sample in samples)
+    if labels_alone and not any(shows(sample, dimension) for sample in samples for dimension in Dimension):
+        return ()
+    return tuple(Dimension)
 
 
 def _showing(dimension: Dimension) -> Right:

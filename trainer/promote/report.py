@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
+from screening.task import Dimension
 from trainer.evaluate.report import table
 from trainer.promote.gate import Criterion
 from trainer.promote.limits import Limits
@@ -86,8 +87,14 @@ def render(gate: Gate) -> str:
         f"# Version {gate.candidate.version}, {against}, {gate.mode}: {verdict}\n\n"
         f"{gate.samples} samples.\ncandidate {gate.candidate.digest}\n"
         f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
-        f"{_INTRO.format(level=gate.limits.level)}\n\n{_table(gate)}\n"
+        f"{_INTRO.format(level=gate.limits.level)}{_without_dimensions(gate)}\n\n{_table(gate)}\n"
     )
+
+
+def _without_dimensions(gate: Gate) -> str:
+    if any(dimension.title in one.name for one in gate.criteria for dimension in Dimension):
+        return ""
+    return "\n\nThe test set has labels alone, which do not say what is wrong. So no dimension has a criterion."
 
 
 def _table(gate: Gate) -> str:
