@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
+from screening.domain import Domain
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
@@ -98,6 +99,8 @@ class Manifest(_Strict):
     probes: Probes | None = None
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
     files: dict[str, FileEntry]
+    domain: Domain | None = None
+    """What the checkpoint was trained on, and how a picture of another kind is told; by `trainer domain`."""
     tensors: dict[str, Tensor] | None = None
     """Every tensor of the weight files, by name; compared with the architecture and written by `trainer publish`. None
     in manifests that it has not written, or wrote before it knew of them."""
@@ -137,6 +140,8 @@ class Manifest(_Strict):
         deciding = self.model_dump(include={"format", "prompt", "image", "decoding", "calibration", "files"})
         if not self.calibration:
             deciding["calibration"] = _FIRST_FORM  # digests that are in use stay what they are
+        if self.domain is not None:  # likewise: a checkpoint without one keeps its digest
+            deciding["domain"] = self.domain.model_dump(exclude={"probes", "tolerance"})
         return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
@@ -165,7 +170,7 @@ def store_manifest(manifest: Manifest, directory: Path) -> None:
     """Write a manifest as it is, atomically; for new scores or another name of files that stay the same."""
     temporary = directory / _PARTIAL
     # Versions from before refuse a manifest with a field that they do not know.
-    unknown = {"tensors"} if manifest.tensors is None else set()
+    unknown = {name for name in ("domain", "tensors") if getattr(manifest, name) is None}
     with temporary.open("w", encoding="utf-8") as handle:
         handle.write(manifest.model_dump_json(indent=2, exclude=unknown) + "\n")
         handle.flush()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from screening.answer import Answer, Mode, Unreadable, parse
 from screening.calibration import UNCALIBRATED
 from screening.confidence import judge as judge_confidence
+from screening.domain import PICTURE_NAMES, strange_pictures
 from screening.task import OPTIONS
 from service.engine import Contract, Generated
 from service.metrics import Metrics
-from service.schemas import CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
+from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
 
 Source = Literal["engine", "shared", "cache"]
 
@@ -30,6 +32,7 @@ class Judged:
     completion_tokens: int
     contract: Contract
     """The checkpoint that wrote it."""
+    warnings: tuple[AnswerWarning, ...] = ()
 
     @property
     def readable(self) -> bool:
@@ -42,6 +45,7 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
     metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
     metrics.tokens.labels("completion").inc(generated.completion_tokens)
     read = parse(generated.text, mode)
+    warnings = domain_warnings(generated)
     if isinstance(read, Unreadable):
         metrics.unreadable.labels(read.reason.value, mode.value).inc()
         choice, confidence, needs_review = None, 0.0, True
@@ -49,11 +53,17 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
         calibration = contract.calibration.get(mode, UNCALIBRATED)
         judgement = judge_confidence(read, generated.steps, contract.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
-        needs_review = confidence < review_below
+        if warnings and contract.domain is not None:
+            confidence = min(confidence, contract.domain.confidence_cap)
+        needs_review = confidence < review_below or bool(warnings)
         metrics.choices.labels(choice, mode.value).inc()
         metrics.confidence.observe(confidence)
     if needs_review:
         metrics.needs_review.inc()
+    if generated.domain_scores is not None:
+        metrics.domain_score.observe(max(generated.domain_scores))
+    for warning in warnings:
+        metrics.out_of_domain.labels(warning.code).inc()
     return Judged(
         read,
         choice,
@@ -63,7 +73,29 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
         generated.prompt_tokens,
         generated.completion_tokens,
         contract,
+        warnings,
     )
+
+
+def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
+    """At most one: which pictures are unlike those that the checkpoint was trained on, or that this is not known."""
+    if (rule := generated.contract.domain) is None:
+        return ()
+    if generated.domain_scores is None:
+        detail = "Whether the pictures are like those that the checkpoint was trained on could not be determined."
+        return (_warning("domain-unknown", detail, PICTURE_NAMES, None),)
+    if not (strange := strange_pictures(generated.domain_scores)):
+        return ()
+    detail = (
+        f"{', '.join(strange)}: unlike the pictures that the checkpoint was trained on ({rule.trained_on}). "
+        "Its answer and confidence mean little here."
+    )
+    return (_warning("out-of-domain", detail, strange, round(max(generated.domain_scores), 3)),)
+
+
+def _warning(code: str, detail: str, pictures: Sequence[str], score: float | None) -> AnswerWarning:
+    fields = {"code": code, "detail": detail, "pictures": list(pictures), "score": score}
+    return AnswerWarning.model_validate(fields)
 
 
 def size_of(judged: Judged) -> int:
@@ -72,6 +104,7 @@ def size_of(judged: Judged) -> int:
         return 512 + sys.getsizeof(judged.read.detail)
     return (
         768
+        + 512 * len(judged.warnings)
         + sys.getsizeof(judged.read.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in judged.read.findings)
     )
@@ -93,6 +126,7 @@ def compose_answer(
             "options": _options(read),
             "confidence": judged.confidence,
             "needs_review": judged.needs_review,
+            "warnings": list(judged.warnings),
             "mode": judged.mode,
             "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
             "engine": engine,

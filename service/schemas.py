@@ -64,6 +64,18 @@ class Usage(BaseModel):
     completion_tokens: int
 
 
+class AnswerWarning(BaseModel):
+    """A reason to distrust an answer."""
+
+    code: Literal["out-of-domain", "domain-unknown"]
+    detail: str
+    """A sentence for people."""
+    pictures: list[Literal["original", "A", "B", "C", "D"]]
+    """Which pictures it is about."""
+    score: float | None
+    """The highest out-of-domain score of these pictures; 1 and above is out of the domain. Null where it is unknown."""
+
+
 class ScreenAnswer(BaseModel):
     """The decision. `outcome` `unreadable` means that the model's text was not understood: then nothing is chosen."""
 
@@ -99,6 +111,7 @@ class ScreenAnswer(BaseModel):
                 ],
                 "confidence": 0.93,
                 "needs_review": False,
+                "warnings": [],
                 "mode": "cot",
                 "checkpoint": {"name": "tiny", "version": "1", "digest": "sha256:0f343b0931126a20f133d67c2b018a3b"},
                 "engine": "vllm",
@@ -120,6 +133,8 @@ class ScreenAnswer(BaseModel):
     options: list[OptionAnswer]
     confidence: float = Field(ge=0, le=1)
     needs_review: bool
+    warnings: list[AnswerWarning] = []
+    """Why the answer should not be trusted, whatever its confidence; empty as a rule."""
     mode: Mode
     checkpoint: CheckpointName
     engine: Literal["vllm", "scripted"]

@@ -15,11 +15,14 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
+from screening.domain import Domain, DomainError
 from screening.errors import CheckpointError
 from screening.generation import (
     FINISHED,
+    PICTURE_FEATURES,
     QUIET_ENVIRONMENT,
     WATCH_DRAFTS,
+    WATCH_PICTURES,
     CpuWorker,
     Spelling,
     answer_regex,
@@ -33,6 +36,7 @@ from screening.generation import (
 )
 from screening.images import PADDING
 from screening.machine import machine_name
+from screening.picture_features import read_features
 from screening.probes import Probe, probe_pictures
 from screening.prompt import PICTURES_PER_SAMPLE
 from service.engine import Contract, Generated, Question
@@ -92,6 +96,7 @@ class VllmEngine:
         self._rendered: dict[str, RenderedPrompt | None] = {}
         """Of each prompt, and of those of a checkpoint that is expected; None where there is no short way."""
         self._sampling: dict[Mode, SamplingParams] = {}
+        self._domain: Domain | None = None
 
     @property
     def name(self) -> str:
@@ -147,6 +152,7 @@ class VllmEngine:
         await asyncio.to_thread(self._remains.look, os.getpid())
         if llm.vllm_config.speculative_config is not None:
             await self._tell(llm, llm.collective_rpc(WATCH_DRAFTS))
+        await self._tell(llm, llm.collective_rpc(WATCH_PICTURES))
         await self._tell(llm, llm.update_weight_version(manifest.digest))
         self._rendered = {}  # those of an engine before it may differ
         await self._tell(llm, self._render(llm, manifest))
@@ -243,13 +249,7 @@ class VllmEngine:
 
     async def generate(self, question: Question) -> Generated:
         contract, spelling, sampling = self.contract, self._spelling, self._sampling[question.mode]
-        text = self._prompts[question.mode]
-        prompt = _prompt(text, question.pictures)
-        if (rendered := self._rendered.get(text)) is not None:
-            try:
-                prompt = await asyncio.to_thread(rendered, question.pictures)
-            except ValueError as error:
-                raise EngineFailed(f"not the pictures that this engine takes: {error}") from error
+        prompt = await self._render_question(self._prompts[question.mode], question.pictures)
         final = await self._run(prompt, sampling, question.request_id)
         completion = final.outputs[0]
         if completion.finish_reason not in FINISHED:
@@ -262,7 +262,65 @@ class VllmEngine:
             prompt_tokens=len(final.prompt_token_ids or ()),
             completion_tokens=len(completion.token_ids),
             contract=contract,
+            domain_scores=await self._domain_scores(prompt),
         )
+
+    async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
+        from vllm import SamplingParams
+
+        if self._domain is None:
+            return None
+        if (llm := self._llm) is None:
+            raise EngineLost()
+        # Rendered by vLLM, which then gives the pictures the names that they have in a probe of the weights: where the
+        # engine has just been asked that, it has seen them.
+        (prompt,) = await _rendered_by(llm, [_prompt(self._prompts[Mode.COT], pictures)])
+        if (scores := await self._domain_scores(prompt)) is not None:
+            return scores
+        await self._run(prompt, SamplingParams(max_tokens=1, temperature=0.0), new_id("domain_"))
+        return await self._domain_scores(prompt)
+
+    async def _domain_scores(self, prompt: dict[str, Any]) -> tuple[float, ...] | None:
+        """Scores of the pictures of a prompt that the engine has just read.
+
+        Returns:
+            None where the checkpoint has no domain, or the worker no longer remembers one of the pictures.
+
+        Raises:
+            EngineLost: the engine died.
+            EngineFailed: the features do not fit the checkpoint's domain, or are not finite.
+        """
+        if (domain := self._domain) is None:
+            return None
+        if (llm := self._llm) is None:
+            raise EngineLost()
+        names = list(prompt["mm_hashes"]["image"])
+        # Every worker of a tensor-parallel engine runs the whole vision tower: the first one's answer is all there is.
+        answers = await self._tell(llm, llm.collective_rpc(PICTURE_FEATURES, args=(names,)))
+        features = [read_features(data) for data in answers[0]]
+        known = [each for each in features if each is not None]
+        if len(known) < len(names):
+            return None
+        try:
+            return domain.scores(known)
+        except DomainError as error:
+            raise EngineFailed(f"the out-of-domain score cannot be computed: {error}") from error
+
+    async def _render_question(self, text: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+        """The input of vLLM's engine; the names of the pictures are in its `mm_hashes`.
+
+        Raises:
+            EngineFailed: the pictures are not such as this engine takes.
+            EngineLost: nothing is loaded.
+        """
+        if (llm := self._llm) is None:
+            raise EngineLost()
+        try:
+            if (rendered := self._rendered.get(text)) is not None:
+                return await asyncio.to_thread(rendered, pictures)
+            return (await _rendered_by(llm, [_prompt(text, pictures)]))[0]
+        except ValueError as error:
+            raise EngineFailed(f"not the pictures that this engine takes: {error}") from error
 
     async def _run(self, prompt: Any, sampling: SamplingParams, request_id: str) -> RequestOutput:
         """One request to its end.
@@ -289,7 +347,7 @@ class VllmEngine:
             raise EngineFailed("vLLM ended the request without output")
         return final
 
-    async def _tell(self, llm: AsyncLLM, call: Coroutine[Any, Any, None]) -> None:
+    async def _tell(self, llm: AsyncLLM, call: Coroutine[Any, Any, Result]) -> Result:
         """Have the engine core do something else than answer.
 
         When the core dies, vLLM ends the requests that wait for it, and leaves such a call waiting for ever
@@ -306,7 +364,7 @@ class VllmEngine:
                     task.cancel()
         finally:
             task.cancel()
-        await _result_of(task)
+        return await _result_of(task)
 
     def _ask(self, call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """A task of its own, so that `_give_up` can end it."""
@@ -390,8 +448,15 @@ class VllmEngine:
 
         tokenizer: Any = llm.get_tokenizer()
         tokens, self._spelling = watched(tokenizer), Spelling(tokenizer)
+        self._domain = manifest.domain
         self._contract = Contract(
-            manifest.name, manifest.version, manifest.digest, manifest.image.size, manifest.calibration, tokens
+            name=manifest.name,
+            version=manifest.version,
+            digest=manifest.digest,
+            image_size=manifest.image.size,
+            calibration=manifest.calibration,
+            watched=tokens,
+            domain=manifest.domain.rule if manifest.domain else None,
         )
         for mode in Mode:
             self._prompts[mode] = prompt_text(tokenizer, manifest.prompt, mode)

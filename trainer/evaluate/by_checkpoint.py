@@ -84,6 +84,7 @@ def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine
         usable=judgement.usable if judgement else None,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
+        domain_score=reply.domain_score,
     )
 
 

@@ -36,10 +36,11 @@ from screening_client.errors import (
 )
 from screening_client.pictures import PictureInput
 from screening_client.request import Mode, ScreenRequest
-from screening_client.result import CheckpointInfo, OptionVerdict, Screening, Timings, Usage
+from screening_client.result import AnswerWarning, CheckpointInfo, OptionVerdict, Screening, Timings, Usage
 from screening_client.settings import ClientTimeout
 
 __all__ = [
+    "AnswerWarning",
     "AsyncClient",
     "BadRequest",
     "CheckpointInfo",

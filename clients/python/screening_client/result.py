@@ -54,6 +54,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """A reason to distrust an answer, whatever its confidence."""
+
+    code: str
+    """`out-of-domain`: pictures unlike those that the checkpoint was trained on. `domain-unknown`: the service could
+    not tell. Later versions of the service may send others."""
+    detail: str
+    """A sentence for people."""
+    pictures: tuple[str, ...]
+    """Which pictures it is about: `original`, `A` to `D`."""
+    score: float | None
+    """How unlike the pictures are; 1 and above is out of the domain. None where that is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Screening:
     """Which of the four pictures may be shown, and why."""
 
@@ -79,6 +94,8 @@ class Screening:
     usage: Usage
     metadata: Mapping[str, Any] = field(hash=False)
     unreadable_reason: str | None = None
+    warnings: tuple[AnswerWarning, ...] = ()
+    """Empty as a rule, and always from a service of a version that knows no warnings."""
     request_id: str | None = field(default=None, compare=False)
     """The `X-Request-Id` of the exchange."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -125,6 +142,7 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
         ),
         metadata=top.take("metadata", dict),
         unreadable_reason=top.optional("unreadable_reason", str),
+        warnings=tuple(_warning(each) for each in top.each("warnings")) if "warnings" in top.fields else (),
         request_id=request_id,
         raw=top.fields,
     )
@@ -171,6 +189,15 @@ class _Reader:
     def each(self, name: str) -> list[_Reader]:
         values = self.take(name, list)
         return [_Reader(value, f"{self.path}{name}[{n}].", self.request_id) for n, value in enumerate(values)]
+
+
+def _warning(one: _Reader) -> AnswerWarning:
+    return AnswerWarning(
+        code=one.take("code", str),
+        detail=one.take("detail", str),
+        pictures=one.strings("pictures"),
+        score=None if one.fields.get("score") is None else one.number("score"),
+    )
 
 
 def _choice(top: _Reader) -> Choice | None:
