@@ -19,7 +19,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -97,13 +97,9 @@ class FeatureStatistics(_Strict):
             rest=float(rest),
         )
 
-    @cached_property
+    @property
     def _arrays(self) -> tuple[Array, Array, Array]:
-        return (
-            _unpack(self.center, "<f4", (self.width,)),
-            _unpack(self.scale, "<f4", (self.width,)),
-            _unpack(self.directions, "<f2", (self.rank, self.width)),
-        )
+        return _read_arrays(self.center, self.scale, self.directions, self.width, self.rank)
 
     def distances(self, features: Array) -> Array:
         """How far pictures are from the description, about 1 for an ordinary picture.
@@ -206,6 +202,16 @@ def strange_pictures(scores: Sequence[float]) -> tuple[str, ...]:
 
 def _pack(values: Array, kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode("ascii")
+
+
+@lru_cache(maxsize=8)
+def _read_arrays(center: str, scale: str, directions: str, width: int, rank: int) -> tuple[Array, Array, Array]:
+    """Center, scale and directions. Not kept in the model, where arrays would be compared when two are."""
+    return (
+        _unpack(center, "<f4", (width,)),
+        _unpack(scale, "<f4", (width,)),
+        _unpack(directions, "<f2", (rank, width)),
+    )
 
 
 def _unpack(text: str, kind: str, shape: tuple[int, ...]) -> Array:

@@ -111,7 +111,7 @@ class ScriptedEngine:
         raise EngineFailed("the scripted engine has no weights")
 
     async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
-        return tuple(map(_domain_score, pictures))
+        return tuple(map(domain_score, pictures))
 
     async def generate(self, question: Question) -> Generated:
         if not self._alive:
@@ -142,10 +142,10 @@ class ScriptedEngine:
         )
 
 
-def _domain_score(picture: Image.Image) -> float:
+def domain_score(picture: Image.Image) -> float:
     """2 for a picture whose middle is magenta, below 1 for any other."""
     red, green, blue = picture.crop((48, 48, 64, 64)).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]
-    return 2.0 if min(red, blue) > 200 and green < 60 else (red + green + blue) / 1000
+    return 2.0 if min(red, blue) > 240 and green < 16 else (red + green + blue) / 1000
 
 
 def _digests(question: Question) -> list[bytes]:

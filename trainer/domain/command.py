@@ -94,16 +94,22 @@ def describe(
         RuntimeError: vLLM failed.
         OSError: the manifest cannot be written; it is as it was then.
     """
-    from screening.checkpoint import store_manifest, verify
+    from screening.checkpoint import CARD_NAME, store_manifest, verify
     from screening.domain import Domain, DomainCalibration
+    from trainer.calibrate.command import data_only
+    from trainer.domain.errors import DomainFitError
     from trainer.domain.features import look_at_samples
     from trainer.domain.features import open_looker as open_vllm
     from trainer.domain.fit import fit
     from trainer.records import data_digest, read_samples
     from trainer.scores import random_baseline
+    from trainer.split.divide import is_test_set
 
     manifest = verify(checkpoint)
     samples = read_samples(data)
+    digest = data_digest(data, samples)
+    if digest in manifest.scored_on or is_test_set(data, digest):
+        raise DomainFitError(f"{data} is test data, whose flagged share would be flattered; give other data")
     opener = open_looker or open_vllm
     with opener(checkpoint, manifest) as look:
         found = fit(look_at_samples(look, samples, data, manifest.image.size), target)
@@ -114,7 +120,7 @@ def describe(
             statistics=found.statistics,
             threshold=found.threshold,
             calibration=DomainCalibration(
-                data=(data_digest(data, samples),),
+                data=(digest,),
                 pictures=found.pictures,
                 questions=found.questions,
                 target=target,
@@ -123,11 +129,14 @@ def describe(
         probes = probes_of(domain, look, manifest)
     tolerance = _tolerance(domain, probes, opener, checkpoint, manifest)
     after = manifest.model_copy(update={"domain": domain.model_copy(update={"probes": probes, "tolerance": tolerance})})
+    after = after.model_copy(update={"scores": data_only(manifest.scores)})
     store_manifest(after, checkpoint)
+    (checkpoint / CARD_NAME).unlink(missing_ok=True)
     return (
         f"domain: {trained_on}; {found.pictures} pictures describe it, {found.questions} questions set the threshold "
         f"({100 * target:g} % of them may be flagged), confidence out of it at most {domain.confidence_cap:g}.\n"
         f"Probes: tolerance {tolerance:.3f}.\nDigest before: {manifest.digest}\nDigest now:    {after.digest}"
+        "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
     )
 
 
