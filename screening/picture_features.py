@@ -109,8 +109,10 @@ def pool(pixels: Any, hidden: Any) -> Any:
 
     brightness = pixels.float().mean(1)
     side = brightness.shape[-1] // GRID * GRID
-    cells = brightness[:, :side, :side].unflatten(2, (GRID, -1)).unflatten(1, (GRID, -1))
-    variances = cells.var(dim=(2, 4), correction=0).flatten(1)
+    cells = brightness[:, :side, :side].unflatten(2, (GRID, -1)).unflatten(1, (GRID, -1)).transpose(2, 3)
+    cells = cells.reshape(len(pixels), GRID * GRID, -1)
+    # torch's own variance takes four times as long; what cancels is far below the least variance.
+    variances = ((cells * cells).mean(2) - cells.mean(2) ** 2).clamp(min=0)
     return torch.cat((hidden[:, 1:].float().mean(1), (variances + LEAST_VARIANCE).log()), 1)
 
 

@@ -53,7 +53,7 @@ def other_tower(checkpoint: Path) -> None:
     """Other weights in the last layer of the vision tower."""
     file = checkpoint / "model.safetensors"
     weights = load_file(file)
-    name = next(name for name in weights if "vision" in name and "layer.3" in name and name.endswith("down_proj.weight"))
+    (name, *_) = (name for name in weights if "vision" in name and "layer.3" in name and name.endswith("weight"))
     save_file(weights | {name: weights[name] * 0.5}, file, metadata={"format": "pt"})
 
 
