@@ -250,7 +250,15 @@ class VllmEngine:
     async def generate(self, question: Question) -> Generated:
         contract, spelling, sampling = self.contract, self._spelling, self._sampling[question.mode]
         prompt = await self._render_question(self._prompts[question.mode], question.pictures)
-        final = await self._run(prompt, sampling, question.request_id)
+        answered = asyncio.Event()
+        scoring = asyncio.create_task(self._score(prompt, answered))
+        try:
+            final = await self._run(prompt, sampling, question.request_id)
+            answered.set()
+            scores = await scoring
+        finally:
+            scoring.cancel()
+            await asyncio.gather(scoring, return_exceptions=True)
         completion = final.outputs[0]
         if completion.finish_reason not in FINISHED:
             raise EngineFailed(f"vLLM ended the request with {completion.finish_reason!r}")
@@ -262,7 +270,7 @@ class VllmEngine:
             prompt_tokens=len(final.prompt_token_ids or ()),
             completion_tokens=len(completion.token_ids),
             contract=contract,
-            domain_scores=await self._domain_scores(prompt),
+            domain_scores=scores,
         )
 
     async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
@@ -279,6 +287,21 @@ class VllmEngine:
             return scores
         await self._run(prompt, SamplingParams(max_tokens=1, temperature=0.0), new_id("domain_"))
         return await self._domain_scores(prompt)
+
+    async def _score(self, prompt: dict[str, Any], answered: asyncio.Event) -> tuple[float, ...] | None:
+        """The scores of a prompt's pictures, as soon as the engine has read them.
+
+        The engine answers such a call between two steps, so that each turn here takes a step, as a rule two in all.
+        Asking only after the answer would add a step to every request.
+
+        Args:
+            answered: set when the engine has answered the prompt, and so must have read the pictures.
+        """
+        while True:
+            last = answered.is_set()
+            scores = await self._domain_scores(prompt)
+            if scores is not None or last or self._domain is None:
+                return scores
 
     async def _domain_scores(self, prompt: dict[str, Any]) -> tuple[float, ...] | None:
         """Scores of the pictures of a prompt that the engine has just read.
