@@ -83,6 +83,8 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, into r
 		--checkpoint $(TINY)/hcm-grpo/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-direct
 	$(PY) -m trainer calibrate --checkpoint $(TINY)/hcm-grpo/checkpoint \
 		--evaluations $(TINY)/validation-cot $(TINY)/validation-direct
+	$(PY) -m trainer domain --checkpoint $(TINY)/hcm-grpo/checkpoint \
+		--data $(TINY)/data-validation --trained-on "drawn product pictures"
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/hcm-grpo/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
 	$(PY) -m trainer evaluate --mode direct \

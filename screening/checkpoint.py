@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
+from screening.domain import Domain
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.probes import Probes
 from screening.prompt import Prompt
@@ -104,6 +105,8 @@ class Manifest(_Strict):
     probes: Probes | None = None
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
     files: dict[Text, FileEntry] = Field(max_length=MOST_FILES)
+    domain: Domain | None = None
+    """What the checkpoint was trained on, and how a picture of another kind is told; by `trainer domain`."""
     tensors: dict[str, Tensor] | None = None
     """Every tensor of the weight files, by name; compared with the architecture and written by `trainer publish`. None
     in manifests that it has not written, or wrote before it knew of them."""
@@ -143,6 +146,8 @@ class Manifest(_Strict):
         deciding = self.model_dump(include={"format", "prompt", "image", "decoding", "calibration", "files"})
         if not self.calibration:
             deciding["calibration"] = _FIRST_FORM  # digests that are in use stay what they are
+        if self.domain is not None:  # likewise: a checkpoint without one keeps its digest
+            deciding["domain"] = self.domain.model_dump(exclude={"probes", "tolerance"})
         return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 

@@ -66,14 +66,3 @@ def _columns(watched: Mapping[int, Sequence[int]], requests: int, like: Any) -> 
     ids = like.new_tensor([[0, *tokens, *[0] * (widest - len(tokens))] for tokens in wanted])
     columns = like.new_ones(1 + widest).cumsum(0) - 1
     return ids, columns <= like.new_tensor([[len(tokens)] for tokens in wanted])
-
-
-class WorkerExtension:
-    """Mixed into vLLM's worker (`worker_extension_cls`)."""
-
-    model_runner: Any
-
-    def watch_drafts(self) -> None:
-        """To be called once, before the first request."""
-        runner = self.model_runner
-        runner.rejection_sampler = DraftedLogprobs(runner.rejection_sampler)

@@ -36,10 +36,16 @@ while the last one computes, which drafts from outside the GPU would end, and wh
 _AS_FITS = -1
 _INSIDE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _DRAFTER = "screening.drafter.HabitDrafter"
-_WORKER_EXTENSION = "screening.drafted_logprobs.WorkerExtension"
+_WORKER_EXTENSION = "screening.worker.WorkerExtension"
 
 WATCH_DRAFTS = "watch_drafts"
 """What an engine with a `speculative_config` is told (`collective_rpc`) before its first request."""
+
+WATCH_PICTURES = "watch_pictures"
+"""What an engine is told (`collective_rpc`) before its first request, so that it remembers features of pictures."""
+
+PICTURE_FEATURES = "picture_features"
+"""Asks an engine (`collective_rpc`) for the features of pictures by name; see `screening.picture_features`."""
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -134,6 +140,7 @@ def engine_arguments(
         "mm_processor_kwargs": tiling_arguments(manifest),
         # The checkpoint's generation_config.json must not change sampling behind our back.
         "generation_config": "vllm",
+        "worker_extension_cls": _WORKER_EXTENSION,
     }
     if manifest.decoding.mode == "grammar":
         # The guidance backend refuses the tags of our grammar.
@@ -156,7 +163,6 @@ def engine_arguments(
             "model": _DRAFTER,
             "num_speculative_tokens": draft_tokens,
         }
-        arguments["worker_extension_cls"] = _WORKER_EXTENSION
     return arguments
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,11 @@ from screening.answer import Answer, Mode, Unreadable, parse
 from screening.calibration import UNCALIBRATED
 from screening.confidence import judge as judge_confidence
 from screening.confidence import option_probabilities
+from screening.domain import PICTURE_NAMES, strange_pictures
 from screening.task import NONE, OPTIONS
 from service.engine import Contract, Generated
 from service.metrics import Metrics
-from service.schemas import CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
+from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
 
 Source = Literal["engine", "shared", "cache"]
 
@@ -33,6 +34,7 @@ class Judged:
     completion_tokens: int
     contract: Contract
     """The checkpoint that wrote it."""
+    warnings: tuple[AnswerWarning, ...] = ()
 
     @property
     def readable(self) -> bool:
@@ -40,7 +42,7 @@ class Judged:
 
     def needs_review(self, review_below: float) -> bool:
         """Whether a person should look at it, by a threshold that the operator or the caller chose."""
-        return not self.readable or self.confidence < review_below
+        return not self.readable or bool(self.warnings) or self.confidence < review_below
 
 
 def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Metrics) -> Judged:
@@ -53,6 +55,7 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
     metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
     metrics.tokens.labels("completion").inc(generated.completion_tokens)
     read = parse(generated.text, mode)
+    warnings = domain_warnings(generated)
     if isinstance(read, Unreadable):
         metrics.unreadable.labels(read.reason.value, mode.value).inc()
         choice, confidence, probabilities = None, 0.0, {}
@@ -61,8 +64,14 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
         judgement = judge_confidence(read, generated.steps, contract.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
         probabilities = option_probabilities(judgement, calibration)
+        if warnings and contract.domain is not None:
+            confidence = min(confidence, contract.domain.confidence_cap)
         metrics.choices.labels(choice, mode.value).inc()
         metrics.confidence.observe(confidence)
+    if generated.domain_scores is not None:
+        metrics.domain_score.observe(max(generated.domain_scores))
+    for warning in warnings:
+        metrics.out_of_domain.labels(warning.code).inc()
     judged = Judged(
         read,
         choice,
@@ -72,10 +81,32 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
         generated.prompt_tokens,
         generated.completion_tokens,
         contract,
+        warnings,
     )
     if judged.needs_review(review_below):
         metrics.needs_review.inc()
     return judged
+
+
+def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
+    """At most one: which pictures are unlike those that the checkpoint was trained on, or that this is not known."""
+    if (rule := generated.contract.domain) is None:
+        return ()
+    if generated.domain_scores is None:
+        detail = "Whether the pictures are like those that the checkpoint was trained on could not be determined."
+        return (_warning("domain-unknown", detail, PICTURE_NAMES, None),)
+    if not (strange := strange_pictures(generated.domain_scores)):
+        return ()
+    detail = (
+        f"{', '.join(strange)}: unlike the pictures that the checkpoint was trained on ({rule.trained_on}). "
+        "Its answer and confidence mean little here."
+    )
+    return (_warning("out-of-domain", detail, strange, round(max(generated.domain_scores), 3)),)
+
+
+def _warning(code: str, detail: str, pictures: Sequence[str], score: float | None) -> AnswerWarning:
+    fields = {"code": code, "detail": detail, "pictures": list(pictures), "score": score}
+    return AnswerWarning.model_validate(fields)
 
 
 def size_of(judged: Judged) -> int:
@@ -84,6 +115,7 @@ def size_of(judged: Judged) -> int:
         return 512 + sys.getsizeof(judged.read.detail)
     return (
         1280
+        + 512 * len(judged.warnings)
         + sys.getsizeof(judged.read.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in judged.read.findings)
     )
@@ -113,6 +145,7 @@ def compose_answer(
             "none_probability": judged.probabilities.get(NONE),
             "confidence": judged.confidence,
             "needs_review": judged.needs_review(review_below),
+            "warnings": list(judged.warnings),
             "mode": judged.mode,
             "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
             "engine": engine,

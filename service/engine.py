@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from PIL import Image
 from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint import Manifest
+from screening.domain import DomainRule
 from screening.generation import Step, Watched
 from screening.probes import Probe
 
@@ -28,6 +29,8 @@ class Contract:
     calibration: Mapping[Mode, Calibration]
     """Uncalibrated in a mode that is not in it."""
     watched: Watched
+    domain: DomainRule | None = None
+    """What it was trained on, for answers about something else; None for a checkpoint that does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,9 @@ class Generated:
     completion_tokens: int
     contract: Contract
     """The checkpoint that wrote it."""
+    domain_scores: tuple[float, ...] | None = None
+    """Of each picture, original first; 1 and above is out of the domain (`screening.domain`). None for a checkpoint
+    without a domain, and where the engine cannot say."""
 
 
 class Engine(Protocol):
@@ -115,6 +121,9 @@ class Engine(Protocol):
 
     async def log_probabilities(self, probe: Probe, /) -> list[float]:
         """Natural log-probabilities of the last tokens of a probe's answer, as many as the probe has."""
+
+    async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
+        """The scores of the five pictures of a question, without an answer; see `Generated.domain_scores`."""
 
     async def generate(self, question: Question) -> Generated:
         """Answer one question.

@@ -14,6 +14,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _REBUILD_SECONDS = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_DOMAIN_SCORES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 _PROBABILITY = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -60,6 +61,15 @@ class Metrics:
         )
         self.needs_review = Counter(
             "screening_needs_review", "Answers that a person should look at.", registry=registry
+        )  # fmt: skip
+        self.out_of_domain = Counter(
+            "screening_out_of_domain",
+            "Answers about pictures unlike those that the checkpoint was trained on, and those for which that is "
+            "unknown, by code: out-of-domain, domain-unknown.", ["code"], registry=registry,
+        )  # fmt: skip
+        self.domain_score = Histogram(
+            "screening_domain_score", "Highest out-of-domain score of a question's pictures; 1 and above is flagged.",
+            registry=registry, buckets=_DOMAIN_SCORES,
         )  # fmt: skip
         self.tokens = Counter(
             "screening_tokens", "Tokens by kind: prompt, completion.", ["kind"], registry=registry

@@ -21,6 +21,7 @@ from screening.errors import CheckpointError
 from screening.probes import Probes
 from screening.seal import seal_of
 from service.clock import milliseconds_since
+from service.domain_proof import prove_domain
 from service.engine import Engine
 from service.logs import log
 
@@ -75,6 +76,23 @@ class Prover:
         return Proved(load_ms, milliseconds_since(loaded), worst)
 
     async def prove(self, manifest: Manifest, *, may_round: bool) -> float:
+        """Have the engine prove its weights, and then that it scores pictures as the checkpoint's domain says.
+
+        Args:
+            may_round: see `_prove_weights`.
+
+        Returns:
+            The largest difference between a probe's log-probability and the one found.
+
+        Raises:
+            NotRepeated: see there.
+            CheckpointError: the engine does not prove one of the two, or there are no probes.
+        """
+        worst = await self._prove_weights(manifest, may_round=may_round)
+        await prove_domain(self._engine, manifest)
+        return worst
+
+    async def _prove_weights(self, manifest: Manifest, *, may_round: bool) -> float:
         """The largest difference between a probe's log-probability and the one found.
 
         Args:

@@ -129,6 +129,20 @@ class Usage(_Documented):
     """Tokens written."""
 
 
+class AnswerWarning(_Documented):
+    """A reason to distrust an answer."""
+
+    code: Literal["out-of-domain", "domain-unknown"]
+    """`out-of-domain`: pictures unlike those that the checkpoint was trained on; `domain-unknown`: this could not be
+    told."""
+    detail: str
+    """A sentence for people."""
+    pictures: list[Literal["original", "A", "B", "C", "D"]]
+    """Which pictures it is about."""
+    score: float | None
+    """The highest out-of-domain score of these pictures; 1 and above is out of the domain. Null where it is unknown."""
+
+
 class ScreenAnswer(_Documented):
     """The decision. `outcome` `unreadable` means that the model's text was not understood: then nothing is chosen."""
 
@@ -175,6 +189,7 @@ class ScreenAnswer(_Documented):
                 "none_probability": 0.06,
                 "confidence": 0.93,
                 "needs_review": False,
+                "warnings": [],
                 "mode": "cot",
                 "checkpoint": {"name": "tiny", "version": "1", "digest": "sha256:0f343b0931126a20f133d67c2b018a3b"},
                 "engine": "vllm",
@@ -205,7 +220,10 @@ class ScreenAnswer(_Documented):
     confidence: Probability
     """Calibrated probability that `choice` is right; 0 when the outcome is `unreadable`."""
     needs_review: bool
-    """Whether a person should look: the confidence is below the request's `review_below`, or the operator's."""
+    """Whether a person should look: the confidence is below the request's `review_below`, or the operator's, or there
+    is a warning."""
+    warnings: list[AnswerWarning] = []
+    """Why the answer should not be trusted, whatever its confidence; empty as a rule."""
     mode: Mode
     """The mode of the request."""
     checkpoint: CheckpointName

@@ -1,7 +1,8 @@
 """A deterministic stand-in for the model: for tests, the SDK's tests and laptops. It judges nothing.
 
 Its verdicts follow from a hash of the pixels; its text is written by the grammar's own `compose` and `render` and goes
-through the same parser as the model's. Every answer says `"engine": "scripted"`.
+through the same parser as the model's. Every answer says `"engine": "scripted"`. Its domain is every picture but those
+whose middle is magenta, so that warnings can be tried without a model.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from screening.answer import Finding, Mode, compose, render
 from screening.checkpoint import Manifest
+from screening.domain import DomainRule
 from screening.generation import Step, Watched
 from screening.probes import Probe
 from screening.task import NONE, NORMAL, OPTIONS, Dimension
@@ -46,6 +50,7 @@ _CONTRACT = Contract(
     image_size=IMAGE_SIZE,
     calibration={},
     watched=_WATCHED,
+    domain=DomainRule(trained_on="pictures whose middle is not magenta", confidence_cap=0.35),
 )
 
 Failure = Literal["none", "unreadable", "error", "dead", "start"]
@@ -108,6 +113,9 @@ class ScriptedEngine:
     async def log_probabilities(self, _probe: Probe, /) -> list[float]:
         raise EngineFailed("the scripted engine has no weights")
 
+    async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
+        return tuple(map(domain_score, pictures))
+
     async def generate(self, question: Question) -> Generated:
         if not self._alive:
             raise EngineLost()
@@ -127,7 +135,20 @@ class ScriptedEngine:
         text = "".join(step.piece for step in steps)
         if self._failure == "unreadable":
             text = text[: len(text) // 2] if question.mode is Mode.COT else "?"
-        return Generated(text, steps, prompt_tokens=128, completion_tokens=len(steps), contract=_CONTRACT)
+        return Generated(
+            text,
+            steps,
+            prompt_tokens=128,
+            completion_tokens=len(steps),
+            contract=_CONTRACT,
+            domain_scores=await self.domain_scores(question.pictures),
+        )
+
+
+def domain_score(picture: Image.Image) -> float:
+    """2 for a picture whose middle is magenta, below 1 for any other."""
+    red, green, blue = picture.crop((48, 48, 64, 64)).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]
+    return 2.0 if min(red, blue) > 240 and green < 16 else (red + green + blue) / 1000
 
 
 def _digests(question: Question) -> list[bytes]:

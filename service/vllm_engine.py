@@ -15,11 +15,14 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint import Manifest, verify
+from screening.domain import Domain, DomainError
 from screening.errors import CheckpointError
 from screening.generation import (
     FINISHED,
+    PICTURE_FEATURES,
     QUIET_ENVIRONMENT,
     WATCH_DRAFTS,
+    WATCH_PICTURES,
     CpuWorker,
     Spelling,
     answer_regex,
@@ -33,6 +36,7 @@ from screening.generation import (
 )
 from screening.images import PADDING
 from screening.machine import machine_name
+from screening.picture_features import read_features
 from screening.probes import Probe, probe_pictures
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.remains import Remains
@@ -93,6 +97,7 @@ class VllmEngine:
         self._rendered: dict[str, RenderedPrompt | None] = {}
         """Of each prompt, and of those of a checkpoint that is expected; None where there is no short way."""
         self._sampling: dict[Mode, SamplingParams] = {}
+        self._domain: Domain | None = None
 
     @property
     def name(self) -> str:
@@ -148,6 +153,7 @@ class VllmEngine:
         await asyncio.to_thread(self._remains.look, os.getpid())
         if llm.vllm_config.speculative_config is not None:
             await self._tell(llm, llm.collective_rpc(WATCH_DRAFTS))
+        await self._tell(llm, llm.collective_rpc(WATCH_PICTURES))
         await self._tell(llm, llm.update_weight_version(manifest.digest))
         self._rendered = {}  # those of an engine before it may differ
         await self._tell(llm, self._render(llm, manifest))
@@ -247,14 +253,16 @@ class VllmEngine:
 
     async def generate(self, question: Question) -> Generated:
         contract, spelling, sampling = self.contract, self._spelling, self._sampling[question.mode]
-        text = self._prompts[question.mode]
-        prompt = _prompt(text, question.pictures)
-        if (rendered := self._rendered.get(text)) is not None:
-            try:
-                prompt = await asyncio.to_thread(rendered, question.pictures)
-            except ValueError as error:
-                raise EngineFailed(f"not the pictures that this engine takes: {error}") from error
-        final = await self._run(prompt, sampling, question.request_id)
+        prompt = await self._render_question(self._prompts[question.mode], question.pictures)
+        answered = asyncio.Event()
+        scoring = asyncio.create_task(self._score(prompt, answered))
+        try:
+            final = await self._run(prompt, sampling, question.request_id)
+            answered.set()
+            scores = await scoring
+        finally:
+            scoring.cancel()
+            await asyncio.gather(scoring, return_exceptions=True)
         completion = final.outputs[0]
         if completion.finish_reason not in FINISHED:
             raise EngineFailed(f"vLLM ended the request with {completion.finish_reason!r}")
@@ -266,7 +274,80 @@ class VllmEngine:
             prompt_tokens=len(final.prompt_token_ids or ()),
             completion_tokens=len(completion.token_ids),
             contract=contract,
+            domain_scores=scores,
         )
+
+    async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
+        from vllm import SamplingParams
+
+        if self._domain is None:
+            return None
+        if (llm := self._llm) is None:
+            raise EngineLost()
+        # Rendered by vLLM, which then gives the pictures the names that they have in a probe of the weights: where the
+        # engine has just been asked that, it has seen them.
+        (prompt,) = await _rendered_by(llm, [_prompt(self._prompts[Mode.COT], pictures)])
+        if (scores := await self._domain_scores(prompt)) is not None:
+            return scores
+        await self._run(prompt, SamplingParams(max_tokens=1, temperature=0.0), new_id("domain_"))
+        return await self._domain_scores(prompt)
+
+    async def _score(self, prompt: dict[str, Any], answered: asyncio.Event) -> tuple[float, ...] | None:
+        """The scores of a prompt's pictures, as soon as the engine has read them.
+
+        The engine answers such a call between two steps, so that each turn here takes a step, as a rule two in all.
+        Asking only after the answer would add a step to every request.
+
+        Args:
+            answered: set when the engine has answered the prompt, and so must have read the pictures.
+        """
+        while True:
+            last = answered.is_set()
+            scores = await self._domain_scores(prompt)
+            if scores is not None or last or self._domain is None:
+                return scores
+
+    async def _domain_scores(self, prompt: dict[str, Any]) -> tuple[float, ...] | None:
+        """Scores of the pictures of a prompt that the engine has just read.
+
+        Returns:
+            None where the checkpoint has no domain, or the worker no longer remembers one of the pictures.
+
+        Raises:
+            EngineLost: the engine died.
+            EngineFailed: the features do not fit the checkpoint's domain, or are not finite.
+        """
+        if (domain := self._domain) is None:
+            return None
+        if (llm := self._llm) is None:
+            raise EngineLost()
+        names = list(prompt["mm_hashes"]["image"])
+        # Every worker of a tensor-parallel engine runs the whole vision tower: the first one's answer is all there is.
+        answers = await self._tell(llm, llm.collective_rpc(PICTURE_FEATURES, args=(names,)))
+        features = [read_features(data) for data in answers[0]]
+        known = [each for each in features if each is not None]
+        if len(known) < len(names):
+            return None
+        try:
+            return domain.scores(known)
+        except DomainError as error:
+            raise EngineFailed(f"the out-of-domain score cannot be computed: {error}") from error
+
+    async def _render_question(self, text: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+        """The input of vLLM's engine; the names of the pictures are in its `mm_hashes`.
+
+        Raises:
+            EngineFailed: the pictures are not such as this engine takes.
+            EngineLost: nothing is loaded.
+        """
+        if (llm := self._llm) is None:
+            raise EngineLost()
+        try:
+            if (rendered := self._rendered.get(text)) is not None:
+                return await asyncio.to_thread(rendered, pictures)
+            return (await _rendered_by(llm, [_prompt(text, pictures)]))[0]
+        except ValueError as error:
+            raise EngineFailed(f"not the pictures that this engine takes: {error}") from error
 
     async def _run(self, prompt: Any, sampling: SamplingParams, request_id: str) -> RequestOutput:
         """One request to its end.
@@ -293,7 +374,7 @@ class VllmEngine:
             raise EngineFailed("vLLM ended the request without output")
         return final
 
-    async def _tell(self, llm: AsyncLLM, call: Coroutine[Any, Any, None]) -> None:
+    async def _tell(self, llm: AsyncLLM, call: Coroutine[Any, Any, Result]) -> Result:
         """Have the engine core do something else than answer.
 
         When the core dies, vLLM ends the requests that wait for it, and leaves such a call waiting for ever
@@ -310,7 +391,7 @@ class VllmEngine:
                     task.cancel()
         finally:
             task.cancel()
-        await _result_of(task)
+        return await _result_of(task)
 
     def _ask(self, call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """A task of its own, so that `_give_up` can end it."""
@@ -394,8 +475,15 @@ class VllmEngine:
 
         tokenizer: Any = llm.get_tokenizer()
         tokens, self._spelling = watched(tokenizer), Spelling(tokenizer)
+        self._domain = manifest.domain
         self._contract = Contract(
-            manifest.name, manifest.version, manifest.digest, manifest.image.size, manifest.calibration, tokens
+            name=manifest.name,
+            version=manifest.version,
+            digest=manifest.digest,
+            image_size=manifest.image.size,
+            calibration=manifest.calibration,
+            watched=tokens,
+            domain=manifest.domain.rule if manifest.domain else None,
         )
         for mode in Mode:
             self._prompts[mode] = prompt_text(tokenizer, manifest.prompt, mode)

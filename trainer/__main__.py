@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trainer.calibrate.command",
         "fit a checkpoint's confidence on validation answers, into its manifest",
     ),
+    "domain": ("trainer.domain.command", "describe the trained pictures, so that others are flagged"),
     "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
     "publish": ("trainer.publish.command", "prove a checkpoint in the real engine, copy it into a store, register it"),
     "promote": ("trainer.promote.command", "a published version into production, if it passes the gate"),

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from screening.checkpoint import Manifest
-from screening.generation import QUIET_ENVIRONMENT, WATCH_DRAFTS, cpu_environment, engine_arguments
+from screening.generation import (
+    PICTURE_FEATURES,
+    QUIET_ENVIRONMENT,
+    WATCH_DRAFTS,
+    WATCH_PICTURES,
+    cpu_environment,
+    engine_arguments,
+)
+from screening.picture_features import Vector, read_features
 from screening.remains import guard
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
@@ -38,7 +49,25 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
         try:
             if llm.llm_engine.vllm_config.speculative_config is not None:
                 llm.collective_rpc(WATCH_DRAFTS)
+            llm.collective_rpc(WATCH_PICTURES)
             yield llm
         finally:
             # `LLM` has no public way to end its processes before the interpreter does.
             llm.llm_engine.engine_core.shutdown()
+
+
+def request(prompt: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+    """What `LLM.generate` takes; the pictures are named, so that `features_of` finds them."""
+    names = [_name(picture) for picture in pictures]
+    return {"prompt": prompt, "multi_modal_data": {"image": list(pictures)}, "multi_modal_uuids": {"image": names}}
+
+
+def features_of(llm: Any, pictures: Sequence[Image.Image]) -> list[Vector | None]:
+    """Features of pictures that the engine has just read (`screening.picture_features`); None for one not known."""
+    # Every worker of a tensor-parallel engine runs the whole vision tower.
+    answers = llm.collective_rpc(PICTURE_FEATURES, args=([_name(picture) for picture in pictures],))
+    return [read_features(data) for data in answers[0]]
+
+
+def _name(picture: Image.Image) -> str:
+    return hashlib.sha256(picture.tobytes()).hexdigest()

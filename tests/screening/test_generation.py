@@ -15,7 +15,9 @@ from screening.answer import Answer, Finding, Mode, compose, parse, render
 from screening.checkpoint import Decoding, ImageContract, Manifest
 from screening.drafter import HabitDrafter
 from screening.generation import (
+    PICTURE_FEATURES,
     WATCH_DRAFTS,
+    WATCH_PICTURES,
     Spelling,
     Step,
     answer_regex,
@@ -82,12 +84,13 @@ def test_the_worker_is_inside_the_engine_core_on_a_cpu_unless_told_otherwise() -
 
 
 def test_answers_are_drafted_on_a_cpu_unless_told_otherwise() -> None:
-    drafting = {"speculative_config", "worker_extension_cls"}
+    drafting = {"speculative_config"}
     for device, tokens, drafted in (("cpu", None, 12), ("cpu", 0, None), ("cuda", None, None), ("cuda", 5, 5)):
         arguments = engine_arguments("d", manifest(), device=device, draft_tokens=tokens)
         assert drafting & arguments.keys() == (drafting if drafted else set())
         assert arguments.get("speculative_config", {}).get("num_speculative_tokens") == drafted
-    assert callable(getattr(pydoc.locate(arguments["worker_extension_cls"]), WATCH_DRAFTS))
+        for method in (WATCH_DRAFTS, WATCH_PICTURES, PICTURE_FEATURES):
+            assert callable(getattr(pydoc.locate(arguments["worker_extension_cls"]), method))
     assert pydoc.locate(arguments["speculative_config"]["model"]) is HabitDrafter
 
 

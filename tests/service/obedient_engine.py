@@ -156,7 +156,8 @@ class ObedientEngine(ScriptedEngine):
     def contract(self) -> Contract:
         assert self._manifest is not None
         m = self._manifest
-        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched)
+        domain = m.domain.rule if m.domain else None
+        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched, domain)
 
     def running(self) -> int:
         return self._inside
@@ -241,4 +242,4 @@ class ObedientEngine(ScriptedEngine):
         await self._moves.wait()
         generated = await super().generate(question)
         assert self.contract == before, "two checkpoints in one answer"
-        return Generated(generated.text, generated.steps, 1, 1, before)
+        return Generated(generated.text, generated.steps, 1, 1, before, generated.domain_scores)

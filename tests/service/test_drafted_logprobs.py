@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from screening.drafted_logprobs import DraftedLogprobs, WorkerExtension
+from screening.drafted_logprobs import DraftedLogprobs
+from screening.worker import WorkerExtension
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")]
 

@@ -76,7 +76,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
     changed = f"Digest before: {manifest.digest}\nDigest now:    {after.digest}"
     outdated = after.digest != manifest.digest and bool(manifest.scores)
     if outdated:
-        after = after.model_copy(update={"scores": _data_only(manifest.scores)})
+        after = after.model_copy(update={"scores": data_only(manifest.scores)})
         changed += "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
     store_manifest(sealed(after) if is_sealed(manifest) else after, checkpoint)
     if outdated:
@@ -84,7 +84,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
     return "\n\n".join([*parts, changed])
 
 
-def _data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
+def data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
     """On which data it was scored stays known: that data must not calibrate it."""
     return {mode: {"data": score["data"]} for mode, score in scores.items() if "data" in score}
 

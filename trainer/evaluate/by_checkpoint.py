@@ -75,15 +75,18 @@ def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine
     result = parse(reply.text, mode)
     calibration = manifest.calibration_of(mode)
     judgement = judge(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
+    strange = reply.domain_score is not None and reply.domain_score >= 1
+    most = manifest.domain.confidence_cap if manifest.domain and strange else 1.0
     return Prediction.of(
         Judged(sample, result, judgement.choice if judgement else None),
         text=reply.text,
         finish=reply.finish,
-        confidence=judgement.confidence if judgement else 0.0,
+        confidence=min(most, judgement.confidence) if judgement else 0.0,
         probability=judgement.probability if judgement and judgement.source is not Source.NOWHERE else None,
         usable=judgement.usable if judgement else None,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
+        domain_score=reply.domain_score,
     )
 
 

@@ -29,7 +29,7 @@ from screening.generation import (
     watched,
 )
 from trainer.evaluate.errors import Unfinished
-from trainer.offline_engine import start_llm
+from trainer.offline_engine import features_of, request, start_llm
 from trainer.records import Sample, read_square
 
 DECODERS = 4
@@ -51,6 +51,8 @@ class Reply:
     """Per generated token; for `screening.confidence`."""
     prompt_tokens: int
     completion_tokens: int
+    domain_score: float | None = None
+    """The highest out-of-domain score of the question's pictures; None for a checkpoint without a domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
         prompt = prompt_text(tokenizer, manifest.prompt, mode)
 
         def ask(questions: Sequence[Pictures]) -> list[Reply]:
-            requests: list[Any] = [{"prompt": prompt, "multi_modal_data": {"image": list(q)}} for q in questions]
+            requests: list[Any] = [request(prompt, pictures) for pictures in questions]
             try:
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
+                scores = [_domain_score(llm, manifest, pictures) for pictures in questions]
             except EngineDeadError as error:
                 raise Unfinished(f"the engine died; {_GO_ON}") from error
-            return [_reply(output, spelling) for output in outputs]
+            return [_reply(output, spelling, score) for output, score in zip(outputs, scores, strict=True)]
 
         yield Engine(ask, watch)
 
@@ -134,7 +137,15 @@ def load_pictures(directory: Path, sample: Sample, size: int) -> Pictures:
     return [read_square(directory, file, size) for file in sample.files]
 
 
-def _reply(output: Any, spelling: Spelling) -> Reply:
+def _domain_score(llm: Any, manifest: Manifest, pictures: Pictures) -> float | None:
+    if manifest.domain is None:
+        return None
+    features = features_of(llm, pictures)
+    known = [each for each in features if each is not None]
+    return max(manifest.domain.scores(known)) if len(known) == len(features) else None
+
+
+def _reply(output: Any, spelling: Spelling, domain_score: float | None) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
         # vLLM reports these without raising; a made-up score would be the result.
@@ -145,4 +156,5 @@ def _reply(output: Any, spelling: Spelling) -> Reply:
         steps=spelling.steps(completion.token_ids, completion.logprobs),
         prompt_tokens=len(output.prompt_token_ids or ()),
         completion_tokens=len(completion.token_ids),
+        domain_score=domain_score,
     )

@@ -81,6 +81,8 @@ class Prediction(_Record):
     prompt_tokens: int | None
     """None where an endpoint does not count them."""
     completion_tokens: int | None
+    domain_score: float | None = None
+    """The highest out-of-domain score of the sample's pictures, 1 and above is flagged; None where it is not known."""
     model: str | None = None
     """As an endpoint names the model that answered, often more exactly than it was asked for."""
 
@@ -96,6 +98,7 @@ class Prediction(_Record):
         completion_tokens: int | None,
         probability: float | None = None,
         usable: Mapping[str, float] | None = None,
+        domain_score: float | None = None,
         model: str | None = None,
     ) -> Self:
         """Write down one judged sample."""
@@ -116,6 +119,7 @@ class Prediction(_Record):
             findings=tuple(StatedFinding.of(finding) for finding in (answer.findings if answer else ())),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+            domain_score=domain_score,
             model=model,
         )
 

@@ -137,6 +137,7 @@ def _answer_table(evaluation: Evaluation) -> str:
         ("unreadable", scores.unreadable),
         ("N precision", scores.none.precision),
         ("N recall", scores.none.recall),
+        *([("flagged as out of the domain", evaluation.out_of_domain)] if evaluation.out_of_domain else []),
     ]
     rows = [[name, _percent(one, ""), _interval(one), str(one.n)] for name, one in named]
     spent = "Tokens are not counted"

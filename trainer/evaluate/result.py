@@ -19,7 +19,7 @@ from trainer.evaluate.identity import EndpointModel, Identity
 from trainer.evaluate.predictions import Prediction, Predictions
 from trainer.records import Sample
 from trainer.reliability import Reliability, summarise
-from trainer.scores import Scores, evaluate_scores
+from trainer.scores import Scores, Share, evaluate_scores, share
 
 SCORES_NAME = "scores.json"
 
@@ -105,6 +105,8 @@ class Evaluation(_Record):
     uncalibrated: Reliability | None = None
     """The same with the probability before the curve of the calibration as confidence; None where the checkpoint is not
     calibrated."""
+    out_of_domain: Share | None = None
+    """Samples with a picture that a service would flag as unlike the training data; None where that is not known."""
     tokens: Tokens
     versions: dict[str, str]
     """Of what computed the result."""
@@ -157,6 +159,7 @@ def conclude(
         scores=evaluate_scores(judged, confidence_level),
         reliability=summarise(confidences, right, confidence_level) if known else None,
         uncalibrated=summarise(probabilities, right, confidence_level) if known and calibrated else None,
+        out_of_domain=_out_of_domain(answered, confidence_level),
         tokens=_tokens(answered),
         versions=versions(OUR_ENGINE if by_us else CLIENT),
     )
@@ -191,6 +194,11 @@ def versions(packages: Iterable[str] = OUR_ENGINE) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _out_of_domain(answered: Sequence[Prediction], confidence_level: float) -> Share | None:
+    known = [one.domain_score for one in answered if one.domain_score is not None]
+    return share(sum(score >= 1 for score in known), len(known), confidence_level) if known else None
 
 
 def _tokens(answered: Sequence[Prediction]) -> Tokens:

@@ -89,13 +89,14 @@ class AnswerWarning:
     """A reason to distrust the answer, whatever its confidence."""
 
     code: str
-    """`out-of-domain`: pictures unlike those that the model was trained on; newer services may have other codes."""
+    """`out-of-domain`: pictures unlike those that the checkpoint was trained on. `domain-unknown`: the service could
+    not tell. Later versions of the service may send others."""
     detail: str
     """A sentence for people."""
     pictures: tuple[str, ...]
     """The pictures that it is about: `original`, or letters."""
     score: float | None
-    """For `out-of-domain`, how far: 1 and above is out of the domain."""
+    """How unlike the pictures are; 1 and above is out of the domain. None where that is unknown."""
 
 
 @dataclass(frozen=True)
