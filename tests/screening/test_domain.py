@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 import numpy as np
@@ -100,18 +99,6 @@ def test_the_digest_covers_what_decides_an_answer_and_not_the_probes() -> None:
         assert manifest(domain=make_domain(**deciding)).digest != with_domain.digest
     for recorded in ({"probes": ()}, {"tolerance": 0.2}):
         assert manifest(domain=make_domain(**recorded)).digest == with_domain.digest
-
-
-def test_a_manifest_without_a_domain_is_written_as_before(tmp_path) -> None:
-    write_manifest(
-        tmp_path,
-        name="t",
-        version="1",
-        prompt=COMPACT,
-        image=ImageContract(size=16, tokens_per_picture=4),
-        decoding=Decoding(),
-    )
-    assert "domain" not in json.loads((tmp_path / "screening.json").read_text())
 
 
 @pytest.mark.parametrize(

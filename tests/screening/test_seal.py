@@ -15,6 +15,7 @@ from screening.errors import CheckpointDamaged
 from screening.probes import Probe, Probes, Reading
 from screening.prompt import COMPACT, STANDARD
 from screening.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, judged_as, seal_of, sealed
+from tests.screening.test_domain import make_domain
 
 SHA = "sha256:" + "0" * 64
 
@@ -51,6 +52,7 @@ CHANGES: dict[str, Callable[[Manifest], Any]] = {
     "calibration": lambda _: {Mode.COT: Calibration(option=Curve(slope=0.5), shifts=Shifts(A=3.0))},
     "files": lambda _: {"model.safetensors": FileEntry(size=1, sha256="1" * 64)},
     "tensors": lambda _: {"a": Tensor("BF16", (3, 2))},
+    "domain": lambda _: make_domain(),
 }
 PROBES: dict[str, Any] = {
     "questions": (Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0, -2.1), exact=(-1.01, -2.01)),),

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from screening.checkpoint import Manifest, read_manifest, store_manifest
+from screening.checkpoint import Manifest, read_manifest
 from screening.domain import DomainProbe
 from screening.errors import CheckpointError
 from screening.probes import probe_pictures
 from service.domain_proof import prove_domain
 from service.scripted_engine import ScriptedEngine, domain_score
 from tests.screening.test_domain import make_domain
-from tests.service.obedient_engine import make_checkpoint
+from tests.service.obedient_engine import change_manifest, make_checkpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -123,9 +123,8 @@ def give_domain(directory: Path, *, off: float = 0.0, probes: bool = True) -> Ma
     manifest = read_manifest(directory)
     scores = tuple(domain_score(picture) + off for picture in probe_pictures(0, manifest.image.size))
     recorded = (DomainProbe(seed=0, scores=scores),) if probes else ()
-    after = manifest.model_copy(update={"domain": make_domain(probes=recorded)})
-    store_manifest(after, directory)
-    return after
+    change_manifest(directory, domain=make_domain(probes=recorded))
+    return read_manifest(directory)
 
 
 async def test_a_checkpoint_without_a_domain_is_served_without_a_score(serve, sample, caplog) -> None:
