@@ -186,9 +186,9 @@ def resolve_timeout(timeout: ClientTimeout | float | None, default: ClientTimeou
     """
     if timeout is None:
         return default
-    return (
-        timeout if isinstance(timeout, ClientTimeout) else replace(default, total=checked_seconds(timeout, "timeout"))
-    )
+    if isinstance(timeout, ClientTimeout):
+        return timeout
+    return replace(default, total=checked_seconds(timeout, "timeout"))
 
 
 def checked_seconds(value: float, name: str) -> float:
