@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from screening_client import Client, batch, batch_lines, cli
+from screening_client.batch_results import Results
 
 
 def run_batch(server: Any, source: Path, *more: str) -> int:
@@ -181,7 +182,7 @@ def test_a_utf_16_file_is_named(server: Any, write_batch: Any, capsys: Any) -> N
     source = write_batch("1")
     source.write_bytes(source.read_text().encode("utf-16"))
     assert run_batch(server, source) == cli.FAILED
-    assert "the file is UTF-16; save it as UTF-8" in capsys.readouterr().err
+    assert "the file is UTF-16 or UTF-32; save it as UTF-8" in capsys.readouterr().err
 
 
 def test_lines_are_found_wherever_the_pieces_end(
@@ -276,3 +277,28 @@ def test_a_batch_is_read_as_places_become_free(server: Any, write_batch: Any, tm
             on_failure=lambda failure: failures.append((failure.name, type(failure.error).__name__)),
         )
     assert counts.failed == 2 and failures == [("line 1, id 1", "InputError"), ("line 2, id 2", "InputError")]
+
+
+def test_two_batches_do_not_write_to_one_file(server: Any, write_batch: Any, tmp_path: Path, capsys: Any) -> None:
+    source, out = write_batch("1"), tmp_path / "out.jsonl"
+    with Results(str(out)):
+        assert run_batch(server, source) == cli.USAGE
+        assert "another batch writes to" in capsys.readouterr().err
+    assert server.received == []
+    assert run_batch(server, source) == cli.OK
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_wide_encodings_are_named(server: Any, write_batch: Any, capsys: Any, encoding: str) -> None:
+    source = write_batch("1")
+    source.write_bytes(source.read_text().encode(encoding))
+    assert run_batch(server, source) == cli.FAILED
+    assert "UTF-16 or UTF-32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["https://x.example/a.jpg", "HTTPS://x.example/a.jpg", "s3://bucket/a.jpg"])
+def test_a_url_in_a_line_is_named_as_it_stands(server: Any, write_batch: Any, capsys: Any, url: str) -> None:
+    source = write_batch("1")
+    source.write_text(source.read_text().replace("original.jpg", url))
+    assert run_batch(server, source) == cli.FAILED
+    assert f"original is a URL ({url})" in capsys.readouterr().err

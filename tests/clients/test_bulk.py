@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from screening_client import AsyncClient, Client, Completed, InputError, InvalidRequest, ScreenRequest
+from screening_client import AsyncClient, Client, Completed, InputError, InvalidRequest, Screening, ScreenRequest
 from screening_client.bulk_threads import as_completed
 from screening_client.pace import Run
 
@@ -377,3 +377,11 @@ def test_cancelling_an_async_run_from_outside_cancels_its_requests(server: Any, 
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(call())
+
+
+@pytest.mark.parametrize("item", [{"original": b"o", "generated": [b"a"] * 4}, None, ("o", ["a"])])
+def test_an_item_that_is_not_a_request_is_an_input_error(server: Any, question: Any, item: Any) -> None:
+    with Client(base_url=server.url) as client:
+        first, second = client.screen_many([item, ScreenRequest(**question)], progress=False, on_error="return")
+    assert isinstance(first, InputError) and "must be a ScreenRequest" in str(first)
+    assert isinstance(second, Screening)

@@ -6,6 +6,9 @@ import asyncio
 import inspect
 import json
 import re
+import socket
+import threading
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
@@ -13,7 +16,7 @@ import httpx
 import pytest
 
 import screening_client
-from screening_client import AsyncClient, Client, NotFound, ScreenRequest, TimedOut
+from screening_client import AsyncClient, Client, InputError, NotFound, ScreenRequest, TimedOut
 from screening_client.raw import ScreenArguments
 
 PUBLIC = [
@@ -194,3 +197,64 @@ def test_cancelling_a_call_cancels_it_at_once(server: Any, question: Any) -> Non
 
     asyncio.run(call())
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", "x" * 64 + ".com", "\udc80x"])
+def test_a_host_that_no_socket_takes_is_refused(host: str) -> None:
+    with pytest.raises(InputError, match="is not a URL"):
+        Client(base_url=f"http://{host}")
+
+
+@pytest.mark.parametrize("key", [b"secret", 4711, ["secret"]])
+def test_a_key_that_is_no_text_is_refused(key: Any) -> None:
+    with pytest.raises(InputError, match="it must be a text"):
+        Client(api_key=key)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "3"])
+def test_waiting_takes_a_positive_number_of_seconds(seconds: Any) -> None:
+    with Client(base_url="http://127.0.0.1:1") as client, pytest.raises(InputError, match="timeout must be"):
+        client.wait_until_ready(seconds)
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\ud83d"}, {"\udcff": 1}, {"a": [{"b": "x\udc00"}]}])
+def test_half_of_a_surrogate_pair_in_metadata_is_refused(server: Any, question: Any, metadata: Any) -> None:
+    with Client(base_url=server.url) as client, pytest.raises(InputError, match="one half of a surrogate pair"):
+        client.screen(**question, metadata=metadata)
+    assert server.received == []
+
+
+def dripping_server(listening: socket.socket, over: threading.Event) -> None:
+    """Reads a request, and sends an answer byte by byte without an end."""
+    connection, _ = listening.accept()
+    with connection:
+        while b"--\r\n" not in connection.recv(1 << 20):
+            pass
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with suppress(OSError):
+            while not over.wait(0.05):
+                connection.sendall(b" ")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_answer_that_never_ends_is_cut_off_at_the_time_limit(question: Any, kind: Any) -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=dripping_server, args=(listening, over))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with pytest.raises(TimedOut):
+                if kind is Client:
+                    with Client(base_url=url, timeout=1) as client:
+                        client.screen(**question)
+                else:
+                    asyncio.run(screen_asynchronously(url, question))
+        finally:
+            over.set()
+            thread.join()
+
+
+async def screen_asynchronously(url: str, question: Any) -> None:
+    async with AsyncClient(base_url=url, timeout=1) as client:
+        await client.screen(**question)

@@ -73,6 +73,13 @@ def test_an_ipv6_address_is_reached_without_the_proxy(monkeypatch: pytest.Monkey
         ("http://localhost", "localhost example.com", True),
         ("http://localhost", " ,, ", False),
         ("http://localhost", "", False),
+        ("http://example.com:8000", "example.com:abc", False),
+        ("http://example.com:8000", "*:8000", True),
+        ("http://example.com:8000", "*:8001", False),
+        ("http://b\xfccher.example", "xn--bcher-kva.example", True),
+        ("http://xn--bcher-kva.example", "B\xdcCHER.example", True),
+        ("http://[::1]:8000", "[::1]:8000", True),
+        ("http://[::1]:8000", "[::1]:8001", False),
     ],
 )
 def test_addresses_without_a_proxy_are_told_as_by_curl(address: str, no_proxy: str, bypassed: bool) -> None:
@@ -93,6 +100,7 @@ def test_addresses_without_a_proxy_are_told_as_by_curl(address: str, no_proxy: s
         ("HTTP_PROXY", "http://", "names no host"),
         ("HTTP_PROXY", "http://[::1", "not a proxy's address"),
         ("http_proxy", "://", "begins with"),
+        ("http_proxy", "http://a..b:3128", "not a proxy's address"),
     ],
 )
 def test_an_unusable_proxy_is_refused_by_its_variable(
@@ -177,3 +185,8 @@ def test_a_proxy_that_is_not_there_is_a_failed_connection(question: Any, monkeyp
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with Client(base_url="http://screening.example.com", max_retries=0) as client, pytest.raises(ConnectionFailed):
         client.screen(**question)
+
+
+def test_a_proxy_s_scheme_may_be_in_upper_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "HTTPS://u:p@proxy.example.com:3128")
+    assert network_for("https://screening.example.com").proxy == "https://u:p@proxy.example.com:3128"

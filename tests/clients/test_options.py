@@ -198,7 +198,7 @@ def test_an_unknown_log_level_is_refused(kind: Any, monkeypatch: pytest.MonkeyPa
 def test_a_time_out_of_the_changed_client_holds(server: Any, question: Any, kind: Any) -> None:
     server.replies = [type(server.good())(hang=True)]
     with pytest.raises(TimedOut):
-        asked(kind, lambda c: c.with_options(timeout=0.2), lambda c: c.screen(**question), base_url=server.url)
+        asked(kind, lambda c: c.with_options(timeout=1), lambda c: c.screen(**question), base_url=server.url)
     server.replies = [server.problem(503)]
     with pytest.raises(Unavailable):
         asked(kind, lambda c: c.with_options(max_retries=0), lambda c: c.screen(**question), base_url=server.url)

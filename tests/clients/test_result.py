@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
-from screening_client import Client, OptionVerdict, Screening, UnexpectedAnswer
+from screening_client import Client, InputError, OptionVerdict, Screening, UnexpectedAnswer
 from screening_client.result import Choice, Mode, Option, Outcome, parse_screening
 
 
@@ -176,3 +176,9 @@ def test_a_result_is_read_from_a_real_answer(real_service: str, question: Any) -
     with Client(base_url=real_service) as client:
         screening = client.screen(**question)
     assert Screening.from_dict(screening.raw) == Screening.from_dict(screening.to_dict()) == screening
+
+
+@pytest.mark.parametrize("answer", ["{}", [1], None])
+def test_from_dict_takes_a_mapping(answer: Any) -> None:
+    with pytest.raises(InputError, match="takes a mapping"):
+        Screening.from_dict(answer)

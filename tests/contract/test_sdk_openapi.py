@@ -29,8 +29,8 @@ from service.scripted_engine import ScriptedEngine
 
 OF_THE_EXCHANGE = {"request_id"}
 """Fields of `Screening` that are not in the body."""
-OF_NEWER_SERVICES = {"none_probability", "probability", "review_below", "warnings"}
-"""Fields that the SDK knows and a service of version 0.1 need not have."""
+OF_NEWER_SERVICES = {"warnings"}
+"""Fields of `Screening` that a service need not have yet."""
 OF_THE_CALL = {"timeout", "idempotency_key", "request_id"}
 """Fields of `ScreenRequest` that are headers or stay here."""
 
@@ -63,11 +63,6 @@ def names(kind: type) -> set[str]:
     return {each.name for each in fields(kind)}
 
 
-def same(ours: set[str], documented: set[str]) -> bool:
-    """Everything documented is there, and nothing else but what newer services have."""
-    return documented <= ours and ours - documented <= OF_NEWER_SERVICES
-
-
 def enumerated(schema: dict[str, Any]) -> set[str]:
     """Values that a schema allows, itself or in one of its forms."""
     return {value for each in (schema, *schema.get("anyOf", ())) for value in each.get("enum", ())}
@@ -79,7 +74,7 @@ def answer(openapi: dict[str, Any], screen: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_result_has_the_fields_of_the_answer(answer: dict[str, Any]) -> None:
-    assert same(names(Screening) - OF_THE_EXCHANGE, set(answer))
+    assert names(Screening) - OF_THE_EXCHANGE - OF_NEWER_SERVICES == set(answer) - OF_NEWER_SERVICES
 
 
 @pytest.mark.parametrize(("name", "kind"), [("checkpoint", CheckpointInfo), ("timings", Timings), ("usage", Usage)])
@@ -88,7 +83,7 @@ def test_inner_objects_have_the_same_fields(openapi: Any, answer: Any, name: str
 
 
 def test_an_option_has_the_same_fields(openapi: Any, answer: Any) -> None:
-    assert same(names(OptionVerdict), set(properties(openapi, answer["options"]["items"])))
+    assert names(OptionVerdict) == set(properties(openapi, answer["options"]["items"]))
 
 
 def test_a_warning_has_the_same_fields(openapi: Any, answer: Any) -> None:
@@ -116,7 +111,7 @@ def test_the_answer_s_example_is_read(openapi: dict[str, Any]) -> None:
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data"])
 def test_the_request_has_the_same_fields_and_modes(openapi: Any, screen: Any, content_type: str) -> None:
     asked = properties(openapi, screen["requestBody"]["content"][content_type]["schema"])
-    assert same(names(ScreenRequest) - OF_THE_CALL, set(asked))
+    assert names(ScreenRequest) - OF_THE_CALL == set(asked)
     assert set(asked["mode"]["enum"]) == set(get_args(Mode))
     assert asked["mode"]["default"] == next(each.default for each in fields(ScreenRequest) if each.name == "mode")
 
@@ -124,7 +119,7 @@ def test_the_request_has_the_same_fields_and_modes(openapi: Any, screen: Any, co
 def test_the_form_that_is_sent_has_the_parts_of_the_form_that_is_asked(openapi: Any, screen: Any) -> None:
     asked = properties(openapi, screen["requestBody"]["content"]["multipart/form-data"]["schema"])
     body = Body(b"o", (b"a", b"b", b"c", b"d"), "cot", "{}", "key", "id", 0.8)
-    assert same({name for name, _ in body.files} | set(body.fields), set(asked))
+    assert {name for name, _ in body.files} | set(body.fields) == set(asked)
     assert sum(name == "generated" for name, _ in body.files) == asked["generated"]["minItems"]
 
 

@@ -18,7 +18,6 @@ from screening_client.bulk_tasks import completed
 from screening_client.connections import AsyncConnections
 from screening_client.errors import (
     ConnectionFailed,
-    MismatchedAnswer,
     ScreeningClientError,
     TimedOut,
     UnexpectedAnswer,
@@ -27,10 +26,17 @@ from screening_client.network import network_for
 from screening_client.pace import AsyncRun
 from screening_client.pictures import PictureInput
 from screening_client.raw import AsyncRawClient
-from screening_client.request import Mode, ScreenRequest, prepare
+from screening_client.request import Mode, ScreenRequest, check_kind, prepare
 from screening_client.result import Screening
 from screening_client.retries import async_retrying
-from screening_client.settings import ClientTimeout, Deadline, resolve, resolve_timeout
+from screening_client.settings import (
+    ClientTimeout,
+    Deadline,
+    checked_headers,
+    checked_seconds,
+    resolve,
+    resolve_timeout,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -244,12 +250,7 @@ class AsyncClient:
             StatusError: an answer that waiting will not change, such as 404.
             ClientStateError: the client is closed.
         """
-        http = await self._connections.current()
-        deadline = Deadline(resolve_timeout(constants.READY_TIMEOUT, self._settings.timeout))
-        try:
-            return wire.read_readiness(await self._exchange(wire.ready_request(http, self._settings), deadline))
-        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
-            return False
+        return await self._is_ready(constants.READY_TIMEOUT)
 
     async def wait_until_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109 - as its twin
         """Return as soon as the service takes requests.
@@ -257,9 +258,10 @@ class AsyncClient:
         Raises:
             TimedOut: it does not within `timeout` seconds.
             StatusError: an answer that waiting will not change, such as 404.
+            InputError: `timeout` is not a positive number.
         """
-        end = time.monotonic() + timeout
-        while not await self.ready():
+        end = time.monotonic() + checked_seconds(timeout, "timeout")
+        while not await self._is_ready(min(constants.READY_TIMEOUT, max(end - time.monotonic(), 0.1))):
             if time.monotonic() + constants.POLL_INTERVAL > end:
                 raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
             await asyncio.sleep(constants.POLL_INTERVAL)
@@ -280,6 +282,15 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"AsyncClient(base_url={self._settings.address!r})"
 
+    async def _is_ready(self, seconds: float) -> bool:
+        """One attempt of at most so long."""
+        http = await self._connections.current()
+        deadline = Deadline(resolve_timeout(seconds, self._settings.timeout))
+        try:
+            return wire.read_readiness(await self._exchange(wire.ready_request(http, self._settings), deadline))
+        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
+            return False
+
     async def _call(
         self,
         read: Callable[[httpx.Response], Result],
@@ -287,10 +298,12 @@ class AsyncClient:
         extra_headers: Mapping[str, str] | None = None,
         **arguments: Unpack[RequestArguments],
     ) -> Result:
+        checked_headers(extra_headers, "extra_headers")
         client = self if extra_headers is None else self.with_options(default_headers=extra_headers)
         return await client._ask(ScreenRequest(**arguments), read)
 
     async def _screen(self, request: ScreenRequest, run: AsyncRun | None = None) -> Screening:
+        check_kind(request)
         return await self._ask(request, wire.read_screening, run)
 
     async def _ask(
@@ -309,23 +322,23 @@ class AsyncClient:
     async def _attempt(
         self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]
     ) -> Result:
-        try:
-            response = await self._exchange(message, deadline)
-        except MismatchedAnswer:
-            if self._settings.max_retries == 0:
-                raise
-            response = await self._exchange(message, deadline)
-        return read(wire.check_status(response))
+        return read(wire.check_status(await self._exchange(message, deadline)))
 
     async def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
         message.extensions["timeout"] = deadline.for_attempt()
         http = await self._connections.current()
         with wire.exchange(message):
-            # Streamed, because closing a response whose body was not read drops its connection.
-            response = await http.send(message, stream=True)
             try:
-                wire.check_request_id(response, self._settings)
-                await response.aread()
-            finally:
-                await response.aclose()
+                return await asyncio.wait_for(self._send(http, message), deadline.remaining)
+            except asyncio.TimeoutError as error:  # noqa: UP041 - another class than TimeoutError in Python 3.10
+                raise httpx.ReadTimeout("the time limit of the whole call is over") from error
+
+    async def _send(self, http: httpx.AsyncClient, message: httpx.Request) -> httpx.Response:
+        # Streamed, because closing a response whose body was not read drops its connection.
+        response = await http.send(message, stream=True)
+        try:
+            wire.check_request_id(response, self._settings)
+            await response.aread()
+        finally:
+            await response.aclose()
         return response

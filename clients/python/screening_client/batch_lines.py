@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from screening_client.errors import InputError
+from screening_client.pictures import URL
 from screening_client.request import Mode, ScreenRequest
 
 FIELDS = ("id", "original", "generated", "mode", "metadata", "review_below")
@@ -61,7 +62,7 @@ class Source:
         Raises:
             InputError: it cannot be opened.
         """
-        if path.startswith(("http://", "https://")):
+        if URL.match(path):
             raise InputError(f"{path} is a URL; download the file, or give the service's address with --base-url")
         # The descriptor is copied and read without Python's buffers, whose locks would block an end by Ctrl-C.
         try:
@@ -150,8 +151,8 @@ def is_id(value: object) -> bool:
 def _object(text: bytes | None, number: int) -> dict[str, Any]:
     if text is None:
         raise InputError(f"the line is longer than {LONGEST_LINE:,} bytes")
-    if number == 1 and text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError("the file is UTF-16; save it as UTF-8")
+    if number == 1 and (text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in text[:4]):
+        raise InputError("the file is UTF-16 or UTF-32; save it as UTF-8")
     try:
         row = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -186,7 +187,7 @@ def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenReq
 
 
 def _picture(text: str, folder: Path) -> str | Path:
-    if text.startswith(("http://", "https://", "data:")):
+    if URL.match(text):
         return text  # as it is, so that the error names it; `folder` would hide what it was
     return folder / text
 

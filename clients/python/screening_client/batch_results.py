@@ -19,6 +19,9 @@ from screening_client.batch_lines import BINARY, is_id
 from screening_client.errors import InputError
 from screening_client.result import Screening
 
+if sys.platform != "win32":
+    import fcntl
+
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 _ALREADY_OPEN = ("/dev/std", "/dev/fd/", "/proc/")
@@ -48,6 +51,7 @@ class Results:
         is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._can_continue = is_file and path not in STDOUT and not path.startswith(_ALREADY_OPEN)
         if self._can_continue:
+            self._lock()
             self._read()
 
     def add(self, identifier: object, screening: Screening) -> None:
@@ -77,6 +81,22 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _lock(self) -> None:
+        """Keep a second batch out: it would ask everything again, and take a line in the making for a torn one.
+
+        The lock ends with the process. Windows, and file systems without locks, have none.
+        """
+        if sys.platform == "win32":
+            return
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another batch writes to {self._path} at the moment; wait for its end, or name another file with --out"
+            ) from error
+        except OSError:  # a file system without locks
+            return
 
     def _write(self, line: bytes) -> None:
         left = memoryview(line)

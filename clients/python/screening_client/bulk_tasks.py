@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Generic
 
+from screening_client import constants
 from screening_client.bulk import Completed, Item, OnError, Progress, Result, checked, reporting
 from screening_client.errors import ScreeningClientError
 from screening_client.pace import AsyncRun
@@ -100,8 +101,11 @@ class _Tasks(Generic[Item, Result]):
                 yield checked(outcome)
 
     async def stop(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
+        running = set(self._workers)
+        while running:  # before Python 3.12, `asyncio.wait_for` can lose a cancellation that meets the end of its task
+            for worker in running:
+                worker.cancel()
+            _, running = await asyncio.wait(running, timeout=constants.CANCEL_GRACE)
         await asyncio.gather(*self._workers, return_exceptions=True)
         await self._numbered.aclose()
 

@@ -17,7 +17,6 @@ from screening_client.bulk_threads import completed
 from screening_client.connections import Connections
 from screening_client.errors import (
     ConnectionFailed,
-    MismatchedAnswer,
     ScreeningClientError,
     TimedOut,
     UnexpectedAnswer,
@@ -26,10 +25,17 @@ from screening_client.network import network_for
 from screening_client.pace import Run
 from screening_client.pictures import PictureInput
 from screening_client.raw import RawClient
-from screening_client.request import Mode, ScreenRequest, prepare
+from screening_client.request import Mode, ScreenRequest, check_kind, prepare
 from screening_client.result import Screening
 from screening_client.retries import sync_retrying
-from screening_client.settings import ClientTimeout, Deadline, resolve, resolve_timeout
+from screening_client.settings import (
+    ClientTimeout,
+    Deadline,
+    checked_headers,
+    checked_seconds,
+    resolve,
+    resolve_timeout,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -243,12 +249,7 @@ class Client:
             StatusError: an answer that waiting will not change, such as 404.
             ClientStateError: the client is closed.
         """
-        http = self._connections.current()
-        deadline = Deadline(resolve_timeout(constants.READY_TIMEOUT, self._settings.timeout))
-        try:
-            return wire.read_readiness(self._exchange(wire.ready_request(http, self._settings), deadline))
-        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
-            return False
+        return self._is_ready(constants.READY_TIMEOUT)
 
     def wait_until_ready(self, timeout: float = 120.0) -> None:
         """Return as soon as the service takes requests.
@@ -256,9 +257,10 @@ class Client:
         Raises:
             TimedOut: it does not within `timeout` seconds.
             StatusError: an answer that waiting will not change, such as 404.
+            InputError: `timeout` is not a positive number.
         """
-        end = time.monotonic() + timeout
-        while not self.ready():
+        end = time.monotonic() + checked_seconds(timeout, "timeout")
+        while not self._is_ready(min(constants.READY_TIMEOUT, max(end - time.monotonic(), 0.1))):
             if time.monotonic() + constants.POLL_INTERVAL > end:
                 raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
             time.sleep(constants.POLL_INTERVAL)
@@ -279,6 +281,15 @@ class Client:
     def __repr__(self) -> str:
         return f"Client(base_url={self._settings.address!r})"
 
+    def _is_ready(self, seconds: float) -> bool:
+        """One attempt of at most so long."""
+        http = self._connections.current()
+        deadline = Deadline(resolve_timeout(seconds, self._settings.timeout))
+        try:
+            return wire.read_readiness(self._exchange(wire.ready_request(http, self._settings), deadline))
+        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
+            return False
+
     def _call(
         self,
         read: Callable[[httpx.Response], Result],
@@ -286,10 +297,12 @@ class Client:
         extra_headers: Mapping[str, str] | None = None,
         **arguments: Unpack[RequestArguments],
     ) -> Result:
+        checked_headers(extra_headers, "extra_headers")
         client = self if extra_headers is None else self.with_options(default_headers=extra_headers)
         return client._ask(ScreenRequest(**arguments), read)
 
     def _screen(self, request: ScreenRequest, run: Run | None = None) -> Screening:
+        check_kind(request)
         return self._ask(request, wire.read_screening, run)
 
     def _ask(
@@ -307,21 +320,17 @@ class Client:
         return result
 
     def _attempt(self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]) -> Result:
-        try:
-            response = self._exchange(message, deadline)
-        except MismatchedAnswer:
-            if self._settings.max_retries == 0:
-                raise
-            response = self._exchange(message, deadline)
-        return read(wire.check_status(response))
+        return read(wire.check_status(self._exchange(message, deadline)))
 
     def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
         message.extensions["timeout"] = deadline.for_attempt()
         http = self._connections.current()
         with wire.exchange(message):
             # Streamed, because closing a response whose body was not read drops its connection.
+            wire.limit_upload(message, deadline)
             response = http.send(message, stream=True)
             with closing(response):
+                wire.limit_download(response, deadline)
                 wire.check_request_id(response, self._settings)
                 response.read()
         return response

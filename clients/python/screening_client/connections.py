@@ -14,7 +14,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
@@ -94,6 +94,10 @@ class Connections:
         self._state.check_open()
         return checked(self._clients.get(_process()) or self._open())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, also one in another process (pickle), opens connections of its own."""
+        return self.__dict__ | {"_clients": {}}
+
     def close(self) -> None:
         """Close what this process opened. Connections of its parent stay as they are."""
         self._state.closed = True
@@ -142,6 +146,10 @@ class AsyncConnections:
         self._state.check_open()
         opened = self._clients.get((_process(), _running_loop())) or await self._open()
         return checked(opened.client)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As in `Connections`."""
+        return self.__dict__ | {"_clients": {}}
 
     async def close(self) -> None:
         """Close what the running event loop opened. Connections of other event loops are closed when these end."""

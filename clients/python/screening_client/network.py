@@ -81,8 +81,8 @@ def bypasses_proxy(url: httpx.URL, no_proxy: str) -> bool:
     An entry is a domain (which includes its subdomains), an IP address, a network such as `10.0.0.0/8` or `fd00::/8`,
     or `*`. Each may end in `:port`, and IPv6 addresses may stand in brackets. Any other entry matches nothing.
     """
-    port = url.port or _PORTS[url.scheme]
-    return any(_matches(entry, url.scheme, url.host, port) for entry in no_proxy.replace(",", " ").split())
+    port, host = url.port or _PORTS[url.scheme], url.raw_host.decode()
+    return any(_matches(entry, url.scheme, host, port) for entry in no_proxy.replace(",", " ").split())
 
 
 def _matches(entry: str, scheme: str, host: str, port: int) -> bool:
@@ -91,7 +91,7 @@ def _matches(entry: str, scheme: str, host: str, port: int) -> bool:
         if wanted.lower() not in (scheme, "all"):
             return False
     name, wanted_port = _split_port(entry)
-    if wanted_port is not None and wanted_port != port:
+    if wanted_port not in ("", str(port)):
         return False
     if name == "*":
         return True
@@ -101,22 +101,23 @@ def _matches(entry: str, scheme: str, host: str, port: int) -> bool:
             return address in ipaddress.ip_network(name, strict=False)
         return False
     domain = name.lower().removeprefix("*").strip(".")
+    with suppress(UnicodeError):
+        domain = domain.encode("idna").decode()  # as in the address
     host = host.lower().rstrip(".")
     return bool(domain) and (host == domain or host.endswith("." + domain))
 
 
-def _split_port(entry: str) -> tuple[str, int | None]:
-    """`host:8000`, `[::1]:8000`, `[fd00::]/8`, `::1` → the name without brackets, and the port."""
+def _split_port(entry: str) -> tuple[str, str]:
+    """`host:8000`, `[::1]:8000`, `[fd00::]/8`, `::1` → the name without brackets, and the port, empty for any."""
     if entry.startswith("["):
         name, _, rest = entry[1:].partition("]")
         if rest.startswith("/"):
-            return name + rest, None
+            return name + rest, ""
     elif entry.count(":") == 1:
         name, _, rest = entry.partition(":")
     else:
         name, rest = entry, ""
-    rest = rest.removeprefix(":")
-    return name.partition("%")[0], int(rest) if rest.isdecimal() else None
+    return name.partition("%")[0], rest.removeprefix(":")
 
 
 def _proxy_for(url: httpx.URL) -> str | None:
@@ -132,7 +133,8 @@ def _checked_proxy(proxy: str, variable: str, host: str) -> str:
     remedy = f"Set {variable} to an address such as http://proxy.example.com:3128, unset it, or add {host} to NO_PROXY."
     try:
         address = httpx.URL(proxy)
-    except httpx.InvalidURL as error:
+        address.raw_host.decode().encode("idna")  # as sockets do, which would fail with a bare UnicodeError
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ConfigurationError(f"{variable} is not a proxy's address ({error}). {remedy}") from error
     if address.scheme not in _PROXY_SCHEMES:
         schemes = ", ".join(_PROXY_SCHEMES)
@@ -146,7 +148,7 @@ def _checked_proxy(proxy: str, variable: str, host: str) -> str:
             f"{variable} names a SOCKS proxy ({address.scheme}://{address.host}), for which the package socksio is "
             f"missing. Run: pip install 'httpx[socks]'. Or unset {variable}, or add {host} to NO_PROXY."
         )
-    return proxy
+    return str(address)
 
 
 def _certificates(name: str) -> str | None:

@@ -187,7 +187,7 @@ class AsyncRun:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), deadline.remaining)
-            except TimeoutError:
+            except asyncio.TimeoutError:  # noqa: UP041 - another class than TimeoutError in Python 3.10
                 raise _no_room() from None
         return self.pace.begin()
 

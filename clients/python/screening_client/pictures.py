@@ -24,7 +24,7 @@ PictureInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvi
 
 PICTURES = 4
 
-_URL = re.compile(r"\s*(data:|https?:/|[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
+URL = re.compile(r"\s*(data:|https?:/|[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
 """`https:/` too: that is what `pathlib.Path` makes of a URL."""
 
 _ITERATED: tuple[Iterable[object], ...] = (set(), {}, {}.values(), {}.items(), OrderedDict(), OrderedDict().values())
@@ -85,13 +85,14 @@ def four_pictures(generated: object) -> tuple[PictureInput, ...]:
 
 def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
     text = os.fsdecode(path)
-    if _URL.match(text):
+    if URL.match(text):
         raise InputError(f"{name} is a URL ({text[:60]}); download it and pass its bytes")
     try:
         return Path(text).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{name}: {text[:200]} cannot be read: {reason}") from error
+        printable = text[:200].encode(errors="backslashreplace").decode()
+        raise InputError(f"{name}: {printable} cannot be read: {reason}") from error
 
 
 def _read_file(file: Any, name: str) -> bytes:

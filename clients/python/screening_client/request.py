@@ -78,6 +78,15 @@ class Body:
         return {"Idempotency-Key": self.idempotency_key, "X-Request-Id": self.request_id}
 
 
+def check_kind(request: object) -> None:
+    """
+    Raises:
+        InputError: an item of a bulk run that is not a `ScreenRequest`.
+    """
+    if not isinstance(request, ScreenRequest):
+        raise InputError(f"a request is of type {type(request).__name__}; each must be a ScreenRequest")
+
+
 def prepare(request: ScreenRequest) -> Body:
     """Check a request and read its pictures. The idempotency key is made here, once for all attempts.
 
@@ -115,9 +124,14 @@ def _metadata_text(metadata: Mapping[str, Any] | None) -> str:
     if not isinstance(metadata, Mapping):
         raise InputError(f"metadata must be a mapping, not of type {type(metadata).__name__}")
     try:
-        return json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError as error:  # JavaScript cuts an emoji in two; UTF-8 cannot hold one half of it
+        half = error.object[error.start : error.start + 1]
+        raise InputError(f"metadata holds {half!a}, one half of a surrogate pair") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"metadata cannot be written as JSON: {error}") from error
+    return text
 
 
 def _matching(text: str | None, pattern: re.Pattern[str], name: str, form: str) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, SupportsIndex, TypeAlias, cast, get_args, overload
 
+from screening_client.errors import InputError
 from screening_client.reader import Reader
 from screening_client.request import Mode
 
@@ -163,7 +164,10 @@ class Screening:
 
         Raises:
             UnexpectedAnswer: a field is missing or of another type.
+            InputError: `answer` is not a mapping.
         """
+        if not isinstance(answer, Mapping):
+            raise InputError(f"from_dict takes a mapping, not {type(answer).__name__}; read JSON with json.loads")
         request_id = answer.get("request_id")
         return parse_screening(dict(answer), request_id=request_id if isinstance(request_id, str) else None)
 

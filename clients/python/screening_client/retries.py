@@ -24,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, wait_random_expone
 from screening_client import constants
 from screening_client.errors import (
     ConnectionFailed,
+    MismatchedAnswer,
     Overloaded,
     ScreeningClientError,
     StatusError,
@@ -44,7 +45,7 @@ _LOG = logging.getLogger("screening_client")
 
 def worth_retrying(error: BaseException | None) -> bool:
     """Whether the same request may succeed later."""
-    if isinstance(error, ConnectionFailed | TimedOut):
+    if isinstance(error, ConnectionFailed | TimedOut | MismatchedAnswer):
         return True
     if not isinstance(error, StatusError):
         return False

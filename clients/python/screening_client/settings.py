@@ -43,7 +43,8 @@ class ClientTimeout:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            _check_seconds(getattr(self, each.name), f"timeout.{each.name}")
+            if (limit := getattr(self, each.name)) is not None:
+                checked_seconds(limit, f"timeout.{each.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,21 +186,29 @@ def resolve_timeout(timeout: ClientTimeout | float | None, default: ClientTimeou
     """
     if timeout is None:
         return default
-    return timeout if isinstance(timeout, ClientTimeout) else replace(default, total=_check_seconds(timeout, "timeout"))
+    if isinstance(timeout, ClientTimeout):
+        return timeout
+    return replace(default, total=checked_seconds(timeout, "timeout"))
 
 
-def _check_seconds(value: float | None, name: str) -> float | None:
-    if value is None:
-        return None
+def checked_seconds(value: float, name: str) -> float:
+    """
+    Args:
+        name: the argument's name, for the error.
+
+    Raises:
+        InputError: not a positive number of seconds.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise InputError(f"{name} must be a positive number of seconds or None, not {value!r}")
+        raise InputError(f"{name} must be a positive number of seconds, not {value!r}")
     return value
 
 
 def _checked_url(text: str) -> str:
     try:
         url = httpx.URL(text)
-    except (httpx.InvalidURL, TypeError) as error:
+        url.raw_host.decode().encode("idna")  # as sockets do, which would fail with a bare UnicodeError
+    except (httpx.InvalidURL, TypeError, UnicodeError) as error:
         raise InputError(f"base_url {text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"base_url {text!r} must begin with http:// or https:// and name a host")
@@ -217,6 +226,8 @@ def _checked_retries(max_retries: int) -> int:
 
 
 def _checked_key(key: str) -> str | None:
+    if not isinstance(key, str):
+        raise InputError(f"the API key is of type {type(key).__name__}; it must be a text")
     key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise InputError("the API key holds characters that no key has; was the right variable read?")

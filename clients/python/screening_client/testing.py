@@ -85,10 +85,16 @@ class FakeService:
         else:
             asked = _read(request)
             self.requests.append(asked)
-            response = _response(self._replies.popleft() if self._replies else _answer_to(asked), asked)
+            response = _response(self._next_reply(asked), asked)
         if "X-Request-Id" in request.headers:
             response.headers.setdefault("X-Request-Id", request.headers["X-Request-Id"])
         return response
+
+    def _next_reply(self, asked: FakeRequest) -> Reply:
+        try:
+            return self._replies.popleft()
+        except IndexError:  # asked for, because another thread may take the last one
+            return _answer_to(asked)
 
 
 def answer(

@@ -25,9 +25,10 @@ from screening_client.errors import (
 from screening_client.request import Body
 from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
-from screening_client.settings import Settings
+from screening_client.settings import Deadline, Settings
 
 _PROBLEM_TYPE = "application/problem+json"
+_PIECE = 1 << 16
 
 
 def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, body: Body) -> httpx.Request:
@@ -72,6 +73,39 @@ def exchange(request: httpx.Request) -> Iterator[None]:
         ) from error
 
 
+def limit_upload(request: httpx.Request, deadline: Deadline) -> None:
+    """End a slow upload with the call: httpx's own time-outs begin again with every piece. Only for threads."""
+    if deadline.remaining is not None:
+        body = request.read()
+        pieces = (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
+        request.stream = _Limited(pieces, deadline, httpx.WriteTimeout)
+
+
+def limit_download(response: httpx.Response, deadline: Deadline) -> None:
+    """As `limit_upload`, for the body of the answer."""
+    if deadline.remaining is not None and isinstance(response.stream, httpx.SyncByteStream):
+        response.stream = _Limited(response.stream, deadline, httpx.ReadTimeout)
+
+
+class _Limited(httpx.SyncByteStream):
+    """A stream that is no longer read when the call's deadline is over."""
+
+    def __init__(
+        self, pieces: Iterator[bytes] | httpx.SyncByteStream, deadline: Deadline, error: type[httpx.TimeoutException]
+    ) -> None:
+        self._pieces, self._deadline, self._error = pieces, deadline, error
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if (self._deadline.remaining or 0) <= 0:
+                raise self._error("the time limit of the whole call is over")
+            yield piece
+
+    def close(self) -> None:
+        if isinstance(self._pieces, httpx.SyncByteStream):
+            self._pieces.close()
+
+
 def check_request_id(response: httpx.Response, settings: Settings) -> None:
     """Refuse the answer to another request, before its body is read.
 
@@ -80,8 +114,7 @@ def check_request_id(response: httpx.Response, settings: Settings) -> None:
     Raises:
         MismatchedAnswer: the service named another request.
     """
-    sent = response.request.headers.get("X-Request-Id")
-    named = [each.strip() for each in response.headers.get_list("X-Request-Id", split_commas=True) if each.strip()]
+    sent, named = response.request.headers.get("X-Request-Id"), _named_ids(response)
     from_service = response.is_success or response.headers.get("Content-Type", "").startswith(_PROBLEM_TYPE)
     if settings.check_request_id and from_service and named and sent not in named:
         raise MismatchedAnswer(
@@ -194,6 +227,13 @@ def _excerpt(response: httpx.Response) -> str:
 
 
 def id_of(response: httpx.Response) -> str | None:
-    """The request id that the service echoed, otherwise the one that was sent."""
-    answered: str | None = response.headers.get("X-Request-Id")
-    return answered or response.request.headers.get("X-Request-Id")
+    """The request id that was sent, unless the answer names only others."""
+    sent: str | None = response.request.headers.get("X-Request-Id")
+    named = _named_ids(response)
+    return named[0] if named and sent not in named else sent
+
+
+def _named_ids(response: httpx.Response) -> list[str]:
+    """Request ids of an answer: the service's echo, and what proxies add."""
+    ids = response.headers.get_list("X-Request-Id", split_commas=True)
+    return [each.strip() for each in ids if each.strip()]
