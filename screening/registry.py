@@ -249,5 +249,5 @@ def _client(uri: str) -> MlflowClient:
     import mlflow
 
     for library in ("mlflow", "alembic"):  # they tell of every table that they make
-        logging.getLogger(library).setLevel(logging.ERROR)
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # its errors are raised as well
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

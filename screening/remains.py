@@ -9,7 +9,8 @@ in /proc while the engine lives, and cleared away afterwards:
 
 Why not a signal at the parent's death (PR_SET_PDEATHSIG): it would need code in each of vLLM's processes, is tied to
 the *thread* that started them, and cleans no memory. Why not a thread in them that watches a pipe: it stands still with
-a process that hangs. Why not a mark in the environment: vLLM's processes overwrite theirs with their title.
+a process that hangs. A mark in the environment is not enough: vLLM's processes overwrite theirs with their title.
+They do so seconds after their start, so the mark finds those that were born after the last look.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _OURS = ("psm_", "sem.mp-")
 """What Python's multiprocessing calls its segments and semaphores. Others (CUDA's, say) may have other users."""
 _LET_BE = (b"resource_tracker", b"remains.py")
 """In the command line of our own helpers, which end by themselves."""
+_MARK = "SCREENING_GUARDED_BY"
+"""Environment variable of what a guarded process starts: its process number and start time."""
+_ROUNDS = 3
+"""Most times that the guard looks and clears: a process may start another while it is being killed."""
 _LOOK_SECONDS = 2.0
 _FIRST_LOOKS = 0.25
 """Seconds to the first look; the wait doubles from look to look. Many processes are killed soon after their start."""
@@ -64,9 +69,20 @@ class Remains:
 
         Takes some milliseconds: it reads /proc.
         """
-        parents = _by_pid()
+        self._look(root, _by_pid(), set())
+
+    def look_for_orphans(self, parent: str) -> None:
+        """As `look`, after the end of the parent: also what it started since the last look.
+
+        Args:
+            parent: process number and start time, as in the mark that `guard` puts into the environment.
+        """
+        mark, processes = f"{_MARK}={parent}".encode(), _by_pid()
+        self._look(int(parent.partition(":")[0]), processes, {pid for pid in processes if _has(mark, pid)})
+
+    def _look(self, root: int, parents: dict[int, tuple[int, str]], orphans: set[int]) -> None:
         spared = {pid for pid, started in self._spared if parents.get(pid, (0, ""))[1] == started}
-        below = {root} | {process.pid for process in self._alive(parents)}
+        below = {root} | {process.pid for process in self._alive(parents)} | (orphans - spared)
         while more := {pid for pid, (parent, _) in parents.items() if parent in below} - below - spared:
             below |= more
         below = {pid for pid in below - {root} if not _is_helper(pid)}
@@ -116,6 +132,13 @@ def _is_helper(pid: int) -> bool:
     return False
 
 
+def _has(mark: bytes, pid: int) -> bool:
+    """Whether a process was started with this entry in its environment."""
+    with suppress(OSError):
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
+
+
 def _segments() -> list[tuple[str, int]]:
     if not SHARED_MEMORY.is_dir():
         return []
@@ -140,26 +163,32 @@ def guard(*directories: Path) -> subprocess.Popen[bytes]:
     """
     # This file alone: without the package and site-packages it starts in 20 ms and holds 10 MB. In a session of its
     # own, so that what is sent to the service's group does not reach it.
-    spared = [f"{pid}:{started}" for pid, (parent, started) in _by_pid().items() if parent == os.getpid()]
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), ",".join(spared), *map(str, directories)]
+    running = _by_pid()
+    spared = [f"{pid}:{started}" for pid, (parent, started) in running.items() if parent == os.getpid()]
+    this = os.environ[_MARK] = f"{os.getpid()}:{running[os.getpid()][1]}"
+    command = [sys.executable, "-I", "-S", __file__, this, ",".join(spared), *map(str, directories)]
     return subprocess.Popen(  # noqa: S603 - this very file
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
 
 
-def _stand_guard(guarded: int, spared: str, directories: Iterable[str]) -> None:
+def _stand_guard(guarded: str, spared: str, directories: Iterable[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # systemd sends them to all processes of a service, which needs its guard while it drains.
         signal.signal(number, signal.SIG_IGN)
     children = (one.split(":") for one in spared.split(",") if one)
     remains = Remains(frozenset(Process(int(pid), started) for pid, started in children))
     # Nothing is written to standard input: it ends with the guarded process, which alone holds its other end.
-    wait = _FIRST_LOOKS
+    root, wait = int(guarded.partition(":")[0]), _FIRST_LOOKS
     while not select.select([sys.stdin], [], [], wait)[0]:
-        remains.look(guarded)
+        remains.look(root)
         wait = min(2 * wait, _LOOK_SECONDS)
-    remains.look(guarded)
-    found = remains.clear()
+    found: list[str] = []
+    for _ in range(_ROUNDS):
+        remains.look_for_orphans(guarded)
+        if not (cleared := remains.clear()):
+            break
+        found += cleared
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     if found:
@@ -168,4 +197,4 @@ def _stand_guard(guarded: int, spared: str, directories: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    _stand_guard(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    _stand_guard(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -20,12 +20,16 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+OTHER_FORMATS = ("*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.npz")
+DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+"""Of tensors that can be rounded to bfloat16. Others are quantized, and mean something else than their values."""
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 """Files that are read, and fetched from the hub."""
 
 _NEEDED = {
     "configuration": (CONFIG,),
     "tokenizer": ("tokenizer.json", "vocab.json"),
+    "configuration of the tokenizer": ("tokenizer_config.json",),
     "processor": ("processor_config.json", "preprocessor_config.json"),
 }
 """Part of a model → files of which one must be there."""
@@ -71,6 +75,7 @@ def find_source(source: str) -> Source:
     directory = _directory(source)
     _see_that_files_are_whole(directory)
     weights = _weights(directory)
+    _see_that_it_can_be_trained(directory)
     dtypes = sorted({dtype for path in weights for dtype in _dtypes(path)})
     return Source(directory, _name(directory), _commit(directory), weights, tuple(dtypes))
 
@@ -94,7 +99,25 @@ def _directory(source: str) -> Path:
         ) from error
 
 
+def _see_that_it_can_be_trained(directory: Path) -> None:
+    config = read_json(directory / CONFIG)
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "internvl":
+        raise BaseModelError(
+            f"{directory / CONFIG} names the model type {kind!r}, not 'internvl'; the trainer needs the Hugging Face "
+            "format (repositories whose name ends in -hf)"
+        )
+    if config.get("quantization_config"):
+        raise BaseModelError(f"{directory} is a quantized model; take the original, whose weights are floating point")
+
+
 def _see_that_files_are_whole(directory: Path) -> None:
+    for path in sorted(path for pattern in WANTED for path in directory.glob(pattern)):
+        if path.is_symlink() and not path.exists():
+            raise BaseModelError(
+                f"{path} is a link to {path.readlink()}, which is not there: the download was interrupted or its cache "
+                "was cleared; download the model again"
+            )
     for path in sorted(_wanted(directory)):
         with path.open("rb") as handle:
             if handle.read(len(_POINTER)) == _POINTER:
@@ -123,6 +146,10 @@ def _weights(directory: Path) -> tuple[Path, ...]:
             f"{directory} has its weights as a pickle only ({pickles[0]}), which runs code when it is loaded; take a "
             f"revision of the model with {WEIGHTS}"
         )
+    if others := sorted(path.name for pattern in OTHER_FORMATS for path in directory.glob(pattern)):
+        raise BaseModelError(
+            f"{directory} has its weights in another format only ({others[0]}); take a revision with {WEIGHTS}"
+        )
     raise BaseModelError(f"{directory} has no weights ({WEIGHTS}, or {INDEX} and its files); download all of the model")
 
 
@@ -143,11 +170,17 @@ def _dtypes(path: Path) -> set[str]:
 
     try:
         with safe_open(path, framework="np") as weights:
-            return {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 - not a mapping
+            dtypes = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise BaseModelError(
             f"{path} ({path.stat().st_size:,} bytes) is truncated or damaged: {error}; download it again"
         ) from error
+    if quantized := next((name for name, dtype in dtypes.items() if dtype not in DTYPES), None):
+        raise BaseModelError(
+            f"{path} holds {quantized} as {dtypes[quantized]}: the weights are quantized, or not a model's; take the "
+            "original, whose weights are floating point"
+        )
+    return set(dtypes.values())
 
 
 def read_json(path: Path) -> Any:

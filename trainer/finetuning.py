@@ -77,8 +77,8 @@ def train_to_end(
         with state.main_process_first():
             newest = last_whole_checkpoint(states, clean=state.is_main_process)
         trainer.train(resume_from_checkpoint=newest)
+        see_that_it_learned(trainer, checkpoint)  # by every process, so that none waits for one that refuses
         if state.is_main_process:
-            see_that_it_learned(trainer, checkpoint)
             written = export_successor(
                 out / "checkpoint",
                 trainer.model,

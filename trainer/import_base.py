@@ -95,16 +95,10 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
 
 def _load(source: Source) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
     import torch
-    from transformers import AutoConfig, AutoProcessor, InternVLForConditionalGeneration, InternVLProcessor
+    from transformers import AutoProcessor, InternVLForConditionalGeneration, InternVLProcessor
 
     where = source.directory
     try:
-        kind = AutoConfig.from_pretrained(where, local_files_only=True).model_type
-        if kind != "internvl":
-            raise BaseModelError(
-                f"{where} is a model of type {kind!r}, not 'internvl'; the trainer needs the Hugging Face format "
-                "(repositories whose name ends in -hf)"
-            )
         network, report = InternVLForConditionalGeneration.from_pretrained(
             where,
             dtype=torch.bfloat16,
@@ -114,8 +108,6 @@ def _load(source: Source) -> tuple[InternVLForConditionalGeneration, InternVLPro
             ignore_mismatched_sizes=True,
         )
         processor = AutoProcessor.from_pretrained(where, local_files_only=True)
-    except BaseModelError:
-        raise
     except Exception as error:  # transformers, tokenizers and safetensors raise what they like on a damaged file
         raise BaseModelError(f"{where} cannot be loaded: {_sentence(error)}; download the model again") from error
     # transformers fills what is missing with random numbers and leaves out what it does not know.

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from screening.prompt import PROMPTS, Prompt
 from trainer.hard_cases import HCM_PARTS, Part
@@ -28,6 +37,15 @@ class RecipeError(ValueError):
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `on` as true, and pydantic takes that for 1."""
+        switch = any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
+        if switch and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("give a number, not true or false")
+        return value
+
 
 def _not_all_zero(shares: tuple[float, ...]) -> tuple[float, ...]:
     if not sum(shares):
@@ -40,7 +58,11 @@ Shares3 = Annotated[tuple[Share, Share, Share], AfterValidator(_not_all_zero)]
 Shares4 = Annotated[tuple[Share, Share, Share, Share], AfterValidator(_not_all_zero)]
 Shares5 = Annotated[tuple[Share, Share, Share, Share, Share], AfterValidator(_not_all_zero)]
 """Shares are drawn in proportion to each other."""
-Count = Annotated[int, Field(ge=1)]
+LARGEST = 10**9
+"""Larger counts are typing errors: no training ends that takes so many steps."""
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+CountFrom0 = Annotated[int, Field(ge=0, le=LARGEST)]
+Factor = Annotated[float, Field(ge=0, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 """A learning rate. Larger ones than 1 are typing errors with AdamW and Muon."""
 WeightDecay = Annotated[float, Field(ge=0, lt=1)]
@@ -53,9 +75,9 @@ class PoolRecipe(_Strict):
 
     products: Count
     usable_per_product: Count
-    defective_per_product: int = Field(ge=4)
+    defective_per_product: int = Field(ge=4, le=LARGEST)
     """A sample without a usable picture takes four."""
-    variations_per_product: int = Field(default=0, ge=0)
+    variations_per_product: CountFrom0 = 0
     """Pictures in which several of the product's attributes are changed at once; see `trainer.render.defects.vary`."""
     seed: Seed
     render_size: int = Field(ge=32, le=4096)
@@ -76,15 +98,15 @@ class PoolRecipe(_Strict):
 class Course(_Strict):
     """One stage of pretraining: how long, and the learning rate over time."""
 
-    steps: int = Field(gt=0)
-    families_per_step: int = Field(gt=0)
+    steps: Count
+    families_per_step: Count
     """A family is an original with four generated pictures."""
     learning_rate: Rate
     final_rate: float = Field(default=0.02, ge=0, le=1)
     """The cosine ends at this multiple of `learning_rate`."""
-    vision_rate: float = Field(default=1.0, ge=0)
+    vision_rate: Factor = 1.0
     """Learning rate of the ViT, as a multiple of the others'."""
-    warmup_steps: int = Field(ge=0)
+    warmup_steps: CountFrom0
     weight_decay: WeightDecay
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: for the matrices of the layers of ViT and language model; the rest is AdamW's either way."""
@@ -123,7 +145,7 @@ class PretrainRecipe(_Strict):
     """None for a recipe that goes on from a checkpoint that sees already (`pretrain --start`)."""
     read: HeadsCourse
     speak: SpeakCourse
-    jitter: int = Field(ge=0)
+    jitter: CountFrom0
     """Pictures are shifted by up to this many pixels at the model's size."""
     usable_counts: Shares5
     """Share of samples with 0..4 usable pictures."""
@@ -141,13 +163,13 @@ class SftRecipe(_Strict):
     weight_decay: WeightDecay = 0.0
     captions: bool
     """Train on captions of the pictures as well (stage 1.1)."""
-    captions_per_sample: int | None = Field(default=None, gt=0)
+    captions_per_sample: Count | None = None
     """Take at most so many of a sample's captions, drawn by the seed: a base that describes already needs few."""
     direct_share: Share = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
     gradient_checkpointing: bool = False
     """Keep one tensor per layer for the backward pass and compute the others again: a third more work, same result."""
-    save_steps: int = Field(default=200, gt=0)
+    save_steps: Count = 200
     """Optimizer steps from one saved state to the next: what a kill costs at most. The result does not depend on it."""
     seed: Seed = 0
 
@@ -168,12 +190,12 @@ class HcmGrpoRecipe(_Strict):
 
     reward: RewardKind = "dpa"
     """r_acc of eq. 6: `dpa` (eq. 7) or `exact` (plain GRPO)."""
-    epochs: int = Field(default=3, ge=0)
+    epochs: CountFrom0 = 3
     """First epochs, over the whole training set."""
-    last_epochs: int = Field(default=2, ge=0)
+    last_epochs: CountFrom0 = 2
     last_parts: tuple[Part, ...] = HCM_PARTS
     """What each of the last epochs is made of, [] for none; `trainer.hard_cases` lists the paper's variants."""
-    group_size: int = Field(default=4, ge=2)
+    group_size: int = Field(default=4, ge=2, le=LARGEST)
     """G, completions per question; the advantage is taken within them (eq. 2)."""
     batch_size: Count = 8
     """Completions (not questions) per device and pass, as TRL counts."""
@@ -190,15 +212,15 @@ class HcmGrpoRecipe(_Strict):
     """`group`: advantages are divided by the standard deviation of the group (eq. 2), that of a sample (G - 1). `none`:
     they are not, so that a small difference of rewards in a group counts for less than a large one (Dr. GRPO, Liu et
     al. 2025)."""
-    kl_beta: float = Field(default=0.04, ge=0)
+    kl_beta: Factor = 0.04
     """Weight of the KL penalty against the reference model (eq. 3); 0 leaves the reference model out."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
     """The ratio of eq. 4 is clipped to 1 ± this."""
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int = Field(default=3, ge=0)
+    temperature: float = Field(default=1.0, gt=0, le=1000)
+    top_k: CountFrom0 = 3
     """0 takes all tokens."""
     top_p: float = Field(default=0.8, gt=0, le=1)
-    max_completion_tokens: int = Field(gt=0)
+    max_completion_tokens: Count
     """Rollouts are cut here; a cut one is not readable and earns nothing."""
     cut_rollouts: bool = False
     """Whether `max_completion_tokens` may be below `max_tokens_cot`, what an answer may have: the model then learns to
@@ -208,7 +230,7 @@ class HcmGrpoRecipe(_Strict):
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
     """Share of the GPU's memory that the colocated engine takes: weights, KV cache and its own activations."""
     gradient_checkpointing: bool = True
-    save_steps: int = Field(default=50, gt=0)
+    save_steps: Count = 50
     """As in SFT."""
     seed: Seed = 0
 
@@ -240,7 +262,7 @@ class Recipe(_Strict):
     """Stage 1.2: answer-driven reasoning."""
     hcm_grpo: HcmGrpoRecipe | None = None
     """Stage 2; None ends the training after stage 1."""
-    max_tokens_cot: int = Field(gt=0)
+    max_tokens_cot: Count
 
     @property
     def prompt_texts(self) -> Prompt:

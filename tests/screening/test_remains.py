@@ -16,7 +16,7 @@ import pytest
 from screening.remains import SHARED_MEMORY, Process, Remains
 
 FAMILY = """
-import multiprocessing, os, sys, time
+import multiprocessing, os, signal, sys, time
 from multiprocessing import shared_memory
 from pathlib import Path
 from screening.remains import guard
@@ -34,6 +34,8 @@ def core(names):
 
 if __name__ == "__main__":
     watching = guard(Path(sys.argv[1]))
+    if "blind" in sys.argv:
+        os.kill(watching.pid, signal.SIGSTOP)
     context = multiprocessing.get_context("spawn")
     names = context.Queue()
     context.Process(target=core, args=(names,)).start()
@@ -68,12 +70,13 @@ def runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def family(tmp_path: Path, repository: Path) -> Iterator[Family]:
+def family(tmp_path: Path, repository: Path, request: pytest.FixtureRequest) -> Iterator[Family]:
+    """A test may give the parameter `blind`: the guard is stopped before its first look."""
     script, directory = tmp_path / "family.py", tmp_path / "copies"
     script.write_text(FAMILY)
     directory.mkdir()
     popen = subprocess.Popen(
-        [sys.executable, str(script), str(directory)],
+        [sys.executable, str(script), str(directory), getattr(request, "param", "")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(repository)},
     )  # fmt: skip
     assert popen.stdin and popen.stdout
@@ -108,6 +111,18 @@ def test_a_killed_service_takes_everything_with_it(family, wait_until) -> None:
     guarded(family, wait_until)
     family.popen.kill()
     wait_until(family.gone)
+
+
+@pytest.mark.parametrize("family", ["blind"], indirect=True)
+def test_what_was_born_after_the_last_look_is_found_too(family, wait_until) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    family.popen.kill()
+    family.popen.wait()
+    os.kill(family.guard, signal.SIGCONT)
+    wait_until(family.gone)
+    assert sleeper.poll() is None, "started by another process"
+    sleeper.kill()
+    sleeper.wait()
 
 
 def test_even_what_hangs_and_when_the_core_was_killed_as_well(family, wait_until) -> None:

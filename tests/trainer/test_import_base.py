@@ -220,6 +220,42 @@ def _have_half_a_tokenizer(base: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
 
 
+def _be_another_format(base: Path) -> None:
+    (base / WEIGHTS).unlink()
+    (base / "model-Q4.gguf").write_bytes(b"GGUF")
+
+
+def _be_quantized(dtype: str) -> Callable[[Path], None]:
+    def damage(base: Path) -> None:
+        import torch
+
+        tensors = load_file(base / WEIGHTS)
+        name = next(name for name in tensors if "k_proj.weight" in name)
+        tensors[name] = tensors[name].to(getattr(torch, dtype))
+        save_file(tensors, base / WEIGHTS, {"format": "pt"})
+
+    return damage
+
+
+def _with_config(text: str) -> Callable[[Path], None]:
+    return lambda base: (base / "config.json").write_text(text) and None
+
+
+def _say_it_is_quantized(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    (base / "config.json").write_text(json.dumps(config))
+
+
+def _link(name: str) -> Callable[[Path], None]:
+    """As the hub's cache after an interrupted download, or one that was cleared."""
+
+    def damage(base: Path) -> None:
+        (base / name).unlink()
+        (base / name).symlink_to(f"../../blobs/{name}")
+
+    return damage
+
+
 def _have_an_empty_config(base: Path) -> None:
     (base / "config.json").write_text("{}")
 
@@ -257,6 +293,14 @@ def _have_a_config_that_is_text(base: Path) -> None:
         (_without_a_template, "has no chat template"),
         (_have_a_broken_template, "chat template cannot be rendered"),
         (_have_half_a_tokenizer, "tokenizer.json is not JSON"),
+        (_be_another_format, "another format only (model-Q4.gguf)"),
+        *((_be_quantized(dtype), "the weights are quantized") for dtype in ("int8", "float8_e4m3fn", "int64", "bool")),
+        (_say_it_is_quantized, "is a quantized model"),
+        *((_with_config(text), "names the model type None") for text in ("[]", "null", "3", '"x"')),
+        (_with_config('{"model_type": "internvl_chat", "auto_map": {"AutoConfig": "a.B"}}'), "ends in -hf"),
+        *((_link(name), f"{name} is a link to ../../blobs/") for name in ("config.json", "tokenizer.json", WEIGHTS)),
+        (_link("tokenizer_config.json"), "the download was interrupted"),
+        (_without("tokenizer_config.json"), "has no configuration of the tokenizer"),
         (_have_an_empty_config, "config.json"),
         (_have_a_config_that_is_text, "config.json is not JSON"),
     ],

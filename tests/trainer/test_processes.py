@@ -43,6 +43,7 @@ def recipe(path: Path, *, batch: int) -> Path:
     settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
     settings["hcm_grpo"] = {"group_size": 2, "batch_size": 2 * batch, "learning_rate": 0.01, "max_completion_tokens": 8}
     settings["hcm_grpo"] |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
+    settings["hcm_grpo"]["weight_decay"] = 0.9  # a model of random weights earns nothing, and learns nothing from that
     path.write_text(yaml.safe_dump(settings))
     return path
 

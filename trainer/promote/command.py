@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,7 +198,7 @@ def _complaint(args: argparse.Namespace) -> str | None:
     """What argparse cannot see: options that need each other."""
     from screening.registry import CANDIDATE
 
-    if args.version != CANDIDATE and not (args.version.isascii() and args.version.isdigit()):
+    if args.version != CANDIDATE and not re.fullmatch(r"[0-9]{1,9}", args.version):
         return f"{args.version!r} is no version: give its number, or `{CANDIDATE}`"
     if args.force and not args.reason:
         return "--force needs --reason: the history keeps why"
@@ -211,12 +212,18 @@ def _complaint(args: argparse.Namespace) -> str | None:
 def _reason(text: str) -> str:
     from trainer.promote.moves import REASON_LENGTH
 
-    if not text.strip() or len(text) > REASON_LENGTH:
-        raise argparse.ArgumentTypeError(f"a reason has 1 to {REASON_LENGTH} characters")
-    return text.strip()
+    return _text(text, "a reason", REASON_LENGTH)
 
 
 def _name(text: str) -> str:
-    if not text.strip() or len(text) > 200:
-        raise argparse.ArgumentTypeError("a name has 1 to 200 characters")
+    return _text(text, "a name", 200)
+
+
+def _text(text: str, what: str, longest: int) -> str:
+    if not text.strip() or len(text) > longest:
+        raise argparse.ArgumentTypeError(f"{what} has 1 to {longest} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
+        raise argparse.ArgumentTypeError(f"{what} is written in UTF-8") from error
     return text.strip()

@@ -71,6 +71,8 @@ class History:
     """Oldest first."""
     unreadable: tuple[str, ...] = ()
     """Keys of notes that this version of the trainer does not understand."""
+    obscured: str | None = None
+    """Key of the newest note where it cannot be read, so that the last move is not known."""
 
     @property
     def last(self) -> Move | None:
@@ -94,7 +96,8 @@ def read_history(registry: Registry) -> History:
             moves.append(Move.model_validate_json(notes[key]))
         except ValidationError:
             unreadable.append(key)
-    return History(tuple(moves), tuple(unreadable))
+    newest = max(notes, default=None)
+    return History(tuple(moves), tuple(unreadable), newest if newest in unreadable else None)
 
 
 def move(

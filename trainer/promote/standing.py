@@ -39,9 +39,10 @@ class Standing:
         """
         if self.fault:
             return self.fault
-        if self.history.unreadable:
+        if self.history.obscured:
             return (
-                f"the history cannot be read: the note {self.history.unreadable[0]} is damaged or not from this version"
+                f"the history cannot be read: its newest note, the tag {self.history.obscured} of the registered "
+                "model, is damaged or not from this version"
             )
         last = self.history.last
         if last and to and last.digest == to.digest and (self.alias is None or self.interrupted):

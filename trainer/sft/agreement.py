@@ -17,23 +17,35 @@ from trainer.records import DataError, Sample
 SHOWN = 3
 """Samples that a complaint names."""
 
-_LETTERS = r"(?P<letters>(?:[A-DN](?![A-Za-z'])(?:[\s,;/&+]|and\b)*)+|none\b|nothing\b)"
+_MARKS = re.compile(r"</?answer>|[*_`\"“”‘’()\[\]<>]")
+"""Markdown, quotes and brackets around an option."""
+_NOUN = r"(?:options?|pictures?|images?|candidates?|choices?|one)"
+_STATED = (
+    rf"(?:ultimately|finally|therefore|thus|hence|so)[\s,]+(?:I\s+)?(?:would\s+)?{{verb}}"
+    rf"|\bI\s+(?:will\s+|would\s+|therefore\s+|finally\s+)?{{verb}}"
+    rf"|(?:answer|choice|conclusion|(?:best|only\s+usable|correct|right)\s+{_NOUN})\s*(?:is|are|:|is\s*:)"
+).format(verb=r"(?:ch(?:o|oo)se|pick(?:ed)?|select(?:ed)?)")
+_LIST = r"(?P<letters>[A-DN](?![\w'])(?:(?:[\s,;/&+]|\b(?:and|or)\b)+[A-DN](?![\w'])|[A-D](?![\w']))*|[A-D]{2,4}\b)"
+_SMALL = r"(?P<small>[a-dn]{1,4}(?:(?:[\s,;/&+]|\band\b)+[a-dn])*)(?=\s*(?:[.;!,]|$))"
+_NONE = r"(?P<none>none|nothing|neither|no\s+(?:option|picture|image|candidate)s?)\b"
 _CONCLUSION = re.compile(
-    rf"\b(?:ultimately ch(?:o|oo)se|(?:final )?(?:answer|choice) is|conclude that the answer is)[\s:]+"
-    rf"(?:options? |pictures? )?<?{_LETTERS}",
-    re.IGNORECASE,
+    rf"\b(?:(?i:{_STATED})[\s:]+(?i:(?:only|both|the|{_NOUN})\s+)*(?:{_LIST}|{_SMALL}|(?i:{_NONE}))"
+    rf"|(?P<unusable>(?i:(?:none\s+of\s+the|no)\s+(?:four\s+)?{_NOUN}\s+(?:is|are|can\s+be)\s+"
+    r"(?:usable|acceptable|suitable|used|shown|chosen)\b)))"
 )
+"""Small letters count at the end of a clause only: in "the answer is a bottle" the `a` is a word."""
 
 
 def concluded(reasoning: str) -> Options | None:
     """The options that a reasoning ends with; None where it states none in words that are known here."""
-    found = list(_CONCLUSION.finditer(reasoning))
+    found = list(_CONCLUSION.finditer(_MARKS.sub(" ", reasoning)))
     if not found:
         return None
-    letters = found[-1]["letters"]
-    if letters.lower() in ("none", "nothing"):
+    last = found[-1]
+    if last["none"] or last["unusable"]:
         return frozenset()
-    options = parse_options(re.sub(r"\band\b", " ", letters, flags=re.IGNORECASE))
+    words = (last["letters"] or last["small"]).replace("and", " ")
+    options = parse_options(words)  # "A or B" is no decision, and unreadable there
     return None if isinstance(options, Unreadable) else options
 
 
