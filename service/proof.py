@@ -27,6 +27,11 @@ from service.logs import log
 LOGGER = logging.getLogger("service.hot_swap")  # what becomes of the served checkpoint is one story in the log
 
 
+_RECORD_HERE = (
+    ". If its files are sound, this machine rounds otherwise than the recording one: record the probes on a machine "
+    "like this one, with `python -m trainer publish --again`"
+)
+"""What to do where a new engine, which read verified files, does not prove them."""
 REMEMBERED = 64
 """Checkpoints whose numbers on this machine are kept."""
 
@@ -98,7 +103,7 @@ class Prover:
                 raise CheckpointError(f"{unproved}; what this machine gave for it before is not repeated either")
             return worst
         if not self._may_round(probes) or not probes.rounded(found):
-            raise CheckpointError(unproved)
+            raise CheckpointError(f"{unproved}{_RECORD_HERE}" if may_round else unproved)
         if not may_round:
             raise NotRepeated(unproved)
         self._keep(seal, found)

@@ -10,7 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from screening.checkpoint import read_manifest
-from screening.machine import machine_name, processor
 from screening.probes import Probe, Probes, deviation, probe_answers, probe_pictures, root_mean_square
 
 EXACT = ((-1.0, -2.0), (-3.0, -4.0))
@@ -90,30 +89,3 @@ def test_the_shipped_probes_can_be_proved_on_other_kinds_of_machines(tiny_checkp
     assert shipped.rounding is not None and 0 < shipped.rounding < 0.05
     halves = [[(a + b) / 2 for a, b in zip(p.logprobs, p.exact or (), strict=True)] for p in shipped.questions]
     assert shipped.rounded(halves)
-
-
-INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx2 avx512f amx_tile avx512_bf16 amx_bf16 bmi2\n"
-ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm i8mm bf16\nCPU implementer\t: 0x41\n"
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "name"),
-    [
-        (INTEL, "GenuineIntel avx2 avx512f avx512_bf16 amx_bf16"),
-        (INTEL.replace(" amx_bf16", "") * 2, "GenuineIntel avx2 avx512f avx512_bf16"),
-        (ARM, "0x41 asimd bf16 i8mm"),
-        ("", "cpu"),
-    ],
-)
-def test_a_processor_is_named_by_what_multiplies_matrices(cpuinfo: str, name: str) -> None:
-    assert processor(cpuinfo) == name
-
-
-def test_a_machine_is_named_by_what_decides_its_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine_name("NVIDIA H100 80GB HBM3").endswith(" on NVIDIA H100 80GB HBM3")
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    seven = machine_name("cpu")
-    assert seven.endswith(", OMP_NUM_THREADS 7")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert machine_name("cpu") == seven + ", ONEDNN_MAX_CPU_ISA AVX2"
