@@ -34,6 +34,8 @@ def check_architecture(directory: Path) -> None:
                 ignore_mismatched_sizes=True,  # reported instead of raised
                 output_loading_info=True,
             )
+        except MemoryError:  # which may be the machine's fault
+            raise
         except Exception as error:  # transformers raises errors of its own choosing on a configuration
             raise CheckpointError(f"{directory}: no model can be built from its config.json: {error}") from error
     if missing := sorted(found["missing_keys"]):

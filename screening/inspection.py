@@ -59,7 +59,7 @@ def inspect(directory: Path, manifest: Manifest) -> Reading:
     with quiet_transformers():
         try:
             return _read(directory, manifest, config)
-        except CheckpointError:
+        except (CheckpointError, MemoryError):  # the latter may be the machine's fault
             raise
         except Exception as error:  # libraries raise errors of their own choosing on a damaged file
             raise CheckpointError(

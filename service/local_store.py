@@ -232,7 +232,7 @@ def _noted(path: Path) -> dict[str, Any]:
     """A note that was written here; empty where it is missing or not one."""
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return noted if isinstance(noted, dict) else {}
 
