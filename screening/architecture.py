@@ -26,7 +26,7 @@ def check_architecture(directory: Path) -> None:
 
     with quiet_transformers():
         try:
-            _, found = AutoModelForImageTextToText.from_pretrained(
+            model, found = AutoModelForImageTextToText.from_pretrained(
                 directory,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -34,6 +34,8 @@ def check_architecture(directory: Path) -> None:
                 ignore_mismatched_sizes=True,  # reported instead of raised
                 output_loading_info=True,
             )
+        except MemoryError:  # which may be the machine's fault
+            raise
         except Exception as error:  # transformers raises errors of its own choosing on a configuration
             raise CheckpointError(f"{directory}: no model can be built from its config.json: {error}") from error
     if missing := sorted(found["missing_keys"]):
@@ -43,6 +45,12 @@ def check_architecture(directory: Path) -> None:
     if misshapen := sorted(found["mismatched_keys"]):
         name, shape, wanted = misshapen[0]
         raise CheckpointError(f"{directory}: {name} is {list(shape)}, and its architecture wants {list(wanted)}")
+    # vLLM chooses its model by these names, and transformers by `model_type`.
+    named, built = model.config.architectures, type(model).__name__
+    if named != [built]:
+        raise CheckpointError(
+            f"{directory}: the architectures of its config.json are {named}; its model_type makes them ['{built}']"
+        )
 
 
 @contextmanager

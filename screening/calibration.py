@@ -18,12 +18,27 @@ MOST_INTERCEPT = 10.0
 """In log-odds, either way."""
 MOST_SHIFT = 3.0
 """In log-odds, either way: a position that needs more is not shunned but not seen."""
+_UNSURE = 0.001
+_SURE = 0.999
+"""A probability of the first never becomes a confidence above the second, nor the other way round."""
 _FURTHEST_KNOT = 15.0
 """In log-odds; `logit` ends at 13.8."""
 _TRACED = (0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 0.999)
 """Probabilities at which `trace` looks."""
 
 Shift = Annotated[float, Field(ge=-MOST_SHIFT, le=MOST_SHIFT)]
+
+
+def logit(probability: float) -> float:
+    """Log-odds, finite also for 0 and 1."""
+    kept = min(max(probability, EDGE), 1.0 - EDGE)
+    return math.log(kept / (1.0 - kept))
+
+
+def sigmoid(log_odds: float) -> float:
+    """The probability behind log-odds."""
+    # Written for both signs: exp of a large positive number overflows.
+    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1.0 + math.exp(log_odds))
 
 
 class _Strict(BaseModel):
@@ -54,6 +69,15 @@ class Curve(_Strict):
             raise ValueError(f"a knot lies between -{_FURTHEST_KNOT:g} and {_FURTHEST_KNOT:g} in log-odds")
         if self.knots and self.knots[0][1] == self.knots[-1][1]:
             raise ValueError("knots of one height are no curve: the confidence would not depend on the probability")
+        return self
+
+    @model_validator(mode="after")
+    def _depends_on_the_probability(self) -> Self:
+        if self.confidence(_UNSURE) > _SURE or self.confidence(_SURE) < _UNSURE:
+            raise ValueError(
+                f"a probability of {_UNSURE:g} becomes a confidence of {self.confidence(_UNSURE):.6g}, and one of "
+                f"{_SURE:g} becomes {self.confidence(_SURE):.6g}: the confidence would not depend on the probability"
+            )
         return self
 
     def confidence(self, probability: float) -> float:
@@ -125,15 +149,3 @@ def trace(calibration: Calibration) -> tuple[float, ...]:
     shifted = [calibration.shifts(option, at) for option in Shifts.model_fields for at in _TRACED]
     confident = [curve.confidence(at) for curve in (calibration.option, calibration.none) for at in _TRACED]
     return tuple(round(value, 9) for value in (*shifted, *confident))
-
-
-def logit(probability: float) -> float:
-    """Log-odds, finite also for 0 and 1."""
-    kept = min(max(probability, EDGE), 1.0 - EDGE)
-    return math.log(kept / (1.0 - kept))
-
-
-def sigmoid(log_odds: float) -> float:
-    """The probability behind log-odds."""
-    # Written for both signs: exp of a large positive number overflows.
-    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1.0 + math.exp(log_odds))

@@ -34,11 +34,13 @@ _FIRST_FORM = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
 """What stands for no calibration in manifests from before modes had their own."""
 _UNLISTED = (MANIFEST_NAME, _PARTIAL, CARD_NAME)
 """At the root, in no manifest. A crash while scores are stored leaves a partial one beside a whole checkpoint."""
-MOST_MANIFEST_BYTES = 16 * 2**20
+MOST_MANIFEST_BYTES = 4 * 2**20
 """The tiny checkpoint's has 20 kB; 10,000 tensors take 1 MB."""
 MOST_FILES = 10_000
 
 Text = Annotated[str, Field(max_length=1000)]
+FileName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]+$")]
+"""Relative to the checkpoint's directory; `verify` refuses one that leads out of it."""
 
 
 class _Strict(BaseModel):
@@ -104,7 +106,7 @@ class Manifest(_Strict):
     """The resolved recipe."""
     probes: Probes | None = None
     """How an engine proves that it holds these weights; recorded by `trainer publish`."""
-    files: dict[Text, FileEntry] = Field(max_length=MOST_FILES)
+    files: dict[FileName, FileEntry] = Field(max_length=MOST_FILES)
     domain: Domain | None = None
     """What the checkpoint was trained on, and how a picture of another kind is told; by `trainer domain`."""
     tensors: dict[str, Tensor] | None = None
@@ -236,10 +238,11 @@ def _compare(directory: Path, manifest: Manifest, step: Step) -> None:
     if added := sorted(present - manifest.files.keys()):
         raise CheckpointDamaged(f"{directory} holds files that its manifest does not name: {', '.join(added[:10])}")
     root = directory.resolve()
+    for name in (MANIFEST_NAME, *manifest.files):
+        if not (directory / name).resolve().is_relative_to(root):
+            raise CheckpointDamaged(f"{directory / name} leads out of the checkpoint's directory")
     for name, entry in manifest.files.items():
         path = directory / name
-        if not path.resolve().is_relative_to(root):
-            raise CheckpointDamaged(f"{path} leads out of the checkpoint's directory")
         try:
             found = sha256_of(read_chunks(path, entry.size, step))
         except FileNotFoundError:

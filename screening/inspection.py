@@ -26,11 +26,15 @@ from screening.generation import prompt_text, tiling_arguments
 from screening.probes import Reading, probe_pictures
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.regular_file import read_small
+from screening.weights import besides_weights
 
 REFUSED = 3
 """Exit status when the checkpoint is at fault; the reason is on standard output."""
 MOST_MEMORY = 16 * 2**30
 """Bytes of data that the program may use; a model of shapes takes some hundred MB."""
+_QUANTIZED = ("quantization_config", "compression_config")
+_QUANTIZING_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+"""Files that say the same as these fields of `config.json`."""
 _MOST_JSON_BYTES = 256 * 2**20
 
 
@@ -47,14 +51,15 @@ def inspect(directory: Path, manifest: Manifest) -> Reading:
         CheckpointError: an engine could not load it, or would ask it otherwise than the manifest says.
     """
     _check_json(directory, manifest)
+    config = _read_config(directory)
+    _check_unquantized(config, manifest)
     check_architecture(directory)
-    config = json.loads((directory / "config.json").read_bytes())
     _check_untied(config)
     _check_vision(config, manifest.image)
     with quiet_transformers():
         try:
-            return _read_text(directory, manifest, config)
-        except CheckpointError:
+            return _read(directory, manifest, config)
+        except (CheckpointError, MemoryError):  # the latter may be the machine's fault
             raise
         except Exception as error:  # libraries raise errors of their own choosing on a damaged file
             raise CheckpointError(
@@ -76,6 +81,13 @@ def compare_reading(manifest: Manifest, found: Reading) -> None:
     for mode, digest in found.prompts.items():
         if wanted.prompts.get(mode) != digest:
             raise CheckpointError(f"its prompt for {mode} is not the tokens that it was when published")
+    if wanted.files is None:
+        raise CheckpointError("its probes do not say which files an engine reads. Publish it again with --again")
+    if wanted.files != found.files:  # last, because the others say more
+        raise CheckpointError(
+            "its config.json, or another file besides the weights, is not the one with which its probes were recorded. "
+            "Publish it again with --again"
+        )
 
 
 def _check_json(directory: Path, manifest: Manifest) -> None:
@@ -88,6 +100,14 @@ def _check_json(directory: Path, manifest: Manifest) -> None:
             raise CheckpointError(f"{directory / name} is not a JSON object")
 
 
+def _read_config(directory: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} has no config.json") from None
+    return config
+
+
 def _check_untied(config: Mapping[str, Any]) -> None:
     """An engine that takes up weights in place leaves the old head where embeddings are tied, and does not say so.
 
@@ -98,6 +118,19 @@ def _check_untied(config: Mapping[str, Any]) -> None:
         raise CheckpointError(
             "its config.json ties the embeddings: they cannot be swapped; `trainer import` unties them"
         )
+
+
+def _check_unquantized(config: Mapping[str, Any], manifest: Manifest) -> None:
+    """Weights of another number format are neither trained nor swapped here.
+
+    Raises:
+        CheckpointError: an engine would take the weights for quantized ones.
+    """
+    parts = [config, *(part for name in ("text_config", "vision_config") if isinstance(part := config.get(name), dict))]
+    if found := next((key for part in parts for key in _QUANTIZED if part.get(key) is not None), None):
+        raise CheckpointError(f"its config.json has a {found}: quantized weights cannot be served")
+    if found := next((name for name in _QUANTIZING_FILES if name in manifest.files), None):
+        raise CheckpointError(f"it holds {found}: quantized weights cannot be served")
 
 
 def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
@@ -127,7 +160,7 @@ def _side(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _read_text(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Reading:
+def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Reading:
     from transformers import AutoProcessor, AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -149,7 +182,8 @@ def _read_text(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -
                 f"exceed the {positions} positions of its config.json"
             )
         prompts[mode] = _digest(ids)
-    return Reading(vocabulary=_vocabulary(tokenizer), prompts=prompts)
+    files = _digest(sorted(besides_weights(manifest).items()))
+    return Reading(vocabulary=_vocabulary(tokenizer), prompts=prompts, files=files)
 
 
 def _check_question(processor: Any, text: str, manifest: Manifest, config: Mapping[str, Any]) -> list[int]:

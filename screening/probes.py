@@ -78,7 +78,7 @@ class Probe(BaseModel):
 
 
 class Reading(BaseModel):
-    """How a checkpoint's tokenizer, template and prompts turn text into tokens; see `screening.inspection`."""
+    """What an engine reads besides the weights, and how that turns text into tokens; see `screening.inspection`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,6 +86,8 @@ class Reading(BaseModel):
     """Of what each token spells, and of the tokens of a text that holds all of them."""
     prompts: dict[Mode, Sha256]
     """Of the tokens of each mode's question, as the template writes it."""
+    files: Sha256 | None = None
+    """Of the names and digests of all files besides the weights. None was recorded before there was this."""
 
 
 class Probes(BaseModel):

@@ -30,9 +30,9 @@ _SAME = 1e-6
 
 def seal_of(manifest: Manifest) -> str:
     """`sha256:…` over the manifest without what is for people and without its own seal."""
-    content = manifest.model_dump(mode="json", exclude=set(FOR_PEOPLE))
-    if content["probes"] is not None:
-        del content["probes"]["seal"]
+    # Without defaults, so that a field that a later version adds does not break the seals of this one.
+    content = manifest.model_dump(mode="json", exclude=set(FOR_PEOPLE), exclude_defaults=True)
+    content.get("probes", {}).pop("seal", None)
     return _digest(content)
 
 

@@ -30,29 +30,45 @@ def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
         CheckpointDamaged: the manifest says which tensors there are, and these are others.
         CheckpointUnavailable: a file cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     if pickles := sorted(name for name in manifest.files if name.lower().endswith(PICKLES)):
         raise CheckpointError(f"{directory} holds {', '.join(pickles)}: a pickle runs code when it is loaded")
     files = sorted(name for name in manifest.files if name.endswith(WEIGHTS))
     if not files:
         raise CheckpointError(f"{directory} holds no weights ({WEIGHTS})")
     tensors: dict[str, Tensor] = {}
+    places: dict[str, str] = {}
     for file in files:
-        try:
-            with safe_open(directory / file, framework="np") as weights:
-                for name in weights.keys():  # noqa: SIM118 - not a mapping
-                    if name in tensors:
-                        raise CheckpointError(f"{directory}: the tensor {name} is in two files")
-                    part = weights.get_slice(name)
-                    tensors[name] = Tensor(part.get_dtype(), tuple(part.get_shape()))
-        except SafetensorError as error:
-            raise CheckpointError(f"{directory / file} is damaged: {error}") from error
-        except OSError as error:
-            raise CheckpointUnavailable(f"{directory / file} cannot be read: {error}") from error
+        for name, tensor in _header(directory / file).items():
+            if name in tensors:
+                raise CheckpointError(f"{directory}: the tensor {name} is in two files")
+            tensors[name], places[name] = tensor, file
+    for index in (name for name in manifest.files if name.endswith(_INDEX)):
+        if _indexed(directory / index) != places:
+            raise CheckpointError(f"{directory / index} does not name the tensors and the files that hold them")
     if manifest.tensors is not None and (difference := compare_tensors(manifest.tensors, tensors)):
         raise CheckpointDamaged(f"{directory} holds tensors that are not those of its manifest: {difference}")
     return tensors
+
+
+def _header(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as weights:
+            parts = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 - not a mapping
+            return {name: Tensor(part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise CheckpointUnavailable(f"{path} cannot be read: {error}") from error
+
+
+def _indexed(index: Path) -> object:
+    """Name of a tensor → file, as an index says, by which engines choose what they load; None where it is not one."""
+    try:
+        return json.loads(index.read_bytes())["weight_map"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def check_finite(directory: Path, manifest: Manifest) -> None:
@@ -103,14 +119,16 @@ def compare_tensors(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> str
     return None
 
 
+def besides_weights(manifest: Manifest) -> dict[str, str]:
+    """Name → sha256 of every file that an engine may read besides the weights."""
+    return {name: file.sha256 for name, file in manifest.files.items() if not name.endswith((WEIGHTS, _INDEX))}
+
+
 def changed_files(old: Manifest, new: Manifest) -> list[str]:
     """Files besides the weights that differ: configuration, tokenizer, processor, template.
 
     An engine reads them only when it starts, so with any of them changed, weights cannot be taken up in place.
     """
 
-    def fixed(manifest: Manifest) -> dict[str, str]:
-        return {n: f.sha256 for n, f in manifest.files.items() if not n.endswith((WEIGHTS, _INDEX))}
-
-    before, after = fixed(old), fixed(new)
+    before, after = besides_weights(old), besides_weights(new)
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

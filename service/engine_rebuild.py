@@ -47,6 +47,7 @@ async def rebuild(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Proved:
         Exception: whatever the engine raised; nothing is loaded then.
     """
     if served.ending:
+        await served.engine.stop()  # it may hold what is not proved
         raise EngineLost
     engine, admission, metrics = served.engine, served.admission, served.metrics
     planned, began = cause in ("swap", "roll_back"), time.monotonic()

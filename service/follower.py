@@ -93,7 +93,7 @@ class _Later:
     wait: float
     """Seconds from the last attempt on; 0 where there was none yet."""
     until: float
-    """On the monotonic clock."""
+    """On the follower's clock."""
 
 
 class Follower:
@@ -101,6 +101,8 @@ class Follower:
 
     def __init__(self, hot_swap: HotSwap, admission: Admission, metrics: Metrics, settings: Settings) -> None:
         """The settings name a registry."""
+        self._clock = time.monotonic
+        """By which a checkpoint is tried again."""
         self._hot_swap = hot_swap
         self._served = hot_swap.served
         self._admission = admission
@@ -207,7 +209,7 @@ class Follower:
         if not self._admission.is_open:
             return "busy", self._admission.closed_because
         later = self._later if self._later and self._later.digest == version.digest else None
-        if later and time.monotonic() < later.until:
+        if later and self._clock() < later.until:
             return later.outcome, later.reason
         offer = await self._offer_of(version)
         offered = await self._look(offer)
@@ -217,7 +219,7 @@ class Follower:
             seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311
             if seconds > 0:
                 reason = f"It needs a new engine, which is built after {seconds:.0f} s: not by a whole fleet at once."
-                self._later = _Later(offer.digest, "waiting", reason, 0.0, time.monotonic() + seconds)
+                self._later = _Later(offer.digest, "waiting", reason, 0.0, self._clock() + seconds)
                 return self._later.outcome, self._later.reason
         self._swap = asyncio.get_running_loop().create_task(
             self._hot_swap.take_up(offer.directory, digest=offer.digest)
@@ -244,7 +246,7 @@ class Follower:
         """Try it again at the next poll, then after two more, after four more, ..."""
         poll = self._settings.registry_poll_seconds
         wait = min(max(2 * before.wait if before else 0.0, poll / 2), _LONGEST_WAIT * poll)
-        self._later = _Later(offer.digest, outcome, reason, wait, time.monotonic() + wait)
+        self._later = _Later(offer.digest, outcome, reason, wait, self._clock() + wait)
         return outcome, reason
 
     def _note(self, outcome: Outcome, reason: str | None) -> None:

@@ -222,7 +222,7 @@ class HotSwap:
             try:
                 proved, in_place = await self._load(new, in_place=in_place)
             except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
-                LOGGER.exception("swap failed", extra={"fields": {"digest": new.manifest.digest, "error": str(error)}})
+                self._log_failure("swap failed", new, error)
                 # An engine that is dead or hangs would not take the old weights either. Neither is a fault of the new
                 # ones yet: somebody may have killed it at that very moment, or the machine was slow.
                 lost = isinstance(error, TimeoutError) or not self._engine.alive
@@ -275,18 +275,24 @@ class HotSwap:
                 await self._reload(old)
                 self._metrics.swaps.labels("rolled_back").inc()
                 return died
-            except Exception as error:  # an engine that takes neither is beyond repair
+            except Exception as error:  # noqa: BLE001 - an engine that takes neither is beyond repair
                 died = not self._engine.alive
-                LOGGER.exception(
-                    "roll-back failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}}
-                )
+                self._log_failure("roll-back failed", old, error)
         try:
             await rebuild(self.served, old, "roll_back")
-        except Exception as error:  # whatever it is, the caller must hear why the new checkpoint was refused
-            LOGGER.exception("rebuild failed", extra={"fields": {"digest": old.manifest.digest, "error": str(error)}})
+        except Exception as error:  # noqa: BLE001 - the caller must hear why the new checkpoint was refused
+            self._log_failure("rebuild failed", old, error)
             return died
         self._metrics.swaps.labels("rebuilt_back").inc()
         return died
+
+    def _log_failure(self, event: str, copy: Copy, error: Exception) -> None:
+        """With a traceback; at the end of the service, which stops the engine under a swap, as one plain line."""
+        if not self.served.ending:
+            fields = {"digest": copy.manifest.digest, "error": str(error)}
+            LOGGER.error(event, exc_info=error, extra={"fields": fields})
+        elif event == "swap failed":  # what follows from it is said with it
+            log(LOGGER, logging.INFO, "swap given up: the service ends", digest=copy.manifest.digest)
 
     def _done(
         self,

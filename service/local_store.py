@@ -206,10 +206,13 @@ def inside(store: Path, name: str) -> Path:
     """A directory of a store that checkpoints are published to.
 
     Raises:
-        CheckpointRefused: the name leads out of it, by dots or by a link.
+        CheckpointRefused: the name leads out of it, by dots or by a link, or is a link to itself.
     """
     root = store.resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except RuntimeError as error:
+        raise CheckpointRefused(f"{name!r} is a symbolic link that leads to itself.") from error
     if path == root or not path.is_relative_to(root):
         raise CheckpointRefused(f"{name!r} leads out of the store.")
     return path
@@ -229,7 +232,7 @@ def _noted(path: Path) -> dict[str, Any]:
     """A note that was written here; empty where it is missing or not one."""
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return noted if isinstance(noted, dict) else {}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from screening.checkpoint import Manifest, read_manifest
 from screening.errors import CheckpointDamaged
+from screening.regular_file import Step
 from screening.seal import check_seal, judged_as
 from service.admission import Admission
 from service.config import Settings
@@ -124,14 +125,7 @@ class ServedCheckpoint:
         Raises:
             CheckpointError: it cannot be read, was changed after it was published, or is another one.
         """
-        manifest = await self.reads.read(source, partial(read_manifest, source))
-        if digest is not None and manifest.digest != digest:
-            raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
-        try:
-            check_seal(manifest)
-        except CheckpointDamaged as error:
-            raise CheckpointDamaged(f"{source}: {error}") from error
-        return manifest
+        return await self.reads.read(source, partial(_read_sealed, source, digest))
 
     async def take_in(self, source: Path, offered: Manifest | None = None) -> Copy:
         """A verified copy.
@@ -184,3 +178,15 @@ class ServedCheckpoint:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience), self.taking_up, self.lock:
                 self.store.close()
+
+
+def _read_sealed(source: Path, digest: str | None, step: Step) -> Manifest:
+    """See `ServedCheckpoint.look`. In a thread: digests of a large manifest take long enough to hold up requests."""
+    manifest = read_manifest(source, step)
+    if digest is not None and manifest.digest != digest:
+        raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
+    try:
+        check_seal(manifest)
+    except CheckpointDamaged as error:
+        raise CheckpointDamaged(f"{source}: {error}") from error
+    return manifest

@@ -101,7 +101,10 @@ class Supervisor:
         try:
             await recover(self._served, cause)
         except Exception as error:  # whatever it is, the next attempt may succeed
-            LOGGER.exception("rebuild failed", extra={"fields": {"attempts": self._attempts, "error": str(error)}})
+            if self._served.ending:
+                log(LOGGER, logging.INFO, "rebuild given up: the service ends")
+            else:
+                LOGGER.exception("rebuild failed", extra={"fields": {"attempts": self._attempts, "error": str(error)}})
         self._attempts += 1
 
 

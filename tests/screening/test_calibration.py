@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -39,7 +39,11 @@ def test_between_knots_it_is_straight_and_beyond_them_level() -> None:
 
 @given(st.floats(0, 1), st.floats(LEAST_SLOPE, MOST_SLOPE), st.floats(-MOST_INTERCEPT, MOST_INTERCEPT))
 def test_a_confidence_is_always_a_probability(probability: float, slope: float, intercept: float) -> None:
-    assert 0 <= Curve(slope=slope, intercept=intercept).confidence(probability) <= 1
+    try:
+        curve = Curve(slope=slope, intercept=intercept)
+    except ValidationError:  # all but level, and far up or down
+        reject()
+    assert 0 <= curve.confidence(probability) <= 1
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -60,6 +64,12 @@ def test_a_higher_probability_is_never_a_lower_confidence(one: float, other: flo
         {"knots": ((0.0, 1.0), (1.0, 1.0))},
         {"knots": tuple((place / 100, place / 100) for place in range(100))},
         {"knots": ((math.nan, 0.5), (1.0, 0.6))},
+        {"slope": 0.01, "intercept": 10.0},
+        {"slope": 0.01, "intercept": -10.0},
+        {"slope": 0.3, "intercept": 10.0},
+        {"knots": ((-15.0, 0.9999999), (15.0, 1.0))},
+        {"knots": ((-15.0, 0.0), (-14.9, 1.0))},
+        {"knots": ((14.9, 0.0), (15.0, 1.0))},
         *({"slope": value} for value in (math.nan, math.inf, 1e308, 0.0, -0.0, -1.0, 1e-300)),
         *({"intercept": value} for value in (math.nan, math.inf, -math.inf, 1e308, -1e308, 50.0)),
     ],
@@ -67,6 +77,21 @@ def test_a_higher_probability_is_never_a_lower_confidence(one: float, other: flo
 def test_what_is_no_curve_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Curve.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"slope": 100.0, "intercept": 10.0},
+        {"slope": 0.01, "intercept": 5.0},
+        {"slope": 1.0, "intercept": 10.0},
+        {"knots": ((-0.1, 0.0), (0.1, 1.0))},
+        {"knots": ((-14.8, 0.9), (14.8, 0.95))},
+    ],
+)
+def test_an_unusual_curve_that_follows_the_probability_is_read(fields: dict[str, object]) -> None:
+    curve = Curve.model_validate(fields)
+    assert curve.confidence(0.001) < curve.confidence(0.999)
 
 
 def test_without_shifts_a_calibration_is_written_as_before_there_were_any() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest
+from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
 from screening.errors import CheckpointError
 from screening.inspection import REFUSED, compare_reading, inspect, main
 from screening.probes import Reading
@@ -75,6 +75,20 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "larger pictures": (vision(image_size=[256, 256]), "config.json|wants"),
     "other patches": (vision(patch_size=[32, 32]), "config.json|wants"),
     "tied embeddings": (text(tie_word_embeddings=True), "ties the embeddings"),
+    "architecture unknown to engines": (lambda config: config.update(architectures=["NoSuchModel"]), "architectures"),
+    "architecture of another model": (
+        lambda config: config.update(architectures=["Qwen2ForCausalLM"]),
+        "architectures",
+    ),
+    "two architectures": (lambda config: config["architectures"].append("LlamaForCausalLM"), "architectures"),
+    "no architecture": (lambda config: config.pop("architectures"), "architectures"),
+    "quantized": (lambda config: config.update(quantization_config={"quant_method": "fp8"}), "quantized weights"),
+    "quantized by AWQ": (
+        lambda config: config.update(quantization_config={"quant_method": "awq"}),
+        "quantized weights",
+    ),
+    "quantized text": (text(quantization_config={"quant_method": "fp8"}), "quantized weights"),
+    "compressed": (lambda config: config.update(compression_config={}), "quantized weights"),
     "few positions": (text(max_position_embeddings=300), "exceed the 300 positions"),
 }
 
@@ -85,6 +99,72 @@ def test_a_configuration_that_is_not_the_weights_is_refused(what: str, copy: Pat
     edit(copy, "config.json", change)
     with pytest.raises(CheckpointError, match=reason):
         inspect(copy, manifest)
+
+
+def processor(**changes: Any) -> Change:
+    return lambda config: config["image_processor"].update(changes)
+
+
+UNSEEN: dict[str, tuple[str, Change]] = {
+    "number format": ("config.json", lambda config: config.update(dtype="float16")),
+    "number format of the text": ("config.json", text(dtype="float16")),
+    "no number format": ("config.json", lambda config: config.pop("dtype")),
+    "activation": ("config.json", text(hidden_act="relu")),
+    "rotary positions": ("config.json", text(rope_parameters={"rope_theta": 1.0, "rope_type": "default"})),
+    "attention of a window": ("config.json", text(use_sliding_window=True, sliding_window=4)),
+    "vision heads": ("config.json", vision(num_attention_heads=1)),
+    "vision layer": ("config.json", lambda config: config.update(vision_feature_layer=99)),
+    "mean of pixels": ("processor_config.json", processor(image_mean=[0.0, 0.0, 0.0])),
+    "no normalisation": ("processor_config.json", processor(do_normalize=False)),
+    "scale of pixels": ("processor_config.json", processor(rescale_factor=1.0)),
+    "stop token": ("generation_config.json", lambda config: config.update(eos_token_id=3)),
+    "special tokens": (
+        "tokenizer.json",
+        lambda content: [one.update(special=False) for one in content["added_tokens"]],
+    ),
+    "merges ignored": ("tokenizer.json", lambda content: content["model"].update(ignore_merges=True)),
+    "normaliser": ("tokenizer.json", lambda content: content.update(normalizer={"type": "NFKC"})),
+    "class of the tokenizer": ("tokenizer_config.json", lambda content: content.update(tokenizer_class="Bogus")),
+    "second template": ("tokenizer_config.json", lambda content: content.update(chat_template="hello")),
+}
+"""Changes after which shapes and the tokens of text are what they were."""
+
+
+def listed(directory: Path, manifest: Manifest) -> Manifest:
+    """The manifest with what lies there; probes and the rest stay."""
+    fields = manifest.model_dump(exclude={"files", "created", "format", "tensors"})
+    return write_manifest(directory, **fields)
+
+
+@pytest.mark.parametrize("what", UNSEEN)
+def test_a_changed_file_with_the_probes_of_before_is_found_without_an_engine(what: str, copy, manifest) -> None:
+    name, change = UNSEEN[what]
+    edit(copy, name, change)
+    with pytest.raises(CheckpointError, match=r"another file besides the weights|tokenizer"):
+        compare_reading(manifest, inspect(copy, listed(copy, manifest)))
+
+
+@pytest.mark.parametrize(
+    "name", ["preprocessor_config.json", "modeling_other.py", "params.json", "adapter_config.json", "x.gguf"]
+)
+def test_a_file_that_was_added_is_found_without_an_engine(name: str, copy: Path, manifest: Manifest) -> None:
+    (copy / name).write_text("{}")
+    with pytest.raises(CheckpointError, match=r"another file besides the weights|cannot read a question"):
+        compare_reading(manifest, inspect(copy, listed(copy, manifest)))
+
+
+@pytest.mark.parametrize("name", ["hf_quant_config.json", "quantize_config.json"])
+def test_a_file_that_asks_for_quantized_weights_is_refused(name: str, copy: Path, manifest: Manifest) -> None:
+    (copy / name).write_text("{}")
+    with pytest.raises(CheckpointError, match=f"{name}: quantized weights"):
+        inspect(copy, listed(copy, manifest))
+
+
+def test_probes_that_do_not_say_which_files_an_engine_reads_are_refused(reading: Reading, manifest: Manifest) -> None:
+    assert manifest.probes is not None
+    probes = manifest.probes.model_copy(update={"reading": reading.model_copy(update={"files": None})})
+    with pytest.raises(CheckpointError, match="do not say which files"):
+        compare_reading(manifest.model_copy(update={"probes": probes}), reading)
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,13 @@ def test_a_verdict_is_about_the_whole_manifest(manifest: Manifest) -> None:
     verdicts = {judged_as(one) for one in (manifest, *others)}
     assert len(verdicts) == 3
     assert {digest_in(verdict) for verdict in verdicts} == {manifest.digest}
+
+
+def test_a_field_that_a_later_version_adds_does_not_break_the_seal_of_this_one(manifest: Manifest) -> None:
+    class Later(Manifest):
+        added: int | None = None
+
+    later = Later.model_validate_json(manifest.model_dump_json())
+    check_seal(later)
+    with pytest.raises(CheckpointDamaged, match="recorded on something else"):
+        check_seal(later.model_copy(update={"added": 1}))

@@ -62,3 +62,17 @@ def test_the_tensors_are_those_that_the_manifest_says(tiny_checkpoint: Path) -> 
         other = whole.model_copy(update={"tensors": said})
         with pytest.raises(CheckpointDamaged, match=rf"not those of its manifest: .*({name}|more)"):
             read_tensors(tiny_checkpoint, other)
+
+
+def test_an_index_names_the_tensors_and_their_files(manifest: Manifest, tmp_path: Path) -> None:
+    """Engines load what the index names, so a wrong one leaves tensors out."""
+    save_file({"a": torch.zeros(2), "b": torch.zeros(3)}, tmp_path / "model.safetensors")
+    index = "model.safetensors.index.json"
+    manifest = manifest.model_copy(update={"files": {**manifest.files, index: manifest.files["model.safetensors"]}})
+    (tmp_path / index).write_text('{"weight_map": {"a": "model.safetensors", "b": "model.safetensors"}}')
+    assert read_tensors(tmp_path, manifest).keys() == {"a", "b"}
+    wrong = ['{"a": "model.safetensors"}', "{}", "[]", '{"a": "model.safetensors", "b": "other.safetensors"}', "7"]
+    for content in [*(f'{{"weight_map": {places}}}' for places in wrong), "", "[]", "{", "[" * 100_000, "\x00"]:
+        (tmp_path / index).write_text(content)
+        with pytest.raises(CheckpointError, match="does not name the tensors"):
+            read_tensors(tmp_path, manifest)

@@ -201,8 +201,8 @@ def no_probes(two: Path) -> None:
     describe(two, read_manifest(two), probes=None)
 
 
-def _configure(two: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = two / "config.json"
+def _configure(two: Path, change: Callable[[dict[str, Any]], None], file: str = "config.json") -> None:
+    path = two / file
     config = json.loads(path.read_text())
     change(config)
     path.write_text(json.dumps(config))
@@ -352,6 +352,27 @@ def wider_described(two: Path) -> None:
     describe(two, read_manifest(two))
 
 
+def _configured(change: Callable[[dict[str, Any]], None], file: str = "config.json") -> Callable[[Path], None]:
+    def damage(two: Path) -> None:
+        _configure(two, change, file)
+        describe(two, read_manifest(two))
+
+    return damage
+
+
+unknown_architecture_described = _configured(lambda config: config.update(architectures=["NoSuchModel"]))
+quantized_described = _configured(lambda config: config.update(quantization_config={"quant_method": "fp8"}))
+number_format_described = _configured(lambda config: config.update(dtype="float16"))
+other_mean_described = _configured(
+    lambda config: config["image_processor"].update(image_mean=[0.0, 0.0, 0.0]), "processor_config.json"
+)
+
+
+def short_index_described(two: Path) -> None:
+    (two / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {}}))
+    describe(two, read_manifest(two))
+
+
 def _without(name: str) -> Callable[[Path], None]:
     def damage(two: Path) -> None:
         (two / name).unlink()
@@ -412,6 +433,11 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     empty_configuration_described: "empty configuration (described)",
     no_json_described: "configuration that is not JSON (described)",
     wider_described: "configuration of twice the width (described)",
+    unknown_architecture_described: "architecture that no engine knows (described)",
+    quantized_described: "weights said to be quantized (described)",
+    number_format_described: "another number format (described)",
+    other_mean_described: "another mean of the pixels (described)",
+    short_index_described: "an index that leaves tensors out (described)",
     no_tokenizer_described: "no tokenizer (described)",
     no_processor_described: "no processor (described)",
     no_template_described: "no chat template (described)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shutil
 import tempfile
 import threading
@@ -263,6 +264,39 @@ async def test_the_end_of_the_service_builds_no_engine(serve) -> None:
         engine.stop = stopped_under_it  # type: ignore[method-assign]
     await asyncio.gather(taking, return_exceptions=True)
     assert [call for call in engine.history if call.startswith("start")] == ["start 1"]
+
+
+@pytest.mark.parametrize("how", ["in place", "rebuilt"])
+async def test_the_end_of_the_service_during_a_swap_is_one_plain_line(how, serve, store, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
+    name, call = ("two", "reload 2") if how == "in place" else ("three", "start 3")
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.seconds = 3600
+        taking = asyncio.create_task(running.take_up(name))
+        async with asyncio.timeout(60):
+            while call not in engine.history:
+                await asyncio.sleep(0.005)
+    await asyncio.gather(taking, return_exceptions=True)
+    said = [record for record in caplog.records if record.name == "service.hot_swap" and "given up" in record.message]
+    assert [record.message for record in said] == ["swap given up: the service ends"]
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_what_is_not_proved(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        served = running.app.state.service.served
+
+        def broken(_: Path) -> bool:
+            served.end()  # while the new weights are in the engine
+            return True
+
+        engine.fails["probe"] = broken
+        assert (await running.take_up("two")).status_code == 409
+        assert engine.history[:4] == ["start 1", "reload 2", "reload 1", "stop"]
+        assert not engine.alive
 
 
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])

@@ -272,19 +272,42 @@ async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fl
         assert f"sha256:{copy.name}" == read_manifest(fleet.store / "one").digest
 
 
+class Polls:
+    """A service whose follower polls when the test says so, on a clock that moves by one poll each time."""
+
+    def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.follower, self.now, self.tried = running.app.state.follower, 0.0, 0
+        self.follower._clock = lambda: self.now
+
+        async def busy(*_: Any, **__: Any) -> Any:
+            self.tried += 1
+            raise SwapBusy("not now")
+
+        monkeypatch.setattr(HotSwap, "take_up", busy)
+
+    async def until_tried(self, polls: int) -> list[int]:
+        """Poll so often. Returns the numbers of the polls that tried to take the checkpoint up."""
+        numbers = []
+        for number in range(polls):
+            before = self.tried
+            await self.follower._poll()
+            numbers += [number] * (self.tried - before)
+            self.now += NEVER
+        return numbers
+
+
+NEVER = 3600.0
+"""Seconds between polls, where a test does the polling."""
+LESS_AND_LESS = [0, 1, 2, 4, 8, 16, 32, 48, 64]
+"""Polls at which something that fails is tried: after half a poll's time, one, two, four, eight, and then sixteen."""
+
+
 async def test_what_cannot_be_taken_in_is_tried_less_and_less_often(serve, fleet: Fleet, monkeypatch) -> None:
-    tried = 0
-
-    async def busy(*_: Any, **__: Any) -> Any:
-        nonlocal tried
-        tried += 1
-        raise SwapBusy("not now")
-
-    monkeypatch.setattr(HotSwap, "take_up", busy)
-    async with serve() as running:
+    async with serve(registry_poll_seconds=NEVER) as running:
+        await running.comes_to("current")
         fleet.promote(2)
-        await running.polled("busy", 40)
-        assert 3 <= tried <= 12, "of 40 polls"
+        assert await Polls(running, monkeypatch).until_tried(70) == LESS_AND_LESS
+        assert running.polls("busy") == 70
 
 
 async def test_an_answer_of_the_registry_that_comes_too_late_is_thrown_away(serve, fleet: Fleet, monkeypatch) -> None:
@@ -423,20 +446,12 @@ async def test_an_operators_order_does_not_wait_for_its_turn(serve, fleet: Fleet
 async def test_its_turn_comes_once_and_what_cannot_be_then_is_tried_less_and_less_often(
     serve, fleet: Fleet, monkeypatch, longest
 ) -> None:
-    tried, waited = 0, 0.0
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
-
-    async def busy(*_: Any, **__: Any) -> Any:
-        nonlocal tried, waited
-        tried, waited = tried + 1, running.polls("waiting")
-        raise SwapBusy("not now")
-
-    monkeypatch.setattr(HotSwap, "take_up", busy)
-    async with serve(rebuild_spread_seconds=0.1) as running:
+    async with serve(registry_poll_seconds=NEVER, rebuild_spread_seconds=3 * NEVER) as running:
+        await running.comes_to("current")
         fleet.promote(three)
-        await running.polled("busy", 40)
-        assert 3 <= tried <= 12, "of 40 polls"
-        assert running.polls("waiting") == waited > 0
+        assert await Polls(running, monkeypatch).until_tried(73) == [3 + number for number in LESS_AND_LESS]
+        assert (running.polls("waiting"), running.polls("busy")) == (3, 70)
 
 
 async def test_what_needs_a_new_engine_and_cannot_be_read_is_told_at_once(serve, fleet: Fleet, longest) -> None:

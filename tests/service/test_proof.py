@@ -128,7 +128,15 @@ async def test_a_refusal_names_both_machines(engine, manifest) -> None:
     with pytest.raises(CheckpointError, match=r"0\.48 off; recorded by elsewhere, here scripted"):
         await prover.prove(recorded(manifest, "elsewhere"), may_round=True)
     with pytest.raises(CheckpointError, match=r"0\.48 off$"):
-        await prover.prove(recorded(manifest, "scripted"), may_round=True)
+        await prover.prove(recorded(manifest, "scripted"), may_round=False)
+
+
+@pytest.mark.parametrize("machine", ["scripted", "elsewhere", None])
+async def test_an_engine_that_was_built_anew_and_proves_nothing_says_what_to_do(machine, engine, manifest) -> None:
+    """Also where another machine of the same name recorded the probes: nothing else tells the two apart."""
+    prover, engine.off = Prover(engine), WRONG
+    with pytest.raises(CheckpointError, match=r"0\.48 off.*`python -m trainer publish --again`$"):
+        await prover.prove(recorded(manifest, machine), may_round=True)
 
 
 async def test_what_another_kind_of_machine_recorded_needs_a_new_engine_once_and_then_goes_in_place(

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from screening import regular_file
-from screening.errors import CheckpointUnavailable
+from screening.checkpoint import FileEntry, read_manifest, store_manifest
+from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.seal import sealed
+from service.admission import Admission
+from service.config import Settings
 from service.metrics import Metrics
+from service.served_checkpoint import Offer, ServedCheckpoint
+from service.startup import start_serving
 from service.store_reads import MOST_HANGING, StoreReads, Watch
+from tests.service.obedient_engine import ObedientEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -170,3 +180,104 @@ async def test_hanging_threads_do_not_pile_up(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         while reads.under_way():
             await asyncio.sleep(0.01)
+
+
+def link_to_itself(two: Path) -> None:
+    shutil.rmtree(two)
+    two.symlink_to(two)
+
+
+def file_link_to_itself(two: Path) -> None:
+    (two / "tokenizer.json").unlink()
+    (two / "tokenizer.json").symlink_to("tokenizer.json")
+
+
+def manifest_link_to_itself(two: Path) -> None:
+    (two / "screening.json").unlink()
+    (two / "screening.json").symlink_to("screening.json")
+
+
+def manifest_link_out(two: Path) -> None:
+    (two / "screening.json").rename(two.parent / "outside.json")
+    (two / "screening.json").symlink_to("../outside.json")
+
+
+def link_to_a_directory(two: Path) -> None:
+    (two / "more").symlink_to("/etc")
+
+
+def a_file(two: Path) -> None:
+    shutil.rmtree(two)
+    two.write_text("{}")
+
+
+def named(name: str) -> Callable[[Path], None]:
+    """A manifest that lists an empty file of this name."""
+    empty = FileEntry(size=0, sha256=hashlib.sha256().hexdigest())
+
+    def damage(two: Path) -> None:
+        manifest = json.loads((two / "screening.json").read_text())
+        manifest["files"][name] = empty.model_dump()
+        (two / "screening.json").write_text(json.dumps(manifest))
+        with suppress(CheckpointError):  # where the manifest cannot even be read, nothing is sealed
+            store_manifest(sealed(read_manifest(two)), two)
+
+    return damage
+
+
+ODD: dict[str, Callable[[Path], None]] = {
+    "link to itself": link_to_itself,
+    "file that is a link to itself": file_link_to_itself,
+    "manifest that is a link to itself": manifest_link_to_itself,
+    "manifest that is a link out": manifest_link_out,
+    "link to a directory": link_to_a_directory,
+    "file in the place of the directory": a_file,
+    "name with a NUL": named("a\0b"),
+    "name of the parent": named("../two/tokenizer.json/.."),
+    "name from the root": named("/etc/hostname"),
+    "empty name": named(""),
+    "long name": named("x" * 300),
+    "the manifest itself": named("screening.json"),
+    "half a character": lambda two: (two / os.fsdecode(b"\xff.json")).write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+async def test_an_odd_directory_is_refused_and_the_next_order_is_served(what, serve, store) -> None:
+    shutil.copytree(store / "two", store / "three")
+    ODD[what](store / "two")
+    async with serve() as running:
+        refused = await running.take_up("two")
+        assert refused.status_code == 409, refused.text
+        assert running.engine.history == ["start 1"] and (await running.state())["reading"] == []
+        assert (await running.take_up("three")).status_code == 200
+
+
+async def test_a_start_whose_production_hangs_goes_on_with_its_own(serve, store, stuck, tmp_path) -> None:
+    """`two` is what the registry names; the store does not answer for it, and does for `one`."""
+    stuck["two/model.safetensors"] = threading.Event()
+    offer = Offer(store / "two", read_manifest(store / "two").digest)
+    settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state", store_read_seconds=0.2)
+    metrics = Metrics()
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
+
+    async def production() -> Offer:
+        return offer
+
+    await start_serving(served, production)
+    assert served.manifest.version == "1" and served.memory.refused == {}
+    (reading,) = served.reads.under_way()
+    assert reading.hanging
+    await served.close()
+
+
+async def test_a_start_whose_own_checkpoint_hangs_fails_with_a_sentence(store, stuck, tmp_path) -> None:
+    stuck["one/screening.json"] = threading.Event()
+    settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state", store_read_seconds=0.2)
+    metrics = Metrics()
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
+    with pytest.raises(CheckpointUnavailable, match=r"one/screening\.json has not been read for 0 s: the store hangs"):
+        await start_serving(served)
+    await served.close()

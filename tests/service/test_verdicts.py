@@ -3,6 +3,7 @@ judged and nothing else."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,15 @@ from screening.answer import Mode
 from screening.calibration import Calibration, Curve, Shifts
 from screening.checkpoint import read_manifest, write_manifest
 from screening.prompt import STANDARD
-from tests.service.obedient_engine import ObedientEngine, change_manifest, judged, make_checkpoint, version, with_probes
+from tests.service.obedient_engine import (
+    ADMIN,
+    ObedientEngine,
+    change_manifest,
+    judged,
+    make_checkpoint,
+    version,
+    with_probes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +182,62 @@ async def test_a_start_inspects_what_was_not_served_before(serve, store) -> None
         assert running.engine.inspected == ["1"]
     async with serve() as running:
         assert running.engine.inspected == []
+
+
+def off_by(off: float) -> Callable[[Path], None]:
+    return lambda bad: with_probes(bad, off=off)
+
+
+def renamed(bad: Path) -> None:
+    change_manifest(bad, version="bad")
+
+
+POISON: dict[str, Callable[[Path], None]] = {
+    "other probes": off_by(-1.0),
+    "probes without float32's": lambda bad: with_probes(bad, off=-1.0, exact=False),
+    "another version, whose weights the engine spoils": renamed,
+}
+
+
+@pytest.mark.parametrize("what", POISON)
+async def test_no_bad_copy_speaks_for_the_good_one(what, serve, store) -> None:
+    """Before and after a restart, with and without `retry`, and the good one speaks for no bad one either."""
+    bad = shutil.copytree(store / "two", store / "bad")
+    POISON[what](bad)
+    engine = ObedientEngine()
+    engine.fails["reload"] = version("bad")
+    async with serve(engine) as running:
+        first = await running.take_up("bad")
+        assert first.status_code == 409 and "refused before" not in first.json()["detail"]
+        assert "refused before" in (await running.take_up("bad")).json()["detail"]
+        again = await running.client.post("/admin/checkpoint", json={"checkpoint": "bad", "retry": True}, headers=ADMIN)
+        assert again.status_code == 409 and "refused before" not in again.json()["detail"]
+        assert [one["manifest"] for one in (await running.state())["refused"]] == [judged(bad).partition("@")[2]]
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+        assert (await running.take_up("one")).status_code == 200
+        assert "refused before" in (await running.take_up("bad")).json()["detail"]
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_retry_that_succeeds_clears_the_verdict_and_its_note(serve, store, tmp_path) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.fails["probe"] = version("2")
+        assert (await running.take_up("two")).status_code == 409
+        engine.fails.clear()
+        order = {"checkpoint": "two", "retry": True}
+        assert (await running.client.post("/admin/checkpoint", json=order, headers=ADMIN)).status_code == 200
+        assert (await running.state())["refused"] == []
+    assert json.loads((tmp_path / "state" / "refused.json").read_text()) == {}
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "null", '{"a": null}', '{"x@y": 7}', "\x00", "[" * 100_000])
+async def test_a_note_that_was_damaged_does_not_keep_a_service_from_starting(note, serve, tmp_path) -> None:
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+    for name in ("refused.json", "deaths.json"):
+        (tmp_path / "state" / name).write_text(note)
+    async with serve() as running:
+        assert await running.version() == "2"
+        assert (await running.take_up("one")).status_code == 200

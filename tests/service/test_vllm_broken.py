@@ -59,7 +59,7 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
 FOUND_BY = {
     "manifest": "not a manifest|recorded on something else|no probes|larger than",
     "compare": "and other tensors",
-    "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its tokenizer|its prompt|its architecture",
+    "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its (tokenizer|prompt|architecture)",
 }
 """Where a fault is found, and what the reason then says; in the copy where it says none of these."""
 
