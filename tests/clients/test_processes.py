@@ -436,3 +436,10 @@ def test_a_copy_of_a_used_client_opens_connections_of_its_own(server: Any, quest
 def test_the_request_id_of_a_result_is_the_one_that_was_sent(server: Any, question: Any, kind: Any, ids: str) -> None:
     server.replies = [named(server.good(), ids)]
     assert screen(kind, question, base_url=server.url).request_id == "mine.1"
+
+
+@both
+@pytest.mark.parametrize("made", [None, "client", httpx.Client])
+def test_a_function_that_makes_something_else_is_named(question: Any, kind: Any, made: Any) -> None:
+    with pytest.raises(InputError, match="passed as http_client made a"):
+        screen(kind, question, base_url="http://127.0.0.1:1", http_client=lambda: made)

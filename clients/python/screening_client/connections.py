@@ -107,7 +107,7 @@ class Connections:
 
     def _open(self) -> httpx.Client:
         self._state.check_process()
-        made = self._make()
+        made = _of_kind(self._make(), httpx.Client)
         kept = self._clients.setdefault(_process(), made)
         if kept is not made:  # another thread was faster
             made.close()
@@ -169,7 +169,7 @@ class AsyncConnections:
                 "the http_client passed to this client is in use in another event loop. Make a client in each, or pass "
                 "http_client a function that makes an httpx client"
             )
-        client = self._make()
+        client = _of_kind(self._make(), httpx.AsyncClient)
         opened = self._clients[here] = _InLoop(client, self._close_at_end_of_loop(client))
         await anext(opened.end_of_loop)
         return opened
@@ -191,6 +191,18 @@ class _InLoop:
 
 
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
+
+
+def _of_kind(made: Http, kind: type[Http]) -> Http:
+    """
+    Raises:
+        InputError: the caller's function made something else.
+    """
+    if not isinstance(made, kind):
+        raise InputError(
+            f"the function passed as http_client made a {type(made).__name__}; it must make a {kind.__name__}"
+        )
+    return made
 
 
 def checked(client: Http) -> Http:
