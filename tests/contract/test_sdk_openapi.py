@@ -29,8 +29,6 @@ from service.scripted_engine import ScriptedEngine
 
 OF_THE_EXCHANGE = {"request_id"}
 """Fields of `Screening` that are not in the body."""
-OF_NEWER_SERVICES = {"warnings"}
-"""Fields of `Screening` that a service need not have yet."""
 OF_THE_CALL = {"timeout", "idempotency_key", "request_id"}
 """Fields of `ScreenRequest` that are headers or stay here."""
 
@@ -74,7 +72,7 @@ def answer(openapi: dict[str, Any], screen: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_result_has_the_fields_of_the_answer(answer: dict[str, Any]) -> None:
-    assert names(Screening) - OF_THE_EXCHANGE - OF_NEWER_SERVICES == set(answer) - OF_NEWER_SERVICES
+    assert names(Screening) - OF_THE_EXCHANGE == set(answer)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("checkpoint", CheckpointInfo), ("timings", Timings), ("usage", Usage)])
