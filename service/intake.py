@@ -90,7 +90,8 @@ async def read_body(request: Request, *, max_bytes: int, upload: Upload) -> byte
         ClientGone: the caller hung up on the way.
     """
     _refuse_encoded(request)
-    too_large = RequestTooLarge(f"The body is over {max_bytes / 2**20:.1f} MiB. Send smaller pictures.")
+    limit = f"{max_bytes / 2**20:.1f} MiB" if max_bytes >= 2**20 else f"{max_bytes} bytes"
+    too_large = RequestTooLarge(f"The body is larger than {limit}, the most that this path takes.")
     claimed = request.headers.get("content-length", "")
     if claimed.isascii() and claimed.isdigit() and (len(claimed) > 18 or int(claimed) > max_bytes):
         raise too_large
