@@ -66,6 +66,20 @@ def test_the_path_of_the_error_itself_is_the_better_one(write, tmp_path: Path) -
     assert str(disk_full(caught.value, tmp_path / "out")).startswith(f"{tmp_path / 'named'} cannot be written")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EFBIG, "File too large"), SafetensorError("Error while serializing: File too large (os error 27)")],
+)
+def test_a_limit_on_the_size_of_files_is_named(error: Exception) -> None:
+    said = disk_full(error, Path("out"))
+    assert said is not None and said.startswith("out cannot be written: File too large; raise the limit")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_number_alone_suffices(number: int) -> None:
+    assert "free some space" in str(disk_full(SafetensorError(f"I/O error (os error {number})"), Path("out")))
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), ValueError("space left on the device"), KeyError(28)])
 def test_other_errors_are_not_a_full_disk(error: Exception) -> None:
     assert disk_full(error, None) is None

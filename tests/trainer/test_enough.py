@@ -69,6 +69,16 @@ def test_a_setting_that_cannot_be_is_refused_in_one_sentence(
     assert f"{section}.{name}" in said and "\n" not in said
 
 
+@pytest.mark.parametrize("value", ["true", "no", "1000000000000000000000000000000"])
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [("sft_weak", "epochs"), ("sft_weak", "save_steps"), ("hcm_grpo", "kl_beta"), ("hcm_grpo", "temperature")],
+)
+def test_a_switch_or_a_huge_number_is_no_number(section: str, name: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"{section}.{name}"):
+        load_recipe(str(write(tmp_path / "mine.yaml", f"{section}: {{{name}: {value}}}")))
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
@@ -243,6 +253,18 @@ def test_a_training_that_diverges_is_no_success(
         ("All are fine.", None),
         ("so I ultimately chose Adam's bottle", None),
         ("so I ultimately chose A and N", None),
+        ("I choose B.", "B"),
+        ("Final answer: **C**", "C"),
+        ("the correct option is (C)", "C"),
+        ("Hence I select A and C", "AC"),
+        ("ultimately chose both A and D", "AD"),
+        ("so I ultimately chose image “B”.", "B"),
+        ("ultimately choose none of them", ""),
+        ("None of the pictures is usable.", ""),
+        ("None of the pictures is usable as it is, but I pick B.", "B"),
+        ("None of the pictures is blurred.", None),
+        ("I ultimately chose A or B", None),
+        ("the answer is a bottle", None),
     ],
 )
 def test_a_conclusion_is_read(text: str, options: str | None) -> None:

@@ -190,6 +190,22 @@ def test_history_shows_what_can_be_read_and_names_the_rest(lost: Shop, capsys: p
     assert keys[0] in printed.err and "forced, not measured" in printed.out
 
 
+def test_an_old_damaged_note_does_not_close_the_gate(lost: Shop) -> None:
+    damage_note(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
+    assert lost.run("promote", "1", "--force", "--reason", "the note is damaged, and this is in production") == 0
+    assert lost.promote("bad", 2, production="good") == 1, "measured again"
+    assert lost.promote("bad", 2, "--force", "--reason", "x", production="good") == 0
+    assert lost.run("rollback", "--reason", "x") == 0 and lost.production() == 1
+
+
+@pytest.mark.parametrize("text", ["bytes that are not UTF-8: \udcff", " "])
+def test_a_reason_that_cannot_be_kept_is_refused(text: str, lost: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        lost.run("promote", "2", "--force", "--reason", text)
+    assert caught.value.code == 2 and "a reason" in capsys.readouterr().err
+    assert lost.production() == 1
+
+
 def test_an_interrupted_promotion_is_finished_by_the_same_command(
     lost: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
