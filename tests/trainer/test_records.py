@@ -62,7 +62,7 @@ def write(directory: Path, *records: dict[str, Any]) -> Path:
             path = directory / str(file)
             if path.is_relative_to(directory) and ".." not in path.parts:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (8, 8), (200, 10, 10)).save(path)
+                Image.new("RGB", (40, 40), (200, 10, 10)).save(path)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
     return directory
@@ -192,7 +192,7 @@ def test_the_digest_changes_with_a_label_and_with_a_pixel_and_with_nothing_else(
     same = write(tmp_path / "same", record("s1", "AC"))
     label = write(tmp_path / "label", record("s1", "A"))
     pixel = write(tmp_path / "pixel", record("s1", "AC"))
-    Image.new("RGB", (8, 8), (0, 90, 10)).save(pixel / "pictures/s1/d.jpg")
+    Image.new("RGB", (40, 40), (0, 90, 10)).save(pixel / "pictures/s1/d.jpg")
     digests = [data_digest(directory, read_samples(directory)) for directory in (first, same, label, pixel)]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
@@ -213,6 +213,8 @@ def cut(format: str) -> Callable[[], bytes]:
     [
         (cut("JPEG"), "the JPEG picture is truncated or damaged"),
         (cut("PNG"), "the PNG picture is truncated or damaged"),
+        (lambda: encoded("PNG", (31, 64)), "31 x 64 pixels; its shorter side must have at least 32"),
+        (lambda: encoded("JPEG", (64, 600)), "64 x 600 pixels; its longer side may be at most 8 times"),
         (cut("WEBP"), "damaged"),
         (lambda: cut("JPEG")() + b"\xff\xd9", "the JPEG picture is truncated or damaged"),
         (lambda: cut("PNG")() + b"\0\0\0\0IEND\xaeB`\x82", "the PNG picture is truncated or damaged"),
