@@ -1,8 +1,9 @@
 """From a stranger's bytes to the square pixels that the model sees.
 
 Three steps, each usable alone: `inspect` reads the header only and applies the limits, `decode` gives upright sRGB
-pixels, `fit_square` brings them to the model's size. `accept` is `inspect` for what is a product's picture. Trainer and service both go through `fit_square`: a model that
-is asked about pixels prepared in another way than it was trained on answers worse, and nothing says so.
+pixels, `fit_square` brings them to the model's size. `accept` is `inspect` for pictures of products. Trainer and
+service both go through `fit_square`: a model that is asked about pixels prepared in another way than it was trained on
+answers worse, and nothing says so.
 
 Where files leave a choice, a picture looks here as browsers show it: embedded colour profiles are applied, EXIF alone
 turns a picture, and of what a damaged file has only part of, nothing is taken in.
@@ -222,9 +223,9 @@ def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> 
     """All three steps: bytes to the model's square pixels.
 
     Raises:
-        ImageError: see `accept` and `decode`.
+        ImageError: see `inspect` and `decode`.
     """
-    return fit_square(decode(accept(data, limits), shrink_to=size), size)
+    return fit_square(decode(inspect(data, limits), shrink_to=size), size)
 
 
 def _format(data: bytes) -> str:

@@ -256,7 +256,13 @@ def test_a_side_over_its_limit_is_refused(size):
 
 @pytest.mark.parametrize(
     ("marker", "precision", "message"),
-    [(0xC0, 12, "12 bits"), (0xC1, 12, "12 bits"), (0xC3, 8, "lossless"), (0xC5, 8, "hierarchical"), (0xCF, 8, "lossl")],
+    [
+        (0xC0, 12, "12 bits"),
+        (0xC1, 12, "12 bits"),
+        (0xC3, 8, "lossless"),
+        (0xC5, 8, "hierarchical"),
+        (0xCF, 8, "lossl"),
+    ],
 )
 def test_a_jpeg_of_a_kind_that_browsers_do_not_show_is_not_called_damaged(marker, precision, message):
     data = bytearray(encoded(quarters(64, 64), "JPEG"))

@@ -151,7 +151,9 @@ def test_bytes_that_a_scan_does_not_need_are_a_hole_unless_they_are_at_the_end()
 def test_restart_markers_out_of_order_are_a_hole() -> None:
     data = encoded(photo(), restart_marker_rows=1)
     markers = [at.start() for at in re.finditer(rb"\xff[\xd0-\xd7]", data)]
-    assert_refused(data[: markers[1]] + data[markers[2] : markers[3]] + data[markers[1] : markers[2]] + data[markers[3] :])
+    assert_refused(
+        data[: markers[1]] + data[markers[2] : markers[3]] + data[markers[1] : markers[2]] + data[markers[3] :]
+    )
     assert_refused(data[: markers[3]] + data[markers[1] :])
 
 
