@@ -22,7 +22,10 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
-            self.error(f"unexpected argument {rest[0].partition('=')[0]!r}")
+            name = rest[0].partition("=")[0]
+            # Only options are repeated: what follows none may be the second half of a secret.
+            shown = repr(name) if name.startswith("-") else "without an option before it"
+            self.error(f"unexpected argument {shown}")
         return parsed
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

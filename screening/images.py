@@ -1,8 +1,9 @@
 """From a stranger's bytes to the square pixels that the model sees.
 
 Three steps, each usable alone: `inspect` reads the header only and applies the limits, `decode` gives upright sRGB
-pixels, `fit_square` brings them to the model's size. Trainer and service both go through `fit_square`: a model that
-is asked about pixels prepared in another way than it was trained on answers worse, and nothing says so.
+pixels, `fit_square` brings them to the model's size. `accept` is `inspect` for pictures of products. Trainer and
+service both go through `fit_square`: a model that is asked about pixels prepared in another way than it was trained on
+answers worse, and nothing says so.
 
 Where files leave a choice, a picture looks here as browsers show it: embedded colour profiles are applied, EXIF alone
 turns a picture, and of what a damaged file has only part of, nothing is taken in.
@@ -123,7 +124,24 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     return picture
 
 
-def _accept(_width: int, _height: int) -> None:
+def accept(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
+    """Accept or refuse a picture that the model shall judge. The service takes in, and the trainer trains on, the same.
+
+    Raises:
+        ImageError: see `inspect`.
+        ImageShapeRefused: below `MIN_SIDE`, or over `MAX_ASPECT`.
+    """
+    picture = inspect(data, limits)
+    shorter, longer = sorted((picture.width, picture.height))
+    shown = f"the picture has {picture.width} x {picture.height} pixels"
+    if shorter < MIN_SIDE:
+        raise ImageShapeRefused(f"{shown}; its shorter side must have at least {MIN_SIDE}")
+    if longer > MAX_ASPECT * shorter:
+        raise ImageShapeRefused(f"{shown}; its longer side may be at most {MAX_ASPECT} times the shorter one")
+    return picture
+
+
+def _any_size(_width: int, _height: int) -> None:
     """The limits were applied by `inspect`."""
 
 
@@ -145,20 +163,6 @@ def _check_size(limits: ImageLimits, width: int, height: int) -> None:
             f"the picture has {width} x {height} pixels; the limit of a side is {limits.max_side} pixels",
             unit="pixels",
         )
-
-
-def check_shape(picture: Picture) -> None:
-    """Refuse what is too small or too narrow to show a product.
-
-    Raises:
-        ImageShapeRefused: below `MIN_SIDE`, or over `MAX_ASPECT`.
-    """
-    shorter, longer = sorted((picture.width, picture.height))
-    shown = f"the picture has {picture.width} x {picture.height} pixels"
-    if shorter < MIN_SIDE:
-        raise ImageShapeRefused(f"{shown}; its shorter side must have at least {MIN_SIDE}")
-    if longer > MAX_ASPECT * shorter:
-        raise ImageShapeRefused(f"{shown}; its longer side may be at most {MAX_ASPECT} times the shorter one")
 
 
 def check_total(pictures: list[Picture], limits: ImageLimits) -> None:
@@ -188,7 +192,7 @@ def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool =
     Raises:
         ImageUnreadable: truncated or damaged data.
     """
-    opened = _open(picture.data, picture.format, _accept)
+    opened = _open(picture.data, picture.format, _any_size)
     with opened.image as image:
         try:
             if shrink_to is not None and image.mode in ("RGB", "L"):

@@ -195,7 +195,7 @@ class Settings(BaseSettings):
         if self.engine == "vllm" and self.checkpoint is None:
             raise ValueError("the vllm engine needs --checkpoint DIR; --engine scripted needs none")
         if self.registry is not None and "://" not in self.registry:
-            raise ValueError(f"--registry {self.registry} is no address; give sqlite:////path.db or http://server")
+            raise ValueError("--registry is not an address; give sqlite:////path.db or http://server")
         if self.registry is not None and self.engine == "scripted":
             raise ValueError("--registry needs the vllm engine: the scripted one has no checkpoint to change")
         return self

@@ -14,6 +14,7 @@ How fast a body must arrive that is not answered yet is the business of `service
 from __future__ import annotations
 
 import asyncio
+import logging
 from enum import Enum, auto
 from typing import Any
 
@@ -22,6 +23,9 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from service.errors import HEADER_TIMEOUT, MALFORMED, MEDIA_TYPE, Problem, problem_body
 from service.identity import new_id
+from service.logs import log
+
+LOGGER = logging.getLogger("service.connection")
 
 
 class _Awaited(Enum):
@@ -133,7 +137,12 @@ class Connection(H11Protocol):
     def _refuse(self, problem: Problem, detail: str) -> None:
         """Answer, before there is a request, with a problem document, and close the connection."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = problem_body(problem, detail, path="", request_id=new_id("req_"))
+            request_id = new_id("req_")
+            # No request reached the app, so that nothing else would log the id that the client is given.
+            client = self.client[0] if self.client else None
+            fields = {"status": problem.status, "client": client, "detail": detail, "request_id": request_id}
+            log(LOGGER, logging.INFO, "refused", **fields)
+            body = problem_body(problem, detail, path="", request_id=request_id)
             headers = [
                 ("content-type", MEDIA_TYPE),
                 ("content-length", str(len(body))),

@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from screening.answer import Mode
 from screening.errors import ImageError
-from screening.images import ImageLimits, Picture, check_shape, check_total, inspect
+from screening.images import ImageLimits, Picture, check_total
+from screening.images import accept as accept_picture
 from service.errors import (
     BodyEncoded,
     ClientGone,
@@ -134,9 +135,7 @@ def accept(fields: Fields, blobs: Sequence[bytes], limits: ImageLimits) -> Submi
     pictures = []
     for index, blob in enumerate(blobs):
         try:
-            picture = inspect(blob, limits)
-            check_shape(picture)
-            pictures.append(picture)
+            pictures.append(accept_picture(blob, limits))
         except ImageError as error:
             raise PictureRefused(picture_name(index), error) from error
     try:

@@ -27,6 +27,8 @@ _WANTED_DESCRIPTORS = 65536
 _OWN_DESCRIPTORS = 128
 """Left for everything else than connections: logs, checkpoints, the engine's sockets."""
 _RETRY_SECONDS = 0.5
+_BUSY_SECONDS = 0.01
+"""Between two looks for room while every connection has a request in progress."""
 _SAY_SECONDS = 10.0
 """Shortest time between two log lines about one trouble."""
 
@@ -128,14 +130,15 @@ class Listener:
     async def _wait_for_room(self) -> None:
         while len(self._connections) >= self._limit:
             self._say("too many connections", open=len(self._connections))
-            self._close_one()
-            await asyncio.sleep(0 if len(self._connections) < self._limit else 0.01)
+            # What was closed is gone after one round of the event loop.
+            await asyncio.sleep(0 if self._close_one() else _BUSY_SECONDS)
 
-    def _close_one(self) -> None:
-        """Close the connection that has been without a request for longest, if there is one."""
+    def _close_one(self) -> bool:
+        """Close the connection that has been without a request for longest. Returns whether there was one."""
         idle = [one for one in self._connections if isinstance(one, Connection) and one.idle_since is not None]
         if idle:
             min(idle, key=lambda one: one.idle_since or 0.0).transport.abort()
+        return bool(idle)
 
     def _say(self, event: str, **fields: object) -> None:
         now = time.monotonic()

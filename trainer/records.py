@@ -35,7 +35,7 @@ from pydantic import (
 
 from screening.answer import check_reasoning
 from screening.errors import ImageError
-from screening.images import decode, inspect, load_square
+from screening.images import accept, decode, load_square
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
 from trainer.labels import read_label
 
@@ -378,12 +378,12 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
 
     Args:
         samples: all samples of the directory, as `read_samples` gives them.
-        check: whether the pictures must be ones that a model can be shown. A training would find a broken one after
+        check: whether the pictures must be ones that the service takes in. A training would find a broken one after
             hours. Each picture is decoded for it, on all cores: 4 ms for a JPEG of 1024 pixels a side.
 
     Raises:
-        DataError: a file cannot be read, or a picture is truncated, damaged, of another format or over a limit of
-            `screening.images`.
+        DataError: a file cannot be read, or a picture is truncated, damaged, of another format, too small, too narrow
+            or over a limit of `screening.images`.
     """
     digest = hashlib.sha256(read_bytes(directory, SAMPLES_NAME))
 
@@ -391,7 +391,7 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
         data = read_bytes(directory, file)
         try:
             if check:
-                decode(inspect(data), shrink_to=1)
+                decode(accept(data), shrink_to=1)
         except ImageError as error:
             field = f"generated.{place - 1}.file" if place else "original.file"
             where = f"{directory / SAMPLES_NAME}, line {sample}, {field}"

@@ -54,10 +54,56 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
     Raises:
         ImageUnreadable: the last coded data repeat; those of flat pictures do not.
     """
-    if any(kind == b"mdat" and ends_in_filler(data, start, end) for kind, start, end in _boxes(data, 0, len(data))):
+    if any(ends_in_filler(data, start, end) for start, end in _coded(data)):
         raise damaged("AVIF", FILLER)
     image.load()
     return image
+
+
+def _coded(data: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of the coded data of each picture in the file; texts and padding are not among them."""
+    meta = _find(data, 0, len(data), b"meta")
+    if meta is None:
+        return
+    locations, infos = (_find(data, meta[0] + 4, meta[1], kind) for kind in (b"iloc", b"iinf"))
+    if locations is None or infos is None:
+        return
+    coded = _coded_items(data, *infos)
+    for item, start, end in _extents(data[locations[0] : locations[1]]):
+        if item in coded and end <= len(data):
+            yield start, end
+
+
+def _coded_items(data: bytes, start: int, end: int) -> set[int]:
+    """Numbers of the items that hold AV1 (`iinf`)."""
+    items = set()
+    for kind, first, last in _boxes(data, start + (8 if data[start] else 6), end):
+        id_bytes = 2 if data[first] == 2 else 4
+        if kind == b"infe" and data[first] >= 2 and data[first + 6 + id_bytes : last][:4] == b"av01":
+            items.add(int.from_bytes(data[first + 4 : first + 4 + id_bytes], "big"))
+    return items
+
+
+def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """Item, start and end in the file of each extent (`iloc`)."""
+    version, reader = body[0], BytesIO(body[4:])
+
+    def number(size: int) -> int:
+        return int.from_bytes(reader.read(size), "big")
+
+    sizes = number(2)
+    offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_bytes = sizes & 15 if version else 0
+    for _ in range(min(number(4 if version == 2 else 2), _MAX_BOXES)):
+        item, in_file = number(4 if version == 2 else 2), not version or number(2) & 15 == 0
+        number(2)  # which file: this one
+        base = number(base_bytes)
+        for _ in range(min(number(2), _MAX_BOXES)):
+            number(index_bytes)
+            start = base + number(offset_bytes)
+            length = number(length_bytes)
+            if in_file:
+                yield item, start, start + length
 
 
 def _coded_profile(data: bytes) -> bytes | None:

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from screening.errors import ImageUnsupported
 from screening.image_files.opened import FILLER, MISSING, CheckSize, Opened, damaged
 from screening.image_files.tail import SPARE_BYTES, ends_in_filler
 
@@ -26,7 +27,16 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PROGRESSIVE, _ARITHMETIC = frozenset({0xC2, 0xCA}), frozenset({0xC9, 0xCA})
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length: TEM, RST0-7, SOI."""
+_OTHER_FRAMES = frozenset({0xC3, *range(0xC5, 0xC8), 0xCB, *range(0xCD, 0xD0)})
+"""Lossless and hierarchical JPEG, which browsers do not show either."""
 _COEFFICIENTS = 64
+_NO_BIT = 14
+"""Above every bit of a coefficient: nothing of it is coded."""
+_RESTARTS = bytes(range(0xD0, 0xD8))
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+_MARKER = re.compile(rb"\xff[\x01-\xfe]")
+"""Bytes of 0xFF may stand before a marker; a zero follows one that is data."""
+_MARKER_NO_RESTART = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _STUFFED_BYTE = re.compile(rb"\xff\0|.", re.DOTALL)
 """One byte of entropy-coded data; a zero follows 0xFF there."""
 
@@ -54,6 +64,7 @@ class Scan:
     components: tuple[int, ...]
     first: int
     last: int
+    high_bit: int
     low_bit: int
     restart_interval: int
 
@@ -72,6 +83,9 @@ class Layout:
     """Where the end marker stands; None: the file has none."""
 
     def read_frame(self, marker: int, body: bytes) -> None:
+        if marker in _OTHER_FRAMES or body[0] != 8:
+            kind = f"has {body[0]} bits per colour" if marker in _FRAMES else "is a lossless or hierarchical one"
+            raise ImageUnsupported(f"the JPEG picture {kind}; save it as a baseline or progressive one of 8 bits")
         self.frame = marker
         self.height, self.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
         for at in range(6, 6 + 3 * body[5], 3):
@@ -83,7 +97,7 @@ class Layout:
         ids = tuple(body[1 : 1 + 2 * count : 2])
         if not set(ids) <= self.components.keys():
             raise damaged("JPEG", "a scan names a colour that the header does not")
-        self.scans.append(Scan(start, end, ids, first, last, bits & 15, self.restart_interval))
+        self.scans.append(Scan(start, end, ids, first, last, bits >> 4, bits & 15, self.restart_interval))
 
     def units(self, scan: Scan) -> int:
         """Coded units (MCUs) of a scan; restart intervals are counted in them (T.81, A.2)."""
@@ -100,14 +114,17 @@ class Layout:
 
     def needed_scans(self) -> list[Scan] | None:
         """The scans up to the one that completes the picture: every colour is coded and, in a progressive picture,
-        each coefficient to its last bit. None: they never do. Later ones add nothing."""
-        missing = {(name, coefficient) for name in self.components for coefficient in range(_COEFFICIENTS)}
+        each coefficient to its last bit. None: they never do, or a refinement has nothing to refine (T.81, G.1.1.1).
+        Later ones add nothing."""
         progressive = self.frame in _PROGRESSIVE
+        bits = dict.fromkeys(itertools.product(self.components, range(_COEFFICIENTS)), _NO_BIT)
         for number, scan in enumerate(self.scans, 1):
-            if not progressive or scan.low_bit == 0:
-                coded = range(scan.first, scan.last + 1) if progressive else range(_COEFFICIENTS)
-                missing.difference_update(itertools.product(scan.components, coded))
-            if not missing:
+            coded = range(scan.first, scan.last + 1) if progressive else range(_COEFFICIENTS)
+            for each in itertools.product(scan.components, coded):
+                if progressive and scan.high_bit and bits.get(each) != scan.high_bit:
+                    return None
+                bits[each] = scan.low_bit if progressive else 0
+            if not any(bits.values()):
                 return self.scans[:number]
         return None
 
@@ -132,7 +149,8 @@ def read_layout(data: bytes) -> Layout:
     """Walk the markers of a JPEG's first picture.
 
     Raises:
-        ImageUnreadable: a segment breaks off, or a marker stands where none can.
+        ImageUnreadable: a segment breaks off, or a scan names a colour that the header does not.
+        ImageUnsupported: a kind of JPEG that libjpeg and browsers do not decode.
     """
     layout, at = Layout(), 2
     while (at := _next_marker(data, at)) < len(data):
@@ -146,7 +164,7 @@ def read_layout(data: bytes) -> Layout:
         body, at = data[at + 2 : at + length], at + length
         if at > len(data):
             raise damaged("JPEG", "the file ends in its header")
-        if marker in _FRAMES and not layout.components:
+        if marker in _FRAMES | _OTHER_FRAMES and not layout.components:
             layout.read_frame(marker, body)
         elif marker == _DRI:
             layout.restart_interval = int.from_bytes(body[:2], "big")
@@ -158,18 +176,14 @@ def read_layout(data: bytes) -> Layout:
 
 def _next_marker(data: bytes, at: int) -> int:
     """Where the next marker's last 0xFF stands; the length of `data` where there is none."""
-    last = len(data) - 1
-    while 0 <= (at := data.find(b"\xff", at)) < last:
-        if 0 < data[at + 1] < 0xFF:
-            return at
-        at += 1
-    return len(data)
+    found = _MARKER.search(data, at)
+    return found.start() if found else len(data)
 
 
 def _end_of_scan(data: bytes, at: int, *, restarts: bool) -> int:
     """Where the entropy-coded data end: at a marker other than an expected restart, or with the file."""
-    while (at := _next_marker(data, at)) < len(data) and restarts and 0xD0 <= data[at + 1] <= 0xD7:
-        at += 2
+    found = (_MARKER_NO_RESTART if restarts else _MARKER).search(data, at)
+    at = found.start() if found else len(data)
     # A restart that nothing follows is no promise of more data, and must not pass for it either.
     return at - 2 if restarts and data[at - 2] == 0xFF and 0xD0 <= data[at - 1] <= 0xD7 else at
 
@@ -185,13 +199,16 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
         raise damaged("JPEG", "its last scans are missing")
     decoder = _Decoder(image)
     arithmetic, last = layout.frame in _ARITHMETIC, scans[-1]
-    # Filler has no restart markers, and an arithmetic decoder cannot wait for more data within a scan.
-    may_be_filled = not arithmetic and not last.restart_interval
     at = 0
     for scan in scans:
         _check_restarts(data, scan, layout)
-        if scan is last and may_be_filled and ends_in_filler(data, scan.start, scan.end):
-            at = _check_filler(decoder, data, at, scan.end)
+        # An arithmetic decoder cannot wait for more data within a scan, and restart markers would be skipped.
+        if not arithmetic and not scan.restart_interval and scan.end - scan.start >= 2 * SPARE_BYTES:
+            # Padding after the last scan is harmless; between scans it is what a hole in the file leaves.
+            if scan is not last:
+                at = _feed_most(decoder, data, at, scan.end, MISSING)
+            elif ends_in_filler(data, scan.start, scan.end):
+                at = _feed_most(decoder, data, at, scan.end, FILLER)
         decoder.feed(data[at : scan.end] + (_ARITHMETIC_READ_AHEAD if arithmetic else _HUFFMAN_READ_AHEAD))
         at = scan.end
         if not decoder.skips(b"\0", b"\0"):
@@ -203,24 +220,25 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     return image
 
 
-def _check_filler(decoder: _Decoder, data: bytes, at: int, end: int) -> int:
-    """Feed `data` from `at` to near `end`, and refuse a picture that is complete there, before its last bytes, which
-    repeat. Flat areas repeat as well, but those the decoder needs. Returns how far the data were fed.
+def _feed_most(decoder: _Decoder, data: bytes, at: int, end: int, why: str) -> int:
+    """Feed `data` from `at` to near the `end` of a scan, and refuse a scan that is complete there already: it does not
+    need its last bytes. Those of a flat area repeat like filler, but are needed. Returns how far the data were fed.
     """
     tail = end - SPARE_BYTES + (data[end - SPARE_BYTES - 1] == 0xFF)
     one, two = _STUFFED_BYTE.findall(data, tail, tail + 4)[:2]
     decoder.feed(data[at:tail])
     if decoder.skips(one, two):
-        raise damaged("JPEG", FILLER)
+        raise damaged("JPEG", why)
     return tail + len(one) + len(two)
 
 
 def _check_restarts(data: bytes, scan: Scan, layout: Layout) -> None:
-    """Refuse a scan with too few restart markers. Looking for a missing one, libjpeg skips bytes as it does after a
-    whole scan, so that feeding it does not tell the two apart."""
+    """Refuse a scan whose restart markers are not all there, in their order. Looking for a missing one, libjpeg skips
+    bytes as it does after a whole scan, so that feeding it does not tell the two apart."""
     if scan.restart_interval:
-        found = sum(data.count(bytes((0xFF, marker)), scan.start, scan.end) for marker in range(0xD0, 0xD8))
-        if found < math.ceil(layout.units(scan) / scan.restart_interval) - 1:
+        wanted = max(0, math.ceil(layout.units(scan) / scan.restart_interval) - 1)
+        found = b"".join(_RESTART.findall(data, scan.start, scan.end))
+        if found != (_RESTARTS * (wanted // 8 + 1))[:wanted]:
             raise damaged("JPEG", MISSING)
 
 

@@ -38,6 +38,15 @@ def test_the_value_of_an_unknown_option_is_not_repeated(parser, capsys) -> None:
     assert "hunter2" not in error_of(parser, ["--api-kez", "hunter2"], capsys)
 
 
+def test_a_value_without_an_option_is_not_repeated(capsys) -> None:
+    parser = Parser(prog="tool")
+    parser.add_argument("--api-keys")
+    for arguments in (["hunter2"], ["--api-keys", "one", "hunter2"], ["--api-keys=one,", "hunter2"]):
+        assert "unexpected argument without an option" in (message := error_of(parser, arguments, capsys))
+        assert "hunter2" not in message
+    assert "unexpected argument '-x'" in error_of(parser, ["-x"], capsys)
+
+
 def test_a_wrong_value_names_its_option(parser, capsys) -> None:
     assert "--max-queue" in error_of(parser, ["--max-queue", "many"], capsys)
 

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageChops, ImageDraw
 
 from screening import images
 from screening.errors import ImageShapeRefused, ImageTooLarge, ImageUnsupported
-from screening.images import PADDING, ImageLimits, check_shape, check_total, decode, fit_square, inspect, load_square
+from screening.images import PADDING, ImageLimits, accept, check_total, decode, fit_square, inspect, load_square
 
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 160, 60), (30, 60, 200), (255, 255, 255)
 
@@ -254,15 +254,33 @@ def test_a_side_over_its_limit_is_refused(size):
     assert caught.value.unit == "pixels"
 
 
+@pytest.mark.parametrize(
+    ("marker", "precision", "message"),
+    [
+        (0xC0, 12, "12 bits"),
+        (0xC1, 12, "12 bits"),
+        (0xC3, 8, "lossless"),
+        (0xC5, 8, "hierarchical"),
+        (0xCF, 8, "lossl"),
+    ],
+)
+def test_a_jpeg_of_a_kind_that_browsers_do_not_show_is_not_called_damaged(marker, precision, message):
+    data = bytearray(encoded(quarters(64, 64), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 1], data[frame + 4] = marker, precision
+    with pytest.raises(ImageUnsupported, match=message):
+        inspect(bytes(data))
+
+
 @pytest.mark.parametrize("size", [(32, 32), (32, 256), (256, 32), (800, 100)])
 def test_a_picture_at_the_limits_of_shape_passes(size):
-    check_shape(inspect(encoded(Image.new("RGB", size))))
+    accept(encoded(Image.new("RGB", size)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 31), (31, 200), (32, 257), (257, 32), (1, 3000), (9000, 20)])
 def test_a_picture_that_is_too_small_or_too_narrow_is_refused(size):
     with pytest.raises(ImageShapeRefused, match=f"{size[0]} x {size[1]} pixels; its (shorter|longer) side"):
-        check_shape(inspect(encoded(Image.new("RGB", size))))
+        accept(encoded(Image.new("RGB", size)))
 
 
 def test_alpha_is_kept_where_it_is_asked_for():

@@ -124,6 +124,39 @@ def test_a_progressive_jpeg_with_a_hole_in_any_scan_is_refused() -> None:
             assert_refused(data[:middle] + data[scan.end :])
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}])
+def test_a_progressive_jpeg_without_any_one_of_its_scans_or_a_part_of_it_is_refused(mode, options) -> None:
+    data = encoded(photo().convert(mode), progressive=True, **options)
+    scans = jpeg.read_layout(data).scans
+    for number, scan in enumerate(scans):
+        header = data.rindex(b"\xff\xda", 0, scan.start)
+        assert_refused(data[:header] + data[scan.end :])
+        if scan is not scans[-1]:
+            following = scans[number + 1]
+            if min(scan.end - scan.start, following.end - following.start) > 200:
+                # A hole from the middle of one scan to the middle of the next, and one inside.
+                assert_refused(data[: (scan.start + scan.end) // 2] + data[(following.start + following.end) // 2 :])
+                assert_refused(data[: scan.start + 60] + data[scan.end - 60 :])
+
+
+def test_bytes_that_a_scan_does_not_need_are_a_hole_unless_they_are_at_the_end() -> None:
+    data = encoded(photo(), progressive=True)
+    *earlier, last = jpeg.read_layout(data).scans
+    for scan in earlier:
+        assert_refused(data[: scan.end] + data[last.start : last.start + 100] + data[scan.end :])
+    decode(inspect(data[: last.end] + bytes(100) + END))
+
+
+def test_restart_markers_out_of_order_are_a_hole() -> None:
+    data = encoded(photo(), restart_marker_rows=1)
+    markers = [at.start() for at in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    assert_refused(
+        data[: markers[1]] + data[markers[2] : markers[3]] + data[markers[1] : markers[2]] + data[markers[3] :]
+    )
+    assert_refused(data[: markers[3]] + data[markers[1] :])
+
+
 @pytest.mark.parametrize(
     "image", [photo(), on_white(), Image.new("RGB", (300, 300), "white"), Image.new("L", (64, 64))]
 )
@@ -234,6 +267,18 @@ def test_an_avif_with_a_shortened_or_filled_item_is_refused() -> None:
         assert_refused(data[: box + 4 + kept])
         if length - kept > 300:
             assert_refused(data[: box + 4 + kept] + bytes(length - kept))
+
+
+def test_an_avif_may_have_padding_after_its_coded_data_and_texts_that_repeat() -> None:
+    for image in (photo(), with_alpha(photo())):
+        data = encoded(image, "AVIF")
+        box = data.index(b"mdat") - 4
+        size = int.from_bytes(data[box : box + 4], "big")
+        assert box + size == len(data)
+        padded = data[:box] + struct.pack(">I", size + 1000) + data[box + 4 :] + bytes(1000)
+        decode(inspect(padded))
+        decode(inspect(data + struct.pack(">I4s", 1008, b"free") + bytes(1000)))
+        decode(inspect(encoded(image, "AVIF", xmp=b" " * 3000)))
 
 
 @pytest.mark.parametrize("image", [photo(), with_alpha(photo()), Image.new("RGB", (64, 64))])

@@ -43,7 +43,7 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({"engine": "magic"}, "--engine"),
         ({"engine": "scripted", "api_keys": "plain-key"}, "--api-keys"),
         ({}, "--checkpoint"),
-        ({"checkpoint": "c", "registry": "mlflow.db"}, "--registry mlflow.db is no address"),
+        ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not an address; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
         ({"engine": "scripted", "registry": "sqlite:///mlflow.db"}, "--registry needs the vllm engine"),
     ],

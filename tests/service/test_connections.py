@@ -110,6 +110,14 @@ def test_what_is_not_http_is_answered_with_a_problem(impatient, sent) -> None:
         assert problem_in(everything(connection)) == (400, "malformed-request")
 
 
+@pytest.mark.parametrize(("sent", "status"), [(b"hello\r\n\r\n", 400), (HALF, 408)])
+def test_the_id_of_a_refusal_before_there_is_a_request_is_in_the_log(impatient, sent, status) -> None:
+    with connected(impatient, sent) as connection:
+        document = json.loads(everything(connection).partition(b"\r\n\r\n")[2])
+    (line,) = (event for event in impatient.events() if event.get("request_id") == document["request_id"])
+    assert (line["event"], line["status"], line["client"]) == ("refused", status, "127.0.0.1")
+
+
 def test_a_slow_but_steady_upload_is_answered(impatient, sample) -> None:
     request = sample.raw_request()
     size = len(request) // 30

@@ -28,7 +28,7 @@ def make_data(directory: Path, labels: Sequence[str] = LABELS, *, labelled: bool
         folder = f"pictures/s{number}"
         (directory / folder).mkdir(parents=True)
         for place, name in enumerate(("original", *"abcd")):
-            Image.new("RGB", (40, 30), (number * 40, place * 50, 0)).save(directory / folder / f"{name}.png")
+            Image.new("RGB", (48, 36), (number * 40, place * 50, 0)).save(directory / folder / f"{name}.png")
         generated: list[dict[str, Any]] = [{"file": f"{folder}/{o.lower()}.png", "option": o} for o in OPTIONS]
         record = {
             "id": f"s{number}",

@@ -63,7 +63,7 @@ def write(directory: Path, *records: dict[str, Any]) -> Path:
             path = directory / str(file)
             if path.is_relative_to(directory) and ".." not in path.parts:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (8, 8), (200, 10, 10)).save(path)
+                Image.new("RGB", (40, 40), (200, 10, 10)).save(path)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
     return directory
@@ -193,7 +193,7 @@ def test_the_digest_changes_with_a_label_and_with_a_pixel_and_with_nothing_else(
     same = write(tmp_path / "same", record("s1", "AC"))
     label = write(tmp_path / "label", record("s1", "A"))
     pixel = write(tmp_path / "pixel", record("s1", "AC"))
-    Image.new("RGB", (8, 8), (0, 90, 10)).save(pixel / "pictures/s1/d.jpg")
+    Image.new("RGB", (40, 40), (0, 90, 10)).save(pixel / "pictures/s1/d.jpg")
     digests = [data_digest(directory, read_samples(directory)) for directory in (first, same, label, pixel)]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
@@ -238,6 +238,14 @@ def test_a_picture_that_no_model_can_be_shown_is_named_with_file_line_and_field(
     with pytest.raises(DataError, match=message) as caught:
         read_square(directory, "pictures/s2/b.jpg", 32)
     assert str(caught.value).startswith(f"{picture}: ")
+
+
+@pytest.mark.parametrize(("size", "message"), [((31, 64), "at least 32"), ((64, 600), "at most 8 times")])
+def test_a_picture_of_a_shape_that_the_service_refuses_is_not_trained_on(size, message, tmp_path: Path) -> None:
+    directory = write(tmp_path, record("s1"))
+    (directory / "pictures/s1/b.jpg").write_bytes(encoded("PNG", size))
+    with pytest.raises(DataError, match=f"line 1, generated.1.file: .* {size[0]} x {size[1]} pixels; .* {message}"):
+        data_digest(directory, read_samples(directory))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])

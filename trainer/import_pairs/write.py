@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from screening.errors import ImageError
-from screening.images import decode, inspect
+from screening.images import accept, decode
 from screening.task import NONE, OPTIONS, options_text
 from trainer.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.import_pairs.pairs import Columns, Pair, read_pair
@@ -130,7 +130,7 @@ def _look_at(images: Path, pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[
                 broken[picture] = LeftOver(pair, Reason.MISSING, pair.urls.get(picture, picture))
                 continue
             data = read_bytes(images, picture)
-            decode(inspect(data), shrink_to=1)
+            decode(accept(data), shrink_to=1)
             digests[picture] = hashlib.sha256(data).hexdigest()
         except (ImageError, DataError) as error:
             broken[picture] = LeftOver(pair, Reason.UNREADABLE, f"{picture}: {error}")
