@@ -33,7 +33,7 @@ def decode(text: str) -> bytes:
     Raises:
         NotBase64: the text is something else.
     """
-    text = text.lstrip() if text[:1].isspace() else text
+    text = text.lstrip(_BLANKS.decode())
     if text[:5].lower() != "data:":
         return _decode(text, "character", 0)
     head, comma, payload = text.partition(",")
