@@ -33,8 +33,9 @@ _OURS = ("psm_", "sem.mp-")
 """What Python's multiprocessing calls its segments and semaphores. Others (CUDA's, say) may have other users."""
 _LET_BE = (b"resource_tracker", b"remains.py")
 """In the command line of our own helpers, which end by themselves."""
-_MARK = "SCREENING_GUARDED_BY"
-"""Environment variable of what a guarded process starts: its process number and start time."""
+_MARK = "GUARDED_BY_SCREENING"
+"""Environment variable of what a guarded process starts: its process number and start time. Not `SCREENING_…`: the
+service refuses settings that it does not know, and may be started by a guarded process."""
 _ROUNDS = 3
 """Most times that the guard looks and clears: a process may start another while it is being killed."""
 _LOOK_SECONDS = 2.0
