@@ -15,7 +15,8 @@ from PIL import Image
 
 from screening.errors import ImageError
 from screening.images import decode, inspect
-from trainer.records import DataError, Generated, Sample, read_bytes
+from trainer.data_directory import DataError, read_bytes
+from trainer.records import Generated, Sample
 
 SIDE = 200
 """Longer side of a picture on a page, in pixels; about 8 KB each."""

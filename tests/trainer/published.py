@@ -14,10 +14,11 @@ from screening.checkpoint import Decoding, ImageContract, Manifest, write_manife
 from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
 from screening.task import NONE, OPTIONS, Dimension
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluate.identity import Identity, claim
 from trainer.evaluate.predictions import Prediction
 from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
-from trainer.records import Sample, data_digest, read_samples
+from trainer.records import Sample
 from trainer.reliability import summarise
 from trainer.scores import Judged, evaluate_scores
 

@@ -13,9 +13,9 @@ import yaml
 
 from screening.checkpoint import file_sha256, read_manifest
 from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
-from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text
 
 SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}

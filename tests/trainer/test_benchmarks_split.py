@@ -20,7 +20,7 @@ from trainer.benchmarks.divide import Tied, groups_of, halve
 from trainer.benchmarks.layouts import LAYOUTS, blink, muirbench, real_world_qa
 from trainer.benchmarks.questions import Part, Question, read_benchmark, read_division
 from trainer.benchmarks.split import split
-from trainer.records import DataError
+from trainer.data_directory import DataError
 from trainer.run_directory import RunMismatch
 
 Rows = list[dict[str, Any]]

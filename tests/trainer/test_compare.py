@@ -23,9 +23,9 @@ from screening.task import NONE, OPTIONS, Dimension
 from trainer.__main__ import main
 from trainer.compare import flips_page
 from trainer.compare.paired import difference_interval, mcnemar_exact, paired
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluate.predictions import Prediction
 from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
-from trainer.records import data_digest, read_samples
 from trainer.scores import Judged, evaluate_scores
 
 SHADOW, LAYOUT = Dimension.SHADOW, Dimension.LAYOUT

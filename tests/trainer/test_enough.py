@@ -135,9 +135,9 @@ def small_recipe(path: Path, *, sft: dict[str, Any] | None = None, grpo: dict[st
 
 def hard_cases(directory: Path, data: Path, checkpoint: Path, count: int) -> Path:
     from screening.checkpoint import read_manifest
+    from trainer.data_directory import data_digest, read_samples
     from trainer.hard_cases.cases import Cases
     from trainer.hard_cases.record import write_hard_cases
-    from trainer.records import data_digest, read_samples
 
     samples = read_samples(data)
     ids = tuple(sample.id for sample in samples)
@@ -223,8 +223,8 @@ def test_a_training_that_diverges_is_no_success(
     small_data: Path, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from screening.prompt import COMPACT
+    from trainer.data_directory import read_samples
     from trainer.finetuning import see_that_it_learned
-    from trainer.records import read_samples
     from trainer.sft.rows import dataset, screening_rows
     from trainer.sft.train import build_trainer
 

@@ -21,6 +21,7 @@ from screening.generation import Step
 from tests.trainer.coloured import make_data, thought
 from tests.trainer.scripted_engine import LETTERS, SIZE, Scripted, make_checkpoint
 from trainer.__main__ import main
+from trainer.data_directory import DataError, read_samples
 from trainer.evaluate import generate
 from trainer.evaluate.by_checkpoint import OpenEngine, evaluate
 from trainer.evaluate.command import add_arguments, run
@@ -29,7 +30,6 @@ from trainer.evaluate.generate import Engine, Pictures, Reply, answer_samples
 from trainer.evaluate.report import table
 from trainer.evaluate.result import read_evaluation
 from trainer.json_log import LogError
-from trainer.records import DataError, read_samples
 
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
 

@@ -20,6 +20,7 @@ from tests.trainer.chat_server import PROMPT_TOKENS, Asked, ChatServer, Say, hon
 from tests.trainer.coloured import LABELS, make_data, thought
 from tests.trainer.scripted_engine import Scripted, make_checkpoint
 from trainer.__main__ import main
+from trainer.data_directory import DataError
 from trainer.endpoint.budget import Prices
 from trainer.endpoint.client import Asking
 from trainer.endpoint.errors import EndpointUnusable
@@ -27,7 +28,6 @@ from trainer.evaluate.by_checkpoint import evaluate
 from trainer.evaluate.by_endpoint import Order, evaluate_endpoint
 from trainer.evaluate.errors import EvaluationError, Unfinished
 from trainer.evaluate.result import read_evaluation
-from trainer.records import DataError
 
 COUNT = len(LABELS)
 

@@ -12,13 +12,13 @@ from screening.checkpoint import read_manifest
 from tests.trainer.coloured import make_data, thought
 from tests.trainer.scripted_engine import Scripted, make_checkpoint
 from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluate.by_checkpoint import evaluate
 from trainer.evaluate.errors import EvaluationError, Unfinished
 from trainer.hard_cases.cases import Cases, HardCasesError
 from trainer.hard_cases.find import find_hard_cases
 from trainer.hard_cases.record import read_hard_cases, write_hard_cases
 from trainer.hard_cases.summary import summary
-from trainer.records import data_digest, read_samples
 
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
 WRONG = {1: thought("A"), 3: "no answer", 5: thought("AB")}

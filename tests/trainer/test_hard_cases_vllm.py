@@ -9,9 +9,9 @@ import pytest
 
 from screening.checkpoint import read_manifest
 from tests.trainer.command_line import CHECKPOINT, trainer
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluate.predictions import read_predictions
 from trainer.evaluate.result import read_evaluation
-from trainer.records import data_digest, read_samples
 
 COUNT = 8
 

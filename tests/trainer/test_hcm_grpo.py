@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from screening.checkpoint import read_manifest, verify
 from screening.prompt import COMPACT
 from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.hcm_grpo.train import arguments, build_trainer
 from trainer.recipe import HcmGrpoRecipe, RecipeError
-from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text, reward_functions
 from trainer.sft.rows import dataset, rollout_rows
 

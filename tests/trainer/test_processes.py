@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from screening.checkpoint import read_manifest, verify
 from tests.trainer.command_line import ROOT
 from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
-from trainer.records import data_digest, read_samples
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer"]
 """`accelerate launch` starts GPU trainings with this program, and none on a CPU."""

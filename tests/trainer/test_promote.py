@@ -188,7 +188,7 @@ def test_guessing_fails_the_floor_of_the_score(shop: Shop) -> None:
 
 def test_one_dimension_alone_can_fail(shop: Shop) -> None:
     from screening.task import Dimension
-    from trainer.records import read_samples
+    from trainer.data_directory import read_samples
     from trainer.scores import shows
 
     samples = read_samples(shop.data)
@@ -270,8 +270,8 @@ def test_limits_can_be_set(shop: Shop) -> None:
 def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     shop: Shop, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from trainer.data_directory import data_digest, read_samples
     from trainer.evaluate.result import EvaluatedData
-    from trainer.records import data_digest, read_samples
 
     digest = data_digest(data, read_samples(data))
     shop.version("part", data=EvaluatedData(digest=digest, samples=210, evaluated=200))

@@ -13,10 +13,8 @@ import pytest
 from PIL import Image
 
 from screening.task import Dimension
-from trainer.records import (
+from trainer.data_directory import (
     DataError,
-    Sample,
-    Unlabelled,
     data_digest,
     picture_path,
     read_any_samples,
@@ -24,6 +22,7 @@ from trainer.records import (
     read_square,
     sample_lines,
 )
+from trainer.records import Sample, Unlabelled
 from trainer.render.dataset import Order, write_dataset
 from trainer.render.defects import SEVERITIES
 

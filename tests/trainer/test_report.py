@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from trainer.__main__ import main
-from trainer.records import read_samples
+from trainer.data_directory import read_samples
 from trainer.report import page
 from trainer.report.curves import panels_of
 from trainer.report.run import RunError, read_run

@@ -21,9 +21,9 @@ import pytest
 import yaml
 
 from screening.checkpoint import file_sha256, read_manifest, verify
+from trainer.data_directory import data_digest, read_samples
 from trainer.hard_cases.cases import Cases
 from trainer.hard_cases.record import write_hard_cases
-from trainer.records import data_digest, read_samples
 from trainer.reward import completion_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]

@@ -18,8 +18,8 @@ from screening.checkpoint import read_manifest, verify
 from screening.images import load_square
 from screening.prompt import COMPACT
 from trainer.__main__ import main
+from trainer.data_directory import DataError, read_samples
 from trainer.finetuning import last_whole_checkpoint
-from trainer.records import DataError, read_samples
 from trainer.run_directory import RunMismatch
 from trainer.sft.rows import caption_rows, dataset, screening_rows
 from trainer.sft.train import StrictSFTTrainer, train

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.__main__ import main
-from trainer.records import Sample, Unlabelled, data_digest, read_samples
+from trainer.data_directory import data_digest, read_samples
+from trainer.records import Sample, Unlabelled
 from trainer.render.dataset import Order, write_dataset
 from trainer.split import write as writing
 from trainer.split.assign import Item, Split, assign, place, shares_of, split_at

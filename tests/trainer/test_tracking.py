@@ -18,9 +18,9 @@ from screening.checkpoint import read_manifest
 from screening.prompt import COMPACT
 from screening.registry import without_password
 from trainer.__main__ import main
+from trainer.data_directory import read_samples
 from trainer.hcm_grpo.train import build_trainer
 from trainer.recipe import HcmGrpoRecipe
-from trainer.records import read_samples
 from trainer.reward import reward_functions, score_dpa, score_format
 from trainer.run_directory import ORIGIN_NAME, claim
 from trainer.sft.rows import dataset, rollout_rows

@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from trainer.ablation.runner import run as run_tasks
     from trainer.ablation.tables import tables
     from trainer.ablation.tasks import Ablation
+    from trainer.data_directory import DataError, data_digest, read_samples
     from trainer.earlier_runs import as_begun
     from trainer.evaluate.errors import EvaluationError
     from trainer.recipe import RecipeError, load_recipe
-    from trainer.records import DataError, data_digest, read_samples
     from trainer.run_directory import RunMismatch, claim, occupy, write_atomically
 
     if not set(args.tables) <= set(TABLES):

@@ -10,11 +10,11 @@ from trainer.ablation.tasks import Ablation
 from trainer.ablation.threshold import best
 from trainer.ablation.variants import COLD_STARTS, of_table, paper_start
 from trainer.compare.paired import Paired, paired
+from trainer.data_directory import read_samples
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.predictions import read_predictions
 from trainer.evaluate.report import table
 from trainer.evaluate.result import SCORES_NAME, read_evaluation
-from trainer.records import read_samples
 
 OPEN = "-"
 """What has not been scored yet."""

@@ -62,9 +62,9 @@ def _teacher_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one method from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
     from trainer.annotate.errors import AnnotationError
+    from trainer.data_directory import DataError
     from trainer.endpoint.errors import EndpointError
     from trainer.json_log import LogError
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
     if args.method != "ground-truth" and (wrong := complaint(args)):

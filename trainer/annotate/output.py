@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.annotate.method import Accepted, Rejected, Step
 from trainer.annotate.questions import Question
-from trainer.records import SAMPLES_NAME, DataError, picture_path
+from trainer.data_directory import SAMPLES_NAME, DataError, picture_path
 from trainer.run_directory import write_atomically
 from trainer.scores import Judged, Share, picture_verdicts, random_baseline, share
 

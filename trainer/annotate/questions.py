@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
 
-from trainer.records import AnySample, Original, Sample, data_digest, read_any_samples
+from trainer.data_directory import data_digest, read_any_samples
+from trainer.records import AnySample, Original, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ def read_questions(directory: Path) -> list[Question]:
     """Read and check all questions of a data directory, labelled or not, in the order of the file.
 
     Raises:
-        DataError: see `trainer.records.read_samples`.
+        DataError: see `trainer.data_directory.read_samples`.
     """
     return [Question.of(sample) for sample in read_any_samples(directory)]
 
 
 def questions_digest(directory: Path, questions: Sequence[Question]) -> str:
-    """The digest of the data directory, labelled or not; see `trainer.records.data_digest`.
+    """The digest of the data directory, labelled or not; see `trainer.data_directory.data_digest`.
 
     Pictures are not checked: a broken one rejects its sample and no other.
     """

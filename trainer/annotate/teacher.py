@@ -16,11 +16,11 @@ from trainer.annotate.method import Accepted, Ask, Method, Rejected, Step
 from trainer.annotate.prompts import PLACES, Part
 from trainer.annotate.questions import Question
 from trainer.annotate.replies import Refusal, Replies, Reply
+from trainer.data_directory import DataError
 from trainer.endpoint.client import Completion
 from trainer.endpoint.errors import Refused
 from trainer.endpoint.pictures import data_url, picture_part
 from trainer.endpoint.workers import Outcome, Workers
-from trainer.records import DataError
 
 Watch = Callable[[Step], None]
 """Told of every question that was asked about to its end: accepted, rejected, or (`Ask`) refused for now."""

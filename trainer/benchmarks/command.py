@@ -55,12 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one action. Returns the exit status; what a user can mend is printed in one line."""
     from screening.errors import ScreeningError
+    from trainer.data_directory import DataError
     from trainer.evaluate.errors import EvaluationError, Unfinished
     from trainer.hard_cases import HardCasesError
     from trainer.json_log import LogError
     from trainer.processes import LaunchError
     from trainer.recipe import RecipeError
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
     refused = (DataError, EvaluationError, LogError, RunMismatch, ScreeningError)

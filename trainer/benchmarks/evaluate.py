@@ -21,12 +21,12 @@ from trainer.benchmarks.engine import Ask, Asked, OpenEngine, open_engine
 from trainer.benchmarks.prompt import PROMPT_VERSION, messages
 from trainer.benchmarks.questions import Benchmark, Part, Question, read_benchmark
 from trainer.benchmarks.report import BenchmarkEvaluation, Judged, benchmark_scores, render
+from trainer.data_directory import read_square
 from trainer.evaluate.errors import EvaluationError
 from trainer.evaluate.generate import DECODERS, Reply
 from trainer.evaluate.report import REPORT_NAME
 from trainer.evaluate.result import SCORES_NAME, EvaluatedCheckpoint, EvaluatedData, Tokens, now, versions
 from trainer.json_log import open_log, read_log
-from trainer.records import read_square
 from trainer.run_directory import claim, write_atomically
 
 REPLIES_NAME = "replies.jsonl"

@@ -11,7 +11,7 @@ from typing import Any
 
 from screening.checkpoint import file_sha256
 from trainer.benchmarks.layouts import Found, Layout
-from trainer.records import DataError
+from trainer.data_directory import DataError
 
 ROWS_AT_ONCE = 16
 """Rows hold their pictures; these are all that is in memory."""

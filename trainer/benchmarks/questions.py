@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.records import DataError, RelativePath, read_bytes
+from trainer.data_directory import DataError, read_bytes
+from trainer.records import RelativePath
 
 PICTURE = "<image>"
 """Stands in a question's text where a picture is shown."""

@@ -31,7 +31,7 @@ from trainer.benchmarks.questions import (
     read_division,
     read_questions,
 )
-from trainer.records import DataError
+from trainer.data_directory import DataError
 from trainer.run_directory import claim, write_atomically
 
 PICTURES_NAME = "pictures"

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from trainer.compare.pairs import CompareError
+    from trainer.data_directory import DataError
     from trainer.evaluate.errors import EvaluationError
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
     try:

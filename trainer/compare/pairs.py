@@ -8,9 +8,10 @@ from pathlib import Path
 
 from screening.answer import Answer
 from screening.task import NONE, Options
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
 from trainer.evaluate.result import Evaluation, read_evaluation
-from trainer.records import Sample, data_digest, read_samples
+from trainer.records import Sample
 from trainer.scores import correct
 
 

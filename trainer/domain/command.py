@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
+    from trainer.data_directory import DataError
     from trainer.domain.errors import DomainFitError
     from trainer.evaluate.by_checkpoint import engine_ends_on_sigterm
-    from trainer.records import DataError
 
     if not 0 < args.target <= 0.1:
         print(f"error: --target: {args.target:g} is not a share above 0 and at most 0.1", file=sys.stderr)
@@ -97,11 +97,11 @@ def describe(
     from screening.checkpoint import CARD_NAME, store_manifest, verify
     from screening.domain import Domain, DomainCalibration
     from trainer.calibrate.command import data_only
+    from trainer.data_directory import data_digest, read_samples
     from trainer.domain.errors import DomainFitError
     from trainer.domain.features import look_at_samples
     from trainer.domain.features import open_looker as open_vllm
     from trainer.domain.fit import fit
-    from trainer.records import data_digest, read_samples
     from trainer.scores import random_baseline
     from trainer.split.divide import is_test_set
 

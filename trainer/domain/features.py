@@ -16,9 +16,10 @@ from screening.checkpoint import Manifest
 from screening.domain import Array
 from screening.generation import probe_sampling_arguments, prompt_text
 from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.data_directory import read_square
 from trainer.domain.errors import DomainFitError
 from trainer.offline_engine import features_of, request, start_llm
-from trainer.records import Sample, read_square
+from trainer.records import Sample
 
 Look = Callable[[Sequence[Sequence[Image.Image]]], Array]
 """Features of the pictures of questions: (questions, 5, width)."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from screening.errors import ImageError
 from screening.images import decode, inspect
-from trainer.records import DataError, read_bytes
+from trainer.data_directory import DataError, read_bytes
 
 JPEG_QUALITY = 90
 

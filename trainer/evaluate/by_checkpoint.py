@@ -11,12 +11,13 @@ from typing import NoReturn
 from screening.answer import Answer, Mode, parse
 from screening.checkpoint import Manifest, verify
 from screening.confidence import Source, judge
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluate.generate import Engine, Reply, answer_samples, open_engine
 from trainer.evaluate.identity import Identity
 from trainer.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluate.report import write_result
 from trainer.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude
-from trainer.records import Sample, data_digest, read_samples
+from trainer.records import Sample
 from trainer.scores import Judged
 from trainer.split.divide import is_test_set
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from screening.answer import Mode, Reason, Unreadable, parse
 from screening.prompt import Prompt, messages
+from trainer.data_directory import data_digest, read_samples
 from trainer.endpoint.budget import Meter
 from trainer.endpoint.client import Completion, Endpoint
 from trainer.endpoint.errors import Refused
@@ -29,7 +30,7 @@ from trainer.evaluate.identity import EndpointModel, Identity
 from trainer.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluate.report import write_result
 from trainer.evaluate.result import EvaluatedEndpoint, Evaluation, conclude
-from trainer.records import Sample, data_digest, read_samples
+from trainer.records import Sample
 from trainer.scores import Judged
 
 REFUSED = "refused"

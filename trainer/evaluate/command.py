@@ -56,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
     from screening.errors import ScreeningError
+    from trainer.data_directory import DataError
     from trainer.endpoint.errors import EndpointError
     from trainer.evaluate.errors import EvaluationError, Unfinished
     from trainer.evaluate.plot import PLOT_NAME
     from trainer.evaluate.report import REPORT_NAME, render
     from trainer.evaluate.result import SCORES_NAME
     from trainer.json_log import LogError
-    from trainer.records import DataError
 
     if wrong := _complaint(args):
         print(f"error: {wrong}", file=sys.stderr)

@@ -28,9 +28,10 @@ from screening.generation import (
     sampling_arguments,
     watched,
 )
+from trainer.data_directory import read_square
 from trainer.evaluate.errors import Unfinished
 from trainer.offline_engine import features_of, request, start_llm
-from trainer.records import Sample, read_square
+from trainer.records import Sample
 
 DECODERS = 4
 """Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""

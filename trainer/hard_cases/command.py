@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
     from screening.errors import ScreeningError
+    from trainer.data_directory import DataError
     from trainer.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.evaluate.errors import EvaluationError, Unfinished
     from trainer.hard_cases.cases import HardCasesError
@@ -37,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
     from trainer.hard_cases.record import RECORD_NAME
     from trainer.hard_cases.summary import SUMMARY_NAME
     from trainer.json_log import LogError
-    from trainer.records import DataError
 
     try:
         with engine_ends_on_sigterm():

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from screening.answer import Mode
+from trainer.data_directory import read_samples
 from trainer.evaluate.by_checkpoint import OpenEngine, evaluate
 from trainer.evaluate.generate import open_engine
 from trainer.evaluate.predictions import read_predictions
 from trainer.hard_cases.cases import Cases, find_cases
 from trainer.hard_cases.record import write_hard_cases
 from trainer.hard_cases.summary import SUMMARY_NAME, summary
-from trainer.records import read_samples
 from trainer.run_directory import write_atomically
 
 

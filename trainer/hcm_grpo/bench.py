@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
+    from trainer.data_directory import DataError
     from trainer.recipe import RecipeError
-    from trainer.records import DataError
 
     if args.steps < 1:
         print("error: --steps must be at least 1", file=sys.stderr)
@@ -94,9 +94,9 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     from tqdm import tqdm
 
     from screening.checkpoint import verify
+    from trainer.data_directory import DataError, read_samples
     from trainer.enough import groups_problem, refuse
     from trainer.recipe import RecipeError, load_recipe
-    from trainer.records import DataError, read_samples
     from trainer.sft.rows import dataset, rollout_rows
 
     settings = load_recipe(recipe_name).hcm_grpo

@@ -39,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
+    from trainer.data_directory import DataError
     from trainer.hard_cases import HardCasesError
     from trainer.hcm_grpo.train import train
     from trainer.processes import LaunchError
     from trainer.recipe import RecipeError
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
     try:

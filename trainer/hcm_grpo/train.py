@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig
 
 from screening.checkpoint import Manifest, verify
+from trainer.data_directory import data_digest, read_samples
 from trainer.enough import groups_problem, grpo_problem, refuse
 from trainer.finetuning import STATES_NAME, train_to_end
 from trainer.hard_cases import Course, lay_course
@@ -24,7 +25,6 @@ from trainer.hcm_grpo.beginning import hard_in, state_of_beginning, take_over
 from trainer.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.processes import origin_entry, processes
 from trainer.recipe import HcmGrpoRecipe, RecipeError, load_recipe
-from trainer.records import data_digest, read_samples
 from trainer.reward import RewardFunction, reward_functions
 from trainer.run_directory import RunMismatch, claim, occupy
 from trainer.sft.rows import dataset, rollout_rows

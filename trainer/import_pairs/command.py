@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the import from parsed arguments; returns the exit status."""
+    from trainer.data_directory import DataError
     from trainer.import_pairs.pairs import urls_of
     from trainer.import_pairs.rows import PairsError
     from trainer.import_pairs.write import Order, import_pairs, read_pairs
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
 
     try:

@@ -21,10 +21,11 @@ from tqdm import tqdm
 from screening.errors import ImageError
 from screening.images import accept, decode
 from screening.task import NONE, OPTIONS, options_text
+from trainer.data_directory import DataError, is_there, read_bytes
 from trainer.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.import_pairs.pairs import Columns, Pair, read_pair
 from trainer.import_pairs.rows import Layout, PairsError, read_rows
-from trainer.records import DataError, Sample, is_there, read_bytes
+from trainer.records import Sample
 from trainer.run_directory import claim, occupy, see_whose, write_atomically
 from trainer.scores import random_baseline
 from trainer.split.assign import Item

@@ -52,11 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from trainer.data_directory import DataError
     from trainer.plan.architectures import PlanError
     from trainer.plan.checks import find_notes, find_problems
     from trainer.plan.report import as_json, as_text
     from trainer.recipe import RecipeError
-    from trainer.records import DataError
 
     try:
         case = read_case(args)
@@ -78,11 +78,11 @@ def read_case(args: argparse.Namespace) -> Case:
         PlanError: the recipe's model is not known.
         RecipeError: the recipe cannot be used.
     """
+    from trainer.data_directory import read_samples
     from trainer.plan.plan import Case, Hardware
     from trainer.plan.shapes import shapes_of
     from trainer.plan.tokens import count_tokens
     from trainer.recipe import load_recipe
-    from trainer.records import read_samples
 
     # What is cheap to read is read first: a mistyped path should not cost the import of torch.
     recipe = load_recipe(args.recipe)
@@ -113,8 +113,8 @@ def size_data(args: argparse.Namespace, samples: list[Sample]) -> DataSize:
     Raises:
         DataError: there are more hard cases than samples.
     """
+    from trainer.data_directory import DataError
     from trainer.plan.plan import PAPER_HARD_SHARE, PAPER_SAMPLES, PAPER_WEAK_SAMPLES, DataSize
-    from trainer.records import DataError
 
     assumed = []
     number = len(samples) or args.samples

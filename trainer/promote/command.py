@@ -56,12 +56,12 @@ def add_move_options(parser: argparse.ArgumentParser, *, reason_needed: bool = F
 def run(args: argparse.Namespace) -> int:
     from screening.errors import ScreeningError
     from trainer.compare.pairs import CompareError
+    from trainer.data_directory import DataError
     from trainer.evaluate.errors import EvaluationError, Unfinished
     from trainer.json_log import LogError
     from trainer.promote.evidence import EvidenceError
     from trainer.promote.limits import LimitsError
     from trainer.promote.moves import MoveError
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
     from trainer.tracking.store import TrackingError
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from screening.answer import Unreadable, parse_options
 from screening.task import Options, options_text
-from trainer.records import DataError, Sample
+from trainer.data_directory import DataError
+from trainer.records import Sample
 
 SHOWN = 3
 """Samples that a complaint names."""

@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.errors import CheckpointError
+    from trainer.data_directory import DataError
     from trainer.processes import LaunchError
     from trainer.recipe import RecipeError
-    from trainer.records import DataError
     from trainer.run_directory import RunMismatch
     from trainer.sft.train import train
 

@@ -15,8 +15,9 @@ from datasets import Dataset
 
 from screening.answer import Answer, Mode, render
 from screening.prompt import Prompt, messages
+from trainer.data_directory import DataError, read_square
 from trainer.instructions import DESCRIBE
-from trainer.records import DataError, Generated, Original, Sample, read_square
+from trainer.records import Generated, Original, Sample
 
 
 def screening_rows(

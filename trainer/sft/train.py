@@ -11,11 +11,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint import Manifest, verify
+from trainer.data_directory import data_digest, read_samples
 from trainer.enough import refuse, sft_problem
 from trainer.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
 from trainer.processes import origin_entry, processes
 from trainer.recipe import SftRecipe, load_recipe
-from trainer.records import data_digest, read_samples
 from trainer.run_directory import claim, occupy
 from trainer.sft.agreement import see_that_reasoning_agrees
 from trainer.sft.rows import caption_rows, dataset, screening_rows

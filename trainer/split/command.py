@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.records import DataError
+    from trainer.data_directory import DataError
     from trainer.run_directory import RunMismatch
     from trainer.split.assign import SplitError
     from trainer.split.divide import SPLIT_NAME, divide

@@ -15,7 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.task import NONE, Dimension
-from trainer.records import SAMPLES_NAME, Sample, data_digest, read_any_samples, sample_lines
+from trainer.data_directory import SAMPLES_NAME, data_digest, read_any_samples, sample_lines
+from trainer.records import Sample
 from trainer.run_directory import claim, see_whose, write_atomically
 from trainer.scores import random_baseline, shows
 from trainer.split.assign import Item, Shares, Split, SplitError, assign
@@ -45,7 +46,7 @@ class SplitSummary(_Record):
     """Of these, samples without a label; the figures about labels leave them out."""
     products: int
     digest: str | None
-    """`trainer.records.data_digest`; None for an empty split."""
+    """`trainer.data_directory.data_digest`; None for an empty split."""
     labels: dict[str, int]
     mean_label_length: float | None
     """`N` counts as one (paper, section 5.1)."""

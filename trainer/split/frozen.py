@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.records import SAMPLES_NAME, DataError, data_digest, read_samples, sample_lines
+from trainer.data_directory import SAMPLES_NAME, DataError, data_digest, read_samples, sample_lines
 from trainer.split.assign import Item, SplitError
 from trainer.split.gather import picture_digests, same
 from trainer.split.write import digest_of
@@ -22,7 +22,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     digest: str
-    """`trainer.records.data_digest`: the one that `trainer evaluate` writes into its results."""
+    """`trainer.data_directory.data_digest`: the one that `trainer evaluate` writes into its results."""
     samples: int
     files: dict[str, str]
     """SHA-256 of `samples.jsonl` and of every picture, so that an error can say which one was changed."""

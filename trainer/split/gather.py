@@ -10,7 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trainer.records import AnySample, read_any_samples, read_bytes, sample_lines
+from trainer.data_directory import read_any_samples, read_bytes, sample_lines
+from trainer.records import AnySample
 from trainer.split.assign import Item, SplitError
 
 

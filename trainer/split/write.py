@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from screening.task import OPTIONS
-from trainer.records import SAMPLES_NAME, picture_path
+from trainer.data_directory import SAMPLES_NAME, picture_path
 from trainer.run_directory import write_atomically
 from trainer.split.assign import Item, SplitError
 from trainer.split.gather import with_files

@@ -12,7 +12,7 @@ from tests.trainer.chat_server import Asked, Say, honest
 from tests.trainer.coloured import LABELS, LAYOUT, make_data, thought
 from trainer.annotate.by_teacher import annotate_by_teacher
 from trainer.annotate.errors import AnnotationError
-from trainer.records import read_samples
+from trainer.data_directory import read_samples
 
 
 def test_answer_driven_gives_the_label_and_keeps_the_sample(endpoint, order, clock):

@@ -9,8 +9,8 @@ import pytest
 from tests.trainer.annotate.written import rejected
 from tests.trainer.chat_server import Asked, Say, honest
 from trainer.annotate.by_teacher import annotate_by_teacher
+from trainer.data_directory import read_samples
 from trainer.endpoint.errors import EndpointUnusable
-from trainer.records import read_samples
 
 PASSING = [
     Say("slow down", status=429),

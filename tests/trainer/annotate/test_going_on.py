@@ -11,9 +11,9 @@ import pytest
 from trainer.annotate.by_teacher import annotate_by_teacher
 from trainer.annotate.errors import AnnotationError
 from trainer.annotate.replies import open_replies
+from trainer.data_directory import read_samples
 from trainer.endpoint.client import Asking
 from trainer.json_log import LogError
-from trainer.records import read_samples
 from trainer.run_directory import RunMismatch
 
 

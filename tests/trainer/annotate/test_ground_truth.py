@@ -17,7 +17,8 @@ from trainer.__main__ import main
 from trainer.annotate.ground_truth import GroundTruth
 from trainer.annotate.method import Accepted, Rejected
 from trainer.annotate.questions import Question
-from trainer.records import Generated, Original, Sample, read_samples
+from trainer.data_directory import read_samples
+from trainer.records import Generated, Original, Sample
 from trainer.render.dataset import Order, write_dataset
 from trainer.scores import correct
 

@@ -13,7 +13,7 @@ from tests.trainer.annotate.written import annotation, rejected
 from tests.trainer.chat_server import PROMPT_TOKENS, Asked, Say, honest
 from tests.trainer.coloured import LABELS, LAYOUT, make_data, thought
 from trainer.annotate.by_teacher import annotate_by_teacher
-from trainer.records import read_samples
+from trainer.data_directory import read_samples
 
 
 def test_progressive_describes_each_picture_and_reasons_from_its_own_words(endpoint, order, clock):

@@ -10,9 +10,9 @@ import pytest
 from tests.trainer.annotate.written import annotation
 from tests.trainer.chat_server import COMPLETION_TOKENS, PROMPT_TOKENS, Asked, Say, honest
 from trainer.annotate.by_teacher import annotate_by_teacher
+from trainer.data_directory import read_samples
 from trainer.endpoint.budget import Prices
 from trainer.endpoint.errors import EndpointUnusable
-from trainer.records import read_samples
 
 
 def test_retries_count_against_the_rate(endpoint, order, clock):

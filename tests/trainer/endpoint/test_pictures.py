@@ -8,8 +8,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from trainer.data_directory import DataError
 from trainer.endpoint.pictures import data_url
-from trainer.records import DataError
 
 
 def test_a_picture_is_sent_upright_in_its_proportions_and_not_enlarged(tmp_path):

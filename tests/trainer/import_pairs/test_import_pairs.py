@@ -20,7 +20,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from trainer.__main__ import main
-from trainer.records import read_samples
+from trainer.data_directory import read_samples
 
 Row = dict[str, Any]
 
