@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import gc
 import logging
 import os
 import signal
@@ -44,15 +43,9 @@ def serve(settings: Settings, engine: Engine) -> int:
         listening = listen(settings.host, settings.port)
         _warn_if_open(settings, listening)
         caches = house_the_caches(os.environ) if settings.engine == "vllm" else None
-        code = _run(settings, engine, listening, caches)
+        return _run(settings, engine, listening, caches)
     except (CheckpointError, ListenError, NoTemporaryDirectory) as error:
         raise CannotStart(str(error)) from error
-    # vLLM's AsyncLLM calls functions of its module when it is deleted. At the interpreter's end these are gone by then,
-    # which prints a TypeError; so what is left of an engine is deleted here.
-    del engine
-    gc.unfreeze()
-    gc.collect()
-    return code
 
 
 def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> None:

@@ -184,7 +184,7 @@ class VllmEngine:
             with suppress(Exception):
                 llm = loading.result()
         if llm is not None:
-            await asyncio.to_thread(llm.shutdown)
+            await _end(llm)
         await self._clear()
 
     async def kill(self) -> None:
@@ -494,6 +494,15 @@ class VllmEngine:
                 structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
             )
         self._rendered = {text: self._rendered[text] for text in self._prompts.values()}
+
+
+async def _end(llm: AsyncLLM) -> None:
+    """End an engine for good, so that it neither logs an error nor does anything when it is deleted."""
+    if llm.output_handler is not None:
+        llm.output_handler.cancel()  # or it logs an error when its connection is closed
+    await asyncio.to_thread(llm.shutdown)
+    # `AsyncLLM.__del__` calls it again. At the interpreter's end its module is empty by then, which prints a TypeError.
+    llm.shutdown = lambda: None
 
 
 async def _reload(llm: AsyncLLM, checkpoint: Path, manifest: Manifest) -> None:

@@ -207,6 +207,8 @@ class AnsweringLLM:
 
     clear_mm_cache_async = pause_scheduler_async = collective_rpc = update_weight_version = resume_generation = done
 
+    output_handler = None
+
     def shutdown(self) -> None: ...
 
 

@@ -80,6 +80,8 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
         # Those that came after the signal are told so; none is cut off.
         assert set(statuses) <= {200, 503} and statuses.count(200) >= 12
         assert process.popen.wait(60) == 0
+        assert not [one for one in process.events() if one["level"] in ("error", "critical")]
+        assert "Exception ignored" not in process.log.read_text()
         wait_until(lambda: not [pid for pid in below if running(pid)])
         wait_until(lambda: not [path for path in memory if path.exists()])
 

@@ -89,6 +89,8 @@ class SilentLLM:
         if what == self.deaf_to:
             await asyncio.Event().wait()
 
+    output_handler = None
+
     def shutdown(self) -> None:
         self.was_shut_down = True
 
