@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SEEDS = (0,)
 """Of the probes' pictures; those of `trainer publish` begin with the same."""
 LEAST_TOLERANCE = 0.02
-"""Relative; repeats on one machine differ by 0, kinds of machines by up to 0.01 for the tiny checkpoint."""
+"""Relative. Repeats on one machine do not differ for the tiny checkpoint; other kinds of machines were not measured."""
 MARGIN = 4.0
 """How many times the distance to float32 another machine's rounding may reach."""
 
