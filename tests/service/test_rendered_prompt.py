@@ -185,6 +185,8 @@ class AnsweringLLM:
         self.engine_core = self
         self._render = render
         self.rendered = 0
+        self.made: list[Any] = []
+        """What it rendered last."""
         self.asked: list[Any] = []
 
     def get_tokenizer(self) -> Any:
@@ -196,7 +198,8 @@ class AnsweringLLM:
 
     async def render_cmpl_async(self, prompts: list[Any], **_: object) -> list[Any]:
         self.rendered += 1
-        return [await self._render(prompt["multi_modal_data"]["image"]) for prompt in prompts]
+        self.made = [await self._render(prompt["multi_modal_data"]["image"]) for prompt in prompts]
+        return self.made
 
     async def generate(self, prompt: object, _sampling: object, _request_id: str) -> AsyncIterator[Any]:
         self.asked.append(prompt)
@@ -285,9 +288,10 @@ def test_where_there_is_no_short_way_vllm_renders_and_the_log_says_why(tmp_path,
     async def run() -> None:
         llm = AnsweringLLM(processor(**changed))
         engine = await started(llm, make_checkpoint(tmp_path / "one", 1))
-        pictures = tuple(noise(3, 112))
-        await engine.generate(Question("one", Mode.COT, pictures))
-        assert llm.asked == [{"prompt": "the question", "multi_modal_data": {"image": list(pictures)}}]
+        before = llm.rendered
+        await engine.generate(Question("one", Mode.COT, tuple(noise(3, 112))))
+        assert llm.rendered == before + 1
+        assert llm.asked[-1] is llm.made[0]
 
     with caplog.at_level("INFO"):
         asyncio.run(run())
