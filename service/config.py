@@ -36,43 +36,43 @@ class Settings(BaseSettings):
     checkpoint: Path | None = None
     """Directory of the checkpoint to serve; required by the vllm engine."""
     state_dir: Path | None = None
-    """Copies of checkpoints, and which was served last, to go on with after a restart; none: forgotten at the end."""
+    """Directory for copies of checkpoints and for what a restart needs to know; none: a temporary one."""
     checkpoint_store: Path | None = None
-    """Directory of the checkpoints that POST /admin/checkpoint may name; none: it may name none."""
+    """Directory of published checkpoints that POST /admin/checkpoint may name; none: it refuses every name."""
     registry: str | None = None
-    """MLflow's tracking URI; what the alias names there is taken up. None: no registry is followed."""
+    """Tracking URI of the MLflow registry whose alias the service follows; none: it follows no registry."""
     registry_model: str = Field(MODEL, pattern=MODEL_NAME)
-    """Name of the registered model."""
+    """Name of the registered model in the registry."""
     registry_alias: str = Field(PRODUCTION, min_length=1)
-    """Alias that is followed."""
+    """Alias in the registry that names the checkpoint to serve."""
     registry_poll_seconds: float = Field(30.0, gt=0)
-    """Between two questions to the registry; a quarter more or less at random."""
+    """Time in seconds between two polls of the registry, varied at random by up to a quarter."""
     registry_timeout_seconds: float = Field(30.0, gt=0)
-    """For an answer of the registry; what a fresh service waits for it at most before it starts with its own."""
+    """Maximum time in seconds to wait for the registry; at start-up the service then uses its own checkpoint."""
     rebuild_spread_seconds: float = Field(120.0, ge=0)
-    """What the alias names and needs a new engine is taken up after a random part of this; 0: at once."""
+    """Maximum random delay in seconds before a checkpoint that needs an engine restart is loaded."""
     engine: Literal["vllm", "scripted"] = "vllm"
-    """What answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
+    """Engine that answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where vLLM computes; auto takes what the installed vLLM was built for."""
+    """Device that vLLM computes on; auto takes the one that the installed vLLM was built for."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
-    """Share of the GPU's memory that vLLM may take. Unused on a CPU."""
+    """Share of the GPU's memory that vLLM may use. Ignored on a CPU."""
     cpu_worker: CpuWorker = "inside"
-    """Where vLLM's worker runs on a CPU: inside its engine core, or apart, as vLLM has it, which takes a core more."""
+    """Place of vLLM's worker on a CPU: inside the engine core's process, or apart, which uses one more core."""
     draft_tokens: int | None = Field(None, ge=0, le=64)
-    """Tokens guessed ahead from earlier answers, for the model to check in one step; none: 12 on a CPU, 0 on a GPU."""
+    """Tokens drafted ahead by speculative decoding; 0 switches it off; none: 12 on a CPU, 0 on a GPU."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for every interface."""
+    """Address to listen on; 0.0.0.0 listens on every interface."""
     port: int = Field(8000, ge=0, le=65535)
-    """Port to listen on; 0 takes a free one and logs it."""
+    """Port to listen on; 0 takes a free port and logs it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe log line that is written."""
+    """Minimum log level."""
 
     max_concurrent: int = Field(16, ge=1, le=4096)
-    """Requests decoded and in the engine at a time."""
+    """Maximum number of requests that are decoded or in the engine at the same time."""
     max_queue: int = Field(48, ge=0, le=65536)
-    """Further requests that may wait, counted at the door; more are answered 429."""
+    """Maximum number of further requests that wait, counted on arrival; the service answers 429 to more."""
     deadline_seconds: float = Field(60.0, gt=0)
     """Maximum time in seconds from the arrival of the whole body to the answer; the service answers 504 after it."""
     header_timeout_seconds: float = Field(20.0, gt=0)
@@ -96,42 +96,41 @@ class Settings(BaseSettings):
     """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP; the rest is answered 503. A
     value below the deadline cuts some off."""
     swap_drain_seconds: float = Field(30.0, gt=0)
-    """For requests in flight to end before other weights are loaded; then the swap is put off."""
+    """Maximum time in seconds to wait for requests in flight before a swap; the swap is put off after it."""
     swap_reload_seconds: float = Field(120.0, gt=0)
-    """For the engine to load and prove other weights; then it is built anew on the old ones."""
+    """Maximum time in seconds to load and verify new weights; the engine then restarts on the old ones."""
     store_read_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds for one step of reading a checkpoint store, of at most 1 MiB; then the checkpoint is not
-    taken up now."""
+    """Maximum time in seconds to read at most 1 MiB from a checkpoint store; the swap is put off after it."""
     engine_hang_seconds: float = Field(30.0, gt=0)
-    """With requests in the engine and no output from it; then it is killed and built anew."""
+    """Maximum time in seconds without output while requests are in the engine; it is restarted after it."""
     engine_rebuild_seconds: float = Field(600.0, gt=0)
-    """For one attempt to build the engine anew."""
+    """Maximum time in seconds for one engine restart."""
     engine_rebuild_attempts: int = Field(5, ge=1)
-    """Attempts in a row without lasting success, after which /livez turns red."""
+    """Number of failed engine restarts in a row after which /livez answers 503."""
     decode_threads: int = Field(2, ge=1, le=256)
-    """Number of threads that decode pictures up to 4 megapixels, and of as many others for larger ones."""
+    """Number of threads that decode pictures up to 4 megapixels; as many others decode larger ones."""
 
     max_body_bytes: int = Field(32 * 2**20, ge=1)
-    """For the whole body, whatever its encoding; then 413."""
+    """Maximum size of a request body in bytes; the service answers 413 to a larger one."""
     max_picture_bytes: int = Field(10 * 2**20, ge=1)
-    """For one picture; then 413."""
+    """Maximum size of one picture in bytes; the service answers 413 to a larger one."""
     max_picture_pixels: int = Field(25_000_000, ge=1)
-    """For one picture, told from its header; then 422."""
+    """Maximum number of pixels of one picture, read from its header; the service answers 422 to more."""
     max_total_pixels: int = Field(100_000_000, ge=1)
-    """For the five pictures together; then 422."""
+    """Maximum number of pixels of the five pictures together; the service answers 422 to more."""
     max_picture_side: int = Field(16_384, ge=1)
     """Maximum width and height of a picture in pixels; larger pictures are answered 422."""
 
     answer_cache_entries: int = Field(10_000, ge=0)
-    """Answers kept to be given again to the same question; 0 keeps none."""
+    """Maximum number of cached answers; 0 switches the answer cache off."""
     answer_cache_bytes: int = Field(64 * 2**20, ge=1)
-    """For all answers kept; what was not asked for longest goes first."""
+    """Maximum size of the answer cache in bytes; the least recently used answer is dropped first."""
     idempotency_entries: int = Field(10_000, ge=0)
-    """Replies kept to be sent again for their Idempotency-Key; 0 keeps none."""
+    """Maximum number of replies kept for their Idempotency-Key; 0 keeps none."""
     idempotency_bytes: int = Field(64 * 2**20, ge=1)
-    """For all replies kept; the oldest goes first."""
+    """Maximum size of all kept replies in bytes; the oldest reply is dropped first."""
     idempotency_seconds: float = Field(3600.0, gt=0)
-    """For which a reply is kept."""
+    """Time in seconds for which a reply is kept."""
 
     review_below: float = Field(0.5, ge=0, le=1)
     """Threshold of the confidence below which an answer carries needs_review, unless the request gives its own."""
@@ -150,11 +149,11 @@ class Settings(BaseSettings):
     """Maximum time in seconds to fetch one picture by URL; then 422."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
-    """Mean time of a scripted answer."""
+    """Mean time of a scripted answer in milliseconds."""
     scripted_start_ms: float = Field(0.0, ge=0)
-    """Time the scripted engine takes to start."""
+    """Time in milliseconds that the scripted engine takes to start."""
     scripted_failure: Literal["none", "unreadable", "error", "dead", "start"] = "none"
-    """How the scripted engine misbehaves: unreadable text, an error per request, death at the first, a failed start."""
+    """Fault of the scripted engine: unreadable text, an error per request, death at the first, or a failed start."""
 
     @field_validator("api_keys", "admin_keys", mode="before")
     @classmethod
