@@ -40,6 +40,9 @@ class LLM:
         self.llm_engine = self.vllm_config = self.engine_core = self
         self.speculative_config = None
 
+    def collective_rpc(self, *_, **__):
+        return [None]
+
     def shutdown(self):
         self._core.kill()
 """
@@ -51,7 +54,9 @@ from pathlib import Path
 if __name__ == "__main__":
     import trainer.offline_engine as offline
     offline.engine_arguments = lambda *_, **__: {}
-    other = subprocess.Popen(["sleep", "3600"])
+    # Without our pipes, or a program that fails would leave its reader waiting.
+    nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    other = subprocess.Popen(["sleep", "3600"], **nothing)
     with offline.start_llm(Path("."), None) as llm:
         print(other.pid, *(f"{pid} {name}" for pid, name in llm.found), flush=True)
         if sys.stdin.readline() == "raise\\n":
