@@ -34,7 +34,8 @@ _OURS = ("psm_", "sem.mp-")
 _LET_BE = (b"resource_tracker", b"remains.py")
 """In the command line of our own helpers, which end by themselves."""
 _MARK = "GUARDED_BY_SCREENING"
-"""Environment variable of what a guarded process starts: its process number and start time. Not `SCREENING_…`: the
+"""Environment variable of what a guarded process starts: its process number and start time, and
+the moment at which the guard was started. Not `SCREENING_…`: the
 service refuses settings that it does not know, and may be started by a guarded process."""
 _ROUNDS = 3
 """Most times that the guard looks and clears: a process may start another while it is being killed."""
@@ -166,7 +167,8 @@ def guard(*directories: Path) -> subprocess.Popen[bytes]:
     # own, so that what is sent to the service's group does not reach it.
     running = _by_pid()
     spared = [f"{pid}:{started}" for pid, (parent, started) in running.items() if parent == os.getpid()]
-    this = os.environ[_MARK] = f"{os.getpid()}:{running[os.getpid()][1]}"
+    # Of this guard alone: another one of the same process lets be what is started now.
+    this = os.environ[_MARK] = f"{os.getpid()}:{running[os.getpid()][1]}:{time.monotonic_ns()}"
     command = [sys.executable, "-I", "-S", __file__, this, ",".join(spared), *map(str, directories)]
     return subprocess.Popen(  # noqa: S603 - this very file
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True

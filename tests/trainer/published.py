@@ -32,7 +32,7 @@ def make_data(directory: Path, count: int = 200) -> Path:
         label, folder = LABELS[number % len(LABELS)], f"pictures/s{number}"
         (directory / folder).mkdir(parents=True)
         for name in ("original", *"abcd"):
-            Image.new("RGB", (8, 6), (number % 256, 0, 0)).save(directory / folder / f"{name}.png")
+            Image.new("RGB", (40, 36), (number % 256, 0, 0)).save(directory / folder / f"{name}.png")
         generated = [
             {
                 "file": f"{folder}/{option.lower()}.png",
