@@ -34,9 +34,8 @@ _OURS = ("psm_", "sem.mp-")
 _LET_BE = (b"resource_tracker", b"remains.py")
 """In the command line of our own helpers, which end by themselves."""
 _MARK = "GUARDED_BY_SCREENING"
-"""Environment variable of what a guarded process starts: its process number and start time, and
-the moment at which the guard was started. Not `SCREENING_…`: the
-service refuses settings that it does not know, and may be started by a guarded process."""
+"""Environment variable of what a guarded process starts: its process number, its start time and the guard's. Its name
+does not begin with `SCREENING_`: the service refuses unknown settings, and may be started by a guarded process."""
 _ROUNDS = 3
 """Most times that the guard looks and clears: a process may start another while it is being killed."""
 _LOOK_SECONDS = 2.0
