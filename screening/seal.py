@@ -6,7 +6,7 @@ files, prompt or calibration were changed afterwards and described again, with t
 it or read in it, the probes themselves included. Only what is written for people is left out. A field that a later
 version adds to the manifest is sealed without a change here.
 
-A seal is not a signature: whoever can write into the store can also seal. It finds what was changed by mistake, by a
+A seal is not a signature: anyone who can write to the store can also seal. It finds changes by mistake, by a
 tool or by a hand that did not record the probes again. docs/decisions/hot-swap.md says what that leaves.
 """
 
@@ -50,7 +50,7 @@ def digest_in(judged: str) -> str:
 
 
 def sealed(manifest: Manifest) -> Manifest:
-    """The manifest with the seal of what it holds. Only for whoever recorded the probes on exactly that."""
+    """The manifest with the seal of what it holds. Only the publisher that recorded the probes on it may call this."""
     if manifest.probes is None:
         return manifest
     confidences = {mode: trace(calibration) for mode, calibration in sorted(manifest.calibration.items())}

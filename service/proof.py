@@ -4,7 +4,7 @@
 there any other number means other weights.
 
 *By rounding*, on another kind of machine: the numbers are as near to float32's as rounding explains. That is a weaker
-proof, so only an engine that was built anew may give it, which has read every tensor from verified files. What it gave
+proof, so only a freshly started engine may give it, because it has read every tensor from verified files. What it gave
 is kept, and from then on this checkpoint has to repeat that, in place, after a roll-back and in the next engine alike.
 """
 
