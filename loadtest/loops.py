@@ -63,12 +63,15 @@ async def open_loop(moments: Iterable[float], ask: Ask, *, now: Callable[[], flo
         now: the clock of the run.
     """
     under_way: set[asyncio.Task[Any]] = set()
-    for moment in moments:
-        if await stop.sleep(began + moment - now()):
-            break
-        under_way.add(asyncio.create_task(_ask(ask, began + moment)))
-        under_way = {task for task in under_way if not _done(task)}
-    return await _end(under_way, stop)
+    try:
+        for moment in moments:
+            if await stop.sleep(began + moment - now()):
+                break
+            under_way.add(asyncio.create_task(_ask(ask, began + moment)))
+            under_way = {task for task in under_way if not _done(task)}
+        return await _end(under_way, stop)
+    finally:
+        await _give_up(under_way)
 
 
 async def closed_loop(clients: int, ask: Ask, *, until: Coroutine[Any, Any, Any], stop: Stop) -> int:
@@ -92,7 +95,7 @@ async def closed_loop(clients: int, ask: Ask, *, until: Coroutine[Any, Any, Any]
         given_up = await _end(tasks, stop)
         await ending
     finally:
-        ending.cancel()
+        await _give_up({ending, *tasks})
     return given_up
 
 
@@ -104,13 +107,18 @@ async def _end(tasks: set[asyncio.Task[Any]], stop: Stop) -> int:
         await asyncio.wait((everything, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _give_up(tasks)
     for task in tasks:
         if not task.cancelled():
             _done(task)
     return sum(task.cancelled() for task in tasks)
+
+
+async def _give_up(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks and wait until each has ended. What they raise is dropped."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask(ask: Ask, intended: float) -> None:

@@ -104,6 +104,15 @@ async def test_a_fault_of_the_sender_is_no_silence() -> None:
         await closed_loop(2, broken, until=stop.sleep(1000), stop=stop)
 
 
+async def test_several_faults_at_once_leave_no_task_behind() -> None:
+    """All moments are due at once, so that several requests fail before the loop looks at the first."""
+    loop, stop = asyncio.get_running_loop(), Stop()
+    before = asyncio.all_tasks()
+    with pytest.raises(RuntimeError, match="of ours"):
+        await open_loop([0.0] * 5, broken, now=loop.time, began=loop.time() - 1, stop=stop)
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_closed_loop_fails_with_what_it_waits_for() -> None:
     async def ask(_: float | None) -> None:
         await asyncio.sleep(0.001)

@@ -106,7 +106,11 @@ def test_a_service_says_where_it_stands_and_goes_on(scripted_service) -> None:
 def raw(process, data: bytes) -> socket.socket:
     """A connection on which this was sent."""
     connection = socket.create_connection(process.address, timeout=60)
-    connection.sendall(data)
+    try:
+        connection.sendall(data)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 
