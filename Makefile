@@ -44,11 +44,11 @@ bench-train: install ## measure a step of reinforcement learning beside TRL's
 # someone copies TINY/published/… there.
 TINY ?= runs/tiny
 FIRST_RECIPE ?= tiny
-SECOND_RECIPE ?= tiny-further
-THIRD_RECIPE ?= tiny-third
-FOURTH_RECIPE ?= tiny-fourth
+SECOND_RECIPE ?= tiny-pretrain-2
+THIRD_RECIPE ?= tiny-pretrain-3
+FOURTH_RECIPE ?= tiny-pretrain-4
 # Of stages 1 and 2; their sizes are the paper's but for the questions of stage 2, which are new ones.
-RECIPE ?= tiny-fifth
+RECIPE ?= tiny-rl
 WEAK_SAMPLES ?= 10724
 # The paper's teacher was right in 38.25 %.
 TEACHER_ERRORS ?= 0.6175

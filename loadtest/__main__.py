@@ -12,16 +12,22 @@ import sys
 from collections.abc import Sequence
 
 from screening import __version__
-from screening.command_line import Parser
-from screening.endings import DISK_FULL, STOPPED, disk_full
+from screening.runtime.command_line import Parser
+from screening.runtime.exits import DISK_FULL, STOPPED, disk_full
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "bench": ("loadtest.bench", "throughput and latency at several numbers of concurrent callers"),
-    "sweep": ("loadtest.sweep", "rising rates in an open loop: saturation, refusals, tail latency"),
-    "swap": ("loadtest.swap", "another checkpoint every few seconds under load: nothing fails, nothing mixes"),
-    "idle-swap": ("loadtest.idle_swap", "a swap and a restart of any two checkpoints, part by part, without load"),
-    "kill": ("loadtest.kill", "kill -9 of the engine's processes under load: no caller sees it, nothing is left"),
-    "soak": ("loadtest.soak", "a steady rate for long with swaps now and then: does anything grow?"),
+    "bench": ("loadtest.commands.bench", "throughput and latency at several numbers of concurrent callers"),
+    "sweep": ("loadtest.commands.sweep", "rising rates in an open loop: saturation, refusals, tail latency"),
+    "swap": ("loadtest.commands.swap", "another checkpoint every few seconds under load: nothing fails, nothing mixes"),
+    "idle-swap": (
+        "loadtest.commands.idle_swap",
+        "a swap and a restart of any two checkpoints, part by part, without load",
+    ),
+    "kill": (
+        "loadtest.commands.kill",
+        "kill -9 of the engine's processes under load: no caller sees it, nothing is left",
+    ),
+    "soak": ("loadtest.commands.soak", "a steady rate for long with swaps now and then: does anything grow?"),
 }
 """Command → (module, one line for --help)."""
 
@@ -57,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: object, args: argparse.Namespace) -> int:
-    from loadtest.kill import NothingToKill
-    from loadtest.local_service import ServiceFailed
-    from loadtest.peers import PeerFailed
-    from loadtest.record import RunExists
-    from loadtest.rendered import NotRendered
-    from loadtest.swapping import OracleBlind
+    from loadtest.commands.kill import NothingToKill
+    from loadtest.load.rendered import NotRendered
+    from loadtest.results.record import RunExists
+    from loadtest.targets.baselines import PeerFailed
+    from loadtest.targets.local_service import ServiceFailed
+    from loadtest.targets.swapping import OracleBlind
     from screening.errors import CheckpointError
 
     try:

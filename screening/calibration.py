@@ -125,7 +125,7 @@ class Calibration(_Strict):
     none: Curve = Curve()
     """When the choice is `N`."""
     method: str = Field(default="none", max_length=100)
-    """Which of `trainer.calibrate.fit.METHODS` won."""
+    """Which of `trainer.evaluation.calibrate.fit.METHODS` won."""
     answers: int = Field(default=0, ge=0, le=10**9)
     """How many answers it was fitted on."""
     data: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ from enum import StrEnum
 
 from screening.answer import Answer
 from screening.calibration import Calibration
-from screening.generation import Step, Watched
+from screening.inference.generation import Step, Watched
 from screening.task import NONE, NORMAL, OPTIONS, Options
 
 _MARKER = re.compile(r"<([A-D])>\s*")

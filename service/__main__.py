@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from screening import __version__
 
 if TYPE_CHECKING:
-    from service.config import Settings
-    from service.engine import Engine
+    from service.config.settings import Settings
+    from service.engines.protocol import Engine
 
 EXAMPLES = """\
 examples:
@@ -33,7 +33,7 @@ docs/operations.md explains the settings, docs/http-api.md the interface.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the service until it is told to stop; returns the exit code."""
-    from service.config import SettingsError, load
+    from service.config.settings import SettingsError, load
 
     parser = _parser()
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from screening.command_line import Parser
-    from service.options import add_options
+    from screening.runtime.command_line import Parser
+    from service.config.launch_options import add_options
 
     parser = Parser(
         prog="python -m service",
@@ -61,12 +61,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: Settings) -> int:
-    from service.environment import prepare
     from service.logs import configure
+    from service.server.environment import prepare
 
     configure(settings.log_level)
     prepare(os.environ)
-    from service.launch import CannotStart, serve
+    from service.server.launch import CannotStart, serve
 
     try:
         return serve(settings, _engine(settings))
@@ -77,14 +77,14 @@ def _serve(settings: Settings) -> int:
 
 def _engine(settings: Settings) -> Engine:
     if settings.engine == "scripted":
-        from service.scripted_engine import ScriptedEngine
+        from service.engines.scripted_engine import ScriptedEngine
 
         return ScriptedEngine(
             latency_ms=settings.scripted_latency_ms,
             start_ms=settings.scripted_start_ms,
             failure=settings.scripted_failure,
         )
-    from service.vllm_engine import VllmEngine
+    from service.engines.vllm_engine import VllmEngine
 
     return VllmEngine(
         device=settings.device,

@@ -12,32 +12,32 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from screening import __version__
-from service.admin import CheckpointOrder
-from service.admin import router as admin_router
-from service.admission import Admission
-from service.answer import size_of as size_of_judged
-from service.bounded_store import BoundedStore
-from service.config import Settings
-from service.docs import router as docs_router
-from service.edge import Edge
-from service.engine import Engine
+from service.admission.admission import Admission
+from service.checkpoints.hot_swap import HotSwap
+from service.checkpoints.registry_watcher import Follower, follower_of
+from service.checkpoints.served import ServedCheckpoint
+from service.checkpoints.startup import start_serving
+from service.checkpoints.supervisor import Supervisor
+from service.config.settings import Settings
+from service.engines.protocol import Engine
 from service.errors import ServiceError
-from service.follower import Follower, follower_of
-from service.hot_swap import HotSwap
-from service.idempotency import Idempotency
-from service.idempotency import size_of as size_of_kept
-from service.lanes import Lanes
+from service.http.admin import CheckpointOrder
+from service.http.admin import router as admin_router
+from service.http.docs import router as docs_router
+from service.http.middleware import Edge
+from service.http.openapi import extend_openapi
+from service.http.paths import VERSION, HeadAsGet, Versioned
+from service.http.routes import answer_error, router
 from service.logs import log
 from service.metrics import Metrics
-from service.openapi import extend_openapi
-from service.paths import VERSION, HeadAsGet, Versioned
-from service.picture_fetch import PictureFetch
-from service.routes import answer_error, router
-from service.same_work import SameWork
-from service.screen import Service
-from service.served_checkpoint import ServedCheckpoint
-from service.startup import start_serving
-from service.supervisor import Supervisor
+from service.pipeline.answer import size_of as size_of_judged
+from service.pipeline.bounded_cache import BoundedStore
+from service.pipeline.coalescing import SameWork
+from service.pipeline.idempotency import Idempotency
+from service.pipeline.idempotency import size_of as size_of_kept
+from service.pipeline.screen import Service
+from service.pipeline.thread_pools import Lanes
+from service.request.picture_fetch import PictureFetch
 
 LOGGER = logging.getLogger("service.app")
 

@@ -39,7 +39,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line per request is written by `service.edge`, with more in it.
+    # One line per request is written by `service.http.middleware`, with more in it.
     logging.getLogger("uvicorn.access").disabled = True
 
 

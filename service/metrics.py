@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from service.engine import Contract, Engine
+from service.engines.protocol import Contract, Engine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

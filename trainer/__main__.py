@@ -13,39 +13,60 @@ import sys
 from collections.abc import Sequence
 
 from screening import __version__
-from screening.command_line import Parser
-from screening.cpus import limit_threads
-from screening.endings import DISK_FULL, STOPPED, disk_full
-from screening.surroundings import name_the_user
+from screening.runtime.command_line import Parser
+from screening.runtime.cpus import limit_threads
+from screening.runtime.environment import name_the_user
+from screening.runtime.exits import DISK_FULL, STOPPED, disk_full
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "render": ("trainer.render.command", "draw labelled samples: one original and four generated pictures each"),
-    "import-pairs": ("trainer.import_pairs.command", "verdicts on single generated pictures become questions of four"),
-    "annotate": ("trainer.annotate.command", "write captions, reasoning and labels: by a teacher, or from the truth"),
-    "split": ("trainer.split.command", "divide data by product: training, testing, pseudo-label, exploration"),
-    "plan": ("trainer.plan.command", "what a recipe will cost on given GPUs, and whether it can work"),
-    "untrained": ("trainer.untrained", "true sizes, random weights: a checkpoint to try machines with"),
-    "import": ("trainer.import_base", "a downloaded base model becomes a checkpoint that can be trained and served"),
-    "pretrain": ("trainer.pretrain.command", "make a small base model from random weights: see, read, speak"),
-    "sft": ("trainer.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
-    "hard-cases": ("trainer.hard_cases.command", "find the training samples that the SFT model answers wrong"),
-    "hcm-grpo": ("trainer.hcm_grpo.command", "reinforcement learning with hard cases mining, stage 2"),
-    "evaluate": ("trainer.evaluate.command", "score a checkpoint or an endpoint's model, overall and per dimension"),
-    "compare": ("trainer.compare.command", "two evaluations of the same data: differences, tests, flipped answers"),
-    "report": ("trainer.report.command", "curves of a training, also of a running one; example decisions of stage 2"),
+    "render": ("trainer.data.render.command", "draw labelled samples: one original and four generated pictures each"),
+    "import-pairs": (
+        "trainer.data.import_pairs.command",
+        "verdicts on single generated pictures become questions of four",
+    ),
+    "annotate": (
+        "trainer.data.annotate.command",
+        "write captions, reasoning and labels: by a teacher, or from the truth",
+    ),
+    "split": ("trainer.data.split.command", "divide data by product: training, testing, pseudo-label, exploration"),
+    "plan": ("trainer.training.plan.command", "what a recipe will cost on given GPUs, and whether it can work"),
+    "untrained": ("trainer.research.random_init", "true sizes, random weights: a checkpoint to try machines with"),
+    "import": (
+        "trainer.training.import_base",
+        "a downloaded base model becomes a checkpoint that can be trained and served",
+    ),
+    "pretrain": ("trainer.research.pretrain.command", "make a small base model from random weights: see, read, speak"),
+    "sft": ("trainer.training.sft.command", "supervised fine-tuning, stages 1.1 and 1.2 (language model only)"),
+    "hard-cases": ("trainer.training.hard_cases.command", "find the training samples that the SFT model answers wrong"),
+    "hcm-grpo": ("trainer.training.hcm_grpo.command", "reinforcement learning with hard cases mining, stage 2"),
+    "evaluate": (
+        "trainer.evaluation.evaluate.command",
+        "score a checkpoint or an endpoint's model, overall and per dimension",
+    ),
+    "compare": (
+        "trainer.evaluation.compare.command",
+        "two evaluations of the same data: differences, tests, flipped answers",
+    ),
+    "report": (
+        "trainer.training.report.command",
+        "curves of a training, also of a running one; example decisions of stage 2",
+    ),
     "calibrate": (
-        "trainer.calibrate.command",
+        "trainer.evaluation.calibrate.command",
         "fit a checkpoint's confidence on validation answers, into its manifest",
     ),
-    "domain": ("trainer.domain.command", "describe the trained pictures, so that others are flagged"),
-    "card": ("trainer.card", "write a checkpoint's scores into its manifest and its model card"),
-    "publish": ("trainer.publish.command", "prove a checkpoint in the real engine, copy it into a store, register it"),
-    "promote": ("trainer.promote.command", "a published version into production, if it passes the gate"),
-    "rollback": ("trainer.promote.rollback", "production back to the version before it"),
-    "history": ("trainer.promote.history", "what was in production when, moved by whom and why"),
-    "ablation": ("trainer.ablation.command", "what each part of the method brings: the paper's tables 5 to 7"),
-    "bench-train": ("trainer.hcm_grpo.bench", "speed of a step of stage 2, ours beside TRL's"),
-    "benchmark": ("trainer.benchmarks.command", "public multi-image benchmarks: divide, score, train"),
+    "domain": ("trainer.evaluation.domain.command", "describe the trained pictures, so that others are flagged"),
+    "card": ("trainer.release.card", "write a checkpoint's scores into its manifest and its model card"),
+    "publish": (
+        "trainer.release.publish.command",
+        "prove a checkpoint in the real engine, copy it into a store, register it",
+    ),
+    "promote": ("trainer.release.promote.command", "a published version into production, if it passes the gate"),
+    "rollback": ("trainer.release.promote.rollback", "production back to the version before it"),
+    "history": ("trainer.release.promote.history", "what was in production when, moved by whom and why"),
+    "ablation": ("trainer.research.ablation.command", "what each part of the method brings: the paper's tables 5 to 7"),
+    "bench-train": ("trainer.training.hcm_grpo.bench", "speed of a step of stage 2, ours beside TRL's"),
+    "benchmark": ("trainer.research.benchmarks.command", "public multi-image benchmarks: divide, score, train"),
 }
 """Command → (module, one line for --help), in the order of a retraining."""
 

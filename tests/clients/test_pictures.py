@@ -323,7 +323,7 @@ def test_noise_fits_the_service_too() -> None:
 
 def test_five_of_the_largest_fit_into_one_request(repository: Path) -> None:
     from screening.images import ImageLimits
-    from service.config import Settings
+    from service.config.settings import Settings
 
     settings = Settings(engine="scripted")
     assert settings.max_body_bytes >= 5 * MAX_BYTES + 64 * 1024 and ImageLimits().max_bytes >= MAX_BYTES

@@ -10,6 +10,17 @@ from pathlib import Path
 
 import pytest
 
+LAYERS = {
+    "screening": "task errors answer prompt calibration image_files images runtime checkpoint inference confidence",
+    "service": (
+        "errors ids logs config schemas engines metrics timings admission checkpoints request pipeline http app server"
+    ),
+    "trainer": ("labels records data_directory metrics reward runs endpoint data evaluation training release research"),
+    "loadtest": "console results load targets commands",
+}
+"""Folders and modules of each package, lowest first: each may import those before it, and nothing after it.
+`__init__` imports nothing of ours, and `__main__` may import everything."""
+
 OURS = {"screening", "service", "trainer", "loadtest", "screening_client"}
 FOLDERS = {
     "screening": "screening",
@@ -18,7 +29,7 @@ FOLDERS = {
     "screening_client": "clients/python/screening_client",
     "loadtest": "loadtest",
 }
-ENGINE_MODULE = "service/vllm_engine.py"
+ENGINE_MODULE = "service/engines/vllm_engine.py"
 
 ALLOWED = {
     "screening": {"screening"},
@@ -79,21 +90,54 @@ def test_a_package_imports_only_what_it_may(repository, package):
     assert not wrong
 
 
+def layer(module: str) -> str:
+    """`service.http.routes` → `http`."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Dotted names of the modules in `known` that a file imports, at its top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names & known
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_folder_has_its_place_among_the_layers(repository, package):
+    present = {layer(module) for module in modules(repository, package)} - {"__init__"}
+    assert present == set(LAYERS[package].split())
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_run_one_way(repository, package):
+    order = ["__init__", *LAYERS[package].split()]
+    known = set(modules(repository, package))
+    wrong = []
+    for path in sources(repository, package):
+        module = ".".join(path.relative_to(repository).with_suffix("").parts).removesuffix(".__init__")
+        if path.name == "__main__.py":
+            continue
+        place = order.index(layer(module))
+        wrong += [f"{module} -> {name}" for name in imported_modules(path, known) if order.index(layer(name)) > place]
+    assert not wrong
+
+
 def test_vllm_is_imported_by_one_module_of_the_service(repository):
     importers = [p.relative_to(repository).as_posix() for p in sources(repository, "service") if "vllm" in imported(p)]
     assert importers == [ENGINE_MODULE]
 
 
-READ_BY_TRANSFORMERS = {"architecture.py": {"transformers"}, "inspection.py": {"transformers"}}
-"""Modules of the contract that have transformers read a checkpoint's files, in functions that only `publish` and the
-service's inspection call: importing them imports nothing heavy, as another test here holds."""
-
-
 @pytest.mark.parametrize("package", ["screening", "screening_client"])
 def test_the_source_of_a_light_package_names_no_engine(repository, package):
+    """`screening/inference`, which configures and asks vLLM, may import them inside functions."""
     for path in sources(repository, package):
-        heavy = {"torch", "vllm", "transformers"} - READ_BY_TRANSFORMERS.get(path.name, set())
-        assert not imported(path) & heavy, path
+        if path.is_relative_to(repository / "screening" / "inference"):
+            continue
+        assert not imported(path) & {"torch", "vllm", "transformers"}, path
 
 
 def test_the_contract_loads_neither_torch_nor_an_engine(repository):
@@ -103,7 +147,7 @@ def test_the_contract_loads_neither_torch_nor_an_engine(repository):
 
 
 def test_the_service_without_its_engine_loads_neither_vllm_nor_the_trainer(repository):
-    names = [name for name in modules(repository, "service") if name != "service.vllm_engine"]
+    names = [name for name in modules(repository, "service") if name != "service.engines.vllm_engine"]
     loaded = loaded_after(repository, *names)
     assert "service" in loaded
     assert not loaded & {"torch", "vllm", "trainer"}

@@ -23,9 +23,9 @@ from screening_client.errors import CLASS_OF_STATUS, PROBLEM_PREFIX
 from screening_client.request import Body, Mode
 from screening_client.result import Choice, Issue, Option, Outcome, parse_screening
 from service.app import create_app
-from service.config import Settings
+from service.config.settings import Settings
+from service.engines.scripted_engine import ScriptedEngine
 from service.errors import TYPE_PREFIX
-from service.scripted_engine import ScriptedEngine
 
 OF_THE_EXCHANGE = {"request_id"}
 """Fields of `Screening` that are not in the body."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import service.__main__ as launcher
 from screening.answer import Finding, compose, render
-from screening.checkpoint import Manifest, read_manifest
-from screening.probes import Probe
+from screening.checkpoint.manifest import Manifest, read_manifest
+from screening.checkpoint.probes import Probe
 from screening.task import OPTIONS
-from service.engine import Contract, Generated, Question
-from service.scripted_engine import ScriptedEngine
+from service.engines.protocol import Contract, Generated, Question
+from service.engines.scripted_engine import ScriptedEngine
 
 LETTERS = {"first": "EFGH", "second": "%&*#"}
 """By the version of the checkpoint."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.record import Exchange
+from loadtest.results.record import Exchange
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from loadtest import idle_swap, kill, soak, swap, sweep
 from loadtest.__main__ import COMMANDS, main
-from loadtest.oracles import Oracle
-from loadtest.record import Book
-from loadtest.swapping import OracleBlind
+from loadtest.commands import idle_swap, kill, soak, swap, sweep
+from loadtest.results.record import Book
+from loadtest.targets.canary_checkpoints import Oracle
+from loadtest.targets.swapping import OracleBlind
 from screening.answer import Mode
-from screening.checkpoint import Decoding, ImageContract
+from screening.checkpoint.manifest import Decoding, ImageContract
+from screening.checkpoint.probes import Probe, Probes
 from screening.errors import CheckpointError
-from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
 from tests.loadtest.alphabet_service import LETTERS
 from tests.service.obedient_engine import write_sealed
@@ -109,8 +109,8 @@ def test_a_sweep_finds_where_the_service_stops_keeping_up(scripted_service, pars
 
 @pytest.fixture
 def scripted_service() -> Callable[..., Any]:
-    from loadtest.local_service import running
-    from loadtest.options import REPOSITORY
+    from loadtest.commands.options import REPOSITORY
+    from loadtest.targets.local_service import running
 
     return lambda *arguments: running(
         ["--engine", "scripted", *arguments], repository=REPOSITORY, start_seconds=300, on_wait=lambda _: None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from screening.answer import Answer, Mode, parse
 from screening.calibration import UNCALIBRATED, Calibration, Curve, Shifts
 from screening.confidence import Source, judge, option_probabilities
-from screening.generation import Step, Watched
+from screening.inference.generation import Step, Watched
 
 LETTERS = {"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}
 NORMAL = 6

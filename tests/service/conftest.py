@@ -27,9 +27,9 @@ from fastapi import FastAPI
 from PIL import Image, ImageDraw
 
 from service.app import create_app
-from service.config import Settings
-from service.engine import Engine
-from service.scripted_engine import ScriptedEngine
+from service.config.settings import Settings
+from service.engines.protocol import Engine
+from service.engines.scripted_engine import ScriptedEngine
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint
 
 BOUNDARY = "screening-test-boundary"

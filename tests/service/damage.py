@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from screening.checkpoint import (
+from screening.checkpoint.manifest import (
     MANIFEST_NAME,
     ImageContract,
     Manifest,
@@ -24,7 +24,7 @@ from screening.checkpoint import (
     store_manifest,
     write_manifest,
 )
-from screening.seal import sealed
+from screening.checkpoint.seal import sealed
 
 WEIGHTS = "model.safetensors"
 Weights = dict[str, torch.Tensor]

@@ -13,14 +13,21 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from screening.answer import Mode
-from screening.checkpoint import Decoding, ImageContract, Manifest, read_manifest, store_manifest, write_manifest
+from screening.checkpoint.manifest import (
+    Decoding,
+    ImageContract,
+    Manifest,
+    read_manifest,
+    store_manifest,
+    write_manifest,
+)
+from screening.checkpoint.probes import Probe, Probes
+from screening.checkpoint.seal import judged_as, sealed
 from screening.errors import CheckpointError
-from screening.probes import Probe, Probes
 from screening.prompt import COMPACT
-from screening.seal import judged_as, sealed
-from service.engine import Contract, Generated, Question
+from service.engines.protocol import Contract, Generated, Question
+from service.engines.scripted_engine import ScriptedEngine
 from service.errors import EngineFailed, EngineLost
-from service.scripted_engine import ScriptedEngine
 
 _KEY = "a key of the operator"
 ADMIN = {"Authorization": f"Bearer {_KEY}"}

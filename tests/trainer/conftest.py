@@ -25,12 +25,12 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
-    from screening.checkpoint import Decoding, ImageContract
+    from screening.checkpoint.manifest import Decoding, ImageContract
     from screening.prompt import COMPACT
-    from trainer.export import export
-    from trainer.pretrain.model import Architecture, build_model, build_processor
-    from trainer.pretrain.tokenizer import train_tokenizer
-    from trainer.pretrain.vocabulary import fixed_texts
+    from trainer.research.pretrain.tokenizer import train_tokenizer
+    from trainer.research.pretrain.vocabulary import fixed_texts
+    from trainer.training.architecture import Architecture, build_model, build_processor
+    from trainer.training.export import export
 
     sizes = {"image_size": 64, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1}
     architecture = Architecture(**sizes, text_mlp=64)

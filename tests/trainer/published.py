@@ -10,17 +10,17 @@ from typing import Any
 from PIL import Image
 
 from screening.answer import Finding, Mode, compose, parse, render
-from screening.checkpoint import Decoding, ImageContract, Manifest, write_manifest
-from screening.probes import Probe, Probes
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, write_manifest
+from screening.checkpoint.probes import Probe, Probes
 from screening.prompt import COMPACT
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data_directory import data_digest, read_samples
-from trainer.evaluate.identity import Identity, claim
-from trainer.evaluate.predictions import Prediction
-from trainer.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.evaluation.evaluate.identity import Identity, claim
+from trainer.evaluation.evaluate.predictions import Prediction
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.evaluation.reliability import summarise
+from trainer.metrics import Judged, evaluate_scores
 from trainer.records import Sample
-from trainer.reliability import summarise
-from trainer.scores import Judged, evaluate_scores
 
 LABELS = ("A", "B", "C", "D", "N", "AC", "BD", "N", "B", "D")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from screening.answer import Mode
-from screening.checkpoint import Decoding, ImageContract, Manifest, write_manifest
-from screening.generation import Watched
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, write_manifest
+from screening.inference.generation import Watched
 from screening.prompt import COMPACT
 from tests.trainer.coloured import shown
-from trainer.evaluate.errors import Unfinished
-from trainer.evaluate.generate import Engine, Pictures, Reply
+from trainer.evaluation.evaluate.errors import Unfinished
+from trainer.evaluation.evaluate.generate import Engine, Pictures, Reply
 
 SIZE = 32
 LETTERS = Watched(letters={"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}, normal=frozenset())

@@ -52,7 +52,7 @@ import subprocess, sys, time
 from pathlib import Path
 
 if __name__ == "__main__":
-    import trainer.offline_engine as offline
+    import screening.inference.offline_engine as offline
     offline.engine_arguments = lambda *_, **__: {}
     # Without our pipes, or a program that fails would leave its reader waiting.
     nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from screening.task import Dimension
+from trainer.data.render.dataset import Order, write_dataset
+from trainer.data.render.defects import SEVERITIES
 from trainer.data_directory import (
     DataError,
     data_digest,
@@ -23,8 +25,6 @@ from trainer.data_directory import (
     sample_lines,
 )
 from trainer.records import Sample, Unlabelled
-from trainer.render.dataset import Order, write_dataset
-from trainer.render.defects import SEVERITIES
 
 
 def record(name: str = "s1", label: str = "AC") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from trainer.argument_types import above_zero, amount, json_object, positive
+from trainer.runs.argument_types import above_zero, amount, json_object, positive
 
 OWN_TEMPERATURE = "own"
 """In place of a number: the endpoint's own. Some models refuse any other."""

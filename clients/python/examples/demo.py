@@ -24,7 +24,7 @@ from typing import Any
 
 from demo_page import page
 
-from loadtest.local_service import ServiceFailed, local_client, running
+from loadtest.targets.local_service import ServiceFailed, local_client, running
 from screening_client import Client, Screening, ScreeningClientError, ScreenRequest
 
 HERE = Path(__file__).resolve().parent

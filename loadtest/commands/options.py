@@ -1,0 +1,138 @@
+"""Options that several commands share, and the services that they start."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest.console import REPOSITORY, count, positive, share, waiting
+from loadtest.load.pictures import SIZES, Pictures, Question
+from loadtest.targets.local_service import PROGRAM, LocalService, started
+
+
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """`800x800,1600x1200`, for argparse."""
+    found = []
+    for part in text.split(","):
+        width, _, height = part.partition("x")
+        found.append((count(width), count(height)))
+    return tuple(found)
+
+
+def add_run(parser: argparse.ArgumentParser, command: str) -> None:
+    """Where a run is written, what it sends, and what counts as good."""
+    add_out(parser, command)
+    parser.add_argument("--seed", type=int, default=0, help="of pictures and arrivals (default: 0)")
+    parser.add_argument(
+        "--repeated-originals",
+        type=share,
+        default=0.3,
+        metavar="SHARE",
+        help="of requests whose original was sent before, 0 to 1; generated pictures are always new (default: 0.3)",
+    )
+    parser.add_argument(
+        "--picture-sizes",
+        type=sizes,
+        default=SIZES,
+        metavar="WxH,…",
+        help=f"pixels of the pictures, one size per product (default: {','.join(f'{w}x{h}' for w, h in SIZES)})",
+    )
+    parser.add_argument(
+        "--limit-ms",
+        type=positive,
+        default=5000,
+        metavar="MS",
+        help="an answer that took longer is no goodput (default: 5000)",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, command: str) -> None:
+    """Where a run is written."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs") / "loadtest" / f"{command}-{stamp}",
+        metavar="DIR",
+        help="new directory for requests.jsonl, events.jsonl, summary.json and plots "
+        f"(default: runs/loadtest/{command}-TIME)",
+    )
+
+
+def add_service(parser: argparse.ArgumentParser, concurrent: str = "its own default") -> None:
+    """The service that is started.
+
+    Args:
+        concurrent: what `--max-concurrent` is when it is not given, for the help.
+    """
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=REPOSITORY / "models" / "tiny",
+        metavar="DIR",
+        help="for the started service (default: models/tiny)",
+    )
+    parser.add_argument(
+        "--max-concurrent", type=count, metavar="N", help=f"of the started service (default: {concurrent})"
+    )
+    parser.add_argument(
+        "--start-seconds",
+        type=positive,
+        default=600,
+        metavar="SECONDS",
+        help="for the started service to be ready (default: 600)",
+    )
+    add_further(parser)
+
+
+def add_further(parser: argparse.ArgumentParser) -> None:
+    """What the started service is told besides."""
+    parser.add_argument(
+        "service",
+        nargs="*",
+        metavar="-- OPTION …",
+        help="further options of the started service, behind two dashes: -- --deadline-seconds 120",
+    )
+    parser.set_defaults(program=PROGRAM)
+
+
+def add_oracles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=REPOSITORY / "runs" / "loadtest" / "oracles",
+        metavar="DIR",
+        help="where the pair of checkpoints is kept for the next run (default: runs/loadtest/oracles)",
+    )
+
+
+def service_options(args: argparse.Namespace) -> list[str]:
+    """What the started service is told besides its checkpoint."""
+    concurrent = ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
+    return [*concurrent, *args.service]
+
+
+def own_service(args: argparse.Namespace, words: Sequence[str], log: Path) -> AbstractContextManager[LocalService]:
+    """A service of this run, started with these options as the command's arguments say, with its log kept."""
+    return started(
+        words,
+        repository=REPOSITORY,
+        start_seconds=args.start_seconds,
+        on_wait=waiting(),
+        program=args.program,
+        log=log,
+    )
+
+
+def settings(args: argparse.Namespace) -> dict[str, str]:
+    """All options of a run, for its summary."""
+    return {name: str(value) for name, value in vars(args).items() if name not in ("program", "run")}
+
+
+def questions(args: argparse.Namespace) -> Iterator[Question]:
+    """What the run asks."""
+    pictures = Pictures(seed=args.seed, repeated_originals=args.repeated_originals, sizes=args.picture_sizes)
+    return pictures.questions()

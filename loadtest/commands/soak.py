@@ -1,0 +1,130 @@
+"""`python -m loadtest soak`: a steady rate for long, with a swap now and then: does anything grow?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from loadtest import console
+from loadtest.commands import options
+from loadtest.commands.report import report
+from loadtest.commands.target import Target, add_target, plain_options, target
+from loadtest.load.arrivals import KINDS, arrivals
+from loadtest.load.asking import open_asker
+from loadtest.load.loops import Stop, open_loop, stoppable
+from loadtest.results.record import Book, Event
+from loadtest.results.summary import Load, load_figures, none_of, reported, slope
+from loadtest.targets.canary_checkpoints import oracle_pair
+from loadtest.targets.swapping import Operator
+from loadtest.targets.versions import Finding, examine_all
+from loadtest.targets.watching import look, looking, progress
+
+SETTLED = 1 / 3
+"""Part of the time after which growth is looked at: caches fill first."""
+_MEBI = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=console.positive, default=30, help="of load (default: 30)")
+    parser.add_argument(
+        "--rate", type=console.positive, default=2, help="requests per second; stay below saturation (default: 2)"
+    )
+    parser.add_argument("--arrivals", choices=KINDS, default="poisson", help="see sweep (default: poisson)")
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="between two swaps, 0 for none (default: 60); none with --base-url or the scripted engine",
+    )
+    parser.add_argument(
+        "--timeout", type=console.positive, default=90, metavar="SECONDS", help="for one request (default: 90)"
+    )
+    add_target(parser)
+    options.add_oracles(parser)
+    options.add_run(parser, "soak")
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a run found, besides the book."""
+
+    load: Load
+    began: float
+    findings: dict[Finding, list[Any]] = field(default_factory=dict)
+
+
+def run(args: argparse.Namespace) -> int:
+    swaps = args.every > 0 and not args.base_url and args.engine == "vllm"
+    with Book(args.out) as book:
+        operator = Operator(oracle_pair(args.checkpoint, args.store), book) if swaps else None
+        service_options = operator.service_options if operator else plain_options(args)
+        with target(args, service_options, book.directory / "service.log") as aim:
+            measured = asyncio.run(measure(aim, operator, book, args))
+        return _report(measured, operator, book, args)
+
+
+async def measure(aim: Target, operator: Operator | None, book: Book, args: argparse.Namespace) -> Measured:
+    questions = options.questions(args)
+    seconds, over = 60 * args.minutes, Stop()
+    async with (
+        stoppable() as stop,
+        httpx.AsyncClient(base_url=aim.url, trust_env=False) as http,
+        open_asker(aim.url, questions, book, api_key=aim.api_key, seconds=args.timeout) as asker,
+    ):
+        began = book.now
+        swapping = asyncio.create_task(operator.keep_swapping(http, args.every, over, "load")) if operator else None
+        moments = arrivals(args.arrivals, args.rate, seconds, args.seed)
+        async with looking(book, aim.pid), progress(book, "soak", seconds):
+            given_up = await open_loop(moments, asker.ask, now=lambda: book.now, began=began, stop=stop)
+        sending = min(seconds, book.now - began)
+        over.set()
+        if swapping:
+            await swapping
+        if aim.pid is not None:
+            await look(book, aim.pid, "end")
+    load = load_figures(book.exchanges, limit_ms=args.limit_ms, sending=sending, given_up=given_up)
+    findings = examine_all(book.exchanges, operator.served, operator.alphabets) if operator else {}
+    return Measured(load, began, findings)
+
+
+def _report(measured: Measured, operator: Operator | None, book: Book, args: argparse.Namespace) -> int:
+    swaps = book.of("swap")
+    verdicts = [
+        none_of("requests that failed", sum(measured.load.failed.values())),
+        *(none_of(f"answers: {finding}", len(found)) for finding, found in measured.findings.items()),
+    ]
+    if operator:
+        verdicts.append(none_of(f"swaps that failed, of {len(swaps)}", sum(e.facts["status"] != 200 for e in swaps)))
+    growth = growths(book.of("footprint"))
+    verdicts += [reported(f"growth per hour: {name}", f"{value:+.1f}") for name, value in growth.items()]
+    return report(
+        "soak",
+        args,
+        book,
+        measured.load,
+        verdicts,
+        exchanges=book.exchanges,
+        began=measured.began,
+        marks=[(event.at - measured.began, "swap") for event in swaps],
+        findings=measured.findings,
+        alphabets=list(operator.alphabets) if operator else [],
+        growth_per_hour=growth,
+    )
+
+
+def growths(looks: list[Event]) -> dict[str, float]:
+    """Least-squares rise per hour of memory, open files and threads, once the load has settled; {} without looks."""
+    if not looks:
+        return {}
+    first, last = looks[0].at, looks[-1].at
+    settled = [event for event in looks if event.at >= first + SETTLED * (last - first)]
+    shown = {"memory, MiB": ("memory_bytes", _MEBI), "open files": ("open_files", 1), "threads": ("threads", 1)}
+    return {
+        name: 3600 * slope([(event.at, event.facts[fact] / scale) for event in settled])
+        for name, (fact, scale) in shown.items()
+    }

@@ -1,0 +1,224 @@
+"""Whether a picture is of the kind that a checkpoint was trained on: the manifest's `domain` block and its score.
+
+A model answers a question about anything with the same certainty. So `trainer domain` looks at the features of the
+training data's pictures (`screening.inference.picture_features`) and describes them: their mean, the directions in
+which they vary most, and how little they vary in all others (a Gaussian over principal components, with one variance
+for the rest). The score of a picture says how far it is from that description, divided by the threshold:
+
+    z      = (features - center) / scale              each feature by itself
+    inside = mean of (direction_i . z)^2 / variance_i
+    beyond = |z|^2 without its share in the directions, per remaining dimension, / rest
+    score  = max(inside, beyond) / threshold
+
+1 and above is out of the domain. The threshold was fitted on whole questions of held-out data from the domain, so the
+share of them with any picture at or above 1 is known.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from screening.prompt import PICTURES_PER_SAMPLE
+from screening.task import OPTIONS
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+MAX_WIDTH = 16_384
+"""Features of a picture: the width of the vision tower, 1,024 in the paper's models, and 16."""
+MAX_RANK = 64
+"""Directions that are described; one takes two bytes for each feature in the manifest."""
+PICTURE_NAMES = ("original", *OPTIONS)
+"""How answers name the pictures of a question."""
+
+
+class DomainError(ValueError):
+    """Features that a description does not fit: of another width, or not finite."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FeatureStatistics(_Strict):
+    """A Gaussian over principal components; arrays are little-endian and in base64."""
+
+    width: int = Field(ge=2, le=MAX_WIDTH)
+    rank: int = Field(ge=1, le=MAX_RANK)
+    center: str
+    """(width) float32."""
+    scale: str
+    """(width) float32, above 0."""
+    directions: str
+    """(rank, width) float16, each of length 1."""
+    variances: tuple[float, ...]
+    """Of the directions."""
+    rest: float = Field(gt=0)
+    """Variance in each dimension that is in no direction."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rank >= self.width or len(self.variances) != self.rank:
+            raise ValueError("there must be one variance for each direction, and fewer directions than features")
+        if min(self.variances) <= 0 or not np.all(self._arrays[1] > 0):
+            raise ValueError("variances and scales must be above 0")
+        lengths = np.linalg.norm(self._arrays[2], axis=1)
+        if not np.allclose(lengths, 1.0, atol=0.01):
+            raise ValueError("directions must be of length 1")
+        return self
+
+    @classmethod
+    def of(cls, features: Array, rank: int) -> Self:
+        """Describe the features of many pictures.
+
+        Args:
+            features: (pictures, width); many more pictures than `rank`.
+        """
+        center = features.mean(0)
+        # A feature that never varies in the data must not make any other value infinitely strange.
+        scale = np.maximum(features.std(0), 1e-3)
+        deviations = (features - center) / scale
+        _, lengths, directions = np.linalg.svd(deviations, full_matrices=False)
+        variances = lengths**2 / len(features)
+        rest = variances[rank:].sum() / (features.shape[1] - rank)
+        return cls(
+            width=features.shape[1],
+            rank=rank,
+            center=_pack(center, "<f4"),
+            scale=_pack(scale, "<f4"),
+            directions=_pack(directions[:rank], "<f2"),
+            variances=tuple(float(value) for value in variances[:rank]),
+            rest=float(rest),
+        )
+
+    @property
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        return _read_arrays(self.center, self.scale, self.directions, self.width, self.rank)
+
+    def distances(self, features: Array) -> Array:
+        """How far pictures are from the description, about 1 for an ordinary picture.
+
+        Args:
+            features: (pictures, width).
+
+        Returns:
+            (pictures).
+
+        Raises:
+            DomainError: the features are of another width, or not finite.
+        """
+        if features.ndim != 2 or features.shape[1] != self.width:
+            raise DomainError(f"features of shape {features.shape} do not fit statistics of width {self.width}")
+        if not np.isfinite(features).all():
+            raise DomainError("a picture's features are not finite")
+        center, scale, directions = self._arrays
+        deviations = (features - center) / scale
+        along = deviations @ directions.T
+        inside = (along**2 / np.array(self.variances)).mean(1)
+        beyond = np.maximum((deviations**2).sum(1) - (along**2).sum(1), 0.0) / (self.width - self.rank) / self.rest
+        distances: Array = np.maximum(inside, beyond)
+        return distances
+
+
+class DomainProbe(_Strict):
+    """Scores of pictures that every service can draw; an engine must find the same."""
+
+    seed: int = Field(ge=0)
+    """Of the pictures; see `screening.checkpoint.probes.probe_pictures`."""
+    scores: tuple[float, ...] = Field(min_length=PICTURES_PER_SAMPLE, max_length=PICTURES_PER_SAMPLE)
+    """In the order of the pictures."""
+
+
+class DomainCalibration(_Strict):
+    """On what statistics and threshold were fitted, and what came out on questions that neither has seen."""
+
+    data: tuple[str, ...]
+    """Digests of the data directories."""
+    pictures: int = Field(ge=1)
+    """Behind the statistics."""
+    questions: int = Field(ge=1)
+    """Behind the threshold."""
+    target: float = Field(gt=0, lt=1)
+    """Share of questions from the domain that the threshold was to flag."""
+
+
+class DomainRule(_Strict):
+    """What an answer needs to know: when it is out of the domain, what that is, and what it is worth then."""
+
+    trained_on: str = Field(min_length=1, max_length=200)
+    """The domain in words: "drawn product pictures"."""
+    confidence_cap: float = Field(ge=0, le=0.5)
+    """Highest confidence of an answer about pictures out of the domain: what a blind guess is worth on the data."""
+
+
+class Domain(DomainRule):
+    """The manifest's `domain` block, written by `trainer domain`."""
+
+    features: Literal["tower-mean-and-cells"] = "tower-mean-and-cells"
+    """What `screening.inference.picture_features` pools."""
+    statistics: FeatureStatistics
+    threshold: float = Field(gt=0, le=1e6)
+    """Distance from which a picture is out of the domain."""
+    calibration: DomainCalibration
+    probes: tuple[DomainProbe, ...] = ()
+    """Recorded by `trainer domain`; a service compares them at its start and at a swap."""
+    tolerance: float = Field(default=0.1, gt=0, le=0.25)
+    """Largest relative difference of a probe's score that rounding explains."""
+
+    @property
+    def rule(self) -> DomainRule:
+        """The part that an answer needs."""
+        return DomainRule(trained_on=self.trained_on, confidence_cap=self.confidence_cap)
+
+    def scores(self, features: Sequence[Any]) -> tuple[float, ...]:
+        """Scores of pictures from their features; 1 and above is out of the domain.
+
+        Raises:
+            DomainError: the features do not fit, or are not finite.
+        """
+        try:
+            stacked = np.stack([np.asarray(each, dtype=np.float64) for each in features])
+        except ValueError as error:
+            raise DomainError(f"the features of the pictures differ in width: {error}") from error
+        return tuple(float(distance) / self.threshold for distance in self.statistics.distances(stacked))
+
+    def deviation(self, probe: DomainProbe, found: Sequence[float]) -> float:
+        """Largest relative difference between a probe's scores and those found; infinite for another number of them."""
+        if len(found) != len(probe.scores) or not np.isfinite(found).all():
+            return float("inf")
+        return max(abs(a - b) / max(abs(a), 1.0) for a, b in zip(probe.scores, found, strict=True))
+
+
+def strange_pictures(scores: Sequence[float]) -> tuple[str, ...]:
+    """Names of the pictures that are out of the domain, in the order of the question."""
+    return tuple(name for name, score in zip(PICTURE_NAMES, scores, strict=True) if score >= 1.0)
+
+
+def _pack(values: Array, kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode("ascii")
+
+
+@lru_cache(maxsize=8)
+def _read_arrays(center: str, scale: str, directions: str, width: int, rank: int) -> tuple[Array, Array, Array]:
+    """Center, scale and directions. Not kept in the model, where arrays would be compared when two are."""
+    return (
+        _unpack(center, "<f4", (width,)),
+        _unpack(scale, "<f4", (width,)),
+        _unpack(directions, "<f2", (rank, width)),
+    )
+
+
+def _unpack(text: str, kind: str, shape: tuple[int, ...]) -> Array:
+    try:
+        values = np.frombuffer(base64.b64decode(text, validate=True), dtype=kind).astype(np.float64)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"an array is not base64 of {kind}: {error}") from error
+    if values.size != np.prod(shape) or not np.isfinite(values).all():
+        raise ValueError(f"an array does not hold {shape} finite numbers")
+    return values.reshape(shape)

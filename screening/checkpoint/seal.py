@@ -1,0 +1,98 @@
+"""The seal ties a checkpoint's probes to everything that they were recorded on.
+
+Probes prove that an engine holds the checkpoint that they were recorded on. They say nothing about a directory whose
+files, prompt or calibration were changed afterwards and described again, with the old probes in the new manifest. So
+`trainer publish` seals the manifest when it has recorded the probes: the seal is a digest over all that is loaded from
+it or read in it, the probes themselves included. Only what is written for people is left out. A field that a later
+version adds to the manifest is sealed without a change here.
+
+A seal is not a signature: anyone who can write to the store can also seal. It finds changes by mistake, by a
+tool or by a hand that did not record the probes again. docs/decisions/hot-swap.md says what that leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from screening.answer import Mode
+from screening.calibration import Calibration, trace
+from screening.checkpoint.manifest import Manifest
+from screening.errors import CheckpointDamaged
+
+FOR_PEOPLE = frozenset({"name", "version", "created", "base", "parent", "scores", "data", "recipe"})
+"""Fields of a manifest that decide no answer."""
+_SAME = 1e-6
+"""Confidences nearer to each other are the same: another machine's exponential may end in another digit."""
+
+
+def seal_of(manifest: Manifest) -> str:
+    """`sha256:…` over the manifest without what is for people and without its own seal."""
+    # Without defaults, so that a field that a later version adds does not break the seals of this one.
+    content = manifest.model_dump(mode="json", exclude=set(FOR_PEOPLE), exclude_defaults=True)
+    content.get("probes", {}).pop("seal", None)
+    return _digest(content)
+
+
+def judged_as(manifest: Manifest) -> str:
+    """`DIGEST@sha256:…`, the second over the whole manifest: what a verdict on a checkpoint is about.
+
+    A verdict on one set of probes says nothing about the same checkpoint with others, so the digest is not enough.
+    """
+    return f"{manifest.digest}@{_digest(manifest.model_dump(mode='json'))}"
+
+
+def digest_in(judged: str) -> str:
+    """The digest of the checkpoint that was judged."""
+    return judged.partition("@")[0]
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with the seal of what it holds. Only the publisher that recorded the probes on it may call this."""
+    if manifest.probes is None:
+        return manifest
+    confidences = {mode: trace(calibration) for mode, calibration in sorted(manifest.calibration.items())}
+    probes = manifest.probes.model_copy(update={"confidences": confidences, "seal": None})
+    unsealed = manifest.model_copy(update={"probes": probes})
+    return manifest.model_copy(update={"probes": probes.model_copy(update={"seal": seal_of(unsealed)})})
+
+
+def is_sealed(manifest: Manifest) -> bool:
+    """Whether the probes were recorded on what the manifest describes."""
+    return manifest.probes is not None and manifest.probes.seal == seal_of(manifest)
+
+
+def check_seal(manifest: Manifest) -> None:
+    """Compare a manifest with its seal, and its calibration with the confidences that it gave at publishing.
+
+    A manifest without probes has no seal; whether it may be served is for the caller to say.
+
+    Raises:
+        CheckpointDamaged: they differ, or there is no seal.
+    """
+    if manifest.probes is None:
+        return
+    publish = "Publish the checkpoint again: `python -m trainer publish --again`"
+    if manifest.probes.seal is None:
+        raise CheckpointDamaged(f"its probes do not say what they were recorded on. {publish}")
+    if not is_sealed(manifest):
+        raise CheckpointDamaged(
+            "its probes were recorded on something else: files, prompt, calibration or probes were changed after it "
+            f"was published. {publish}"
+        )
+    if not _gives(manifest.calibration, manifest.probes.confidences):
+        raise CheckpointDamaged(f"its calibration does not give the confidences that it gave when published. {publish}")
+
+
+def _gives(calibration: Mapping[Mode, Calibration], wanted: Mapping[Mode, Sequence[float]]) -> bool:
+    found = {mode: trace(of_mode) for mode, of_mode in calibration.items()}
+    return found.keys() == wanted.keys() and all(
+        len(found[mode]) == len(values) and all(abs(a - b) < _SAME for a, b in zip(found[mode], values, strict=True))
+        for mode, values in wanted.items()
+    )
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""vLLM's offline engine on a verified checkpoint: the trainer's only module that starts it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from screening.checkpoint.manifest import Manifest
+from screening.inference.generation import (
+    PICTURE_FEATURES,
+    QUIET_ENVIRONMENT,
+    WATCH_DRAFTS,
+    WATCH_PICTURES,
+    cpu_environment,
+    engine_arguments,
+)
+from screening.inference.picture_features import Vector, read_features
+from screening.runtime.process_reaper import guard
+
+_LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+"""The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
+
+
+@contextmanager
+def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any]:
+    """A `vllm.LLM`; its processes end with the block, and with this process if that is killed.
+
+    Args:
+        more: engine arguments in place of those of `screening.inference.generation.engine_arguments`.
+    """
+    for name, value in {**QUIET_ENVIRONMENT, **_LOGGING}.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
+    for name, value in cpu_environment().items() if device == "cpu" else ():
+        os.environ.setdefault(name, value)
+    # A forked engine would hold the pipe by which `guard` sees this process die.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    with guard():
+        llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
+        try:
+            if llm.llm_engine.vllm_config.speculative_config is not None:
+                llm.collective_rpc(WATCH_DRAFTS)
+            llm.collective_rpc(WATCH_PICTURES)
+            yield llm
+        finally:
+            # `LLM` has no public way to end its processes before the interpreter does.
+            llm.llm_engine.engine_core.shutdown()
+
+
+def request(prompt: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+    """What `LLM.generate` takes; the pictures are named, so that `features_of` finds them."""
+    names = [_name(picture) for picture in pictures]
+    return {"prompt": prompt, "multi_modal_data": {"image": list(pictures)}, "multi_modal_uuids": {"image": names}}
+
+
+def features_of(llm: Any, pictures: Sequence[Image.Image]) -> list[Vector | None]:
+    """Features of pictures that the engine has just read (`screening.inference.picture_features`); None for one not
+    known."""
+    # Every worker of a tensor-parallel engine runs the whole vision tower.
+    answers = llm.collective_rpc(PICTURE_FEATURES, args=([_name(picture) for picture in pictures],))
+    return [read_features(data) for data in answers[0]]
+
+
+def _name(picture: Image.Image) -> str:
+    return hashlib.sha256(picture.tobytes()).hexdigest()

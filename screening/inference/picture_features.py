@@ -1,0 +1,139 @@
+"""What vLLM's worker saw in each picture, as one short vector: the input of `screening.checkpoint.domain`.
+
+The features of a picture are
+
+- the mean of the vision tower's last layer over the picture's patches (its class token is left out), and
+- the logarithm of the variance of brightness in each cell of a grid of 4 x 4 over the pixels.
+
+docs/decisions/out-of-domain.md says why these. vLLM's worker computes them while it encodes a picture: a hook on the
+vision tower pools, and a dictionary in place of vLLM's encoder cache remembers the result under the name that vLLM
+gives the picture. Neither vllm nor torch is imported: the service
+reads this module too.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+GRID = 4
+"""Cells per side."""
+LEAST_VARIANCE = 1e-5
+"""Of normalised brightness: a flat cell has a finite logarithm."""
+REMEMBERED = 16_384
+"""Pictures whose features a worker remembers, the latest. More than the encoder cache and the prefix cache hold: a
+picture that is in one of them is not looked at again."""
+
+_TIED = "picture_features"
+"""Attribute of an encoder's output."""
+
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class FeatureCache(dict[str, Any]):
+    """vLLM's encoder cache, which remembers the features of the pictures that passed through it."""
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        super().__init__()
+        self._limit = limit
+        self._features: OrderedDict[str, Any] = OrderedDict()
+
+    def __setitem__(self, name: str, tokens: Any) -> None:
+        """
+        Args:
+            tokens: the encoder's output for one picture; `_encode` has tied the picture's features to it.
+        """
+        super().__setitem__(name, tokens)
+        if (features := getattr(tokens, _TIED, None)) is None:
+            self._features.pop(name, None)
+            return
+        self._features[name] = features
+        if len(self._features) > self._limit:
+            self._features.popitem(last=False)
+
+    def update(self, *mappings: Any, **more: Any) -> None:
+        """As a dictionary does, through `__setitem__`: one of vLLM's two model runners fills the cache this way."""
+        for name, tokens in dict(*mappings, **more).items():
+            self[name] = tokens
+
+    def clear(self) -> None:
+        """vLLM calls this when other weights are loaded: what the old ones saw is void."""
+        super().clear()
+        self._features.clear()
+
+    def features(self, names: Sequence[str]) -> list[bytes | None]:
+        """Features of pictures as little-endian float32; None for a picture that is not known."""
+        return [self._features_of(name) for name in names]
+
+    def _features_of(self, name: str) -> bytes | None:
+        if (pooled := self._features.get(name)) is None:
+            return None
+        self._features.move_to_end(name)
+        data: bytes = pooled.cpu().numpy().astype("<f4").tobytes()
+        return data
+
+
+def read_features(data: bytes | None) -> Vector | None:
+    """The vector that `FeatureCache.features` wrote."""
+    return None if data is None else np.frombuffer(data, dtype="<f4")
+
+
+def install(runner: Any) -> FeatureCache:
+    """Have one of vLLM 0.32's model runners pool and remember the features of the pictures that it encodes.
+
+    Its first runner (`v1/worker/gpu_model_runner.py`, also used on CPUs) has the encoder cache as a dictionary, the
+    second one (`v1/worker/gpu/model_runner.py`) has the dictionary inside an object. vLLM offers no public way to the
+    vision tower's output.
+    """
+    _hook(runner.get_model())
+    cache = FeatureCache()
+    if isinstance(runner.encoder_cache, dict):
+        dict.update(cache, runner.encoder_cache)
+        runner.encoder_cache = cache
+    else:
+        dict.update(cache, runner.encoder_cache.encoder_outputs)
+        runner.encoder_cache.encoder_outputs = cache
+    return cache
+
+
+def pool(pixels: Any, hidden: Any) -> Any:
+    """Features of pictures, as a tensor of (pictures, width + 16).
+
+    Args:
+        pixels: tensor of (pictures, 3, side, side), as the vision tower takes them.
+        hidden: tensor of (pictures, 1 + patches, width), as it gives them, class token first.
+    """
+    means = hidden[:, 1:].float().mean(1)
+    brightness = pixels.float().mean(1)
+    side = brightness.shape[-1] // GRID * GRID
+    cells = brightness[:, :side, :side].unflatten(2, (GRID, -1)).unflatten(1, (GRID, -1)).transpose(2, 3)
+    cells = cells.reshape(len(pixels), GRID * GRID, -1)
+    # torch's own variance takes four times as long; what cancels is far below the least variance.
+    variances = ((cells * cells).mean(2) - cells.mean(2) ** 2).clamp(min=0)
+    features = means.new_empty((len(pixels), means.shape[1] + GRID * GRID))
+    features[:, : means.shape[1]] = means
+    features[:, means.shape[1] :] = (variances + LEAST_VARIANCE).log()
+    return features
+
+
+def _hook(model: Any) -> None:
+    """Tie the features of each picture to the tensor that the model's encoder returns for it."""
+    pooled: list[Any] = []
+    encode = model.embed_multimodal
+
+    def look(_tower: Any, _arguments: Any, named: Any, hidden: Any) -> None:
+        pooled.extend(pool(named["pixel_values"], hidden).unbind(0))
+
+    def embed_multimodal(**arguments: Any) -> Any:
+        pooled.clear()
+        outputs = encode(**arguments)
+        if len(pooled) == len(outputs):  # not of pictures in tiles, where the tower sees several for each output
+            for output, features in zip(outputs, pooled, strict=True):
+                setattr(output, _TIED, features)
+        return outputs
+
+    model.vision_tower.register_forward_hook(look, with_kwargs=True)
+    model.embed_multimodal = embed_multimodal

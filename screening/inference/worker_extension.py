@@ -1,0 +1,28 @@
+"""What this project adds to vLLM's worker (`worker_extension_cls`), called by `collective_rpc`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from screening.inference.draft_logprobs import DraftedLogprobs
+from screening.inference.picture_features import FeatureCache, install
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker. Its methods are called from outside by name."""
+
+    model_runner: Any
+    _feature_cache: FeatureCache
+
+    def watch_drafts(self) -> None:
+        """Report watched log-probabilities beside drafts. To be called once, before the first request."""
+        runner = self.model_runner
+        runner.rejection_sampler = DraftedLogprobs(runner.rejection_sampler)
+
+    def watch_pictures(self) -> None:
+        """Remember the features of pictures. To be called once, before the first request."""
+        self._feature_cache = install(self.model_runner)
+
+    def picture_features(self, names: list[str]) -> list[bytes | None]:
+        """See `FeatureCache.features`."""
+        return self._feature_cache.features(names)

@@ -1,0 +1,56 @@
+"""The command-line option of each setting: its name, what it takes, and its help."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from service.config.settings import PREFIX, Settings
+
+_UNITS = {"seconds": "SECONDS", "ms": "MILLISECONDS", "bytes": "BYTES", "pixels": "PIXELS"}
+"""Last word of a setting's name → what its option takes."""
+_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """One option for each setting; the value stays text, which `Settings` reads."""
+    for name, field in Settings.model_fields.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, metavar=_takes(name, field), help=_help(name, field)
+        )
+
+
+def _takes(name: str, field: FieldInfo) -> str:
+    kind = _kind(field)
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    if (unit := _UNITS.get(name.rpartition("_")[2])) is not None:
+        return unit
+    if get_origin(kind) is tuple:
+        return "VALUE[,VALUE…]"
+    return {Path: "DIR", int: "N", float: "NUMBER"}.get(kind, "TEXT")
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The setting's type, without None."""
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    return kind
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    facts = [
+        f"{words} {value:g}"
+        for constraint in field.metadata
+        for bound, words in _BOUNDS.items()
+        if (value := getattr(constraint, bound, None)) is not None
+    ]
+    if field.default not in (None, ()):
+        facts.append(f"default: {field.default}")
+    about = f" ({'; '.join(facts)})" if facts else ""
+    return f"{field.description} [{PREFIX}{name.upper()}]{about}".replace("%", "%%")

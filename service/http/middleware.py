@@ -1,0 +1,101 @@
+"""The outermost layer: a request id for everybody, one log line per request, and nothing ever escapes unanswered.
+
+A request is cancelled only when the process ends before its answer (`service.server.draining_server`): it is answered
+503.
+
+Plain ASGI: Starlette's BaseHTTPMiddleware would hide the client's hanging up from the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.admission.admission import SOON
+from service.errors import INTERNAL, MEDIA_TYPE, NOT_READY, Problem, detail_of, problem_body
+from service.http.auth import caller_of
+from service.http.paths import route_path
+from service.ids import new_id, valid_request_id
+from service.logs import REQUEST_ID, log
+
+LOGGER = logging.getLogger("service.request")
+
+ENDED = f"The service ended before it had answered. Send the request again in {SOON} s."
+"""What the caller of a cancelled request is told."""
+_QUIET = ("/livez", "/readyz", "/startupz", "/metrics")
+"""Asked every few seconds by machines: logged only when they fail unexpectedly."""
+
+
+class Edge:
+    """Wraps the whole app. Routes add fields to the log line through `scope["state"]["log"]`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id, path = _request_id(scope), route_path(scope)
+        fields: dict[str, Any] = {}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "log": fields}
+        token = REQUEST_ID.set(request_id)
+        began = time.perf_counter()
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            LOGGER.exception("fault", extra={"fields": {"path": path, "error": type(error).__name__}})
+            if status is None:
+                await _answer(scope, send_with_id, INTERNAL, detail_of(error, INTERNAL), request_id)
+        except asyncio.CancelledError:
+            if status is None:
+                await _answer(scope, send_with_id, NOT_READY, ENDED, request_id, retry_after=SOON)
+        finally:
+            milliseconds = round(1000 * (time.perf_counter() - began), 2)
+            level = logging.DEBUG if path in _QUIET else logging.INFO
+            log(
+                LOGGER,
+                level,
+                "request",
+                method=scope["method"],
+                path=path,
+                status=status,
+                ms=milliseconds,
+                client=scope["client"][0] if scope.get("client") else None,
+                caller=caller_of(Request(scope)),
+                **fields,
+            )
+            REQUEST_ID.reset(token)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        text: str = value.decode("latin-1")
+        if name == b"x-request-id" and valid_request_id(text):
+            return text
+    return new_id("req_")
+
+
+async def _answer(
+    scope: Scope, send: Send, problem: Problem, detail: str, request_id: str, retry_after: int | None = None
+) -> None:
+    body = problem_body(problem, detail, path=scope["path"], request_id=request_id)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if retry_after is not None:
+        headers.append((b"retry-after", str(retry_after).encode()))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,256 @@
+"""The paths of docs/http-api.md. Each is thin: the work is in `screen`, the wiring in `app`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from screening.errors import ImageShapeRefused, ImageTooLarge, ImageUnreadable, ImageUnsupported
+from service.errors import (
+    INTERNAL,
+    MEDIA_TYPE,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    NOT_READY,
+    BodyEncoded,
+    BodyTimeout,
+    DeadlineExceeded,
+    EngineLost,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    MalformedRequest,
+    NotReady,
+    Overloaded,
+    PictureFetchFailed,
+    PictureUrlRefused,
+    Problem,
+    RequestTooLarge,
+    Unauthenticated,
+    UnsupportedMediaType,
+    UploadTooSlow,
+    detail_of,
+    problem_body,
+    problem_of,
+)
+from service.http.auth import check_key
+from service.http.openapi import SCREEN_REQUEST, header, problem_responses
+from service.http.paths import meant, route_path
+from service.ids import valid_idempotency_key
+from service.metrics import CONTENT_TYPE
+from service.pipeline.screen import Service, screen
+from service.schemas import Health, ScreenAnswer
+
+LOGGER = logging.getLogger("service.http.routes")
+router = APIRouter()
+
+SCREEN_ERRORS = (
+    MalformedRequest,
+    Unauthenticated,
+    BodyTimeout,
+    UploadTooSlow,
+    RequestTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    IdempotencyKeyReused,
+    ImageUnsupported,
+    ImageUnreadable,
+    ImageTooLarge,
+    ImageShapeRefused,
+    PictureUrlRefused,
+    PictureFetchFailed,
+    Overloaded,
+    NotReady,
+    DeadlineExceeded,
+)
+"""What `POST /screen` can answer besides an answer."""
+
+
+@router.post(
+    "/screen",
+    response_model=ScreenAnswer,
+    responses=problem_responses(*SCREEN_ERRORS) | {200: {"headers": header("Idempotent-Replayed")}},
+    openapi_extra=SCREEN_REQUEST,
+    operation_id="screen",
+    tags=["screening"],
+    summary="Which of four generated pictures may be shown?",
+    response_description="The decision.",
+)
+async def post_screen(request: Request) -> Response:
+    """One original photo and four generated pictures of the same product; answers which of the four may be shown, what
+    is wrong with each of the others, and how sure the model is."""
+    service: Service = request.app.state.service
+    fields: dict[str, Any] = request.state.log
+    outcome, status = NOT_READY.slug, NOT_READY.status  # of a request that is cancelled, as `Edge` answers it
+    try:
+        caller = _authenticate(request, service)
+        _check_headers(request)
+        screened = await screen(request, service, caller)
+        outcome, status = screened.reply.outcome, 200
+        service.metrics.answers.labels(screened.source).inc()
+        fields.update(id=screened.reply.id, outcome=outcome, source=screened.source, **_log_fields(screened.answer))
+        headers = {"Idempotent-Replayed": "true"} if screened.answer is None else {}
+        return Response(screened.reply.body, headers=headers, media_type="application/json")
+    except Exception as error:
+        problem = problem_of(error)
+        outcome, status = problem.slug, problem.status
+        fields.update(outcome=outcome)
+        raise
+    finally:
+        service.metrics.requests.labels(str(status), outcome).inc()
+
+
+def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
+    """What the log says of an answer; of one that goes out again, the line of the first time does, by its id."""
+    if answer is None:
+        return {}
+    return {
+        "reason": answer.unreadable_reason,
+        "choice": answer.choice,
+        "confidence": round(answer.confidence, 4),
+        "mode": answer.mode.value,
+        "checkpoint": answer.checkpoint.digest,
+        "engine": answer.engine,
+        "timings": answer.timings.model_dump(),
+    }
+
+
+@router.get(
+    "/livez",
+    response_model=Health,
+    responses=problem_responses(EngineLost),
+    operation_id="livez",
+    tags=["probes"],
+    response_description="The probe succeeds.",
+    summary="Liveness probe",
+    description="Restart the process unless it answers 200.",
+)
+async def get_livez(request: Request) -> Response:
+    service: Service = request.app.state.service
+    hopeless = service.supervisor.hopeless if service.supervisor is not None else not service.engine.alive
+    if hopeless:
+        raise EngineLost(service.admission.ready_in())
+    return _healthy(service)
+
+
+@router.get(
+    "/readyz",
+    response_model=Health,
+    responses=problem_responses(NotReady, EngineLost),
+    operation_id="readyz",
+    tags=["probes"],
+    response_description="The probe succeeds.",
+    summary="Readiness probe",
+    description="Send requests only while it answers 200.",
+)
+async def get_readyz(request: Request) -> Response:
+    service: Service = request.app.state.service
+    if service.admission.closed_because is not None:
+        raise service.admission.refusal()
+    if not service.engine.alive:
+        raise EngineLost(service.admission.ready_in())
+    return _healthy(service)
+
+
+@router.get(
+    "/startupz",
+    response_model=Health,
+    responses=problem_responses(NotReady),
+    operation_id="startupz",
+    tags=["probes"],
+    response_description="The probe succeeds.",
+    summary="Startup probe",
+    description="Answers 200 once the engine has been started.",
+)
+async def get_startupz(request: Request) -> Response:
+    service: Service = request.app.state.service
+    if not request.app.state.started:
+        raise NotReady("The service is starting.")
+    return _healthy(service)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses=problem_responses()
+    | {200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    operation_id="metrics",
+    tags=["probes"],
+    summary="Metrics as Prometheus text",
+    description="Metrics of the service begin with `screening_`, those of the engine with `vllm:`.",
+)
+async def get_metrics(request: Request) -> Response:
+    service: Service = request.app.state.service
+    metrics = service.metrics
+    metrics.running.set(service.engine.running())
+    metrics.engine_alive.set(service.engine.alive)
+    metrics.ready.set(service.engine.alive and service.admission.is_open)
+    return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Every error that a route raises, as an RFC 9457 problem."""
+    headers: dict[str, str] = {}
+    if isinstance(error, HTTPException):
+        problem, detail = _of_routing(request, error)
+        headers.update(error.headers or {})
+        if "GET" in headers.get("Allow", ""):
+            headers["Allow"] += ", HEAD"
+    else:
+        problem = problem_of(error)
+        detail = detail_of(error, problem)
+        if problem is INTERNAL:
+            LOGGER.error("fault", exc_info=error)
+    if (retry_after := getattr(error, "retry_after", None)) is not None:
+        headers["Retry-After"] = str(retry_after)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="screening"'
+    if isinstance(error, BodyEncoded):
+        headers["Accept-Encoding"] = "identity"
+    body = problem_body(
+        problem,
+        detail,
+        path=request.url.path,
+        request_id=request.state.request_id,
+        picture=getattr(error, "picture", None),
+    )
+    return Response(body, problem.status, headers, MEDIA_TYPE)
+
+
+def _of_routing(request: Request, error: HTTPException) -> tuple[Problem, str]:
+    """A path or method that there is not, with the path that was probably meant."""
+    path = route_path(request.scope)
+    what = f"{request.method} {request.url.path}"
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        return METHOD_NOT_ALLOWED, f"{what}: the path has no such method. The Allow header names those there are."
+    if error.status_code != NOT_FOUND.status:
+        return Problem(error.status_code, "malformed-request", "The request could not be read"), f"{what}: not read."
+    known = meant(path, (route.path for route in request.app.routes))
+    if known is None:
+        return NOT_FOUND, f"{what}: there is no such path. GET /docs shows those there are."
+    return NOT_FOUND, f"{what}: there is no such path. Use {request.scope.get('root_path', '')}{known}."
+
+
+def _healthy(service: Service) -> Response:
+    return JSONResponse({"status": "ok", "engine": service.engine.name})
+
+
+def _authenticate(request: Request, service: Service) -> str:
+    """Let in everyone when no keys are set, and otherwise who has one. Returns the caller's name; "" for everyone."""
+    if not service.settings.api_keys:
+        return ""
+    try:
+        return check_key(request, service.settings.api_keys, "a key")
+    except Unauthenticated:
+        service.metrics.rejected.labels("unauthenticated").inc()
+        raise
+
+
+def _check_headers(request: Request) -> None:
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
+        raise MalformedRequest("Idempotency-Key must be given once and be 1 to 255 visible ASCII characters.")

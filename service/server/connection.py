@@ -1,0 +1,155 @@
+"""One HTTP/1.1 connection, with the time limits that uvicorn does not have.
+
+| the service waits for | limit | then it |
+|---|---|---|
+| the first byte of a new connection | `header_seconds` | closes the connection |
+| the rest of a request's headers | `header_seconds` from their first byte | answers 408 and closes |
+| the next request of a kept connection | uvicorn's `timeout_keep_alive` | closes |
+| the rest of a body that it has answered already | `body_seconds` | closes |
+| a client that does not read its response | `body_seconds` | closes |
+
+How fast a body must arrive that is not answered yet is the business of `service.admission.upload`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum, auto
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from service.errors import HEADER_TIMEOUT, MALFORMED, MEDIA_TYPE, Problem, problem_body
+from service.ids import new_id
+from service.logs import log
+
+LOGGER = logging.getLogger("service.server.connection")
+
+
+class _Awaited(Enum):
+    """What a connection waits for, as far as this module limits it."""
+
+    HEADERS = auto()
+    REST_OF_BODY = auto()
+    READING = auto()
+
+
+class Connection(H11Protocol):
+    """uvicorn's protocol, with one timer for whatever the peer has to do next."""
+
+    def __init__(self, *arguments: Any, header_seconds: float, body_seconds: float, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._seconds = {
+            _Awaited.HEADERS: header_seconds,
+            _Awaited.REST_OF_BODY: body_seconds,
+            _Awaited.READING: body_seconds,
+        }
+        self._awaited: _Awaited | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.idle_since: float | None = None
+        """When the last response was complete, or the connection was opened; None while a request is in progress."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self.idle_since = self.loop.time()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # Without an error uvicorn does this itself; its timer would keep the connection's buffers in memory.
+        self._unset_keepalive_if_required()
+        self._stop_timer()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_progress:
+            self.idle_since = None
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._in_progress:  # the next request may have been in the buffer
+            self.idle_since = self.loop.time()
+        self._watch()
+        if self._awaited is _Awaited.HEADERS:  # they have begun: this connection is not idle
+            self._unset_keepalive_if_required()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch()
+
+    def shutdown(self) -> None:
+        # After a protocol error h11 refuses to send anything, and the exception would end uvicorn's shutdown.
+        if self.conn.our_state is h11.ERROR:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A client that asks for a WebSocket is answered by HTTP; that is not worth two lines of the log."""
+
+    @property
+    def _in_progress(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _now_awaited(self) -> _Awaited | None:
+        if self.flow.write_paused:
+            return _Awaited.READING
+        if self.transport.is_closing() or self._in_progress:
+            return None
+        if self.conn.their_state is h11.SEND_BODY:
+            return _Awaited.REST_OF_BODY
+        is_new, begun = self.cycle is None, bool(self.conn.trailing_data[0])
+        return _Awaited.HEADERS if is_new or begun else None
+
+    def _watch(self) -> None:
+        """Start the timer when the connection begins to wait for something else, and stop it when that has come."""
+        if (awaited := self._now_awaited()) is self._awaited:
+            return
+        self._stop_timer()
+        self._awaited = awaited
+        if awaited is not None:
+            self._timer = self.loop.call_later(self._seconds[awaited], self._expire)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        if self._awaited is _Awaited.READING:
+            self.transport.abort()  # a regular close waits until everything is written
+        elif self._awaited is _Awaited.HEADERS and self.conn.trailing_data[0]:
+            seconds = self._seconds[_Awaited.HEADERS]
+            self._refuse(HEADER_TIMEOUT, f"The headers of the request did not arrive within {seconds:g} s.")
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: Problem, detail: str) -> None:
+        """Answer, before there is a request, with a problem document, and close the connection."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            request_id = new_id("req_")
+            # No request reached the app, so that nothing else would log the id that the client is given.
+            client = self.client[0] if self.client else None
+            fields = {"status": problem.status, "client": client, "detail": detail, "request_id": request_id}
+            log(LOGGER, logging.INFO, "refused", **fields)
+            body = problem_body(problem, detail, path="", request_id=request_id)
+            headers = [
+                ("content-type", MEDIA_TYPE),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            reason = STATUS_PHRASES[problem.status]
+            response = h11.Response(status_code=problem.status, headers=headers, reason=reason)
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()

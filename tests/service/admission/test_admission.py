@@ -1,0 +1,150 @@
+"""The door, the slots, and what a refused caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.admission.admission import LONGEST, SOON, Admission
+from service.engines.scripted_engine import ScriptedEngine
+from service.errors import NotReady, Overloaded
+from service.metrics import Metrics
+
+pytestmark = pytest.mark.anyio
+
+
+def opened(max_concurrent: int, max_queue: int) -> Admission:
+    admission = Admission(max_concurrent=max_concurrent, max_queue=max_queue, metrics=Metrics())
+    admission.open()
+    return admission
+
+
+async def test_the_door_holds_as_many_as_run_and_wait_and_no_more() -> None:
+    admission = opened(2, 1)
+    with admission.door(), admission.door():
+        with admission.door():
+            with pytest.raises(Overloaded), admission.door():
+                pass
+            assert admission.inside == 3
+        with admission.door():
+            pass
+    assert admission.inside == 0
+
+
+async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -> None:
+    admission = opened(2, 100)
+    admission._mean_seconds = 3.0
+    doors = [admission.door() for _ in range(9)]
+    for door in doors:
+        door.__enter__()
+    # Nine wait and the caller would be the tenth: 10 x 3 s / 2 at a time.
+    assert admission.retry_after() == 15
+    for door in doors:
+        door.__exit__(None, None, None)
+    admission._mean_seconds = 0.001
+    assert admission.retry_after() == 1
+
+
+async def test_the_wait_for_an_engine_is_what_the_last_start_took_then_a_guess_and_never_minutes() -> None:
+    admission = opened(1, 0)
+    admission.rebuild_seconds = 17.2
+    assert admission.ready_in() == 18
+    admission.expect_ready(7.5)
+    assert 1 <= admission.ready_in() <= 8
+    admission.expect_ready(-3)
+    assert admission.ready_in() == SOON, "overdue"
+    admission.expect_ready(900)
+    assert admission.ready_in() == LONGEST
+    admission.expect_ready(None)
+    assert admission.ready_in() == 18
+
+
+async def test_what_fails_fast_does_not_shorten_the_estimate() -> None:
+    admission = opened(1, 0)
+    for _ in range(50):
+        with pytest.raises(ValueError, match="no picture"):
+            async with admission.slot():
+                raise ValueError("no picture")
+    assert admission._mean_seconds == 1.0
+    async with admission.slot():
+        pass
+    assert admission._mean_seconds < 1.0
+
+
+async def test_what_fails_slowly_lengthens_the_estimate() -> None:
+    admission = opened(1, 0)
+    admission._mean_seconds = 0.0
+    with pytest.raises(TimeoutError):
+        async with admission.slot():
+            await asyncio.sleep(0.01)
+            raise TimeoutError
+    assert admission._mean_seconds > 0.0
+
+
+async def test_a_closed_door_says_why_and_a_drain_is_not_undone() -> None:
+    admission = Admission(max_concurrent=1, max_queue=0, metrics=Metrics())
+    with pytest.raises(NotReady, match="starting"), admission.door():
+        pass
+    admission.close()
+    admission.open()
+    with pytest.raises(NotReady, match="draining"), admission.door():
+        pass
+
+
+async def test_waiting_until_idle_ends_when_the_last_one_leaves() -> None:
+    admission = opened(1, 0)
+    with admission.door():
+        assert await admission.wait_until_idle(0.01) is False
+        waiting = asyncio.create_task(admission.wait_until_idle(30))
+        await asyncio.sleep(0)
+    assert await waiting is True
+
+
+async def test_a_full_queue_refuses_before_a_byte_of_the_body_is_read(start, sample) -> None:
+    engine = ScriptedEngine(latency_ms=60_000)
+    async with start(engine, max_concurrent=1, max_queue=1) as running:
+        inside = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(2)]
+        async with asyncio.timeout(60):
+            while running.app.state.service.admission.inside < 2:
+                await asyncio.sleep(0.001)
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError("the body was read")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/screen", "raw_path": b"/screen", "query_string": b"",
+            "headers": [(b"content-type", b"application/json")], "http_version": "1.1", "scheme": "http",
+            "server": ("test", 80), "client": ("test", 1), "root_path": "",
+        }  # fmt: skip
+        await running.app(scope, receive, send)
+        assert sent[0]["status"] == 429
+        assert int(dict(sent[0]["headers"])[b"retry-after"]) >= 1
+        assert running.metric("screening_rejected_total", reason="queue_full") == 1
+        for task in inside:
+            task.cancel()
+        await asyncio.gather(*inside, return_exceptions=True)
+
+
+async def test_no_more_than_max_concurrent_are_in_the_engine(start, make_sample) -> None:
+    engine = ScriptedEngine(latency_ms=100)  # long beside the decoding, so that the slots fill up
+    most = 0
+    generate = engine.generate
+
+    async def watched(question: Any) -> Any:
+        nonlocal most
+        task = asyncio.ensure_future(generate(question))
+        await asyncio.sleep(0)
+        most = max(most, engine.running())
+        return await task
+
+    engine.generate = watched  # type: ignore[method-assign]
+    async with start(engine, max_concurrent=3, max_queue=40) as running:
+        calls = [running.client.post("/screen", json=make_sample(seed).json()) for seed in range(20)]
+        assert {response.status_code for response in await asyncio.gather(*calls)} == {200}
+    assert most == 3

@@ -1,0 +1,114 @@
+"""Uploads and the door: a slow one gives way when the service is full, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.admission.admission import Admission
+from service.admission.upload import Upload
+from service.config.upload_pace import Pace
+from service.errors import BodyTimeout, Overloaded, UploadTooSlow
+from service.metrics import Metrics
+
+PACE = Pace(seconds=0.2, bytes_per_second=1000)
+
+
+@pytest.fixture
+def door() -> Admission:
+    """Two places."""
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=Metrics())
+    admission.open()
+    return admission
+
+
+async def read(upload: Upload, pieces: list[int], pause: float) -> None:
+    async with upload:
+        for size in pieces:
+            await asyncio.sleep(pause)
+            upload.arrived(size)
+
+
+@pytest.mark.anyio
+async def test_an_upload_at_its_pace_may_take_as_long_as_it_needs() -> None:
+    await read(Upload(PACE), [100] * 30, 0.02)  # three periods
+
+
+@pytest.mark.anyio
+async def test_a_steady_upload_below_its_pace_is_too_slow() -> None:
+    with pytest.raises(UploadTooSlow, match="at least 200 must"):
+        await read(Upload(PACE), [1] * 100, 0.02)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pieces", [[], [1], [150, 10], [5000]])
+async def test_an_upload_that_stops_is_a_body_timeout(pieces) -> None:
+    upload = Upload(PACE)
+    with pytest.raises(BodyTimeout, match=f"after {sum(pieces)} bytes"):
+        async with upload:
+            for size in pieces:
+                upload.arrived(size)
+            await asyncio.sleep(60)
+
+
+@pytest.mark.anyio
+async def test_without_a_minimum_rate_every_byte_is_progress() -> None:
+    await read(Upload(Pace(seconds=0.2, bytes_per_second=0)), [1] * 30, 0.02)
+
+
+@pytest.mark.anyio
+async def test_a_full_door_takes_the_place_of_the_longest_upload_after_its_fair_time(door) -> None:
+    ended: list[str] = []
+
+    async def upload_slowly(name: str) -> None:
+        try:
+            with door.door() as place:
+                place.upload = Upload(PACE)
+                await read(place.upload, [100] * 3000, 0.02)
+        except Overloaded as error:
+            assert error.retry_after is not None
+            ended.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(upload_slowly("first"))]
+        await asyncio.sleep(0)
+        slow.append(group.create_task(upload_slowly("second")))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded), door.door():
+            pass  # both are within their fair time
+        await asyncio.sleep(2 * PACE.seconds)
+        with door.door():
+            assert door.inside == 2  # never more than there are places
+            await slow[0]
+            assert ended == ["first"] and door.inside == 2
+        assert door.inside == 1
+        slow[1].cancel()
+    assert door.inside == 0
+
+
+@pytest.mark.anyio
+async def test_a_request_whose_body_has_arrived_keeps_its_place(door) -> None:
+    with door.door() as one, door.door() as other:
+        for place in (one, other):
+            place.upload = Upload(Pace(seconds=0.01, bytes_per_second=0))
+            async with place.upload:
+                pass
+        await asyncio.sleep(0.05)
+        one.upload = other.upload = None
+        with pytest.raises(Overloaded), door.door():
+            pass
+
+
+@pytest.mark.anyio
+async def test_the_deadline_begins_when_the_body_has_arrived(start, sample) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        body = sample.multipart()
+        for begin in range(0, len(body), len(body) // 10):
+            await asyncio.sleep(0.1)
+            yield body[begin : begin + len(body) // 10]
+
+    async with start(deadline_seconds=0.8, body_min_rate=1) as running:
+        response = await running.client.post("/screen", content=slowly(), headers={"Content-Type": sample.content_type})
+    assert response.status_code == 200

@@ -1,0 +1,374 @@
+"""A good checkpoint and a bad moment to swap: what is nobody's fault is tried again, and what was good is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from screening.checkpoint.manifest import ImageContract, Manifest, read_manifest
+from screening.checkpoint.probes import Probe
+from service.admission.admission import Admission
+from service.checkpoints.local_store import LocalStore, inside
+from service.checkpoints.served import ServedCheckpoint
+from service.config.settings import Settings
+from service.errors import EngineFailed, EngineLost
+from service.metrics import Metrics
+from tests.service.obedient_engine import (
+    ObedientEngine,
+    change_manifest,
+    copies,
+    digest,
+    judged,
+    make_checkpoint,
+    version,
+    with_probes,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_reload_that_is_slow_once_is_no_fault_of_the_checkpoint(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine, swap_reload_seconds=0.2) as running:
+        engine.seconds = 5
+        taking = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(60):
+            while "reload 2" not in engine.history:
+                await asyncio.sleep(0.005)
+        engine.seconds = 0
+        assert (await taking).status_code == 503
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_another_chance(serve, store) -> None:
+    make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.fails["start"] = version("3")
+        assert (await running.take_up("three")).status_code == 503
+        assert await running.version() == "1"
+        engine.fails.clear()
+        assert (await running.take_up("three")).status_code == 200
+
+
+async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, store, tmp_path) -> None:
+    """The note is written before the engine is touched; here the test stands in for the death behind it."""
+    note, dead = tmp_path / "state" / "deaths.json", judged(store / "two")
+    noted: list[Any] = []
+    engine = ObedientEngine()
+    real = engine.reload
+
+    async def reload(*arguments: Any) -> None:
+        noted.append(json.loads(note.read_text()))
+        await real(*arguments)
+
+    engine.reload = reload  # type: ignore[method-assign]
+    async with serve(engine) as running:
+        assert (await running.take_up("two")).status_code == 200
+        assert (await running.take_up("one")).status_code == 200
+    assert noted[0] == {dead: 1}
+    assert json.loads(note.read_text()) == {}, "it lived"
+    for deaths, status in ((1, 200), (2, 409)):
+        note.write_text(json.dumps({dead: deaths}))
+        async with serve() as running:
+            assert (await running.take_up("two")).status_code == status
+            await running.take_up("one")
+        assert json.loads(note.read_text()) == {}
+
+
+async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
+    """vLLM fails what it was asked first, and says later that its worker is gone."""
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        real, calls = engine.reload, 0
+
+        async def reload(*arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                engine.die()
+            if calls <= 2:
+                raise EngineFailed("cancelled")
+            await real(*arguments)
+
+        engine.reload = reload  # type: ignore[method-assign]
+        assert (await running.take_up("two")).status_code == 503
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
+        weights = (copy / "model.safetensors").rename(tmp_path / "swept")
+        refused = await running.take_up("two")
+        assert refused.status_code == 409 and "what is served" in refused.json()["detail"]
+        assert (await running.state())["refused"] == []
+        weights.rename(copy / "model.safetensors")
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(serve, monkeypatch) -> None:
+    def full(*_: Any, **__: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    async with serve() as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "mkdtemp", full)
+            refused = await running.take_up("two")
+        assert refused.status_code == 409 and "No space left" in refused.json()["detail"]
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_what_is_served(serve, store) -> None:
+    async with serve() as running:
+        with_probes(store / "one", off=0.005)
+        assert (await running.take_up("one")).json()["how"] == "unchanged"
+        served = running.app.state.service.served.manifest
+        assert served.probes == read_manifest(store / "one").probes
+        with_probes(store / "one", off=1.0)
+        refused = await running.take_up("one")
+        assert refused.status_code == 409 and "do not prove it" in refused.json()["detail"]
+        assert (await running.state())["refused"] == []
+        assert running.metric("screening_swaps_total", result="refused") == 1
+    async with serve() as running:
+        assert running.engine.history == ["start 1"], "the copy has the probes that prove it"
+        assert running.app.state.service.served.manifest == served
+
+
+async def test_a_kill_while_new_probes_are_asked_leaves_the_old_ones(serve, store, tmp_path) -> None:
+    state, killed = tmp_path / "state", tmp_path / "killed"
+    engine = ObedientEngine()
+    real = engine.log_probabilities
+
+    async def at_the_kill(probe: Probe) -> list[float]:
+        if not killed.exists():
+            shutil.copytree(state, killed)
+        return await real(probe)
+
+    async with serve(engine) as running:
+        with_probes(store / "one", off=1.0, exact=False)
+        engine.log_probabilities = at_the_kill  # type: ignore[method-assign]
+        assert (await running.take_up("one")).status_code == 409
+    shutil.rmtree(state)
+    killed.rename(state)
+    with_probes(
+        store / "one", off=-1.0, exact=False
+    )  # so that a service without a good copy starts too, and not at once
+    async with serve() as running:
+        assert running.engine.history == ["start 1"]
+        assert copies(state) == {digest(store / "one")}
+
+
+@pytest.mark.parametrize("loss", [EngineLost(), TimeoutError(), "dead"])
+async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_about_them(
+    loss, serve, store, monkeypatch
+) -> None:
+    engine = ObedientEngine()
+
+    async def lost(_: Probe) -> list[float]:
+        if loss == "dead":
+            engine.die()
+            raise EngineFailed("cancelled")
+        raise loss
+
+    async with serve(engine) as running:
+        with_probes(store / "one", off=0.005)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "log_probabilities", lost)
+            put_off = await running.take_up("one")
+        assert put_off.status_code == 503 and put_off.json()["type"].endswith(":swap-busy")
+        async with asyncio.timeout(60):
+            while await running.status("/readyz") != 200:
+                await asyncio.sleep(0.005)
+        assert (await running.take_up("one")).status_code == 200
+
+
+async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
+    """The follower finds its alias served, while an operator's copy is there and not taken up yet."""
+    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.take_in
+
+    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
+        copy = real(self, source)
+        if source.name == "two":
+            copied.set()
+            assert go_on.wait(10), "nobody waits for it"
+        return copy
+
+    async with serve() as running:
+        served = running.app.state.service.served
+        served.memory.spared = "sha256:" + 64 * "0"  # as after a start that fell back
+        monkeypatch.setattr(LocalStore, "take_in", take_in)
+        taking = asyncio.create_task(running.take_up("two"))
+        await asyncio.to_thread(copied.wait, 10)
+        await served.confirm()
+        go_on.set()
+        assert (await taking).status_code == 200
+        assert served.memory.spared is None
+
+
+async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_path, monkeypatch) -> None:
+    real, attempts = LocalStore.remember, []
+
+    def full_at_first(self: LocalStore, wanted: Manifest) -> None:
+        attempts.append(len(copies(tmp_path / "state")))
+        if attempts[-1] > 1:
+            raise OSError(28, "No space left on device")
+        real(self, wanted)
+
+    async with serve() as running:
+        monkeypatch.setattr(LocalStore, "remember", full_at_first)
+        assert (await running.take_up("two")).status_code == 200
+    assert attempts == [2, 1]
+    async with serve() as running:
+        assert await running.version() == "2"
+
+
+async def test_copies_of_a_store_that_must_not_be_written_can_be_deleted(serve, store, tmp_path) -> None:
+    (store / "two").chmod(0o555)
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+        (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
+        assert copy.stat().st_mode & 0o700 == 0o700
+
+
+async def test_no_swap_begins_while_the_service_drains(serve) -> None:
+    async with serve() as running:
+        running.app.state.service.admission.close()
+        response = await running.take_up("two")
+        assert response.status_code == 503 and response.json()["type"].endswith(":swap-busy")
+        assert running.engine.history == ["start 1"]
+
+
+async def test_the_end_of_the_service_builds_no_engine(serve) -> None:
+    engine = ObedientEngine()
+
+    async def stopped_under_it() -> None:
+        engine.history.append("stop")
+        engine.loaded = None
+        engine.die()
+
+    async with serve(engine) as running:
+        engine.seconds = 0.3
+        taking = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(60):
+            while "reload 2" not in engine.history:
+                await asyncio.sleep(0.005)
+        engine.stop = stopped_under_it  # type: ignore[method-assign]
+    await asyncio.gather(taking, return_exceptions=True)
+    assert [call for call in engine.history if call.startswith("start")] == ["start 1"]
+
+
+@pytest.mark.parametrize("how", ["in place", "rebuilt"])
+async def test_the_end_of_the_service_during_a_swap_is_one_plain_line(how, serve, store, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
+    name, call = ("two", "reload 2") if how == "in place" else ("three", "start 3")
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.seconds = 3600
+        taking = asyncio.create_task(running.take_up(name))
+        async with asyncio.timeout(60):
+            while call not in engine.history:
+                await asyncio.sleep(0.005)
+    await asyncio.gather(taking, return_exceptions=True)
+    said = [
+        record
+        for record in caplog.records
+        if record.name == "service.checkpoints.hot_swap" and "given up" in record.message
+    ]
+    assert [record.message for record in said] == ["swap given up: the service ends"]
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_what_is_not_proved(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        served = running.app.state.service.served
+
+        def broken(_: Path) -> bool:
+            served.end()  # while the new weights are in the engine
+            return True
+
+        engine.fails["probe"] = broken
+        assert (await running.take_up("two")).status_code == 409
+        assert engine.history[:4] == ["start 1", "reload 2", "reload 1", "stop"]
+        assert not engine.alive
+
+
+@pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
+async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
+    """Where the engine does not end the reload, the end of the event loop does."""
+    note = tmp_path / "state" / "deaths.json"
+    for _ in range(2):
+        engine = ObedientEngine()
+        async with serve(engine) as running:
+            engine.seconds = 3600
+            taking = asyncio.create_task(running.app.state.service.hot_swap.take_up(tmp_path / "store" / "two"))
+            async with asyncio.timeout(60):
+                while "reload 2" not in engine.history:
+                    await asyncio.sleep(0.005)
+            assert list(json.loads(note.read_text()).values()) == [1]
+            if ends == "by being cancelled":
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+        await asyncio.gather(taking, return_exceptions=True)
+        assert json.loads(note.read_text()) == {}
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, sample, monkeypatch) -> None:
+    there = threading.Event()
+
+    def slow(store: Path, name: str) -> Path:
+        assert there.wait(10), "nobody else is heard meanwhile"
+        return inside(store, name)
+
+    monkeypatch.setattr("service.http.admin.inside", slow)
+    async with serve() as running:
+        taking = asyncio.create_task(running.take_up("two"))
+        await asyncio.sleep(0.05)
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+        there.set()
+        assert (await taking).status_code == 200
+
+
+def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_path, monkeypatch) -> None:
+    copying, there, copied = threading.Event(), threading.Event(), []
+
+    def take_in(*_: Any) -> Any:
+        copying.set()
+        there.wait(10)
+        copied.append(1)
+
+    settings, metrics = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state"), Metrics()
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
+
+    async def end_while_it_is_copied() -> None:
+        taking = asyncio.create_task(served.take_in(store / "two"))
+        while not copying.is_set():
+            await asyncio.sleep(0.005)
+        assert not taking.done()
+
+    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    asyncio.run(end_while_it_is_copied())
+    assert not copied
+    there.set()
+    served.store.close()
+
+
+async def test_other_tiles_need_another_engine(serve, store) -> None:
+    manifest = read_manifest(store / "two")
+    tiled = ImageContract(size=manifest.image.size, tokens_per_picture=16, max_patches=4)
+    change_manifest(store / "two", image=tiled)
+    async with serve() as running:
+        assert (await running.take_up("two")).json()["how"] == "rebuilt"

@@ -1,0 +1,433 @@
+"""Another checkpoint goes live as a whole or not at all: the order of things, with an engine that obeys the test.
+
+tests/service/checkpoints/test_vllm_swap.py does the same to the real engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from screening.answer import Mode
+from screening.calibration import Calibration, Curve
+from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
+from screening.checkpoint.weights import read_tensors
+from screening.errors import CheckpointError
+from service.checkpoints.local_store import LocalStore
+from tests.service.obedient_engine import (
+    ADMIN,
+    ObedientEngine,
+    change_manifest,
+    describe,
+    logprobs_of,
+    make_checkpoint,
+    one_bit,
+    version,
+)
+from trainer.release.publish.command import publish
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sample) -> None:
+    engine = ObedientEngine(latency_ms=20)
+    async with serve(engine, max_concurrent=4, max_queue=60, answer_cache_entries=0) as running:
+        engine.seconds = 0.05
+        stop = asyncio.Event()
+        answers: list[Any] = []
+
+        async def caller(number: int) -> None:
+            while not stop.is_set():
+                answers.append(await running.client.post("/screen", json=make_sample(number).json()))
+
+        callers = [asyncio.create_task(caller(number)) for number in range(8)]
+        for name in ("two", "one", "two"):
+            await asyncio.sleep(0.15)
+            response = await running.take_up(name)
+            assert response.status_code == 200 and response.json()["how"] == "in place"
+            assert response.json()["closed_ms"] >= 50
+        stop.set()
+        await asyncio.gather(*callers)
+        assert [a.status_code for a in answers] == [200] * len(answers)
+        assert {a.json()["checkpoint"]["version"] for a in answers} == {"1", "2"}
+        assert running.metric("screening_swaps_total", result="in_place") == 3
+        assert engine.history == ["start 1", "reload 2", "reload 1", "reload 2"]
+
+
+async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample, tmp_path, monkeypatch) -> None:
+    """Calibrated, published, served: the same weights, and another confidence from the swap on."""
+    calibrated = shutil.copytree(store / "one", tmp_path / "calibrated")
+    level = Curve(knots=((-15.0, 0.7499999), (15.0, 0.7500001)))
+    level = Calibration(option=level, none=level)
+    before = read_manifest(calibrated)
+    store_manifest(before.model_copy(update={"calibration": dict.fromkeys(Mode, level)}), calibrated)
+
+    @contextmanager
+    def prober(checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
+        yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions), "scripted"
+
+    monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
+    monkeypatch.setattr("screening.inference.inspection.inspect", lambda *_: None)  # these have no architecture
+    published = publish(calibrated, store)
+    async with serve() as running:
+        first = (await running.client.post("/screen", json=sample.json())).json()
+        assert (await running.take_up(published.name)).json()["how"] == "in place"
+        second = (await running.client.post("/screen", json=sample.json())).json()
+    assert first["choice"] == second["choice"]
+    assert (first["checkpoint"]["digest"], second["checkpoint"]["digest"]) == (
+        before.digest,
+        read_manifest(published).digest,
+    )
+    assert first["confidence"] != 0.75
+    assert second["confidence"] == pytest.approx(0.75, abs=1e-6)
+
+
+def truncate(two: Path) -> None:
+    weights = (two / "model.safetensors").read_bytes()
+    (two / "model.safetensors").write_bytes(weights[:-9])
+
+
+def truncated_but_described(two: Path) -> None:
+    truncate(two)
+    describe(two)
+
+
+def no_weights(two: Path) -> None:
+    (two / "model.safetensors").rename(two / "weights.npz")
+    manifest = read_manifest(two)
+    files = {"weights.npz" if n == "model.safetensors" else n: f for n, f in manifest.files.items()}
+    change_manifest(two, files=files)
+
+
+def pickle_among_the_files(two: Path) -> None:
+    (two / "training_args.bin").write_bytes(b"\x80\x04.")
+    describe(two)
+
+
+def link_out_of_the_store(two: Path) -> None:
+    outside = two.parent.parent / "outside.json"
+    (two / "tokenizer.json").rename(outside)
+    (two / "tokenizer.json").symlink_to(outside)
+
+
+def rewrite(two: Path, **tensors: np.ndarray) -> None:
+    shutil.rmtree(two)
+    make_checkpoint(two, 2, **tensors)
+
+
+def not_a_number(two: Path) -> None:
+    rewrite(two, b=np.array([1, np.nan, 0, 0, 0, 0, 0, 0], np.float32))
+
+
+def other_shape(two: Path) -> None:
+    rewrite(two, a=np.zeros((4, 9), np.float32))
+
+
+def one_tensor_more(two: Path) -> None:
+    rewrite(two, c=np.zeros(3, np.float32))
+
+
+def one_tensor_less(two: Path) -> None:
+    save_file({"a": np.zeros((4, 8), np.float32)}, two / "model.safetensors")
+    describe(two)
+
+
+def one_tensor_less_than_was_published(two: Path) -> None:
+    """With another tokenizer, so that nothing is compared with what is served."""
+    published = read_tensors(two, read_manifest(two))
+    (two / "tokenizer.json").write_text('{"other": true}')
+    one_tensor_less(two)
+    change_manifest(two, tensors=published)
+
+
+def manifest_of_another(two: Path) -> None:
+    shutil.copy(two.parent / "one" / "screening.json", two)
+
+
+def no_manifest(two: Path) -> None:
+    (two / "screening.json").unlink()
+
+
+def no_probes(two: Path) -> None:
+    change_manifest(two, probes=None)
+
+
+def extra_file(two: Path) -> None:
+    (two / "notes.txt").write_text("by hand")
+
+
+BROKEN = {
+    truncate: "bytes",
+    one_bit: "sha256 differs",
+    truncated_but_described: "damaged",
+    no_weights: "no weights",
+    pickle_among_the_files: "pickle",
+    link_out_of_the_store: "leads out",
+    not_a_number: "not finite",
+    other_shape: r"a is F32 \[4, 9\], not F32 \[4, 8\]",
+    one_tensor_more: "unknown, the first is c",
+    one_tensor_less: "missing, the first is b",
+    one_tensor_less_than_was_published: "not those of its manifest: 1 tensors are missing, the first is b",
+    manifest_of_another: "sha256 differs",
+    no_manifest: "not a checkpoint",
+    no_probes: "no probes",
+    extra_file: "does not name: notes.txt",
+    shutil.rmtree: "not a checkpoint",
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), BROKEN.items(), ids=[d.__name__ for d in BROKEN])
+async def test_a_broken_checkpoint_is_refused_before_the_engine_is_touched(
+    damage, reason, serve, store, sample
+) -> None:
+    damage(store / "two")
+    async with serve() as running:
+        response = await running.take_up("two")
+        assert response.status_code == 409 and response.json()["type"].endswith(":checkpoint-refused")
+        detail = response.json()["detail"]
+        assert re.search(reason, detail), detail
+        assert running.engine.history == ["start 1"]
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.json()["checkpoint"]["version"] == "1"
+        assert running.metric("screening_swaps_total", result="refused") == 1
+
+
+@pytest.mark.parametrize("moment", ["reload", "probe"])
+async def test_what_the_engine_does_not_prove_is_rolled_back_and_not_tried_again(moment, serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.fails[moment] = version("2")
+        response = await running.take_up("two")
+        assert response.status_code == 409
+        assert engine.history == ["start 1", "reload 2", "reload 1"]
+        assert await running.version() == "1"
+        refused = (await running.state())["refused"]
+        assert len(refused) == 1 and refused[0]["digest"].startswith("sha256:") and refused[0]["reason"]
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.status_code == 200 and answer.json()["checkpoint"]["version"] == "1"
+
+        engine.fails.clear()
+        again = await running.take_up("two")
+        assert again.status_code == 409 and "refused before" in again.json()["detail"]
+        assert engine.history[3:] == []
+
+
+async def test_an_engine_that_takes_neither_is_built_anew_on_the_old(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.fails["reload"] = lambda _: True
+        engine.seconds = 0.1
+        swapping = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(30):
+            while "stop" not in engine.history:
+                await asyncio.sleep(0.005)
+        assert (await running.client.get("/readyz")).status_code == 503, "a rolling fleet must know"
+        assert (await running.client.get("/livez")).status_code == 200
+        assert (await swapping).status_code == 409
+        assert engine.history == ["start 1", "reload 2", "reload 1", "stop", "start 1"]
+        assert (await running.client.get("/readyz")).status_code == 200
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.json()["checkpoint"]["version"] == "1"
+
+
+async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine, swap_reload_seconds=0.2) as running:
+        real = engine.reload
+
+        async def hangs(*_: object) -> None:
+            await asyncio.sleep(3600)
+
+        engine.reload = hangs  # type: ignore[method-assign]
+        assert (await running.take_up("two")).status_code == 503, "the machine may have been slow"
+        refused = await running.take_up("two")
+        assert refused.status_code == 409 and "in time" in refused.json()["detail"]
+        engine.reload = real  # type: ignore[method-assign]
+        assert engine.history == ["start 1", *["stop", "start 1"] * 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_proof_is_prepared_while_requests_are_answered(fails, serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.cannot_expect = fails
+        prepared = asyncio.Event()
+        expect = engine.expect
+
+        async def slow(manifest: Manifest, /) -> None:
+            response = await running.client.post("/screen", json=sample.json())
+            assert response.json()["checkpoint"]["version"] == "1"
+            prepared.set()
+            await expect(manifest)
+
+        engine.expect = slow  # type: ignore[method-assign]
+        response = await running.take_up("two")
+        assert response.status_code == 200 and response.json()["how"] == "in place", "it only saves time"
+        assert prepared.is_set() and engine.expected == ["2"] and engine.history == ["start 1", "reload 2"]
+
+
+async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> None:
+    make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
+    async with serve() as running:
+        response = await running.take_up("three")
+        assert response.json()["how"] == "rebuilt"
+        assert running.engine.history == ["start 1", "stop", "start 3"]
+        assert await running.version() == "3"
+
+
+async def test_a_request_that_does_not_end_puts_the_swap_off(serve, sample) -> None:
+    engine = ObedientEngine(latency_ms=1500)
+    async with serve(engine, swap_drain_seconds=0.1) as running:
+        asking = asyncio.create_task(running.client.post("/screen", json=sample.json()))
+        async with asyncio.timeout(30):
+            while engine.running() == 0:
+                await asyncio.sleep(0.005)
+        response = await running.take_up("two")
+        assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+        assert (await asking).json()["checkpoint"]["version"] == "1"
+        assert (await running.take_up("two")).status_code == 200, "it was not the checkpoint's fault"
+
+
+async def test_deadlines_go_on_while_requests_wait_at_the_gate(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine, deadline_seconds=0.3) as running:
+        engine.seconds = 1.0
+        swapping = asyncio.create_task(running.take_up("two"))
+        await asyncio.sleep(0.2)
+        late = await running.client.post("/screen", json=sample.json())
+        assert late.status_code == 504
+        assert (await swapping).status_code == 200
+
+
+async def test_only_one_swap_at_a_time(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.seconds = 0.2
+        answers = await asyncio.gather(*(running.take_up("two") for _ in range(3)))
+        assert sorted(a.status_code for a in answers) == [200, 503, 503]
+        assert (await running.take_up("two")).json()["how"] == "unchanged"
+
+
+async def test_the_old_checkpoint_can_go_while_it_is_served(serve, store) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        shutil.rmtree(store / "one")
+        engine.fails["probe"] = version("2")
+        assert (await running.take_up("two")).status_code == 409
+        assert engine.history[-1] == "reload 1" and await running.version() == "1"
+
+
+async def test_a_state_directory_belongs_to_one_service(serve, tmp_path) -> None:
+    async with serve():
+        with pytest.raises(CheckpointError, match="in use by another service"):
+            LocalStore(tmp_path / "state")
+    LocalStore(tmp_path / "state").close()
+
+
+async def test_a_disk_that_fills_up_does_not_undo_a_swap(serve, sample, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with serve() as running:
+        monkeypatch.setattr(LocalStore, "remember", full)
+        assert (await running.take_up("two")).status_code == 200
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.json()["checkpoint"]["version"] == "2"
+
+
+async def test_copies_of_past_checkpoints_do_not_pile_up(serve, store, tmp_path) -> None:
+    for seed in (3, 4, 5):
+        make_checkpoint(store / str(seed), seed)
+    async with serve() as running:
+        for name in ("3", "4", "5"):
+            assert (await running.take_up(name)).status_code == 200
+        running.engine.fails["probe"] = version("2")
+        assert (await running.take_up("two")).status_code == 409
+        other_shape(store / "3")
+        assert (await running.take_up("3")).status_code == 409
+        (kept,) = (tmp_path / "state" / "checkpoints").iterdir()
+        assert f"sha256:{kept.name}" == read_manifest(store / "5").digest
+
+
+async def test_probes_that_came_later_are_found(serve, store) -> None:
+    """The digest does not cover them, so a copy that was kept would go on without."""
+    probes = read_manifest(store / "two").probes
+    no_probes(store / "two")
+    async with serve() as running:
+        assert "no probes" in (await running.take_up("two")).json()["detail"]
+        change_manifest(store / "two", probes=probes)
+        assert (await running.take_up("two")).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc", ".", "", "two/../..", "a\0b"])
+async def test_a_name_cannot_lead_out_of_the_store(name, serve) -> None:
+    async with serve() as running:
+        assert (await running.take_up(name)).status_code in (409, 422)
+        assert running.engine.history == ["start 1"]
+
+
+async def test_admin_is_off_without_a_key_and_closed_without_the_right_one(serve, start) -> None:
+    async with serve() as running:
+        for headers in ({}, {"Authorization": "Bearer nonsense"}):
+            response = await running.client.get("/admin/checkpoint", headers=headers)
+            assert response.status_code == 401 and "www-authenticate" in response.headers
+        broken = await running.client.post("/admin/checkpoint", content=b"{", headers=ADMIN)
+        assert broken.status_code == 400
+    async with start() as running:
+        assert (await running.client.get("/admin/checkpoint", headers=ADMIN)).status_code == 403
+
+
+async def test_admin_waits_for_the_start(serve) -> None:
+    engine = ObedientEngine()
+    engine.seconds = 60
+    async with serve(engine, wait=False) as running:
+        response = await running.client.get("/admin/checkpoint", headers=ADMIN)
+        assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+
+
+async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+
+        async def ask() -> tuple[str, str]:
+            answer = (await running.client.post("/screen", json=sample.json())).json()
+            return answer["checkpoint"]["version"], answer["source"]
+
+        assert await ask() == ("1", "engine")
+        engine.seconds = 1.0
+        swapping = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(30):
+            while engine.history[-1] != "reload 2":
+                await asyncio.sleep(0.005)
+        assert await ask() == ("1", "cache"), "until the new one is proved, the old one is served"
+        assert not swapping.done()
+        assert (await swapping).status_code == 200
+        assert [await ask(), await ask()] == [("2", "engine"), ("2", "cache")]
+        engine.seconds = 0.0
+        assert (await running.take_up("one")).status_code == 200
+        assert await ask() == ("1", "cache"), "the same weights as before write the same"
+
+
+async def test_a_request_that_waits_at_the_gate_is_shared_and_kept_under_what_answers_it(serve, sample) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.seconds = 1.0
+        swapping = asyncio.create_task(running.take_up("two"))
+        async with asyncio.timeout(30):
+            while engine.history[-1] != "reload 2":
+                await asyncio.sleep(0.005)
+        early = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(3)]
+        assert (await swapping).status_code == 200
+        early_answers = [response.json() for response in await asyncio.gather(*early)]
+        assert {answer["checkpoint"]["version"] for answer in early_answers} == {"2"}
+        late = (await running.client.post("/screen", json=sample.json())).json()
+        assert (late["checkpoint"]["version"], late["source"]) == ("2", "cache")

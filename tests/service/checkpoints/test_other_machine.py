@@ -1,0 +1,56 @@
+"""The shipped weights with probes of another kind of machine, on the real engine: Intel with AMX recorded these."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
+from screening.checkpoint.probes import ROUNDING_MARGIN
+from screening.checkpoint.seal import sealed
+from screening.inference.generation import cpu_environment
+from screening.runtime.machine import machine_name
+
+RECORDED = Path(__file__).parents[2] / "screening" / "checkpoint" / "tiny_manifest_recorded_on_intel_amx.json"
+
+
+@pytest.fixture(scope="session")
+def recorded_by_intel(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped checkpoint with the older recording, sealed as `publish` would have."""
+    directory = shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("elsewhere") / "checkpoint")
+    older = Manifest.model_validate_json(RECORDED.read_bytes())
+    now = read_manifest(directory)
+    assert older.probes is not None and now.probes is not None and older.files == now.files
+    probes = older.probes.model_copy(update={"reading": now.probes.reading})
+    store_manifest(sealed(now.model_copy(update={"probes": probes})), directory)
+    return directory
+
+
+def test_two_kinds_of_machine_agree_in_float32_and_are_as_far_from_it_as_rounding_explains(tiny_checkpoint) -> None:
+    older, now = Manifest.model_validate_json(RECORDED.read_bytes()).probes, read_manifest(tiny_checkpoint).probes
+    assert older is not None and now is not None
+    exact = [probe.exact or () for probe in now.questions]
+    assert older.from_exact(exact) < 1e-4
+    given = [probe.logprobs for probe in now.questions]
+    if older.machine != now.machine:
+        assert older.rounded(given) and not older.repeated(given)
+        assert now.rounded([probe.logprobs for probe in older.questions])
+        assert older.from_exact(given) / (older.rounding or 0) < ROUNDING_MARGIN
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_what_another_kind_of_machine_recorded_is_served_after_a_proof_by_rounding(
+    launch_service, recorded_by_intel, monkeypatch
+) -> None:
+    recorder = read_manifest(recorded_by_intel).probes
+    assert recorder is not None
+    for name, value in cpu_environment().items():
+        monkeypatch.setenv(name, value)
+    here = machine_name("cpu")
+    with launch_service("--checkpoint", str(recorded_by_intel)) as service:
+        proofs = [event for event in service.events() if event["event"] == "proved by rounding"]
+    expected = [] if here == recorder.machine else [(recorder.machine, here)]
+    assert [(proof["recorded_by"], proof["machine"]) for proof in proofs] == expected

@@ -1,0 +1,192 @@
+"""Which checkpoint a service starts on, and what it does not give up when a start fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from screening.checkpoint.manifest import read_manifest
+from screening.errors import CheckpointUnavailable
+from service.admission.admission import Admission
+from service.checkpoints import local_store
+from service.checkpoints.served import Offer, ServedCheckpoint
+from service.checkpoints.startup import start_serving
+from service.config.settings import Settings
+from service.metrics import Metrics
+from tests.service.obedient_engine import (
+    ObedientEngine,
+    copies,
+    digest,
+    judged,
+    make_checkpoint,
+    one_bit,
+    version,
+    with_probes,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_after_a_restart_the_last_served_is_served_whatever_the_store_says(serve, store) -> None:
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+    shutil.rmtree(store / "two")
+    async with serve() as running:
+        assert await running.version() == "2"
+
+
+async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> None:
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+    last = json.loads((tmp_path / "state" / "serving.json").read_text())["digest"].removeprefix("sha256:")
+    one_bit(tmp_path / "state" / "checkpoints" / last)
+    async with serve() as running:
+        assert await running.version() == "1"
+        assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
+
+
+async def test_an_engine_that_fails_once_at_the_start_is_started_again(serve) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = lambda _: len(engine.history) == 1
+    async with serve(engine) as running:
+        assert engine.history == ["start 2", "stop", "start 2"]
+        assert await running.version() == "2"
+
+
+async def test_what_cannot_be_started_now_is_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        assert engine.history == ["start 2", "stop", "start 2", "stop", "start 1"]
+        assert await running.version() == "1"
+        assert copies(tmp_path / "state") == {digest(store / "one"), digest(store / "two")}
+    async with serve() as running:
+        assert await running.version() == "2"
+        assert copies(tmp_path / "state") == {digest(store / "two")}
+
+
+async def test_a_swap_behind_such_a_start_is_what_the_next_start_goes_on_with(serve, store, tmp_path) -> None:
+    make_checkpoint(store / "three", 3)
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        await running.take_up("three")
+        assert copies(tmp_path / "state") == {digest(store / "three")}
+    async with serve() as running:
+        assert await running.version() == "3"
+
+
+async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        assert (await running.take_up("one")).json()["how"] == "unchanged"
+        assert copies(tmp_path / "state") == {digest(store / "one")}
+    async with serve() as running:
+        assert await running.version() == "1"
+
+
+async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_path, monkeypatch) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+        kept, real = (
+            tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:"),
+            local_store.verify,
+        )
+
+        def unreadable(directory: Path, *step: Any) -> Any:
+            if directory == kept:
+                raise CheckpointUnavailable("too many open files")
+            return real(directory, *step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(local_store, "verify", unreadable)
+            assert (await running.take_up("two")).status_code == 200, "the store's is read in its place"
+        assert copies(tmp_path / "state") == {digest(store / "two")}
+    with monkeypatch.context() as patch:
+        patch.setattr(local_store, "verify", unreadable)
+        async with serve() as running:
+            assert await running.version() == "1"
+    async with serve() as running:
+        assert await running.version() == "2"
+
+
+async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    copy = tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:")
+    (copy / "screening.json").write_text("")
+    shutil.copytree(copy, copy.with_name(digest(store / "one").removeprefix("sha256:")))
+    async with serve() as running:
+        assert await running.version() == "1"
+        assert (await running.take_up("two")).status_code == 200
+
+
+async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, store) -> None:
+    """The engine rounds otherwise than the one that recorded the probes; they were recorded anew since."""
+    engine = ObedientEngine()
+    async with serve(engine):
+        pass
+    upgraded = ObedientEngine()
+    upgraded.fails["probe"] = lambda _: True
+    with_probes(store / "one", off=1.0)
+    async with serve(upgraded) as running:
+        assert upgraded.history == ["start 1", "stop", "start 1"]
+        assert await running.version() == "1"
+    upgraded.history.clear()
+    async with serve(upgraded):
+        assert upgraded.history == ["start 1"], "the copy has the probes that proved it"
+
+
+async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_since(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        await running.take_up("two")
+    engine = ObedientEngine()
+    engine.fails["start"] = version("2")
+    async with serve(engine) as running:
+        with_probes(store / "two", off=0.005)
+        assert (await running.take_up("two")).json()["how"] == "in place"
+    async with serve() as running:
+        assert running.engine.history == ["start 2"]
+        assert running.app.state.service.served.manifest.probes == read_manifest(store / "two").probes
+
+
+async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(serve, start, store, tmp_path) -> None:
+    """Starts that fail, and starts that are told to end, count no death: this process lives to say so."""
+    two, offered = store / "two", digest(store / "two")
+    state, note = tmp_path / "state", tmp_path / "state" / "deaths.json"
+    for end in ("fails", "is cancelled"):
+        engine = ObedientEngine()
+        engine.seconds = 60.0 if end == "is cancelled" else 0.0
+        engine.fails["start"] = lambda _: True
+        settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=state)
+        metrics = Metrics()
+        admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+        served = ServedCheckpoint(engine, admission, metrics, settings, store / "one")
+
+        async def production() -> Offer:
+            return Offer(two, offered)
+
+        starting = asyncio.create_task(start_serving(served, production))
+        if end == "is cancelled":
+            async with asyncio.timeout(60):
+                while not engine.history:
+                    await asyncio.sleep(0.005)
+            assert json.loads(note.read_text()) == {judged(two): 1}
+            starting.cancel()
+        assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
+        assert json.loads(note.read_text()) == {}
+        await served.close()

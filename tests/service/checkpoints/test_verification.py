@@ -1,0 +1,218 @@
+"""Who has to repeat the recorded numbers, and who may round otherwise."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from screening.checkpoint.manifest import FileEntry, Manifest, read_manifest
+from screening.checkpoint.probes import Probe, Probes
+from screening.errors import CheckpointError
+from service.admission.admission import Admission
+from service.checkpoints.served import ServedCheckpoint
+from service.checkpoints.startup import start_serving
+from service.checkpoints.verification import NotRepeated, Prover
+from service.config.settings import Settings
+from service.engines.scripted_engine import ScriptedEngine
+from service.metrics import Metrics
+from tests.service.obedient_engine import (
+    ObedientEngine,
+    change_manifest,
+    make_checkpoint,
+    recorded_elsewhere,
+    with_probes,
+)
+
+pytestmark = pytest.mark.anyio
+
+EXACT = (-1.0, -2.0, -3.0, -4.0)
+ROUNDING = 0.02
+REPEATED, ROUNDED, WRONG = +ROUNDING, -ROUNDING, 0.5
+"""How far an engine's numbers are from float32's; the recording one's were off by the first."""
+
+
+class Rounding(ScriptedEngine):
+    """Is off float32's numbers by as much as a test says."""
+
+    off = REPEATED
+
+    async def log_probabilities(self, _probe: Probe, /) -> list[float]:
+        return [value + self.off for value in EXACT]
+
+
+@pytest.fixture
+def engine() -> Rounding:
+    return Rounding()
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return read_manifest(make_checkpoint(tmp_path / "one", 1))
+
+
+def recorded(manifest: Manifest, machine: str | None, *, exact: bool = True) -> Manifest:
+    numbers = tuple(value + REPEATED for value in EXACT)
+    probe = Probe(seed=0, mode="cot", answer="x", logprobs=numbers, exact=EXACT if exact else None)
+    probes = Probes(questions=(probe,), tolerance=0.01, machine=machine)
+    return manifest.model_copy(update={"probes": probes})
+
+
+async def outcome(prover: Prover, manifest: Manifest, *, may_round: bool) -> str:
+    try:
+        await prover.prove(manifest, may_round=may_round)
+    except NotRepeated:
+        return "open"
+    except CheckpointError:
+        return "refused"
+    return "proved"
+
+
+async def outcomes(engine: Rounding, manifest: Manifest, *, may_round: bool) -> list[str]:
+    found = []
+    for engine.off in (REPEATED, ROUNDED, WRONG):
+        found.append(await outcome(Prover(engine), manifest, may_round=may_round))
+    return found
+
+
+async def test_an_engine_that_was_built_anew_may_round_otherwise_on_another_kind_of_machine(
+    engine, manifest, caplog
+) -> None:
+    with caplog.at_level(logging.INFO):
+        found = await outcomes(engine, recorded(manifest, "elsewhere"), may_round=True)
+    assert found == ["proved", "proved", "refused"]
+    assert caplog.text.count("proved by rounding") == 1
+
+
+@pytest.mark.parametrize("machine", ["scripted", None])
+@pytest.mark.parametrize("may_round", [True, False])
+async def test_on_the_kind_of_machine_that_recorded_only_repeating_proves(machine, may_round, engine, manifest) -> None:
+    """Also where the recorder is unknown: it may have been one of this kind."""
+    found = await outcomes(engine, recorded(manifest, machine), may_round=may_round)
+    assert found == ["proved", "refused", "refused"]
+
+
+async def test_what_rounding_might_explain_in_place_is_left_open(engine, manifest) -> None:
+    assert await outcomes(engine, recorded(manifest, "elsewhere"), may_round=False) == ["proved", "open", "refused"]
+
+
+async def test_what_was_proved_by_rounding_has_to_repeat_what_this_machine_gave(engine, manifest) -> None:
+    prover, these = Prover(engine), recorded(manifest, "elsewhere")
+    engine.off = ROUNDED
+    assert await outcome(prover, these, may_round=True) == "proved"
+    assert prover.rounded(these)
+    for may_round in (False, True):
+        for engine.off, wanted in ((ROUNDED, "proved"), (ROUNDED + 0.015, "refused"), (REPEATED, "proved")):
+            assert await outcome(prover, these, may_round=may_round) == wanted
+
+
+async def test_one_proof_by_rounding_says_nothing_about_another_checkpoint_of_that_recorder(engine, manifest) -> None:
+    prover, these = Prover(engine), recorded(manifest, "elsewhere")
+    engine.off = ROUNDED
+    assert await outcome(prover, these, may_round=True) == "proved"
+    entry = FileEntry(size=1, sha256="0" * 64)
+    other = these.model_copy(update={"files": {**these.files, "model.safetensors": entry}})
+    assert not prover.rounded(other)
+    assert await outcome(prover, other, may_round=False) == "open"
+
+
+async def test_without_float32s_numbers_only_repeating_proves(engine, manifest) -> None:
+    these = recorded(manifest, "elsewhere", exact=False)
+    for may_round in (True, False):
+        assert await outcomes(engine, these, may_round=may_round) == ["proved", "refused", "refused"]
+
+
+async def test_a_refusal_names_both_machines(engine, manifest) -> None:
+    prover, engine.off = Prover(engine), WRONG
+    with pytest.raises(CheckpointError, match=r"0\.48 off; recorded by elsewhere, here scripted"):
+        await prover.prove(recorded(manifest, "elsewhere"), may_round=True)
+    with pytest.raises(CheckpointError, match=r"0\.48 off$"):
+        await prover.prove(recorded(manifest, "scripted"), may_round=False)
+
+
+@pytest.mark.parametrize("machine", ["scripted", "elsewhere", None])
+async def test_an_engine_that_was_built_anew_and_proves_nothing_says_what_to_do(machine, engine, manifest) -> None:
+    """Also where another machine of the same name recorded the probes: nothing else tells the two apart."""
+    prover, engine.off = Prover(engine), WRONG
+    with pytest.raises(CheckpointError, match=r"0\.48 off.*`python -m trainer publish --again`$"):
+        await prover.prove(recorded(manifest, machine), may_round=True)
+
+
+async def test_what_another_kind_of_machine_recorded_needs_a_new_engine_once_and_then_goes_in_place(
+    serve,
+) -> None:
+    engine = ObedientEngine()
+    engine.rounds_otherwise = True
+    async with serve(engine) as running:
+        for name, how in (("two", "rebuilt"), ("one", "in place"), ("two", "in place")):
+            swap = await running.take_up(name)
+            assert (swap.status_code, swap.json()["how"]) == (200, how)
+        assert engine.history == ["start 1", "reload 2", "stop", "start 2", "reload 1", "reload 2"]
+
+
+async def test_a_swap_back_that_does_not_repeat_what_this_machine_gave_is_refused(serve) -> None:
+    engine = ObedientEngine()
+    engine.rounds_otherwise = True
+    async with serve(engine) as running:
+        assert (await running.take_up("two")).json()["how"] == "rebuilt"
+        engine.off = 0.015  # as with one stale tensor: still near to float32
+        refused = await running.take_up("one")
+        assert refused.status_code == 409 and "what this machine gave" in refused.json()["detail"]
+
+
+async def test_on_the_recording_kind_of_machine_weights_that_round_otherwise_are_never_served(
+    serve, store, tmp_path
+) -> None:
+    engine = ObedientEngine()
+    for name in ("one", "two"):
+        probes = read_manifest(store / name).probes
+        assert probes is not None
+        change_manifest(store / name, probes=probes.model_copy(update={"machine": engine.machine}))
+    async with serve(engine) as running:
+        engine.rounds_otherwise = True
+        refused = await running.take_up("two")
+        assert refused.status_code == 409 and "log-probabilities" in refused.json()["detail"]
+        engine.rounds_otherwise = False
+    with pytest.raises(CheckpointError, match="log-probabilities"):
+        await start_again(store, tmp_path / "state")
+
+
+async def start_again(store: Path, state: Path) -> None:
+    """As after a restart of a service whose machine rounds otherwise now, on a checkpoint that it is given."""
+    engine, metrics = ObedientEngine(), Metrics()
+    engine.rounds_otherwise = True
+    admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
+    settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=state)
+    served = ServedCheckpoint(engine, admission, metrics, settings, store / "one")
+    try:
+        await start_serving(served)
+    finally:
+        await served.close()
+
+
+async def test_what_a_new_engine_does_not_prove_either_is_refused_and_the_old_is_back(serve) -> None:
+    engine = ObedientEngine()
+    async with serve(engine) as running:
+        engine.rounds_otherwise = True
+        engine.fails["probe"] = lambda _: engine.history[-1] == "start 2"
+        swap = await running.take_up("two")
+        assert swap.status_code == 409 and "log-probabilities" in swap.json()["detail"]
+        assert [call for call in engine.history if call != "stop"] == ["start 1", "reload 2", "start 2", "start 1"]
+        assert await running.version() == "1"
+
+
+async def test_new_probes_that_only_round_do_not_take_the_place_of_those_that_repeat(serve, store) -> None:
+    async with serve() as running:
+        recorded_elsewhere(store / "one")
+        swap = await running.take_up("one")
+        assert swap.status_code == 409 and "do not prove it" in swap.json()["detail"]
+
+
+async def test_new_probes_that_only_round_take_the_place_of_those_that_do_no_better(serve, store) -> None:
+    engine = ObedientEngine()
+    engine.rounds_otherwise = True
+    async with serve(engine) as running:
+        with_probes(store / "one", off=0.005)
+        swap = await running.take_up("one")
+        assert (swap.status_code, swap.json()["how"]) == (200, "unchanged")

@@ -1,0 +1,77 @@
+"""Swaps in the real engine: the weights change under load, and what is broken never answers."""
+
+from __future__ import annotations
+
+import shutil
+from operator import eq
+from pathlib import Path
+
+import pytest
+
+from screening.checkpoint.manifest import read_manifest
+from screening.inference.inspection import inspect
+from tests.service.damage import describe
+from tests.service.obedient_engine import ADMIN_KEYS
+from tests.service.swapping import Callers, screen, take_up
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+
+def test_ten_swaps_under_load_fail_nobody_and_prove_themselves(swapping_service, published, make_sample) -> None:
+    digests = {name: read_manifest(published / name).digest for name in ("one", "two")}
+    with Callers(swapping_service, make_sample, 8) as callers:
+        for turn in range(10):
+            name = ("two", "one")[turn % 2]
+            swap = take_up(swapping_service, name)
+            assert swap.status_code == 200, swap.text
+            assert (swap.json()["how"], swap.json()["digest"]) == ("in place", digests[name])
+            assert screen(swapping_service, make_sample(99))["checkpoint"]["digest"] == digests[name]
+    assert set(callers.statuses) == {200}, callers.statuses
+    assert set(callers.digests) == set(digests.values())
+    assert not [event for event in swapping_service.events() if event["event"] == "proof not prepared"]
+
+
+def test_after_swaps_there_and_back_the_answers_are_the_first_ones(swapping_service, make_sample) -> None:
+    samples = [make_sample(seed) for seed in range(6)]
+    before = [screen(swapping_service, sample)["reasoning"] for sample in samples]
+    assert take_up(swapping_service, "two").status_code == 200
+    other = [screen(swapping_service, sample)["reasoning"] for sample in samples]
+    assert take_up(swapping_service, "one").status_code == 200
+    after = [screen(swapping_service, sample)["reasoning"] for sample in samples]
+    # Pictures without sense are full of near ties, which turn on what else is in a step, drafts included.
+    assert sum(map(eq, before, after)) >= 4, (before, after)
+    assert sum(map(eq, before, other)) < sum(map(eq, before, after)), "the two must differ for this to show anything"
+
+
+def test_another_tokenizer_is_taken_up_by_a_new_engine_and_back(swapping_service, published) -> None:
+    changed = published / "retold"
+    shutil.copytree(published / "two", changed)
+    config = changed / "tokenizer_config.json"
+    config.write_text(config.read_text().rstrip() + "\n\n")
+    before = describe(changed, read_manifest(changed))
+    assert before.probes is not None
+    # As `publish` does, which reads the changed files again.
+    reading = inspect(changed, before)
+    describe(changed, before, probes=before.probes.model_copy(update={"reading": reading}))
+    response = take_up(swapping_service, "retold")
+    assert response.status_code == 200 and response.json()["how"] == "rebuilt"
+    assert take_up(swapping_service, "one").json()["how"] == "rebuilt"
+
+
+def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_elsewhere(
+    published, launch_service, sample, tmp_path
+) -> None:
+    """As a processor without AMX does beside one with it; on one that has none, `one` was recorded elsewhere."""
+    options = ("--checkpoint", str(published / "one"), "--checkpoint-store", str(published))
+    options += ("--admin-keys", ADMIN_KEYS, "--state-dir", str(tmp_path))
+    with launch_service(*options, variables={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}) as service:
+        for name in ("two", "one"):
+            swap = take_up(service, name)
+            assert swap.status_code == 200, swap.text
+        assert take_up(service, "two").json()["how"] == "in place", "by now its recorder is known"
+        assert take_up(service, "one").json()["how"] == "in place"
+        assert screen(service, sample)["checkpoint"]["digest"] == read_manifest(published / "one").digest
+        rounded = any(event["event"] == "proved by rounding" for event in service.events())
+    # A processor without AVX-512 computes the same with and without this variable; there, test_other_machine.py shows a
+    # proof by rounding.
+    assert rounded or "avx512f" not in Path("/proc/cpuinfo").read_text()

@@ -1,0 +1,104 @@
+"""OpenAPI says all that a caller needs: names, descriptions, headers and the errors of each path."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from service.app import create_app
+from service.config.settings import Settings
+from service.engines.scripted_engine import ScriptedEngine
+from service.errors import MEDIA_TYPE, PROBLEMS
+from service.schemas import ScreenAnswer
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    return create_app(Settings(engine="scripted"), ScriptedEngine()).openapi()
+
+
+@pytest.fixture(scope="module")
+def operations(schema) -> dict[str, Any]:
+    paths = schema["paths"].items()
+    return {f"{method} {path}": operation for path, methods in paths for method, operation in methods.items()}
+
+
+def slugs(operation: dict[str, Any]) -> dict[str, set[str]]:
+    """The problems of an operation by status."""
+    return {
+        status: set(response["content"][MEDIA_TYPE]["examples"])
+        for status, response in operation["responses"].items()
+        if status != "200"
+    }
+
+
+def test_operations_have_short_names_summaries_and_tags(operations) -> None:
+    names = [operation["operationId"] for operation in operations.values()]
+    assert sorted(names) == ["get_checkpoint", "livez", "metrics", "readyz", "screen", "serve_checkpoint", "startupz"]
+    assert all(operation["summary"] and operation["tags"] for operation in operations.values())
+
+
+def test_every_field_parameter_header_and_response_is_described(schema, operations) -> None:
+    for name, component in schema["components"]["schemas"].items():
+        for field, value in component.get("properties", {}).items():
+            assert value.get("description"), f"{name}.{field}"
+    for name, value in schema["components"]["headers"].items():
+        assert value.get("description"), name
+    for name, operation in operations.items():
+        assert all(parameter["description"] for parameter in operation.get("parameters", ())), name
+        for status, response in operation["responses"].items():
+            assert response["description"] not in ("", "Successful Response"), (name, status)
+    form = operations["post /screen"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert all(field["description"] for field in form.values())
+
+
+def test_every_reference_leads_somewhere(schema) -> None:
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            return {value["$ref"]} if "$ref" in value else set().union(*map(references, value.values()), set())
+        return set().union(*map(references, value), set()) if isinstance(value, list) else set()
+
+    for reference in references(json.loads(json.dumps(schema))):
+        target = schema
+        for part in reference.removeprefix("#/").split("/"):
+            target = target[part]
+    assert "#/components/schemas/Problem" in references(schema)
+
+
+def test_each_path_lists_its_own_errors(operations) -> None:
+    assert slugs(operations["get /livez"]) == {"500": {"internal"}, "503": {"not-ready"}}
+    assert slugs(operations["get /metrics"]) == {"500": {"internal"}}
+    screen = slugs(operations["post /screen"])
+    assert screen["503"] == {"not-ready"}, "a screening never gets swap-busy"
+    assert {"invalid-request", "image-too-large", "picture-url-refused", "picture-fetch-failed"} < screen["422"]
+    assert {"409", "403"}.isdisjoint(screen)
+    serve = slugs(operations["post /admin/checkpoint"])
+    assert serve["409"] == {"checkpoint-refused"} and serve["503"] == {"not-ready", "swap-busy"}
+    assert serve["422"] == {"invalid-request"} and "429" not in serve
+
+
+def test_every_problem_that_is_answered_is_listed_by_some_path(operations) -> None:
+    listed = {slug for operation in operations.values() for names in slugs(operation).values() for slug in names}
+    assert {problem.slug for problem in PROBLEMS.values() if problem.status != 499} == listed
+
+
+def test_responses_name_their_headers(operations) -> None:
+    for operation in operations.values():
+        assert all("X-Request-Id" in response["headers"] for response in operation["responses"].values())
+    responses = operations["post /screen"]["responses"]
+    assert "Idempotent-Replayed" in responses["200"]["headers"]
+    assert all("Retry-After" in responses[status]["headers"] for status in ("429", "503"))
+    assert "WWW-Authenticate" in responses["401"]["headers"] and "Accept-Encoding" in responses["415"]["headers"]
+    assert "Retry-After" not in responses["422"]["headers"]
+
+
+def test_the_version_is_a_server(schema) -> None:
+    assert [server["url"] for server in schema["servers"]] == ["/", "/v1"]
+
+
+def test_the_example_of_an_answer_is_one(schema) -> None:
+    example = schema["components"]["schemas"]["ScreenAnswer"]["example"]
+    answer = ScreenAnswer.model_validate(example)
+    assert answer.confidence == max(option.probability or 0 for option in answer.options)

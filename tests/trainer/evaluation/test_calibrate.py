@@ -1,0 +1,279 @@
+"""Confidence fitted on validation answers: which curve, from which evaluations, and what becomes of the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from screening.answer import Answer, Mode
+from screening.calibration import LEAST_SLOPE, UNCALIBRATED, Calibration, Curve, Shifts, logit, sigmoid
+from screening.checkpoint.manifest import CARD_NAME, Manifest, file_sha256, read_manifest, store_manifest, verify
+from screening.confidence import choose as choose_option
+from screening.task import OPTIONS
+from tests.trainer.coloured import sample_of
+from tests.trainer.scripted_engine import make_checkpoint
+from trainer.__main__ import main
+from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, Read
+from trainer.evaluation.calibrate.fit import calibrate as fit
+from trainer.evaluation.calibrate.fit import choose, isotonic, platt, position_shifts
+from trainer.evaluation.evaluate.identity import EndpointModel, Identity
+from trainer.evaluation.evaluate.predictions import Prediction, open_predictions
+from trainer.evaluation.evaluate.report import write_result
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedEndpoint, conclude, read_evaluation
+from trainer.metrics import Judged
+
+Truth = Callable[[float], float]
+"""How probable it is that a choice of this probability is right."""
+
+
+def answers(count: int, picture: Truth, none: Truth | None = None, seed: int = 0) -> list[Answered]:
+    """Every third one is `N`. Probabilities are as a trained model gives them: mostly sure."""
+    draw, made = random.Random(seed), []
+    for number in range(count):
+        probability = 1 / (1 + math.exp(-draw.gauss(2, 2)))
+        is_none = number % 3 == 0
+        truth = none if none and is_none else picture
+        made.append(Answered(is_none, probability, draw.random() < truth(probability)))
+    return made
+
+
+def line(slope: float, intercept: float) -> Truth:
+    return Curve(slope=slope, intercept=intercept).confidence
+
+
+def test_platt_scaling_finds_the_line_that_made_the_answers() -> None:
+    found = platt(answers(8000, line(0.5, -0.4)))
+    assert (found.slope, found.intercept) == (pytest.approx(0.5, abs=0.05), pytest.approx(-0.4, abs=0.1))
+
+
+def test_a_model_that_is_surer_where_it_is_wrong_gets_no_order_from_it() -> None:
+    found = platt(answers(1000, lambda probability: 1 - probability))
+    assert found.slope == LEAST_SLOPE
+    assert found.confidence(0.1) == pytest.approx(found.confidence(0.9), abs=0.02)
+
+
+def test_answers_that_a_line_separates_do_not_make_it_infinitely_steep() -> None:
+    found = platt([Answered(False, p / 100, p > 50) for p in range(1, 100)])
+    assert found.slope < 100
+
+
+def test_isotonic_by_hand() -> None:
+    # Eight blocks of two. The fourth falls behind the third and is pooled with it; so are the equal ones.
+    right = [False, False, False, True, True, True, False, True, *[True] * 8]
+    curve = isotonic([Answered(False, (place + 1) / 20, is_right) for place, is_right in enumerate(right)])
+    levels = [level for _, level in curve.knots]
+    assert levels == pytest.approx([0, 0.5 / 3, 1.5 / 3, 3.5 / 5, 8.5 / 9, 1])
+    first = (logit(1 / 20) + logit(2 / 20)) / 2
+    assert curve.knots[1][0] == pytest.approx(first)
+
+
+@pytest.mark.parametrize(
+    ("method", "picture", "none"),
+    [
+        ("none", line(1, 0), None),
+        ("platt", line(0.5, -1), None),
+        ("platt apart", line(0.5, -1), line(1, 2)),
+        ("isotonic", lambda probability: 0.35 if probability < 0.9 else 0.95, None),
+    ],
+)
+def test_the_method_that_fits_unseen_answers_best_is_taken(method: str, picture: Truth, none: Truth | None) -> None:
+    choice = choose(answers(3000, picture, none))
+    assert choice.calibration.method == method
+    assert choice.losses[method] == min(choice.losses.values())
+    assert choice.calibration.answers == 3000
+
+
+def test_too_few_wrong_answers_are_no_ground_for_a_curve() -> None:
+    with pytest.raises(CalibrationError, match="81 right and 19 wrong"):
+        choose([Answered(False, 0.9, number >= 19) for number in range(100)])
+
+
+def shunning(count: int, seed: int = 0) -> list[Read]:
+    """Answers of a model that takes pictures in place A for worse than they are, and is right about all others."""
+    draw, made = random.Random(seed), []
+    for _ in range(count):
+        true = {option: 1 / (1 + math.exp(-draw.gauss(0, 3))) for option in OPTIONS}
+        label = frozenset(option for option in OPTIONS if draw.random() < true[option])
+        seen = {option: sigmoid(logit(u) - 1.2 * (option == "A")) for option, u in true.items()}
+        made.append(Read(frozenset(option for option in OPTIONS if seen[option] > 0.5), seen, 0.5, label))
+    return made
+
+
+def chosen(read: Sequence[Read], calibration: Calibration) -> dict[str, int]:
+    picked = [choose_option(answer.options, answer.usable, calibration)[0] for answer in read if answer.options]
+    return {option: picked.count(option) for option in OPTIONS}
+
+
+def test_a_position_that_is_shunned_is_chosen_as_often_as_the_labels_have_it() -> None:
+    seen, fitted = shunning(4000, seed=1), fit(shunning(4000)).calibration
+    assert fitted.shifts.A > 0.5 > max(fitted.shifts.B, fitted.shifts.C, fitted.shifts.D)
+    assert sum(fitted.shifts.model_dump().values()) == pytest.approx(0)
+    before, after = chosen(seen, UNCALIBRATED), chosen(seen, fitted)
+    labels = {option: sum(1 / len(a.label) for a in seen if option in a.label) for option in OPTIONS}
+    assert before["A"] < 0.75 * labels["A"]
+    share = sum(after.values()) / sum(labels.values())  # some answers name nothing
+    assert all(after[option] == pytest.approx(share * labels[option], rel=0.1) for option in OPTIONS)
+
+
+def test_few_answers_shift_little() -> None:
+    both = frozenset("AB")
+    few = [Read(both, {"A": 0.8, "B": 0.7}, 0.5, frozenset("B"))] * 2
+    assert abs(position_shifts(few).B) < 0.5 < abs(position_shifts(few * 50).B)
+    assert position_shifts([]) == Shifts()
+    assert position_shifts([Read(frozenset(), {}, 0.5, frozenset())]) == Shifts()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint")
+
+
+def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], **changes: Any) -> Path:
+    """What `trainer evaluate` leaves: each answer names A or nothing, and is right as `given` says."""
+    mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
+    samples = [sample_of(str(number), "N" if a.none is a.right else "A") for number, a in enumerate(given)]
+    identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)
+    model = EvaluatedCheckpoint(name="scripted", version="1", digest=manifest.digest)
+    with open_predictions(directory, identity) as predictions:
+        for sample, a in zip(samples, given, strict=True):
+            read = Judged(sample, Answer(frozenset() if a.none else frozenset("A")), "N" if a.none else "A")
+            known = {"confidence": a.probability, "probability": a.probability}
+            known["usable"] = {} if a.none else {"A": a.probability}
+            predictions.append(
+                [Prediction.of(read, text="", finish="stop", prompt_tokens=1, completion_tokens=1, **known)]
+            )
+        frozen = changes.get("frozen", False)
+        write_result(directory, conclude(predictions, samples, samples, identity, model, 0.95, frozen=frozen))
+    return directory
+
+
+def calibrate(checkpoint: Path, *evaluations: Path) -> int:
+    return main(["calibrate", "--checkpoint", str(checkpoint), "--evaluations", *map(str, evaluations)])
+
+
+def test_the_curves_of_both_modes_reach_the_manifest_and_nothing_else_changes(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_manifest(checkpoint)
+    cot = evaluation(tmp_path / "cot", before, answers(400, line(0.5, -1)))
+    direct = evaluation(tmp_path / "direct", before, answers(400, line(2, 1), seed=1), mode=Mode.DIRECT)
+    assert calibrate(checkpoint, cot, direct) == 0
+    after = verify(checkpoint)
+    assert set(after.calibration) == {Mode.COT, Mode.DIRECT}
+    assert after.calibration_of(Mode.COT).option.slope < 1 < after.calibration_of(Mode.DIRECT).option.slope
+    assert after.calibration_of(Mode.COT).data == ("sha256:validation",)
+    assert after.model_copy(update={"calibration": {}}) == before
+    assert after.digest != before.digest
+    printed = capsys.readouterr().out
+    assert before.digest in printed and after.digest in printed
+    assert "expected calibration error" in printed
+
+
+def test_scores_and_card_of_the_earlier_digest_go(checkpoint: Path, tmp_path: Path) -> None:
+    scored = {"cot": {"overall": {"correct": {"percent": 85.0}}, "data": {"digest": "sha256:test"}}}
+    store_manifest(read_manifest(checkpoint).model_copy(update={"scores": scored}), checkpoint)
+    (checkpoint / CARD_NAME).write_text("85 % right")
+    result = evaluation(tmp_path / "cot", read_manifest(checkpoint), answers(300, line(0.5, -1)))
+    assert calibrate(checkpoint, result) == 0
+    after = verify(checkpoint)
+    assert after.scores == {"cot": {"data": {"digest": "sha256:test"}}}
+    assert after.scored_on == {"sha256:test"}, "which must not calibrate it"
+    assert not (checkpoint / CARD_NAME).exists()
+
+
+def test_the_same_command_again_writes_the_same_manifest(checkpoint: Path, tmp_path: Path) -> None:
+    result = evaluation(tmp_path / "cot", read_manifest(checkpoint), answers(300, line(0.5, -1)))
+    assert calibrate(checkpoint, result) == 0
+    once = file_sha256(checkpoint / "screening.json")
+    assert calibrate(checkpoint, result) == 0
+    assert file_sha256(checkpoint / "screening.json") == once
+
+
+def test_evaluations_of_a_calibrated_checkpoint_give_the_same_curves(checkpoint: Path, tmp_path: Path) -> None:
+    given = answers(300, line(0.5, -1))
+    assert calibrate(checkpoint, evaluation(tmp_path / "first", read_manifest(checkpoint), given)) == 0
+    calibrated = read_manifest(checkpoint)
+    assert calibrate(checkpoint, evaluation(tmp_path / "again", calibrated, given)) == 0
+    assert read_manifest(checkpoint) == calibrated
+
+
+def test_evaluations_of_one_mode_on_several_data_sets_are_pooled(checkpoint: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(checkpoint)
+    parts = [
+        evaluation(tmp_path / name, manifest, answers(200, line(0.5, -1), seed=seed), data=f"sha256:{name}")
+        for seed, name in enumerate("ab")
+    ]
+    assert calibrate(checkpoint, *parts) == 0
+    found = read_manifest(checkpoint).calibration_of(Mode.COT)
+    assert (found.answers, found.data) == (400, ("sha256:a", "sha256:b"))
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "said"),
+    [
+        ("frozen", {"frozen": True}, "frozen test set"),
+        ("scores", {"data": "sha256:test"}, "published scores"),
+        ("training", {"data": "sha256:training"}, "trained on"),
+    ],
+)
+def test_data_that_must_not_be_fitted_on_is_refused(
+    what: str, changes: dict[str, Any], said: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"scores": {"cot": {"data": {"digest": "sha256:test"}}}, "data": {"sft": {"digest": "sha256:training"}}}
+    before = read_manifest(checkpoint).model_copy(update=known)
+    store_manifest(before, checkpoint)
+    assert calibrate(checkpoint, evaluation(tmp_path / what, before, answers(100, line(0.5, -1)), **changes)) == 2
+    assert said in capsys.readouterr().err
+    assert read_manifest(checkpoint) == before
+
+
+def test_evaluations_of_another_model_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = read_manifest(make_checkpoint(tmp_path / "other", weights="other"))
+    assert calibrate(checkpoint, evaluation(tmp_path / "of-other", other, answers(100, line(1, 0)))) == 2
+    assert other.digest in capsys.readouterr().err
+    result = evaluation(tmp_path / "same", read_manifest(checkpoint), answers(100, line(1, 0)))
+    assert calibrate(checkpoint, result, result) == 2
+    assert "name each once" in capsys.readouterr().err
+    assert calibrate(checkpoint, tmp_path / "nothing") == 2
+    assert "trainer evaluate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", ["probability", "usable"])
+def test_answers_from_before_probabilities_were_logged_are_asked_for_again(
+    kept: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = evaluation(tmp_path / "old", read_manifest(checkpoint), answers(100, line(1, 0)))
+    log = directory / "predictions.jsonl"
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != kept}) + "\n" for one in lines))
+    assert calibrate(checkpoint, directory) == 2
+    assert "evaluate again" in capsys.readouterr().err
+
+
+def test_a_probability_that_is_not_a_number_does_not_spoil_the_log() -> None:
+    read = Judged(sample_of("1", "A"), Answer(frozenset("A")), "A")
+    counts = {"prompt_tokens": 1, "completion_tokens": 1}
+    usable = {"A": 0.5, "B": math.nan}
+    line = Prediction.of(read, text="", finish="stop", confidence=0.5, probability=0.5, usable=usable, **counts)
+    assert Prediction.model_validate_json(line.model_dump_json()).usable == {"A": 0.5}
+
+
+def test_an_endpoints_evaluation_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = evaluation(tmp_path / "e", read_manifest(checkpoint), answers(100, line(1, 0)))
+    asked = EndpointModel(model="m", prompt="p", instruction="i", picture_size=8, reply_tokens=9, extra_body={})
+    facts = {"url": "http://x", "answered_as": {}, "refused": 0, "cost": None}
+    endpoint = EvaluatedEndpoint(asked=asked, digest=asked.digest, **facts)
+    result = read_evaluation(directory).model_copy(update={"checkpoint": None, "endpoint": endpoint})
+    (directory / "scores.json").write_text(result.model_dump_json())
+    assert calibrate(checkpoint, directory) == 2
+    assert "endpoint" in capsys.readouterr().err

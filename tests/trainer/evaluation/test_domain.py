@@ -1,0 +1,130 @@
+"""Describing a checkpoint's domain, with a scripted look at pictures in the place of vLLM's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.probes import probe_pictures
+from tests.trainer.scripted_engine import SIZE, make_checkpoint
+from trainer.__main__ import main
+from trainer.data.render.dataset import Order, write_dataset
+from trainer.evaluation.domain import command
+from trainer.evaluation.domain.errors import DomainFitError
+from trainer.evaluation.domain.fit import LEAST_QUESTIONS, TARGET, fit
+
+WIDTH = 40
+
+
+def questions(seed: int, count: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    directions = np.random.default_rng(0).normal(size=(6, WIDTH))
+    return rng.normal(size=(count, 5, 6)) @ directions + 0.2 * rng.normal(size=(count, 5, WIDTH))
+
+
+def flagged(found: Any, features: np.ndarray) -> float:
+    distances = found.statistics.distances(features.reshape(-1, WIDTH)).reshape(len(features), 5)
+    return float((distances.max(1) >= found.threshold).mean())
+
+
+def test_new_questions_of_the_domain_are_flagged_as_rarely_as_wanted() -> None:
+    shares = [flagged(fit(questions(seed, 1000)), questions(100 + seed, 2000)) for seed in range(8)]
+    assert np.mean(shares) == pytest.approx(TARGET, abs=0.004) and max(shares) <= 0.02
+
+
+def test_one_strange_picture_among_five_is_enough() -> None:
+    features = questions(50, 200)
+    features[:, 3] += 5 * np.random.default_rng(1).normal(size=WIDTH)
+    assert flagged(fit(questions(1, 1000)), features) == 1
+
+
+def test_a_higher_target_flags_more() -> None:
+    features = questions(1, 2000)
+    assert fit(features, 0.05).threshold < fit(features, 0.005).threshold
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_describe_nothing(value: float) -> None:
+    features = questions(1, LEAST_QUESTIONS)
+    features[7, 2, 3] = value
+    with pytest.raises(DomainFitError, match="not finite"):
+        fit(features)
+
+
+def test_too_few_questions_describe_nothing() -> None:
+    with pytest.raises(DomainFitError, match=f"give {LEAST_QUESTIONS}"):
+        fit(questions(1, LEAST_QUESTIONS - 1))
+
+
+def scripted_features(picture: Image.Image) -> np.ndarray:
+    """Brightness in a few places: enough to describe pictures by."""
+    return np.asarray(picture.convert("L").resize((6, 6), Image.Resampling.BOX), dtype=np.float64).ravel()
+
+
+class Opened:
+    """Opens scripted lookers, the one in float32 rounding otherwise."""
+
+    def __init__(self, off: float = 0.0) -> None:
+        self.off = off
+
+    @contextmanager
+    def __call__(self, _checkpoint: Path, _manifest: Any, **arguments: Any) -> Iterator[Any]:
+        factor = 1 + self.off if arguments.get("dtype") == "float32" else 1.0
+
+        def look(shown: Sequence[Sequence[Image.Image]]) -> np.ndarray:
+            return np.array([[factor * scripted_features(picture) for picture in pictures] for pictures in shown])
+
+        yield look
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("data") / "drawn"
+    write_dataset(Order(count=LEAST_QUESTIONS, seed=3, size=64, severities=(0.2, 0.4, 0.4)), directory)
+    return directory
+
+
+def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> None:
+    checkpoint = make_checkpoint(tmp_path / "c")
+    before = read_manifest(checkpoint)
+    report = command.describe(checkpoint, data, "small drawings", open_looker=Opened(0.001))
+    after = read_manifest(checkpoint)
+    domain = after.domain
+    assert domain is not None and domain.trained_on == "small drawings" and after.digest != before.digest
+    assert before.digest in report and after.digest in report
+    assert 0.2 < domain.confidence_cap < 0.5, "what a blind guess is worth on the data"
+    (probe,) = domain.probes
+    found = domain.scores([scripted_features(picture) for picture in probe_pictures(probe.seed, SIZE)])
+    assert domain.deviation(probe, found) == 0 and 0.02 <= domain.tolerance <= 0.25
+    assert domain.calibration.questions == LEAST_QUESTIONS // 2
+
+
+def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
+    checkpoint = make_checkpoint(tmp_path / "c")
+    command.describe(checkpoint, data, "drawings", open_looker=Opened())
+    first = (checkpoint / "screening.json").read_bytes()
+    command.describe(checkpoint, data, "drawings", open_looker=Opened())
+    assert (checkpoint / "screening.json").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--trained-on", " "], "--trained-on"),
+        (["--trained-on", "x" * 201], "--trained-on"),
+        (["--trained-on", "x", "--target", "0"], "--target"),
+        (["--trained-on", "x", "--target", "0.5"], "--target"),
+        (["--trained-on", "x", "--target", "nan"], "--target"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_an_engine_starts(tmp_path, data, capsys, arguments, reason) -> None:
+    checkpoint = make_checkpoint(tmp_path / "c")
+    assert main(["domain", "--checkpoint", str(checkpoint), "--data", str(data), *arguments]) == 2
+    assert reason in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""The stage with the real engine, on rendered samples and the shipped checkpoint."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from screening.checkpoint.manifest import read_manifest
+from tests.trainer.command_line import CHECKPOINT, ROOT, trainer
+from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
+
+COUNT = 8
+
+
+def evaluation_of(data: Path, out: Path) -> list[str]:
+    return ["evaluate", "--checkpoint", str(CHECKPOINT), "--data", str(data), "--mode", "cot", "--out", str(out)]
+
+
+def descendants(pid: int) -> set[int]:
+    """Process ids of the children of a process, their children and so on."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = {int(child) for task in tasks for child in task.read_text().split()}
+    return children.union(*map(descendants, children))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Look every 50 ms, for five minutes at most: a busy machine starts an engine slowly."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("rendered") / "data"
+    trainer("render", "--count", str(COUNT), "--seed", "20260101", "--out", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def evaluated(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation, str]:
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    printed = trainer(*evaluation_of(rendered, out), "--batch", "3")
+    return out, read_evaluation(out), printed
+
+
+@pytest.mark.vllm
+def test_every_rendered_sample_is_answered(evaluated: tuple[Path, Evaluation, str]) -> None:
+    out, result, _ = evaluated
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len({line["id"] for line in lines}) == len(lines) == COUNT
+    assert result.scores.overall.correct.n == COUNT
+    assert result.scores.overall.correct.hits == sum(line["correct"] for line in lines)
+    assert all(line["completion_tokens"] > 0 for line in lines)
+
+
+@pytest.mark.vllm
+def test_five_pictures_cost_the_tokens_that_the_manifest_says(evaluated: tuple[Path, Evaluation, str]) -> None:
+    # Beside the text, which is at most some hundred tokens long.
+    out, _, _ = evaluated
+    pictures = 5 * read_manifest(CHECKPOINT).image.tokens_per_picture
+    for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
+        assert pictures < json.loads(line)["prompt_tokens"] < pictures + 500
+
+
+@pytest.mark.vllm
+def test_the_report_is_all_that_is_printed(evaluated: tuple[Path, Evaluation, str]) -> None:
+    out, _, printed = evaluated
+    words, _, _picture = (out / "report.md").read_text(encoding="utf-8").partition("\n![confidence]")
+    assert words and printed.startswith(words)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
+    rendered: Path, evaluated: tuple[Path, Evaluation, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "trainer", *evaluation_of(rendered, out), "--batch", "1"]
+    log = out / "predictions.jsonl"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        answering = wait_for(lambda: (log.exists() and log.stat().st_size > 0) or process.poll() is not None)
+        engine = descendants(process.pid)
+        process.terminate()
+        status = process.wait()
+    assert answering
+    answered = log.read_bytes()
+    assert engine
+    assert status == 128 + signal.SIGTERM  # it was stopped, it had not ended
+    assert wait_for(lambda: not any(map(alive, engine)))
+    assert 1 <= answered.count(b"\n") < COUNT
+    trainer(*evaluation_of(rendered, out))
+    assert log.read_bytes().startswith(answered)
+    resumed = read_evaluation(out)
+    assert resumed.scores.overall == evaluated[1].scores.overall

@@ -1,0 +1,90 @@
+"""The card: scores reach the manifest, the digest stays, and only scores of this very checkpoint are taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from screening.answer import Answer, Mode
+from screening.calibration import Calibration
+from screening.checkpoint.manifest import (
+    CARD_NAME,
+    Decoding,
+    ImageContract,
+    Manifest,
+    read_manifest,
+    store_manifest,
+    verify,
+    write_manifest,
+)
+from screening.prompt import COMPACT
+from tests.trainer.coloured import sample_of
+from trainer.__main__ import main
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.metrics import Judged, evaluate_scores
+
+
+def evaluation(directory: Path, manifest: Manifest, mode: Mode) -> Path:
+    judged = [
+        Judged(sample_of("AB", "AB"), Answer(frozenset("A"), "…"), "A"),
+        Judged(sample_of("C", "C"), Answer(frozenset("D"), "…"), "D"),
+        Judged(sample_of("N", "N"), Answer(frozenset(), "…"), "N"),
+        Judged(sample_of("ABC", "ABC"), Answer(frozenset("BC"), "…"), "B"),
+    ]
+    result = Evaluation(
+        created=now(),
+        checkpoint=EvaluatedCheckpoint(name="small", version="1", digest=manifest.digest),
+        data=EvaluatedData(digest="sha256:0", samples=4, evaluated=4),
+        mode=mode,
+        scores=evaluate_scores(judged),
+        reliability=None,
+        tokens=Tokens(prompt=1, completion=1, cut=0),
+        versions=versions(),
+    )
+    directory.mkdir()
+    (directory / "scores.json").write_text(result.model_dump_json())
+    return directory
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    directory = tmp_path / "checkpoint"
+    directory.mkdir()
+    (directory / "model.safetensors").write_bytes(b"weights")
+    contract = ImageContract(size=64, tokens_per_picture=4)
+    write_manifest(directory, name="small", version="1", prompt=COMPACT, image=contract, decoding=Decoding())
+    return directory
+
+
+def test_scores_reach_manifest_and_card_and_the_digest_stays(checkpoint: Path, tmp_path: Path) -> None:
+    before = read_manifest(checkpoint)
+    result = evaluation(tmp_path / "cot", before, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 0
+    after = verify(checkpoint)
+    assert after.digest == before.digest
+    assert after.scores["cot"]["overall"]["correct"]["percent"] == pytest.approx(75)
+    text = (checkpoint / CARD_NAME).read_text()
+    assert after.digest in text
+    assert "75" in text
+
+
+def test_scores_of_another_checkpoint_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = read_manifest(checkpoint).model_copy(update={"decoding": Decoding(mode="grammar")})
+    result = evaluation(tmp_path / "cot", other, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
+    assert other.digest in capsys.readouterr().err
+    assert not (checkpoint / CARD_NAME).exists()
+
+
+def test_a_score_on_the_data_that_confidence_was_fitted_on_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = {Mode.COT: Calibration(method="platt", answers=4, data=("sha256:0",))}
+    calibrated = read_manifest(checkpoint).model_copy(update={"calibration": fitted})
+    store_manifest(calibrated, checkpoint)
+    result = evaluation(tmp_path / "cot", calibrated, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
+    assert "fitted on" in capsys.readouterr().err

@@ -1,0 +1,231 @@
+"""A pretraining run as a whole: it ends in a checkpoint, and a killed one ends in the same weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from screening.checkpoint.manifest import file_sha256, verify
+from screening.prompt import COMPACT
+from screening.task import Dimension
+from trainer.__main__ import main
+from trainer.research.pretrain.batches import IGNORED
+from trainer.research.pretrain.measurements import Recall, option_score
+from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
+from trainer.research.pretrain.questions import APPEARANCE, COMPARED, MEASURES, AnswerSheet, Questionnaire, questions
+from trainer.research.pretrain.scaffold import answer_loss, generated_only
+from trainer.research.pretrain.stages import Read, See, Speak
+from trainer.research.pretrain.tasks import Tasks
+from trainer.training.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped recipe, smaller in every number."""
+    settings = load_recipe("tiny").model_dump(mode="json")
+    settings["architecture"] |= {"image_size": 64, "vision_width": 32, "vision_layers": 1}
+    settings["architecture"] |= {"text_width": 32, "text_layers": 1, "text_mlp": 64}
+    pretrain = settings["pretrain"]
+    pretrain["pool"] |= {"products": 4, "usable_per_product": 4, "defective_per_product": 4, "held_out": 1}
+    pretrain["pool"] |= {"render_size": 64}
+    for stage in ("see", "read", "speak"):
+        pretrain[stage] |= {"steps": 4, "families_per_step": 2, "warmup_steps": 1}
+    pretrain["speak"]["shares"] = {"describe": 0.2, "describe_all": 0.2, "screen": 0.4, "screen_direct": 0.2}
+    path = tmp_path_factory.mktemp("recipes") / "small.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pretrain") / "pool"
+
+
+def pretrain(recipe: Path, pool: Path, out: Path, *more: str) -> int:
+    options = ["--recipe", str(recipe), "--pool", str(pool), "--out", str(out), "--workers", "1", *more]
+    return main(["pretrain", *options, "--save-every", "2", "--no-compile"])
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("moment", ["see", "read", "speak", "while saving"])
+def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
+    moment: str, recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pretrain(recipe, pool, tmp_path / "whole") == 0
+    verify(tmp_path / "whole" / "checkpoint")
+
+    calls = 0
+
+    def killing(limit: int, real):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == limit:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if moment == "while saving":
+            patch.setattr("torch.save", killing(4, torch.save))
+        else:
+            stage = {"see": See, "read": Read, "speak": Speak}[moment]
+            patch.setattr(stage, "loss", killing(4, stage.loss))
+        with pytest.raises(Killed):
+            pretrain(recipe, pool, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+    assert pretrain(recipe, pool, tmp_path / "killed") == 0
+    weights = [file_sha256(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("whole", "killed")]
+    assert weights[0] == weights[1]
+    logged = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    saved = [(record["stage"], record["step"]) for record in logged if "measured" in record]
+    assert saved == [(stage, step) for stage in ("see", "read", "speak") for step in (2, 4)], "no step is logged twice"
+
+
+def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
+    settings = {"extends": str(recipe), "name": "further", "pretrain": {"see": None, "read": {"varied_share": 0.5}}}
+    settings["pretrain"]["pool"] = {"variations_per_product": 2, "seed": 8}
+    path = directory / "further.yaml"
+    path.write_text(yaml.safe_dump(settings | changes))
+    return path
+
+
+def test_a_second_run_goes_on_from_the_checkpoint_of_the_first(
+    recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(recipe, pool, tmp_path / "first") == 0
+    first = tmp_path / "first" / "checkpoint"
+    further, out = further_recipe(recipe, tmp_path), tmp_path / "second"
+    assert pretrain(further, tmp_path / "pool-2", out) == 2, "without --start there is nothing that sees"
+    assert "--start" in capsys.readouterr().err
+    assert pretrain(further, tmp_path / "pool-2", out, "--start", str(first)) == 0
+
+    before, after = verify(first), verify(out / "checkpoint")
+    assert (after.parent, after.name) == (before.digest, before.name)
+    assert set(after.data) == {"pretrain", "pretrain further"}
+    assert (out / "checkpoint" / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+    stages = {json.loads(line)["stage"] for line in (out / "log.jsonl").read_text().splitlines()}
+    assert stages == {"read", "speak"}
+
+    assert pretrain(further, tmp_path / "pool-2", out, "--start", str(out / "checkpoint")) == 2
+    assert "other settings" in capsys.readouterr().err
+    wider = further_recipe(recipe, tmp_path, architecture={"text_width": 64})
+    assert pretrain(wider, tmp_path / "pool-2", tmp_path / "third", "--start", str(first)) == 2
+    assert "other sizes" in capsys.readouterr().err
+
+
+def test_training_starts_from_the_weights_of_the_checkpoint(
+    recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pretrain(recipe, pool, tmp_path / "first") == 0
+    monkeypatch.setattr("trainer.research.pretrain.loop.run_stage", lambda *_: None)
+    first = tmp_path / "first" / "checkpoint"
+    assert pretrain(recipe, pool, tmp_path / "second", "--start", str(first)) == 0
+    weights = [file_sha256(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("first", "second")]
+    assert weights[0] == weights[1]
+
+
+def test_a_directory_of_another_run_is_refused(
+    recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text('{"stage": "something else"}')
+    assert pretrain(recipe, pool, tmp_path) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(["pretrain", "--recipe", "no-such-recipe", "--out", str(tmp_path / "x")]) == 2
+    assert "no-such-recipe" in capsys.readouterr().err
+
+
+ATTRIBUTES = {"kind": "jar", "body": "red", "number": "42"}
+ORIGINAL = PoolShot(0, "a red jar, on a white background", ATTRIBUTES, (), (), (), 0, {"width": 0.5})
+SOUND = PoolShot(1, "a red jar, light from the left", ATTRIBUTES, (), (), (), 0, {"width": 0.5})
+FLOATING = PoolShot(2, "a red jar", ATTRIBUTES, ("placement_layout",), ("it floats",), (), 2, {"width": 0.7})
+
+
+@pytest.fixture
+def small_pool() -> Pool:
+    return Pool(np.zeros((3, 8, 8, 3), np.uint8), [PoolProduct("a red jar", ORIGINAL, (SOUND,), (FLOATING,))])
+
+
+def test_questions_about_a_picture_have_one_answer_each() -> None:
+    asked = questions(SOUND)
+    assert (asked["tens"], asked["ones"], asked["light"], asked["cap"]) == ("4", "2", "left", "none")
+    assert (asked["layout"], asked["shadow"], asked["extension"], asked["appearance"]) == ("fine",) * 4
+    assert questions(FLOATING)["layout"] == "it floats"
+    assert "light" not in questions(FLOATING)
+    assert "layout" not in questions(ORIGINAL, original=True), "nothing can be wrong with the original"
+
+
+def test_every_attribute_is_asked_whether_it_is_still_the_originals() -> None:
+    other = replace(SOUND, dimensions=(Dimension.APPEARANCE.value,) * 2, comments=("", ""), changed=("number", "body"))
+    asked = questions(other)
+    assert (asked["same_number"], asked["same_body"], asked["same_stripes"]) == ("other", "other", "same")
+    assert "appearance" not in asked, "two sentences are true, and a head has one answer"
+    assert "same_cap_shape" not in asked, "this product has no cap"
+    assert not {f"same_{name}" for name in COMPARED} & set(questions(ORIGINAL, original=True))
+
+
+def test_variations_take_the_places_of_generated_pictures_only_when_asked(small_pool: Pool) -> None:
+    varied = tuple(replace(SOUND, row=row) for row in (10, 11, 12, 13))
+    pool = Pool(small_pool.pixels, [replace(small_pool.products[0], usable=(SOUND,) * 4, variations=varied)])
+    tasks = Tasks(pool, None, COMPACT, usable_counts=(0, 0, 0, 0, 1))
+    rng = np.random.default_rng(0)
+    drawn = [tasks.family(rng, 0.5) for _ in range(200)]
+    assert all(family[0] is ORIGINAL for family in drawn)
+    rows = [shot.row for family in drawn for shot in family[1:]]
+    assert 0.4 < np.mean([row >= 10 for row in rows]) < 0.6
+    assert all(len({s.row for s in f if s.row >= 10}) == sum(s.row >= 10 for s in f) for f in drawn), "none twice"
+    assert {shot.row for _ in range(20) for shot in tasks.family(rng)} == {0, 1}
+
+
+def test_the_answer_sheet_knows_every_picture_by_its_row(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool)
+    answers = AnswerSheet(asked, small_pool)([2, 0, 1])
+    assert asked.classes["layout"] == ("fine", "it floats")
+    assert answers["layout"].tolist() == [1, IGNORED, 0]
+    assert answers["light"].tolist() == [IGNORED, IGNORED, 0]
+    mean, deviation = asked.measures["width"]
+    torch.testing.assert_close(answers[MEASURES][:, 0] * deviation + mean, torch.tensor([0.7, 0.5, 0.5]))
+
+
+def test_the_loss_of_heads_is_the_mean_over_questions_of_what_is_known() -> None:
+    logits = {"layout": torch.tensor([[2.0, 0.0], [0.0, 5.0]]), MEASURES: torch.tensor([[1.0], [9.0]])}
+    targets = {"layout": torch.tensor([0, IGNORED]), MEASURES: torch.tensor([[0.5], [torch.nan]])}
+    cross_entropy = np.log1p(np.exp(-2.0))
+    assert answer_loss(logits, targets).item() == pytest.approx((cross_entropy + 0.5 * 0.5**2) / 2)
+    unknown = {"layout": torch.tensor([IGNORED, IGNORED]), MEASURES: torch.full((2, 1), torch.nan)}
+    assert answer_loss(logits, unknown).item() == 0
+    compared = {"same_cap": torch.tensor([[3.0, 0.0]]), "same_body": torch.tensor([[0.0, 0.0]])}
+    same = {"same_cap": torch.tensor([0]), "same_body": torch.tensor([1])}
+    own = (np.log1p(np.exp(-3.0)) + np.log(2)) / 2
+    assert answer_loss(logits | compared, targets | same).item() == pytest.approx((cross_entropy + 0.125) / 2 + own)
+
+
+def test_originals_are_left_out_of_targets_about_generated_pictures() -> None:
+    assert generated_only({"layout": torch.arange(10)})["layout"].tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_recall_counts_defects_seen_and_sound_pictures_called_fine(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool)
+    recall = Recall(asked)
+    says_fine = torch.tensor([[1.0, 0.0]] * 4)
+    recall.add({"layout": says_fine}, {"layout": torch.tensor([0, 1, 1, IGNORED])})
+    recall.add({"layout": 1 - says_fine}, {"layout": torch.tensor([0, 0, 0, 1])})
+    assert recall.result()["layout"] == [1 / 3, 1 / 4]
+    assert APPEARANCE in asked.classes
+
+
+def test_the_score_of_verdicts_is_the_papers() -> None:
+    usable = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]).bool()
+    fine = torch.tensor([[0.9, 0.2, 0.1, 0.1], [0.9, 0.6, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.6]])
+    # right, one wrong picture named beside the right one, right, and one shown where none may be.
+    assert option_score(fine, usable) == {"all": 0.5, "surest": 0.75}

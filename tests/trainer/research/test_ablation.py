@@ -1,0 +1,229 @@
+"""The ablation: which commands it runs, that a kill leaves nothing running, and tables from known answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from screening.checkpoint.manifest import read_manifest
+from tests.trainer.coloured import make_data
+from tests.trainer.published import make_evaluation
+from tests.trainer.scripted_engine import make_checkpoint
+from trainer.__main__ import COMMANDS, main
+from trainer.evaluation.evaluate.errors import EvaluationError
+from trainer.research.ablation.command import STAGES
+from trainer.research.ablation.runner import run
+from trainer.research.ablation.tables import tables
+from trainer.research.ablation.tasks import Ablation, Task
+from trainer.research.ablation.threshold import Best, best
+from trainer.research.ablation.variants import COLD_STARTS, VARIANTS, write_recipe
+from trainer.training.recipe import load_recipe
+
+
+@pytest.fixture
+def ablation(tmp_path: Path) -> Ablation:
+    base = make_checkpoint(tmp_path / "base")
+    names = ("training", "pseudo_label", "test")
+    data = {name: make_data(tmp_path / name, ("AC", "N", "B", "D") * 15) for name in names}
+    return Ablation(tmp_path / "out", "tiny-ablation", base, **data, start="all", seeds=(0, 1), tables=(5, 6, 7))
+
+
+def test_every_model_is_trained_once_and_after_what_it_needs(ablation: Ablation) -> None:
+    tasks = ablation.tasks()
+    assert len({task.name for task in tasks}) == len(tasks)
+    made = {task.result for task in tasks}
+    for task in tasks:
+        assert task.command[0] in COMMANDS
+        assert made.issuperset(path for path in task.needs if not path.exists()), (
+            f"nothing makes what {task.name} needs"
+        )
+    scored = {task.name.removeprefix("scores/") for task in tasks if task.name.startswith("scores/")}
+    two_seeds = {"grpo", "dpa-grpo", "hcm-grpo"}
+    expected = {f"{name}-from-all-seed-{seed}" for name in VARIANTS for seed in (0, 1) if not seed or name in two_seeds}
+    assert scored == {*COLD_STARTS, *expected}
+    assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
+
+
+def test_questions_are_what_stage_2_asks_and_nothing_else(ablation: Ablation, tmp_path: Path) -> None:
+    def data(of: Ablation) -> dict[str, str]:
+        return {t.name: t.command[t.command.index("--data") + 1] for t in of.tasks()}
+
+    questions = make_data(tmp_path / "questions", ("A", "B"))
+    taught, asked = data(ablation), data(dataclasses.replace(ablation, questions=questions))
+    assert taught.keys() == asked.keys()
+    stage_2 = {name for name in taught if name.startswith(("hard-cases", *VARIANTS, "first-epochs"))}
+    for name, before in taught.items():
+        assert before == str(ablation.test if name.startswith("scores/") else ablation.training) or "weak" in name
+        assert asked[name] == (str(questions) if name in stage_2 else before), name
+    assert "asks 2 questions of its own" in tables(dataclasses.replace(ablation, questions=questions))
+
+
+def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_else(ablation: Ablation) -> None:
+    recipes = {
+        task.name: task.command[task.command.index("--recipe") + 1]
+        for task in ablation.tasks()
+        if "--recipe" in task.command
+    }
+    plain = load_recipe("tiny-ablation")
+    assert load_recipe(recipes["sft-weak"]).sft_weak == plain.sft_weak.model_copy(update={"captions": False})
+    assert load_recipe(recipes["sft-all"]) == plain
+    found = {name: load_recipe(path).hcm_grpo for name, path in recipes.items() if name.endswith("-from-all-seed-0")}
+    assert plain.hcm_grpo is not None
+    changes = {
+        "grpo": {"reward": "exact", "last_parts": ("all",)},
+        "dpa-grpo": {"last_parts": ("all",)},
+        "hcm-grpo": {"last_parts": ("all", "hard")},
+        "hard-only": {"last_parts": ("hard",)},
+        "easy-only": {"last_parts": ("easy",)},
+        "all-random": {"last_parts": ("all", "random")},
+        "first-epochs": {"last_epochs": 0},
+    }
+    assert found == {
+        f"{name}-from-all-seed-0": plain.hcm_grpo.model_copy(update=change) for name, change in changes.items()
+    }
+
+
+def score(directory: Path, checkpoint: Path, ablation: Ablation, *, wrong: int) -> None:
+    """As if the checkpoint had been trained, and had answered the first so many samples wrong."""
+    checkpoint.parent.mkdir(parents=True)
+    make_evaluation(directory, ablation.test, read_manifest(make_checkpoint(checkpoint)), wrong=range(wrong))
+
+
+def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -> None:
+    score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=30)
+    score(ablation.scores("grpo", 0), ablation.trained("grpo", 0), ablation, wrong=27)
+    score(ablation.scores("hcm-grpo", 0), ablation.trained("hcm-grpo", 0), ablation, wrong=12)
+    text = tables(ablation)
+    rows = {line.split("|")[1].strip(): line for line in text.split("## ")[2].splitlines() if line.startswith("|")}
+    assert "50.0 (37.7 to 62.3)" in rows["start"]
+    assert "80.0 (68.2 to 88.2)" in rows["HCM-GRPO: all + hard"]
+    to_start, to_grpo = rows["HCM-GRPO: all + hard"].split("|")[5].split(";")
+    assert to_start.strip().startswith("+30.0 (") and to_start.endswith("p 7.63e-06")  # 2 / 2**18
+    assert to_grpo.strip().startswith("+25.0 (") and to_grpo.strip().endswith("p 6.1e-05")  # 2 / 2**15
+    assert [cell.strip() for cell in rows["DPA-GRPO: all"].split("|")[2:6]] == ["-", "-", "-", "-; -"], "not scored yet"
+    assert "57.48 / 64.74" in rows["HCM-GRPO: all + hard"], "the paper's"
+    assert "45.94 / 53.63" in rows["start"]
+    from_answers = tables(dataclasses.replace(ablation, start="answer-driven"))
+    assert "39.96 / 51.07" in from_answers.split("## ")[2], "the paper's score of that start"
+    assert "80.0" not in from_answers, "of another start"
+
+
+def test_the_best_threshold_shows_what_is_seen_wherever_the_line_is_drawn() -> None:
+    def usable(*values: float) -> dict[str, float]:
+        return dict(zip("ABCD", values, strict=True))
+
+    # Told apart without fault, but the line lies so high that nothing is ever named.
+    shy = [(usable(0.4, 0.1, 0.2, 0.1), "A"), (usable(0.1, 0.35, 0.45, 0.2), "BC"), (usable(0.2, 0.1, 0.2, 0.2), "N")]
+    assert best(shy) == Best(100.0, 1.0)
+    # A threshold that names C alone earns half of BC; one that names B too names the wrong D.
+    assert best([(usable(0.4, 0.1, 0.2, 0.1), "A"), (usable(0.1, 0.2, 0.45, 0.3), "BC")]) == Best(100.0, 0.75)
+    assert best([*shy, ({}, "D")]) == Best(75.0, 0.75), "an unreadable answer stays wrong"
+    assert best([({}, "D")]) is None
+
+
+def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+    score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=3)
+    shutil.rmtree(ablation.checkpoint("all"))
+    make_checkpoint(ablation.checkpoint("all"), weights="trained anew")
+    with pytest.raises(EvaluationError, match="another checkpoint"):
+        tables(ablation)
+
+
+def test_tasks_wait_for_what_they_need_and_are_not_run_twice(tmp_path: Path) -> None:
+    def render(name: str, *needs: Path) -> Task:
+        out = tmp_path / name
+        command = ("render", "--count", "1", "--seed", "1", "--size", "64", "--out", str(out))
+        return Task(name, command, out / "samples.jsonl", needs)
+
+    first = render("first")
+    second, impossible = render("second", first.result), render("impossible", tmp_path / "never")
+    failures = run([second, impossible, first], tmp_path / "logs", jobs=2)
+    assert first.done and second.done
+    assert failures == ["impossible: what it needs is not there"]
+    before = second.result.stat().st_mtime_ns
+    assert run([second, first], tmp_path / "logs", jobs=1) == []
+    assert second.result.stat().st_mtime_ns == before
+    broken = Task("broken", ("render", "--count", "0", "--seed", "1", "--out", str(tmp_path)), tmp_path / "no")
+    [failure] = run([broken], tmp_path / "logs", jobs=1)
+    assert "exit status 2" in failure and "broken.log" in failure
+    assert "--count" in (tmp_path / "logs" / "broken.log").read_text()
+
+
+def _run_long(directory: Path) -> None:
+    command = ("render", "--count", "50000", "--seed", "1", "--size", "64", "--out", str(directory / "data"))
+    run([Task("long", command, directory / "never")], directory / "logs", jobs=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_told_to_end_takes_its_tasks_with_it(number: signal.Signals, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_run_long, args=(tmp_path,))
+    process.start()
+    assert process.pid is not None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    child = None
+    try:
+        limit = time.monotonic() + 120
+        log = tmp_path / "logs" / "long.log"
+        while not (log.exists() and "sample/s" in log.read_text()):  # the task works
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        child = int(children.read_text().split()[-1])
+        os.kill(process.pid, number)
+        process.join(90)
+        assert process.exitcode == 128 + number
+        assert not Path(f"/proc/{child}").exists()
+    finally:
+        process.kill()
+        if child and Path(f"/proc/{child}").exists():
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_goes_on_with_other_saves_and_when_a_version_from_before_began_it(
+    ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(recipe: str) -> int:
+        command = ["ablation", "--tables-only", "--recipe", recipe, "--base", str(ablation.base)]
+        for name in ("training", "pseudo_label", "test"):
+            command += [f"--{name.replace('_', '-')}", str(getattr(ablation, name))]
+        return main([*command, "--out", str(ablation.out)])
+
+    def recipe(**settings: object) -> str:
+        return str(write_recipe(tmp_path / "changed.yaml", "tiny-ablation", hcm_grpo=settings))
+
+    monkeypatch.setattr("trainer.research.ablation.tables.tables", lambda _: "tables")
+    assert call("tiny-ablation") == 0
+    assert call(recipe(save_steps=3)) == 0
+    run = ablation.out / "run.json"
+    begun = json.loads(run.read_text())
+    plain = load_recipe("tiny-ablation").model_dump(mode="json", include=set(STAGES))
+    begun["settings"] = {name: {k: v for k, v in s.items() if k != "save_steps"} for name, s in plain.items()}
+    assert begun["settings"] != json.loads(run.read_text())["settings"]
+    run.write_text(json.dumps(begun))
+    assert call("tiny-ablation") == 0
+    assert json.loads(run.read_text()) == begun
+    assert call(recipe(learning_rate=0.5)) == 2
+    assert "other settings or data" in capsys.readouterr().err
+
+
+def test_bad_options_are_told(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ablation", "--base", str(ablation.base), "--out", str(ablation.out), "--test", str(ablation.test)]
+    command += ["--training", str(ablation.training), "--pseudo-label", str(ablation.pseudo_label)]
+    assert main([*command, "--tables", "4"]) == 2
+    assert "of 5, 6, 7" in capsys.readouterr().err
+    assert main([*command, "--recipe", "tiny"]) == 2
+    assert "schedule: constant" in capsys.readouterr().err
+    assert main([*command, "--tables-only"]) == 0
+    assert "| no cold start" in capsys.readouterr().out
+    assert (ablation.out / "tables.md").is_file()
+    assert main([*command, "--tables-only", "--start", "weak"]) == 0, "another start shares what was trained"
+    command[command.index("--test") + 1] = str(ablation.training / "nothing")
+    assert main([*command, "--tables-only"]) == 2
+    assert "samples.jsonl" in capsys.readouterr().err

@@ -1,0 +1,103 @@
+"""Ctrl-C, a full disk and a file that cannot be read end every command in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loadtest.__main__ as loadtest_main
+from trainer.__main__ import COMMANDS, main
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_ends_in_one_line(
+    command: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import argparse
+    import importlib
+
+    def fails(args: argparse.Namespace) -> int:
+        raise error
+
+    module = importlib.import_module(COMMANDS[command][0])
+    monkeypatch.setattr(module, "run", fails)
+    monkeypatch.setattr(module, "add_arguments", lambda parser: parser.add_argument("--out", default="OUT"))
+    assert main([command]) == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert isinstance(error, KeyboardInterrupt) or "OUT cannot be written: No space left on device" in said
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, "full"), 1)])
+@pytest.mark.parametrize("command", loadtest_main.COMMANDS)
+def test_the_load_tests_end_so_too(
+    command: str,
+    error: BaseException,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import argparse
+    import importlib
+
+    def fails(args: argparse.Namespace) -> int:
+        raise error
+
+    module = importlib.import_module(loadtest_main.COMMANDS[command][0])
+    monkeypatch.setattr(module, "run", fails)
+    monkeypatch.setattr(module, "add_arguments", lambda parser: parser.add_argument("--out", default="OUT"))
+    assert loadtest_main.main([command]) == status
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainer.training.plan.command
+
+    def fails(_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(trainer.training.plan.command, "run", fails)
+    with pytest.raises(ZeroDivisionError):
+        main(["plan", "tiny"])
+
+
+def test_a_file_of_rendering_that_meets_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    out = tmp_path / "out"
+    assert main(["render", "--count", "1", "--seed", "1", "--size", "96", "--workers", "1", "--out", str(out)]) == 1
+    assert f"{out} cannot be written: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_path: Path, repository: Path) -> None:
+    drawn = ["--count", "400", "--seed", "1", "--size", "96", "--workers", workers]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "render", *drawn, "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    while "/400" not in process.stderr.readline(200):
+        assert process.poll() is None
+    while not list(tmp_path.glob("**/*.jpg")):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said and said.splitlines()[-1].startswith("stopped")

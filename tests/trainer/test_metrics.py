@@ -1,0 +1,278 @@
+"""Scores against numbers worked out by hand, the paper's among them."""
+
+from __future__ import annotations
+
+from math import isclose
+
+import pytest
+
+from screening.answer import Answer, Finding, Reason, Unreadable
+from screening.task import OPTIONS, Dimension, options_text
+from trainer.metrics import (
+    Judged,
+    balance,
+    correct,
+    evaluate_scores,
+    none_class,
+    picture_verdicts,
+    random_baseline,
+    score,
+    share,
+    wilson,
+)
+from trainer.records import Defect, Generated, Original, Sample
+
+APPEARANCE, SHADOW, LAYOUT, EXTENSION = Dimension
+CUT = Unreadable(Reason.NO_ANSWER, "cut")
+
+
+def options(text: str) -> frozenset[str]:
+    return frozenset(text) - {"N"}
+
+
+def sample(*pictures: tuple[tuple[Dimension, str, int], ...]) -> Sample:
+    """A sample of four pictures, each with its (dimension, kind, severity) defects."""
+    shown = tuple(
+        Generated(
+            file=f"{option}.jpg",
+            option=option,
+            usable=not defects,
+            dimensions=frozenset(dimension for dimension, _, _ in defects),
+            severity=max((severity for _, _, severity in defects), default=0),
+            defects=tuple(Defect(dimension=d, kind=kind, severity=s, comment="x") for d, kind, s in defects),
+        )
+        for option, defects in zip(OPTIONS, pictures, strict=True)
+    )
+    label = options_text(picture.option for picture in shown if picture.usable)
+    return Sample(id="s", product="p", original=Original(file="o.jpg"), generated=shown, label=label)
+
+
+def labelled(label: str) -> Sample:
+    """A sample whose pictures outside the label have the wrong shadow."""
+    return sample(*(() if option in label else ((SHADOW, "direction", 2),) for option in OPTIONS))
+
+
+def answered(label: str, answer: str | Unreadable, choice: str | None = None) -> Judged:
+    result = answer if isinstance(answer, Unreadable) else Answer(options(answer))
+    return Judged(labelled(label), result, choice)
+
+
+def said(truth: Sample, answer: str, **verdicts: frozenset[Dimension] | None) -> Judged:
+    findings = tuple(Finding(option, dimensions, "x") for option, dimensions in verdicts.items())
+    return Judged(truth, Answer(options(answer), "…", findings), None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "label", "expected"),
+    [
+        ("A", "ABC", True),  # one good option is enough
+        ("AC", "ABC", True),
+        ("ABC", "ABC", True),
+        ("AD", "ABC", False),  # every option must be in the label
+        ("N", "ABC", False),
+        ("N", "N", True),
+        ("A", "N", False),
+        ("ABCD", "ABCD", True),
+        ("ABCD", "A", False),
+    ],
+)
+def test_an_answer_is_correct_if_every_option_is_in_the_label(answer: str, label: str, expected: bool) -> None:
+    assert correct(options(answer), options(label)) is expected
+
+
+@pytest.mark.parametrize("label", ["N", "A", "ABCD"])
+def test_an_unreadable_answer_is_never_correct(label: str) -> None:
+    assert correct(None, options(label)) is False
+
+
+def test_random_baseline_of_the_paper() -> None:
+    # 468 test samples whose labels have 802 letters, N counting as one: 802 / 468 = 1.7137, a fifth of it is 34.27 %.
+    labels = ["N"] * 120 + ["B"] * 148 + ["AC"] * 100 + ["ABD"] * 66 + ["ABCD"] * 34
+    assert len(labels) == 468
+    baseline = random_baseline([options(label) for label in labels])
+    assert baseline is not None
+    assert round(baseline, 2) == 34.27
+
+
+def test_random_baseline_needs_labels() -> None:
+    assert random_baseline([]) is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (303, 468, 0.6031, 0.6894),  # the paper's 64.74 %
+    ],
+)
+def test_wilson_interval_by_hand(hits: int, n: int, low: float, high: float) -> None:
+    assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_widens_with_the_level_and_narrows_with_n() -> None:
+    def width(hits: int, n: int, level: float) -> float:
+        low, high = wilson(hits, n, level)
+        return high - low
+
+    assert width(60, 100, 0.99) > width(60, 100, 0.95) > width(600, 1000, 0.95)
+
+
+@pytest.mark.parametrize(("hits", "n", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
+def test_wilson_interval_refuses_what_is_no_proportion(hits: int, n: int, level: float) -> None:
+    with pytest.raises(ValueError, match="no interval"):
+        wilson(hits, n, level)
+
+
+def test_a_share_of_nothing_has_no_percentage() -> None:
+    assert share(0, 0).percent is None
+
+
+def test_score_and_baseline_of_four_samples() -> None:
+    judged = [answered("AB", "A"), answered("N", "N"), answered("C", "CD"), answered("ABC", CUT)]
+    result = score(judged)
+    assert (result.correct.hits, result.correct.n, result.correct.percent) == (2, 4, 50.0)
+    assert result.baseline == pytest.approx(100 * (2 + 1 + 1 + 3) / 4 / 5)
+
+
+def test_a_dimension_is_scored_over_the_samples_that_show_it() -> None:
+    shadow = sample((), (), ((SHADOW, "direction", 1),), ((SHADOW, "direction", 3),))
+    both = sample(((LAYOUT, "floating", 2), (SHADOW, "missing", 2)), ((LAYOUT, "sunk", 1),), (), ())
+    clean = sample((), (), (), ())
+    judged = [said(shadow, "AB"), said(both, "A"), said(clean, "D")]
+    scores = evaluate_scores(judged)
+    assert (scores.overall.correct.hits, scores.overall.correct.n) == (2, 3)
+    found = {dimension: (one.correct.hits, one.correct.n) for dimension, one in scores.dimensions.items()}
+    assert found == {APPEARANCE: (0, 0), SHADOW: (1, 2), LAYOUT: (0, 1), EXTENSION: (0, 0)}
+    assert scores.dimensions[SHADOW].baseline == pytest.approx(100 * (2 + 2) / 2 / 5)
+    assert scores.dimensions[APPEARANCE].baseline is None
+
+
+def test_exact_match_and_choice_are_counted_apart_from_the_score() -> None:
+    # The choice of the service may be right although the whole answer is not.
+    judged = [answered("AC", "AC", "C"), answered("AC", "A", "A"), answered("A", "AB", "A"), answered("N", "N", "N")]
+    judged += [answered("A", CUT), answered("N", "A", "A")]
+    scores = evaluate_scores(judged)
+    assert scores.overall.correct.hits == 3
+    assert scores.exact_match.hits == 2
+    assert scores.choice.hits == 4
+
+
+def test_none_is_scored_as_a_class_and_an_unreadable_answer_is_no_none() -> None:
+    judged = [answered("N", "N"), answered("N", "N"), answered("N", "A"), answered("N", CUT), answered("AB", "N")]
+    judged += [answered("A", "A")]
+    result = none_class(judged)
+    assert (result.precision.hits, result.precision.n) == (2, 3)
+    assert (result.recall.hits, result.recall.n) == (2, 4)
+
+
+def test_unreadable_answers_are_counted_by_reason() -> None:
+    empty = Unreadable(Reason.EMPTY, "empty")
+    scores = evaluate_scores([answered("A", CUT), answered("A", empty), answered("B", CUT), answered("B", "B")])
+    assert (scores.unreadable.hits, scores.unreadable.percent) == (3, 75.0)
+    assert {reason: one.hits for reason, one in scores.unreadable_reasons.items()} == {
+        Reason.NO_ANSWER: 2,
+        Reason.EMPTY: 1,
+    }
+
+
+def test_each_sample_spreads_one_vote_over_its_options() -> None:
+    result = balance([answered("AB", "A"), answered("N", "AC"), answered("D", CUT), answered("D", "N")])
+    assert result.answers == pytest.approx({"A": 50, "B": 0, "C": 100 / 6, "D": 0, "N": 100 / 3})
+    assert result.labels == pytest.approx({"A": 12.5, "B": 12.5, "C": 0, "D": 50, "N": 25})
+    assert result.distance == pytest.approx((37.5 + 12.5 + 100 / 6 + 50 + (100 / 3 - 25)) / 2)
+
+
+def test_a_model_that_always_says_a_is_far_from_balanced() -> None:
+    always = balance([answered(label, "A") for label in ("A", "B", "C", "D", "N")])
+    fair = balance([answered(label, label) for label in ("A", "B", "C", "D", "N")])
+    assert always.distance == pytest.approx(80)
+    assert fair.distance == pytest.approx(0)
+
+
+def test_without_readable_answers_there_is_no_balance() -> None:
+    assert balance([answered("A", CUT)]).distance is None
+
+
+def test_verdicts_of_pictures_by_dimension_severity_and_kind() -> None:
+    truth = sample(
+        (),
+        ((APPEARANCE, "digit", 1),),
+        ((APPEARANCE, "shade", 3), (SHADOW, "missing", 2)),
+        ((APPEARANCE, "digit", 3),),
+    )
+    judged = [
+        # A normal and called so; B missed; C half seen; D seen and taken for layout as well.
+        said(
+            truth,
+            "AB",
+            A=frozenset(),
+            B=frozenset(),
+            C=frozenset({APPEARANCE}),
+            D=frozenset({APPEARANCE, LAYOUT}),
+        ),
+        # A false alarm; B seen; C passed over; D without a verdict that we know.
+        said(truth, "N", A=frozenset({SHADOW}), B=frozenset({APPEARANCE}), D=None),
+        Judged(truth, CUT),
+    ]
+    result = picture_verdicts(judged)
+    assert (result.stated.hits, result.stated.n) == (6, 12)
+    assert (result.exact.hits, result.exact.n) == (2, 12)
+    assert (result.normal_recognised.hits, result.normal_recognised.n) == (1, 3)
+    assert (result.false_alarms.hits, result.false_alarms.n) == (1, 3)
+    assert (result.normal_held_back.hits, result.normal_held_back.n) == (2, 3)
+
+    appearance = result.dimensions[APPEARANCE]
+    assert (appearance.all.named.hits, appearance.all.named.n) == (3, 9)
+    assert (appearance.all.held_back.hits, appearance.all.held_back.n) == (8, 9)
+    assert {s: (v.named.hits, v.named.n) for s, v in appearance.by_severity.items()} == {1: (1, 3), 3: (2, 6)}
+    assert (appearance.precision.hits, appearance.precision.n) == (3, 3)
+    assert (appearance.false_alarms.hits, appearance.false_alarms.n) == (0, 3)
+
+    shadow = result.dimensions[SHADOW]
+    assert {s: (v.named.hits, v.named.n) for s, v in shadow.by_severity.items()} == {2: (0, 3)}
+    assert (shadow.false_alarms.hits, shadow.precision.hits, shadow.precision.n) == (1, 0, 1)
+
+    # Named where it is not, in a picture that is not normal: no false alarm, but a matter of precision.
+    layout = result.dimensions[LAYOUT]
+    assert (layout.all.named.n, layout.false_alarms.hits, layout.precision.hits, layout.precision.n) == (0, 0, 0, 1)
+
+    kinds = {kind: (one.named.hits, one.named.n, one.held_back.hits) for kind, one in result.kinds.items()}
+    assert kinds == {
+        "appearance_deformation/digit": (2, 6, 5),
+        "appearance_deformation/shade": (1, 3, 3),
+        "physical_shadow/missing": (0, 3, 3),
+    }
+
+
+def test_two_defects_of_one_kind_in_a_picture_are_one_picture() -> None:
+    truth = sample(((EXTENSION, "ribbon", 1), (EXTENSION, "ribbon", 2)), (), (), ())
+    result = picture_verdicts([said(truth, "B", A=frozenset({EXTENSION}))])
+    assert result.kinds["extension_rationality/ribbon"].named.n == 1
+    assert list(result.dimensions[EXTENSION].by_severity) == [2]
+
+
+def test_no_number_is_lost_on_the_way_to_json() -> None:
+    scores = evaluate_scores([answered("AC", "A"), answered("N", CUT)], 0.9)
+    assert type(scores).model_validate_json(scores.model_dump_json()) == scores
+    assert scores.confidence_level == 0.9
+    low = scores.overall.correct.low
+    assert low is not None
+    assert isclose(low, 100 * wilson(1, 2, 0.9)[0])
+
+
+def test_a_picture_of_which_only_the_verdict_is_known_counts_for_no_dimension() -> None:
+    files = [{"file": f"{option}.jpg"} for option in OPTIONS]
+    bare = Sample.model_validate({"id": "s", "original": "o.jpg", "generated": files, "label": "A"})
+    full = labelled("A")
+    alone = evaluate_scores([said(full, "A", A=frozenset(), B=frozenset({SHADOW}))])
+    both = evaluate_scores(
+        [said(full, "A", A=frozenset(), B=frozenset({SHADOW})), said(bare, "A", B=frozenset({LAYOUT}))]
+    )
+    assert both.overall.correct.n == 2
+    assert both.dimensions == alone.dimensions
+    assert both.pictures.dimensions[SHADOW].precision == alone.pictures.dimensions[SHADOW].precision
+    assert both.pictures.dimensions[LAYOUT].precision.n == 0
+    assert both.pictures.exact.n == 5
+    assert both.pictures.stated.n == 8

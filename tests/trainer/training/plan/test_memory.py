@@ -1,0 +1,80 @@
+"""Memory, worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.trainer.training.plan.model_2b import PARAMETERS, SHAPES, VOCABULARY
+from trainer.training.plan.memory import (
+    ALLOWANCE,
+    GIB,
+    engine_memory,
+    grpo_memory,
+    head_bytes,
+    kv_cache_bytes,
+    sft_memory,
+    text_activations,
+)
+from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+
+
+def test_states_of_sft_by_hand() -> None:
+    sft = SftRecipe(learning_rate=1e-5, captions=False, gradient_checkpointing=True)
+    held = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=1).held
+    trained = 2_088_957_440 - 304_012_288 - 8_662_016
+    assert held == {
+        "weights": 4 * 2_088_957_440,
+        "gradients": 4 * trained,
+        "optimizer (AdamW)": 8 * trained,
+        "bfloat16 copies": 2 * 1_310_195_712,
+        "CUDA and fragmentation": ALLOWANCE,
+    }
+    several = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=2).held
+    assert several["gradient buckets"] == 4 * trained
+
+
+def test_checkpointing_of_sft_by_hand() -> None:
+    tokens, length = 8 * 2212, 2212
+    layer = 26 * 1536 + 8 * 1536 + 8 * 8960 + 4 * 12 + 8 + 2 * length
+    last_norm = tokens * (8 * 1536 + 4)
+    kept = text_activations(SHAPES, 8, length, checkpointing=True)
+    assert kept == last_norm + tokens * (28 * 4 * 1536 + layer)
+    assert text_activations(SHAPES, 8, length, checkpointing=False) == last_norm + tokens * 28 * layer
+
+
+def test_kv_cache_and_head_by_hand() -> None:
+    # Keys and values, 28 layers, 2 heads of 128, two bytes each.
+    assert kv_cache_bytes(SHAPES, 8, 2212) == 8 * 2212 * (2 * 28 * 2 * 128 * 2)
+    # 4,096 scored tokens fill a tile; gradients in float32.
+    assert head_bytes(SHAPES, 4096) == 4096 * 32768 * 2 + 4 * 1536 * (4096 + VOCABULARY)
+    assert head_bytes(SHAPES, 100) == 100 * 32768 * 2 + 4 * 1536 * (100 + VOCABULARY)
+
+
+def test_stage_two_holds_a_reference_model_unless_beta_is_zero() -> None:
+    def held(**settings: Any) -> Any:
+        recipe = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512, **settings)
+        return grpo_memory(recipe, PARAMETERS, SHAPES, prompt=1700, gpus=1, gpu_memory=80 * GIB)
+
+    assert held().held["reference model"] == 4 * PARAMETERS.total
+    assert "reference model" not in held(kl_beta=0).held
+    assert held().rollouts == {"KV cache of the rollouts": kv_cache_bytes(SHAPES, 8, 2212)}
+    engine = held(vllm="colocate", vllm_memory=0.25)
+    assert engine.held["vLLM engine"] == 20 * GIB
+    assert not engine.rollouts
+    assert held().held["optimizer (AdamW)"] == 8 * PARAMETERS.total  # nothing is frozen
+
+
+def test_rollouts_and_training_take_turns() -> None:
+    recipe = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512)
+    memory = grpo_memory(recipe, PARAMETERS, SHAPES, prompt=1700, gpus=1, gpu_memory=80 * GIB)
+    turns = sum(memory.rollouts.values()), sum(memory.training.values())
+    assert memory.peak == sum(memory.held.values()) + max(turns)
+
+
+def test_a_colocated_engine_by_hand() -> None:
+    recipe = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512, vllm="colocate", vllm_memory=0.1)
+    engine = engine_memory(recipe, PARAMETERS, SHAPES, prompt=1700, gpu_memory=80 * GIB)
+    assert engine.weights == 2 * PARAMETERS.total
+    assert engine.kv_cache == 8 * GIB - 2 * PARAMETERS.total - 3 * GIB // 2
+    assert engine.at_once == engine.wanted == 8
+    assert engine_memory(recipe.model_copy(update={"vllm": "none"}), PARAMETERS, SHAPES, prompt=1, gpu_memory=1) is None

@@ -1,0 +1,79 @@
+"""The stopwatch by hand, and a whole measurement on a model of random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trainer.__main__ import main
+from trainer.training.hcm_grpo.bench import DEFAULT, NAMES, OURS, PARTS, Stopwatch
+
+
+def test_what_is_inside_another_part_counts_for_the_inner_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("trainer.training.hcm_grpo.bench.time.perf_counter", lambda: now)
+    watch = Stopwatch()
+    with watch.part("outer"):
+        now = 1.0
+        with watch.part("inner"):
+            now = 4.0
+            with watch.part("innermost"):
+                now = 9.0
+        now = 11.0
+        with watch.part("inner"):
+            now = 12.0
+    assert watch.seconds == {"outer": 3, "inner": 4, "innermost": 5}
+
+
+def test_a_timed_method_counts_by_its_arguments_and_returns_what_it_returned() -> None:
+    class Adder:
+        def add(self, one: int, other: int) -> int:
+            return one + other
+
+    watch, adder = Stopwatch(), Adder()
+    watch.time(adder, "add", lambda one, _other: "small" if one < 10 else "large")
+    assert (adder.add(1, 2), adder.add(20, 1)) == (3, 21)
+    assert set(watch.seconds) == {"small", "large"}
+
+
+def test_all_three_are_measured(
+    small_checkpoint: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = {"learning_rate": 0.001, "captions": False}
+    rl = {"group_size": 2, "batch_size": 4, "learning_rate": 1e-5, "max_completion_tokens": 6}
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "name": "small",
+                "prompt": "compact",
+                "max_tokens_cot": 160,
+                "sft_weak": stage,
+                "sft_answer": stage,
+                "hcm_grpo": {**rl, "gradient_checkpointing": False},
+            }
+        )
+    )
+    out = tmp_path / "figures.json"
+    command = ["bench-train", "--recipe", str(recipe), "--checkpoint", str(small_checkpoint), "--steps", "1"]
+    assert main([*command, "--data", str(small_data), "--out", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    printed = capsys.readouterr().out
+    for name in NAMES:
+        found = figures["trainers"][name]
+        assert found["completions_per_second"] == pytest.approx(4 / found["step_seconds"])
+        assert 0 < found["tokens_per_completion"] <= 6
+        # `rewards` may be too short to see; the parts make up the step.
+        assert all(found["parts"][part] > 0 for part in PARTS if part != "rewards")
+        assert sum(found["parts"].values()) == pytest.approx(found["step_seconds"], rel=0.1)
+        assert name in printed
+    ratio = figures["trainers"][OURS]["completions_per_second"] / figures["trainers"][DEFAULT]["completions_per_second"]
+    assert f"{ratio:.2f}x" in printed
+
+
+def test_a_count_of_steps_that_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench-train", "--steps", "0"]) == 2
+    assert "--steps" in capsys.readouterr().err

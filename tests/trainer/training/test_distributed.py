@@ -1,0 +1,91 @@
+"""Two processes train together, as `accelerate launch` has them on two GPUs; here on the CPU, over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from screening.checkpoint.manifest import read_manifest, verify
+from tests.trainer.command_line import ROOT
+from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
+from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.record import write_hard_cases
+
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer"]
+"""`accelerate launch` starts GPU trainings with this program, and none on a CPU."""
+
+
+def together(*arguments: object) -> str:
+    done = subprocess.run(
+        [*TOGETHER, *map(str, arguments), "--tracking-uri", "none"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def recipe(path: Path, *, batch: int) -> Path:
+    sft = {"learning_rate": 1e-3, "batch_size": batch, "epochs": 1, "captions": False}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    settings["hcm_grpo"] = {"group_size": 2, "batch_size": 2 * batch, "learning_rate": 0.01, "max_completion_tokens": 8}
+    settings["hcm_grpo"] |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
+    settings["hcm_grpo"]["weight_decay"] = 0.9  # a model of random weights earns nothing, and learns nothing from that
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def change(checkpoint: Path, start: Path) -> torch.Tensor:
+    before, after = (load_file(directory / "model.safetensors") for directory in (start, checkpoint))
+    return torch.cat([(after[name].float() - before[name].float()).flatten() for name in sorted(before)])
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_batches(
+    tmp_path: Path, small_data: Path, small_checkpoint: Path
+) -> None:
+    given = ["sft", "--stage", "answer-driven", "--checkpoint", small_checkpoint, "--data", small_data]
+    together(*given, "--recipe", recipe(tmp_path / "half.yaml", batch=1), "--out", tmp_path / "two")
+    whole = recipe(tmp_path / "whole.yaml", batch=2)
+    alone = [*given, "--recipe", whole, "--out", tmp_path / "one", "--tracking-uri", "none"]
+    assert main(list(map(str, alone))) == 0
+
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+    assert "processes" not in json.loads((tmp_path / "one" / "run.json").read_text())
+    verify(tmp_path / "two" / "checkpoint")
+    two, one = (change(tmp_path / run / "checkpoint", small_checkpoint) for run in ("two", "one"))
+    assert one.norm() > 0
+    assert torch.cosine_similarity(two, one, dim=0) > 0.95
+
+
+def test_two_processes_share_a_course_and_one_writes(
+    tmp_path: Path, small_data: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = read_samples(small_data)
+    names = tuple(sample.id for sample in samples)
+    digests = {"checkpoint": read_manifest(small_checkpoint).digest, "data": data_digest(small_data, samples)}
+    write_hard_cases(tmp_path, Cases(names, names[::2]), **digests)
+    out = tmp_path / "out"
+    given = ["hcm-grpo", "--recipe", recipe(tmp_path / "r.yaml", batch=1), "--checkpoint", small_checkpoint]
+    given += ["--data", small_data, "--hard-cases", tmp_path, "--out", out]
+    printed = together(*given)
+    assert printed.count("3 of 6 samples are hard") == 1
+    assert verify(out / "checkpoint").parent == digests["checkpoint"]
+    log = json.loads((out / "log.json").read_text())
+    # 6 + 9 questions, one for each process in a step; the odd one is dropped
+    assert log[-1]["step"] == 7
+
+    assert main([*map(str, given), "--tracking-uri", "none"]) == 2, "one process would take half the batch"
+    assert "other settings" in capsys.readouterr().err

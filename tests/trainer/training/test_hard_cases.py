@@ -1,0 +1,196 @@
+"""Hard cases mining: who is hard, and the course through the epochs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from screening.answer import Answer, Mode, Unreadable, parse
+from screening.task import OPTIONS, Dimension
+from trainer.evaluation.evaluate.predictions import Prediction
+from trainer.metrics import Judged
+from trainer.records import Generated, Original, Sample
+from trainer.training.hard_cases import Cases, HardCasesError, Part, epoch_sizes, find_cases, lay_course
+
+# The sizes of the paper's training set for the 2B model.
+PAPER = Cases(tuple(f"s{n}" for n in range(1044)), tuple(f"s{n}" for n in range(434)))
+
+
+def sample(name: str, label: str) -> Sample:
+    pictures = tuple(
+        Generated(
+            file=f"{option}.jpg",
+            option=option,
+            usable=option in label,
+            dimensions=frozenset() if option in label else frozenset({Dimension.SHADOW}),
+            severity=0 if option in label else 1,
+        )
+        for option in OPTIONS
+    )
+    return Sample(id=name, product="p", original=Original(file="o.jpg"), generated=pictures, label=label)
+
+
+def prediction(truth: Sample, text: str) -> Prediction:
+    result: Answer | Unreadable = parse(text, Mode.COT)
+    return Prediction.of(
+        Judged(truth, result), text=text, finish="stop", confidence=0.5, prompt_tokens=1, completion_tokens=1
+    )
+
+
+def answered(truth: Sample, letters: str) -> Prediction:
+    return prediction(truth, f"<think>x</think><answer>{letters}</answer>")
+
+
+def test_hard_is_what_the_evaluation_calls_wrong() -> None:
+    truths = {
+        "subset": ("AC", "A", False),  # one good option is enough
+        "exact": ("AC", "AC", False),
+        "one wrong": ("AC", "AB", True),
+        "missed none": ("N", "A", True),
+        "found none": ("N", "N", False),
+        "gave up": ("AC", "N", True),
+        "unreadable": ("AC", "E", True),
+    }
+    samples = [sample(name, label) for name, (label, _, _) in truths.items()]
+    predictions = [answered(truth, truths[truth.id][1]) for truth in samples]
+    cases = find_cases(samples, predictions)
+    assert cases.all == tuple(truths)
+    assert cases.hard == tuple(name for name, (_, _, hard) in truths.items() if hard)
+    assert cases.easy == tuple(name for name, (_, _, hard) in truths.items() if not hard)
+
+
+def test_text_without_an_answer_is_hard() -> None:
+    truth = sample("s", "A")
+    assert find_cases([truth], [prediction(truth, "<think>cut")]).hard == ("s",)
+
+
+def test_cases_follow_the_samples_not_the_predictions() -> None:
+    samples = [sample(f"s{n}", "A") for n in range(20)]
+    predictions = [answered(truth, "B" if number % 3 else "A") for number, truth in enumerate(samples)]
+    assert find_cases(samples, predictions) == find_cases(samples, reversed(predictions))
+    # A part of the set needs a part of the predictions; the others are passed over.
+    assert find_cases(samples[:5], predictions) == find_cases(samples[:5], predictions[:5])
+
+
+def test_the_last_of_several_predictions_counts() -> None:
+    truth = sample("s", "A")
+    assert not find_cases([truth], [answered(truth, "B"), answered(truth, "A")]).hard
+
+
+def test_a_sample_without_a_prediction_is_refused() -> None:
+    samples = [sample("s1", "A"), sample("s2", "A")]
+    with pytest.raises(HardCasesError, match="1 of 2 samples have no prediction, the first is s2"):
+        find_cases(samples, [answered(samples[0], "A")])
+
+
+def test_a_prediction_for_another_label_is_refused() -> None:
+    with pytest.raises(HardCasesError, match="another label when they were predicted, the first is s1"):
+        find_cases([sample("s1", "AB")], [answered(sample("s1", "A"), "A")])
+
+
+def test_the_paper_course_has_three_full_epochs_and_two_with_the_hard_cases_again() -> None:
+    course = lay_course(PAPER)
+    assert [len(epoch) for epoch in course.epochs] == [1044, 1044, 1044, 1478, 1478]
+    for epoch in course.epochs[:3]:
+        assert Counter(epoch) == Counter(PAPER.all)
+    for epoch in course.epochs[3:]:
+        assert Counter(epoch) == Counter(PAPER.all) + Counter(PAPER.hard)
+    assert len(course.ids) == 6088  # 3 * 1044 + 2 * (1044 + 434)
+    assert [len(epoch) for epoch in course.epochs] == [1044, 1044, 1044, 1478, 1478]
+    assert course.ids[3 * 1044 : 3 * 1044 + 1478] == list(course.epochs[3])
+
+
+@pytest.mark.parametrize(
+    ("parts", "size"),
+    [
+        (["hard"], 434),
+        (["easy"], 610),
+        (["all"], 1044),
+        (["all", "random"], 1044 + 434),
+        (["all", "hard"], 1044 + 434),
+        (["hard", "easy"], 1044),
+    ],
+)
+def test_the_variants_of_table_7(parts: Sequence[Part], size: int) -> None:
+    course = lay_course(PAPER, last_parts=parts)
+    assert [len(epoch) for epoch in course.epochs] == [1044] * 3 + [size] * 2
+    assert [len(epoch) for epoch in course.epochs] == epoch_sizes(1044, 434, last_parts=parts)
+    # The first epochs do not depend on what the last are made of: variants differ in nothing else.
+    assert course.epochs[:3] == lay_course(PAPER).epochs[:3]
+
+
+def test_without_last_parts_training_ends_after_the_first_epochs() -> None:
+    assert lay_course(PAPER, last_parts=[]).epochs == lay_course(PAPER).epochs[:3]
+    assert epoch_sizes(1044, 434, last_parts=[]) == [1044] * 3
+    assert lay_course(PAPER, last_epochs=0).epochs == lay_course(PAPER).epochs[:3]
+
+
+def test_the_random_samples_are_distinct_and_the_same_in_both_epochs() -> None:
+    course = lay_course(PAPER, last_parts=["random"])
+    assert Counter(course.epochs[3]) == Counter(course.epochs[4])
+    assert max(Counter(course.epochs[3]).values()) == 1
+    # Drawn from all samples: a drawing of the 434 hard ones alone has a chance of about 1 in 10 to the 300.
+    assert not set(course.epochs[3]) <= set(PAPER.hard)
+    assert not set(course.epochs[3]) <= set(PAPER.easy)
+
+
+def test_each_epoch_has_an_order_of_its_own_and_mixes_the_hard_cases_in() -> None:
+    course = lay_course(PAPER)
+    assert len({epoch[:20] for epoch in course.epochs}) == 5
+    assert course.epochs[0] != PAPER.all
+    twice = {name for name, times in Counter(course.epochs[3]).items() if times == 2}
+    last = [position for position, name in enumerate(course.epochs[3]) if name in twice]
+    halves = sum(position < 739 for position in last), sum(position >= 739 for position in last)
+    assert min(halves) > 350  # of 868 places; a block of hard cases at the end would leave 200 in the first half
+
+
+def test_a_course_is_decided_by_its_seed_alone() -> None:
+    one = lay_course(PAPER, last_parts=["all", "random"], seed=7)
+    assert one == lay_course(PAPER, last_parts=["all", "random"], seed=7)
+    other = lay_course(PAPER, last_parts=["all", "random"], seed=8)
+    assert all(a != b for a, b in zip(one.epochs, other.epochs, strict=True))
+    assert Counter(one.epochs[3]) != Counter(other.epochs[3])
+
+
+def test_the_order_is_the_same_on_every_machine() -> None:
+    """Written down once; a change would make a killed run go on in another order than it began."""
+    small = Cases(("a", "b", "c", "d", "e"), ("b", "d"))
+    course = lay_course(small, epochs=1, last_epochs=1, last_parts=["hard", "random"], seed=3)
+    assert course.epochs == (("d", "c", "b", "a", "e"), ("d", "c", "b", "a"))
+
+
+def test_an_empty_epoch_is_refused() -> None:
+    perfect = Cases(("a", "b"), ())
+    with pytest.raises(HardCasesError, match="leave an epoch empty"):
+        lay_course(perfect, last_parts=["hard"])
+    assert len(lay_course(perfect).ids) == 10  # nothing is hard: the full set five times
+    with pytest.raises(HardCasesError, match="leave an epoch empty"):
+        lay_course(Cases((), ()))
+    with pytest.raises(HardCasesError, match="leave an epoch empty"):
+        lay_course(PAPER, epochs=0, last_parts=[])
+
+
+@given(
+    st.integers(1, 30),
+    st.integers(0, 30),
+    st.integers(0, 4),
+    st.integers(0, 3),
+    st.lists(st.sampled_from(["all", "hard", "easy", "random"]), max_size=3),
+    st.integers(),
+)
+def test_sizes_foretold_are_the_sizes_laid(size, hard, epochs, last_epochs, parts, seed) -> None:
+    hard = min(hard, size)
+    ids = tuple(f"s{n}" for n in range(size))
+    settings = {"epochs": epochs, "last_epochs": last_epochs, "last_parts": parts}
+    sizes = epoch_sizes(size, hard, **settings)
+    if not sizes or not all(sizes):
+        with pytest.raises(HardCasesError):
+            lay_course(Cases(ids, ids[:hard]), seed=seed, **settings)
+        return
+    course = lay_course(Cases(ids, ids[:hard]), seed=seed, **settings)
+    assert [len(epoch) for epoch in course.epochs] == sizes
+    assert set(course.ids) <= set(ids)

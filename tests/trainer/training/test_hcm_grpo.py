@@ -1,0 +1,214 @@
+"""HCM-GRPO on TRL: the objective, the reference, the freeze, what a question is made of, and a run as a whole."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from screening.checkpoint.manifest import read_manifest, verify
+from screening.prompt import COMPACT
+from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
+from trainer.reward import completion_text, reward_functions
+from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.record import write_hard_cases
+from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
+from trainer.training.hcm_grpo.train import arguments, build_trainer
+from trainer.training.recipe import HcmGrpoRecipe, RecipeError
+from trainer.training.sft.rows import dataset, rollout_rows
+
+SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}
+SETTINGS |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
+
+
+@pytest.fixture(scope="module")
+def hard_cases(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> Path:
+    """Every second sample is hard."""
+    directory = tmp_path_factory.mktemp("hard-cases")
+    samples = read_samples(small_data)
+    names = tuple(sample.id for sample in samples)
+    digests = {"checkpoint": read_manifest(small_checkpoint).digest, "data": data_digest(small_data, samples)}
+    write_hard_cases(directory, Cases(names, names[::2]), **digests)
+    return directory
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    stage = {"learning_rate": 0.001, "captions": False}
+    path = tmp_path / "small.yaml"
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    path.write_text(yaml.safe_dump({**settings, "hcm_grpo": SETTINGS}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> GroupGRPOTrainer:
+    samples = read_samples(small_data)
+    rows = rollout_rows(samples, COMPACT)
+    settings = HcmGrpoRecipe(**SETTINGS)
+    output = tmp_path_factory.mktemp("trl")
+    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), reward_functions("dpa"), settings, output)
+
+
+def test_the_loss_is_the_papers_formula(trainer: GroupGRPOTrainer) -> None:
+    """Eqs. 3 to 5 written out: clipped ratio times advantage, minus beta times the k3 estimate of the KL divergence,
+    averaged over the tokens of an answer and then over the answers."""
+    torch.manual_seed(0)
+    lengths, width = [5, 3, 4, 2], 5
+    new, old, reference = (-torch.rand(4, width) for _ in range(3))
+    advantages = torch.tensor([1.2, -1.2, 0.4, -0.4])
+    mask = torch.tensor([[int(t < n) for t in range(width)] for n in lengths])
+
+    expected = 0.0
+    for i, length in enumerate(lengths):
+        tokens = 0.0
+        for t in range(length):
+            ratio = (new[i, t] - old[i, t]).exp()
+            clipped = ratio.clamp(0.8, 1.2)
+            gain = torch.minimum(ratio * advantages[i], clipped * advantages[i])
+            drift = reference[i, t] - new[i, t]
+            tokens += gain - 0.04 * (drift.exp() - drift - 1)
+        expected -= tokens / length / 4
+
+    def logps(*_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor, None]:
+        return new, torch.zeros_like(new), None
+
+    inputs = {"prompt_ids": torch.zeros(4, 1, dtype=torch.long), "prompt_mask": torch.ones(4, 1, dtype=torch.long)}
+    inputs |= {"completion_ids": torch.zeros(4, width, dtype=torch.long), "completion_mask": mask}
+    inputs |= {"advantages": advantages, "old_per_token_logps": old, "ref_per_token_logps": reference}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_get_per_token_logps_and_entropies", logps)
+        patch.setattr(trainer, "current_gradient_accumulation_steps", 1, raising=False)
+        assert trainer._compute_loss(trainer.model, inputs).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_reference_is_the_start_and_nothing_is_frozen(
+    trainer: GroupGRPOTrainer,
+) -> None:
+    policy, reference = trainer.model.state_dict(), trainer.ref_model.state_dict()
+    for name, tensor in policy.items():
+        assert torch.equal(tensor.float(), reference[name].float()), name
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+    assert not any(
+        parameter.requires_grad and parameter.grad is not None for parameter in trainer.ref_model.parameters()
+    )
+
+
+def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(trainer: GroupGRPOTrainer) -> None:
+    generation_batch = next(iter(trainer.get_train_dataloader()))
+    assert len(generation_batch) == 4
+    assert [row["id"] for row in generation_batch[:2]] == [generation_batch[0]["id"]] * 2, "a group is one question"
+    asked: list[torch.Tensor] = []
+    shown: list[torch.Tensor] = []
+    model, before = trainer.model, trainer.processing_class.image_processor.processed
+    hooks = [
+        model.model.register_forward_pre_hook(lambda _m, _a, given: asked.append(given["input_ids"]), with_kwargs=True),
+        model.model.vision_tower.register_forward_pre_hook(
+            lambda _m, _a, given: shown.append(given["pixel_values"]), with_kwargs=True
+        ),
+    ]
+    try:
+        trainer.model.train()
+        inputs = trainer._prepare_inputs(generation_batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    image, length = model.config.image_token_id, model.config.image_seq_length
+    assert ((asked[0] == image).sum(1) == 5 * length).all()
+    assert ((inputs["prompt_ids"] == image).sum(1) == 5 * length).all()
+    assert inputs["pixel_values"].shape == (4 * 5, 3, 64, 64)
+    assert shown[0].shape == (2 * 5, 3, 64, 64), "pictures of two questions, not of four completions"
+    assert trainer.processing_class.image_processor.processed - before == 2 * 5
+
+
+def test_groups_in_one_row_score_as_trl_scores_completions(trainer: GroupGRPOTrainer) -> None:
+    """The policy's log-probabilities and entropies, and the reference's, for what a step really holds."""
+    trainer.model.train()
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    wanted = inputs["completion_mask"].bool()
+    given = {"compute_entropy": True, "pixel_values": inputs["pixel_values"], "num_images": inputs["num_images"]}
+    with torch.no_grad():
+        for model, entropy in ((trainer.model, True), (trainer.ref_model, False)):
+            arguments = (model, ids, mask, wanted.shape[1], 2)
+            options = {**given, "compute_entropy": entropy}
+            ours = trainer._get_per_token_logps_and_entropies(*arguments, **options)
+            theirs = super(GroupGRPOTrainer, trainer)._get_per_token_logps_and_entropies(*arguments, **options)
+            for mine, trl in zip(ours, theirs, strict=True):
+                assert (mine is None) == (trl is None)
+                if mine is not None:  # bfloat16 under autocast
+                    assert torch.allclose(mine[wanted].float(), trl[wanted].float(), atol=0.05)
+
+
+def test_tags_survive_the_decoding_of_rollouts(trainer: GroupGRPOTrainer) -> None:
+    text = "<think>I observed <A> normal, so I ultimately chose A.</think><answer>A</answer>"
+    ids = trainer.processing_class.tokenizer.encode(text)
+    assert trainer.processing_class.batch_decode([ids], skip_special_tokens=True) == [text]
+
+
+def test_a_run_trains_everything_and_tells_what_it_saw(
+    recipe: str,
+    small_data: Path,
+    small_checkpoint: Path,
+    hard_cases: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def noise(completions, **_):  # a model of random weights earns nothing, and learns nothing from that
+        return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
+
+    monkeypatch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda _kind: [noise])
+    out = tmp_path / "run"
+    command = ["hcm-grpo", "--recipe", recipe, "--checkpoint", str(small_checkpoint), "--data", str(small_data)]
+    command += ["--hard-cases", str(hard_cases), "--out", str(out)]
+    assert main(command) == 0
+    manifest = verify(out / "checkpoint")
+    assert (manifest.version, manifest.parent) == ("hcm-grpo", read_manifest(small_checkpoint).digest)
+    assert (out / "hard-cases.json").read_text() == (hard_cases / "hard-cases.json").read_text()
+    before, after = (load_file(d / "model.safetensors") for d in (small_checkpoint, out / "checkpoint"))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert any("lm_head" in name for name in changed)
+    assert any("vision_tower" in name for name in changed)
+    assert any("multi_modal_projector" in name for name in changed)
+    entries = [e for e in json.loads((out / "log.json").read_text()) if "reward" in e]
+    assert {"kl", "entropy", "frac_reward_zero_std", "rewards/noise/mean", "completions/mean_length"} <= set(entries[0])
+
+    assert main(command) == 0, "a finished run is exported again, not trained again"
+    assert main([*command[:-3], str(tmp_path / "missing"), *command[-2:]]) == 2
+
+
+def test_settings_that_came_later_leave_the_identity_of_earlier_runs() -> None:
+    plain = HcmGrpoRecipe(**SETTINGS).deciding
+    assert not {"schedule", "scale_rewards", "save_steps"} & plain.keys()
+    assert HcmGrpoRecipe(**SETTINGS, scale_rewards="none", save_steps=7).deciding == {
+        **plain,
+        "scale_rewards": "none",
+    }
+
+
+def test_advantages_are_rewards_normalised_within_their_group(trainer: GroupGRPOTrainer) -> None:
+    """Eq. 2, from given rewards."""
+    trainer.model.train()
+    earned = torch.tensor([2.0, 1.0, 0.5, 0.5])  # of two questions, two completions each
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_calculate_rewards", lambda *_: torch.stack([earned, torch.zeros(4)], 1))
+        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    deviation = earned[:2].std().item()  # of a sample
+    assert inputs["advantages"].tolist() == pytest.approx([0.5 / deviation, -0.5 / deviation, 0, 0], abs=1e-3)
+
+
+def test_advantages_are_divided_by_the_deviation_only_where_the_recipe_says_so(tmp_path: Path) -> None:
+    assert arguments(HcmGrpoRecipe(**SETTINGS), tmp_path).scale_rewards == "group"
+    assert arguments(HcmGrpoRecipe(**SETTINGS, scale_rewards="none"), tmp_path).scale_rewards == "none"
+
+
+def test_batches_that_cannot_be_divided_into_groups_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="group"):
+        arguments(HcmGrpoRecipe(**{**SETTINGS, "batch_size": 3}), tmp_path)

@@ -1,0 +1,165 @@
+"""kill -9 at any moment of SFT and of HCM-GRPO, then the same command: the weights of an unbroken run, bit for bit.
+
+Processes and signal are real. A run kills itself where a test wants it, because the moments that matter (a state half
+written) last milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import pydoc
+import signal
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from screening.checkpoint.manifest import file_sha256, read_manifest, verify
+from trainer.data_directory import data_digest, read_samples
+from trainer.reward import completion_text
+from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.record import write_hard_cases
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+SAVE_STEPS = 2
+WAIT = 1200
+"""Seconds for one run. It takes one or two on an idle machine."""
+
+MOMENTS = (
+    ("before the first state", "transformers.Trainer.training_step", 2),
+    ("while the first state is written", "transformers.Trainer._save_optimizer_and_scheduler", 1),
+    ("between two states", "transformers.Trainer.training_step", 4),
+    ("while a later state is written", "transformers.Trainer._save_optimizer_and_scheduler", 2),
+    ("while the checkpoint is written", "trainer.training.export.write_manifest", 1),
+)
+"""One after the other in the life of one run: name, function, and which call of it in its process is the last thing."""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Nine and ten steps, so that states and kills fall into the middle of epochs and on their borders."""
+    sft = {"epochs": 3, "batch_size": 2, "learning_rate": 0.003, "captions": False}
+    grpo = {"epochs": 2, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01}
+    grpo |= {"max_completion_tokens": 6, "gradient_checkpointing": False}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**settings, "hcm_grpo": grpo}))
+    return path
+
+
+@pytest.fixture
+def hard_cases(tmp_path: Path, small_data: Path, small_checkpoint: Path) -> Path:
+    """Every second sample is hard."""
+    samples = read_samples(small_data)
+    names = tuple(sample.id for sample in samples)
+    digests = {"checkpoint": read_manifest(small_checkpoint).digest, "data": data_digest(small_data, samples)}
+    directory = tmp_path / "hard-cases"
+    directory.mkdir()
+    write_hard_cases(directory, Cases(names, names[::2]), **digests)
+    return directory
+
+
+def test_sft_ends_in_the_weights_of_an_unbroken_run(
+    recipe: Path, small_data: Path, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    command = ["sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(small_data)]
+    check_that_kills_change_nothing([*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path)
+
+
+def test_hcm_grpo_ends_in_the_weights_of_an_unbroken_run(
+    recipe: Path, small_data: Path, small_checkpoint: Path, hard_cases: Path, tmp_path: Path
+) -> None:
+    command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(small_data), "--hard-cases", str(hard_cases)]
+    check_that_kills_change_nothing([*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path)
+
+
+def check_that_kills_change_nothing(command: list[str], start: Path, directory: Path) -> None:
+    """One run to its end, and one that is killed at each of the moments in turn."""
+    command += ["--tracking-uri", "none", "--out"]
+    whole, killed = directory / "whole", directory / "killed"
+    assert run_process([*command, str(whole)]) == 0
+    for moment, function, call in MOMENTS:
+        assert run_process([*command, str(killed)], function, call) == -signal.SIGKILL, moment
+        assert not (killed / "checkpoint").exists()
+    assert run_process([*command, str(killed)]) == 0
+    verify(killed / "checkpoint")
+    before, *after = (
+        file_sha256(d / "model.safetensors") for d in (start, whole / "checkpoint", killed / "checkpoint")
+    )
+    assert after[0] == after[1]
+    assert after[0] != before, "something was learned"
+    assert steps_of(killed) == steps_of(whole), "no step is missing, there twice, or another"
+
+
+def steps_of(out: Path) -> list[dict[str, Any]]:
+    """What was logged of each step, without how long it took."""
+    logged = [entry for entry in json.loads((out / "log.json").read_text()) if "loss" in entry]
+    assert [entry["step"] for entry in logged] == list(range(1, 1 + len(logged)))
+    return [{key: value for key, value in entry.items() if "time" not in key} for entry in logged]
+
+
+def run_process(command: list[str], function: str | None = None, call: int = 0) -> int | None:
+    """Run a command of the trainer in a process of its own; returns the exit code.
+
+    The process is forked from one that has imported the trainer, which is most of a small run's time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainer.training.sft.train", "trainer.training.hcm_grpo.train"])
+    process = context.Process(target=_train, args=(command, function, call))
+    process.start()
+    process.join(WAIT)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        pytest.fail(f"not ended after {WAIT} s")
+    return process.exitcode
+
+
+def _train(command: list[str], function: str | None, call: int) -> None:
+    """What the new process does."""
+    import trainer.training.hcm_grpo.train
+    import trainer.training.sft.train
+    from trainer.__main__ import main
+
+    multiprocessing.set_start_method("fork", force=True)  # as in a process of its own; for workers that load data
+    patch = pytest.MonkeyPatch()
+    # A model of random weights earns nothing, and learns nothing from that.
+    patch.setattr(trainer.training.hcm_grpo.train, "reward_functions", lambda _kind: [_noise])
+    for stage in (trainer.training.sft.train, trainer.training.hcm_grpo.train):
+        patch.setattr(stage, "arguments", _saving_and_logging_often(stage.arguments))
+    if function:
+        _end_at(patch, function, call)
+    raise SystemExit(main(command))
+
+
+def _noise(completions: Any, **_: Any) -> list[float]:
+    return [zlib.crc32(completion_text(completion).encode()) % 7 / 7 for completion in completions]
+
+
+def _saving_and_logging_often(arguments: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(*given: Any) -> Any:
+        made = arguments(*given)
+        made.save_steps, made.logging_steps = SAVE_STEPS, 1
+        return made
+
+    return changed
+
+
+def _end_at(patch: pytest.MonkeyPatch, function: str, call: int) -> None:
+    """The process dies by SIGKILL in place of this call of the function."""
+    owner, _, name = function.rpartition(".")
+    real, calls = getattr(pydoc.locate(owner), name), itertools.count(1)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    patch.setattr(pydoc.locate(owner), name, counted)

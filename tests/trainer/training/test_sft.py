@@ -1,0 +1,193 @@
+"""SFT: what is trained, on which tokens, from which pictures."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from screening.answer import Mode, parse
+from screening.checkpoint.manifest import read_manifest, verify
+from screening.images import load_square
+from screening.prompt import COMPACT
+from trainer.__main__ import main
+from trainer.data_directory import DataError, read_samples
+from trainer.runs.run_directory import RunMismatch
+from trainer.training.finetuning import last_whole_checkpoint
+from trainer.training.sft.rows import caption_rows, dataset, screening_rows
+from trainer.training.sft.train import StrictSFTTrainer, train
+
+
+@pytest.fixture
+def data(small_data: Path) -> Path:
+    return small_data
+
+
+@pytest.fixture
+def checkpoint(small_checkpoint: Path) -> Path:
+    return small_checkpoint
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: %s}"
+    path.write_text(
+        "name: small\nprompt: compact\nmax_tokens_cot: 160\n"
+        f"sft_weak: {stage % 'true'}\nsft_answer: {stage % 'false'}\n"
+    )
+    return str(path)
+
+
+def test_a_row_holds_the_question_and_the_answer_of_its_mode(data: Path) -> None:
+    samples = read_samples(data)
+    for mode, share in ((Mode.COT, 0.0), (Mode.DIRECT, 1.0)):
+        for sample, row in zip(samples, screening_rows(samples, COMPACT, direct_share=share, seed=0), strict=True):
+            answer = parse(row["completion"][0]["content"][0]["text"], mode)
+            assert getattr(answer, "options", None) == sample.options
+            asked = [part for part in row["prompt"][0]["content"] if part["type"] == "text"]
+            assert asked[0]["text"] == (COMPACT.cot if mode is Mode.COT else COMPACT.direct)
+
+
+def test_training_sees_the_pixels_that_the_service_sees(data: Path) -> None:
+    samples = read_samples(data)
+    row = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), data, 64)[0]
+    for file, image in zip(samples[0].files, row["images"], strict=True):
+        assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
+
+
+def test_a_picture_that_breaks_during_a_training_is_named(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / "data")
+    samples = read_samples(copy)
+    table = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), copy, 64)
+    picture = copy / samples[2].files[3]
+    picture.write_bytes(picture.read_bytes()[:-99])
+    assert table[1]
+    with pytest.raises(DataError, match=rf"{picture}: the JPEG picture is truncated or damaged"):
+        table[2]
+
+
+def test_loss_falls_on_the_whole_answer_and_on_nothing_else(data: Path, checkpoint: Path) -> None:
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    samples = read_samples(data)
+    rows = screening_rows(samples, COMPACT, direct_share=0, seed=0)
+    table = dataset(rows, data, 64)
+    batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([table[i] for i in range(3)])
+    tokens_per_picture = read_manifest(checkpoint).image.tokens_per_picture
+    for i in range(3):
+        image_tokens = (batch["input_ids"][i] == processor.image_token_id).sum().item()
+        assert image_tokens == 5 * tokens_per_picture, "one tile per picture, none cut off"
+        learned = batch["labels"][i][batch["labels"][i] != -100]
+        target = rows[i]["completion"][0]["content"][0]["text"]
+        assert processor.tokenizer.decode(learned) == target + "<|im_end|>\n"
+    assert batch["pixel_values"].shape == (15, 3, 64, 64)
+
+
+def test_captions_are_asked_one_picture_at_a_time(data: Path) -> None:
+    samples = read_samples(data)
+    rows = caption_rows(samples)
+    assert len(rows) == 5 * len(samples)
+    assert all(len(row["files"]) == 1 for row in rows)
+    assert rows[0]["completion"][0]["content"][0]["text"] == samples[0].original.caption
+
+
+def test_of_a_samples_captions_a_few_are_drawn_by_the_seed(data: Path) -> None:
+    samples = read_samples(data)
+    drawn = [[row["files"] for row in caption_rows(samples, most=2, seed=seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    for number, sample in enumerate(samples):
+        (one,), (other,) = drawn[0][2 * number : 2 * number + 2]
+        assert one != other and {one, other} <= set(sample.files)
+    assert caption_rows(samples, most=9) == caption_rows(samples)
+
+
+def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
+    data: Path, checkpoint: Path, recipe: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "weak"
+    manifest = train("weak", recipe, checkpoint, data, out, None)
+    assert verify(out / "checkpoint") == manifest
+    assert manifest.parent == read_manifest(checkpoint).digest
+    before, after = load_file(checkpoint / "model.safetensors"), load_file(out / "checkpoint" / "model.safetensors")
+    assert before.keys() == after.keys()
+    frozen = [name for name in before if "vision_tower" in name or "multi_modal_projector" in name]
+    assert frozen
+    for name in frozen:
+        assert torch.equal(before[name], after[name]), name
+    changed = [n for n, t in before.items() if not torch.equal(t, after[n])]
+    assert any("layers.0.self_attn" in name for name in changed)
+    assert any("lm_head" in name for name in changed)
+    losses = [entry["loss"] for entry in json.loads((out / "log.json").read_text()) if "loss" in entry]
+    assert losses
+
+    with pytest.raises(RunMismatch, match="other settings"):
+        train("weak", recipe, checkpoint, data, out, 3)
+
+
+def test_a_resumed_run_goes_on_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight.add_(1.0)
+        model.model.language_model.layers[0].mlp.up_proj.weight.mul_(3.0)
+    model.save_pretrained(tmp_path)
+    fresh = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    trainer = StrictSFTTrainer.__new__(StrictSFTTrainer)
+    trainer.model = fresh
+    trainer._load_from_checkpoint(str(tmp_path))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("broken", ["checkpoint", "data", "recipe"])
+def test_a_wrong_input_is_named_and_ends_with_status_2(
+    broken: str, data: Path, checkpoint: Path, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {"checkpoint": str(checkpoint), "data": str(data), "recipe": recipe, broken: str(tmp_path / "missing")}
+    arguments = [part for name, value in inputs.items() for part in (f"--{name}", value)]
+    assert main(["sft", "--stage", "weak", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert "missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_is_at_least_one_sample(limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sft", "--stage", "weak", "--checkpoint", "C", "--data", "D", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*command, f"--limit={limit}"])
+    assert f"{limit!r} is not a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_an_error_in_a_sentence(
+    data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.training.sft.train.train", full)
+    command = ["sft", "--stage", "weak", "--checkpoint", str(checkpoint), "--data", str(data)]
+    assert main([*command, "--out", str(tmp_path / "out"), "--tracking-uri", "none"]) == 1
+    assert f"{tmp_path / 'out'} cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    for step, text in ((200, "{}"), (400, None), (1000, "{")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if text is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-200")
+    assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_samples_without_reasoning_are_not_taught_as_empty_thoughts(data: Path) -> None:
+    sample = read_samples(data)[0].model_copy(update={"reasoning": " "})
+    with pytest.raises(DataError, match=sample.id):
+        screening_rows([sample], COMPACT, direct_share=0, seed=0)
+    assert screening_rows([sample], COMPACT, direct_share=1, seed=0)

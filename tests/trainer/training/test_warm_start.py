@@ -1,0 +1,122 @@
+"""`hcm-grpo --after RUN`: the same weights as training the shared epochs again, and no run that is not a beginning."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from screening.checkpoint.manifest import file_sha256, read_manifest
+from trainer.__main__ import main
+from trainer.data_directory import data_digest, read_samples
+from trainer.reward import completion_text
+from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.record import write_hard_cases
+
+SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}
+SETTINGS |= {"gradient_checkpointing": False, "schedule": "constant", "warmup_ratio": 0}
+
+Train = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Train]:
+    """`train("name", after="other", **changes of the settings)`; every third sample is hard, or those of `hard`."""
+
+    def noise(completions: list[Any], **_: Any) -> list[float]:  # random weights earn nothing and learn nothing from it
+        return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
+
+    samples = read_samples(small_data)
+    names = tuple(sample.id for sample in samples)
+    digests = {"checkpoint": read_manifest(small_checkpoint).digest, "data": data_digest(small_data, samples)}
+    for start in range(3):
+        (runs / f"hard-{start}").mkdir()
+        write_hard_cases(runs / f"hard-{start}", Cases(names, names[start::3]), **digests)
+
+    def run(name: str, after: str | None = None, hard: int = 0, **changes: Any) -> int:
+        stage = {"learning_rate": 0.001, "captions": False}
+        recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+        path = runs / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**recipe, "hcm_grpo": SETTINGS | changes}))
+        command = ["hcm-grpo", "--recipe", path, "--checkpoint", small_checkpoint, "--data", small_data]
+        command += ["--hard-cases", runs / f"hard-{hard}", "--out", runs / name, "--tracking-uri", "none"]
+        return main([*map(str, command), *(("--after", str(runs / after)) if after else ())])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda _kind: [noise])
+        assert run("beginning", epochs=2, last_epochs=0) == 0
+        yield run
+
+
+def weights(run: Path) -> str:
+    return file_sha256(run / "checkpoint" / "model.safetensors")
+
+
+@pytest.mark.parametrize("parts", [["all", "hard"], ["easy"]])
+def test_a_shared_beginning_gives_the_weights_of_training_it_again(parts: list[str], train: Train, runs: Path) -> None:
+    name = "-".join(parts)
+    assert train(f"whole-{name}", epochs=2, last_epochs=1, last_parts=parts) == 0
+    left = runs / f"after-{name}" / "trl" / ".taken-over"  # by a kill in the middle of the copy
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was this one's already
+    assert train(f"after-{name}", after="beginning", epochs=2, last_epochs=1, last_parts=parts) == 0
+    assert weights(runs / f"after-{name}") == weights(runs / f"whole-{name}")
+    assert weights(runs / f"after-{name}") != weights(runs / "beginning")
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "said"),
+    [
+        (0, {"learning_rate": 0.02}, "learning_rate differ"),
+        (1, {"reward": "exact"}, "reward differ"),
+        (2, {"seed": 1}, "seed differ"),
+        (3, {"schedule": "cosine"}, "schedule: constant"),
+        (4, {"warmup_ratio": 0.1}, "warmup_ratio: 0"),
+        (5, {"epochs": 1, "last_epochs": 1, "last_parts": ["hard"]}, "not how this one begins"),
+        (6, {"hard": 1}, "other samples are hard"),
+    ],
+)
+def test_what_is_not_a_beginning_is_refused_before_anything_is_written(
+    number: int, changes: dict[str, Any], said: str, train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(f"other-{number}", after="beginning", **({"epochs": 2, "last_epochs": 1} | changes)) == 2
+    assert said in capsys.readouterr().err
+    assert not (runs / f"other-{number}").exists()
+
+
+def test_a_beginning_must_have_ended_with_a_whole_step(
+    train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("uneven", epochs=1, last_epochs=0, batch_size=10) == 0
+    more = {"epochs": 1, "last_epochs": 1}
+    assert train("after-uneven", after="uneven", **more, batch_size=10) == 2
+    assert "choose a batch" in capsys.readouterr().err
+    assert train("after-nothing", after="nowhere", **more) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_beginning_that_is_still_trained_is_left_alone(
+    train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs / "beginning", runs / "working")
+    [state] = (runs / "working" / "trl").glob("checkpoint-*")
+    half = state.with_name("checkpoint-99")
+    half.mkdir()  # being written
+    state.rename(state.with_name("checkpoint-1"))
+    assert train("too-early", after="working", epochs=2, last_epochs=1) == 2
+    assert "let it end" in capsys.readouterr().err
+    assert half.exists()
+    shutil.rmtree(state.with_name("checkpoint-1"))
+    assert train("too-early", after="working", epochs=2, last_epochs=1) == 2
+    assert "no saved state" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""Progressive annotation (paper, section 3.2): describe each picture, then reason from the descriptions.
+
+Two data sets come of it: captions and weakly supervised reasoning, both for stage 1.1. The teacher's answer becomes
+the label, right or wrong; the paper's teacher was right on 38.25 % (table 3, Qwen-VL-Max, CoT).
+
+Beyond the paper: a reasoning without a verdict on each picture, or whose answer contradicts its own verdicts, is asked
+for again and at last rejected (`trainer.data.annotate.reading`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from screening.answer import Answer, Finding
+from screening.task import Dimension
+from trainer.data.annotate.method import REASON, Accepted, Ask, Rejected, Step, settle
+from trainer.data.annotate.prompts import PLACES, describe, reason_from
+from trainer.data.annotate.questions import Question
+from trainer.data.annotate.reading import read_caption, read_reasoning
+from trainer.data.annotate.replies import Reply
+from trainer.records import Generated, Original, Sample
+
+
+class Progressive:
+    """Six questions per sample: five descriptions, each from one picture alone, and the reasoning."""
+
+    name = "progressive"
+
+    def __init__(self, attempts: int) -> None:
+        self._attempts = attempts
+
+    def step(self, question: Question, replies: Sequence[Reply]) -> Step:
+        """See `Method`."""
+        captions: dict[str, str] = {}
+        for place in PLACES:
+            caption = settle(f"describe {place}", replies, read_caption, partial(describe, place), self._attempts)
+            if isinstance(caption, Ask | Rejected):
+                return caption
+            captions[place] = caption
+        answer = settle(REASON, replies, read_reasoning, lambda hint: reason_from(captions, hint), self._attempts)
+        if isinstance(answer, Ask | Rejected):
+            return answer
+        return Accepted(_sample(question, captions, answer), answer)
+
+
+def _sample(question: Question, captions: dict[str, str], answer: Answer) -> Sample:
+    """The weak sample: everything as the teacher sees it. Severities are not judged and stay 0."""
+    return Sample(
+        id=question.id,
+        product=question.product,
+        original=Original(
+            file=question.original.file, caption=captions["original"], attributes=question.original.attributes
+        ),
+        generated=tuple(
+            _generated(file, finding, captions[finding.option])
+            for file, finding in zip(question.generated, answer.findings, strict=True)
+        ),
+        label=answer.text,
+        reasoning=answer.reasoning or "",
+        seed=question.seed,
+        setting=question.setting,
+    )
+
+
+def _generated(file: str, finding: Finding, caption: str) -> Generated:
+    dimensions: frozenset[Dimension] = finding.dimensions or frozenset()
+    return Generated(
+        file=file,
+        option=finding.option,
+        usable=not dimensions,
+        dimensions=dimensions,
+        severity=0,
+        comment=finding.comment,
+        caption=caption,
+    )

@@ -1,0 +1,66 @@
+"""Beginning and end of every annotation: read the data, make OUT its own; afterwards, tell the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.data.annotate.errors import AnnotationError
+from trainer.data.annotate.output import Annotation
+from trainer.data.annotate.questions import Question, questions_digest, read_questions
+from trainer.metrics import Share
+from trainer.runs.run_directory import claim
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written, and what to tell the user."""
+
+    annotation: Annotation
+    lines: tuple[str, ...]
+
+
+def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], limit: int | None) -> list[Question]:
+    """Read what is to be annotated, and make OUT this annotation's own.
+
+    Args:
+        origin: data digest → everything that decides the result.
+        limit: so many questions from the start.
+
+    Raises:
+        AnnotationError, DataError, RunMismatch: see `trainer.data.annotate.by_teacher.annotate_by_teacher`.
+    """
+    questions = read_questions(data)
+    if out.resolve() == data.resolve():
+        raise AnnotationError(f"{out} is the data directory itself; name another --out")
+    claim(out, origin(questions_digest(data, questions)))
+    return questions[:limit]
+
+
+def summary(annotation: Annotation, out: Path) -> tuple[str, ...]:
+    """What was done, in lines for the terminal."""
+    lines = [
+        f"{out}: {annotation.accepted.hits} of {annotation.samples} samples accepted, {annotation.rejected} rejected, "
+        f"{annotation.unfinished} open"
+    ]
+    if annotation.rejected_reasons:
+        lines.append("rejected: " + ", ".join(f"{name} {n}" for name, n in annotation.rejected_reasons.items()))
+    if annotation.agreement:
+        agreement = annotation.agreement
+        lines.append(
+            f"against the truth: correct {_percent(agreement.correct)}, whole label {_percent(agreement.exact)}, "
+            f"verdicts {_percent(agreement.verdicts)}"
+        )
+    if annotation.teacher:
+        teacher = annotation.teacher
+        cost = "" if teacher.cost is None else f", cost {teacher.cost:.4g}"
+        lines.append(
+            f"{teacher.replies} replies, {teacher.prompt_tokens} prompt and {teacher.completion_tokens} "
+            f"completion tokens{cost}"
+        )
+    return tuple(lines)
+
+
+def _percent(one: Share) -> str:
+    return "-" if one.percent is None else f"{one.percent:.1f} % ({one.low:.1f} to {one.high:.1f})"

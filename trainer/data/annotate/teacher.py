@@ -1,0 +1,105 @@
+"""Asking the teacher about every question that is open.
+
+A question is asked about until the method accepts or rejects it. Every reply is on disk before the next step, so
+whatever ends the run, the same command goes on behind the last reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trainer.data.annotate.method import Accepted, Ask, Method, Rejected, Step
+from trainer.data.annotate.prompts import PLACES, Part
+from trainer.data.annotate.questions import Question
+from trainer.data.annotate.replies import Refusal, Replies, Reply
+from trainer.data_directory import DataError
+from trainer.endpoint.client import Completion
+from trainer.endpoint.errors import Refused
+from trainer.endpoint.pictures import data_url, picture_part
+from trainer.endpoint.workers import Outcome, Workers
+
+Watch = Callable[[Step], None]
+"""Told of every question that was asked about to its end: accepted, rejected, or (`Ask`) refused for now."""
+
+
+class Teacher:
+    """One run over the questions that are still open."""
+
+    def __init__(
+        self, method: Method, workers: Workers, replies: Replies, *, data: Path, picture_size: int, watch: Watch
+    ) -> None:
+        self._method = method
+        self._workers = workers
+        self._replies = replies
+        self._data = data
+        self._picture_size = picture_size
+        self._watch = watch
+
+    async def ask_all(self, questions: Sequence[Question]) -> Outcome:
+        """Ask until every question is settled, a limit is reached, or the endpoint is of no use.
+
+        Raises:
+            EndpointUnusable: no request can succeed now. What was answered is kept.
+        """
+        return await self._workers.settle_all(questions, self._settle)
+
+    async def _settle(self, question: Question) -> None:
+        urls: dict[str, str] = {}
+        while isinstance(step := self._step(question), Ask):
+            try:
+                completion = await self._workers.ask([await self._part(question, part, urls) for part in step.parts])
+            except DataError as error:
+                self._replies.append(_refusal(question, step, Refusal(reason="picture", detail=str(error))))
+            except Refused as error:
+                reply = _refusal(question, step, Refusal(reason="refused", detail=str(error)))
+                if not self._workers.refused(error, partial(self._replies.append, reply)):
+                    break
+            else:
+                self._replies.append(_reply(question, step, completion))
+        self._watch(step)
+
+    def _step(self, question: Question) -> Step:
+        return self._method.step(question, self._replies.of(question.id))
+
+    async def _part(self, question: Question, part: Part, urls: dict[str, str]) -> dict[str, Any]:
+        """A part of the message.
+
+        Args:
+            urls: place → data URL, of the pictures of this question that were needed before.
+        """
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        if part.place not in urls:
+            file = question.files[PLACES.index(part.place)]
+            urls[part.place] = await asyncio.to_thread(data_url, self._data, file, self._picture_size)
+        return picture_part(urls[part.place])
+
+
+def progress_of(method: Method, questions: Sequence[Question], replies: Replies) -> dict[str, Step]:
+    """Where each question stands: sample → accepted, rejected, or what would be asked next."""
+    return {question.id: method.step(question, replies.of(question.id)) for question in questions}
+
+
+def is_settled(step: Step) -> bool:
+    """Whether nothing more will be asked."""
+    return isinstance(step, Accepted | Rejected)
+
+
+def _reply(question: Question, step: Ask, completion: Completion) -> Reply:
+    return Reply(
+        sample=question.id,
+        task=step.task,
+        text=completion.text,
+        finish=completion.finish,
+        model=completion.model,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+    )
+
+
+def _refusal(question: Question, step: Ask, refusal: Refusal) -> Reply:
+    return Reply(sample=question.id, task=step.task, refusal=refusal)

@@ -1,0 +1,156 @@
+"""Rows → pairs: which picture was made from which original, and whether it may be shown."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from screening.task import Dimension, dimension_named
+from trainer.data.import_pairs.rows import PairsError, Row
+
+USABLE = ("1", "true", "yes", "y", "usable", "good", "ok", "accept", "accepted", "pass")
+UNUSABLE = ("0", "false", "no", "n", "unusable", "bad", "reject", "rejected", "fail")
+_SHOWN = 120
+"""Characters of a value that a message repeats."""
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns that are read, and the words for a verdict (in lower case)."""
+
+    original: str = "original"
+    generated: str = "generated"
+    usable: str = "usable"
+    product: str | None = None
+    dimensions: str | None = None
+    comment: str | None = None
+    yes: tuple[str, ...] = USABLE
+    no: tuple[str, ...] = UNUSABLE
+
+
+HFPC = Columns(original="origin", generated="generation", usable="label")
+"""Of the rows that `rows` makes of HFPC-44k's two layouts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One generated picture of one original, with its verdict. Pictures are paths inside the directory of pictures."""
+
+    where: str
+    original: str
+    generated: str
+    usable: bool | None
+    """None where the row gives no verdict."""
+    product: str
+    """Empty where no column names it: the original stands for it."""
+    dimensions: frozenset[Dimension]
+    comment: str
+    urls: Mapping[str, str]
+    """Picture → the address that the row gives in place of a path."""
+
+
+def read_pair(row: Row, columns: Columns, images: Path) -> Pair:
+    """The pair of one row.
+
+    Raises:
+        PairsError: a column is missing or empty, a path lies outside `images`, or a value is not understood.
+    """
+    urls: dict[str, str] = {}
+    original, generated = (
+        _picture(_text(row, column), row.where, images, urls) for column in (columns.original, columns.generated)
+    )
+    product = _text(row, columns.product) if columns.product else ""
+    comment = _encodable(row, columns.comment, str(row.values.get(columns.comment) or "")) if columns.comment else ""
+    named = _dimensions(row, columns.dimensions) if columns.dimensions else frozenset[Dimension]()
+    usable = _verdict(row, columns)
+    if usable and named:
+        raise PairsError(f"{row.where}: the picture is usable, but {columns.dimensions!r} names what is wrong with it")
+    return Pair(row.where, original, generated, usable, product, named, comment, urls)
+
+
+def picture_of_url(url: str) -> str:
+    """The file name under which the picture of an address is kept; it follows from the address alone."""
+    suffix = PurePosixPath(re.split("[?#]", url, maxsplit=1)[0]).suffix.lower()
+    return hashlib.sha256(url.encode()).hexdigest()[:40] + (suffix if suffix in _SUFFIXES else ".img")
+
+
+def urls_of(pairs: Iterable[Pair]) -> dict[str, str]:
+    """Picture → address, for all pictures that rows name by address."""
+    return {picture: url for pair in pairs for picture, url in pair.urls.items()}
+
+
+def _value(row: Row, column: str) -> Any:
+    if column not in row.values:
+        there = ", ".join(map(str, row.values)) or "none"
+        raise PairsError(f"{row.where}: there is no column {column!r} (there are: {there}); see the --…-column options")
+    return row.values[column]
+
+
+def _text(row: Row, column: str) -> str:
+    value = _value(row, column)
+    if isinstance(value, bytes):  # text of a Parquet file whose writer did not say that it is text
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise PairsError(f"{row.where}: the column {column!r} holds {_short(value)}; a text is expected")
+    return _encodable(row, column, str(value).strip())
+
+
+def _encodable(row: Row, column: str, text: str) -> str:
+    """A JSON file can hold half of a surrogate pair, which no file name and no UTF-8 file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PairsError(f"{row.where}: the column {column!r} holds {_short(text)}, which is not Unicode") from error
+    return text
+
+
+def _picture(text: str, where: str, images: Path, urls: dict[str, str]) -> str:
+    """The path inside `images`, in Unicode normal form C: two rows may spell one file in two ways."""
+    if text.lower().startswith(("http://", "https://")):
+        name = picture_of_url(text)
+        urls[name] = text
+        return name
+    path = PurePosixPath(text)
+    for root in (images.absolute().as_posix(), images.resolve().as_posix()):
+        if path.is_absolute() and path.is_relative_to(root):
+            path = path.relative_to(root)
+    if path.is_absolute() or ".." in path.parts or "\\" in text:
+        raise PairsError(
+            f"{where}: {_short(text)} is not a path inside --images {images}, written with forward slashes"
+        )
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
+def _verdict(row: Row, columns: Columns) -> bool | None:
+    value = _value(row, columns.usable)
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is unequal to itself
+        return None
+    # Tables write whole numbers with decimals when another cell of the column is empty.
+    word = re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip().lower())
+    if word in columns.yes or word in columns.no:
+        return word in columns.yes
+    raise PairsError(
+        f"{row.where}: the verdict {_short(value)} in column {columns.usable!r} is not known; say what it means with "
+        f"--usable-values and --unusable-values (now {', '.join(columns.yes)} and {', '.join(columns.no)})"
+    )
+
+
+def _short(value: object) -> str:
+    """A value as a message shows it: whole pictures stand in some tables."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _dimensions(row: Row, column: str) -> frozenset[Dimension]:
+    value = _value(row, column)
+    words: Sequence[Any] = value if isinstance(value, list) else str(value or "").replace(";", ",").split(",")
+    found = {word: dimension_named(word) for one in words if (word := str(one).strip())}
+    if unknown := sorted(word for word, dimension in found.items() if dimension is None):
+        raise PairsError(f"{row.where}: {unknown[0]!r} is not a dimension; dimensions are {', '.join(Dimension)}")
+    return frozenset(dimension for dimension in found.values() if dimension)

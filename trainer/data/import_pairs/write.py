@@ -1,0 +1,204 @@
+"""The stage: read pairs → look at their pictures → group → write a data directory, and what was left over.
+
+OUT/samples.jsonl, OUT/pictures/…   the data directory
+OUT/left-over.jsonl                 one line per pair that is in no question, with its reason
+OUT/import-pairs.json               counts, label statistics; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from screening.errors import ImageError
+from screening.images import accept, decode
+from screening.task import NONE, OPTIONS, options_text
+from trainer.data.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
+from trainer.data.import_pairs.pairs import Columns, Pair, read_pair
+from trainer.data.import_pairs.rows import Layout, PairsError, read_rows
+from trainer.data.split.assign import Item
+from trainer.data.split.write import digest_of, write_data
+from trainer.data_directory import DataError, is_there, read_bytes
+from trainer.metrics import random_baseline
+from trainer.records import Sample
+from trainer.runs.run_directory import claim, occupy, see_whose, write_atomically
+
+REPORT_NAME = "import-pairs.json"
+LEFT_OVER_NAME = "left-over.jsonl"
+
+
+class Report(BaseModel):
+    """Everything in `import-pairs.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    files: dict[str, str]
+    """Name → sha256 of the files that were read."""
+    pairs: int
+    usable: int
+    """Pairs with the verdict usable."""
+    originals: int
+    questions: int
+    left_over: dict[Reason, int]
+    labels: dict[str, int]
+    mean_label_length: float
+    """`N` counts as one (paper, section 5.1)."""
+    random_baseline: float
+    """Percent; see `trainer.metrics.random_baseline`."""
+    share_of_n: float
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done."""
+
+    files: Sequence[Path]
+    images: Path
+    out: Path
+    layout: Layout
+    columns: Columns
+    seed: int
+
+
+def read_pairs(order: Order) -> list[Pair]:
+    """All pairs of all files.
+
+    Raises:
+        PairsError: a file or a row cannot be used, or there are no rows.
+    """
+    rows = (row for path in order.files for row in read_rows(path, order.layout))
+    pairs = [read_pair(row, order.columns, order.images) for row in rows]
+    if not pairs:
+        raise PairsError(f"{', '.join(map(str, order.files))}: there are no pairs")
+    return pairs
+
+
+def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
+    """Write the data directory of these pairs.
+
+    Raises:
+        PairsError: no question of four can be made of them.
+        RunMismatch: `out` belongs to another run.
+        DataError, OSError: a file cannot be read or written.
+    """
+    files = {name: f"sha256:{digest_of(path)}" for name, path in _named(order.files).items()}
+    origin = {"stage": "import-pairs", "files": files, "layout": order.layout, "seed": order.seed}
+    origin |= {"columns": asdict(order.columns)}
+    see_whose(order.out, origin)
+    digests, broken = _look_at(order.images, pairs)
+    left = [_left_by(pair, broken) for pair in pairs if {pair.original, pair.generated} & broken.keys()]
+    kept, useless = sort_out((one for one in pairs if not {one.original, one.generated} & broken.keys()), digests)
+    questions, remaining = group(kept, order.seed, digests)
+    left += useless + remaining
+    if not questions:
+        raise PairsError(f"no original has {len(OPTIONS)} pictures that can be used; {_counts(left)}")
+    claim(order.out, origin)
+    occupy(order.out)
+    items = [_item(question, order.images, digests) for question in questions]
+    write_data(order.out, items, copy=False)
+    write_atomically(order.out / LEFT_OVER_NAME, "".join(map(_line, left)))
+    report = _report(files, pairs, questions, left, digests)
+    write_atomically(order.out / REPORT_NAME, report.model_dump_json(indent=1) + "\n")
+    return report
+
+
+def _named(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by their names alone, since paths differ between machines; those of one name are numbered."""
+    named: dict[str, Path] = {}
+    for path in files:
+        number = sum(path.name == other.name for other in named.values())
+        named[f"{path.name} ({number + 1})" if number else path.name] = path
+    return named
+
+
+def _look_at(images: Path, pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[str, LeftOver]]:
+    """SHA-256 of each picture that a model can be shown, and what is wrong with the others."""
+    digests: dict[str, str] = {}
+    broken: dict[str, LeftOver] = {}
+    wanted = {picture: pair for pair in pairs for picture in (pair.original, pair.generated)}
+    for picture, pair in tqdm(wanted.items(), desc="pictures", unit="picture", disable=None):
+        try:
+            if not is_there(images, picture):
+                broken[picture] = LeftOver(pair, Reason.MISSING, pair.urls.get(picture, picture))
+                continue
+            data = read_bytes(images, picture)
+            decode(accept(data), shrink_to=1)
+            digests[picture] = hashlib.sha256(data).hexdigest()
+        except (ImageError, DataError) as error:
+            broken[picture] = LeftOver(pair, Reason.UNREADABLE, f"{picture}: {error}")
+    return digests, broken
+
+
+def _left_by(pair: Pair, broken: Mapping[str, LeftOver]) -> LeftOver:
+    fault = broken.get(pair.generated) or broken[pair.original]
+    return LeftOver(pair, fault.reason, fault.detail)
+
+
+def _item(question: Question, images: Path, digests: Mapping[str, str]) -> Item:
+    first = question.pairs[0]
+    generated = [_generated(option, pair) for option, pair in zip(OPTIONS, question.pairs, strict=True)]
+    label = options_text(option for option, pair in zip(OPTIONS, question.pairs, strict=True) if pair.usable)
+    record = {
+        "id": question.id,
+        "product": first.product or question.original,
+        "original": {"file": question.original},
+        "generated": generated,
+        "label": label,
+    }
+    sample = Sample.model_validate(record)
+    line = json.dumps(record, ensure_ascii=False).encode()
+    return Item(sample, line, images, tuple(digests[file] for file in sample.files))
+
+
+def _generated(option: str, pair: Pair) -> dict[str, object]:
+    picture: dict[str, object] = {"file": pair.generated, "option": option, "usable": pair.usable}
+    if pair.dimensions:
+        picture["dimensions"] = sorted(pair.dimensions)
+    if pair.comment:
+        picture["comment"] = pair.comment
+    return picture
+
+
+def _line(left: LeftOver) -> str:
+    pair = left.pair
+    record = {"row": pair.where, "original": pair.original, "generated": pair.generated, "reason": left.reason}
+    return json.dumps(record | ({"detail": left.detail} if left.detail else {}), ensure_ascii=False) + "\n"
+
+
+def _counts(left: Iterable[LeftOver]) -> str:
+    counted = Counter(one.reason for one in left)
+    return "left over: " + (", ".join(f"{count} × {reason}" for reason, count in counted.most_common()) or "nothing")
+
+
+def _report(
+    files: dict[str, str],
+    pairs: Sequence[Pair],
+    questions: Sequence[Question],
+    left: Sequence[LeftOver],
+    digests: Digests,
+) -> Report:
+    answers = [
+        frozenset(o for o, pair in zip(OPTIONS, question.pairs, strict=True) if pair.usable) for question in questions
+    ]
+    labels = [options_text(answer) for answer in answers]
+    return Report(
+        files=files,
+        pairs=len(pairs),
+        usable=sum(pair.usable is True for pair in pairs),
+        originals=len({digests.get(pair.original, pair.original) for pair in pairs}),
+        questions=len(questions),
+        left_over=dict(Counter(one.reason for one in left).most_common()),
+        labels=dict(sorted(Counter(labels).items())),
+        mean_label_length=round(fmean(map(len, labels)), 4),
+        random_baseline=round(random_baseline(answers) or 0.0, 2),
+        share_of_n=round(labels.count(NONE) / len(labels), 4),
+    )

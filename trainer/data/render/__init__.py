@@ -1,0 +1,32 @@
+"""The renderer: seed → product pictures with planted defects, labels, captions and reasoning.
+
+Read in this order: products (and cutouts), light, scenes, props, defects, figure, placing, composition, picture,
+sample, dataset. Pillow and numpy only.
+"""
+
+from trainer.data.render.cutouts import CutOut, CutOutError, load_cutouts
+from trainer.data.render.defects import DIMENSION_WEIGHTS, KINDS, SEVERITIES, Defect, plan_defects
+from trainer.data.render.picture import Shot, draw_generated, draw_original
+from trainer.data.render.products import Product, make_product
+from trainer.data.render.sample import Sample, comment_on, make_sample
+from trainer.data.render.scenes import SETTINGS
+
+__all__ = [
+    "DIMENSION_WEIGHTS",
+    "KINDS",
+    "SETTINGS",
+    "SEVERITIES",
+    "CutOut",
+    "CutOutError",
+    "Defect",
+    "Product",
+    "Sample",
+    "Shot",
+    "comment_on",
+    "draw_generated",
+    "draw_original",
+    "load_cutouts",
+    "make_product",
+    "make_sample",
+    "plan_defects",
+]

@@ -1,0 +1,98 @@
+"""`python -m trainer render`: draw a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainer.data.render.sample import USABLE_COUNTS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=_positive, required=True, help="number of samples (five pictures each)")
+    parser.add_argument("--seed", type=_seed, required=True, help="the same seed draws the same pictures")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="directory to write; must not hold anything"
+    )
+    parser.add_argument("--size", type=_size, default=384, help="side of the pictures in pixels (default: 384)")
+    parser.add_argument(
+        "--products", type=Path, metavar="DIR", help="cut-outs (RGBA PNG) to use in place of drawn products"
+    )
+    parser.add_argument(
+        "--workers", type=_positive, default=1, help="processes (default: 1); the pictures do not depend on it"
+    )
+    parser.add_argument(
+        "--severities",
+        type=_severities,
+        default=(0.2, 0.4, 0.4),
+        metavar="S,C,O",
+        help="shares of subtle, clear and gross defects (default: 0.2,0.4,0.4)",
+    )
+    parser.add_argument(
+        "--usable-counts",
+        type=_usable_counts,
+        default=USABLE_COUNTS,
+        metavar="N0,…,N4",
+        help="shares of samples with 0 to 4 usable pictures (default: 0.25,0.32,0.23,0.13,0.07, as in the paper); "
+        "training on more defective pictures makes a model that holds back when in doubt",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.errors import ScreeningError
+    from trainer.data.render.dataset import Order, write_dataset
+
+    order = Order(args.count, args.seed, args.size, args.severities, args.products, args.usable_counts)
+    try:
+        summary = write_dataset(order, args.out, args.workers)
+    except ScreeningError as error:
+        print(f"trainer render: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{args.out}: {summary['samples']} samples of {summary['products']} products, "
+        f"mean answer length {summary['mean_answer_length']:.2f}, random baseline {summary['random_baseline']:.1%}, "
+        f"{summary['share_of_n']:.0%} without a usable picture"
+    )
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if not 64 <= value <= 2048:
+        raise argparse.ArgumentTypeError("must be between 64 and 2048 pixels")
+    return value
+
+
+def _severities(text: str) -> tuple[float, ...]:
+    return _shares(text, (0.2, 0.4, 0.4))
+
+
+def _usable_counts(text: str) -> tuple[float, ...]:
+    return _shares(text, USABLE_COUNTS)
+
+
+def _shares(text: str, example: tuple[float, ...]) -> tuple[float, ...]:
+    """As many numbers as the example has, brought to a sum of 1."""
+    wanted = f"{len(example)} numbers, like {','.join(map(str, example))}"
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {wanted}") from None
+    if len(shares) != len(example) or not all(0 <= s < float("inf") for s in shares) or sum(shares) <= 0:
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not negative and not all 0")
+    return tuple(share / sum(shares) for share in shares)

@@ -1,0 +1,167 @@
+"""One generated picture from its plan: background, light map, stage, things, product.
+
+What depends on light is computed on a coarse grid and enlarged: shadows are soft, and this is most of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainer.data.render import textures
+from trainer.data.render.defects import Staging
+from trainer.data.render.figure import Place, figure_of, flat_sprite, placed, put
+from trainer.data.render.light import FORESHORTENING, Body, Light, body_of, cast, contact, grid
+from trainer.data.render.placing import place_item, place_reference
+from trainer.data.render.scenes import Setting, Stage, draw_background, draw_stage
+
+Floats = NDArray[np.float32]
+
+COARSE = 3
+"""Pixels per cell of the light's grid."""
+_SHADOW = 0.6
+_CONTACT = 0.62
+
+_STAGES = {"podium": (190, 184, 176), "plinth": (238, 238, 236)}
+
+
+class _Floor:
+    """The shadows on one surface: n x n masks, 0-1, of cast and of contact shadow."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.shadow = np.zeros((n, n), np.float32)
+        self.dark = np.zeros((n, n), np.float32)
+
+    def cast(self, body: Body, light: Light, share: float = 1.0) -> None:
+        self.shadow = np.maximum(self.shadow, cast(self.n, body, light) * share)
+
+    def touch(self, x: float, y: float, half: float, share: float = 1.0, lift: float = 0.0) -> None:
+        self.dark = np.maximum(self.dark, contact(self.n, x, y, half, lift) * share)
+
+    def thing(self, sprite: Image.Image, at: Place, light: Light, size: int) -> None:
+        self.cast(body_of(sprite.getchannel("A"), at.x, at.y, size), light)
+        self.touch(at.x, at.y, sprite.width / size / 2)
+
+    def product(self, staging: Staging, body: Body) -> None:
+        for source, share in staging.shadows:
+            self.cast(body, source, share)
+        self.touch(body.x + float(body.centres[:3].mean()), body.y, body.foot, staging.contact, body.lift)
+
+    def gain(self, strength: float) -> Floats:
+        """What is left of the light."""
+        return np.asarray((1 - _SHADOW * strength * self.shadow) * (1 - _CONTACT * self.dark), np.float32)
+
+
+def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Generator, size: int) -> Image.Image:
+    """Draw the picture. `side`: -1 product in the left half, 0 in the middle below headroom, 1 in the right half."""
+    light, n = staging.light, size // COARSE
+    sprite = flat_sprite(staging.product, staging.look, size)
+    if staging.width != 1:
+        sprite = sprite.resize((max(1, round(sprite.width * staging.width)), sprite.height), Image.Resampling.BILINEAR)
+    place = placed(staging, sprite, side, rng, size)
+    image, horizon = draw_background(scene, rng, size, light)
+    gain = _ambience(n, light, horizon, rng)
+    figure = figure_of(staging.product, sprite, place, staging.shading, size, staging)
+    body = body_of(figure.getchannel("A"), place.x, place.y, size, staging.gap * place.height)
+    stage = _stage(scene, staging, body, place, rng) if scene.stage else None
+    reference = place_reference(scene, staging, place, horizon, light, rng, size)
+    items = [place_item(item, staging, body, place, stage, light, rng, size) for item in staging.items]
+
+    floor = _Floor(n)
+    for thing, at in [*([reference] if reference else []), *((i.sprite, i.at) for i in items if i.on_ground)]:
+        floor.thing(thing, at, light, size)
+    if stage is None:
+        floor.product(staging, body)
+    else:
+        _below(floor, stage, staging, body)
+    floor.shadow *= np.clip((grid(n)[1] - horizon) / 0.03, 0, 1)
+    if staging.cut:
+        # Ground pushed up around it: a bright rim in front of the dark gap.
+        gain = gain * (1 + 0.3 * contact(n, body.x, place.y + 0.03, body.foot * 1.2))
+    image = lit(image, gain * floor.gain(light.strength))
+
+    if reference is not None:
+        put(image, *reference)
+    if stage is not None:
+        _put_stage(image, stage, staging, body, light, size)
+    standing = (figure, replace(place, y=place.y - staging.gap * place.height))
+    behind = [(i.sprite, i.at) for i in items if i.behind]
+    for sprite, at in [*behind, standing, *((i.sprite, i.at) for i in items if not i.behind)]:
+        put(image, sprite, at)
+    return grained(image, rng)
+
+
+def _below(floor: _Floor, stage: Stage, staging: Staging, body: Body) -> None:
+    """Shadows beneath a stage: its own, and the part of the product's that falls beyond it."""
+    base = stage.y + stage.height
+    floor.cast(Body(stage.x, base, *_block(stage)), staging.light)
+    raised = Body(
+        body.x, base + (body.y - stage.y), body.heights + stage.height, body.widths, body.centres, stage.height
+    )
+    for source, share in staging.shadows:
+        floor.cast(raised, source, share)
+    floor.touch(stage.x, base + stage.depth * 0.9, stage.half, 0.7)
+
+
+def _stage(scene: Setting, staging: Staging, body: Body, place: Place, rng: np.random.Generator) -> Stage:
+    foot = body.foot
+    half = max(float(rng.uniform(0.24, 0.3)), foot * 1.3 + 0.04)
+    x = place.x + float(rng.uniform(-0.02, 0.02))
+    if staging.overhang:
+        beyond = 1 if place.x < 0.5 else -1  # over the edge on the side with more room
+        half = max(0.24, foot * 1.05)
+        x = place.x + beyond * (foot * (1 - 2 * staging.overhang) - half)
+    height = float(rng.uniform(0.1, 0.13))
+    colour = _STAGES[scene.stage]
+    depth = half * (FORESHORTENING * 0.72) if scene.stage == "podium" else 0.05
+    return Stage(scene.stage, x, place.y - 0.01, half, min(depth, 0.085), height, colour)
+
+
+def _block(stage: Stage) -> tuple[Floats, Floats, Floats]:
+    heights = np.linspace(0, stage.height, 8, dtype=np.float32)
+    return heights, np.full(8, stage.half, np.float32), np.zeros(8, np.float32)
+
+
+def _put_stage(image: Image.Image, stage: Stage, staging: Staging, body: Body, light: Light, size: int) -> None:
+    """Paste the stage with the product's shadow on its upper face."""
+    sprite, corner, face = draw_stage(stage, size, light)
+    top_face = _Floor(size // COARSE)
+    top_face.product(staging, body)
+    full = np.asarray(Image.fromarray(top_face.gain(light.strength)).resize((size, size), Image.Resampling.BILINEAR))
+    pixels = np.array(sprite)
+    top, left = corner[1], corner[0]
+    rows, columns = np.arange(pixels.shape[0]) + top, np.arange(pixels.shape[1]) + left
+    local = full[np.clip(rows, 0, size - 1)[:, None], np.clip(columns, 0, size - 1)[None, :]]
+    pixels[..., :3] = pixels[..., :3] * (1 - face * (1 - local))[..., None]
+    image.paste(Image.fromarray(pixels), corner, Image.fromarray(pixels[..., 3]))
+
+
+def _ambience(n: int, light: Light, horizon: float, rng: np.random.Generator) -> Floats:
+    """Brightness without shadows: falls off away from the light; the wall's foot is a little darker."""
+    xs, ys = grid(n)
+    slope, level = float(rng.uniform(0.24, 0.36)), float(rng.uniform(0.97, 1.05))
+    field = level * (1 + slope * light.side * (xs - 0.5)) * (1.03 - 0.08 * np.abs(ys - 0.6))
+    foot = 1 - 0.07 * np.exp(-(((ys - horizon) / 0.02) ** 2))
+    return np.asarray(field * foot, np.float32)
+
+
+def lit(image: Image.Image, gain: Floats) -> Image.Image:
+    full = np.asarray(Image.fromarray(gain).resize(image.size, Image.Resampling.BICUBIC))
+    pixels = np.asarray(image) * full[..., None]
+    return Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
+
+
+def grained(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Fine sensor noise, and a slightly warm or cool light."""
+    bank, size = textures.grain(), image.width
+    x, y = int(rng.integers(128)), int(rng.integers(128))
+    warm = float(rng.uniform(-3, 3))
+    if size > bank.shape[0] - 128:  # larger pictures repeat it
+        bank = np.tile(bank, (-(-(size + 128) // bank.shape[0]),) * 2 + (1,))
+    pixels = np.asarray(image).astype(np.int16) + bank[y : y + size, x : x + size]
+    pixels += np.rint(np.array([warm, 0, -warm])).astype(np.int16)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

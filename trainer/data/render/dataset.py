@@ -1,0 +1,233 @@
+"""A directory of labelled samples, drawn by several processes.
+
+    DIR/samples.jsonl            one object per sample, in order
+    DIR/pictures/ID/             original.jpg, a.jpg, b.jpg, c.jpg, d.jpg
+    DIR/contact-sheet.png        the first samples, to look at
+    DIR/render.json              arguments and statistics
+
+Sample i depends on the seed and i alone, so the number of processes changes nothing. The directory appears when it is
+complete: everything is written beside it first and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from screening.errors import ScreeningError
+from screening.task import NONE, OPTIONS, Dimension
+from trainer.data.render.contact_sheet import contact_sheet
+from trainer.data.render.cutouts import CutOut, load_cutouts
+from trainer.data.render.picture import Shot
+from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
+
+JPEG_QUALITY = 92
+SHEET_SAMPLES = 12
+
+
+class DatasetError(ScreeningError):
+    """A data set cannot be written; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to draw."""
+
+    count: int
+    seed: int
+    size: int
+    severities: tuple[float, ...]
+    products: Path | None = None
+    usable_counts: tuple[float, ...] = USABLE_COUNTS
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As they stand in render.json."""
+        return {
+            "count": self.count,
+            "seed": self.seed,
+            "size": self.size,
+            "severities": list(self.severities),
+            "usable_counts": list(self.usable_counts),
+            "products": self.products.name if self.products else None,
+        }
+
+
+def sample_seed(seed: int, index: int) -> int:
+    """Seed of one sample of a data set: 63 bits, different for every (seed, index)."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
+    """Draw a data set into `out` and return its statistics; one that is there already, from the same order, is kept.
+
+    Raises:
+        DatasetError: `out` holds something else.
+        CutOutError: the cut-outs cannot be used.
+    """
+    if (summary := _already_drawn(order, out)) is not None:
+        return summary
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
+    if order.products is not None:
+        load_cutouts(order.products)  # refuse bad ones before any work
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run, in a container that counts its processes anew
+    partial.mkdir()
+    try:
+        statistics = _write(order, partial, workers)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return statistics
+
+
+def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:
+    """The summary of a finished data set of this order; render.json is written last."""
+    try:
+        summary: dict[str, Any] = json.loads((out / "render.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if summary.get("arguments") == order.arguments and order.products is None else None
+
+
+def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
+    (directory / "pictures").mkdir()
+    records = []
+    with (directory / "samples.jsonl").open("w", encoding="utf-8") as handle:
+        for record in tqdm(_drawn(order, directory, workers), total=order.count, unit="sample", desc="render"):
+            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+            records.append(record)
+    contact_sheet(directory, records[:SHEET_SAMPLES]).save(directory / "contact-sheet.png", compress_level=3)
+    summary = {
+        "arguments": order.arguments,
+        **statistics(records),
+    }
+    (directory / "render.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def _drawn(order: Order, directory: Path, workers: int) -> Iterator[dict[str, Any]]:
+    if workers <= 1:
+        _begin(order, directory)
+        yield from map(_draw, range(order.count))
+        return
+    # Spawned, not forked: the caller may hold threads (a progress bar, torch).
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _begin_worker, (order, directory)) as pool:
+        yield from pool.imap(_draw, range(order.count), chunksize=4)
+
+
+_state: dict[str, Any] = {}
+"""What a worker process draws: set once when it starts."""
+
+
+def _begin(order: Order, directory: Path) -> None:
+    products = load_cutouts(order.products) if order.products else None
+    _state.update(order=order, directory=directory, products=products)
+
+
+def _begin_worker(order: Order, directory: Path) -> None:
+    # A terminal sends Ctrl-C to all processes; the first one says that it stops, and ends these.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _begin(order, directory)
+
+
+def _draw(index: int) -> dict[str, Any]:
+    order: Order = _state["order"]
+    products: Sequence[CutOut] | None = _state["products"]
+    sample = make_sample(sample_seed(order.seed, index), order.size, products, order.severities, order.usable_counts)
+    folder = _state["directory"] / "pictures" / sample.id
+    folder.mkdir()
+    for name, shot in zip(("original", *OPTIONS), (sample.original, *sample.generated), strict=True):
+        shot.image.save(folder / f"{name.lower()}.jpg", quality=JPEG_QUALITY)
+    return record_of(sample)
+
+
+def record_of(sample: Sample) -> dict[str, Any]:
+    """The line of samples.jsonl."""
+    folder = f"pictures/{sample.id}"
+    return {
+        "id": sample.id,
+        "product": sample.product.id,
+        "original": {
+            "file": f"{folder}/original.jpg",
+            "caption": sample.original.caption,
+            "attributes": dict(sample.original.attributes),
+        },
+        "generated": [_generated(shot, option, folder) for option, shot in zip(OPTIONS, sample.generated, strict=True)],
+        "label": sample.label,
+        "reasoning": sample.answer().reasoning,
+        "seed": sample.seed,
+        "setting": sample.setting,
+    }
+
+
+def _generated(shot: Shot, option: str, folder: str) -> dict[str, Any]:
+    named = {d.dimension for d in shot.defects}
+    return {
+        "file": f"{folder}/{option.lower()}.jpg",
+        "option": option,
+        "usable": shot.usable,
+        "dimensions": [d.value for d in Dimension if d in named],
+        "severity": max((d.severity for d in shot.defects), default=0),
+        "defects": [
+            {"dimension": d.dimension.value, "kind": d.kind, "severity": d.severity, "comment": d.comment}
+            for d in shot.defects
+        ],
+        "comment": comment_on(shot),
+        "caption": shot.caption,
+    }
+
+
+def statistics(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares and the computed random baseline (mean answer length / 5, paper, section 5.1).
+
+    A dimension's baseline is taken over the samples in which at least one picture shows it.
+    """
+    pictures = [g for r in records for g in r["generated"]]
+    defects = [d for g in pictures for d in g["defects"]]
+    by_dimension = {
+        d.value: [r for r in records if any(d.value in g["dimensions"] for g in r["generated"])] for d in Dimension
+    }
+    return {
+        "samples": len(records),
+        "products": len({r["product"] for r in records}),
+        "mean_answer_length": _mean([len(r["label"]) for r in records]),
+        "random_baseline": _baseline(records),
+        "random_baseline_by_dimension": {d: _baseline(rows) for d, rows in by_dimension.items()},
+        "samples_by_dimension": {d: len(rows) for d, rows in by_dimension.items()},
+        "share_of_n": _mean([float(r["label"] == NONE) for r in records]),
+        "share_of_usable_pictures": _mean([float(g["usable"]) for g in pictures]),
+        "labels": dict(sorted(Counter(r["label"] for r in records).items())),
+        "share_by_dimension": _shares([d["dimension"] for d in defects]),
+        "share_by_kind": _shares([d["kind"] for d in defects]),
+        "share_by_severity": _shares([str(d["severity"]) for d in defects]),
+        "share_by_setting": _shares([r["setting"] for r in records]),
+    }
+
+
+def _baseline(records: Sequence[dict[str, Any]]) -> float | None:
+    return round(_mean([len(r["label"]) for r in records]) / (len(OPTIONS) + 1), 4) if records else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 4) if values else 0.0
+
+
+def _shares(names: Sequence[str]) -> dict[str, float]:
+    return {name: round(count / len(names), 4) for name, count in sorted(Counter(names).items())}

@@ -1,0 +1,445 @@
+"""What goes wrong: four dimensions, the kinds of each, three severities, and one fixed sentence per kind.
+
+A defect is a change of the `Staging`: the plan of one picture before it is drawn. Severity 1 is subtle (an attentive
+person sees it at 384 pixels), 2 is clear, 3 is gross. A kind that has no subtle form is listed without severity 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from screening.task import Dimension
+from trainer.data.render.cutouts import CutOut, CutOutLook
+from trainer.data.render.light import Light
+from trainer.data.render.marks import MARKS
+from trainer.data.render.palette import COLOURS, changed, contrasting, nearest
+from trainer.data.render.products import Look, Product
+from trainer.data.render.props import ITEMS
+from trainer.data.render.words import BRANDS
+
+SEVERITIES: tuple[float, float, float] = (0.2, 0.4, 0.4)
+"""Share of subtle, clear and gross defects."""
+
+DIMENSION_WEIGHTS: dict[Dimension, float] = {
+    Dimension.APPEARANCE: 0.4,
+    Dimension.SHADOW: 0.2,
+    Dimension.LAYOUT: 0.2,
+    Dimension.EXTENSION: 0.2,
+}
+"""Appearance is the most frequent issue in the paper's data (section 3.2)."""
+
+SECOND_DEFECT = 0.12
+"""Share of defective pictures with a second defect, of another dimension."""
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One defect of one picture."""
+
+    dimension: Dimension
+    kind: str
+    severity: int
+    comment: str
+    changed: str | None = None
+    """The attribute that differs from the original: one with a word, `width` or `cap_shape`; None for cut-outs."""
+
+
+@dataclass
+class Staging:
+    """The plan of one picture. Lengths are shares of the product's height unless said otherwise."""
+
+    product: Product | CutOut
+    look: Look | CutOutLook
+    light: Light
+    """The light of the scene."""
+    shading: Light
+    """The light on the product."""
+    shadows: list[tuple[Light, float]]
+    """Cast shadows of the product: as if from which light, how strong."""
+    contact: float = 1.0
+    """Strength of the contact shadow."""
+    width: float = 1.0
+    """Factor on the product's width."""
+    gap: float = 0.0
+    cut: float = 0.0
+    lean: float = 0.0
+    """Degrees, positive to the right."""
+    overhang: float = 0.0
+    """Share of the base's width beyond the stage's edge."""
+    items: list[tuple[str, float, int]] = field(default_factory=list)
+    """Invented items: kind, size 0-1, variant."""
+    staged: bool = False
+    """The product stands on a podium or plinth."""
+    show_reference: bool = False
+    """A reference object is needed to see the defect."""
+
+
+Apply = Callable[[Staging, int, np.random.Generator], str | None]
+"""Changes the plan at a severity; returns the name of the changed attribute."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table."""
+
+    dimension: Dimension
+    comment: str
+    apply: Apply
+    severities: tuple[int, ...] = (1, 2, 3)
+    fits: Callable[[Staging], bool] = lambda staging: True
+
+
+def plan_defects(
+    rng: np.random.Generator,
+    usable: bool,
+    severities: Sequence[float] = SEVERITIES,
+    dimension_weights: dict[Dimension, float] | None = None,
+) -> list[tuple[Dimension, int]]:
+    """Dimensions and severities of one picture's defects; none for a usable one.
+
+    A second defect is never shadow beside layout: each would hide the other's evidence.
+    """
+    if usable:
+        return []
+    weights = dimension_weights or DIMENSION_WEIGHTS
+    names = list(weights)
+    first = _pick(rng, names, [weights[d] for d in names])
+    plan = [(first, _severity(rng, severities))]
+    if rng.random() < SECOND_DEFECT:
+        pair = {Dimension.SHADOW, Dimension.LAYOUT}
+        others = [d for d in names if d is not first and {d, first} != pair and weights[d] > 0]
+        if others:
+            plan.append((_pick(rng, others, [weights[d] for d in others]), _severity(rng, severities)))
+    return plan
+
+
+def apply_plan(staging: Staging, plan: Sequence[tuple[Dimension, int]], rng: np.random.Generator) -> tuple[Defect, ...]:
+    """Choose a kind for every planned defect among those that fit, and apply it.
+
+    Raises:
+        ValueError: a severity outside 1-3, a dimension twice, or nothing that fits.
+    """
+    if len({d for d, _ in plan}) != len(plan):
+        raise ValueError("a plan names each dimension at most once")
+    defects = []
+    for dimension, severity in plan:
+        if severity not in (1, 2, 3):
+            raise ValueError(f"severity {severity} is not 1, 2 or 3")
+        fitting = [
+            n for n, k in KINDS.items() if k.dimension is dimension and severity in k.severities and k.fits(staging)
+        ]
+        if not fitting:
+            raise ValueError(f"no {dimension.short} defect of severity {severity} fits this picture")
+        name = fitting[int(rng.integers(len(fitting)))]
+        kind = KINDS[name]
+        attribute = kind.apply(staging, severity, rng)
+        defects.append(Defect(dimension, name, severity, kind.comment, attribute))
+    return tuple(defects)
+
+
+def vary(staging: Staging, rng: np.random.Generator, share: float = 0.4) -> tuple[Defect, ...]:
+    """Change several things about a drawn product at once, each with the same probability.
+
+    A defective picture differs in one thing, rarely in any given one. Whoever learns to compare learns faster from
+    pictures in which every attribute is the original's about as often as not.
+    """
+    defects = []
+    for names in VARIATIONS:
+        fitting = [name for name in names if KINDS[name].fits(staging)]
+        if fitting and rng.random() < share:
+            name = fitting[int(rng.integers(len(fitting)))]
+            kind = KINDS[name]
+            severity = int(rng.choice(kind.severities))
+            attribute = kind.apply(staging, severity, rng)
+            defects.append(Defect(kind.dimension, name, severity, kind.comment, attribute))
+    return tuple(defects)
+
+
+def _pick(rng: np.random.Generator, names: list[Dimension], weights: list[float]) -> Dimension:
+    return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
+
+
+def _severity(rng: np.random.Generator, severities: Sequence[float]) -> int:
+    return 1 + int(rng.choice(3, p=np.array(severities, float) / sum(severities)))
+
+
+# --- appearance of drawn products ---------------------------------------------------------------------------------
+
+
+def _drawn(staging: Staging) -> Look | None:
+    return staging.look if isinstance(staging.look, Look) else None
+
+
+def _has(test: Callable[[Look], bool]) -> Callable[[Staging], bool]:
+    def fits(staging: Staging) -> bool:
+        look = _drawn(staging)
+        return look is not None and test(look)
+
+    return fits
+
+
+def _look(staging: Staging) -> Look:
+    assert isinstance(staging.look, Look)
+    return staging.look
+
+
+def _body_colour(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    look = _look(s)
+    against = [look.label] + ([look.stripes] if look.stripes else [])
+    colour = changed(rng, look.body, severity, against)
+    s.look = replace(look, body=colour).reworded(body=nearest(colour))
+    return "body"
+
+
+def _cap_colour(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    look = _look(s)
+    assert look.cap is not None
+    colour = changed(rng, look.cap, severity, [])
+    s.look = replace(look, cap=colour).reworded(cap=nearest(colour))
+    return "cap"
+
+
+_ALIKE = {
+    "circle": "drop",
+    "drop": "circle",
+    "star": "cross",
+    "cross": "star",
+    "leaf": "moon",
+    "moon": "leaf",
+    "heart": "triangle",
+    "triangle": "diamond",
+    "diamond": "heart",
+}
+
+
+def _mark_replaced(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    look = _look(s)
+    others = [m for m in MARKS if m not in (look.mark, _ALIKE[look.mark or "circle"])]
+    mark = _ALIKE[look.mark or "circle"] if severity == 1 else others[int(rng.integers(len(others)))]
+    s.look = replace(look, mark=mark).reworded(mark=mark)
+    return "mark"
+
+
+def _mark_missing(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    s.look = replace(_look(s), mark=None).reworded(mark="none")
+    return "mark"
+
+
+def _mark_colour(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    look = _look(s)
+    colour = changed(rng, look.mark_colour, severity, [look.label])
+    s.look = replace(look, mark_colour=colour).reworded(mark_colour=nearest(colour))
+    return "mark_colour"
+
+
+def _number(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    look = _look(s)
+    digits = list(look.number)
+    # 1 → one digit; 2 → both; 3 → both, and another word below.
+    places = [int(rng.integers(2))] if severity == 1 else [0, 1]
+    for place in places:
+        choices = [d for d in ("123456789" if place == 0 else "0123456789") if d != digits[place]]
+        digits[place] = choices[int(rng.integers(len(choices)))]
+    number = "".join(digits)
+    s.look = replace(look, number=number).reworded(number=number)
+    if severity == 3:
+        words = [w for w in BRANDS if w != look.word]
+        word = words[int(rng.integers(len(words)))]
+        s.look = replace(s.look, word=word).reworded(word=word)
+    return "number"
+
+
+_STRETCH = {1: 0.16, 2: 0.26, 3: 0.38}
+
+
+def _slim(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    s.width = 1 - _STRETCH[severity] * 0.9
+    return "width"
+
+
+def _wide(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    s.width = 1 + _STRETCH[severity] * 1.1
+    return "width"
+
+
+def _cap_shape(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    tall = {1: 1.4, 2: 1.7, 3: 2.1}[severity]
+    flat = {1: 0.68, 2: 0.5, 3: 0.36}[severity]
+    kind = s.product.form.kind if isinstance(s.product, Product) else ""
+    grow = bool(rng.random() < 0.5) or kind in ("pump bottle", "spray bottle", "dropper bottle")
+    if kind in ("pump bottle", "spray bottle", "dropper bottle"):
+        tall = 1 + (tall - 1) * 0.6
+    s.look = replace(_look(s), cap_height=tall if grow else flat, cap_width=1.0 if grow else 1.12)
+    return "cap_shape"
+
+
+def _cap_missing(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    s.look = replace(_look(s), cap=None).reworded(cap="none")
+    return "cap"
+
+
+def _stripes_added(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    look = _look(s)
+    name = contrasting(rng, [look.body], 62)
+    s.look = replace(
+        look, stripes=COLOURS[name], stripe_count=min(severity, 2), stripe_width={1: 0.026, 2: 0.034, 3: 0.05}[severity]
+    ).reworded(stripes=name)
+    return "stripes"
+
+
+def _stripes_missing(s: Staging, severity: int, rng: np.random.Generator) -> str:
+    s.look = replace(_look(s), stripes=None).reworded(stripes="none")
+    return "stripes"
+
+
+# --- appearance of cut-outs ---------------------------------------------------------------------------------------
+
+
+def _is_cutout(staging: Staging) -> bool:
+    return isinstance(staging.look, CutOutLook)
+
+
+def _edit(name: str) -> Apply:
+    def apply(s: Staging, severity: int, rng: np.random.Generator) -> None:
+        assert isinstance(s.look, CutOutLook)
+        s.look = s.look.edited(name, severity, float(rng.random()))
+
+    return apply
+
+
+# --- light and shadow ---------------------------------------------------------------------------------------------
+
+
+def _mirrored(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.shadows = [(s.light.mirrored(), {2: 0.8, 3: 1.0}[severity])]
+
+
+def _doubled(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    second = replace(s.light.mirrored(), angle=s.light.angle + float(rng.uniform(-12, 12)))
+    s.shadows = [*s.shadows, (second, {1: 0.5, 2: 0.75, 3: 1.0}[severity])]
+
+
+def _missing(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.shadows = []
+    s.contact = {1: 0.9, 2: 0.45, 3: 0.0}[severity]
+    s.show_reference = True
+
+
+def _direction(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    off = {1: 24.0, 2: 44.0, 3: 70.0}[severity]
+    s.shadows = [(replace(light, angle=light.angle - off), share) for light, share in s.shadows]
+    s.show_reference = True
+
+
+def _too_long(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    factor = {1: 1.6, 2: 2.1, 3: 2.8}[severity]
+    # Lower, so that it stays on the ground and in the picture.
+    s.shadows = [
+        (replace(light, length=light.length * factor, angle=light.angle * 0.8), share) for light, share in s.shadows
+    ]
+    s.show_reference = True
+
+
+def _wrong_side(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.shading = replace(s.light.mirrored(), strength={1: 0.75, 2: 1.0, 3: 1.25}[severity])
+
+
+# --- placement ----------------------------------------------------------------------------------------------------
+
+
+def _floating(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.gap = {1: 0.045, 2: 0.085, 3: 0.15}[severity]
+
+
+def _sunk(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.cut = {1: 0.10, 2: 0.18, 3: 0.30}[severity]
+
+
+def _leaning(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.lean = {1: 8.0, 2: 14.0, 3: 22.0}[severity] * (1 if rng.random() < 0.5 else -1)
+
+
+def _overhang(s: Staging, severity: int, rng: np.random.Generator) -> None:
+    s.overhang = {1: 0.3, 2: 0.45, 3: 0.62}[severity]
+
+
+# --- extension ----------------------------------------------------------------------------------------------------
+
+
+def _add(name: str) -> Apply:
+    def apply(s: Staging, severity: int, rng: np.random.Generator) -> None:
+        s.items = [*s.items, (name, {1: 0.0, 2: 0.5, 3: 1.0}[severity], int(rng.integers(4)))]
+
+    return apply
+
+
+_A, _S, _L, _E = Dimension.APPEARANCE, Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION
+
+
+def _upright(s: Staging) -> bool:
+    return s.gap == 0 and s.cut == 0 and s.lean == 0 and s.overhang == 0
+
+
+KINDS: dict[str, Kind] = {
+    "body_colour": Kind(_A, "the body has another colour", _body_colour, fits=_has(lambda k: True)),
+    "cap_colour": Kind(_A, "the cap has another colour", _cap_colour, fits=_has(lambda k: k.cap is not None)),
+    "mark_replaced": Kind(_A, "the mark has another shape", _mark_replaced, fits=_has(lambda k: k.mark is not None)),
+    "mark_missing": Kind(_A, "the mark is missing", _mark_missing, (2, 3), _has(lambda k: k.mark is not None)),
+    "mark_colour": Kind(_A, "the mark has another colour", _mark_colour, fits=_has(lambda k: k.mark is not None)),
+    "number": Kind(_A, "the number differs", _number, fits=_has(lambda k: True)),
+    "slim": Kind(_A, "the product is too slim", _slim),
+    "wide": Kind(_A, "the product is too wide", _wide),
+    "cap_shape": Kind(_A, "the cap has another shape", _cap_shape, fits=_has(lambda k: k.cap is not None)),
+    "cap_missing": Kind(
+        _A,
+        "the cap is missing",
+        _cap_missing,
+        (3,),
+        _has(lambda k: k.cap is not None and dict(k.words)["kind"] != "tube"),
+    ),
+    "stripes_added": Kind(_A, "stripes were added", _stripes_added, fits=_has(lambda k: k.stripes is None)),
+    "stripes_missing": Kind(
+        _A, "the stripes are missing", _stripes_missing, (2, 3), _has(lambda k: k.stripes is not None)
+    ),
+    "hue_shifted": Kind(_A, "the colours differ", _edit("hue"), fits=_is_cutout),
+    "label_erased": Kind(_A, "a part of the label is missing", _edit("erase"), fits=_is_cutout),
+    "label_mirrored": Kind(_A, "a part of the label is mirrored", _edit("mirror"), fits=_is_cutout),
+    "top_colour": Kind(_A, "the top has another colour", _edit("top"), fits=_is_cutout),
+    "mirrored": Kind(_S, "its shadow falls toward the light", _mirrored, (2, 3)),
+    "doubled": Kind(_S, "two shadows fall in different directions", _doubled),
+    "missing": Kind(_S, "it casts no shadow", _missing, fits=_upright),
+    "direction": Kind(_S, "its shadow points the wrong way", _direction, fits=_upright),
+    "too_long": Kind(_S, "its shadow is too long", _too_long, fits=_upright),
+    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side),
+    "floating": Kind(_L, "it floats above the ground", _floating),
+    "sunk": Kind(_L, "it sinks into the ground", _sunk),
+    "leaning": Kind(_L, "it leans without support", _leaning),
+    "overhang": Kind(_L, "it hangs over the edge", _overhang, fits=lambda s: s.staged),
+    **{
+        name: Kind(_E, f"{a} added beside it", _add(name))
+        for name, a in zip(
+            ITEMS, ("a fruit was", "a flower was", "a spoon was", "pills were", "a ball was", "coins were"), strict=True
+        )
+    },
+    "second_product": Kind(_E, "a second product was added beside it", _add("second_product")),
+    "bow": Kind(_E, "a bow was added on it", _add("bow")),
+    "handle": Kind(_E, "a handle was added on it", _add("handle")),
+    "spout": Kind(_E, "a spout was added on it", _add("spout")),
+    "sticker": Kind(_E, "a sticker was added on it", _add("sticker")),
+    "sparkles": Kind(_E, "sparkles were added around it", _add("sparkles")),
+}
+"""Name → kind. Comments hold at most eight words and no comma, colon or angle bracket."""
+
+VARIATIONS: tuple[tuple[str, ...], ...] = (
+    ("body_colour",),
+    ("cap_colour", "cap_colour", "cap_shape"),
+    ("mark_replaced", "mark_replaced", "mark_replaced", "mark_missing"),
+    ("mark_colour",),
+    ("number",),
+    ("stripes_added", "stripes_missing"),
+    ("slim", "wide"),
+)
+"""What `vary` changes independently of each other: one of each row, at equal odds."""

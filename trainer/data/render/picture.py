@@ -1,0 +1,123 @@
+"""One picture: the original photo, or a generated scene with its planned defects.
+
+Everything is decided in shares of the frame, so the same seed gives the same picture at every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from PIL import Image
+
+from screening.task import Dimension
+from trainer.data.render.composition import COARSE, compose_scene, grained, lit
+from trainer.data.render.defects import Defect, Staging, apply_plan, vary
+from trainer.data.render.figure import AnyProduct, Place, figure_of, flat_sprite, put
+from trainer.data.render.light import Light, body_of, contact, draw_light, grid
+from trainer.data.render.products import Look, Product
+from trainer.data.render.scenes import SETTINGS
+from trainer.data.render.words import caption
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture and what is in it."""
+
+    image: Image.Image
+    caption: str
+    attributes: Mapping[str, str]
+    """As drawn, so a changed cap is named with its new colour."""
+    defects: tuple[Defect, ...]
+    setting: str
+    light: str | None
+    """`left`, `right`, or None for the original photo."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What has no word: proportions and shades, as drawn; see `Product.measures`. Empty for cut-outs."""
+
+    @property
+    def usable(self) -> bool:
+        return not self.defects
+
+
+def draw_original(product: AnyProduct, rng: np.random.Generator, size: int) -> Shot:
+    """The product photo: centred on white, lit from the front, 75-85 % of the frame high."""
+    tone = int(rng.integers(245, 256))
+    sprite = flat_sprite(product, product.look, size)
+    height = min(float(rng.uniform(0.75, 0.85)), 0.9 * sprite.height / sprite.width)
+    place = Place(0.5 + float(rng.uniform(-0.01, 0.01)), 0.5 + height / 2 + 0.015, height)
+    front = Light(0, strength=0.9)
+    image = Image.new("RGB", (size, size), (tone, tone, tone))
+    figure = figure_of(product, sprite, place, front, size)
+    body = body_of(figure.getchannel("A"), place.x, place.y, size)
+    n = size // COARSE
+    # Two soft boxes: no direction, only a shade on the paper around the base.
+    xs, ys = grid(n)
+    wide = np.exp(-(((xs - place.x) / (body.foot * 1.7)) ** 2 + ((ys - place.y) / 0.05) ** 2))
+    gain = (1 - 0.22 * wide) * (1 - 0.5 * contact(n, place.x + float(body.centres[:3].mean()), place.y, body.foot))
+    image = lit(image, gain.astype(np.float32))
+    put(image, figure, place)
+    drawn = _words(product, product.look)
+    text = caption(drawn, "on a white background", None, ())
+    return Shot(grained(image, rng), text, drawn, (), "original", None, _measures(product, product.look))
+
+
+def draw_generated(
+    product: AnyProduct,
+    rng: np.random.Generator,
+    size: int,
+    plan: Sequence[tuple[Dimension, int]] = (),
+    *,
+    setting: str | None = None,
+    varied: bool = False,
+) -> Shot:
+    """A scene with the product; with an empty plan it is usable.
+
+    Args:
+        plan: dimension and severity (1-3) of each defect.
+        setting: a name of scenes.SETTINGS; random when None.
+        varied: change several of the product's attributes instead of following a plan; see `vary`.
+
+    Raises:
+        KeyError: there is no such setting.
+        ValueError: an impossible plan, see `apply_plan`.
+    """
+    scene = SETTINGS[setting if setting is not None else list(SETTINGS)[int(rng.integers(len(SETTINGS)))]]
+    light = draw_light(rng)
+    side = (-1, 0, 0, 1)[int(rng.integers(4))]  # product in the left half, in the middle below headroom, or right
+    if side:
+        light = _facing(light, side, plan, rng)
+    staging = Staging(product, product.look, light, light, [(light, 1.0)], staged=bool(scene.stage))
+    defects = vary(staging, rng) if varied else apply_plan(staging, plan, rng)
+    if side and any(d.kind == "mirrored" for d in defects):
+        # The wrong shadow must fall into the picture, not out of it.
+        _turn(staging, side)
+    image = compose_scene(staging, scene, side, rng, size)
+    drawn = _words(product, staging.look)
+    seen = [d.comment for d in defects if d.dimension is not Dimension.APPEARANCE]
+    text = caption(drawn, scene.phrase, staging.light.name, seen)
+    measures = _measures(product, staging.look, staging.width)
+    return Shot(image, text, drawn, defects, scene.name, staging.light.name, measures)
+
+
+def _facing(light: Light, side: int, plan: Sequence[tuple[Dimension, int]], rng: np.random.Generator) -> Light:
+    """Let most shadows fall into the picture: the light comes from the product's own half."""
+    chance = rng.random()
+    inward = any(d is Dimension.SHADOW for d, _ in plan) or chance < 0.75
+    return replace(light, side=side if inward else -side)
+
+
+def _turn(staging: Staging, side: int) -> None:
+    """Mirror the whole light so that the product's shadow falls away from the edge `side`."""
+    if staging.shadows and -staging.shadows[0][0].side != -side:
+        staging.light, staging.shading = staging.light.mirrored(), staging.shading.mirrored()
+        staging.shadows = [(shadow.mirrored(), share) for shadow, share in staging.shadows]
+
+
+def _words(product: AnyProduct, look: object) -> dict[str, str]:
+    return dict(look.words) if isinstance(look, Look) else dict(product.attributes)
+
+
+def _measures(product: AnyProduct, look: object, width: float = 1.0) -> dict[str, float]:
+    return product.measures(look, width) if isinstance(product, Product) and isinstance(look, Look) else {}

@@ -1,0 +1,122 @@
+"""`python -m trainer split`: divide data by product into the paper's four splits."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of
+
+if TYPE_CHECKING:
+    from trainer.data.split.divide import Division
+
+FEW_PRODUCTS = 30
+"""Products below which a split warns: the 95 % interval of a share of one half is 34 points wide then."""
+_TOO_FEW = {
+    Split.TRAINING: "a model learns these products by heart",
+    Split.TESTING: "scores on it are chance, and `promote` needs about 130 samples",
+    Split.PSEUDO_LABEL: "stage 1.1 learns these products by heart",
+    Split.EXPLORATION: "it shows little of what a shop sells",
+}
+
+_PAPER = ",".join(str(size) for size in PAPER_SIZES.values())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="data directories; old and new ones together"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new directory, or one to divide more data into"
+    )
+    parser.add_argument(
+        "--shares",
+        type=_shares,
+        default=_PAPER,
+        metavar="T,E,P,X",
+        help=f"weights of {', '.join(Split)} (default: the paper's sizes, {_PAPER})",
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="another seed is another division (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from trainer.data.split.assign import SplitError
+    from trainer.data.split.divide import SPLIT_NAME, divide
+    from trainer.data_directory import DataError
+    from trainer.runs.run_directory import RunMismatch
+
+    try:
+        division = divide(args.data, args.out, args.shares, args.seed)
+    except (DataError, SplitError, RunMismatch) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    print(_page(division))
+    print(f"\nWritten to {args.out}: {', '.join(Split)}, {SPLIT_NAME}")
+    for warning in _warnings(division):
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _warnings(division: Division) -> Iterator[str]:
+    """Parts that were asked for and are too small for what they are for."""
+    for split, one in division.splits.items():
+        if division.shares[split] and one.products < FEW_PRODUCTS:
+            yield (
+                f"the split {split} holds {one.products} products, fewer than {FEW_PRODUCTS}: {_TOO_FEW[split]}. Give "
+                "more products, or a larger share with --shares and a new --out"
+            )
+
+
+def _page(division: Division) -> str:
+    """What was done, for people."""
+    from trainer.runs.markdown import table
+
+    rows = [
+        [
+            split.value,
+            str(one.samples),
+            str(one.unlabelled),
+            str(one.products),
+            "-" if one.mean_label_length is None else f"{one.mean_label_length:.2f}",
+            "-" if one.random_baseline is None else f"{one.random_baseline:.1f}",
+            "-" if one.share_of_n is None else f"{100 * one.share_of_n:.0f}",
+        ]
+        for split, one in division.splits.items()
+    ]
+    parts = [table(["split", "samples", "no label", "products", "label length", "random %", "N %"], rows)]
+    if division.frozen:
+        parts.append(f"The test set is frozen: {division.frozen.digest}")
+    if division.held_back:
+        parts.append(
+            f"Held back: {division.held_back} samples, which belong to the test split and came after it was frozen."
+        )
+    if division.left_out:
+        named = ", ".join(division.left_out[:3])
+        parts.append(
+            f"Left out: {len(division.left_out)} ({named}{', …' if len(division.left_out) > 3 else ''}); each of them "
+            "ties products of two splits together, or has no label and shows a product of the test set."
+        )
+    return "\n\n".join(parts)
+
+
+def _shares(text: str) -> Shares:
+    try:
+        return shares_of([Fraction(part.strip()) for part in text.split(",")])
+    except (ValueError, ZeroDivisionError):
+        example = "0.7,0.2,0.05,0.05"
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not four numbers ({', '.join(Split)}), not negative and not all 0, like {example}"
+        ) from None
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)

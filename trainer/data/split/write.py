@@ -1,0 +1,98 @@
+"""A split on disk: a data directory like any other.
+
+    DIR/samples.jsonl                               one object per line, in the order of the ids
+    DIR/pictures/<id>/{original,a,b,c,d}.<suffix>
+
+Pictures are hard links where the file system allows it, because four splits of a large collection would double it,
+and copies elsewhere. The test set is always copied: a link shares its bytes with the source, and an edit of the source
+in place would change a test set that must never change.
+
+`samples.jsonl` is replaced last, in one step, so a reader sees the old split or the new one; the same command again
+finishes what a kill has cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from screening.task import OPTIONS
+from trainer.data.split.assign import Item, SplitError
+from trainer.data.split.gather import with_files
+from trainer.data_directory import SAMPLES_NAME, picture_path
+from trainer.runs.run_directory import write_atomically
+
+PICTURES_NAME = "pictures"
+_NAMES = ("original", *(option.lower() for option in OPTIONS))
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
+    """Make `directory` a data directory of exactly these samples.
+
+    Args:
+        copy: copy the pictures; hard links otherwise, where they are possible.
+
+    Raises:
+        SplitError: a picture is changed by somebody else at this moment.
+        OSError: a file cannot be written.
+    """
+    pictures = directory / PICTURES_NAME
+    pictures.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for item in items:
+        files = _files(item)
+        (directory / files[0]).parent.mkdir(exist_ok=True)
+        for source, file, digest in zip(item.sample.files, files, item.digests, strict=True):
+            _place(picture_path(item.directory, source), directory / file, digest, copy=copy)
+        lines.append(json.dumps(with_files(item.line, files), ensure_ascii=False) + "\n")
+    write_atomically(directory / SAMPLES_NAME, "".join(lines))
+    wanted = {_folder(item) for item in items}
+    for left in sorted(pictures.iterdir()):  # of a run that was killed and had other data
+        if left.is_dir() and left.name not in wanted:
+            shutil.rmtree(left)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _files(item: Item) -> list[str]:
+    """Names of the five pictures, relative to the data directory."""
+    folder = f"{PICTURES_NAME}/{_folder(item)}"
+    return [f"{folder}/{name}{Path(file).suffix.lower()}" for name, file in zip(_NAMES, item.sample.files, strict=True)]
+
+
+def _folder(item: Item) -> str:
+    """The sample's id where that is a plain name; ids are free text and may hold slashes."""
+    name = item.sample.id
+    return name if _PLAIN.fullmatch(name) else f"id-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+
+
+def _place(source: Path, target: Path, digest: str, *, copy: bool) -> None:
+    if target.exists() and (not copy if target.samefile(source) else digest_of(target) == digest):
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    if not copy:
+        try:
+            # The path's own end: a link to a symbolic link would be a second symbolic link.
+            os.link(source.resolve(), partial)
+        except OSError:  # another file system, one without links, too many links
+            copy = True
+    if copy:
+        shutil.copyfile(source, partial)
+        if digest_of(partial) != digest:
+            raise SplitError(f"{source} was changed while it was read; run the same command again")
+    partial.replace(target)

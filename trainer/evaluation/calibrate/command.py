@@ -1,0 +1,132 @@
+"""`python -m trainer calibrate`: fit confidence on validation answers and put the curves into the manifest.
+
+Weights, files and probes stay; the probes ask the engine nothing that depends on the calibration, so their seal is made
+again where it was whole. The digest changes with the calibration, since answers do: evaluations and hard cases of
+the checkpoint as it was belong to the earlier digest, and its scores and card are taken out. So this comes behind
+`hcm-grpo`, and before the evaluation whose scores are published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screening.calibration import UNCALIBRATED, Calibration
+from screening.confidence import choose
+from screening.task import OPTIONS
+
+if TYPE_CHECKING:
+    from trainer.evaluation.calibrate.evidence import Evidence, Read
+    from trainer.evaluation.calibrate.fit import Choice
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="whose manifest gets the curves")
+    parser.add_argument(
+        "--evaluations",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="what `trainer evaluate` wrote for this checkpoint on validation data, in one mode or both",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.errors import CheckpointError
+    from trainer.evaluation.calibrate.evidence import CalibrationError
+    from trainer.evaluation.evaluate.errors import EvaluationError
+
+    try:
+        print(calibrate(args.checkpoint, args.evaluations))
+    except (CalibrationError, CheckpointError, EvaluationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
+    """Fit each mode that was evaluated; others keep what they have. Returns a report as Markdown.
+
+    The same command again gives the same manifest.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole or was changed.
+        CalibrationError, EvaluationError: the evaluations cannot be used.
+        OSError: the manifest cannot be written; it is as it was then.
+    """
+    from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
+    from screening.checkpoint.seal import is_sealed, sealed
+    from trainer.evaluation.calibrate.evidence import CalibrationError, gather
+    from trainer.evaluation.calibrate.fit import calibrate as fit
+
+    manifest = verify(checkpoint)
+    calibration, parts = dict(manifest.calibration), []
+    for evidence in gather(evaluations, manifest):
+        try:
+            choice = fit(evidence.answers)
+        except CalibrationError as error:
+            raise CalibrationError(f"{evidence.mode}: {error}") from error
+        calibration[evidence.mode] = choice.calibration.model_copy(update={"data": evidence.data})
+        parts.append(_report(evidence, choice))
+    after = manifest.model_copy(update={"calibration": {mode: calibration[mode] for mode in sorted(calibration)}})
+    changed = f"Digest before: {manifest.digest}\nDigest now:    {after.digest}"
+    outdated = after.digest != manifest.digest and bool(manifest.scores)
+    if outdated:
+        after = after.model_copy(update={"scores": data_only(manifest.scores)})
+        changed += "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
+    store_manifest(sealed(after) if is_sealed(manifest) else after, checkpoint)
+    if outdated:
+        (checkpoint / CARD_NAME).unlink(missing_ok=True)
+    return "\n\n".join([*parts, changed])
+
+
+def data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """On which data it was scored stays known: that data must not calibrate it."""
+    return {mode: {"data": score["data"]} for mode, score in scores.items() if "data" in score}
+
+
+def _report(evidence: Evidence, choice: Choice) -> str:
+    from trainer.evaluation.evaluate.report import reliability_table
+    from trainer.evaluation.reliability import summarise
+    from trainer.runs.markdown import table
+
+    plain, shifted = ([answer.answered(c) for answer in evidence.answers] for c in (UNCALIBRATED, choice.calibration))
+    before = summarise([answer.probability for answer in plain], [answer.right for answer in plain])
+    after = summarise(choice.confidences, [answer.right for answer in shifted])
+    positions = [
+        [
+            option,
+            f"{getattr(choice.calibration.shifts, option):+.2f}",
+            *(f"{100 * share[option]:.1f}" for share in _chosen(evidence.answers, choice.calibration)),
+        ]
+        for option in OPTIONS
+    ]
+    losses = [
+        [name, f"{loss:.4f}", "*" if name == choice.calibration.method else ""] for name, loss in choice.losses.items()
+    ]
+    return "\n\n".join(
+        [
+            f"# {evidence.mode}: {choice.calibration.method}",
+            f"{len(evidence.answers)} answers on {', '.join(evidence.data)}; {evidence.unknown} more without a "
+            "probability.\n`calibrated`: each answer by a fit that has not seen it (cross-validation).",
+            table(["position", "shift", "chosen before, %", "now", "labels"], positions),
+            table(["method", "log-loss", ""], losses),
+            reliability_table(before, after),
+        ]
+    )
+
+
+def _chosen(answers: Sequence[Read], calibration: Calibration) -> tuple[dict[str, float], ...]:
+    """Share of each position among the choices before and now, and in the labels (`AC` counts half for A)."""
+    shares: tuple[dict[str, float], ...] = tuple(dict.fromkeys(OPTIONS, 0.0) for _ in range(3))
+    for answer in answers:
+        for share, one in zip(shares, (UNCALIBRATED, calibration), strict=False):
+            if answer.options:
+                share[choose(answer.options, answer.usable, one)[0]] += 1 / len(answers)
+        for option in answer.label:
+            shares[2][option] += 1 / len(answer.label) / len(answers)
+    return shares

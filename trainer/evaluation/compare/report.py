@@ -1,0 +1,215 @@
+"""The result of a comparison as a file for programs (`comparison.json`) and a page for people (`comparison.md`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from screening.answer import Answer, Mode, Reason, parse
+from screening.task import Dimension
+from trainer.evaluation.compare.paired import LEVEL, Paired, paired
+from trainer.evaluation.compare.pairs import Pair, Pairs
+from trainer.evaluation.evaluate.predictions import Prediction
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, EvaluatedEndpoint
+from trainer.metrics import shows
+from trainer.runs.markdown import table
+
+COMPARISON_NAME = "comparison.json"
+TABLE_NAME = "comparison.md"
+
+_INTRO = """\
+`difference`: after - before in percentage points, with Newcombe's {level:.0%} interval for paired proportions (1998,
+method 10). `worse`: samples that were right and are wrong now; `better`: the other way round. `p`: McNemar's exact
+test, two-sided; with few flips the interval can leave out 0 while p is large, and then p is the one to go by. The rows
+overlap, and p is not corrected for looking at several of them."""
+
+_NO_DIMENSIONS = "Without the data directory (`--data`) the dimensions of the samples are not known."
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Direction(StrEnum):
+    """Which way an answer flipped."""
+
+    WORSE = "right_to_wrong"
+    BETTER = "wrong_to_right"
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """For people: `right → wrong`."""
+        return self.value.replace("_to_", " → ")
+
+
+class GivenAnswer(_Record):
+    """What one model said."""
+
+    options: str | None
+    """Letters in order, or `N`; None when unreadable."""
+    unreadable: Reason | None
+    choice: str | None
+    confidence: float | None
+    reasoning: str | None
+    """None in direct mode and when unreadable."""
+    text: str
+    """The whole output."""
+
+    @classmethod
+    def of(cls, prediction: Prediction, mode: Mode) -> Self:
+        """What an evaluation logged, with the reasoning read from the text."""
+        read = parse(prediction.text, mode)
+        return cls(
+            options=prediction.options,
+            unreadable=prediction.unreadable.reason if prediction.unreadable else None,
+            choice=prediction.choice,
+            confidence=prediction.confidence,
+            reasoning=read.reasoning if isinstance(read, Answer) else None,
+            text=prediction.text,
+        )
+
+    @property
+    def title(self) -> str:
+        """The letters, or why there are none."""
+        return self.options or f"unreadable: {self.unreadable}"
+
+
+class Flip(_Record):
+    """A sample that one model gets right and the other does not."""
+
+    id: str
+    direction: Direction
+    label: str
+    dimensions: tuple[Dimension, ...] | None
+    """What at least one of its pictures shows; None where the data directory was not given."""
+    before: GivenAnswer
+    after: GivenAnswer
+
+
+class Comparison(_Record):
+    """Everything in `comparison.json`."""
+
+    format: Literal[1] = 1
+    mode: Mode
+    data: EvaluatedData
+    before: EvaluatedCheckpoint | EvaluatedEndpoint
+    after: EvaluatedCheckpoint | EvaluatedEndpoint
+    confidence_level: float
+    overall: Paired
+    dimensions: dict[Dimension, Paired] | None
+    """Over the samples that show it (`trainer.metrics.shows`); None where the data directory was not given."""
+    flips: list[Flip]
+    """In the order of the data."""
+
+
+def compare(pairs: Pairs) -> Comparison:
+    """Compute everything from answers side by side."""
+    rows = [(pair, pair.right) for pair in pairs.pairs]
+    known = all(pair.sample for pair in pairs.pairs)
+    return Comparison(
+        mode=pairs.before.mode,
+        data=pairs.before.data,
+        before=pairs.before.model,
+        after=pairs.after.model,
+        confidence_level=LEVEL,
+        overall=paired(right for _, right in rows),
+        dimensions={
+            dimension: paired(right for pair, right in rows if pair.sample and shows(pair.sample, dimension))
+            for dimension in Dimension
+        }
+        if known
+        else None,
+        flips=[_flip(pair, right[0], pairs.before.mode) for pair, right in rows if right[0] != right[1]],
+    )
+
+
+def render(comparison: Comparison) -> str:
+    """The comparison as Markdown whose tables also line up as plain text."""
+    one, data = comparison, comparison.data
+    limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
+    parts = [
+        f"# {one.before.title} → {one.after.title}, {one.mode}: {_points(one.overall.difference)} points",
+        f"{data.evaluated} samples{limited}.\nbefore {one.before.digest}\nafter {one.after.digest}\ndata {data.digest}",
+        _INTRO.format(level=one.confidence_level),
+        _scores(one),
+        "" if one.dimensions else _NO_DIMENSIONS,
+        f"## Flips\n\n{one.overall.right_to_wrong} right → wrong, {one.overall.wrong_to_right} wrong → right.",
+        _flips(one) if one.flips else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def named_rows(comparison: Comparison) -> list[tuple[str, Paired]]:
+    """The rows of table and plot: overall, then the dimensions where they are known."""
+    dimensions = comparison.dimensions or {}
+    return [("overall", comparison.overall), *((dimension.title, row) for dimension, row in dimensions.items())]
+
+
+def _flip(pair: Pair, was_right: bool, mode: Mode) -> Flip:
+    sample = pair.sample
+    return Flip(
+        id=pair.before.id,
+        direction=Direction.WORSE if was_right else Direction.BETTER,
+        label=pair.before.label,
+        dimensions=tuple(d for d in Dimension if shows(sample, d)) if sample and sample.dimensions_known else None,
+        before=GivenAnswer.of(pair.before, mode),
+        after=GivenAnswer.of(pair.after, mode),
+    )
+
+
+def _scores(comparison: Comparison) -> str:
+    return table(
+        ["", "before %", "after %", "difference", "interval", "worse", "better", "p", "n"],
+        [
+            [
+                name,
+                _number(row.before),
+                _number(row.after),
+                _points(row.difference),
+                "-" if row.low is None or row.high is None else f"{row.low:+.1f} to {row.high:+.1f}",
+                str(row.right_to_wrong),
+                str(row.wrong_to_right),
+                _probability(row.p_value),
+                str(row.n),
+            ]
+            for name, row in named_rows(comparison)
+        ],
+    )
+
+
+def _flips(comparison: Comparison) -> str:
+    return table(
+        ["sample", "flip", "label", "before", "after", "dimensions"],
+        [
+            [
+                _cell(flip.id),
+                flip.direction.title,
+                flip.label,
+                flip.before.title,
+                flip.after.title,
+                "-" if flip.dimensions is None else ", ".join(d.short for d in flip.dimensions) or "none",
+            ]
+            for flip in comparison.flips
+        ],
+    )
+
+
+def _cell(text: str) -> str:
+    """Free text in a table's cell: an id may hold a bar or a line's end."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _probability(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

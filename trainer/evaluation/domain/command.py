@@ -1,0 +1,161 @@
+"""`python -m trainer domain`: describe the pictures that a checkpoint was trained on, in its manifest.
+
+Weights, files and probes stay. The digest changes, since answers do: a service flags pictures of another kind, and
+lowers its confidence. So this command comes before `evaluate` and `publish`, like `calibrate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.evaluation.domain.fit import TARGET
+
+if TYPE_CHECKING:
+    from screening.checkpoint.domain import Domain, DomainProbe
+    from screening.checkpoint.manifest import Manifest
+    from trainer.evaluation.domain.features import Look
+
+    OpenLooker = Callable[..., AbstractContextManager[Look]]
+
+SEEDS = (0,)
+"""Of the probes' pictures; those of `trainer publish` begin with the same."""
+LEAST_TOLERANCE = 0.02
+"""Relative. Repeats on one machine do not differ for the tiny checkpoint; other kinds of machines were not measured."""
+MARGIN = 4.0
+"""How many times the distance to float32 another machine's rounding may reach."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="whose manifest gets the domain")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a data directory of the domain that is not the test data; its labels are not used, but for the cap",
+    )
+    parser.add_argument(
+        "--trained-on", required=True, metavar="WORDS", help='the domain in words: "drawn product pictures"'
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        default=TARGET,
+        metavar="SHARE",
+        help="share of questions from the domain that may be flagged, above 0 and at most 0.1 (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.errors import CheckpointError
+    from trainer.data_directory import DataError
+    from trainer.evaluation.domain.errors import DomainFitError
+    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
+
+    if not 0 < args.target <= 0.1:
+        print(f"error: --target: {args.target:g} is not a share above 0 and at most 0.1", file=sys.stderr)
+        return 2
+    if not 0 < len(args.trained_on.strip()) <= 200:
+        print("error: --trained-on: describe the domain in 1 to 200 characters", file=sys.stderr)
+        return 2
+    try:
+        with engine_ends_on_sigterm():
+            print(describe(args.checkpoint, args.data, args.trained_on.strip(), target=args.target))
+    except (CheckpointError, DataError, DomainFitError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def describe(
+    checkpoint: Path,
+    data: Path,
+    trained_on: str,
+    *,
+    target: float = TARGET,
+    open_looker: OpenLooker | None = None,
+) -> str:
+    """Put the domain into the checkpoint's manifest. Returns a report for people.
+
+    The same command on the same machine gives the same manifest.
+
+    Args:
+        open_looker: starts what looks at pictures; vLLM unless a test brings its own.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole or was changed.
+        DataError: the data directory cannot be used.
+        DomainFitError: there are too few data, or the engine gives no features.
+        RuntimeError: vLLM failed.
+        OSError: the manifest cannot be written; it is as it was then.
+    """
+    from screening.checkpoint.domain import Domain, DomainCalibration
+    from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
+    from trainer.data.split.divide import is_test_set
+    from trainer.data_directory import data_digest, read_samples
+    from trainer.evaluation.calibrate.command import data_only
+    from trainer.evaluation.domain.errors import DomainFitError
+    from trainer.evaluation.domain.features import look_at_samples
+    from trainer.evaluation.domain.features import open_looker as open_vllm
+    from trainer.evaluation.domain.fit import fit
+    from trainer.metrics import random_baseline
+
+    manifest = verify(checkpoint)
+    samples = read_samples(data)
+    digest = data_digest(data, samples)
+    if digest in manifest.scored_on or is_test_set(data, digest):
+        raise DomainFitError(f"{data} is test data, whose flagged share would be flattered; give other data")
+    opener = open_looker or open_vllm
+    with opener(checkpoint, manifest) as look:
+        found = fit(look_at_samples(look, samples, data, manifest.image.size), target)
+        guess = (random_baseline([sample.options for sample in samples]) or 0.0) / 100
+        domain = Domain(
+            trained_on=trained_on,
+            confidence_cap=round(min(0.5, guess), 4),
+            statistics=found.statistics,
+            threshold=found.threshold,
+            calibration=DomainCalibration(
+                data=(digest,),
+                pictures=found.pictures,
+                questions=found.questions,
+                target=target,
+            ),
+        )
+        probes = probes_of(domain, look, manifest)
+    tolerance = _tolerance(domain, probes, opener, checkpoint, manifest)
+    after = manifest.model_copy(update={"domain": domain.model_copy(update={"probes": probes, "tolerance": tolerance})})
+    after = after.model_copy(update={"scores": data_only(manifest.scores)})
+    store_manifest(after, checkpoint)
+    (checkpoint / CARD_NAME).unlink(missing_ok=True)
+    return (
+        f"domain: {trained_on}; {found.pictures} pictures describe it, {found.questions} questions set the threshold "
+        f"({100 * target:g} % of them may be flagged), confidence out of it at most {domain.confidence_cap:g}.\n"
+        f"Probes: tolerance {tolerance:.3f}.\nDigest before: {manifest.digest}\nDigest now:    {after.digest}"
+        "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
+    )
+
+
+def probes_of(domain: Domain, look: Look, manifest: Manifest) -> tuple[DomainProbe, ...]:
+    """The scores of pictures that every service can draw, as this engine finds them."""
+    from screening.checkpoint.domain import DomainProbe
+    from screening.checkpoint.probes import probe_pictures
+
+    features = look([probe_pictures(seed, manifest.image.size) for seed in SEEDS])
+    return tuple(
+        DomainProbe(seed=seed, scores=domain.scores(list(each))) for seed, each in zip(SEEDS, features, strict=True)
+    )
+
+
+def _tolerance(
+    domain: Domain, probes: tuple[DomainProbe, ...], opener: OpenLooker, checkpoint: Path, manifest: Manifest
+) -> float:
+    """By how much another machine's scores may differ: a multiple of how far this one's are from float32's."""
+    with opener(checkpoint, manifest, dtype="float32") as look:
+        exact = probes_of(domain, look, manifest)
+    off = max(domain.deviation(probe, other.scores) for probe, other in zip(probes, exact, strict=True))
+    return min(0.25, max(LEAST_TOLERANCE, MARGIN * off))

@@ -1,0 +1,78 @@
+"""Features of pictures as the engine that serves a checkpoint sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from screening.answer import Mode
+from screening.checkpoint.domain import Array
+from screening.checkpoint.manifest import Manifest
+from screening.inference.generation import probe_sampling_arguments, prompt_text
+from screening.inference.offline_engine import features_of, request, start_llm
+from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.data_directory import read_square
+from trainer.evaluation.domain.errors import DomainFitError
+from trainer.records import Sample
+
+Look = Callable[[Sequence[Sequence[Image.Image]]], Array]
+"""Features of the pictures of questions: (questions, 5, width)."""
+
+BATCH = 64
+"""Questions handed to the engine at once: few enough that it still remembers all their pictures."""
+
+
+@contextmanager
+def open_looker(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -> Iterator[Look]:
+    """Start vLLM on a verified checkpoint; its processes end with the block.
+
+    Raises:
+        RuntimeError: it does not start. `Look` raises it when the engine dies.
+        DomainFitError: by `Look`; the engine gives no features.
+    """
+    with start_llm(checkpoint, manifest, **engine_arguments) as llm:
+        from vllm import SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt = prompt_text(llm.get_tokenizer(), manifest.prompt, Mode.COT)
+        sampling = SamplingParams(**probe_sampling_arguments())
+
+        def look(questions: Sequence[Sequence[Image.Image]]) -> Array:
+            requests: list[Any] = [request(prompt, pictures) for pictures in questions]
+            try:
+                llm.generate(requests, sampling, use_tqdm=False)
+                features = [feature for pictures in questions for feature in features_of(llm, pictures)]
+            except EngineDeadError as error:
+                raise RuntimeError("the engine died while it looked at pictures") from error
+            known = [feature for feature in features if feature is not None]
+            if len(known) < len(features):
+                raise DomainFitError("the engine gives no features; pictures cut into tiles are not supported")
+            return np.stack(known).astype(np.float64).reshape(len(questions), PICTURES_PER_SAMPLE, -1)
+
+        yield look
+
+
+def look_at_samples(look: Look, samples: Sequence[Sample], directory: Path, size: int) -> Array:
+    """Features of the pictures of a data directory, (samples, 5, width).
+
+    Raises:
+        DataError: a picture is missing or damaged.
+    """
+    from tqdm import tqdm
+
+    found = []
+    with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
+        for start in tqdm(range(0, len(samples), BATCH), desc="looking", unit="batch"):
+            batch = samples[start : start + BATCH]
+            found.append(look(list(pool.map(lambda sample: _pictures(sample, directory, size), batch))))
+    return np.concatenate(found)
+
+
+def _pictures(sample: Sample, directory: Path, size: int) -> list[Image.Image]:
+    return [read_square(directory, file, size) for file in sample.files]

@@ -1,0 +1,125 @@
+"""Evaluating a checkpoint, with the engine that serves it: verify it, answer what is not answered yet, score, write."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from screening.answer import Answer, Mode, parse
+from screening.checkpoint.manifest import Manifest, verify
+from screening.confidence import Source, judge
+from trainer.data.split.divide import is_test_set
+from trainer.data_directory import data_digest, read_samples
+from trainer.evaluation.evaluate.generate import Engine, Reply, answer_samples, open_engine
+from trainer.evaluation.evaluate.identity import Identity
+from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
+from trainer.evaluation.evaluate.report import write_result
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude
+from trainer.metrics import Judged
+from trainer.records import Sample
+
+OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[Engine]]
+
+
+def evaluate(
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    *,
+    mode: Mode,
+    limit: int | None = None,
+    batch: int = 64,
+    confidence_level: float = 0.95,
+    open_engine: OpenEngine = open_engine,
+) -> Evaluation:
+    """Answer, score and write the result to `out`.
+
+    A directory whose evaluation is complete is scored again without starting an engine.
+
+    Args:
+        limit: evaluate only the first so many samples; a later run in the same `out` may ask for more.
+        batch: samples handed to the engine at once; what a killed run loses at most.
+        open_engine: starts what answers; vLLM unless a test brings its own.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole or was changed.
+        DataError: the data directory cannot be used.
+        EvaluationError, LogError: `out` holds something else, or cannot be used.
+        Unfinished: the engine failed.
+    """
+    manifest = verify(checkpoint)
+    everything = read_samples(data)
+    samples = everything[:limit]
+    digest = data_digest(data, everything)
+    identity = Identity(checkpoint=manifest.digest, data=digest, mode=mode)
+    model = EvaluatedCheckpoint(
+        name=manifest.name,
+        version=manifest.version,
+        digest=manifest.digest,
+        calibrated=mode in manifest.calibration,
+    )
+    with open_predictions(out, identity) as predictions:
+        if todo := predictions.missing(samples):
+            with open_engine(checkpoint, manifest, mode) as engine:
+                _answer(engine, manifest, mode, todo, data, predictions, batch=batch, total=len(samples))
+        frozen = is_test_set(data, digest)
+        evaluation = conclude(predictions, everything, samples, identity, model, confidence_level, frozen=frozen)
+        write_result(out, evaluation)
+    return evaluation
+
+
+def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: Engine) -> Prediction:
+    """Read one reply as the service would."""
+    result = parse(reply.text, mode)
+    calibration = manifest.calibration_of(mode)
+    judgement = judge(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
+    strange = reply.domain_score is not None and reply.domain_score >= 1
+    most = manifest.domain.confidence_cap if manifest.domain and strange else 1.0
+    return Prediction.of(
+        Judged(sample, result, judgement.choice if judgement else None),
+        text=reply.text,
+        finish=reply.finish,
+        confidence=min(most, judgement.confidence) if judgement else 0.0,
+        probability=judgement.probability if judgement and judgement.source is not Source.NOWHERE else None,
+        usable=judgement.usable if judgement else None,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        domain_score=reply.domain_score,
+    )
+
+
+@contextmanager
+def engine_ends_on_sigterm() -> Iterator[None]:
+    """Python ends on SIGTERM without cleaning up, and the engine's processes would live on and keep their memory."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _answer(
+    engine: Engine,
+    manifest: Manifest,
+    mode: Mode,
+    todo: Sequence[Sample],
+    data: Path,
+    predictions: Predictions,
+    *,
+    batch: int,
+    total: int,
+) -> None:
+    """Answer what is left, with a bar on the console, and log each batch as it is done."""
+    from tqdm import tqdm
+
+    with tqdm(desc=f"answering ({mode})", total=total, initial=total - len(todo), unit="sample") as bar:
+        for answered in answer_samples(engine, todo, data, size=manifest.image.size, batch=batch):
+            predictions.append(predict(sample, reply, manifest, mode, engine) for sample, reply in answered)
+            bar.update(len(answered))
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -1,0 +1,161 @@
+"""Asking a checkpoint, batch after batch, on vLLM's offline engine.
+
+How a question is put (engine arguments, prompt, sampling) comes from `screening.inference.generation`, which the
+service uses too: an evaluation that asks in another way than the service measures another model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from PIL import Image
+
+from screening.answer import Mode
+from screening.checkpoint.manifest import Manifest
+from screening.inference.generation import (
+    FINISHED,
+    Spelling,
+    Step,
+    Watched,
+    answer_regex,
+    prompt_text,
+    sampling_arguments,
+    watched,
+)
+from screening.inference.offline_engine import features_of, request, start_llm
+from trainer.data_directory import read_square
+from trainer.evaluation.evaluate.errors import Unfinished
+from trainer.records import Sample
+
+DECODERS = 4
+"""Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""
+
+_GO_ON = "run the same command again to go on where it stopped"
+
+Pictures: TypeAlias = list[Image.Image]
+"""Original, A, B, C, D, each `manifest.image.size` square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The model's output for one question."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    steps: tuple[Step, ...]
+    """Per generated token; for `screening.confidence`."""
+    prompt_tokens: int
+    completion_tokens: int
+    domain_score: float | None = None
+    """The highest out-of-domain score of the question's pictures; None for a checkpoint without a domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Something that answers questions, and the tokens whose log-probabilities it reports."""
+
+    ask: Callable[[Sequence[Pictures]], list[Reply]]
+    watched: Watched
+
+
+@contextmanager
+def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Engine]:
+    """Start vLLM on a verified checkpoint; its processes end with the block.
+
+    `ask` raises Unfinished when the engine gives up on a question.
+    """
+    with start_llm(checkpoint, manifest) as llm:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        tokenizer = llm.get_tokenizer()
+        watch, spelling = watched(tokenizer), Spelling(tokenizer)
+        regex = answer_regex(manifest, mode)
+        sampling = SamplingParams(
+            **sampling_arguments(manifest, mode, watch.ids),
+            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
+        )
+        prompt = prompt_text(tokenizer, manifest.prompt, mode)
+
+        def ask(questions: Sequence[Pictures]) -> list[Reply]:
+            requests: list[Any] = [request(prompt, pictures) for pictures in questions]
+            try:
+                outputs = llm.generate(requests, sampling, use_tqdm=False)
+                scores = [_domain_score(llm, manifest, pictures) for pictures in questions]
+            except EngineDeadError as error:
+                raise Unfinished(f"the engine died; {_GO_ON}") from error
+            return [_reply(output, spelling, score) for output, score in zip(outputs, scores, strict=True)]
+
+        yield Engine(ask, watch)
+
+
+def answer_samples(
+    engine: Engine, samples: Sequence[Sample], directory: Path, *, size: int, batch: int
+) -> Iterator[list[tuple[Sample, Reply]]]:
+    """Answer samples in batches. While the engine works on one, the next one's pictures are decoded; never more.
+
+    Args:
+        directory: the data directory of the samples.
+        size: side of the model's square, in pixels.
+        batch: samples handed to the engine at once.
+
+    Raises:
+        DataError: a picture is missing or damaged.
+        Unfinished: the engine failed.
+    """
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+        waiting: deque[tuple[Sequence[Sample], list[Future[Pictures]]]] = deque()
+        chunks = (samples[start : start + batch] for start in range(0, len(samples), batch))
+
+        def decode_next() -> None:
+            if chunk := next(chunks, ()):
+                waiting.append((chunk, [pool.submit(load_pictures, directory, sample, size) for sample in chunk]))
+
+        try:
+            decode_next()
+            while waiting:
+                chunk, futures = waiting.popleft()
+                pictures = [future.result() for future in futures]
+                decode_next()
+                yield list(zip(chunk, engine.ask(pictures), strict=True))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def load_pictures(directory: Path, sample: Sample, size: int) -> Pictures:
+    """The five pictures of a sample as the model sees them.
+
+    Raises:
+        DataError: a picture is missing or damaged.
+    """
+    return [read_square(directory, file, size) for file in sample.files]
+
+
+def _domain_score(llm: Any, manifest: Manifest, pictures: Pictures) -> float | None:
+    if manifest.domain is None:
+        return None
+    features = features_of(llm, pictures)
+    known = [each for each in features if each is not None]
+    return max(manifest.domain.scores(known)) if len(known) == len(features) else None
+
+
+def _reply(output: Any, spelling: Spelling, domain_score: float | None) -> Reply:
+    completion = output.outputs[0]
+    if completion.finish_reason not in FINISHED:
+        # vLLM reports these without raising; a made-up score would be the result.
+        raise Unfinished(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
+    return Reply(
+        text=spelling.text(completion.token_ids),
+        finish=completion.finish_reason,
+        steps=spelling.steps(completion.token_ids, completion.logprobs),
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        completion_tokens=len(completion.token_ids),
+        domain_score=domain_score,
+    )

@@ -1,0 +1,243 @@
+"""The result of an evaluation as a page for people: `report.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from screening.answer import Mode
+from screening.task import NONE, OPTIONS, Dimension
+from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
+from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
+from trainer.evaluation.reliability import Reliability
+from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts
+from trainer.runs.markdown import table
+from trainer.runs.run_directory import write_atomically
+
+REPORT_NAME = "report.md"
+
+_SCORE_INTRO = """\
+## Score
+
+A readable answer is correct if every option that it names is in the label. A dimension's score is taken over the
+samples in which at least one picture shows that issue; the paper does not say how it assigns them. `random`: what
+blind guessing of one of A, B, C, D, N would score on the same samples."""
+
+_COT_INTRO = """\
+## Pictures
+
+`named`: the reasoning names the dimension; by severity 1 subtle, 2 clear, 3 gross. `held back`: the answer does not
+offer the picture. `false alarm`: normal pictures for which the dimension is named. `precision`: of the pictures for
+which it is named, those that have it. Percent; n in brackets."""
+
+_DIRECT_INTRO = """\
+## Pictures
+
+`held back`: the answer does not offer the picture; by severity 1 subtle, 2 clear, 3 gross. Percent; n in brackets."""
+
+
+_CONFIDENCE_INTRO = """\
+## Confidence
+
+Of the one choice; an unreadable answer has confidence 0 and is wrong. ECE: mean distance between confidence and share
+of right answers, over bins of equally many answers. `by chance alone`: what a true confidence would show with so many
+answers, so no less can be asked. AURC: share of wrong answers among the surest, mean over all coverages."""
+
+
+def write_result(out: Path, evaluation: Evaluation) -> None:
+    """Write the plot, where matplotlib is installed, the page, and the file for programs: where that is, all is."""
+    picture = f"\n![confidence]({PLOT_NAME})\n" if _draw(out, evaluation) else ""
+    write_atomically(out / REPORT_NAME, render(evaluation) + picture)
+    write_atomically(out / SCORES_NAME, evaluation.model_dump_json(indent=2) + "\n")
+
+
+def _draw(out: Path, evaluation: Evaluation) -> bool:
+    (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier run with fewer answers
+    if evaluation.reliability is None:
+        return False
+    try:
+        plot(evaluation.reliability, evaluation.uncalibrated, out / PLOT_NAME)
+    except ModuleNotFoundError as error:
+        print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
+        return False
+    return True
+
+
+def render(evaluation: Evaluation) -> str:
+    """The report as Markdown whose tables also line up as plain text."""
+    scores, data = evaluation.scores, evaluation.data
+    limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
+    parts = [
+        f"# {evaluation.model.title}, {evaluation.mode}: {_percent(scores.overall.correct)}",
+        f"{data.evaluated} samples{limited}, {scores.confidence_level:.0%} intervals (Wilson), {evaluation.created}.\n"
+        f"{'endpoint' if evaluation.endpoint else 'checkpoint'} {evaluation.model.digest}\ndata {data.digest}",
+        _endpoint(evaluation.endpoint) if evaluation.endpoint else "",
+        _SCORE_INTRO,
+        _score_table(scores),
+        "## Answers",
+        _answer_table(evaluation),
+        _unreadable_table(scores) if scores.unreadable.hits else "",
+        "## Position\n\nEach sample spreads one vote over its options; percent.",
+        _balance_table(scores),
+        *_verdict_parts(evaluation),
+        *(_reliability_parts(evaluation.reliability, evaluation.uncalibrated) if evaluation.reliability else []),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _endpoint(one: EvaluatedEndpoint) -> str:
+    """Who was asked and how. What is not known of an endpoint's answers is said here and left out below."""
+    asked = one.asked
+    temperature = "its own temperature" if asked.temperature is None else f"temperature {asked.temperature:g}"
+    names = ", ".join(f"{name or 'no name'} ({count})" for name, count in one.answered_as.items())
+    lines = [
+        f"Asked at {one.url}: prompt {asked.prompt}, pictures of at most {asked.picture_size} pixels, at most "
+        f"{asked.reply_tokens} tokens, {temperature}. It answered as {names or 'nobody'}."
+    ]
+    if one.refused:
+        lines.append(f"Refused requests: {one.refused}. They count as wrong, and the log has the reasons.")
+    if one.cost is not None:
+        lines.append(f"Cost of the answers: {one.cost:.4g}.")
+    lines.append("Probabilities are not known, so there is neither a single choice nor a confidence.")
+    return "\n".join(lines)
+
+
+def _score_table(scores: Scores) -> str:
+    named: list[tuple[str, Score]] = [("overall", scores.overall)]
+    named += [(dimension.title, score) for dimension, score in scores.dimensions.items()]
+    return table(
+        ["", "score %", "interval", "random %", "n"],
+        [
+            [name, _percent(s.correct, ""), _interval(s.correct), _number(s.baseline), str(s.correct.n)]
+            for name, s in named
+        ],
+    )
+
+
+def _answer_table(evaluation: Evaluation) -> str:
+    scores, tokens = evaluation.scores, evaluation.tokens
+    named = [
+        *([("the one choice is in the label", scores.choice)] if scores.choice.n else []),
+        ("answer is the whole label", scores.exact_match),
+        ("unreadable", scores.unreadable),
+        ("N precision", scores.none.precision),
+        ("N recall", scores.none.recall),
+        *([("flagged as out of the domain", evaluation.out_of_domain)] if evaluation.out_of_domain else []),
+    ]
+    rows = [[name, _percent(one, ""), _interval(one), str(one.n)] for name, one in named]
+    spent = "Tokens are not counted"
+    if tokens.prompt is not None and tokens.completion is not None:
+        spent = f"Tokens per question: {tokens.prompt:.0f} in, {tokens.completion:.0f} out"
+    note = f"\n\n{spent}; {tokens.cut} outputs were cut at the limit."
+    return table(["", "%", "interval", "n"], rows) + note
+
+
+def _unreadable_table(scores: Scores) -> str:
+    rows = [[reason, str(one.hits), _percent(one, "")] for reason, one in scores.unreadable_reasons.items()]
+    return table(["unreadable because", "count", "%"], rows)
+
+
+def _balance_table(scores: Scores) -> str:
+    rows = [
+        [name, *(f"{row[option]:.1f}" for option in (*OPTIONS, NONE))]
+        for name, row in (("answers", scores.balance.answers), ("labels", scores.balance.labels))
+    ]
+    distance = scores.balance.distance
+    note = "" if distance is None else f"\n\n{distance:.1f} % of the votes would have to move."
+    return table(["", *OPTIONS, NONE], rows) + note
+
+
+def _verdict_parts(evaluation: Evaluation) -> list[str]:
+    """Per picture: in CoT what the reasoning names; in direct mode only what the answer holds back is known."""
+    pictures = evaluation.scores.pictures
+    if evaluation.mode is Mode.COT:
+        summary = [
+            ("a verdict is stated", pictures.stated),
+            ("verdict exactly right", pictures.exact),
+            ("normal pictures called normal", pictures.normal_recognised),
+            ("normal pictures with a false alarm", pictures.false_alarms),
+        ]
+    else:
+        summary = []
+    summary.append(("normal pictures held back by the answer", pictures.normal_held_back))
+    intro = _COT_INTRO if evaluation.mode is Mode.COT else _DIRECT_INTRO
+    parts = [
+        intro,
+        table(["", "%", "interval", "n"], [[name, _percent(s, ""), _interval(s), str(s.n)] for name, s in summary]),
+        _dimension_table(pictures.dimensions, evaluation.mode),
+    ]
+    if pictures.kinds:
+        parts.append(_kind_table(pictures.kinds, evaluation.mode))
+    return parts
+
+
+def _dimension_table(dimensions: dict[Dimension, DimensionVerdicts], mode: Mode) -> str:
+    cot = mode is Mode.COT
+    header = ["dimension", *(["named"] if cot else []), "subtle", "clear", "gross", "held back"]
+    header += ["false alarm", "precision"] if cot else []
+    rows = []
+    for dimension, one in dimensions.items():
+        severities = [one.by_severity.get(severity) for severity in (1, 2, 3)]
+        cells = [_short(None if v is None else v.named if cot else v.held_back) for v in severities]
+        row = [dimension.title, *([_short(one.all.named)] if cot else []), *cells, _short(one.all.held_back)]
+        rows.append(row + ([_short(one.false_alarms), _short(one.precision)] if cot else []))
+    return table(header, rows)
+
+
+def _kind_table(kinds: dict[str, Verdicts], mode: Mode) -> str:
+    cot = mode is Mode.COT
+    header = ["defect kind", *(["named"] if cot else []), "held back"]
+    return table(
+        header,
+        [[kind, *([_short(one.named)] if cot else []), _short(one.held_back)] for kind, one in kinds.items()],
+    )
+
+
+def reliability_table(before: Reliability | None, after: Reliability | None) -> str:
+    """Columns without and with calibration; one that is None is left out."""
+    columns = [(name, one) for name, one in (("not calibrated", before), ("calibrated", after)) if one]
+    lines: list[tuple[str, Callable[[Reliability], str]]] = [
+        ("expected calibration error (ECE)", lambda one: f"{one.expected_calibration_error:.3f}"),
+        ("- interval", lambda one: _range(one.expected_calibration_error_interval, " to ")),
+        (
+            "- by chance alone: mean, one in 20 above",
+            lambda one: _range(one.expected_calibration_error_by_chance, ", "),
+        ),
+        ("Brier score", lambda one: f"{one.brier:.3f}"),
+        ("error, all kept", lambda one: f"{100 * one.error:.1f} %"),
+        ("error, surest 80 % kept", lambda one: f"{100 * one.error_at_80_coverage:.1f} %"),
+        ("area under risk and coverage (AURC)", lambda one: f"{one.area_under_risk_coverage:.3f}"),
+    ]
+    return table(
+        ["", *(name for name, _ in columns)], [[name, *(cell(one) for _, one in columns)] for name, cell in lines]
+    )
+
+
+def _reliability_parts(one: Reliability, uncalibrated: Reliability | None) -> list[str]:
+    bins = [[f"{b.mean_confidence:.3f}", f"{b.accuracy:.3f}", str(b.n)] for b in one.bins]
+    return [
+        _CONFIDENCE_INTRO,
+        reliability_table(uncalibrated, one) if uncalibrated else reliability_table(one, None),
+        table(["mean confidence", "right", "n"], bins),
+    ]
+
+
+def _range(pair: tuple[float, float] | None, between: str) -> str:
+    return "-" if pair is None else f"{pair[0]:.3f}{between}{pair[1]:.3f}"
+
+
+def _percent(one: Share, unit: str = " %") -> str:
+    return "-" if one.percent is None else f"{one.percent:.2f}{unit}"
+
+
+def _interval(one: Share) -> str:
+    return "-" if one.low is None or one.high is None else f"{one.low:.1f} to {one.high:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _short(one: Share | None) -> str:
+    return "-" if one is None or one.percent is None else f"{one.percent:.1f} ({one.n})"

@@ -1,0 +1,135 @@
+"""`python -m trainer card`: a checkpoint's scores go into its manifest and into a page for people (`README.md`).
+
+Neither changes the checkpoint's digest: the digest is over what decides an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from screening.checkpoint.manifest import Manifest
+    from trainer.evaluation.evaluate.result import Evaluation
+
+
+class CardError(Exception):
+    """The evaluations are not of this checkpoint, not whole, or not on held-out data."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint that gets the scores and the card")
+    parser.add_argument(
+        "--evaluations",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="what `trainer evaluate` wrote for this checkpoint, one directory per mode",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.errors import CheckpointError
+    from trainer.evaluation.evaluate.errors import EvaluationError
+
+    try:
+        write_card(args.checkpoint, args.evaluations)
+    except (CardError, CheckpointError, EvaluationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
+    """Put the scores of the evaluations into the manifest and write the card.
+
+    Raises:
+        CardError: an evaluation is of another checkpoint, or two are of the same mode.
+        CheckpointError, EvaluationError: a directory cannot be read.
+    """
+    from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
+    from trainer.evaluation.evaluate.result import read_evaluation
+
+    manifest = verify(checkpoint)
+    results = [read_evaluation(directory) for directory in evaluations]
+    for directory, result in zip(evaluations, results, strict=True):
+        if result.model.digest != manifest.digest:
+            raise CardError(f"{directory} is an evaluation of {result.model.digest}, not of {manifest.digest}")
+        if result.data.digest in manifest.trained_on:
+            raise CardError(f"{directory} is an evaluation on data that the checkpoint was trained on")
+        if result.data.digest in manifest.calibrated_on:
+            raise CardError(f"{directory} is an evaluation on data that the checkpoint's confidence was fitted on")
+        if result.data.evaluated < result.data.samples:
+            raise CardError(f"{directory} is an evaluation of some samples only; run it without --limit")
+    if len({result.mode for result in results}) < len(results):
+        raise CardError("two evaluations are of the same mode; name one per mode")
+    manifest = manifest.model_copy(update={"scores": {result.mode.value: summary(result) for result in results}})
+    store_manifest(manifest, checkpoint)
+    (checkpoint / CARD_NAME).write_text(card(manifest, results), encoding="utf-8")
+
+
+def summary(result: Evaluation) -> dict[str, Any]:
+    """The numbers that travel with a checkpoint; percent, with 95 % intervals."""
+    scores = result.scores
+    return {
+        "overall": scores.overall.model_dump(mode="json"),
+        "dimensions": {name.value: score.model_dump(mode="json") for name, score in scores.dimensions.items()},
+        "choice": scores.choice.model_dump(mode="json"),
+        "unreadable": scores.unreadable.model_dump(mode="json"),
+        "data": result.data.model_dump(mode="json"),
+        "evaluated": result.created,
+    }
+
+
+def card(manifest: Manifest, results: Sequence[Evaluation]) -> str:
+    """The model card as Markdown."""
+    from trainer.evaluation.evaluate.report import render
+
+    recipe = manifest.recipe
+    stages = "\n".join(f"- `{name}`: {_facts(value)}" for name, value in manifest.data.items())
+    scores = _demote("\n".join(render(result) for result in results))
+    origin = f"`{manifest.base}`" if manifest.base else "random weights; nothing was downloaded"
+    return f"""\
+# {manifest.name} {manifest.version}
+
+A small InternVL (`InternVLForConditionalGeneration`) that screens generated product pictures: one original and four
+generated ones in, reasoning and the letters of the usable ones out. Written by `python -m trainer card`.
+
+| | |
+|---|---|
+| starts from | {origin} |
+| pictures | {manifest.image.size} x {manifest.image.size} pixels, {manifest.image.tokens_per_picture} tokens each |
+| prompt | `{manifest.prompt.version}` |
+| decoding | {manifest.decoding.mode}, at most {manifest.decoding.max_tokens_cot} tokens |
+| recipe | `{recipe.get("name", "?")}`, whole in `screening.json` |
+| digest | `{manifest.digest}` |
+
+## What it is for, and what not
+
+It makes the whole service run on a laptop, real engine and all. It has seen **drawn** pictures only: do not let it
+judge photographs. It looks at {manifest.image.size} pixels, so the smallest defects are beyond it.
+
+## Trained on
+
+{stages}
+
+## Scores
+
+On drawn pictures of a seed that no training used.
+
+{scores}"""
+
+
+def _facts(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return str(value)
+
+
+def _demote(markdown: str) -> str:
+    """Headings two levels down, so that the reports fit under the card's own."""
+    return "\n".join(f"##{line}" if line.startswith("#") else line for line in markdown.splitlines()) + "\n"

@@ -1,0 +1,256 @@
+"""The gate: is a version good enough, and not worse than what is in production? Pure functions of answers.
+
+Two kinds of criteria. *Floors* hold for every version. Criteria *against production* ask for non-inferiority: both
+versions answered the same samples, and the one-sided 95 % bound of the paired difference must stay within a margin.
+So noise does not promote: a test set too small to show that a version is not worse does not let it pass.
+
+- Scores, choices, `N` recall and unreadable answers: Newcombe's bound for paired proportions
+  (`trainer.evaluation.compare.paired`) at twice the one-sided risk.
+- `N` precision has another denominator on each side, the answers `N`: the bound is the percentile of a paired bootstrap
+  (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) with a fixed seed.
+- Position and calibration: the plain difference. Both are distances from an ideal, whose resampled values are biased
+  away from it; their margins are wide instead.
+- The floors of the scores: the Wilson bound must lie above what blind guessing would get on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from screening.answer import Answer
+from screening.task import NONE, Dimension
+from trainer.evaluation.compare.paired import Paired, difference_interval, paired
+from trainer.evaluation.compare.pairs import Pairs
+from trainer.evaluation.evaluate.predictions import Prediction
+from trainer.evaluation.evaluate.result import Evaluation
+from trainer.metrics import Judged, Score, balance, evaluate_scores, none_class, shows, wilson
+from trainer.records import Sample
+from trainer.release.promote.limits import Limits
+
+RESAMPLES = 2000
+SEED = 20260101
+
+Statistic = Literal["paired bound", "bootstrap bound", "difference", "Wilson bound", "value"]
+Right = Callable[[Judged], bool]
+
+
+class Criterion(BaseModel):
+    """One row of the gate's table. Percent and percentage points; calibration between 0 and 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    against_production: bool
+    candidate: float | None
+    production: float | None
+    """None for a floor."""
+    statistic: Statistic
+    measured: float | None
+    """What is held against the limit. None where it cannot be measured: then the criterion is not kept."""
+    limit: float
+    at_least: bool
+    """The limit is a lower one."""
+    n: int
+    """Samples, or answers, that it was measured on."""
+    passed: bool
+
+
+def judge(pairs: Pairs, limits: Limits, *, first: bool) -> list[Criterion]:
+    """Every criterion with its value, its limit and whether it is kept.
+
+    Args:
+        pairs: production's answers before and the candidate's after, with their samples.
+        first: nothing is in production; only the floors count, and `before` is not looked at.
+    """
+    rows = [(pair.sample, pair.before, pair.after) for pair in pairs.pairs if pair.sample is not None]
+    new = [_judged(sample, after) for sample, _, after in rows]
+    floors = list(_floors(new, pairs.after, limits))
+    if first:
+        return floors
+    old = [_judged(sample, before) for sample, before, _ in rows]
+    return floors + list(_against_production(old, new, pairs, limits))
+
+
+def _judged(sample: Sample, prediction: Prediction) -> Judged:
+    return Judged(sample, prediction.result, prediction.choice)
+
+
+def _floors(new: Sequence[Judged], evaluation: Evaluation, limits: Limits) -> Iterator[Criterion]:
+    floors, scores = limits.floors, evaluate_scores(new)
+    yield _above_guessing("score", scores.overall, limits.level)
+    for dimension in _measured_dimensions(new):
+        yield _above_guessing(f"score, {dimension.title}", scores.dimensions[dimension], limits.level)
+    none = scores.none
+    yield _floor("N precision", none.precision.percent, floors.none_precision, none.precision.n)
+    yield _floor("N recall", none.recall.percent, floors.none_recall, none.recall.n)
+    yield _floor("unreadable", scores.unreadable.percent, floors.unreadable, scores.unreadable.n, at_least=False)
+    yield _floor("position of choices", position(new), floors.position, len(new), at_least=False)
+    yield _floor("calibration error", _calibration(evaluation), floors.calibration, len(new), at_least=False)
+
+
+def _above_guessing(name: str, score: Score, level: float) -> Criterion:
+    right, n = score.correct.hits, score.correct.n
+    measured = 100 * wilson(right, n, 2 * level - 1)[0] if n else None
+    limit = score.baseline or 0.0
+    return Criterion(
+        name=name,
+        against_production=False,
+        candidate=score.correct.percent,
+        production=None,
+        statistic="Wilson bound",
+        measured=measured,
+        limit=limit,
+        at_least=True,
+        n=n,
+        passed=measured is not None and measured > limit,
+    )
+
+
+def _floor(name: str, value: float | None, limit: float, n: int, *, at_least: bool = True) -> Criterion:
+    return Criterion(
+        name=name,
+        against_production=False,
+        candidate=value,
+        production=None,
+        statistic="value",
+        measured=value,
+        limit=limit,
+        at_least=at_least,
+        n=n,
+        passed=_within(value, limit, at_least=at_least),
+    )
+
+
+def _against_production(
+    old: Sequence[Judged], new: Sequence[Judged], pairs: Pairs, limits: Limits
+) -> Iterator[Criterion]:
+    margins, level = limits.margins, limits.level
+    both = list(zip(old, new, strict=True))
+
+    def shares(
+        name: str, holds: Right, margin: float, among: Right = lambda _: True, *, more: bool = True
+    ) -> Criterion:
+        counts = paired((holds(one), holds(other)) for one, other in both if among(one))
+        return _paired(name, counts, margin, level, more_is_better=more)
+
+    yield shares("score", lambda one: one.correct, margins.overall)
+    for dimension in _measured_dimensions(new):
+        yield shares(f"score, {dimension.title}", lambda one: one.correct, margins.dimension, _showing(dimension))
+    yield shares("choice", lambda one: one.choice_correct, margins.overall)
+    yield _precision(old, new, margins.none_precision, level)
+    yield shares("N recall", _says_none, margins.none_recall, lambda one: not one.sample.options)
+    yield shares("unreadable", lambda one: one.options is None, margins.unreadable, more=False)
+    yield _difference("position of choices", position(old), position(new), margins.position, len(new))
+    errors = _calibration(pairs.before), _calibration(pairs.after)
+    yield _difference("calibration error", *errors, margins.calibration, len(new))
+
+
+def _paired(name: str, counts: Paired, margin: float, level: float, *, more_is_better: bool) -> Criterion:
+    """The bound of the difference on its bad side; a two-sided interval at 2 · level - 1 has it as its end."""
+    cells = counts.both_right, counts.right_to_wrong, counts.wrong_to_right, counts.both_wrong
+    low, high = difference_interval(*cells, level=2 * level - 1) if counts.n else (None, None)
+    bound = low if more_is_better else high
+    measured = None if bound is None else 100 * bound
+    return _compared(
+        name, "paired bound", counts.before, counts.after, measured, margin, counts.n, at_least=more_is_better
+    )
+
+
+def _precision(old: Sequence[Judged], new: Sequence[Judged], margin: float, level: float) -> Criterion:
+    before, after = none_class(old).precision, none_class(new).precision
+    label = np.array([not one.sample.options for one in new])
+    said = [np.array([_says_none(one) for one in side]) for side in (old, new)]
+    measured = bootstrap_bound(label, *said, level=level)
+    return _compared(
+        "N precision", "bootstrap bound", before.percent, after.percent, measured, margin, after.n, at_least=True
+    )
+
+
+def bootstrap_bound(label: np.ndarray, old: np.ndarray, new: np.ndarray, *, level: float) -> float | None:
+    """Lower one-sided bound of the difference in precision, new - old, in points; None where one never says yes.
+
+    Args:
+        label, old, new: truth and the answers of both, one boolean per sample.
+    """
+    if not (old.any() and new.any()):
+        return None
+    rng, differences = np.random.default_rng(SEED), []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(0, len(label), len(label))
+        truth, before, after = label[drawn], old[drawn], new[drawn]
+        if before.any() and after.any():
+            differences.append((truth & after).sum() / after.sum() - (truth & before).sum() / before.sum())
+    return 100 * float(np.quantile(differences, 1 - level)) if differences else None
+
+
+def _difference(name: str, before: float | None, after: float | None, margin: float, n: int) -> Criterion:
+    measured = None if before is None or after is None else after - before
+    return _compared(name, "difference", before, after, measured, margin, n, at_least=False)
+
+
+def _compared(
+    name: str,
+    statistic: Statistic,
+    before: float | None,
+    after: float | None,
+    measured: float | None,
+    margin: float,
+    n: int,
+    *,
+    at_least: bool,
+) -> Criterion:
+    limit = -margin if at_least else margin
+    return Criterion(
+        name=name,
+        against_production=True,
+        candidate=after,
+        production=before,
+        statistic=statistic,
+        measured=measured,
+        limit=limit,
+        at_least=at_least,
+        n=n,
+        passed=_within(measured, limit, at_least=at_least),
+    )
+
+
+def position(judged: Sequence[Judged]) -> float | None:
+    """How far the choices spread otherwise over A, B, C, D, N than the labels do, in percent; see `scores.Balance`.
+
+    The choices, not the answers: among several good pictures a model may always prefer the first.
+    """
+    return balance(
+        [
+            Judged(one.sample, Answer(frozenset(one.choice) - {NONE}, None, ()) if one.choice else one.result)
+            for one in judged
+        ]
+    ).distance
+
+
+def _calibration(evaluation: Evaluation) -> float | None:
+    return evaluation.reliability.expected_calibration_error if evaluation.reliability else None
+
+
+def _measured_dimensions(judged: Sequence[Judged]) -> tuple[Dimension, ...]:
+    """The dimensions that have criteria: none where the test set has labels alone, which show no dimension."""
+    samples = [one.sample for one in judged]
+    labels_alone = not all(sample.dimensions_known for sample in samples)
+    if labels_alone and not any(shows(sample, dimension) for sample in samples for dimension in Dimension):
+        return ()
+    return tuple(Dimension)
+
+
+def _showing(dimension: Dimension) -> Right:
+    return lambda one: shows(one.sample, dimension)
+
+
+def _says_none(one: Judged) -> bool:
+    return one.options == frozenset()
+
+
+def _within(value: float | None, limit: float, *, at_least: bool) -> bool:
+    return value is not None and (value >= limit if at_least else value <= limit)

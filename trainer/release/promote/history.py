@@ -1,0 +1,89 @@
+"""`python -m trainer history`: what was in production when, moved by whom and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from trainer.release.promote.command import STORE_HELP
+from trainer.release.registry_options import add_registry_options, need_registry
+
+if TYPE_CHECKING:
+    from screening.checkpoint.registry import Registry, Version
+    from trainer.release.promote.moves import Move
+    from trainer.release.promote.standing import Standing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs: one move per line, oldest first")
+    add_registry_options(parser, store=STORE_HELP)
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.checkpoint.registry import CANDIDATE
+    from screening.errors import RegistryError
+    from trainer.release.promote.standing import read_standing
+    from trainer.training.tracking.store import TrackingError
+
+    try:
+        registry = need_registry(args)
+        standing, candidate = read_standing(registry), registry.resolve(CANDIDATE)
+    except (RegistryError, TrackingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    moves = standing.history.moves
+    if args.json:
+        for one in moves:
+            print(json.dumps(one.model_dump(mode="json"), ensure_ascii=False))
+    else:
+        print(render(registry, standing, candidate))
+    for key in standing.history.unreadable:
+        print(f"error: registry {registry}: the note {key} is not from this version, or damaged", file=sys.stderr)
+    return 2 if standing.history.unreadable else 0
+
+
+def render(registry: Registry, standing: Standing, candidate: Version | None) -> str:
+    """The history as a table, newest first, and what the aliases name now."""
+    from trainer.runs.markdown import table
+
+    moves = standing.history.moves
+    lines = [f"production: {standing.fault or _name(standing.version)}", f"candidate: {_name(candidate)}"]
+    if disagreement := standing.disagreement:
+        lines.append(
+            f"{disagreement[0].upper()}{disagreement[1:]}. To finish an interrupted move, give its command again."
+        )
+    if not moves:
+        return "\n".join([*lines, f"No moves yet in {registry}."])
+    header = ["when", "what", "from", "to", "gate", "by", "why"]
+    rows = [
+        [
+            one.at,
+            one.kind,
+            "-" if one.before is None else str(one.before),
+            str(one.after),
+            _gate(one),
+            _cell(one.by),
+            _cell(one.reason or "-"),
+        ]
+        for one in reversed(moves)
+    ]
+    return "\n".join([*lines, "", table(header, rows)])
+
+
+def _name(version: Version | None) -> str:
+    return f"version {version.number} ({version.digest})" if version else "none"
+
+
+def _gate(move: Move) -> str:
+    if move.gate is None:
+        return "forced, not measured" if move.forced else "-"
+    if move.gate.passed:
+        return "passed"
+    return f"forced: {len(move.gate.failed)} of {move.gate.criteria} not kept"
+
+
+def _cell(text: str) -> str:
+    """Free text in a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|")

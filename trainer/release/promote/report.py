@@ -1,0 +1,124 @@
+"""The gate's result as a file for programs (`gate.json`) and a page for people (`gate.md`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from screening.answer import Mode
+from screening.task import Dimension
+from trainer.release.promote.gate import Criterion
+from trainer.release.promote.limits import Limits
+from trainer.runs.markdown import table
+from trainer.runs.run_directory import write_atomically
+
+GATE_NAME = "gate.json"
+TABLE_NAME = "gate.md"
+
+_INTRO = """\
+`measured` is held against `limit`. Floors hold for every version. Against production, `measured` is the one-sided
+{level:.0%} bound of the difference (paired: Newcombe 1998; bootstrap for the precision), or the plain difference for
+position and calibration. Percent and percentage points; the calibration error is between 0 and 1."""
+
+
+class Side(BaseModel):
+    """One of the two versions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    digest: str
+    evaluation: str
+    """Directory of its evaluation."""
+
+
+class Gate(BaseModel):
+    """Everything in `gate.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    created: str
+    """UTC, ISO 8601."""
+    candidate: Side
+    production: Side | None
+    mode: Mode
+    data: str
+    """Digest of the test set."""
+    samples: int
+    limits: Limits
+    criteria: list[Criterion]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the criteria that are not kept."""
+        return tuple(title(one) for one in self.criteria if not one.passed)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed
+
+
+def title(criterion: Criterion) -> str:
+    """A criterion's name; the same thing may be asked of a version alone and beside production."""
+    return f"{criterion.name}, {'against production' if criterion.against_production else 'floor'}"
+
+
+def write_gate(gate: Gate, out: Path) -> str:
+    """Write both files; returns the page for people.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    page = render(gate)
+    write_atomically(out / TABLE_NAME, page)
+    write_atomically(out / GATE_NAME, gate.model_dump_json(indent=1) + "\n")
+    return page
+
+
+def render(gate: Gate) -> str:
+    """The gate as Markdown whose table also lines up as plain text."""
+    production = gate.production
+    against = f"against version {production.version}" if production else "floors only: nothing is in production"
+    verdict = f"{len(gate.failed)} of {len(gate.criteria)} criteria are not kept" if gate.failed else "passed"
+    return (
+        f"# Version {gate.candidate.version}, {against}, {gate.mode}: {verdict}\n\n"
+        f"{gate.samples} samples.\ncandidate {gate.candidate.digest}\n"
+        f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
+        f"{_INTRO.format(level=gate.limits.level)}{_without_dimensions(gate)}\n\n{_table(gate)}\n"
+    )
+
+
+def _without_dimensions(gate: Gate) -> str:
+    if any(dimension.title in one.name for one in gate.criteria for dimension in Dimension):
+        return ""
+    return "\n\nThe test set has labels alone, which do not say what is wrong. So no dimension has a criterion."
+
+
+def _table(gate: Gate) -> str:
+    header = ["criterion", "candidate", "production", "by", "measured", "limit", "n", "kept"]
+    return table(
+        header,
+        [
+            [
+                title(one),
+                _number(one, one.candidate),
+                _number(one, one.production),
+                one.statistic,
+                _number(one, one.measured, signed=one.against_production),
+                f"{'≥' if one.at_least else '≤'} {_number(one, one.limit, signed=one.against_production)}",
+                str(one.n),
+                "yes" if one.passed else "NO",
+            ]
+            for one in gate.criteria
+        ],
+    )
+
+
+def _number(criterion: Criterion, value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    digits = 3 if criterion.name == "calibration error" else 2
+    return f"{value:{'+' if signed else ''}.{digits}f}"

@@ -1,0 +1,63 @@
+"""A published checkpoint becomes a version of the registered model, and the candidate for production."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from screening import __version__
+from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.registry import CANDIDATE, Registry, Version
+
+
+def register(registry: Registry, directory: Path, manifest: Manifest) -> Version:
+    """Register a directory of the store and let the alias `candidate` name it.
+
+    Raises:
+        RegistryError: the registry does not answer.
+    """
+    version = registry.register(directory, manifest.digest, dict(version_tags(manifest)))
+    registry.point(CANDIDATE, version.number)
+    return version
+
+
+def version_tags(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What the registry's page shows of a checkpoint; its manifest has all of it."""
+    yield "name", manifest.name
+    yield "version", manifest.version
+    yield "created", manifest.created
+    for key, value in (("parent", manifest.parent), ("base", manifest.base)):
+        if value is not None:
+            yield key, value
+    yield "prompt", manifest.prompt.version
+    yield "recipe", str(manifest.recipe.get("name", ""))
+    yield "recipe_digest", _digest(manifest.recipe)
+    for stage, facts in manifest.data.items():
+        if isinstance(facts, dict):
+            yield f"data.{_key(stage)}", str(facts.get("digest") or _digest(facts))
+    for mode, scores in manifest.scores.items():
+        for name, percent in _percents(scores):
+            yield f"score.{_key(mode)}.{name}", f"{percent:.2f}"
+        yield f"score.{_key(mode)}.data", str(scores.get("data", {}).get("digest", ""))
+    yield "published_by", f"screening {__version__}"
+
+
+def _percents(scores: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The scores of one mode as `trainer card` wrote them."""
+    rows = [("overall", scores.get("overall")), *scores.get("dimensions", {}).items()]
+    for name, row in rows:
+        percent = (row or {}).get("correct", {}).get("percent")
+        if percent is not None:
+            yield _key(name), percent
+
+
+def _digest(value: Any) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _key(text: str) -> str:
+    """MLflow allows no commas and other marks in a tag's name; stages are called `pretrain x, read to step 1750`."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in text)

@@ -1,0 +1,99 @@
+"""Scores as the paper's tables 5 to 7, as far as they are there, with intervals and paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from screening.checkpoint.manifest import read_manifest
+from trainer.data_directory import read_samples
+from trainer.evaluation.compare.paired import Paired, paired
+from trainer.evaluation.evaluate.errors import EvaluationError
+from trainer.evaluation.evaluate.predictions import read_predictions
+from trainer.evaluation.evaluate.result import SCORES_NAME, read_evaluation
+from trainer.research.ablation.tasks import Ablation
+from trainer.research.ablation.threshold import best
+from trainer.research.ablation.variants import COLD_STARTS, of_table, paper_start
+from trainer.runs.markdown import table
+
+OPEN = "-"
+"""What has not been scored yet."""
+_SCORE = ("score", "unreadable", "best threshold: score; DPA")
+"""Columns of `_score`."""
+
+
+def tables(ablation: Ablation) -> str:
+    """Markdown. Rows whose evaluation is not there are shown as open.
+
+    Raises:
+        CheckpointError, DataError: an input cannot be used.
+        EvaluationError: an evaluation is damaged, or not of what the table is about.
+    """
+    return "\n\n".join(_parts(ablation)) + "\n"
+
+
+def _parts(ablation: Ablation) -> Iterator[str]:
+    yield f"# Ablation of {ablation.recipe}"
+    base, size = read_manifest(ablation.base).digest, len(read_samples(ablation.test))
+    asked = f" and asks {len(read_samples(ablation.questions))} questions of its own" if ablation.questions else ""
+    yield f"Base {base}; {size} test samples; stage 2 goes from the cold start `{ablation.start}`{asked}."
+    yield (
+        "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the "
+        "same samples, with their interval and the p-value of McNemar's exact test. Best threshold: what score and "
+        "mean DPA reward would be if every answer named the pictures above the best threshold on u(X), chosen "
+        "afterwards: how well a model sees, wherever it draws the line."
+    )
+    if 5 in ablation.tables:
+        rows = [
+            [title, *_score(ablation.scores(name), ablation.checkpoint(name)), f"{small:.2f} / {large:.2f}"]
+            for name, (title, small, large) in COLD_STARTS.items()
+        ]
+        yield "## Cold start (table 5)"
+        yield table(["cold start", *_SCORE, "paper, 1B / 2B"], rows)
+    start = ablation.scores(ablation.start)
+    for number, what in ((6, "Stage 2"), (7, "The last epochs")):
+        for seed in (ablation.seeds if number == 6 else ablation.seeds[:1]) if number in ablation.tables else ():
+            paper = paper_start(ablation.start, number)
+            rows = [["start", *_score(start, ablation.checkpoint(ablation.start)), "", paper]]
+            plain = ablation.scores("grpo" if number == 6 else "dpa-grpo", seed)
+            for name, variant in of_table(number):
+                scores = ablation.scores(name, seed)
+                found = _score(scores, ablation.trained(name, seed))
+                rows.append([variant.title, *found, _difference(start, scores), variant.paper[number]])
+                if scores != plain:
+                    rows[-1][-2] += f"; {_difference(plain, scores)}"
+            yield f"## {what} (table {number}), seed {seed}"
+            header = ["stage 2", *_SCORE, f"to the start; to {'GRPO' if number == 6 else 'all'}"]
+            yield table([*header, "paper, 1B / 2B" if number == 6 else "paper, 2B"], rows)
+
+
+def _score(directory: Path, checkpoint: Path) -> list[str]:
+    if not (directory / SCORES_NAME).exists():
+        return [OPEN] * len(_SCORE)
+    evaluation = read_evaluation(directory)
+    scores, scored = evaluation.scores, evaluation.checkpoint
+    if scored is None or scored.digest != read_manifest(checkpoint).digest:
+        raise EvaluationError(f"{directory} is of another checkpoint than {checkpoint}; remove it and run again")
+    correct, unreadable = scores.overall.correct, scores.unreadable
+    seen = best((prediction.usable, prediction.label) for prediction in read_predictions(directory).values())
+    return [
+        f"{correct.percent:.1f} ({correct.low:.1f} to {correct.high:.1f})",
+        f"{unreadable.percent:.1f}",
+        f"{seen.score:.1f}; {seen.reward:.3f}" if seen else OPEN,
+    ]
+
+
+def _difference(before: Path, after: Path) -> str:
+    found = _paired(before, after)
+    if found is None or found.difference is None:
+        return OPEN
+    return f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f}), p {found.p_value:.3g}"
+
+
+def _paired(before: Path, after: Path) -> Paired | None:
+    if not all((directory / SCORES_NAME).exists() for directory in (before, after)):
+        return None
+    first, second = read_predictions(before), read_predictions(after)
+    if first.keys() != second.keys():
+        raise EvaluationError(f"{before} and {after} are of different samples; remove the older one and run again")
+    return paired((first[name].correct, second[name].correct) for name in first)

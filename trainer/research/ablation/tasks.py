@@ -1,0 +1,146 @@
+"""What has to be run: trainer commands, each with the file that shows that it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from screening.checkpoint.manifest import MANIFEST_NAME
+from trainer.evaluation.evaluate.result import SCORES_NAME
+from trainer.research.ablation.variants import COLD_STARTS, VARIANTS, of_table, write_recipe
+from trainer.training.hard_cases.record import RECORD_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One command of the trainer. Tasks come in the order of their importance."""
+
+    name: str
+    command: tuple[str, ...]
+    result: Path
+    """Exists when the task is done; the commands write it last."""
+    needs: tuple[Path, ...] = ()
+    """Results of tasks that must be there first."""
+
+    @property
+    def done(self) -> bool:
+        return self.result.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """Inputs and settings; yields the tasks."""
+
+    out: Path
+    recipe: str
+    base: Path
+    training: Path
+    pseudo_label: Path
+    test: Path
+    start: str
+    """Which cold start stage 2 goes from."""
+    seeds: Sequence[int]
+    """Of table 6; table 7 has the first one."""
+    tables: Sequence[int]
+    questions: Path | None = None
+    """What stage 2 asks; none: the training data."""
+
+    def tasks(self) -> list[Task]:
+        """All of them: the start, stage 2 from it with the first seed, the other starts, the other seeds, table 7."""
+        first, *others = self.seeds
+        found = [*self._cold_start(self.start), self._score(self.start, self.checkpoint(self.start))]
+        if 6 in self.tables or 7 in self.tables:
+            found.append(self._hard_cases())
+        if 6 in self.tables:
+            found += self._rows(6, first)
+        if 5 in self.tables:
+            for name in COLD_STARTS:
+                found += [*self._cold_start(name), self._score(name, self.checkpoint(name))]
+        if 6 in self.tables:
+            found += chain.from_iterable(self._rows(6, seed) for seed in others)
+        if 7 in self.tables:
+            found += self._rows(7, first)
+        return list({task.name: task for task in found}.values())  # tables share rows
+
+    def checkpoint(self, cold_start: str) -> Path:
+        """Where the checkpoint of a row of table 5 lies, or will lie."""
+        return self.base if cold_start == "none" else self.out / f"sft-{cold_start}" / "checkpoint"
+
+    def scores(self, name: str, seed: int | None = None) -> Path:
+        """Where the evaluation of a cold start, or of a variant of stage 2, lies."""
+        return self.out / "scores" / (name if seed is None else self._run(name, seed))
+
+    def trained(self, name: str, seed: int) -> Path:
+        """Where the checkpoint of a variant of stage 2 lies, or will lie."""
+        return self.out / self._run(name, seed) / "checkpoint"
+
+    def _run(self, name: str, seed: int) -> str:
+        """Runs of stage 2 from different starts may lie beside each other."""
+        return f"{name}-from-{self.start}-seed-{seed}"
+
+    @property
+    def _asked(self) -> Path:
+        return self.questions or self.training
+
+    @property
+    def _hard(self) -> Path:
+        return self.out / f"hard-cases-{self.start}"
+
+    def _rows(self, table: int, seed: int) -> Iterator[Task]:
+        return chain.from_iterable(self._stage_2(name, seed) for name, _ in of_table(table))
+
+    def _cold_start(self, name: str) -> Iterator[Task]:
+        if name == "none":
+            return
+        if name == "all":
+            yield from self._cold_start("captions-weak")
+        if name in ("answer-driven", "all"):
+            recipe, stage, data = self.recipe, "answer-driven", self.training
+            parent = self.checkpoint("captions-weak" if name == "all" else "none")
+        else:
+            captions = {"captions": name == "captions-weak"}
+            recipe = str(write_recipe(self.out / "recipes" / f"sft-{name}.yaml", self.recipe, sft_weak=captions))
+            stage, data, parent = "weak", self.pseudo_label, self.base
+        needs = () if parent == self.base else (parent / MANIFEST_NAME,)
+        command = ("sft", "--stage", stage, "--recipe", recipe, "--data", str(data))
+        yield self._training(f"sft-{name}", command, parent, needs)
+
+    def _hard_cases(self) -> Task:
+        parent, out = self.checkpoint(self.start), self._hard
+        command = ("hard-cases", "--checkpoint", str(parent), "--data", str(self._asked), "--out", str(out))
+        return Task(out.name, command, out / RECORD_NAME, self._start_needs())
+
+    def _stage_2(self, name: str, seed: int) -> Iterator[Task]:
+        variant = VARIANTS[name]
+        beginning = self._run("first-epochs", seed)
+        if variant.shares_beginning:
+            yield self._hcm_grpo(beginning, seed=seed, reward=variant.reward, last_epochs=0)
+        run = self._run(name, seed)
+        settings = {"seed": seed, "reward": variant.reward, "last_parts": list(variant.last_parts)}
+        yield self._hcm_grpo(run, after=beginning if variant.shares_beginning else None, **settings)
+        yield self._score(run, self.trained(name, seed))
+
+    def _hcm_grpo(self, run: str, after: str | None = None, **settings: object) -> Task:
+        recipe = write_recipe(self.out / "recipes" / f"{run}.yaml", self.recipe, hcm_grpo=settings)
+        needs = [*self._start_needs(), self._hard / RECORD_NAME]
+        command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(self._asked)]
+        command += ["--hard-cases", str(self._hard)]
+        if after:
+            command += ["--after", str(self.out / after)]
+            needs.append(self.out / after / "checkpoint" / MANIFEST_NAME)
+        return self._training(run, command, self.checkpoint(self.start), needs)
+
+    def _training(self, run: str, command: Sequence[str], parent: Path, needs: Sequence[Path]) -> Task:
+        out = self.out / run
+        tail = ("--checkpoint", str(parent), "--out", str(out), "--tracking-uri", "none")
+        return Task(run, (*command, *tail), out / "checkpoint" / MANIFEST_NAME, tuple(needs))
+
+    def _score(self, name: str, checkpoint: Path) -> Task:
+        out = self.out / "scores" / name
+        command = ("evaluate", "--mode", "cot", "--checkpoint", str(checkpoint), "--data", str(self.test))
+        return Task(f"scores/{name}", (*command, "--out", str(out)), out / SCORES_NAME, (checkpoint / MANIFEST_NAME,))
+
+    def _start_needs(self) -> tuple[Path, ...]:
+        return (self.checkpoint(self.start) / MANIFEST_NAME,)

@@ -1,0 +1,85 @@
+"""Examples → tensors, as the model's own processor would make them, without its cost per picture.
+
+A test compares the result with `InternVLProcessor`'s, token for token and pixel for pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from trainer.research.pretrain.tasks import Example
+from trainer.training.architecture import IMAGE_MEAN, IMAGE_STD
+
+IGNORED = -100
+"""Label of tokens that carry no loss: prompt, pictures, padding."""
+
+
+class PixelBatcher:
+    """Rows of the pool → normalised pixels."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+        self._mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) * 255
+        self._scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1) * 255
+
+    def __call__(self, rows: Sequence[int], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
+        """Pixels (pictures, 3, side, side), each shifted by up to `jitter` pixels, the edge repeated."""
+        pixels = torch.from_numpy(self._shifted(rows, rng, jitter)).permute(0, 3, 1, 2)
+        return (pixels.float() - self._mean) / self._scale
+
+    def _shifted(self, rows: Sequence[int], rng: np.random.Generator, jitter: int) -> np.ndarray:
+        size = self._pixels.shape[1]
+        offsets = rng.integers(-jitter, jitter + 1, (len(rows), 2))
+        places = np.clip(np.arange(size) + offsets[..., None], 0, size - 1)
+        return np.stack([self._pixels[row].take(y, 0).take(x, 1) for row, (y, x) in zip(rows, places, strict=True)])
+
+
+class Batcher:
+    """Turns examples with equally many pictures into model inputs."""
+
+    def __init__(self, pixels: np.ndarray, tokenizer: PreTrainedTokenizerFast, tokens_per_picture: int) -> None:
+        self.pixels = PixelBatcher(pixels)
+        self._tokenizer = tokenizer
+        self._picture = "<img>" + "<IMG_CONTEXT>" * tokens_per_picture + "</img>"
+        self._prompt_ids: dict[str, list[int]] = {}
+
+    def __call__(
+        self, examples: Sequence[Example], rng: np.random.Generator, jitter: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """Model inputs: input_ids and labels (batch, tokens), pixel_values (batch x pictures, 3, side, side).
+
+        Sequences are padded on the right and no attention mask is given: under causal attention nothing behind a
+        token reaches it.
+
+        Args:
+            jitter: pictures are shifted by up to this many pixels in each direction, the edge repeated.
+        """
+        sequences = [self._tokens(example) for example in examples]
+        length = max(len(prompt) + len(target) for prompt, target in sequences)
+        input_ids = torch.full((len(sequences), length), self._tokenizer.pad_token_id)
+        labels = torch.full((len(sequences), length), IGNORED)
+        for row, (prompt, target) in enumerate(sequences):
+            ids = torch.tensor(prompt + target)
+            input_ids[row, : len(ids)] = ids
+            labels[row, len(prompt) : len(ids)] = ids[len(prompt) :]
+        rows = [shot.row for example in examples for shot in example.shots]
+        return {
+            "input_ids": input_ids,
+            "labels": labels,
+            "pixel_values": self.pixels(rows, rng, jitter),
+        }
+
+    def _tokens(self, example: Example) -> tuple[list[int], list[int]]:
+        target = self._tokenizer.encode(example.target, add_special_tokens=False)
+        return self.prompt_ids(example.prompt), [*target, self._tokenizer.eos_token_id]
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token numbers of a prompt with one placeholder per picture."""
+        if prompt not in self._prompt_ids:
+            text = prompt.replace("<IMG_CONTEXT>", self._picture)
+            self._prompt_ids[prompt] = self._tokenizer.encode(text, add_special_tokens=False)
+        return self._prompt_ids[prompt]

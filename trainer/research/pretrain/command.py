@@ -1,0 +1,193 @@
+"""`python -m trainer pretrain`: a small vision-language model from random weights, or on from a checkpoint of one.
+
+A killed run goes on where it was with the same result; see `trainer.research.pretrain.loop`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screening.runtime.cpus import usable_cpus
+from trainer.runs.argument_types import positive
+
+if TYPE_CHECKING:
+    from trainer.training.recipe import Recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe", default="tiny", help="name of a shipped recipe or path of a YAML file (default: tiny)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="go on from its weights and tokenizer (default: random weights)",
+    )
+    parser.add_argument("--pool", type=Path, help="where the rendered pictures lie (default: OUT/pool)")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=usable_cpus(),
+        help="processes that render (default: usable CPUs)",
+    )
+    parser.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="start at once and take half as long again per step; compiling needs a C++ compiler (g++)",
+    )
+    parser.add_argument(
+        "--save-every", type=positive, default=250, metavar="STEPS", help="steps between saved states (default: 250)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.checkpoint.manifest import verify
+    from screening.errors import CheckpointError
+    from trainer.runs.run_directory import RunMismatch, claim, occupy
+    from trainer.training.recipe import RecipeError, load_recipe
+
+    try:
+        recipe = load_recipe(args.recipe)
+        if recipe.pretrain is None or recipe.architecture is None:
+            raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
+        if recipe.pretrain.see is None and args.start is None:
+            raise RecipeError(f"recipe {recipe.name!r} goes on from a checkpoint; name it with --start")
+        parent = verify(args.start) if args.start else None
+        deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
+        compiler = shutil.which(os.environ.get("CXX", "g++"))
+        if compiler is None and not args.no_compile:
+            print("no C++ compiler (g++) found: a step takes half as long again", file=sys.stderr)
+        compiled = compiler is not None and not args.no_compile
+        origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
+        claim(args.out, origin | ({"start": parent.digest} if parent else {}))
+        occupy(args.out)
+        pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
+        pretraining.run(args.save_every)
+    except (CheckpointError, RecipeError, RunMismatch) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class Pretraining:
+    """One run, read top to bottom: pool, tokenizer, model, stages, export."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, pool_dir: Path, workers: int, compiled: bool, start: Path | None = None
+    ) -> None:
+        import torch
+
+        from trainer.research.pretrain.batches import Batcher
+        from trainer.research.pretrain.pool import Pool, PoolSpec, load_or_render
+        from trainer.research.pretrain.questions import AnswerSheet, Questionnaire
+        from trainer.research.pretrain.scaffold import Scaffold
+        from trainer.research.pretrain.stages import Workshop
+        from trainer.research.pretrain.tasks import Tasks
+        from trainer.training.architecture import build_model, build_processor, load_model
+
+        assert recipe.pretrain is not None and recipe.architecture is not None
+        self.recipe, self.settings, self.architecture, self.out = recipe, recipe.pretrain, recipe.architecture, out
+        pool_settings = self.settings.pool.model_dump()
+        held_out = pool_settings.pop("held_out")
+        pool = load_or_render(pool_dir, PoolSpec(**pool_settings, size=self.architecture.image_size), workers)
+        training, unseen = Pool(pool.pixels, pool.products[held_out:]), Pool(pool.pixels, pool.products[:held_out])
+        self.start = start
+        tokenizer = self._tokenizer(training)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        questionnaire = Questionnaire.of(training)
+        torch.manual_seed(self.settings.seed)
+        self.model = load_model(start, self.architecture) if start else build_model(self.architecture, tokenizer)
+        # On CPU the fused attention kernel's backward pass is slower than plain matrix products at these lengths.
+        self.model.set_attn_implementation("sdpa" if device.type == "cuda" else "eager")
+        if compiled:
+            _compile(self.model)
+        self.processor = build_processor(self.architecture, tokenizer)
+        counts = self.settings.usable_counts
+        self.shop = Workshop(
+            scaffold=Scaffold(self.model, questionnaire).to(device),
+            questionnaire=questionnaire,
+            answers=AnswerSheet(questionnaire, pool),
+            tokenizer=tokenizer,
+            batcher=Batcher(pool.pixels, tokenizer, self.architecture.tokens_per_picture),
+            training=Tasks(training, tokenizer, recipe.prompt_texts, usable_counts=counts),
+            held_out=Tasks(unseen, tokenizer, recipe.prompt_texts, usable_counts=counts),
+            jitter=self.settings.jitter,
+            seed=self.settings.seed,
+            device=device,
+        )
+
+    def run(self, save_every: int) -> None:
+        """Go through the stages and export.
+
+        Raises:
+            RecipeError: the weights are not finite at the end; no checkpoint is written.
+        """
+        from trainer.research.pretrain.loop import run_stage
+        from trainer.research.pretrain.stages import Read, See, Speak, Stage
+
+        settings = self.settings
+        see = See(self.shop, settings.see) if settings.see else None
+        stages: list[Stage | None] = [see, Read(self.shop, settings.read), Speak(self.shop, settings.speak)]
+        for number, stage in enumerate(stages):
+            if stage:
+                run_stage(stage, number, self.out, save_every)
+        self._export()
+
+    def _tokenizer(self, pool: Any) -> Any:
+        """Learn the vocabulary once per run; a continued run must use the same one, and so must a later recipe."""
+        from transformers import PreTrainedTokenizerFast
+
+        from trainer.research.pretrain.tokenizer import train_tokenizer
+        from trainer.research.pretrain.vocabulary import fixed_texts
+
+        directory = self.start or self.out / "tokenizer"
+        if not directory.exists():
+            texts = [*pool.texts(), *fixed_texts(self.recipe.prompt_texts)]
+            tokenizer = train_tokenizer(texts, self.settings.vocabulary)
+            temporary = directory.with_suffix(".partial")
+            shutil.rmtree(temporary, ignore_errors=True)
+            tokenizer.save_pretrained(temporary)
+            temporary.rename(directory)
+        return PreTrainedTokenizerFast.from_pretrained(directory)
+
+    def _export(self) -> None:
+        import torch
+
+        from screening.checkpoint.manifest import Decoding, ImageContract, read_manifest
+        from trainer.training.export import export, with_stage
+        from trainer.training.recipe import RecipeError
+
+        if not all(torch.isfinite(tensor).all() for tensor in self.model.state_dict().values()):
+            raise RecipeError("the pretraining diverged: weights are not finite; lower learning_rate")
+
+        size, tokens = self.architecture.image_size, self.architecture.tokens_per_picture
+        parent = read_manifest(self.start) if self.start else None
+        stage = f"pretrain {self.recipe.name}" if parent else "pretrain"
+        export(
+            self.out / "checkpoint",
+            self.model,
+            self.processor,
+            name=parent.name if parent else self.recipe.name,
+            version="pretrained",
+            parent=parent.digest if parent else None,
+            prompt=self.recipe.prompt_texts,
+            image=ImageContract(size=size, tokens_per_picture=tokens),
+            decoding=Decoding(max_tokens_cot=self.recipe.max_tokens_cot),
+            data=with_stage(parent.data if parent else {}, stage, self.settings.pool.model_dump(mode="json")),
+            recipe=self.recipe.model_dump(mode="json"),
+        )
+        print(f"checkpoint: {self.out / 'checkpoint'}")
+
+
+def _compile(model: Any) -> None:
+    """Compile what takes the time; a step then takes two thirds of it."""
+    model.model.vision_tower.compile()
+    for layer in model.model.language_model.layers:
+        layer.compile()

@@ -1,0 +1,219 @@
+"""A pool of rendered pictures from which pretraining draws its samples.
+
+Rendering a picture costs about as much as a training step on it, so pictures are rendered once and combined many
+times: for each product an original and a set of generated pictures, usable and defective; a sample is a fresh choice
+of four of them in a fresh order. Pixels lie in one memory-mapped array at the model's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from screening.task import Dimension
+from trainer.runs.run_directory import claim
+
+VISIBLE_ALONE = (Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION)
+"""Dimensions that can be judged without the original."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolShot:
+    """One picture of the pool, with a dimension and a sentence per defect."""
+
+    row: int
+    caption: str
+    attributes: dict[str, str]
+    dimensions: tuple[str, ...]
+    comments: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Attributes in which the product differs from its original."""
+    severity: int
+    measures: dict[str, float]
+    """Proportions and shades as drawn; see `trainer.data.render.products.Product.measures`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProduct:
+    """All pictures of one product."""
+
+    description: str
+    original: PoolShot
+    usable: tuple[PoolShot, ...]
+    defective: tuple[PoolShot, ...]
+    variations: tuple[PoolShot, ...] = ()
+    """Several attributes changed at once; to learn to compare from, see `trainer.data.render.defects.vary`."""
+
+    @property
+    def shots(self) -> tuple[PoolShot, ...]:
+        return (self.original, *self.usable, *self.defective, *self.variations)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """What to render; part of the recipe."""
+
+    products: int
+    usable_per_product: int
+    defective_per_product: int
+    seed: int
+    render_size: int
+    """Pictures are rendered at this size and brought down as the service does."""
+    size: int
+    """The model's size."""
+    severities: tuple[float, float, float]
+    dimension_weights: tuple[float, float, float, float]
+    variations_per_product: int = 0
+
+    @property
+    def shots_per_product(self) -> int:
+        return 1 + self.usable_per_product + self.defective_per_product + self.variations_per_product
+
+
+class Pool:
+    """Rendered pictures with what is known of them. `pixels`: uint8, (pictures, size, size, 3)."""
+
+    def __init__(self, pixels: np.ndarray, products: list[PoolProduct]) -> None:
+        self.pixels = pixels
+        self.products = products
+
+    def texts(self) -> Iterator[str]:
+        """Every sentence of the pool, to learn a vocabulary from."""
+        for product in self.products:
+            yield product.description
+            for shot in product.shots:
+                yield shot.caption
+                yield from shot.comments
+
+
+def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
+    """Render the pool, or read it if this very pool was rendered before.
+
+    Killed half-way, it goes on with the products that are missing.
+
+    Raises:
+        RunMismatch: the directory holds a pool of other settings, or one that another version of the renderer drew.
+    """
+    claim(directory, {**asdict(spec), "renderer": _renderer_digest()})
+
+    shape = (spec.products * spec.shots_per_product, spec.size, spec.size, 3)
+    pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
+    if not pixel_file.exists():
+        temporary = directory / "pixels.partial.npy"
+        open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
+        with temporary.open("r+b") as handle:  # without room, a later write to the map would be a bus error
+            os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
+        temporary.replace(pixel_file)
+    pixels = open_memmap(pixel_file, mode="r+", shape=shape)  # type: ignore[no-untyped-call]
+
+    done = _read_products(product_file)
+    missing = [index for index in range(spec.products) if index not in done]
+    if missing:
+        with ProcessPoolExecutor(workers, initializer=_leave_ctrl_c) as executor, product_file.open("a") as handle:
+            jobs = executor.map(_render_product, ((spec, index) for index in missing), chunksize=4)
+            for index, block, record in tqdm(jobs, total=len(missing), desc="render pool", unit="product"):
+                pixels[index * spec.shots_per_product : (index + 1) * spec.shots_per_product] = block
+                handle.write(json.dumps({"index": index, **record}) + "\n")
+        pixels.flush()
+        with product_file.open("rb") as handle:
+            os.fsync(handle.fileno())
+        done = _read_products(product_file)
+    pixels = np.load(pixel_file, mmap_mode="r")
+    return Pool(pixels, [_product(spec, done[index], index * spec.shots_per_product) for index in range(spec.products)])
+
+
+def _leave_ctrl_c() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the first one: it says that it stops, once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[str, Any]]:
+    from screening.images import fit_square
+    from trainer.data.render import draw_generated, draw_original, make_product, plan_defects
+
+    spec, index = job
+    rng = np.random.default_rng([spec.seed, index])
+    product = make_product(rng)
+    weights = dict(zip(Dimension, spec.dimension_weights, strict=True))
+    shots = [draw_original(product, rng, spec.render_size)]
+    for usable in [True] * spec.usable_per_product + [False] * spec.defective_per_product:
+        plan = plan_defects(rng, usable, spec.severities, weights)
+        shots.append(draw_generated(product, rng, spec.render_size, plan))
+    varied = range(spec.variations_per_product)
+    shots += [draw_generated(product, rng, spec.render_size, varied=True) for _ in varied]
+    block = np.stack([np.asarray(fit_square(shot.image, spec.size)) for shot in shots])
+    records = [
+        {
+            "caption": shot.caption,
+            "attributes": dict(shot.attributes),
+            "dimensions": [d.dimension.value for d in shot.defects],
+            "comments": [d.comment for d in shot.defects],
+            "changed": [d.changed for d in shot.defects if d.dimension is Dimension.APPEARANCE],
+            "severity": max((d.severity for d in shot.defects), default=0),
+            "measures": {name: round(value, 4) for name, value in shot.measures.items()},
+        }
+        for shot in shots
+    ]
+    return index, block, {"description": product.describe(), "shots": records}
+
+
+def _renderer_digest() -> str:
+    """sha256 over the renderer's source: other code, other pictures."""
+    import trainer.data.render
+
+    digest = hashlib.sha256()
+    for path in sorted(Path(trainer.data.render.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_products(path: Path) -> dict[int, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    records: dict[int, dict[str, Any]] = {}
+    kept = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            if not line.endswith(b"\n"):
+                break  # the last line of a killed run
+            record = json.loads(line)
+            records[record["index"]] = record
+            kept += len(line)
+    os.truncate(path, kept)
+    return records
+
+
+def _product(spec: PoolSpec, record: dict[str, Any], first_row: int) -> PoolProduct:
+    shots = [
+        PoolShot(
+            first_row + i,
+            shot["caption"],
+            shot["attributes"],
+            tuple(shot["dimensions"]),
+            tuple(shot["comments"]),
+            tuple(shot["changed"]),
+            shot["severity"],
+            shot["measures"],
+        )
+        for i, shot in enumerate(record["shots"])
+    ]
+    defective = 1 + spec.usable_per_product
+    varied = defective + spec.defective_per_product
+    return PoolProduct(
+        record["description"],
+        shots[0],
+        tuple(shots[1:defective]),
+        tuple(shots[defective:varied]),
+        tuple(shots[varied:]),
+    )

@@ -1,0 +1,145 @@
+"""Heads that teach a model to see, to compare and to look things up, and are thrown away afterwards.
+
+A base model brings years of pictures with it; this stands in for that. Through captions alone, each thing to see gets a
+signal of one word in forty (docs/experiments.md tells how far that goes). So every question of the questionnaire gets a
+head of its own, and all heads are trained at once, in these places:
+
+* `seen`: on the projected tokens of one picture, before any language model;
+* `compared`: on the tokens of an original and a generated picture, what of the product differs;
+* `read`: on the language model's state behind each picture (`</img>`), half-way up its layers: here everything about
+  one picture must be gathered, and compared with the original before it;
+* `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer on: the attributes of the
+  picture that the marker names, and those of the original; once both are at one place, comparing them is little work;
+* `judged`: on its last state at the markers: what is wrong with the picture, so that the next word can be its verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import InternVLForConditionalGeneration
+
+from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.research.pretrain.batches import IGNORED
+from trainer.research.pretrain.questions import COMPARISONS, DIMENSIONS, MEASURES, PRINTED, Questionnaire
+
+
+class Heads(nn.Module):
+    """One linear head per question on the same vector."""
+
+    def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, names: Iterable[str]) -> None:
+        super().__init__()
+        self.sizes = {n: len(questionnaire.classes[n]) for n in names if n in questionnaire.classes}
+        if MEASURES in names:
+            self.sizes[MEASURES] = len(questionnaire.measures)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(tokens * width, sum(self.sizes.values()))
+
+    def forward(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits per question (vectors, classes), of states (vectors, tokens, width) or (vectors, width)."""
+        return self._by_question(self.out(self.norm(states.float()).flatten(1)))
+
+    def _by_question(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(self.sizes, logits.float().split(list(self.sizes.values()), dim=1), strict=True))
+
+
+class Comparison(nn.Module):
+    """What of a generated picture's product differs, from its tokens and the original's."""
+
+    def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, hidden: int = 128) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.LayerNorm(width), nn.Flatten(1), nn.Linear(tokens * width, hidden))
+        self.mix = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.GELU())
+        self.heads = Heads(1, hidden, questionnaire, COMPARISONS)
+
+    def forward(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits per question (families x 4, classes) of tokens (families x 5, tokens, width)."""
+        embedded = self.embed(states.float()).unflatten(0, (-1, PICTURES_PER_SAMPLE))
+        original, generated = embedded[:, :1], embedded[:, 1:]
+        pairs = torch.cat([(generated - original).abs(), generated * original, generated], dim=-1)
+        found: dict[str, torch.Tensor] = self.heads(self.mix(pairs.flatten(0, 1)))
+        return found
+
+
+class States(NamedTuple):
+    """States of the language model, each (batch, length, W): where it has read, where it has looked up, at the top."""
+
+    read: torch.Tensor
+    found: torch.Tensor
+    top: torch.Tensor
+
+
+class Scaffold(nn.Module):
+    """A model with all its heads. Shapes: P pictures, five per family, of T tokens and width W."""
+
+    def __init__(self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire) -> None:
+        super().__init__()
+        self.model = model
+        text, tokens = model.config.text_config, model.config.image_seq_length
+        alone = [n for n in (*questionnaire.classes, MEASURES) if n not in COMPARISONS]
+        self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
+        self.compared = Comparison(tokens, text.hidden_size, questionnaire)
+        self.read = Heads(1, text.hidden_size, questionnaire, [*alone, *COMPARISONS])
+        self.found = Heads(1, text.hidden_size, questionnaire, PRINTED)
+        self.recalled = Heads(1, text.hidden_size, questionnaire, PRINTED)
+        self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS)))
+        self.reading_layer = -(-text.num_hidden_layers * 3 // 5)
+        self.finding_layer = min(self.reading_layer + 1, text.num_hidden_layers)
+
+    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Projected tokens (P, T, W) of pixels (P, 3, side, side)."""
+        tokens: torch.Tensor = self.model.model.get_image_features(pixel_values=pixels).pooler_output
+        return tokens
+
+    def think(self, input_ids: torch.Tensor, tokens: torch.Tensor) -> States:
+        """The language model's states on ids (batch, length) and pictures' tokens."""
+        core = self.model.model.language_model
+        embedded = core.get_input_embeddings()(input_ids)
+        places = (input_ids == self.model.config.image_token_id)[..., None].expand_as(embedded)
+        embedded = embedded.masked_scatter(places, tokens.to(embedded.dtype))
+        states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
+        return States(states[self.reading_layer], states[self.finding_layer], states[-1])
+
+    def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of `seen` and `compared`, from projected tokens (P, T, W)."""
+        return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
+
+    def marker_loss(self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of `found`, `recalled` and `judged`, from states at the markers (families x 4, W)."""
+        own, original = generated_only(targets), original_only(targets)
+        loss = answer_loss(self.found(found), own) + answer_loss(self.recalled(found), original)
+        return loss + answer_loss(self.judged(top), own)
+
+
+def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Targets without the originals'."""
+    return {name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 1:].flatten(0, 1) for name, t in targets.items()}
+
+
+def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The originals' targets, once for each of their generated pictures."""
+    return {
+        name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 0].repeat_interleave(PICTURES_PER_SAMPLE - 1, dim=0)
+        for name, t in targets.items()
+    }
+
+
+def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy, or for the measures the Huber loss of standardised numbers. The mean over the questions about
+    attributes that may have changed, plus the mean over all others."""
+    losses: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    for name, found in logits.items():
+        wanted = targets[name]
+        if name == MEASURES:
+            known = ~wanted.isnan()
+            loss = functional.huber_loss(found[known], wanted[known], reduction="sum") / max(1, known.sum())
+        else:
+            known = (wanted != IGNORED).sum()
+            total = functional.cross_entropy(found, wanted, ignore_index=IGNORED, reduction="sum")
+            loss = total / max(1, known)
+        losses[name in COMPARISONS[1:]].append(loss)
+    return torch.stack([torch.stack(group).mean() for group in losses.values() if group]).sum()

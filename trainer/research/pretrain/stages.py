@@ -1,0 +1,233 @@
+"""The three stages of pretraining: learn to see, to read, and to speak. Each says what one step's loss is.
+
+1. `See`: ViT and projector, and the heads on what they give. No language model yet, so it is fast.
+2. `Read`: the language model joins; still no words. Five pictures, and behind them the markers `<A>` … `<D>`.
+3. `Speak`: captions and the real task in words. ViT and projector are frozen, as in the paper's stages that follow;
+   the heads on the language model stay on.
+
+Everything random follows from the recipe's seed, the stage and the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+
+from screening.answer import Mode
+from screening.prompt import PICTURES_PER_SAMPLE
+from screening.task import OPTIONS
+from trainer.research.pretrain.batches import IGNORED, Batcher
+from trainer.research.pretrain.measurements import Recall, option_score, verdict_recall
+from trainer.research.pretrain.pool import PoolShot
+from trainer.research.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
+from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
+from trainer.research.pretrain.tasks import Tasks
+from trainer.training.recipe import Course, HeadsCourse, SpeakCourse
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every stage works with."""
+
+    scaffold: Scaffold
+    questionnaire: Questionnaire
+    answers: AnswerSheet
+    tokenizer: PreTrainedTokenizerFast
+    batcher: Batcher
+    training: Tasks
+    held_out: Tasks
+    jitter: int
+    seed: int
+    device: torch.device
+
+    def families(
+        self, tasks: Tasks, count: int, rng: np.random.Generator, varied_share: float = 0.0
+    ) -> list[tuple[PoolShot, ...]]:
+        """Originals with four generated pictures each."""
+        return [tasks.family(rng, varied_share) for _ in range(count)]
+
+    def pixels(self, shots: Iterable[PoolShot], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
+        return self.batcher.pixels([s.row for s in shots], rng, jitter).to(self.device)
+
+    def targets(self, families: Sequence[Sequence[PoolShot]]) -> dict[str, torch.Tensor]:
+        found = self.answers(shot.row for family in families for shot in family)
+        return {name: target.to(self.device) for name, target in found.items()}
+
+    def reading_ids(self) -> torch.Tensor:
+        """The screening prompt and the four markers, shape (length,)."""
+        prompt = self.batcher.prompt_ids(self.training.screen_prompt(Mode.COT))
+        return torch.tensor([*prompt, *self.markers], device=self.device)
+
+    @property
+    def end_of_picture(self) -> int:
+        return int(self.tokenizer.convert_tokens_to_ids("</img>"))
+
+    @property
+    def markers(self) -> list[int]:
+        return [int(self.tokenizer.convert_tokens_to_ids(f"<{option}>")) for option in OPTIONS]
+
+
+class Stage(Protocol):
+    """What the training loop asks of a stage."""
+
+    name: str
+    shop: Workshop
+
+    @property
+    def course(self) -> Course:
+        """How long, and the learning rate over time."""
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        """Parameters that learn."""
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        """Of one step."""
+
+    def measure(self) -> dict[str, Any]:
+        """How good it is on held-out products."""
+
+
+class See:
+    """Stage 1."""
+
+    name = "see"
+
+    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
+        self.shop, self.course = shop, course
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        scaffold = self.shop.scaffold
+        core = scaffold.model.model
+        for part in (core.vision_tower, core.multi_modal_projector, scaffold.seen, scaffold.compared):
+            yield from part.parameters()
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        shop = self.shop
+        families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
+        tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
+        return shop.scaffold.seeing_loss(tokens, shop.targets(families))
+
+    def measure(self, families: int = 256) -> dict[str, Any]:
+        shop, rng, recall = self.shop, np.random.default_rng(0), Recall(self.shop.questionnaire)
+        for _ in range(families // 16):
+            drawn = shop.families(shop.held_out, 16, rng)
+            tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
+            targets = shop.targets(drawn)
+            recall.add(shop.scaffold.seen(tokens), targets)
+            recall.add(shop.scaffold.compared(tokens), generated_only(targets))
+        return {"seen": recall.result()}
+
+
+class Read:
+    """Stage 2."""
+
+    name = "read"
+
+    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
+        self.shop, self.course = shop, course
+        self._ids = shop.reading_ids()
+        self._ends = (self._ids == shop.end_of_picture).nonzero()[:, 0]
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        for name, parameter in self.shop.scaffold.named_parameters():
+            if "lm_head" not in name:
+                yield parameter
+
+    def _states(self, tokens: torch.Tensor, families: int) -> States:
+        """Of the pictures' ends, and twice of the markers, each (places, width)."""
+        read, found, top = self.shop.scaffold.think(self._ids.expand(families, -1), tokens)
+        markers = slice(-len(OPTIONS), None)
+        return States(*(s.flatten(0, 1) for s in (read[:, self._ends], found[:, markers], top[:, markers])))
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        shop = self.shop
+        families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
+        tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
+        targets = shop.targets(families)
+        read, found, top = self._states(tokens, len(families))
+        loss = shop.scaffold.seeing_loss(tokens, targets) + answer_loss(shop.scaffold.read(read), targets)
+        return loss + shop.scaffold.marker_loss(found, top, targets)
+
+    def measure(self, families: int = 256) -> dict[str, Any]:
+        shop, rng = self.shop, np.random.default_rng(0)
+        recalls = {name: Recall(shop.questionnaire) for name in ("seen", "read", "found", "recalled", "judged")}
+        fine, usable = [], []
+        for _ in range(families // 16):
+            drawn = shop.families(shop.held_out, 16, rng)
+            tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
+            targets = shop.targets(drawn)
+            recalls["seen"].add(shop.scaffold.seen(tokens), targets)
+            read, found, top = self._states(tokens, len(drawn))
+            judged = shop.scaffold.judged(top)
+            recalls["read"].add(shop.scaffold.read(read), targets)
+            recalls["found"].add(shop.scaffold.found(found), generated_only(targets))
+            recalls["recalled"].add(shop.scaffold.recalled(found), original_only(targets))
+            recalls["judged"].add(judged, generated_only(targets))
+            fine.append(fine_probability(judged, shop.questionnaire).reshape(-1, len(OPTIONS)))
+            usable.append(torch.tensor([[not s.dimensions for s in f[1:]] for f in drawn]))
+        measured: dict[str, Any] = {name: recall.result() for name, recall in recalls.items()}
+        return measured | {"score": option_score(torch.cat(fine).cpu(), torch.cat(usable))}
+
+
+class Speak:
+    """Stage 3."""
+
+    name = "speak"
+
+    def __init__(self, shop: Workshop, course: SpeakCourse) -> None:
+        self.shop, self.course = shop, course
+        self._markers = torch.tensor(shop.markers, device=shop.device)
+        counts = course.usable_counts
+        self._tasks = shop.training if counts is None else shop.training.with_usable_counts(counts)
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        model = self.shop.scaffold.model
+        scaffold = self.shop.scaffold
+        heads = (scaffold.read, scaffold.found, scaffold.recalled, scaffold.judged)
+        for part in (model.model.language_model, model.lm_head, *heads):
+            yield from part.parameters()
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        shares = self.course.shares
+        task = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+        shop, scaffold = self.shop, self.shop.scaffold
+        count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
+        examples = [self._tasks.draw[task](rng) for _ in range(count)]
+        batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, shop.jitter).items()}
+        with torch.no_grad():
+            tokens = scaffold.look(batch["pixel_values"])
+        states = scaffold.think(batch["input_ids"], tokens)
+        wanted = batch["labels"][:, 1:]
+        places = wanted != IGNORED
+        loss = functional.cross_entropy(scaffold.model.lm_head(states.top[:, :-1][places]).float(), wanted[places])
+        if task in ("screen", "screen_direct"):
+            ended = batch["input_ids"] == shop.end_of_picture
+            targets = shop.targets([e.shots for e in examples])
+            loss = loss + answer_loss(scaffold.read(states.read[ended]), targets)
+            if task == "screen":
+                marked = torch.isin(batch["labels"], self._markers)
+                loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets)
+        return loss
+
+    def measure(self, samples: int = 256) -> dict[str, Any]:
+        shop, rng = self.shop, np.random.default_rng(0)
+
+        def batches() -> Iterator[dict[str, torch.Tensor]]:
+            for _ in range(samples // 16):
+                examples = [shop.held_out.draw["screen"](rng) for _ in range(16)]
+                yield {name: tensor.to(shop.device) for name, tensor in shop.batcher(examples, rng).items()}
+
+        return {"verdicts": verdict_recall(shop.scaffold.model, shop.tokenizer, batches())}
+
+
+def fine_probability(judged: dict[str, torch.Tensor], questionnaire: Questionnaire) -> torch.Tensor:
+    """Probability that no dimension has an issue, (pictures,), the dimensions taken as independent."""
+    shares = [judged[d].softmax(-1)[:, questionnaire.classes[d].index(FINE)] for d in DIMENSIONS if d in judged]
+    return torch.stack(shares).prod(0)

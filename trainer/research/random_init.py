@@ -1,0 +1,98 @@
+"""`python -m trainer untrained RECIPE`: a whole checkpoint of a recipe's true sizes, with random weights.
+
+It answers nonsense, and loads, swaps and takes memory and time as a trained one does: a machine, a service or a GPU can
+be tried before anybody has downloaded or trained a model. Prompt, tokenizer and chat template are another checkpoint's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.runs.argument_types import not_negative, positive
+
+if TYPE_CHECKING:
+    from screening.checkpoint.manifest import Manifest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the checkpoint; must not exist")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the weights (default: 0)")
+    parser.add_argument(
+        "--like",
+        type=Path,
+        default=REPOSITORY / "models" / "tiny",
+        metavar="DIR",
+        help="checkpoint whose tokenizer and prompt are taken (default: models/tiny)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=positive,
+        metavar="N",
+        help="of an answer; random weights end none by themselves (default: the recipe's)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from screening.errors import CheckpointError
+    from trainer.training.plan.architectures import PlanError
+    from trainer.training.recipe import RecipeError
+
+    try:
+        manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
+    except (CheckpointError, PlanError, RecipeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
+    print(f"{args.out}: {weights / 2**30:.2f} GiB of random weights, {manifest.digest}")
+    return 0
+
+
+def untrained(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens: int | None = None) -> Manifest:
+    """Write the checkpoint.
+
+    Raises:
+        CheckpointError: `like` is no whole checkpoint.
+        FileExistsError: `out` is there already.
+        PlanError, RecipeError: the recipe's model cannot be found out.
+    """
+    import torch
+    from transformers import AutoProcessor, InternVLForConditionalGeneration
+
+    from screening.checkpoint.manifest import Decoding, ImageContract, verify
+    from trainer.training.architecture import Architecture, build_processor
+    from trainer.training.export import export
+    from trainer.training.plan.architectures import find_model
+    from trainer.training.plan.shapes import shapes_of
+    from trainer.training.recipe import load_recipe
+
+    if out.exists():
+        raise FileExistsError(f"{out} exists; name a new directory")
+    recipe, model_like = load_recipe(recipe_name), verify(like)
+    config = find_model(recipe).config
+    tokenizer = AutoProcessor.from_pretrained(like).tokenizer
+    config.image_token_id = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    text = config.text_config
+    text.bos_token_id, text.eos_token_id, text.pad_token_id = None, tokenizer.eos_token_id, tokenizer.pad_token_id
+    torch.manual_seed(seed)
+    model = InternVLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+
+    shapes, patch = shapes_of(config), config.vision_config.patch_size[0]
+    processor = build_processor(Architecture(image_size=shapes.image_size, patch_size=patch), tokenizer)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return export(
+        out,
+        model,
+        processor,
+        name=f"{recipe.name}-untrained",
+        version=f"seed {seed}",
+        prompt=model_like.prompt,
+        image=ImageContract(size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture),
+        decoding=Decoding(max_tokens_cot=max_tokens or recipe.max_tokens_cot),
+        recipe=recipe.model_dump(mode="json"),
+    )

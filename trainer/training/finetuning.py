@@ -1,0 +1,131 @@
+"""What SFT and HCM-GRPO share around TRL's trainers: freezing, training to the end, resuming without losing weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, PreTrainedModel, Trainer
+
+from screening.checkpoint.manifest import Manifest, read_manifest
+from trainer.training.distributed import LaunchError, processes
+from trainer.training.export import export_successor
+from trainer.training.recipe import Recipe, RecipeError
+from trainer.training.tracking.callbacks import LogFile
+from trainer.training.tracking.store import Store
+from trainer.training.tracking.tracker import track
+
+STATES_NAME = "trl"
+"""Folder of a run directory for the states from which it is continued."""
+
+
+class StrictResume:
+    """Mixin for trainers: resume from the weights that were saved.
+
+    transformers saves keys in hub format and loads them with `strict=False` on resume, so that a resumed run silently
+    goes on from the initial weights.
+    """
+
+    model: Any
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        target = model if model is not None else self.model
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        target.load_state_dict(saved.state_dict(), strict=True)
+
+
+def freeze_vision(model: PreTrainedModel) -> None:
+    """Freeze ViT and aligner: so in stage 1, while stage 2 trains everything (paper, section 4)."""
+    for part in (model.model.vision_tower, model.model.multi_modal_projector):
+        part.requires_grad_(False)
+
+
+def train_to_end(
+    trainer: Trainer,
+    out: Path,
+    *,
+    checkpoint: Path,
+    parent: Manifest,
+    origin: Mapping[str, Any],
+    data: dict[str, Any],
+    recipe: Recipe,
+    tracking: Store | None,
+) -> Manifest:
+    """Train, on from the newest whole state if there is one, and write OUT/checkpoint; both tracked.
+
+    Args:
+        checkpoint, parent: what the training started from, and its manifest.
+        origin: what `out` was claimed with; its `stage` becomes the version.
+        data: about the training data, for the manifest.
+        tracking: where MLflow gets a copy of the log; None for nowhere.
+
+    Raises:
+        LaunchError: the model is divided among the processes.
+        RecipeError: the training took no step, changed no weight or ended in values that are not finite; nothing is
+            written then.
+    """
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # no process would have all of it to write
+        raise LaunchError("every process must hold the whole model: launch without FSDP and DeepSpeed")
+    state = processes()
+    with track(tracking, out, origin) as tracker:
+        trainer.add_callback(LogFile(out, tracker))
+        states = Path(trainer.args.output_dir)
+        with state.main_process_first():
+            newest = last_whole_checkpoint(states, clean=state.is_main_process)
+        trainer.train(resume_from_checkpoint=newest)
+        see_that_it_learned(trainer, checkpoint)  # by every process, so that none waits for one that refuses
+        if state.is_main_process:
+            written = export_successor(
+                out / "checkpoint",
+                trainer.model,
+                AutoProcessor.from_pretrained(checkpoint),  # a trainer may have changed its own
+                parent,
+                stage=origin["stage"],
+                data=data,
+                recipe=recipe.model_dump(mode="json"),
+            )
+            tracker.checkpoint = written.digest
+        state.wait_for_everyone()
+    return read_manifest(out / "checkpoint")
+
+
+def see_that_it_learned(trainer: Trainer, start: Path) -> None:
+    """Compare the weights with those at the start, as a checkpoint holds them: in bfloat16.
+
+    Raises:
+        RecipeError: see `train_to_end`.
+    """
+    if not trainer.state.global_step:
+        raise RecipeError("the training took no step, so there is no new checkpoint; give more data or smaller batches")
+    now = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    if broken := next((name for name, tensor in now.items() if not torch.isfinite(tensor).all()), None):
+        raise RecipeError(f"the training diverged: {broken} holds values that are not finite; lower learning_rate")
+    before = type(trainer.model).from_pretrained(start, dtype=torch.bfloat16).state_dict()
+    if all(torch.equal(tensor, now[name].to("cpu", torch.bfloat16)) for name, tensor in before.items()):
+        raise RecipeError(
+            f"{trainer.state.global_step} steps changed no weight, so there is no new checkpoint; raise learning_rate, "
+            "or look into the log: where all completions of a group earn the same reward, stage 2 learns nothing"
+        )
+
+
+def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
+    """The newest state of a run that was saved to its end.
+
+    transformers writes a state in place, `trainer_state.json` last, and takes the newest directory as it is.
+
+    Args:
+        clean: remove newer halves, which a killed run left; not where somebody else may be writing one.
+    """
+    for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            if clean:
+                shutil.rmtree(path)
+        else:
+            return str(path)
+    return None

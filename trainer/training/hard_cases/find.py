@@ -1,0 +1,40 @@
+"""Finding the hard cases with the real engine.
+
+The output is an evaluation in CoT mode with two files more, so an evaluation that exists already can be the output
+directory: nothing is answered twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from screening.answer import Mode
+from trainer.data_directory import read_samples
+from trainer.evaluation.evaluate.by_checkpoint import OpenEngine, evaluate
+from trainer.evaluation.evaluate.generate import open_engine
+from trainer.evaluation.evaluate.predictions import read_predictions
+from trainer.runs.run_directory import write_atomically
+from trainer.training.hard_cases.cases import Cases, find_cases
+from trainer.training.hard_cases.record import write_hard_cases
+from trainer.training.hard_cases.summary import SUMMARY_NAME, summary
+
+
+def find_hard_cases(
+    checkpoint: Path, data: Path, out: Path, *, batch: int = 64, open_engine: OpenEngine = open_engine
+) -> Cases:
+    """Answer the training set, as far as that has not been done, and write `hard-cases.json` and `hard-cases.md`.
+
+    Args:
+        batch: samples handed to the engine at once; what a killed run loses at most.
+        open_engine: starts what answers; vLLM unless a test brings its own.
+
+    Raises:
+        CheckpointError, DataError, EvaluationError, LogError, Unfinished: see
+        `trainer.evaluation.evaluate.by_checkpoint`.
+    """
+    evaluation = evaluate(checkpoint, data, out, mode=Mode.COT, batch=batch, open_engine=open_engine)
+    samples = read_samples(data)
+    cases = find_cases(samples, read_predictions(out).values())
+    write_atomically(out / SUMMARY_NAME, summary(evaluation.model.title, samples, cases))
+    write_hard_cases(out, cases, checkpoint=evaluation.model.digest, data=evaluation.data.digest)
+    return cases

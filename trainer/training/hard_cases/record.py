@@ -1,0 +1,75 @@
+"""`hard-cases.json`: which samples are hard, for which checkpoint, on which data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trainer.records import Sample
+from trainer.runs.run_directory import write_atomically
+from trainer.training.hard_cases.cases import Cases, HardCasesError
+
+RECORD_NAME = "hard-cases.json"
+
+
+class HardCases(BaseModel):
+    """The file. Counts are there for people; `ids` are in the order of the data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    checkpoint: str
+    """Digest of the stage-1 model's manifest."""
+    data: str
+    """Digest of the training data."""
+    samples: int
+    hard: int
+    easy: int
+    ids: tuple[str, ...]
+    """Of the hard cases."""
+
+
+def write_hard_cases(directory: Path, cases: Cases, *, checkpoint: str, data: str) -> None:
+    """Write the file.
+
+    Args:
+        checkpoint, data: digests.
+    """
+    easy = len(cases.all) - len(cases.hard)
+    record = HardCases(
+        checkpoint=checkpoint, data=data, samples=len(cases.all), hard=len(cases.hard), easy=easy, ids=cases.hard
+    )
+    write_atomically(directory / RECORD_NAME, record.model_dump_json(indent=1) + "\n")
+
+
+def read_hard_cases(directory: Path, samples: Sequence[Sample], *, checkpoint: str, data: str) -> Cases:
+    """The hard cases of a checkpoint on a training set.
+
+    Args:
+        samples: the training set.
+        checkpoint, data: their digests.
+
+    Raises:
+        HardCasesError: the directory holds none, or those of another checkpoint or of other data.
+    """
+    path = directory / RECORD_NAME
+    try:
+        record = HardCases.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise HardCasesError(
+            f"{path} cannot be read ({error.strerror}); run `python -m trainer hard-cases` with {directory} as --out"
+        ) from error
+    except ValidationError as error:
+        raise HardCasesError(f"{path} is not from this version; run `python -m trainer hard-cases` again") from error
+    for what, there, wanted in (("checkpoint", record.checkpoint, checkpoint), ("data", record.data, data)):
+        if there != wanted:
+            raise HardCasesError(
+                f"{path} is of another {what} ({there}, not {wanted}); run `python -m trainer hard-cases` for this one"
+            )
+    everything = tuple(sample.id for sample in samples)
+    if unknown := set(record.ids) - set(everything):
+        raise HardCasesError(f"{path} names samples that the data does not have, {min(unknown)} for one; make it again")
+    return Cases(everything, record.ids)

@@ -1,0 +1,182 @@
+"""What keeps a recipe from working. Each problem is a sentence that says what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from trainer.training.enough_data import grpo_problem, sft_problem
+from trainer.training.plan.memory import GIB, Memory
+from trainer.training.plan.plan import MARGIN, Case
+from trainer.training.plan.schedule import SftSchedule
+from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+
+
+def find_problems(case: Case) -> list[str]:
+    """All problems of a recipe; none for one that can work."""
+    return list(_problems(case))
+
+
+def find_notes(case: Case) -> list[str]:
+    """What is worth knowing and keeps nothing from working."""
+    return list(_notes(case))
+
+
+def _problems(case: Case) -> Iterator[str]:
+    grpo = case.recipe.hcm_grpo
+    yield from _pictures(case)
+    yield from _positions(case)
+    yield from _cut_answers(case)
+    yield from _enough(case)
+    if grpo:
+        yield from _engine_room(case, grpo)
+    for name, sft in case.sft_stages:
+        yield from _fits(case, name, case.sft_memory(sft), _sft_remedies(sft), case.sft_memory)
+    if grpo:
+        yield from _fits(case, "hcm_grpo", case.grpo_memory(grpo), _grpo_remedies(case, grpo), case.grpo_memory)
+
+
+def _notes(case: Case) -> Iterator[str]:
+    grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
+    if case.parameters.tied:
+        yield (
+            "the base model ties its head to its embeddings; `trainer import` unties them, or a running service would "
+            "keep the old head when it takes up new weights"
+        )
+    if longest is not None and not case.tokens.measured and longest > limit:
+        yield (
+            f"the longest answer of the data has about {longest} tokens (estimated), more than max_tokens_cot {limit}; "
+            "give a local directory as `base` to have them counted with its tokenizer"
+        )
+    if grpo and grpo.max_completion_tokens < limit and grpo.cut_rollouts:
+        yield (
+            f"rollouts are cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}: the recipe means "
+            "it (cut_rollouts)"
+        )
+    engine = case.engine(grpo) if grpo else None
+    if engine and 0 < engine.at_once < engine.wanted:
+        yield f"vLLM generates the {engine.wanted} completions of a round {engine.at_once} or more at a time"
+
+
+def _pictures(case: Case) -> Iterator[str]:
+    side = case.shapes.patches_per_side
+    if side % 2:
+        yield (
+            f"a picture of {case.shapes.image_size} pixels has {side} patches per side, and pixel shuffle folds them "
+            "two by two; choose an image size that is an even number of patches"
+        )
+
+
+def _positions(case: Case) -> Iterator[str]:
+    limits = {"max_tokens_cot": case.recipe.max_tokens_cot}
+    if grpo := case.recipe.hcm_grpo:
+        limits["hcm_grpo.max_completion_tokens"] = grpo.max_completion_tokens
+    for setting, completion in limits.items():
+        room = case.shapes.max_positions - case.tokens.prompt
+        if room <= 0:
+            yield (
+                f"the prompt's {case.tokens.prompt} tokens leave nothing of the model's {case.shapes.max_positions} "
+                "positions for an answer; choose a model with more positions or smaller pictures"
+            )
+            return
+        if completion > room:
+            yield (
+                f"the prompt's {case.tokens.prompt} tokens and {setting} {completion} are more than the model's "
+                f"{case.shapes.max_positions} positions; lower {setting} to {room}"
+            )
+
+
+def _cut_answers(case: Case) -> Iterator[str]:
+    grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
+    if longest is not None and case.tokens.measured and longest > limit:
+        yield (
+            f"the longest answer of the data has {longest} tokens and the model may write {limit}; "
+            f"raise max_tokens_cot to {longest}"
+        )
+        limit = longest
+    if grpo and grpo.cut_rollouts:
+        limit = (longest or 0) if case.tokens.measured else 0
+    if grpo and grpo.max_completion_tokens < limit:
+        yield (
+            f"rollouts would be cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}; "
+            f"raise hcm_grpo.max_completion_tokens to {limit}"
+        )
+
+
+def _enough(case: Case) -> Iterator[str]:
+    gpus, grpo = case.hardware.gpus, case.recipe.hcm_grpo
+    rows = {stage.name: stage.schedule.rows for stage in case.stages() if isinstance(stage.schedule, SftSchedule)}
+    found = [sft_problem(name, sft, rows[name], gpus) for name, sft in case.sft_stages]
+    if grpo:
+        found.append(grpo_problem(grpo, case.data.samples, case.data.hard_cases, gpus))
+    yield from filter(None, found)
+
+
+def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
+    engine = case.engine(grpo)
+    if engine is None or engine.at_once:
+        return
+    share = math.ceil(engine.least_share / case.hardware.gpu_bytes * 100) / 100
+    remedy = f"raise hcm_grpo.vllm_memory to {share:.2f}" if share < 1 else "use larger GPUs or hcm_grpo.vllm: none"
+    yield (
+        f"vLLM's share of {engine.share / GIB:.1f} GiB does not hold its weights and one sequence "
+        f"({engine.least_share / GIB:.1f} GiB); {remedy}"
+    )
+
+
+def _fits(
+    case: Case, name: str, memory: Memory, remedies: Iterator[tuple[str, Any]], price: Callable[[Any], Memory]
+) -> Iterator[str]:
+    """Compare the peak with the GPU; name the first change that makes it fit."""
+    usable = case.hardware.usable_bytes
+    if memory.peak <= usable:
+        return
+    need = (
+        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, and {usable / GIB:.1f} of {case.hardware.gpu_memory:g} can "
+        f"be used, for {MARGIN:.0%} stay free; "
+    )
+    least = memory.peak
+    for change, settings in remedies:
+        peak = price(settings).peak
+        if peak <= usable:
+            yield f"{need}set in {name}: {change} (then {peak / GIB:.1f} GiB)"
+            return
+        least = min(least, peak)
+    yield f"{need}no batch is small enough, at the least it takes {least / GIB:.1f} GiB; use larger GPUs"
+
+
+def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:
+    """Changes that keep what is learned."""
+    changes: list[str] = []
+    if not sft.gradient_checkpointing:
+        sft = sft.model_copy(update={"gradient_checkpointing": True})
+        changes.append("gradient_checkpointing: true")
+        yield ", ".join(changes), sft
+    yield from _smaller_passes(changes, sft)
+
+
+def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGrpoRecipe]]:
+    """Changes that keep what is learned; a smaller share for vLLM as long as a round of rollouts fits at once."""
+    changes: list[str] = []
+    if not grpo.gradient_checkpointing:
+        grpo = grpo.model_copy(update={"gradient_checkpointing": True})
+        changes.append("gradient_checkpointing: true")
+        yield ", ".join(changes), grpo
+    if engine := case.engine(grpo):
+        enough = engine.least_share + engine.per_sequence * (engine.wanted - 1)
+        share = math.ceil(enough / case.hardware.gpu_bytes * 100) / 100
+        if share < grpo.vllm_memory:
+            grpo = grpo.model_copy(update={"vllm_memory": share})
+            changes.append(f"vllm_memory: {share:.2f}")
+            yield ", ".join(changes), grpo
+    yield from _smaller_passes(changes, grpo)
+
+
+def _smaller_passes(changes: list[str], settings: Any) -> Iterator[tuple[str, Any]]:
+    """Halve the batch and double the accumulation, so that a step stays what it is."""
+    batch, accumulation = settings.batch_size, settings.gradient_accumulation
+    while batch % 2 == 0:
+        batch, accumulation = batch // 2, accumulation * 2
+        smaller = settings.model_copy(update={"batch_size": batch, "gradient_accumulation": accumulation})
+        yield ", ".join([*changes, f"batch_size: {batch}, gradient_accumulation: {accumulation}"]), smaller

@@ -1,0 +1,227 @@
+"""Memory of one GPU, by what it is used for. Arithmetic on shapes; nothing is allocated or measured here.
+
+How the stages run decides the bytes per parameter: weights are held in float32 and computed with in bfloat16
+(autocast), the optimizer is AdamW, and every GPU holds everything (data parallel, nothing sharded):
+
+    weights 4, gradients 4, AdamW's two moments 8, bfloat16 copies of the trained matrices 2, reference model 4
+
+and with several GPUs 4 more for the buckets in which gradients are exchanged.
+
+Activations follow the method of Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1): count what each operation
+keeps for the backward pass. Counted on transformers' modules under autocast with fused attention, in bytes per token
+and layer, with h the width, d = heads x head dimension, m the MLP's width, a the heads and s the length:
+
+    Qwen2 layer        26 h + 8 d + 8 m + 4 a + 8 + 2 s
+        norms 2 x (8 h + 4); inputs of q, k, v, gate, up 5 x 2 h, each cast by itself; q, k, v, output of the attention
+        4 x 2 d (keys and values repeated to all heads), its log-sum 4 a, its mask 2 s; gate, its SiLU, up, product
+        4 x 2 m
+    InternViT layer    20 h + 8 d + 4 m + 4 a + 16
+        norms 2 x (4 h + 8); inputs of q, k, v, fc1 4 x 2 h; attention 4 x 2 d and 4 a, no mask; two layer scales
+        2 x 2 h; fc1 and its GELU 2 x 2 m
+    projector          6 c + 4 h + 8 per image token, c the width behind pixel shuffle
+
+With gradient checkpointing a layer keeps its input alone, 4 h, and one layer at a time is computed again in full. The
+tests compare these counts with the tensors that autograd really saves.
+
+The logits are never whole in memory: TRL's fused head computes them in tiles of 4,096 tokens x 32,768 words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.training.plan.parameters import Parameters
+from trainer.training.plan.shapes import Shapes
+from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+
+GIB = 2**30
+
+ALLOWANCE = 2 * GIB
+"""CUDA context, workspaces of libraries, fragmentation. A usual amount, not computed."""
+
+ENGINE_ALLOWANCE = 3 * GIB // 2
+"""What vLLM needs in its share beside weights and KV cache: activations of its 4,096-token batches."""
+
+HEAD_TILE = 4096 * 32768 * 2
+"""Largest tile of logits in TRL's fused head, bytes."""
+
+FLOAT32 = 4
+BFLOAT16 = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one GPU in one stage."""
+
+    held: Mapping[str, int]
+    """All the time."""
+    rollouts: Mapping[str, int] = field(default_factory=dict)
+    """On top while completions are generated."""
+    training: Mapping[str, int] = field(default_factory=dict)
+    """On top while a step is computed."""
+
+    @property
+    def peak(self) -> int:
+        """Rollouts and training take turns."""
+        return sum(self.held.values()) + max(sum(self.rollouts.values()), sum(self.training.values()))
+
+
+def text_layer_bytes(shapes: Shapes, length: int) -> int:
+    """Bytes per token that one layer of the language model keeps for the backward pass.
+
+    Args:
+        length: tokens of the sequence, for the mask's row.
+    """
+    text = shapes.text
+    attention = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * length
+    return 26 * text.width + 8 * text.mlp + 8 + attention
+
+
+def vision_layer_bytes(shapes: Shapes) -> int:
+    """Bytes per position that one layer of the ViT keeps for the backward pass."""
+    vision = shapes.vision
+    return 20 * vision.width + 8 * vision.heads * vision.head_dim + 4 * vision.mlp + 4 * vision.heads + 16
+
+
+def projector_bytes(shapes: Shapes) -> int:
+    """Bytes per image token that the projector keeps for the backward pass."""
+    return 6 * shapes.folded_width + 4 * shapes.text.width + 8
+
+
+def text_activations(shapes: Shapes, sequences: int, length: int, *, checkpointing: bool) -> int:
+    """Bytes that the language model keeps for the backward pass, without the head."""
+    tokens, layer, text = sequences * length, text_layer_bytes(shapes, length), shapes.text
+    final_norm = tokens * (8 * text.width + 4)
+    return final_norm + _stack(tokens, text.number, text.width, layer, checkpointing=checkpointing)
+
+
+def vision_activations(shapes: Shapes, pictures: int, *, checkpointing: bool) -> int:
+    """Bytes that a trained ViT and projector keep for the backward pass; frozen ones keep nothing."""
+    positions, vision = pictures * shapes.vision_length, shapes.vision
+    layers = _stack(positions, vision.number, vision.width, vision_layer_bytes(shapes), checkpointing=checkpointing)
+    return layers + pictures * shapes.tokens_per_picture * projector_bytes(shapes)
+
+
+def head_bytes(shapes: Shapes, tokens: int) -> int:
+    """Bytes of TRL's fused head over the scored tokens: a tile of logits, gradients of states and matrix in float32."""
+    tile = min(HEAD_TILE, min(tokens, 4096) * min(shapes.vocabulary, 32768) * BFLOAT16)
+    return tile + FLOAT32 * shapes.text.width * (tokens + shapes.vocabulary)
+
+
+def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
+    """Keys and values of all layers in bfloat16."""
+    text = shapes.text
+    return 2 * BFLOAT16 * text.number * text.kv_heads * text.head_dim * sequences * length
+
+
+def sft_memory(
+    settings: SftRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, answer: int, gpus: int
+) -> Memory:
+    """One GPU in an SFT stage, when a batch is full of the longest samples.
+
+    Args:
+        prompt: tokens of the question, image tokens included.
+        answer: tokens of the longest answer.
+    """
+    training = {
+        "activations of the language model": text_activations(
+            shapes, settings.batch_size, prompt + answer, checkpointing=settings.gradient_checkpointing
+        ),
+        "head": head_bytes(shapes, settings.batch_size * answer),
+    }
+    return Memory(held=_states(parameters, gpus, vision=False), training=training)
+
+
+def grpo_memory(
+    settings: HcmGrpoRecipe,
+    parameters: Parameters,
+    shapes: Shapes,
+    *,
+    prompt: int,
+    gpus: int,
+    gpu_memory: float,
+) -> Memory:
+    """One GPU in stage 2, when every completion is as long as it may be.
+
+    Args:
+        prompt: tokens of the question, image tokens included.
+        gpu_memory: of the GPU, bytes; a colocated vLLM takes a share of it.
+    """
+    answer = settings.max_completion_tokens
+    held = _states(parameters, gpus, vision=True)
+    if settings.kl_beta:
+        held["reference model"] = FLOAT32 * parameters.total
+    rollouts = {}
+    if settings.vllm == "colocate":
+        held["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
+    else:
+        generated = settings.batch_size * settings.gradient_accumulation
+        rollouts["KV cache of the rollouts"] = kv_cache_bytes(shapes, generated, prompt + answer)
+    checkpointing = settings.gradient_checkpointing
+    training = {
+        "activations of the ViT and projector": vision_activations(
+            shapes, PICTURES_PER_SAMPLE * settings.batch_size, checkpointing=checkpointing
+        ),
+        "activations of the language model": text_activations(
+            shapes, settings.batch_size, prompt + answer, checkpointing=checkpointing
+        ),
+        "head": head_bytes(shapes, settings.batch_size * answer),
+    }
+    return Memory(held, rollouts, training)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What a colocated vLLM does with its share of the memory."""
+
+    share: int
+    weights: int
+    kv_cache: int
+    """What is left for the KV cache, bytes; not positive if nothing is."""
+    per_sequence: int
+    """KV cache of one prompt with its longest completion."""
+    at_once: int
+    """Completions that fit at once. Prompts shared by a group are counted for each, so it is a lower bound."""
+    wanted: int
+    """Completions of one round of rollouts on one GPU."""
+
+    @property
+    def least_share(self) -> int:
+        """Bytes with which one sequence fits."""
+        return self.weights + ENGINE_ALLOWANCE + self.per_sequence
+
+
+def engine_memory(
+    settings: HcmGrpoRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, gpu_memory: float
+) -> Engine | None:
+    """The colocated vLLM's share; None without one. Its weights are a second copy, in bfloat16."""
+    if settings.vllm != "colocate":
+        return None
+    share = math.ceil(settings.vllm_memory * gpu_memory)
+    weights = BFLOAT16 * parameters.total
+    room = share - weights - ENGINE_ALLOWANCE
+    one = kv_cache_bytes(shapes, 1, prompt + settings.max_completion_tokens)
+    wanted = settings.batch_size * settings.gradient_accumulation
+    return Engine(share, weights, room, one, min(max(room, 0) // one, wanted), wanted)
+
+
+def _states(parameters: Parameters, gpus: int, *, vision: bool) -> dict[str, int]:
+    """What does not depend on the batch."""
+    trained = parameters.trained(vision=vision)
+    states = {
+        "weights": FLOAT32 * parameters.total,
+        "gradients": FLOAT32 * trained,
+        "optimizer (AdamW)": 2 * FLOAT32 * trained,
+        "bfloat16 copies": BFLOAT16 * parameters.copied(vision=vision),
+    }
+    if gpus > 1:
+        states["gradient buckets"] = FLOAT32 * trained
+    return {**states, "CUDA and fragmentation": ALLOWANCE}
+
+
+def _stack(tokens: int, number: int, width: int, layer: int, *, checkpointing: bool) -> int:
+    """A stack of layers: all in full, or the input of each and one in full."""
+    return tokens * (number * FLOAT32 * width + layer if checkpointing else number * layer)

@@ -1,0 +1,178 @@
+"""A plan as text for people and as JSON values for programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.training.plan.memory import GIB
+from trainer.training.plan.parameters import VISION
+from trainer.training.plan.plan import MARGIN, Case, Stage
+from trainer.training.plan.schedule import GrpoSchedule, SftSchedule
+
+TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
+"""Section of the recipe → what the paper calls the stage."""
+
+
+def as_json(case: Case, problems: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+    """The plan as JSON values; memory in bytes."""
+    return {
+        "recipe": case.recipe.name,
+        "architecture": case.source,
+        "hardware": {**asdict(case.hardware), "usable_bytes": round(case.hardware.usable_bytes)},
+        "data": asdict(case.data),
+        "parameters": {
+            "total": case.parameters.total,
+            "tied": case.parameters.tied,
+            "parts": {part.name: part.total for part in case.parameters.parts},
+        },
+        "tokens": {
+            "per_picture": case.tokens.per_picture,
+            "pictures": case.tokens.pictures,
+            "text": case.tokens.text,
+            "prompt": case.tokens.prompt,
+            "completion_limit": case.completion_limit,
+            "total": case.tokens.prompt + case.completion_limit,
+            "positions": case.shapes.max_positions,
+            "measured": case.tokens.measured,
+            "longest_answer": case.tokens.longest_answer,
+        },
+        "stages": {stage.name: _stage_json(stage) for stage in case.stages()},
+        "notes": list(notes),
+        "problems": list(problems),
+    }
+
+
+def as_text(case: Case, notes: Sequence[str]) -> str:
+    """The plan as a page of text, without its problems."""
+    stages = list(case.stages())
+    blocks = [
+        [f"Recipe {case.recipe.name}, {case.source}"],
+        _parameters(case),
+        _tokens(case),
+        *(_memory(case, stage) for stage in stages),
+        _schedule(case, stages),
+    ]
+    if notes:
+        blocks.append(["Notes", *(f"  {note}" for note in notes)])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _stage_json(stage: Stage) -> dict[str, Any]:
+    memory = stage.memory
+    return {
+        "trained": stage.trained,
+        "frozen": stage.frozen,
+        "memory": {
+            "held": dict(memory.held),
+            "rollouts": dict(memory.rollouts),
+            "training": dict(memory.training),
+            "peak": memory.peak,
+        },
+        "engine": asdict(stage.engine) if stage.engine else None,
+        "schedule": asdict(stage.schedule),
+    }
+
+
+def _parameters(case: Case) -> list[str]:
+    grpo = case.recipe.hcm_grpo is not None
+    rows = [("part", "parameters", "SFT 1.1, 1.2", *(["HCM-GRPO"] if grpo else []))]
+    for part in case.parameters.parts:
+        state = "frozen" if part.name in VISION else "trained"
+        rows.append((part.name, f"{part.total:,}", state, *(["trained"] if grpo else [])))
+    trained = case.parameters.trained(vision=False)
+    total = (f"{trained:,} trained", *([f"{case.parameters.total:,} trained"] if grpo else []))
+    rows.append(("total", f"{case.parameters.total:,}", *total))
+    return ["Parameters", *_table(rows)]
+
+
+def _tokens(case: Case) -> list[str]:
+    tokens, shapes = case.tokens, case.shapes
+    how = "counted with the model's tokenizer" if tokens.measured else "estimated, no tokenizer at hand"
+    rows = [
+        (
+            "pictures",
+            f"{tokens.pictures:,}",
+            f"{PICTURES_PER_SAMPLE} of {shapes.image_size} x {shapes.image_size} pixels, one tile, "
+            f"{tokens.per_picture} tokens each",
+        ),
+        ("text of the prompt", f"{tokens.text:,}", how),
+        ("completion, at most", f"{case.completion_limit:,}", ""),
+        ("sample", f"{tokens.prompt + case.completion_limit:,}", f"the model has {shapes.max_positions:,} positions"),
+    ]
+    if tokens.longest_answer is not None:
+        rows.append(("longest answer of the data", f"{tokens.longest_answer:,}", how))
+    return ["Tokens of a sample", *_table(rows)]
+
+
+def _memory(case: Case, stage: Stage) -> list[str]:
+    memory = stage.memory
+    rows = [(name, _gib(size), "") for name, size in memory.held.items()]
+    rows += [(name, _gib(size), "while generating") for name, size in memory.rollouts.items()]
+    rows += [(name, _gib(size), "while training") for name, size in memory.training.items()]
+    usable = case.hardware.usable_bytes / GIB
+    left = usable - memory.peak / GIB
+    verdict = f"{left:.1f} left" if left >= 0 else f"{-left:.1f} too much"
+    rows.append(
+        (
+            "peak",
+            _gib(memory.peak),
+            f"{verdict}, of {usable:.1f} ({MARGIN:.0%} of {case.hardware.gpu_memory:g} stay free)",
+        )
+    )
+    lines = _table(rows)
+    if engine := stage.engine:
+        lines.append(
+            f"  vLLM's share: {_gib(engine.weights)} GiB weights, {_gib(max(engine.kv_cache, 0))} GiB KV cache "
+            f"(one completion with its prompt takes {engine.per_sequence / 2**20:.0f} MiB)"
+        )
+    return [f"Memory per GPU in {TITLES[stage.name]}, GiB, {case.hardware.gpus} GPU(s)", *lines]
+
+
+def _schedule(case: Case, stages: Iterable[Stage]) -> list[str]:
+    data = case.data
+    lines = ["Steps", *(f"  assumed: {what}" for what in data.assumed)]
+    for stage in stages:
+        lines += _sft(stage, stage.schedule) if isinstance(stage.schedule, SftSchedule) else _grpo(stage.schedule)
+    return lines
+
+
+def _sft(stage: Stage, schedule: SftSchedule) -> Iterator[str]:
+    yield (
+        f"  {TITLES[stage.name]}: {schedule.rows:,} rows, {schedule.rows_per_step} a step, "
+        f"{schedule.steps_per_epoch:,} steps x {schedule.epochs} epochs = {schedule.steps:,} steps"
+    )
+
+
+def _grpo(schedule: GrpoSchedule) -> Iterator[str]:
+    yield (
+        f"  HCM-GRPO: {schedule.samples:,} samples, {schedule.hard_cases:,} of them hard; a step has "
+        f"{schedule.groups_per_step} groups, {schedule.completions_per_step} rollouts"
+    )
+    rows = [("epoch", "groups", "rollouts", "steps")]
+    rows += [(str(e.number), f"{e.groups:,}", f"{e.rollouts:,}", f"{e.steps:,}") for e in schedule.epochs]
+    rows.append(("total", f"{schedule.groups:,}", f"{schedule.rollouts:,}", f"{schedule.steps:,}"))
+    yield from (f"  {line}" for line in _table(rows))
+    if schedule.dropped:
+        yield f"    the last {schedule.dropped} groups do not fill a step and are left out"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns aligned: the first to the left, numbers to the right, words to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    numeric = [any(re.fullmatch(r"[\d,.]+", row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if number and column else cell.ljust(width)
+            for column, (cell, width, number) in enumerate(zip(row, widths, numeric, strict=True))
+        ]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2f}"

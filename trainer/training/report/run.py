@@ -1,0 +1,149 @@
+"""Reading a training's run directory: what it is (`run.json`) and what it has logged so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from screening.checkpoint.manifest import read_manifest
+from screening.errors import CheckpointError
+from trainer.runs.json_log import LogError, read_log
+from trainer.runs.run_directory import ORIGIN_NAME
+
+Kind = Literal["pretrain", "sft", "hcm-grpo"]
+
+
+class RunError(Exception):
+    """A directory is no training's, its log is damaged, or there is nothing to show yet; the message says which."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was logged at one step."""
+
+    stage: str
+    """Pretraining has several, each counting its steps from 1; other trainings are one stage."""
+    step: int
+    values: dict[str, float]
+    """By name; nested ones as `judged/shadow`."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training, finished or not."""
+
+    directory: Path
+    kind: Kind
+    origin: dict[str, Any]
+    """Content of `run.json`: settings and inputs."""
+    points: tuple[Point, ...]
+    checkpoint: str | None
+    """Digest of the finished checkpoint; None while there is none."""
+
+    @property
+    def stage(self) -> str:
+        return str(self.origin["stage"])
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Stage → number of steps before it, in the order of training."""
+        lengths: dict[str, int] = {}
+        for point in self.points:
+            lengths[point.stage] = max(point.step, lengths.get(point.stage, 0))
+        return {stage: sum(list(lengths.values())[:place]) for place, stage in enumerate(lengths)}
+
+    @property
+    def progress(self) -> str:
+        """`finished, 500 steps`, or how far it is."""
+        last = self.points[-1]
+        if self.checkpoint:
+            return f"finished, {self.offsets[last.stage] + last.step} steps"
+        stage = f" of {last.stage}" if len(self.offsets) > 1 or last.stage != self.stage else ""
+        return f"not finished, at step {last.step}{stage}"
+
+
+def read_run(directory: Path) -> Training:
+    """Read a run directory, also one that is being written.
+
+    Raises:
+        RunError: see there.
+    """
+    try:
+        origin = json.loads((directory / ORIGIN_NAME).read_text(encoding="utf-8"))
+        stage = str(origin["stage"])
+    except OSError as error:
+        raise RunError(
+            f"{directory / ORIGIN_NAME} cannot be read ({error.strerror}); name the directory that `trainer pretrain`, "
+            "`sft` or `hcm-grpo` was given as --out"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{directory / ORIGIN_NAME} is not the record of a run") from error
+    kind = _kind(stage)
+    if kind is None:
+        raise RunError(f"{directory} holds a run of {stage!r}, which is no training and has no curves")
+    if kind == "pretrain":
+        points = tuple(_pretraining_points(directory / "log.jsonl"))
+    else:
+        points = tuple(_finetuning_points(directory / "log.json", stage))
+    if not points:
+        raise RunError(f"{directory} has not logged a step yet; try again when the training has gone further")
+    return Training(directory, kind, origin, points, _checkpoint(directory / "checkpoint"))
+
+
+def _kind(stage: str) -> Kind | None:
+    """By the stage's name: `pretrain`; `sft-weak`, `muirbench-sft`; `hcm-grpo`, `muirbench-hcm-grpo`."""
+    if stage == "pretrain":
+        return "pretrain"
+    if stage.endswith("hcm-grpo"):
+        return "hcm-grpo"
+    return "sft" if "sft" in stage.split("-") else None
+
+
+class Line(BaseModel):
+    """A line of pretraining's log: a step's loss and the like, or what was measured after it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    stage: str
+    step: int
+    measured: dict[str, dict[str, Any]] = {}
+
+
+def _pretraining_points(path: Path) -> Iterator[Point]:
+    try:
+        lines = read_log(path, Line) if path.exists() else []
+    except LogError as error:  # its advice is for who writes the log
+        raise RunError(str(error).partition(";")[0]) from error
+    for line in lines:
+        values = _numbers(line.model_extra or {})
+        for part, found in line.measured.items():
+            for name, value in found.items():
+                # A dimension has two: share of defects seen, share of sound pictures called fine.
+                pair = {"defects": value[0], "sound": value[1]} if isinstance(value, list) else {"": value}
+                values |= {f"{part}/{name}/{which}".rstrip("/"): share for which, share in pair.items()}
+        yield Point(line.stage, line.step, values)
+
+
+def _finetuning_points(path: Path, stage: str) -> Iterator[Point]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        for record in records:
+            yield Point(stage, int(record.pop("step")), _numbers(record))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not the log of a training") from error
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+
+
+def _checkpoint(directory: Path) -> str | None:
+    try:
+        return read_manifest(directory).digest
+    except CheckpointError:
+        return None

@@ -1,0 +1,104 @@
+"""Samples → rows for TRL's SFTTrainer: `prompt` and `completion` as message lists, `images` in prompt order.
+
+Pictures are read when a row is used, by the function that the service uses, so training and serving see the same
+pixels and memory holds one batch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from screening.answer import Answer, Mode, render
+from screening.prompt import Prompt, messages
+from trainer.data_directory import DataError, read_square
+from trainer.records import Generated, Original, Sample
+from trainer.training.instructions import DESCRIBE
+
+
+def screening_rows(
+    samples: Sequence[Sample], prompt: Prompt, *, direct_share: float, seed: int
+) -> list[dict[str, Any]]:
+    """One row per sample: the question, and the reasoning and answer that it should get.
+
+    Args:
+        direct_share: share of samples that are asked for the letters only.
+
+    Raises:
+        DataError: a sample that is to be reasoned about has no reasoning.
+    """
+    rng = random.Random(seed)
+    rows = []
+    for sample in samples:
+        mode = Mode.DIRECT if rng.random() < direct_share else Mode.COT
+        if mode is Mode.COT and not sample.reasoning.strip():
+            raise DataError(f"sample {sample.id} has no reasoning; training to think needs it")
+        answer = Answer(sample.options, sample.reasoning)
+        rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
+    return rows
+
+
+def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
+    """One row per picture that has a caption (paper, section 3.2: the teacher first describes each picture).
+
+    Args:
+        most: of one sample's; None for all.
+    """
+    rng = random.Random(seed)
+    ask: list[dict[str, Any]] = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": DESCRIBE},
+                {"type": "text", "text": "Original:"},
+                {"type": "image"},
+            ],
+        }
+    ]
+    rows = []
+    for sample in samples:
+        pictures: list[Original | Generated] = [sample.original, *sample.generated]
+        described = [picture for picture in pictures if picture.caption]
+        if most is not None and most < len(described):
+            described = rng.sample(described, most)
+        rows += [_row(ask, picture.caption, (picture.file,)) for picture in described]
+    return rows
+
+
+def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
+    """A dataset whose pictures are loaded on access, as squares of the model's size.
+
+    Rows stay as text until then: message contents differ in their keys, and Arrow would fill the missing ones with
+    None, which chat templates do not expect. A picture that cannot be loaded is a DataError that names its file.
+    """
+    import json
+
+    table = Dataset.from_dict({"row": [json.dumps(row) for row in rows]})
+
+    def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        decoded = [json.loads(row) for row in batch["row"]]
+        # A batch of rollouts holds each row once per completion.
+        squares = {
+            file: read_square(data, file, image_size)
+            for file in dict.fromkeys(file for row in decoded for file in row["files"])
+        }
+        pictures = [[squares[file] for file in row["files"]] for row in decoded]
+        columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
+        return {**columns, "images": pictures}
+
+    return table.with_transform(load)
+
+
+def rollout_rows(samples: Iterable[Sample], prompt: Prompt) -> list[dict[str, Any]]:
+    """One row per question, without its answer: the model finds that itself (paper, section 4, stage 2)."""
+    ask = messages(prompt, Mode.COT)
+    return [{"prompt": ask, "label": sample.label, "id": sample.id, "files": list(sample.files)} for sample in samples]
+
+
+def _row(prompt: list[dict[str, Any]], completion: str, files: Sequence[str]) -> dict[str, Any]:
+    answer = [{"role": "assistant", "content": [{"type": "text", "text": completion}]}]
+    return {"prompt": prompt, "completion": answer, "files": list(files)}
