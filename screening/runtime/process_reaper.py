@@ -31,7 +31,7 @@ from typing import NamedTuple
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 _OURS = ("psm_", "sem.mp-")
 """What Python's multiprocessing calls its segments and semaphores. Others (CUDA's, say) may have other users."""
-_LET_BE = (b"resource_tracker", b"remains.py")
+_LET_BE = (b"resource_tracker", Path(__file__).name.encode())
 """In the command line of our own helpers, which end by themselves."""
 _MARK = "GUARDED_BY_SCREENING"
 """Environment variable of what a guarded process starts: its process number, its start time and the guard's. Its name

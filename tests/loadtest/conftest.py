@@ -33,7 +33,7 @@ def parse() -> Callable[..., argparse.Namespace]:
 
     def parsed(command: str, *arguments: str, **others: Any) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
-        importlib.import_module(f"loadtest.{command}").add_arguments(parser)
+        importlib.import_module(f"loadtest.commands.{command}").add_arguments(parser)
         args = parser.parse_args(arguments)
         # Small pictures: large ones take longer to make than the run takes.
         vars(args).update({"picture_sizes": ((96, 96),), **others})

@@ -92,7 +92,7 @@ class Command:
         self.other, self.engine = int(other), (int(core), int(worker))
         self.memory = [Path("/dev/shm") / name for name in (first, second)]
 
-        (self.guard,) = children(self.process.pid, "remains.py")
+        (self.guard,) = children(self.process.pid, "process_reaper.py")
 
     def gone(self) -> bool:
         return not any(map(runs, self.engine)) and not any(path.exists() for path in self.memory)
@@ -134,7 +134,7 @@ def test_an_engine_that_is_left_is_gone_and_the_command_goes_on(
         wait_until(command.gone)
         if word == "leave":
             assert command.process.stdout is not None and command.process.stdout.readline() == "left\n"
-            assert not children(command.process.pid, "remains.py") and runs(command.other)
+            assert not children(command.process.pid, "process_reaper.py") and runs(command.other)
     finally:
         command.close()
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint.manifest import FileEntry, read_manifest, regular_file, store_manifest
+from screening.checkpoint import regular_file
+from screening.checkpoint.manifest import FileEntry, read_manifest, store_manifest
 from screening.checkpoint.seal import sealed
 from screening.errors import CheckpointError, CheckpointUnavailable
 from service.admission.admission import Admission

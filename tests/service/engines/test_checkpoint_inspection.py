@@ -40,9 +40,10 @@ async def test_a_configuration_that_would_fill_the_memory_of_the_machine_fills_n
 
 
 async def test_an_inspection_that_crashes_says_nothing_certain(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "screening").mkdir()
+    (tmp_path / "screening" / "inference").mkdir(parents=True)
     (tmp_path / "screening" / "__init__.py").write_text("")
-    (tmp_path / "screening" / "inspection.py").write_text("import os; os.abort()")
+    (tmp_path / "screening" / "inference" / "__init__.py").write_text("")
+    (tmp_path / "screening" / "inference" / "inspection.py").write_text("import os; os.abort()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointUnavailable, match="ended with -6"):

@@ -153,7 +153,7 @@ def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_childr
     process.popen.kill()
     if with_children:  # as the kernel or a person may do it; only the guard is left
         for child in below:
-            if "remains.py" not in Path(f"/proc/{child}/cmdline").read_text():
+            if "process_reaper.py" not in Path(f"/proc/{child}/cmdline").read_text():
                 os.kill(child, signal.SIGKILL)
     wait_until(lambda: not [child for child in below if running(child)])
     assert not [path for path in memory if path.exists()]
