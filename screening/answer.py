@@ -15,10 +15,11 @@ as text, not as token ids, because a model may spell a tag with several tokens.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from screening.task import NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
+from screening.task import DIMENSIONS, NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
 
 
 class Mode(StrEnum):
@@ -88,12 +89,13 @@ _SEPARATORS = re.compile(r"[\s,;/&+.]+")
 _VERDICT_SEPARATORS = re.compile(r"\s*(?:,|\+|&|/|\band\b)\s*")
 
 
-def parse(text: str, mode: Mode) -> Answer | Unreadable:
+def parse(text: str, mode: Mode, dimensions: Collection[Dimension] = DIMENSIONS) -> Answer | Unreadable:
     """Read a model's whole output.
 
     Args:
         text: the decoded output, tags included.
         mode: COT requires `<think>…</think><answer>…</answer>`; DIRECT takes bare letters or `<answer>…</answer>`.
+        dimensions: those that a verdict may name: a checkpoint's are in its manifest.
     """
     if not text.strip():
         return Unreadable(Reason.EMPTY, "The output is empty.")
@@ -106,7 +108,7 @@ def parse(text: str, mode: Mode) -> Answer | Unreadable:
     if isinstance(options, Unreadable):
         return options
     reasoning = match["think"].strip()
-    return Answer(options, reasoning, parse_findings(reasoning))
+    return Answer(options, reasoning, parse_findings(reasoning, dimensions))
 
 
 def parse_options(text: str) -> Options | Unreadable:
@@ -122,7 +124,7 @@ def parse_options(text: str) -> Options | Unreadable:
     return frozenset(letters) - {NONE}
 
 
-def parse_findings(reasoning: str) -> tuple[Finding, ...]:
+def parse_findings(reasoning: str, among: Collection[Dimension] = DIMENSIONS) -> tuple[Finding, ...]:
     """The sentence about each picture and the dimensions that it names, in the order of the text.
 
     A picture named several times keeps its first sentence: later mentions are usually comparisons.
@@ -131,7 +133,7 @@ def parse_findings(reasoning: str) -> tuple[Finding, ...]:
     parts = _MARKER.split(body)[1:]
     findings: dict[str, Finding] = {}
     for option, sentence in zip(parts[::2], parts[1::2], strict=True):
-        findings.setdefault(option, _finding(option, sentence))
+        findings.setdefault(option, _finding(option, sentence, among))
     return tuple(findings.values())
 
 
@@ -198,22 +200,22 @@ def _explain(text: str) -> Unreadable:
     return Unreadable(Reason.STRAY_TEXT, "The text is not exactly one <think> part followed by one <answer> part.")
 
 
-def _finding(option: str, sentence: str) -> Finding:
+def _finding(option: str, sentence: str, among: Collection[Dimension]) -> Finding:
     sentence = sentence.strip(" \t\r\n,;")
     head, colon, rest = sentence.partition(":")
-    dimensions = _verdict(head)
+    dimensions = _verdict(head, among)
     if dimensions is not None:
         return Finding(option, dimensions, rest.strip() if colon else "")
     # Free text, as a general model writes it: only the full names count, or "the shadow is right" would be an issue.
     folded = sentence.lower().replace("_", " ")
-    named = frozenset(d for d in Dimension if d.title in folded)
+    named = frozenset(d for d in among if d.title in folded)
     return Finding(option, named or None, sentence)
 
 
-def _verdict(head: str) -> frozenset[Dimension] | None:
+def _verdict(head: str, among: Collection[Dimension]) -> frozenset[Dimension] | None:
     """`normal` → {}; `appearance + shadow` → both; anything else → None."""
     folded = head.strip().lower()
     if folded == NORMAL:
         return frozenset()
-    named = [dimension_named(word) for word in _VERDICT_SEPARATORS.split(folded)]
+    named = [dimension_named(word, among) for word in _VERDICT_SEPARATORS.split(folded)]
     return frozenset(d for d in named if d) if named and all(named) else None

@@ -9,12 +9,13 @@ original, then A-D. One picture is one `{"type": "image"}` item, filled by the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from screening.answer import Mode
-from screening.task import OPTIONS
+from screening.task import DIMENSIONS, OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 PICTURES_PER_SAMPLE = 1 + len(OPTIONS)
 
@@ -32,6 +33,8 @@ class Prompt(BaseModel):
     """Instruction for letters only."""
 
 
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
 _TASK = """\
 You review product pictures for an online shop, with an expert's knowledge of how goods are presented and an artist's \
 eye. You see the original photo of a product, then four generated pictures of it, named A, B, C and D. Decide which of \
@@ -44,22 +47,28 @@ pretty it is. This requirement comes before all others.
 2. It could have been taken by a camera. Light and shadow agree with each other, the product stands on something and \
 does not float, sink or lean without support, and the composition is sound.
 
-Issues have four names: appearance (the product changed), shadow (light or shadow is wrong), layout (the product \
-stands where it cannot), extension (something was added). A picture without any is normal.
+Issues have {count} names: {names}. A picture without any is normal.
 """
 
-STANDARD = Prompt(
-    version="standard-1",
-    cot=_TASK
-    + """
+_COT = """
 Go through the pictures in order and note changes of the product, then light, then placement. Write exactly
 <think>I observed <A> …, <B> …, <C> …, <D> …, so I ultimately chose X.</think><answer>X</answer>
 where each … is `normal` or the names of the issues joined by +, then a colon and one short sentence, and X is the \
-letter of every picture that may be shown, in order, the best included; N if there is none.""",
-    direct=_TASK
-    + """
-Answer with the letters of the pictures that may be shown, in order, and nothing else; N if there is none.""",
-)
+letter of every picture that may be shown, in order, the best included; N if there is none."""
+
+_DIRECT = """
+Answer with the letters of the pictures that may be shown, in order, and nothing else; N if there is none."""
+
+
+def standard_prompt(dimensions: Sequence[Dimension]) -> Prompt:
+    """The standard texts for these dimensions; the version names those that the standard four lack."""
+    count = _NUMBERS[len(dimensions)] if len(dimensions) < len(_NUMBERS) else str(len(dimensions))
+    task = _TASK.format(count=count, names=", ".join(f"{one.short} ({one.meaning})" for one in dimensions))
+    version = "".join(["standard-1", *(f"+{one.short}" for one in dimensions if one not in STANDARD_DIMENSIONS)])
+    return Prompt(version=version, cot=task + _COT, direct=task + _DIRECT)
+
+
+STANDARD = standard_prompt(DIMENSIONS)
 """For base models that understand instructions."""
 
 COMPACT = Prompt(

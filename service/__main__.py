@@ -38,10 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     try:
-        settings = load(given)
+        return _serve(load(given))
     except SettingsError as error:
         parser.error(str(error))
-    return _serve(settings)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,23 +75,9 @@ def _serve(settings: Settings) -> int:
 
 
 def _engine(settings: Settings) -> Engine:
-    if settings.engine == "scripted":
-        from service.engines.scripted_engine import ScriptedEngine
+    from service.engines.registry import create_engine
 
-        return ScriptedEngine(
-            latency_ms=settings.scripted_latency_ms,
-            start_ms=settings.scripted_start_ms,
-            failure=settings.scripted_failure,
-        )
-    from service.engines.vllm_engine import VllmEngine
-
-    return VllmEngine(
-        device=settings.device,
-        max_concurrent=settings.max_concurrent,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        cpu_worker=settings.cpu_worker,
-        draft_tokens=settings.draft_tokens,
-    )
+    return create_engine(settings)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 def _served(settings: Settings, engine: Engine, admission: Admission, metrics: Metrics) -> ServedCheckpoint | None:
-    if settings.engine == "scripted" or settings.checkpoint is None:
+    if not engine.loads_checkpoints or settings.checkpoint is None:
         return None
     return ServedCheckpoint(engine, admission, metrics, settings, settings.checkpoint)
 

@@ -87,7 +87,8 @@ class OptionAnswer(_Documented):
     """Calibrated probability that this picture may be shown, judged by itself: the four and `none_probability` need not
     sum to 1. Null where the model's text did not show it."""
     issues: list[Dimension]
-    """What is wrong with the picture; empty for a usable one and in `direct` mode."""
+    """What is wrong with the picture; empty for a usable one and in `direct` mode. Only dimensions that the checkpoint
+    was trained on. A later version of the service may know more of them."""
     comment: str | None
     """The model's sentence about the picture; null in `direct` mode."""
 
@@ -228,8 +229,9 @@ class ScreenAnswer(_Documented):
     """The mode of the request."""
     checkpoint: CheckpointName
     """The checkpoint that wrote the answer."""
-    engine: Literal["vllm", "scripted"]
-    """`vllm`, or `scripted`: the stand-in for tests, whose answers mean nothing."""
+    engine: str
+    """`vllm`; `scripted`: the stand-in for tests, whose answers mean nothing; or the name of the operator's own
+    engine."""
     source: Literal["engine", "shared", "cache"]
     """Written for this request, for an identical one that was in flight, or earlier by the same checkpoint."""
     timings: Timings
@@ -245,7 +247,7 @@ class Health(_Documented):
 
     status: Literal["ok"] = "ok"
     """Always `ok`: a probe that fails answers 503."""
-    engine: Literal["vllm", "scripted"]
+    engine: str
     """The engine behind the service."""
 
 

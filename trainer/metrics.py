@@ -12,7 +12,7 @@ the table of verdicts does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -129,8 +129,8 @@ class Scores(_Table):
     choice: Share
     """The single choice of the service is in the label. Never below `overall`: it is one of the options named. n is 0
     where the choice behind a readable answer is not known, as behind an endpoint that gives no probabilities."""
-    exact_match: Share
-    """The answer is the whole label and nothing else."""
+    metrics: dict[str, Share]
+    """The metrics of `METRICS`, and those that the evaluation was given."""
     unreadable: Share
     unreadable_reasons: dict[Reason, Share]
     none: NoneClass
@@ -273,7 +273,27 @@ def picture_verdicts(judged: Sequence[Judged], level: float = 0.95) -> PictureVe
     )
 
 
-def evaluate_scores(judged: Sequence[Judged], level: float = 0.95) -> Scores:
+Metric = Callable[[Judged], bool | None]
+"""A question about one judged sample. The metric is the share of yes among the samples with an answer; None leaves a
+sample out. So every metric has an interval, and two models can be compared by it."""
+
+
+def exact_match(judged: Judged) -> bool:
+    """Whether the answer is the whole label and nothing else."""
+    return judged.options == judged.sample.options
+
+
+METRICS: Mapping[str, Metric] = {"exact_match": exact_match}
+"""Name → metric, in every evaluation. docs/how-to/add-a-metric.md says how to add one."""
+
+
+def metric_share(judged: Sequence[Judged], metric: Metric, level: float = 0.95) -> Share:
+    """Share of the samples for which a metric says yes, among those for which it says anything."""
+    answers = [answer for one in judged if (answer := metric(one)) is not None]
+    return share(sum(answers), len(answers), level)
+
+
+def evaluate_scores(judged: Sequence[Judged], level: float = 0.95, metrics: Mapping[str, Metric] = METRICS) -> Scores:
     """All scores of one evaluation."""
     unreadable = [one.result.reason for one in judged if isinstance(one.result, Unreadable)]
     return Scores(
@@ -281,7 +301,7 @@ def evaluate_scores(judged: Sequence[Judged], level: float = 0.95) -> Scores:
         overall=score(judged, level),
         dimensions={d: score([one for one in judged if shows(one.sample, d)], level) for d in Dimension},
         choice=_share_of(judged if _choices_known(judged) else [], lambda one: one.choice_correct, level),
-        exact_match=_share_of(judged, lambda one: one.options == one.sample.options, level),
+        metrics={name: metric_share(judged, metric, level) for name, metric in metrics.items()},
         unreadable=share(len(unreadable), len(judged), level),
         unreadable_reasons={
             reason: share(count, len(judged), level) for reason, count in Counter(unreadable).most_common()

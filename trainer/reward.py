@@ -20,9 +20,11 @@ What the paper leaves open, decided from the formulas:
 - White space around and between the two parts is form too, and allowed, as the parser of the service allows it.
 - Length, and what the reasoning says, earn nothing.
 
-The second half are the same rewards with the signature that TRL's GRPOTrainer calls. TRL logs each under its
-`__name__` (`rewards/dpa_reward/mean`) and adds them up; its `multi_objective_aggregation` must stay
-`sum_then_normalize`, or the sum of eq. 6 is not what the group's advantage is made of (eq. 2).
+`REWARDS` is the table of what a recipe may name as r_acc. docs/how-to/add-a-reward.md says how to add one.
+
+The last part gives rewards the signature that TRL's GRPOTrainer calls. TRL logs each under its `__name__`
+(`rewards/dpa_reward/mean`) and adds them up; its `multi_objective_aggregation` must stay `sum_then_normalize`, or the
+sum of eq. 6 is not what the group's advantage is made of (eq. 2).
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from screening.answer import Answer, Mode, Reason, Unreadable, parse, parse_options
+from screening.runtime.extensions import find
 from screening.task import Options
+from trainer.records import Sample
 
-RewardKind = Literal["dpa", "exact"]
-"""Which r_acc: `dpa` (eq. 7) or `exact` (plain GRPO)."""
+Reward = Callable[[str, Sample], float]
+"""r_acc of one completion: from its whole text and the sample that it answers. By eq. 6 it lies between 0 and 1."""
 
 Completion = str | Sequence[Mapping[str, Any]]
 """What TRL hands over: the text, or for conversational data sets a list of messages."""
@@ -88,7 +92,14 @@ def score_exact(text: str, label: str) -> float:
     return float(_named(text) == _label(label))
 
 
-def score(text: str, label: str, kind: RewardKind = "dpa") -> float:
+REWARDS: Mapping[str, Reward] = {
+    "dpa": lambda text, sample: score_dpa(text, sample.label),
+    "exact": lambda text, sample: score_exact(text, sample.label),
+}
+"""Name in a recipe → r_acc."""
+
+
+def score(text: str, label: str, kind: Literal["dpa", "exact"] = "dpa") -> float:
     """r of eq. 6, between 0 and 2.
 
     Raises:
@@ -102,19 +113,23 @@ def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
     return [score_format(completion_text(completion)) for completion in completions]
 
 
-def dpa_reward(completions: Sequence[Completion], label: Sequence[str], **_: Any) -> list[float]:
-    """r_acc for TRL, DPA. `label` is the data set's column of that name, one entry per completion."""
-    return [score_dpa(completion_text(c), truth) for c, truth in zip(completions, label, strict=True)]
+def reward_functions(name: str, samples: Mapping[str, Sample]) -> list[RewardFunction]:
+    """What to give GRPOTrainer as `reward_funcs`: r_fmt and r_acc apart, so that each is logged; TRL adds them up.
 
+    Args:
+        name: an entry of `REWARDS`, or `package.module:name`.
+        samples: by the id that the data set's column `id` holds.
 
-def exact_reward(completions: Sequence[Completion], label: Sequence[str], **_: Any) -> list[float]:
-    """r_acc for TRL, exact match. `label` is the data set's column of that name, one entry per completion."""
-    return [score_exact(completion_text(c), truth) for c, truth in zip(completions, label, strict=True)]
+    Raises:
+        ExtensionError: there is no such reward.
+    """
+    reward = find(name, REWARDS, "reward")
 
+    def accuracy_reward(completions: Sequence[Completion], id: Sequence[str], **_: Any) -> list[float]:  # noqa: A002 - a column
+        return [float(reward(completion_text(c), samples[i])) for c, i in zip(completions, id, strict=True)]
 
-def reward_functions(kind: RewardKind) -> list[RewardFunction]:
-    """What to give GRPOTrainer as `reward_funcs`: r_fmt and r_acc apart, so that each is logged; TRL adds them up."""
-    return [format_reward, dpa_reward if kind == "dpa" else exact_reward]
+    accuracy_reward.__name__ = f"{name.rpartition(':')[2].removesuffix('_reward')}_reward"
+    return [format_reward, accuracy_reward]
 
 
 def completion_text(completion: Completion) -> str:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
@@ -25,6 +25,7 @@ from screening.checkpoint.probes import Probes
 from screening.checkpoint.regular_file import Step, read_chunks, read_small, sha256_of, unwatched
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
+from screening.task import DIMENSIONS, STANDARD_DIMENSIONS, Dimension
 
 MANIFEST_NAME = "screening.json"
 _PARTIAL = f"{MANIFEST_NAME}.partial"
@@ -41,6 +42,29 @@ MOST_FILES = 10_000
 Text = Annotated[str, Field(max_length=1000)]
 FileName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]+$")]
 """Relative to the checkpoint's directory; `verify` refuses one that leads out of it."""
+
+
+def _known(value: object) -> object:
+    if value not in DIMENSIONS:
+        raise ValueError(
+            f"the checkpoint was trained on the dimension {str(value)[:100]!r}, which this version does not know; it "
+            f"knows {', '.join(DIMENSIONS)}. Use a version whose screening/task.py has that dimension"
+        )
+    return value
+
+
+def _in_order(given: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+    """In the order of the table, so that the same dimensions give the same digest."""
+    if len(set(given)) < len(given):
+        raise ValueError("a dimension is named twice")
+    return tuple(one for one in DIMENSIONS if one in given)
+
+
+TrainedDimensions = Annotated[
+    tuple[Annotated[Dimension, BeforeValidator(_known)], ...],
+    Field(min_length=1, max_length=1000),
+    AfterValidator(_in_order),
+]
 
 
 class _Strict(BaseModel):
@@ -94,6 +118,8 @@ class Manifest(_Strict):
     parent: Text | None = None
     """Digest of the checkpoint that this one continues."""
     prompt: Prompt
+    dimensions: TrainedDimensions = STANDARD_DIMENSIONS
+    """What it was trained to see. Answers name these dimensions and no others, however many the code knows."""
     image: ImageContract
     decoding: Decoding
     calibration: dict[Mode, Calibration] = {}
@@ -150,6 +176,8 @@ class Manifest(_Strict):
             deciding["calibration"] = _FIRST_FORM  # digests that are in use stay what they are
         if self.domain is not None:  # likewise: a checkpoint without one keeps its digest
             deciding["domain"] = self.domain.model_dump(exclude={"probes", "tolerance"})
+        if self.dimensions != STANDARD_DIMENSIONS:  # likewise
+            deciding["dimensions"] = self.dimensions
         return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 

@@ -24,7 +24,7 @@ everything that they were recorded on (`screening.checkpoint.seal`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Self
 
 import numpy as np
@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from screening.answer import Finding, Mode, compose, render
 from screening.prompt import PICTURES_PER_SAMPLE
-from screening.task import OPTIONS, Dimension
+from screening.task import OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 ROUNDING_MARGIN = 1.5
 """How many times the recording machine's rounding another machine may be away from float32. Found for the tiny
@@ -156,13 +156,14 @@ def probe_pictures(seed: int, size: int) -> tuple[Image.Image, ...]:
     return tuple(Image.fromarray(picture[places][:, places]) for picture in blocks)
 
 
-def probe_answers() -> list[tuple[Mode, str]]:
-    """What probes ask about: all marks of the grammar, every dimension, both modes."""
-    dimensions = [frozenset[Dimension](), *(frozenset({d}) for d in Dimension)]
+def probe_answers(dimensions: Collection[Dimension] = STANDARD_DIMENSIONS) -> list[tuple[Mode, str]]:
+    """What probes ask about: all marks of the grammar, every dimension of a checkpoint, both modes."""
+    verdicts = [frozenset[Dimension](), *(frozenset({d}) for d in dimensions)]
     answers = []
-    for turn in range(2):
+    # Each answer has four verdicts and begins two further on than the one before: enough of them show every verdict.
+    for turn in range(max(2, (len(verdicts) - 1) // 2)):
         findings = tuple(
-            Finding(option, dimensions[(place + 2 * turn) % len(dimensions)], "as it is")
+            Finding(option, verdicts[(place + 2 * turn) % len(verdicts)], "as it is")
             for place, option in enumerate(OPTIONS)
         )
         answer = compose(frozenset(f.option for f in findings if not f.dimensions), findings, opening="A bottle.")

@@ -51,8 +51,9 @@ class Settings(BaseSettings):
     """Maximum time in seconds to wait for the registry; at start-up the service then uses its own checkpoint."""
     rebuild_spread_seconds: float = Field(120.0, ge=0)
     """Maximum random delay in seconds before a checkpoint that needs an engine restart is loaded."""
-    engine: Literal["vllm", "scripted"] = "vllm"
-    """Engine that answers: vllm, or scripted, a deterministic stand-in that needs no checkpoint."""
+    engine: str = "vllm"
+    """Engine that answers: vllm; scripted, a deterministic stand-in that needs no checkpoint; or package.module:name,
+    an engine of your own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device that vLLM computes on; auto takes the one that the installed vLLM was built for."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
@@ -190,13 +191,9 @@ class Settings(BaseSettings):
         return parts
 
     @model_validator(mode="after")
-    def _needs_checkpoint(self) -> Settings:
-        if self.engine == "vllm" and self.checkpoint is None:
-            raise ValueError("the vllm engine needs --checkpoint DIR; --engine scripted needs none")
+    def _registry_has_an_address(self) -> Settings:
         if self.registry is not None and "://" not in self.registry:
             raise ValueError("--registry is not an address; give sqlite:////path.db or http://server")
-        if self.registry is not None and self.engine == "scripted":
-            raise ValueError("--registry needs the vllm engine: the scripted one has no checkpoint to change")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""What a service needs from an engine. Two implementations: vllm_engine and scripted_engine."""
+"""What a service needs from an engine. `service.engines.registry` has the table of engines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from screening.checkpoint.domain import DomainRule
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import Probe
 from screening.inference.generation import Step, Watched
+from screening.task import STANDARD_DIMENSIONS, Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Contract:
     watched: Watched
     domain: DomainRule | None = None
     """What it was trained on, for answers about something else; None for a checkpoint that does not say."""
+    dimensions: tuple[Dimension, ...] = STANDARD_DIMENSIONS
+    """What it was trained to see; an answer names no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """`vllm` or `scripted`; every answer carries it."""
+
+    @property
+    def loads_checkpoints(self) -> bool:
+        """Whether it answers with a checkpoint. `start` then gets its directory, `--checkpoint` is required, and the
+        service verifies, swaps and follows checkpoints."""
 
     @property
     def machine(self) -> str:

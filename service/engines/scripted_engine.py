@@ -36,13 +36,6 @@ _SURE = math.log(0.99)
 _USABLE_SHARE = 0.35
 """Of pictures whose hash says usable."""
 
-_COMMENTS = {
-    Dimension.APPEARANCE: "the product differs from the original",
-    Dimension.SHADOW: "the shadow contradicts the light",
-    Dimension.LAYOUT: "the product floats",
-    Dimension.EXTENSION: "an item was added",
-}
-
 _CONTRACT = Contract(
     name="scripted",
     version="1",
@@ -70,6 +63,10 @@ class ScriptedEngine:
     @property
     def name(self) -> str:
         return "scripted"
+
+    @property
+    def loads_checkpoints(self) -> bool:
+        return False
 
     @property
     def machine(self) -> str:
@@ -131,7 +128,8 @@ class ScriptedEngine:
             raise EngineLost()
         if self._failure == "error":
             raise EngineFailed("the scripted engine was told to fail")
-        steps = tuple(_steps(digests[1:], question.mode))
+        contract = self.contract
+        steps = tuple(_steps(digests[1:], question.mode, contract.dimensions))
         text = "".join(step.piece for step in steps)
         if self._failure == "unreadable":
             text = text[: len(text) // 2] if question.mode is Mode.COT else "?"
@@ -140,7 +138,7 @@ class ScriptedEngine:
             steps,
             prompt_tokens=128,
             completion_tokens=len(steps),
-            contract=_CONTRACT,
+            contract=contract,
             domain_scores=await self.domain_scores(question.pictures),
         )
 
@@ -158,10 +156,10 @@ def _digests(question: Question) -> list[bytes]:
     return [hashlib.sha256(b"".join(each)).digest(), *each]
 
 
-def _steps(digests: list[bytes], mode: Mode) -> Iterator[Step]:
+def _steps(digests: list[bytes], mode: Mode, dimensions: Sequence[Dimension]) -> Iterator[Step]:
     """The text in pieces, with the log-probabilities that a model would give."""
     usable = {option: _usable(digest) for option, digest in zip(OPTIONS, digests, strict=True)}
-    findings = tuple(_finding(option, digest) for option, digest in zip(OPTIONS, digests, strict=True))
+    findings = tuple(_finding(option, digest, dimensions) for option, digest in zip(OPTIONS, digests, strict=True))
     options = frozenset(option for option in OPTIONS if usable[option] >= 0.5)
     text = render(compose(options, findings), mode)
     marker: str | None = None
@@ -183,11 +181,11 @@ def _usable(digest: bytes) -> float:
     return 1 - 0.5 * draw / _USABLE_SHARE if draw < _USABLE_SHARE else 0.49 * (1 - draw) / (1 - _USABLE_SHARE)
 
 
-def _finding(option: str, digest: bytes) -> Finding:
+def _finding(option: str, digest: bytes, dimensions: Sequence[Dimension]) -> Finding:
     if _usable(digest) >= 0.5:
         return Finding(option, frozenset(), "the product is unchanged")
-    dimension = list(Dimension)[digest[2] % len(Dimension)]
-    return Finding(option, frozenset({dimension}), _COMMENTS[dimension])
+    dimension = dimensions[digest[2] % len(dimensions)]
+    return Finding(option, frozenset({dimension}), dimension.meaning)
 
 
 def _verdict(piece: str, usable: float) -> tuple[int, dict[int, float]]:

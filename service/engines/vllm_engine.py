@@ -104,6 +104,10 @@ class VllmEngine:
         return "vllm"
 
     @property
+    def loads_checkpoints(self) -> bool:
+        return True
+
+    @property
     def machine(self) -> str:
         return machine_name(self._computes_on)
 
@@ -484,6 +488,7 @@ class VllmEngine:
             calibration=manifest.calibration,
             watched=tokens,
             domain=manifest.domain.rule if manifest.domain else None,
+            dimensions=manifest.dimensions,
         )
         for mode in Mode:
             self._prompts[mode] = prompt_text(tokenizer, manifest.prompt, mode)

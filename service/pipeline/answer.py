@@ -54,7 +54,7 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
     contract = generated.contract
     metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
     metrics.tokens.labels("completion").inc(generated.completion_tokens)
-    read = parse(generated.text, mode)
+    read = parse(generated.text, mode, contract.dimensions)
     warnings = domain_warnings(generated)
     if isinstance(read, Unreadable):
         metrics.unreadable.labels(read.reason.value, mode.value).inc()

@@ -42,7 +42,7 @@ def serve(settings: Settings, engine: Engine) -> int:
     try:
         listening = listen(settings.host, settings.port)
         _warn_if_open(settings, listening)
-        caches = house_the_caches(os.environ) if settings.engine == "vllm" else None
+        caches = house_the_caches(os.environ) if engine.loads_checkpoints else None
         return _run(settings, engine, listening, caches)
     except (CheckpointError, ListenError, NoTemporaryDirectory) as error:
         raise CannotStart(str(error)) from error

@@ -21,7 +21,7 @@ from screening_client import (
 )
 from screening_client.errors import CLASS_OF_STATUS, PROBLEM_PREFIX
 from screening_client.request import Body, Mode
-from screening_client.result import Choice, Issue, Option, Outcome, parse_screening
+from screening_client.result import Choice, KnownIssue, Option, Outcome, parse_screening
 from service.app import create_app
 from service.config.settings import Settings
 from service.engines.scripted_engine import ScriptedEngine
@@ -97,13 +97,21 @@ def test_options_outcomes_and_issues_are_the_same(openapi: Any, answer: Any) -> 
     option = properties(openapi, answer["options"]["items"])
     assert enumerated(option["option"]) == enumerated(answer["acceptable"]["items"]) == set(get_args(Option))
     assert enumerated(answer["outcome"]) == set(get_args(Outcome))
-    assert enumerated(resolved(openapi, option["issues"]["items"])) == set(get_args(Issue))
+    assert enumerated(resolved(openapi, option["issues"]["items"])) == set(get_args(KnownIssue))
 
 
 def test_the_answer_s_example_is_read(openapi: dict[str, Any]) -> None:
     example = openapi["components"]["schemas"]["ScreenAnswer"]["example"]
     screening = parse_screening(example)
     assert screening.choice == example["choice"] and screening.raw == example
+
+
+def test_an_issue_that_the_client_does_not_know_is_passed_on(openapi: dict[str, Any]) -> None:
+    example = openapi["components"]["schemas"]["ScreenAnswer"]["example"]
+    first, *others = example["options"]
+    issues = ["physical_shadow", "a_later_dimension"]
+    screening = parse_screening(example | {"options": [first | {"issues": issues}, *others]})
+    assert screening.options["A"].issues == tuple(issues)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data"])

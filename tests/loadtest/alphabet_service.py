@@ -27,6 +27,8 @@ LETTERS = {"first": "EFGH", "second": "%&*#"}
 class AlphabetEngine(ScriptedEngine):
     """Answers after 20 ms, and takes up weights in 30 ms."""
 
+    loads_checkpoints = True
+
     def __init__(self, fault: str) -> None:
         super().__init__(latency_ms=20)
         self._fault = fault

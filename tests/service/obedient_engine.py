@@ -25,6 +25,7 @@ from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.seal import judged_as, sealed
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT
+from service.config.settings import Settings
 from service.engines.protocol import Contract, Generated, Question
 from service.engines.scripted_engine import ScriptedEngine
 from service.errors import EngineFailed, EngineLost
@@ -131,6 +132,8 @@ def version(wanted: str) -> Callable[[Path], bool]:
 class ObedientEngine(ScriptedEngine):
     """Holds one checkpoint at a time and fails where it is told to."""
 
+    loads_checkpoints = True
+
     def __init__(self, *, latency_ms: float = 0) -> None:
         super().__init__(latency_ms=latency_ms)
         self.loaded: Path | None = None
@@ -164,7 +167,9 @@ class ObedientEngine(ScriptedEngine):
         assert self._manifest is not None
         m = self._manifest
         domain = m.domain.rule if m.domain else None
-        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched, domain)
+        return Contract(
+            m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched, domain, m.dimensions
+        )
 
     def running(self) -> int:
         return self._inside
@@ -250,3 +255,8 @@ class ObedientEngine(ScriptedEngine):
         generated = await super().generate(question)
         assert self.contract == before, "two checkpoints in one answer"
         return Generated(generated.text, generated.steps, 1, 1, before, generated.domain_scores)
+
+
+def make(_settings: Settings) -> ObedientEngine:
+    """For `--engine tests.service.obedient_engine:make`."""
+    return ObedientEngine()

@@ -155,7 +155,7 @@ def test_exact_match_and_choice_are_counted_apart_from_the_score() -> None:
     judged += [answered("A", CUT), answered("N", "A", "A")]
     scores = evaluate_scores(judged)
     assert scores.overall.correct.hits == 3
-    assert scores.exact_match.hits == 2
+    assert scores.metrics["exact_match"].hits == 2
     assert scores.choice.hits == 4
 
 

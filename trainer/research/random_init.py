@@ -92,6 +92,7 @@ def untrained(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens:
         name=f"{recipe.name}-untrained",
         version=f"seed {seed}",
         prompt=model_like.prompt,
+        dimensions=model_like.dimensions,
         image=ImageContract(size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture),
         decoding=Decoding(max_tokens_cot=max_tokens or recipe.max_tokens_cot),
         recipe=recipe.model_dump(mode="json"),

@@ -56,6 +56,7 @@ def export_successor(
         base=parent.base,
         parent=parent.digest,
         prompt=parent.prompt,
+        dimensions=parent.dimensions,
         image=parent.image,
         decoding=parent.decoding,
         data=with_stage(parent.data, stage, data),

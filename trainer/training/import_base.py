@@ -60,6 +60,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
         RecipeError: there is no such recipe, or it is not understood.
     """
     from screening.checkpoint.manifest import Decoding
+    from screening.task import DIMENSIONS
     from trainer.training.base_source import find_source
     from trainer.training.export import export
     from trainer.training.recipe import load_recipe
@@ -86,6 +87,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
         version="base",
         base=source.name,
         prompt=recipe.prompt_texts,
+        dimensions=DIMENSIONS,
         image=image,
         decoding=Decoding(max_tokens_cot=recipe.max_tokens_cot),
         data={"import": imported},

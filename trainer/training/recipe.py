@@ -23,7 +23,8 @@ from pydantic import (
 )
 
 from screening.prompt import PROMPTS, Prompt
-from trainer.reward import RewardKind
+from screening.runtime.extensions import find
+from trainer.reward import REWARDS
 from trainer.training.architecture import Architecture
 from trainer.training.hard_cases import HCM_PARTS, Part
 
@@ -85,7 +86,8 @@ class PoolRecipe(_Strict):
     """Side in pixels at which pictures are rendered, before they are brought to the model's size."""
     severities: Shares3
     dimension_weights: Shares4
-    """Share of appearance, shadow, layout, extension among the planted defects."""
+    """Share of each dimension that the renderer draws among the planted defects, in the order of
+    `trainer.data.render.DIMENSION_WEIGHTS`: appearance, shadow, layout, extension."""
     held_out: Count
     """Products kept out of training, for the numbers in the log."""
 
@@ -182,6 +184,11 @@ class SftRecipe(_Strict):
         return self.model_dump(mode="json", exclude=excluded)
 
 
+def _reward(name: str) -> str:
+    find(name, REWARDS, "reward")  # so that a typing error is found before the training
+    return name
+
+
 class HcmGrpoRecipe(_Strict):
     """Stage 2 (paper, section 4 and table 2): nothing frozen, rollouts from the model as it is at each step.
 
@@ -189,8 +196,8 @@ class HcmGrpoRecipe(_Strict):
     per device, 3 + 2 epochs. We know no learning rate, clipping range or length limit of it; those are ours.
     """
 
-    reward: RewardKind = "dpa"
-    """r_acc of eq. 6: `dpa` (eq. 7) or `exact` (plain GRPO)."""
+    reward: Annotated[str, AfterValidator(_reward)] = "dpa"
+    """r_acc of eq. 6: `dpa` (eq. 7), `exact` (plain GRPO), or `package.module:name`, a reward of your own."""
     epochs: CountFrom0 = 3
     """First epochs, over the whole training set."""
     last_epochs: CountFrom0 = 2

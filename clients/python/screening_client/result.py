@@ -15,8 +15,12 @@ Option: TypeAlias = Literal["A", "B", "C", "D"]
 """A generated picture, by its place in `generated`."""
 Choice: TypeAlias = Literal["A", "B", "C", "D", "N"]
 """An option, or `N`: no picture may be shown."""
-Issue: TypeAlias = Literal["appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"]
-"""What can be wrong with a picture. A newer service may name others; they are passed through."""
+KnownIssue: TypeAlias = Literal[
+    "appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"
+]
+"""The issues that this version of the client knows."""
+Issue: TypeAlias = KnownIssue | str
+"""What can be wrong with a picture. A service may name issues that this client does not know: they are passed on."""
 Outcome: TypeAlias = Literal["answered", "unreadable"]
 
 
@@ -119,7 +123,7 @@ class Screening:
     mode: Mode
     checkpoint: CheckpointInfo
     engine: str
-    """`vllm`, or `scripted`: the stand-in for laptops and tests, whose answers mean nothing."""
+    """`vllm`; `scripted`: the stand-in for laptops and tests, whose answers mean nothing; or the operator's own."""
     source: str
     """`engine`; `shared` when an identical request in flight was answered as well; `cache` when one was before."""
     timings: Timings
@@ -247,7 +251,7 @@ def _option(each: Reader) -> OptionVerdict:
     return OptionVerdict(
         option=each.one_of("option", get_args(Option)),
         usable=each.take("usable", bool),
-        issues=cast("tuple[Issue, ...]", each.strings("issues")),
+        issues=each.strings("issues"),
         comment=each.optional("comment", str),
         probability=each.optional_number("probability"),
     )

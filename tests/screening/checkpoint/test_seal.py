@@ -23,6 +23,7 @@ from screening.checkpoint.probes import Probe, Probes, Reading
 from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, judged_as, seal_of, sealed
 from screening.errors import CheckpointDamaged
 from screening.prompt import COMPACT, STANDARD
+from screening.task import Dimension
 from tests.screening.checkpoint.test_domain import make_domain
 
 SHA = "sha256:" + "0" * 64
@@ -55,6 +56,7 @@ def probes_with(**changes: Any) -> Callable[[Manifest], Any]:
 
 CHANGES: dict[str, Callable[[Manifest], Any]] = {
     "prompt": lambda _: STANDARD,
+    "dimensions": lambda _: (Dimension.SHADOW,),
     "image": lambda _: ImageContract(size=128, tokens_per_picture=16),
     "decoding": lambda _: Decoding(max_tokens_cot=512),
     "calibration": lambda _: {Mode.COT: Calibration(option=Curve(slope=0.5), shifts=Shifts(A=3.0))},

@@ -40,12 +40,9 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
     [
         ({"engine": "scripted", "port": "many"}, "--port"),
         ({"engine": "scripted", "max_concurrent": "0"}, "--max-concurrent"),
-        ({"engine": "magic"}, "--engine"),
         ({"engine": "scripted", "api_keys": "plain-key"}, "--api-keys"),
-        ({}, "--checkpoint"),
         ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not an address; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
-        ({"engine": "scripted", "registry": "sqlite:///mlflow.db"}, "--registry needs the vllm engine"),
     ],
 )
 def test_a_wrong_value_names_its_option(given, word) -> None:

@@ -56,7 +56,7 @@ def go(checkpoint: Path, data: Path, out: Path, engine: OpenEngine, **settings: 
 def test_a_model_that_is_always_right_scores_100(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     result = go(checkpoint, data, tmp_path / "out", Scripted(truth))
     assert result.scores.overall.correct.percent == 100
-    assert result.scores.exact_match.percent == 100
+    assert result.scores.metrics["exact_match"].percent == 100
     assert result.scores.pictures.exact.percent == 100
     assert result.scores.balance.distance == 0
     assert (result.data.samples, result.data.evaluated) == (7, 7)

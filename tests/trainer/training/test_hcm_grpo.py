@@ -53,7 +53,8 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_ch
     rows = rollout_rows(samples, COMPACT)
     settings = HcmGrpoRecipe(**SETTINGS)
     output = tmp_path_factory.mktemp("trl")
-    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), reward_functions("dpa"), settings, output)
+    rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
+    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), rewards, settings, output)
 
 
 def test_the_loss_is_the_papers_formula(trainer: GroupGRPOTrainer) -> None:
@@ -164,7 +165,7 @@ def test_a_run_trains_everything_and_tells_what_it_saw(
     def noise(completions, **_):  # a model of random weights earns nothing, and learns nothing from that
         return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
 
-    monkeypatch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda _kind: [noise])
+    monkeypatch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda *_: [noise])
     out = tmp_path / "run"
     command = ["hcm-grpo", "--recipe", recipe, "--checkpoint", str(small_checkpoint), "--data", str(small_data)]
     command += ["--hard-cases", str(hard_cases), "--out", str(out)]

@@ -131,7 +131,7 @@ def _train(command: list[str], function: str | None, call: int) -> None:
     multiprocessing.set_start_method("fork", force=True)  # as in a process of its own; for workers that load data
     patch = pytest.MonkeyPatch()
     # A model of random weights earns nothing, and learns nothing from that.
-    patch.setattr(trainer.training.hcm_grpo.train, "reward_functions", lambda _kind: [_noise])
+    patch.setattr(trainer.training.hcm_grpo.train, "reward_functions", lambda *_: [_noise])
     for stage in (trainer.training.sft.train, trainer.training.hcm_grpo.train):
         patch.setattr(stage, "arguments", _saving_and_logging_often(stage.arguments))
     if function:

@@ -253,9 +253,8 @@ def test_stage_2_keeps_example_groups_with_their_rewards(
         group_size=2, batch_size=4, learning_rate=0.01, max_completion_tokens=8, gradient_checkpointing=False
     )
     rows = rollout_rows(list(samples.values())[:4], COMPACT)
-    trainer = build_trainer(
-        small_checkpoint, dataset(rows, small_data, 64), reward_functions("dpa"), settings, tmp_path / "trl"
-    )
+    rewards = reward_functions("dpa", samples)
+    trainer = build_trainer(small_checkpoint, dataset(rows, small_data, 64), rewards, settings, tmp_path / "trl")
     trainer.args.logging_steps = 1
     trainer.keeper = ExampleKeeper(tmp_path, small_data, samples)
     trainer.add_callback(trainer.keeper)

@@ -53,7 +53,7 @@ def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Trai
         return main([*map(str, command), *(("--after", str(runs / after)) if after else ())])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda _kind: [noise])
+        patch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda *_: [noise])
         assert run("beginning", epochs=2, last_epochs=0) == 0
         yield run
 

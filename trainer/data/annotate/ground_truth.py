@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from screening.answer import Answer, Finding, compose
 from screening.task import Dimension, options_text
 from trainer.data.annotate.errors import AnnotationError
-from trainer.data.annotate.invention import invent
+from trainer.data.annotate.invention import INVENTED, invent
 from trainer.data.annotate.method import REASON, Accepted, Rejected
 from trainer.data.annotate.questions import Question
 from trainer.data.annotate.reading import Fault
@@ -136,7 +136,7 @@ def _overlooked(picture: Generated) -> Generated:
 
 
 def _found_bad(picture: Generated, truth: Sample, rng: random.Random) -> Generated:
-    return _with_defect(picture, truth, rng, tuple(Dimension))
+    return _with_defect(picture, truth, rng, INVENTED)
 
 
 def _misjudged(picture: Generated, truth: Sample, rng: random.Random, *, may_overlook: bool) -> Generated:
@@ -145,7 +145,7 @@ def _misjudged(picture: Generated, truth: Sample, rng: random.Random, *, may_ove
     if may_overlook and chance < ALSO_OVERLOOKED:
         return _overlooked(picture)
     if chance < ALSO_OVERLOOKED + ALSO_SWAPPED:
-        return _with_defect(picture, truth, rng, [one for one in Dimension if one not in picture.dimensions])
+        return _with_defect(picture, truth, rng, [one for one in INVENTED if one not in picture.dimensions])
     return picture
 
 

@@ -31,6 +31,9 @@ _OTHERS: dict[Dimension, tuple[str, ...]] = {
     Dimension.EXTENSION: ("second_product", "sticker", "sparkles"),
 }
 
+INVENTED = (Dimension.APPEARANCE, *_OTHERS)
+"""Dimensions in which a defect can be made up: those that the renderer draws."""
+
 
 def invent(dimension: Dimension, attributes: Mapping[str, Any], rng: random.Random) -> Defect:
     """A defect of a dimension, subtle where its kind can be: who sees one that is not there does not see a gross one.

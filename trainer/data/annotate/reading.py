@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from screening.answer import Answer, Finding, Mode, Unreadable, parse, parse_options, verdict_text
-from screening.task import OPTIONS, options_text
+from screening.task import DIMENSIONS, OPTIONS, options_text
 from trainer.data.annotate.replies import Reply
 from trainer.records import Sample
 
@@ -98,7 +98,7 @@ def _without_verdict(answer: Answer) -> Fault | None:
             return Fault(
                 "no_verdict",
                 f"It gave no verdict on picture {option}: behind <{option}> write `normal` or the names of the issues "
-                "(appearance, shadow, layout, extension), then a colon and the sentence.",
+                f"({', '.join(one.short for one in DIMENSIONS)}), then a colon and the sentence.",
             )
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +18,7 @@ from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude
-from trainer.metrics import Judged
+from trainer.metrics import METRICS, Judged, Metric
 from trainer.records import Sample
 
 OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[Engine]]
@@ -33,6 +33,7 @@ def evaluate(
     limit: int | None = None,
     batch: int = 64,
     confidence_level: float = 0.95,
+    metrics: Mapping[str, Metric] = METRICS,
     open_engine: OpenEngine = open_engine,
 ) -> Evaluation:
     """Answer, score and write the result to `out`.
@@ -42,6 +43,7 @@ def evaluate(
     Args:
         limit: evaluate only the first so many samples; a later run in the same `out` may ask for more.
         batch: samples handed to the engine at once; what a killed run loses at most.
+        metrics: name → metric, for the scores.
         open_engine: starts what answers; vLLM unless a test brings its own.
 
     Raises:
@@ -66,14 +68,16 @@ def evaluate(
             with open_engine(checkpoint, manifest, mode) as engine:
                 _answer(engine, manifest, mode, todo, data, predictions, batch=batch, total=len(samples))
         frozen = is_test_set(data, digest)
-        evaluation = conclude(predictions, everything, samples, identity, model, confidence_level, frozen=frozen)
+        evaluation = conclude(
+            predictions, everything, samples, identity, model, confidence_level, frozen=frozen, metrics=metrics
+        )
         write_result(out, evaluation)
     return evaluation
 
 
 def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: Engine) -> Prediction:
     """Read one reply as the service would."""
-    result = parse(reply.text, mode)
+    result = parse(reply.text, mode, manifest.dimensions)
     calibration = manifest.calibration_of(mode)
     judgement = judge(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
     strange = reply.domain_score is not None and reply.domain_score >= 1

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedEndpoint, Evaluation, conclude
-from trainer.metrics import Judged
+from trainer.metrics import METRICS, Judged, Metric
 from trainer.records import Sample
 
 REFUSED = "refused"
@@ -44,6 +44,7 @@ class Order(EndpointOrder):
     mode: Mode
     prompt: Prompt
     confidence_level: float = 0.95
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
 
     def model(self) -> EndpointModel:
         """What decides the answers."""
@@ -94,7 +95,9 @@ def evaluate_endpoint(order: Order, clock: Clock | None = None) -> Evaluation:
             refused=sum(one.finish == REFUSED for one in answered),
             cost=meter.cost,
         )
-        evaluation = conclude(predictions, everything, samples, identity, evaluated, order.confidence_level)
+        evaluation = conclude(
+            predictions, everything, samples, identity, evaluated, order.confidence_level, metrics=order.metrics
+        )
         write_result(order.out, evaluation)
     return evaluation
 

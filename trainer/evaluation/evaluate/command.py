@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from trainer.runs.argument_types import level, positive
 
 if TYPE_CHECKING:
     from trainer.evaluation.evaluate.result import Evaluation
+    from trainer.metrics import Metric
 
 UNFINISHED = 1
 """Exit status of an evaluation that the same command goes on with."""
@@ -37,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence-level", type=level, default=0.95, metavar="P", help="of the intervals (default: %(default)s)"
     )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="add a metric of your own, a function in package.module:name; may be given several times",
+    )
     checkpoint = parser.add_argument_group("with --checkpoint")
     checkpoint.add_argument(
         "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
@@ -56,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
     from screening.errors import ScreeningError
+    from screening.runtime.extensions import ExtensionError
     from trainer.data_directory import DataError
     from trainer.endpoint.errors import EndpointError
     from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
@@ -75,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     except EndpointError as error:
         print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
         return UNFINISHED
-    except (DataError, EvaluationError, LogError, ScreeningError) as error:
+    except (DataError, EvaluationError, ExtensionError, LogError, ScreeningError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -100,6 +110,7 @@ def _by_checkpoint(args: argparse.Namespace) -> Evaluation:
             limit=args.limit,
             batch=args.batch,
             confidence_level=args.confidence_level,
+            metrics=_metrics(args.metric),
         )
 
 
@@ -114,8 +125,21 @@ def _by_endpoint(args: argparse.Namespace) -> Evaluation:
             mode=Mode(args.mode),
             prompt=PROMPTS[args.prompt],
             confidence_level=args.confidence_level,
+            metrics=_metrics(args.metric),
         )
     )
+
+
+def _metrics(named: Sequence[str]) -> Mapping[str, Metric]:
+    """Those of every evaluation, and those of this one.
+
+    Raises:
+        ExtensionError: there is no such metric.
+    """
+    from screening.runtime.extensions import find
+    from trainer.metrics import METRICS
+
+    return {**METRICS, **{name: find(name, METRICS, "metric") for name in named}}
 
 
 def _complaint(args: argparse.Namespace) -> str | None:

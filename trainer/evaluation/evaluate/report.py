@@ -119,7 +119,7 @@ def _answer_table(evaluation: Evaluation) -> str:
     scores, tokens = evaluation.scores, evaluation.tokens
     named = [
         *([("the one choice is in the label", scores.choice)] if scores.choice.n else []),
-        ("answer is the whole label", scores.exact_match),
+        *((name.rpartition(":")[2].replace("_", " "), one) for name, one in scores.metrics.items()),
         ("unreadable", scores.unreadable),
         ("N precision", scores.none.precision),
         ("N recall", scores.none.recall),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,7 @@ from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions
 from trainer.evaluation.reliability import Reliability, summarise
-from trainer.metrics import Scores, Share, evaluate_scores, share
+from trainer.metrics import METRICS, Metric, Scores, Share, evaluate_scores, share
 from trainer.records import Sample
 
 SCORES_NAME = "scores.json"
@@ -134,6 +134,7 @@ def conclude(
     confidence_level: float,
     *,
     frozen: bool = False,
+    metrics: Mapping[str, Metric] = METRICS,
 ) -> Evaluation:
     """Score what was answered.
 
@@ -141,6 +142,7 @@ def conclude(
         everything: all samples of the data directory.
         samples: those evaluated; each has its prediction.
         frozen: they are a test set that must stay one.
+        metrics: name → metric, for the scores.
     """
     answered = [predictions.done[sample.id] for sample in samples]
     judged = predictions.judged(samples)
@@ -156,7 +158,7 @@ def conclude(
         endpoint=model if isinstance(model, EvaluatedEndpoint) else None,
         data=EvaluatedData(digest=identity.data, samples=len(everything), evaluated=len(samples), frozen=frozen),
         mode=identity.mode,
-        scores=evaluate_scores(judged, confidence_level),
+        scores=evaluate_scores(judged, confidence_level, metrics),
         reliability=summarise(confidences, right, confidence_level) if known else None,
         uncalibrated=summarise(probabilities, right, confidence_level) if known and calibrated else None,
         out_of_domain=_out_of_domain(answered, confidence_level),

@@ -166,7 +166,7 @@ def _measure(args: argparse.Namespace, candidate: Version, production: Version |
         data=pairs.after.data.digest,
         samples=len(pairs.pairs),
         limits=limits,
-        criteria=judge(pairs, limits, first=production is None),
+        criteria=judge(pairs, limits, first=production is None, dimensions=manifest.dimensions),
     )
     if production:
         flips = out / f"compare-{production.number}-{candidate.number}"

@@ -15,14 +15,14 @@ So noise does not promote: a test set too small to show that a version is not wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Answer
-from screening.task import NONE, Dimension
+from screening.task import NONE, STANDARD_DIMENSIONS, Dimension
 from trainer.evaluation.compare.paired import Paired, difference_interval, paired
 from trainer.evaluation.compare.pairs import Pairs
 from trainer.evaluation.evaluate.predictions import Prediction
@@ -59,30 +59,36 @@ class Criterion(BaseModel):
     passed: bool
 
 
-def judge(pairs: Pairs, limits: Limits, *, first: bool) -> list[Criterion]:
+def judge(
+    pairs: Pairs, limits: Limits, *, first: bool, dimensions: Collection[Dimension] = STANDARD_DIMENSIONS
+) -> list[Criterion]:
     """Every criterion with its value, its limit and whether it is kept.
 
     Args:
         pairs: production's answers before and the candidate's after, with their samples.
         first: nothing is in production; only the floors count, and `before` is not looked at.
+        dimensions: those that the candidate was trained on; each has criteria of its own.
     """
     rows = [(pair.sample, pair.before, pair.after) for pair in pairs.pairs if pair.sample is not None]
     new = [_judged(sample, after) for sample, _, after in rows]
-    floors = list(_floors(new, pairs.after, limits))
+    measured = _measured_dimensions(new, dimensions)
+    floors = list(_floors(new, pairs.after, limits, measured))
     if first:
         return floors
     old = [_judged(sample, before) for sample, before, _ in rows]
-    return floors + list(_against_production(old, new, pairs, limits))
+    return floors + list(_against_production(old, new, pairs, limits, measured))
 
 
 def _judged(sample: Sample, prediction: Prediction) -> Judged:
     return Judged(sample, prediction.result, prediction.choice)
 
 
-def _floors(new: Sequence[Judged], evaluation: Evaluation, limits: Limits) -> Iterator[Criterion]:
+def _floors(
+    new: Sequence[Judged], evaluation: Evaluation, limits: Limits, dimensions: Collection[Dimension]
+) -> Iterator[Criterion]:
     floors, scores = limits.floors, evaluate_scores(new)
     yield _above_guessing("score", scores.overall, limits.level)
-    for dimension in _measured_dimensions(new):
+    for dimension in dimensions:
         yield _above_guessing(f"score, {dimension.title}", scores.dimensions[dimension], limits.level)
     none = scores.none
     yield _floor("N precision", none.precision.percent, floors.none_precision, none.precision.n)
@@ -126,7 +132,7 @@ def _floor(name: str, value: float | None, limit: float, n: int, *, at_least: bo
 
 
 def _against_production(
-    old: Sequence[Judged], new: Sequence[Judged], pairs: Pairs, limits: Limits
+    old: Sequence[Judged], new: Sequence[Judged], pairs: Pairs, limits: Limits, dimensions: Collection[Dimension]
 ) -> Iterator[Criterion]:
     margins, level = limits.margins, limits.level
     both = list(zip(old, new, strict=True))
@@ -138,7 +144,7 @@ def _against_production(
         return _paired(name, counts, margin, level, more_is_better=more)
 
     yield shares("score", lambda one: one.correct, margins.overall)
-    for dimension in _measured_dimensions(new):
+    for dimension in dimensions:
         yield shares(f"score, {dimension.title}", lambda one: one.correct, margins.dimension, _showing(dimension))
     yield shares("choice", lambda one: one.choice_correct, margins.overall)
     yield _precision(old, new, margins.none_precision, level)
@@ -235,13 +241,13 @@ def _calibration(evaluation: Evaluation) -> float | None:
     return evaluation.reliability.expected_calibration_error if evaluation.reliability else None
 
 
-def _measured_dimensions(judged: Sequence[Judged]) -> tuple[Dimension, ...]:
+def _measured_dimensions(judged: Sequence[Judged], trained: Collection[Dimension]) -> tuple[Dimension, ...]:
     """The dimensions that have criteria: none where the test set has labels alone, which show no dimension."""
     samples = [one.sample for one in judged]
     labels_alone = not all(sample.dimensions_known for sample in samples)
     if labels_alone and not any(shows(sample, dimension) for sample in samples for dimension in Dimension):
         return ()
-    return tuple(Dimension)
+    return tuple(trained)
 
 
 def _showing(dimension: Dimension) -> Right:

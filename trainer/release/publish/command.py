@@ -166,7 +166,7 @@ def _record(copy: Path, manifest: Manifest, named: Path) -> Probes:
 
     try:
         with open_prober(copy, manifest) as (ask, machine):
-            probes = record(ask, machine)
+            probes = record(ask, machine, manifest.dimensions)
     except ValueError as error:
         raise CheckpointError(f"{named}: {error}") from error
     except RuntimeError as error:  # all that vLLM says when its processes did not start or died

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from screening.checkpoint.probes import (
 from screening.inference.generation import last_log_probabilities, probe_sampling_arguments, prompt_text
 from screening.inference.offline_engine import start_llm
 from screening.runtime.machine import machine_name
+from screening.task import STANDARD_DIMENSIONS, Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,16 +42,17 @@ MARGIN = 4.0
 """How many times the spread of repeats is tolerated."""
 
 
-def record(ask: Ask, machine: str, repeats: int = 3) -> Probes:
+def record(ask: Ask, machine: str, dimensions: Sequence[Dimension] = STANDARD_DIMENSIONS, repeats: int = 3) -> Probes:
     """Ask every probe alone and in company, and take the spread as the measure of what is the same.
 
     Args:
         machine: what answers; see `screening.runtime.machine`.
+        dimensions: those of the checkpoint.
 
     Raises:
         ValueError: the checkpoint gives no finite log-probabilities, or repeats differ too much to prove anything.
     """
-    questions = _questions()
+    questions = _questions(probe_answers(dimensions))
     first = ask(questions)
     if not all(math.isfinite(value) for found in first for value in found):
         raise ValueError("the checkpoint gives log-probabilities that are not finite")
@@ -73,7 +75,7 @@ def with_exact(probes: Probes, ask: Ask) -> Probes:
     Raises:
         ValueError: that is further off than rounding may be.
     """
-    found = ask(_questions())
+    found = ask(_questions((probe.mode, probe.answer) for probe in probes.questions))
     rounding = root_mean_square([probe.logprobs for probe in probes.questions], found)
     if rounding > MOST_ROUNDING:
         raise ValueError(f"an engine in float32 answers {rounding:.3g} off on average, which is no rounding")
@@ -83,9 +85,9 @@ def with_exact(probes: Probes, ask: Ask) -> Probes:
     return probes.model_copy(update={"questions": questions})
 
 
-def _questions() -> list[Question]:
+def _questions(answers: Iterable[tuple[Mode, str]]) -> list[Question]:
     """Both modes of an answer are about the same pictures: a swap waits for the ViT to look at all of them."""
-    return [(turn // len(Mode), mode, answer) for turn, (mode, answer) in enumerate(probe_answers())]
+    return [(turn // len(Mode), mode, answer) for turn, (mode, answer) in enumerate(answers)]
 
 
 @contextmanager

@@ -161,6 +161,7 @@ class Pretraining:
         import torch
 
         from screening.checkpoint.manifest import Decoding, ImageContract, read_manifest
+        from trainer.data.render import DIMENSION_WEIGHTS
         from trainer.training.export import export, with_stage
         from trainer.training.recipe import RecipeError
 
@@ -178,6 +179,7 @@ class Pretraining:
             version="pretrained",
             parent=parent.digest if parent else None,
             prompt=self.recipe.prompt_texts,
+            dimensions=parent.dimensions if parent else tuple(DIMENSION_WEIGHTS),
             image=ImageContract(size=size, tokens_per_picture=tokens),
             decoding=Decoding(max_tokens_cot=self.recipe.max_tokens_cot),
             data=with_stage(parent.data if parent else {}, stage, self.settings.pool.model_dump(mode="json")),

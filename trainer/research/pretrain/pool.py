@@ -140,12 +140,12 @@ def _leave_ctrl_c() -> None:
 
 def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[str, Any]]:
     from screening.images import fit_square
-    from trainer.data.render import draw_generated, draw_original, make_product, plan_defects
+    from trainer.data.render import DIMENSION_WEIGHTS, draw_generated, draw_original, make_product, plan_defects
 
     spec, index = job
     rng = np.random.default_rng([spec.seed, index])
     product = make_product(rng)
-    weights = dict(zip(Dimension, spec.dimension_weights, strict=True))
+    weights = dict(zip(DIMENSION_WEIGHTS, spec.dimension_weights, strict=True))
     shots = [draw_original(product, rng, spec.render_size)]
     for usable in [True] * spec.usable_per_product + [False] * spec.defective_per_product:
         plan = plan_defects(rng, usable, spec.severities, weights)

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from screening.task import Dimension
+from trainer.data.render.defects import DIMENSION_WEIGHTS
 from trainer.research.pretrain.batches import IGNORED
 from trainer.research.pretrain.pool import Pool, PoolShot
 
 ATTRIBUTES = ("kind", "body", "cap", "label", "mark", "mark_colour", "stripes")
-DIMENSIONS = tuple(d.short for d in Dimension)
+DIMENSIONS = tuple(d.short for d in DIMENSION_WEIGHTS)
+"""Dimensions that the renderer draws."""
 APPEARANCE = Dimension.APPEARANCE.short
 """The dimension that cannot be judged without the original."""
 PRINTED = ("body", "cap", "mark", "mark_colour", "stripes", "tens", "ones")
@@ -41,7 +43,9 @@ def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
         answers["light"] = light[1]
     if not original:
         comments = dict(zip(shot.dimensions, shot.comments, strict=True))
-        answers |= {d.short: comments.get(d.value, FINE) for d in Dimension if shot.dimensions.count(d.value) < 2}
+        answers |= {
+            d.short: comments.get(d.value, FINE) for d in DIMENSION_WEIGHTS if shot.dimensions.count(d.value) < 2
+        }
         answers |= {same(name): OTHER if name in shot.changed else SAME for name in COMPARED}
         if answers["mark"] == "none":
             del answers[same("mark_colour")]

@@ -132,5 +132,5 @@ class Tasks:
 
 def finding(option: str, shot: PoolShot) -> Finding:
     """What the reasoning says about a picture of the pool."""
-    dimensions = frozenset(Dimension(d) for d in shot.dimensions)
+    dimensions = frozenset(d for d in Dimension if d.value in shot.dimensions)
     return Finding(option, dimensions, JOINT.join(shot.comments) or NORMAL_COMMENT)

@@ -95,6 +95,7 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
 
     from screening.checkpoint.manifest import verify
     from trainer.data_directory import DataError, read_samples
+    from trainer.reward import reward_functions
     from trainer.training.enough_data import groups_problem, refuse
     from trainer.training.recipe import RecipeError, load_recipe
     from trainer.training.sft.rows import dataset, rollout_rows
@@ -112,7 +113,8 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
             f"{data} has {len(samples)} samples, fewer than the {wanted} of {steps} steps and one before them"
         )
     questions = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
-    trainers = {name: _build(name, checkpoint, questions, settings, scratch) for name in NAMES}
+    rewards = reward_functions(settings.reward, {sample.id: sample for sample in samples})
+    trainers = {name: _build(name, checkpoint, questions, rewards, settings, scratch) for name in NAMES}
     for trainer, _ in trainers.values():
         _take_step(trainer)  # the first is slower everywhere
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
@@ -158,15 +160,15 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _build(name: str, checkpoint: Path, questions: Any, settings: Any, scratch: Path) -> tuple[Any, Stopwatch]:
+def _build(
+    name: str, checkpoint: Path, questions: Any, rewards: Any, settings: Any, scratch: Path
+) -> tuple[Any, Stopwatch]:
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import GRPOTrainer
 
-    from trainer.reward import reward_functions
     from trainer.training.hcm_grpo.train import arguments, build_trainer
 
-    rewards = reward_functions(settings.reward)
     if name == OURS:
         trainer: Any = build_trainer(checkpoint, questions, rewards, settings, scratch / "ours")
     else:

@@ -93,7 +93,7 @@ def train(
 
     by_id = {sample.id: sample for sample in samples}
     rows = rollout_rows((by_id[i] for i in course.ids), manifest.prompt)
-    questions, rewards = dataset(rows, data, manifest.image.size), reward_functions(settings.reward)
+    questions, rewards = dataset(rows, data, manifest.image.size), reward_functions(settings.reward, by_id)
     trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
     trainer.keeper = ExampleKeeper(out, data, by_id)
     trainer.add_callback(trainer.keeper)

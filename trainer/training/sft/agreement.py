@@ -1,4 +1,4 @@
-"""Does the reasoning that a model is to learn lead to the label beside it?
+"""Does the reasoning that a model is to learn lead to the label beside it, and is it in the model's own terms?
 
 A reasoning that says "I chose B" above the label A teaches a model to contradict itself, and its own answers are then
 worth nothing to a reader. `annotate` lets none pass; data from elsewhere may hold some.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from screening.answer import Unreadable, parse_options
-from screening.task import Options, options_text
+from screening.answer import Unreadable, parse_findings, parse_options
+from screening.task import Dimension, Options, options_text
 from trainer.data_directory import DataError
 from trainer.records import Sample
 
@@ -77,3 +77,21 @@ def see_that_reasoning_agrees(samples: Sequence[Sample], *, strict: bool) -> Non
             f"{told}. Correct or remove them; `annotate answer-driven` writes reasoning that fits the label"
         )
     print(f"warning: {told}", file=sys.stderr)
+
+
+def see_that_dimensions_are_known(samples: Sequence[Sample], dimensions: Collection[Dimension]) -> None:
+    """Refuse reasonings with a verdict that the trained checkpoint could not give.
+
+    Args:
+        dimensions: those of the checkpoint that training begins from.
+
+    Raises:
+        DataError: a reasoning names another dimension.
+    """
+    for sample in samples:
+        for finding in parse_findings(sample.reasoning):
+            if other := sorted((finding.dimensions or frozenset()) - frozenset(dimensions)):
+                raise DataError(
+                    f"the reasoning of sample {sample.id} names {other[0]}, but the checkpoint was trained on "
+                    f"{', '.join(dimensions)} alone. Begin from a base model: `import-base` takes up all dimensions"
+                )

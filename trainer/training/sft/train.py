@@ -17,7 +17,7 @@ from trainer.training.distributed import origin_entry, processes
 from trainer.training.enough_data import refuse, sft_problem
 from trainer.training.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
 from trainer.training.recipe import SftRecipe, load_recipe
-from trainer.training.sft.agreement import see_that_reasoning_agrees
+from trainer.training.sft.agreement import see_that_dimensions_are_known, see_that_reasoning_agrees
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.tracking.store import Store
 
@@ -59,6 +59,7 @@ def train(
     samples = read_samples(data)
     used = samples[:limit]
     see_that_reasoning_agrees(used, strict=stage == "answer-driven")
+    see_that_dimensions_are_known(used, manifest.dimensions)
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)

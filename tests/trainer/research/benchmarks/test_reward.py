@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from screening.answer import Mode, parse
 from trainer.metrics import correct
+from trainer.records import Sample
 from trainer.reward import (
+    REWARDS,
+    RewardFunction,
     completion_text,
-    dpa_reward,
-    exact_reward,
     format_reward,
     reward_functions,
     score,
@@ -166,6 +167,17 @@ def test_a_right_option_more_raises_the_reward_by_its_share(named: str, label: s
         assert score_dpa(cot(more), label) == pytest.approx(score_dpa(cot(named), label) + 1 / len(label))
 
 
+SAMPLES = {
+    label: Sample.model_validate({"id": label, "original": "o.jpg", "generated": [*"abcd"], "label": label})
+    for label in ("AC", "ABC")
+}
+
+
+def accuracy(name: str) -> RewardFunction:
+    """r_acc as TRL calls it, of samples whose id is their label."""
+    return reward_functions(name, SAMPLES)[1]
+
+
 def message(content: object) -> list[dict[str, object]]:
     return [{"role": "assistant", "content": content}]
 
@@ -181,27 +193,27 @@ def message(content: object) -> list[dict[str, object]]:
     ids=["text", "message", "parts", "several parts"],
 )
 def test_completions_are_read_in_every_form_that_trl_uses(completion) -> None:
-    kwargs = {"prompts": ["?"], "completion_ids": [[1]], "label": ["ABC"], "trainer_state": None, "id": ["s1"]}
+    kwargs = {"prompts": ["?"], "completion_ids": [[1]], "label": ["ABC"], "trainer_state": None, "id": ["ABC"]}
     assert format_reward(completions=[completion], **kwargs) == [1.0]
-    assert dpa_reward(completions=[completion], **kwargs) == [pytest.approx(2 / 3)]
-    assert exact_reward(completions=[completion], **kwargs) == [0.0]
+    assert accuracy("dpa")(completions=[completion], **kwargs) == [pytest.approx(2 / 3)]
+    assert accuracy("exact")(completions=[completion], **kwargs) == [0.0]
 
 
 def test_a_group_gets_one_reward_per_completion_in_order() -> None:
-    group, label = [cot("A"), cot("AC"), cot("AD"), "A"], ["AC"] * 4
-    assert dpa_reward(group, label=label) == [0.5, 1.0, 0.0, 0.0]
-    assert exact_reward(group, label=label) == [0.0, 1.0, 0.0, 0.0]
-    assert format_reward(group, label=label) == [1.0, 1.0, 1.0, 0.0]
+    group, ids = [cot("A"), cot("AC"), cot("AD"), "A"], ["AC"] * 4
+    assert accuracy("dpa")(group, id=ids) == [0.5, 1.0, 0.0, 0.0]
+    assert accuracy("exact")(group, id=ids) == [0.0, 1.0, 0.0, 0.0]
+    assert format_reward(group, id=ids) == [1.0, 1.0, 1.0, 0.0]
 
 
-def test_labels_and_completions_must_be_as_many() -> None:
+def test_ids_and_completions_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        dpa_reward([cot("A"), cot("B")], label=["A"])
+        accuracy("dpa")([cot("A"), cot("B")], id=["AC"])
 
 
-def test_without_labels_nothing_is_rewarded_silently() -> None:
+def test_without_ids_nothing_is_rewarded_silently() -> None:
     with pytest.raises(TypeError):
-        dpa_reward([cot("A")])
+        accuracy("dpa")([cot("A")])
 
 
 @pytest.mark.parametrize("completion", [[], message(None), message([{"type": "image"}]), [{"role": "user"}]])
@@ -210,9 +222,9 @@ def test_a_completion_without_text_is_an_error_not_a_zero(completion) -> None:
         completion_text(completion)
 
 
-@pytest.mark.parametrize("kind", ["dpa", "exact"])
+@pytest.mark.parametrize("kind", REWARDS)
 def test_the_functions_for_trl_add_up_to_the_reward_under_readable_names(kind) -> None:
-    functions = reward_functions(kind)
+    functions = reward_functions(kind, SAMPLES)
     assert [function.__name__ for function in functions] == ["format_reward", f"{kind}_reward"]
     for text in (cot("A"), cot("AC"), cot("E"), "A", ""):
-        assert sum(function([text], label=["AC"])[0] for function in functions) == score(text, "AC", kind)
+        assert sum(function([text], id=["AC"])[0] for function in functions) == score(text, "AC", kind)
