@@ -267,3 +267,10 @@ def test_an_answer_without_reasoning_is_not_written_as_a_chain_of_thought():
 def test_reasoning_with_a_tag_is_not_written(tag):
     with pytest.raises(ValueError, match="tags"):
         render(Answer(frozenset("A"), f"first {tag} then"), Mode.COT)
+
+
+def test_a_verdict_names_only_dimensions_of_the_checkpoint() -> None:
+    text = "<think><A> layout: it floats, <B> shadow: x, <C> placement layout, so I ultimately chose N.</think>"
+    answer = parse(f"{text}<answer>N</answer>", Mode.COT, (SHADOW,))
+    assert isinstance(answer, Answer)
+    assert [finding.dimensions for finding in answer.findings] == [None, frozenset({SHADOW}), None]

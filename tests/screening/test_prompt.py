@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from pydantic import ValidationError
 
 from screening.answer import Mode
-from screening.prompt import PICTURES_PER_SAMPLE, PROMPTS, STANDARD, Prompt, messages
-from screening.task import OPTIONS
+from screening.prompt import PICTURES_PER_SAMPLE, PROMPTS, STANDARD, Prompt, messages, standard_prompt
+from screening.task import OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -42,6 +44,19 @@ def test_the_standard_prompt_shows_the_form_that_the_grammar_reads():
     ):
         assert word in STANDARD.cot
     assert "<think>" not in STANDARD.direct
+
+
+def test_the_standard_texts_of_the_four_dimensions_never_change_under_their_version():
+    prompt = standard_prompt(STANDARD_DIMENSIONS)
+    digest = hashlib.sha256(f"{prompt.cot}\0{prompt.direct}".encode()).hexdigest()
+    assert prompt.version == "standard-1"
+    assert digest == "ad2182f72276d009bc6007166e083ae9c52de459691e85dc3286e70005555c3a"
+
+
+@pytest.mark.parametrize("dimension", Dimension)
+def test_the_standard_texts_name_every_dimension_with_its_meaning(dimension):
+    for text in (STANDARD.cot, STANDARD.direct):
+        assert f"{dimension.short} ({dimension.meaning})" in text
 
 
 def test_a_prompt_with_an_unknown_field_is_refused():

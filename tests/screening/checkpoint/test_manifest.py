@@ -21,6 +21,7 @@ from screening.checkpoint.manifest import (
 )
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT, STANDARD, Prompt
+from screening.task import STANDARD_DIMENSIONS
 
 FIELDS = {
     "name": "test",
@@ -174,6 +175,7 @@ def manifest(**changes: object) -> Manifest:
         {"calibration": {Mode.DIRECT: Calibration(option=Curve(slope=0.5))}},
         {"files": {"a": {"size": 1, "sha256": "1" * 64}}},
         {"files": {"b": {"size": 1, "sha256": "0" * 64}}},
+        {"dimensions": ("physical_shadow",)},
     ],
 )
 def test_the_digest_changes_with_everything_that_decides_an_answer(change):
@@ -192,6 +194,26 @@ def test_a_manifest_from_before_modes_had_calibrations_keeps_its_digest():
     read, now = manifest(prompt=asked, calibration=earlier), manifest(prompt=asked)
     # As the code of that time gave it.
     assert read.digest == now.digest == "sha256:bee58cde92dec158a9d7225aa8dba37154469b6d98b411a7395f090334547913"
+
+
+def test_a_manifest_without_dimensions_means_the_standard_four_and_keeps_its_digest():
+    stated = manifest(dimensions=tuple(reversed(STANDARD_DIMENSIONS)))
+    assert stated == manifest() and stated.dimensions == STANDARD_DIMENSIONS
+    assert stated.digest == manifest().digest
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "words"),
+    [
+        (["physical_shadow", "smell"], "trained on the dimension 'smell', which this version does not know; it knows"),
+        (["physical_shadow", "physical_shadow"], "a dimension is named twice"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_dimensions_that_cannot_be_answered_are_refused(checkpoint, dimensions, words):
+    path = checkpoint / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dimensions": dimensions}))
+    assert words in refused(checkpoint)
 
 
 def test_calibrations_are_kept_per_mode(checkpoint):

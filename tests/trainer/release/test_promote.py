@@ -132,16 +132,24 @@ def test_force_without_a_test_set_measures_nothing_and_says_so(shop: Shop, capsy
     assert "forced, not measured" in capsys.readouterr().out
 
 
-def criteria(shop: Shop, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Criterion]:
+def criteria(shop: Shop, old: dict[str, Any], new: dict[str, Any], **trained: Any) -> dict[str, Criterion]:
     sides = [
         make_evaluation(shop.folder / name, shop.data, make_checkpoint(shop.folder / f"c-{name}", name), **answers)
         for name, answers in (("old", old), ("new", new))
     ]
-    return {title(one): one for one in judge(read_pairs(*sides, shop.data), Limits(), first=False)}
+    return {title(one): one for one in judge(read_pairs(*sides, shop.data), Limits(), first=False, **trained)}
 
 
 def failed(found: dict[str, Criterion]) -> set[str]:
     return {name for name, one in found.items() if not one.passed}
+
+
+def test_only_dimensions_that_the_candidate_was_trained_on_have_criteria(shop: Shop) -> None:
+    from screening.task import Dimension
+
+    found = criteria(shop, {"wrong": OLD_WRONG}, {"wrong": OLD_WRONG}, dimensions=(Dimension.SHADOW,))
+    named = {dimension for dimension in Dimension if any(dimension.title in name for name in found)}
+    assert named == {Dimension.SHADOW}
 
 
 def test_the_same_answers_pass_everything(shop: Shop) -> None:

@@ -19,6 +19,22 @@ def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
         load_recipe("no-such-recipe")
 
 
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ("dap", r"hcm_grpo.reward: there is no reward 'dap'. Use one of dpa, exact, or package.module:name"),
+        ("no_such_module:f", "hcm_grpo.reward: the reward 'no_such_module:f' cannot be loaded: No module named"),
+    ],
+)
+def test_a_reward_that_cannot_be_loaded_is_refused_before_anything_is_trained(
+    tmp_path: Path, reward: str, words: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: tiny\nhcm_grpo: {{reward: '{reward}'}}\n")
+    with pytest.raises(RecipeError, match=words):
+        load_recipe(str(path))
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_every_shipped_recipe_is_whole_and_bears_its_files_name(name: str) -> None:
     assert load_recipe(name).name == name

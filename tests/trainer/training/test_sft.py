@@ -17,10 +17,12 @@ from screening.answer import Mode, parse
 from screening.checkpoint.manifest import read_manifest, verify
 from screening.images import load_square
 from screening.prompt import COMPACT
+from screening.task import Dimension
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.runs.run_directory import RunMismatch
 from trainer.training.finetuning import last_whole_checkpoint
+from trainer.training.sft.agreement import see_that_dimensions_are_known
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sft.train import StrictSFTTrainer, train
 
@@ -184,6 +186,14 @@ def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-200")
     assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_a_verdict_that_the_checkpoint_could_not_give_is_refused(data: Path) -> None:
+    samples = read_samples(data)
+    named = {dimension for sample in samples for picture in sample.generated for dimension in picture.dimensions}
+    see_that_dimensions_are_known(samples, named)
+    with pytest.raises(DataError, match=rf"names {min(named)}, but the checkpoint was trained on .*`import-base`"):
+        see_that_dimensions_are_known(samples, [one for one in Dimension if one is not min(named)])
 
 
 def test_samples_without_reasoning_are_not_taught_as_empty_thoughts(data: Path) -> None:
