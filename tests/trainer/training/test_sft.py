@@ -192,7 +192,7 @@ def test_a_verdict_that_the_checkpoint_could_not_give_is_refused(data: Path) -> 
     samples = read_samples(data)
     named = {dimension for sample in samples for picture in sample.generated for dimension in picture.dimensions}
     see_that_dimensions_are_known(samples, named)
-    with pytest.raises(DataError, match=rf"names {min(named)}, but the checkpoint was trained on .*`import-base`"):
+    with pytest.raises(DataError, match=rf"names {min(named)}, but the checkpoint was trained on .*`trainer import`"):
         see_that_dimensions_are_known(samples, [one for one in Dimension if one is not min(named)])
 
 

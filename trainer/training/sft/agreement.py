@@ -93,5 +93,5 @@ def see_that_dimensions_are_known(samples: Sequence[Sample], dimensions: Collect
             if other := sorted((finding.dimensions or frozenset()) - frozenset(dimensions)):
                 raise DataError(
                     f"the reasoning of sample {sample.id} names {other[0]}, but the checkpoint was trained on "
-                    f"{', '.join(dimensions)} alone. Begin from a base model: `import-base` takes up all dimensions"
+                    f"{', '.join(dimensions)} alone. Begin from a base model: `trainer import` takes up all dimensions"
                 )
