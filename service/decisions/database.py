@@ -122,7 +122,7 @@ class Database:
             raise self._unusable(error) from error
 
     def _unusable(self, error: sa.exc.OperationalError) -> DatabaseError:
-        return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip()}")
+        return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}")
 
     def _lock(self, connection: sa.Connection) -> None:
         """Let one service at a time look at the version and change it; SQLite's transaction does so by itself."""

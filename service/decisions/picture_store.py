@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
@@ -34,13 +35,16 @@ class PictureStore:
         self.location = location
         try:
             if location.startswith(SCHEMES):
-                self._store = from_url(location, client_options={"timeout": "20s", "connect_timeout": "5s"})
+                # Whether http is used, is the endpoint's address to say; the writer tries again by itself.
+                client = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
+                retries = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+                self._store = from_url(location, client_options=client, retry_config=retries)
             else:
                 directory = Path(location).absolute()
                 directory.mkdir(parents=True, exist_ok=True)
                 self._store = LocalStore(directory)
         except (BaseError, OSError, ValueError) as error:
-            raise PictureStoreError(f"the picture store {location} cannot be opened: {error}") from error
+            raise PictureStoreError(f"the picture store {location} cannot be opened: {_first_line(error)}") from error
 
     def put(self, sha256: str, data: bytes) -> None:
         """Write one picture; writing it again changes nothing.
@@ -51,7 +55,7 @@ class PictureStore:
         try:
             obstore.put(self._store, _path(sha256), data)
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{sha256} was not written to {self.location}: {error}") from error
+            raise PictureStoreError(f"{sha256} was not written to {self.location}: {_first_line(error)}") from error
 
     def get(self, sha256: str) -> bytes | None:
         """The bytes of a picture; None if it is not in the store.
@@ -64,7 +68,7 @@ class PictureStore:
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{sha256} cannot be read from {self.location}: {error}") from error
+            raise PictureStoreError(f"{sha256} cannot be read from {self.location}: {_first_line(error)}") from error
 
     def delete(self, sha256: str) -> None:
         """Delete a picture; deleting it again changes nothing.
@@ -77,7 +81,12 @@ class PictureStore:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{sha256} was not deleted from {self.location}: {error}") from error
+            raise PictureStoreError(f"{sha256} was not deleted from {self.location}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Without the library's own details, which take dozens of lines."""
+    return str(error).partition("\n")[0]
 
 
 def _path(sha256: str) -> str:

@@ -31,18 +31,18 @@ class Filters:
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """The conditions on the table `decision`."""
         c = DECISION.c
-        pairs: list[tuple[object, sa.ColumnElement[bool]]] = [
-            (self.since, c.created_at >= self.since),
-            (self.until, c.created_at < self.until),
-            (self.checkpoint, c.checkpoint == self.checkpoint),
-            (self.choice, c.choice == self.choice),
-            (self.min_confidence, c.confidence >= self.min_confidence),
-            (self.max_confidence, c.confidence <= self.max_confidence),
-            (self.needs_review, c.needs_review == self.needs_review),
-            (self.product, c.product == self.product),
-            (self.caller, c.caller == self.caller),
+        comparisons = [
+            (self.since, c.created_at.__ge__),
+            (self.until, c.created_at.__lt__),
+            (self.checkpoint, c.checkpoint.__eq__),
+            (self.choice, c.choice.__eq__),
+            (self.min_confidence, c.confidence.__ge__),
+            (self.max_confidence, c.confidence.__le__),
+            (self.needs_review, c.needs_review.__eq__),
+            (self.product, c.product.__eq__),
+            (self.caller, c.caller.__eq__),
         ]
-        return [condition for value, condition in pairs if value is not None]
+        return [compare(value) for value, compare in comparisons if value is not None]
 
 
 def page(database: Database, filters: Filters, *, before: str | None, limit: int) -> list[sa.Row[Any]]:

@@ -2,7 +2,7 @@
 
 `/screen` hands a record over and does not wait. One thread takes records in batches and writes their pictures first and
 then their rows, in one transaction. While database or store fail it tries again; the records stay in memory meanwhile,
-up to `max_bytes`. A record that does not fit is dropped and counted. So `answered = stored + dropped + erased + waiting`.
+up to `max_bytes`. A record that does not fit is dropped and counted: each answer is stored, dropped, erased or waiting.
 """
 
 from __future__ import annotations
