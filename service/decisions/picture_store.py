@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3://", "gs://", "az://")
 
@@ -36,8 +40,8 @@ class PictureStore:
         try:
             if location.startswith(SCHEMES):
                 # Whether http is used, is the endpoint's address to say; the writer tries again by itself.
-                client = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
-                retries = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+                client: ClientConfig = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
+                retries: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
                 self._store = from_url(location, client_options=client, retry_config=retries)
             else:
                 directory = Path(location).absolute()

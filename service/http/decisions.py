@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,6 +41,9 @@ from service.schemas import ScreenAnswer
 router = APIRouter(prefix="/decisions", tags=["decisions"])
 
 _MAX_BODY = 16 * 2**10
+DecisionId = Annotated[str, Path(max_length=64, description="The answer's `id`.")]
+Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the original, 1 to 4 for A to D.")]
+
 _SECURED: dict[str, Any] = {"security": [{"key": []}]}
 _COMMON = (Unauthenticated, Forbidden, InvalidRequest, DecisionsUnavailable)
 
@@ -197,7 +200,7 @@ async def list_decisions(
     summary="One decision with its feedback",
     response_description="The decision.",
 )
-async def get_decision(request: Request, decision: str) -> Response:
+async def get_decision(request: Request, decision: DecisionId) -> Response:
     store = _let_in(request)
     _refuse_unprintable(decision)
     found = await store.ask(partial(reading.one, store.database, decision))
@@ -224,11 +227,9 @@ async def get_decision(request: Request, decision: str) -> Response:
     operation_id="get_decision_picture",
     summary="A picture of a decision: 0 is the original, 1 to 4 are A to D",
 )
-async def get_decision_picture(request: Request, decision: str, position: int) -> Response:
+async def get_decision_picture(request: Request, decision: DecisionId, position: Position) -> Response:
     store = _let_in(request)
     _refuse_unprintable(decision)
-    if not 0 <= position <= len(OPTIONS):
-        raise InvalidRequest("position: 0 is the original, 1 to 4 are the generated pictures.")
     found = await store.ask(partial(reading.picture_of, store.database, decision, position))
     data = None if found is None else await store.ask(partial(store.pictures.get, found[0]))
     if found is None or data is None:
@@ -256,7 +257,7 @@ async def get_decision_picture(request: Request, decision: str, position: int) -
     summary="Say what became of a decision",
     response_description="The feedback was added, or had been added with the same Idempotency-Key.",
 )  # fmt: skip
-async def send_feedback(request: Request, decision: str) -> Response:
+async def send_feedback(request: Request, decision: DecisionId) -> Response:
     store, service = _let_in(request), _service(request)
     _refuse_unprintable(decision)
     key = _idempotency_key(request)
@@ -290,11 +291,9 @@ async def send_feedback(request: Request, decision: str) -> Response:
     response_description="It is erased.",
     response_class=Response,
 )
-async def erase_decision(request: Request, decision: str) -> Response:
+async def erase_decision(request: Request, decision: DecisionId) -> Response:
     store = _let_in(request, admin=True)
     _refuse_unprintable(decision)
-    if len(decision) > 64:
-        raise InvalidRequest("decision: an id of at most 64 characters.")
     erase = partial(erasure.erase_one, store.database, store.pictures, decision, caller=caller_of(request) or "")
     await store.ask(erase)
     return Response(status_code=204)
