@@ -17,7 +17,7 @@ PACE = Pace(seconds=0.2, bytes_per_second=1000)
 
 
 @pytest.fixture
-def door() -> Admission:
+def admit() -> Admission:
     """Two places."""
     admission = Admission(max_concurrent=1, max_queue=1, metrics=Metrics())
     admission.open()
@@ -38,7 +38,7 @@ async def test_an_upload_at_its_pace_may_take_as_long_as_it_needs() -> None:
 
 @pytest.mark.anyio
 async def test_a_steady_upload_below_its_pace_is_too_slow() -> None:
-    with pytest.raises(UploadTooSlow, match="at least 200 must"):
+    with pytest.raises(UploadTooSlow, match="at least 200 are required"):
         await read(Upload(PACE), [1] * 100, 0.02)
 
 
@@ -64,7 +64,7 @@ async def test_a_full_door_takes_the_place_of_the_longest_upload_after_its_fair_
 
     async def upload_slowly(name: str) -> None:
         try:
-            with door.door() as place:
+            with door.admit() as place:
                 place.upload = Upload(PACE)
                 await read(place.upload, [100] * 3000, 0.02)
         except Overloaded as error:
@@ -76,10 +76,10 @@ async def test_a_full_door_takes_the_place_of_the_longest_upload_after_its_fair_
         await asyncio.sleep(0)
         slow.append(group.create_task(upload_slowly("second")))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded), door.door():
+        with pytest.raises(Overloaded), door.admit():
             pass  # both are within their fair time
         await asyncio.sleep(2 * PACE.seconds)
-        with door.door():
+        with door.admit():
             assert door.inside == 2  # never more than there are places
             await slow[0]
             assert ended == ["first"] and door.inside == 2
@@ -90,14 +90,14 @@ async def test_a_full_door_takes_the_place_of_the_longest_upload_after_its_fair_
 
 @pytest.mark.anyio
 async def test_a_request_whose_body_has_arrived_keeps_its_place(door) -> None:
-    with door.door() as one, door.door() as other:
+    with door.admit() as one, door.admit() as other:
         for place in (one, other):
             place.upload = Upload(Pace(seconds=0.01, bytes_per_second=0))
             async with place.upload:
                 pass
         await asyncio.sleep(0.05)
         one.upload = other.upload = None
-        with pytest.raises(Overloaded), door.door():
+        with pytest.raises(Overloaded), door.admit():
             pass
 
 
