@@ -1,4 +1,4 @@
-"""The door, the slots, and what a refused caller is told."""
+"""Places, slots, and the errors for refused callers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def opened(max_concurrent: int, max_queue: int) -> Admission:
     return admission
 
 
-async def test_the_door_holds_as_many_as_run_and_wait_and_no_more() -> None:
+async def test_admission_holds_as_many_as_run_and_wait_and_no_more() -> None:
     admission = opened(2, 1)
     with admission.admit(), admission.admit():
         with admission.admit():
@@ -36,13 +36,13 @@ async def test_the_door_holds_as_many_as_run_and_wait_and_no_more() -> None:
 async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -> None:
     admission = opened(2, 100)
     admission._mean_seconds = 3.0
-    doors = [admission.admit() for _ in range(9)]
-    for door in doors:
-        door.__enter__()
+    places = [admission.admit() for _ in range(9)]
+    for place in places:
+        place.__enter__()
     # Nine wait and the caller would be the tenth: 10 x 3 s / 2 at a time.
     assert admission.retry_after() == 15
-    for door in doors:
-        door.__exit__(None, None, None)
+    for place in places:
+        place.__exit__(None, None, None)
     admission._mean_seconds = 0.001
     assert admission.retry_after() == 1
 

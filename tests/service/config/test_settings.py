@@ -45,7 +45,7 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({}, "--checkpoint"),
         ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not a tracking URI; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
-        ({"engine": "scripted", "registry": "sqlite:///mlflow.db"}, "--registry needs the vllm engine"),
+        ({"engine": "scripted", "registry": "sqlite:///mlflow.db"}, "--registry needs --engine vllm"),
     ],
 )
 def test_a_wrong_value_names_its_option(given, word) -> None:
