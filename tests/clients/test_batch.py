@@ -30,7 +30,7 @@ def test_a_batch_answers_every_line_and_skips_them_the_second_time(
     assert sorted(written(tmp_path)) == ["1", "2", "3"]
     assert run_batch(server, source) == cli.OK
     assert len(server.received) == len(written(tmp_path)) == 3
-    assert "0 screened, 3 had an answer already, 0 failed" in capsys.readouterr().out
+    assert "0 screened, 3 skipped (answered before), 0 failed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -64,7 +64,7 @@ BAD_LINES = {
     "not UTF-8": (b'{"id": "M\xfcller", %s}', "not UTF-8: byte 10 of the line is 0xfc"),
     "null byte": (b'{"id": "x\x00", %s}', "not JSON"),
     "null character in a path": (rb'{"id": "x", "original": "\u0000", "generated": ["a","b","c","d"]}', "original"),
-    "deep list": (b"[" * 200_000, "not JSON of a sensible depth"),
+    "deep list": (b"[" * 200_000, "nested too deeply"),
     "deep metadata": (b'{"id": "x", %s, "metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "depth"),
     "huge line": (b'{"id": "x", "original": "' + b"x" * 3_000_000 + b'"}', "longer than 1,048,576 bytes"),
     "huge number": (b'{"id": ' + b"1" * 5000 + b", %s}", "not JSON"),
@@ -117,7 +117,7 @@ def test_a_bad_line_fails_alone_with_its_reason(
     captured = capsys.readouterr()
     assert sorted(written(tmp_path)) == ["1", "2", "3", "4"]
     assert captured.err.startswith("line 3") and said in captured.err and captured.err.count("\n") == 1
-    assert "4 screened, 0 had an answer already, 1 failed" in captured.out
+    assert "4 screened, 0 skipped (answered before), 1 failed" in captured.out
     assert run_batch(server, source) == cli.FAILED, "and again by the next run"
     assert len(server.received) == 4
 
