@@ -1,4 +1,4 @@
-"""Errors of the contract.
+"""The errors that the package `screening` raises.
 
 ScreeningError
 ├── ImageError                a picture is not accepted; `code` says why
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class ScreeningError(Exception):
-    """Root of all errors of the contract."""
+    """Base class of all errors of the package `screening`."""
 
 
 class ImageError(ScreeningError):

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(48, ge=0, le=65536)
     """Maximum number of further requests that wait for a slot; the service answers 429 to more."""
     deadline_seconds: float = Field(60.0, gt=0)
-    """Maximum time in seconds from the end of the upload to the answer; the service answers 504 after it."""
+    """Maximum time in seconds from the end of the upload to the answer; after that, the service answers 504."""
     header_timeout_seconds: float = Field(20.0, gt=0)
     """Maximum time in seconds for the headers of a request, and for the first byte of a new connection, to arrive. The
     service answers 408 to incomplete headers, and closes a connection that sent nothing."""
@@ -97,13 +97,13 @@ class Settings(BaseSettings):
     """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP. The service then answers 503 to
     the remaining ones. Choose a value above --deadline-seconds to lose none."""
     swap_drain_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to wait for requests in flight before a swap; the swap is postponed after it."""
+    """Maximum time in seconds to wait for requests in flight before a swap; after that, the swap is postponed."""
     swap_reload_seconds: float = Field(120.0, gt=0)
     """Maximum time in seconds to load and verify new weights; the engine then restarts on the old ones."""
     store_read_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to read up to 1 MiB from a checkpoint store; the swap is postponed after it."""
+    """Maximum time in seconds to read up to 1 MiB from a checkpoint store; after that, the swap is postponed."""
     engine_hang_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds in which the engine has requests but produces no output; it is restarted after it."""
+    """Maximum time in seconds in which the engine has requests but produces no output; after that, the service restarts it."""
     engine_rebuild_seconds: float = Field(600.0, gt=0)
     """Maximum time in seconds for one engine restart."""
     engine_rebuild_attempts: int = Field(5, ge=1)
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     """Private networks that may contain picture hosts, such as 10.1.0.0/16, separated by commas; none allows public
     addresses only."""
     picture_fetch_seconds: float = Field(10.0, gt=0)
-    """Maximum time in seconds to fetch one picture by URL; the service answers 422 after it."""
+    """Maximum time in seconds to fetch one picture by URL; after that, the service answers 422."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time in milliseconds that the scripted engine takes for an answer."""

@@ -95,7 +95,7 @@ class Connection(H11Protocol):
         self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing, where uvicorn would log two lines. A client that requests a WebSocket gets an HTTP response."""
+        """Suppress two log lines of uvicorn. A client that requests a WebSocket gets an HTTP response."""
 
     @property
     def _in_progress(self) -> bool:

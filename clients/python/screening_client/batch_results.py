@@ -1,6 +1,6 @@
 """Writes the results of a batch, one line per answer, and reads them again when the batch is continued.
 
-Pipes, terminals and other special files are only written.
+Pipes, terminals and other special files are written but never read.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Run:
             raise _cancelled()
 
     def paced(self, attempt: Attempt[Answer]) -> Attempt[Answer]:
-        """Wrap an attempt so that it waits until the pace allows it, and that `cancel` ends it."""
+        """Wrap an attempt so that it waits until the pace allows it and can be ended by `cancel`."""
 
         def call(message: httpx.Request, deadline: Deadline, *more: Any) -> Answer:
             began, error = self._begin(deadline), None
