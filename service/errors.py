@@ -37,7 +37,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ServiceError(Exception):
-    """Base class of all errors of the service. The message is a sentence that tells the caller what is wrong and what to do."""
+    """Base class of all errors of the service. The message tells the caller what is wrong and what to do."""
 
     retry_after: int | None = None
     """Value of the Retry-After header in whole seconds."""

@@ -37,11 +37,11 @@ class Settings(BaseSettings):
     checkpoint: Path | None = None
     """Directory of the checkpoint to serve."""
     state_dir: Path | None = None
-    """Directory for copies of checkpoints and for state that survives a restart; none uses a temporary directory."""
+    """Directory for copies of checkpoints and for state that survives a restart; if unset, a temporary one."""
     checkpoint_store: Path | None = None
-    """Directory of the published checkpoints that POST /admin/checkpoint may load; none refuses every request."""
+    """Directory of the published checkpoints that POST /admin/checkpoint may load; if unset, it refuses all."""
     registry: str | None = None
-    """Tracking URI of the MLflow registry to watch for new checkpoints; none watches no registry."""
+    """Tracking URI of the MLflow registry to watch for new checkpoints; if unset, none is watched."""
     registry_model: str = Field(MODEL, pattern=MODEL_NAME)
     """Name of the registered model in the registry."""
     registry_alias: str = Field(PRODUCTION, min_length=1)
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     cpu_worker: CpuWorker = "inside"
     """Process of vLLM's worker on a CPU: inside shares the engine core's process; apart uses one more core."""
     draft_tokens: int | None = Field(None, ge=0, le=64)
-    """Number of tokens that speculative decoding drafts ahead; 0 disables it; none means 12 on a CPU, 0 on a GPU."""
+    """Number of tokens that speculative decoding drafts ahead; 0 disables it; if unset, 12 on a CPU, 0 on a GPU."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 listens on every interface."""
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     While all have a request in progress, new ones wait. The limit of open files may allow fewer."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks of the proxies whose X-Forwarded-For gives the client's address for the log, separated by
-    commas; * trusts every peer."""
+    commas; * trusts every peer; if unset, none is trusted."""
     drain_seconds: float = Field(65.0, ge=0)
     """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP. The service then answers 503 to
     the remaining ones. Choose a value above --deadline-seconds to lose none."""
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     store_read_seconds: float = Field(30.0, gt=0)
     """Maximum time in seconds to read up to 1 MiB from a checkpoint store; after that, the swap is postponed."""
     engine_hang_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds in which the engine has requests but produces no output; after that, the service restarts it."""
+    """Maximum time in seconds without output while the engine has requests; after that, the service restarts it."""
     engine_rebuild_seconds: float = Field(600.0, gt=0)
     """Maximum time in seconds for one engine restart."""
     engine_rebuild_attempts: int = Field(5, ge=1)
@@ -136,18 +136,18 @@ class Settings(BaseSettings):
     review_below: float = Field(0.5, ge=0, le=1)
     """Confidence below which an answer has needs_review set, unless the request gives its own threshold."""
     api_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; none admits every caller."""
+    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; if unset, anyone may call it."""
     admin_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; none disables /admin."""
+    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; if unset, /admin is disabled."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins whose pages may call the service from a browser, separated by commas, or *; none disables CORS."""
+    """Origins whose pages may call the service from a browser, separated by commas, or *; if unset, CORS is disabled."""
 
     picture_hosts: Annotated[tuple[PictureHost, ...], NoDecode] = ()
     """Hosts from which the service may fetch pictures by URL, separated by commas: NAME, *.NAME, NAME:PORT or
-    http://NAME; none disables pictures by URL."""
+    http://NAME; if unset, pictures by URL are disabled."""
     picture_networks: Annotated[tuple[Network, ...], NoDecode] = ()
-    """Private networks that may contain picture hosts, such as 10.1.0.0/16, separated by commas; none allows public
-    addresses only."""
+    """Private networks that may contain picture hosts, such as 10.1.0.0/16, separated by commas; if unset, hosts must
+    have public addresses."""
     picture_fetch_seconds: float = Field(10.0, gt=0)
     """Maximum time in seconds to fetch one picture by URL; after that, the service answers 422."""
 
