@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     admin_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
     """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; if unset, /admin is disabled."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins whose pages may call the service from a browser, separated by commas, or *; if unset, CORS is disabled."""
+    """Origins whose pages may call the service from a browser, separated by commas, or *; if unset, no CORS."""
 
     picture_hosts: Annotated[tuple[PictureHost, ...], NoDecode] = ()
     """Hosts from which the service may fetch pictures by URL, separated by commas: NAME, *.NAME, NAME:PORT or

@@ -52,12 +52,15 @@ def test_another_file_is_never_written_to(server: Any, write_batch: Any, tmp_pat
 
 
 BAD_LINES = {
-    "lone surrogate in metadata": (rb'{"id": "x", %s, "metadata": {"name": "\ud83d"}}', r"'metadata' holds '\ud83d'"),
+    "lone surrogate in metadata": (
+        rb'{"id": "x", %s, "metadata": {"name": "\ud83d"}}',
+        r"'metadata' contains '\ud83d'",
+    ),
     "lone surrogate in a path": (
         rb'{"id": "x", "original": "\udc00.jpg", "generated": []}',
-        r"'original' holds '\udc00'",
+        r"'original' contains '\udc00'",
     ),
-    "lone surrogate in the id": (rb'{"id": "\ud83d", %s}', r"'id' holds '\ud83d'"),
+    "lone surrogate in the id": (rb'{"id": "\ud83d", %s}', r"'id' contains '\ud83d'"),
     "lone surrogate in a field's name": (rb'{"id": "x", %s, "\ud83d": 1}', "one half of a surrogate pair"),
     "not JSON": (b"not json", "not JSON"),
     "cut off": (b'{"id": "x", "original": "orig', "not JSON"),
@@ -65,18 +68,18 @@ BAD_LINES = {
     "null byte": (b'{"id": "x\x00", %s}', "not JSON"),
     "null character in a path": (rb'{"id": "x", "original": "\u0000", "generated": ["a","b","c","d"]}', "original"),
     "deep list": (b"[" * 200_000, "nested too deeply"),
-    "deep metadata": (b'{"id": "x", %s, "metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "depth"),
+    "deep metadata": (b'{"id": "x", %s, "metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "deeply"),
     "huge line": (b'{"id": "x", "original": "' + b"x" * 3_000_000 + b'"}', "longer than 1,048,576 bytes"),
     "huge number": (b'{"id": ' + b"1" * 5000 + b", %s}", "not JSON"),
     "NaN in metadata": (b'{"id": "x", %s, "metadata": {"a": NaN}}', "NaN is not a JSON value"),
     "infinity in metadata": (b'{"id": "x", %s, "metadata": {"a": 1e999}}', "metadata"),
     "metadata is a list": (b'{"id": "x", %s, "metadata": [1]}', "metadata must be an object"),
     "no object": (b'["list"]', "must be a JSON object"),
-    "no id": (b"{%s}", '"id" is missing'),
-    "id is empty": (b'{"id": "", %s}', '"id" is missing'),
-    "id is true": (b'{"id": true, %s}', '"id" is missing'),
-    "id is infinite": (b'{"id": 1e999, %s}', '"id" is missing'),
-    "id is a list": (b'{"id": [1], %s}', '"id" is missing'),
+    "no id": (b"{%s}", '"id" must be'),
+    "id is empty": (b'{"id": "", %s}', '"id" must be'),
+    "id is true": (b'{"id": true, %s}', '"id" must be'),
+    "id is infinite": (b'{"id": 1e999, %s}', '"id" must be'),
+    "id is a list": (b'{"id": [1], %s}', '"id" must be'),
     "id of an earlier line": (b'{"id": "1", %s}', "line 1 has the same id"),
     "id of an earlier line as a number": (b'{"id": 1, %s}', "line 1 has the same id"),
     "missing file": (b'{"id": "x", "original": "nowhere.jpg", "generated": ["a","b","c","d"]}', "nowhere.jpg"),
@@ -283,7 +286,7 @@ def test_two_batches_do_not_write_to_one_file(server: Any, write_batch: Any, tmp
     source, out = write_batch("1"), tmp_path / "out.jsonl"
     with Results(str(out)):
         assert run_batch(server, source) == cli.USAGE
-        assert "another batch writes to" in capsys.readouterr().err
+        assert "another batch is writing to" in capsys.readouterr().err
     assert server.received == []
     assert run_batch(server, source) == cli.OK
 
