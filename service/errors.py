@@ -19,6 +19,8 @@ ServiceError
 ├── Overloaded                the queue is full; carries Retry-After
 ├── NotReady                  the service is starting, draining or without its engine; carries Retry-After
 │   └── EngineLost            the engine crashed or hung, perhaps while it processed this request
+├── DecisionsUnavailable      the decision store is unreachable, or required and full; carries Retry-After
+├── DecisionNotFound          the decision does not exist
 ├── DeadlineExceeded          there was no answer before the deadline
 ├── EngineFailed              the engine failed on this one request
 └── ClientGone                the caller disconnected before the answer
@@ -100,8 +102,8 @@ class InvalidRequest(ServiceError):
 class IdempotencyKeyReused(ServiceError):
     """The Idempotency-Key was used or is in use for another request."""
 
-    def __init__(self) -> None:
-        super().__init__("This Idempotency-Key belongs to another request. Use a new key for each new request.")
+    def __init__(self, request: str = "request") -> None:
+        super().__init__(f"This Idempotency-Key belongs to another {request}. Use a new key for each new {request}.")
 
 
 class PictureUrlRefused(ServiceError):
@@ -150,6 +152,19 @@ class EngineLost(NotReady):
 
     def __init__(self, retry_after: int = 10) -> None:
         super().__init__("The engine crashed and is restarting.", retry_after)
+
+
+class DecisionsUnavailable(ServiceError):
+    """The decision store cannot be reached, or its queue is full and decisions are required."""
+
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("Decisions cannot be stored or read now. Send the request again later.")
+
+
+class DecisionNotFound(ServiceError):
+    """There is no such decision: there never was, it has not been stored yet, or it was erased."""
 
 
 class DeadlineExceeded(ServiceError):
@@ -201,6 +216,8 @@ PROBLEMS: dict[type[Exception], Problem] = {
     Overloaded: Problem(429, "overloaded", "The service is overloaded"),
     NotReady: Problem(503, "not-ready", "The service is not ready"),
     EngineLost: Problem(503, "not-ready", "The service is not ready"),
+    DecisionsUnavailable: Problem(503, "decisions-unavailable", "The decision store is not available"),
+    DecisionNotFound: Problem(404, "decision-not-found", "There is no such decision"),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "The deadline has passed"),
     EngineFailed: INTERNAL,
     # This answer reaches no client. Access logs show 499 for such a request, as nginx does.

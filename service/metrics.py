@@ -73,6 +73,13 @@ class Metrics:
             "out of domain.",
             registry=registry, buckets=_DOMAIN_SCORES,
         )  # fmt: skip
+        self.decisions = Counter(
+            "screening_decisions", "Decisions handed to the store by result: stored, dropped, erased.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.decision_queue_bytes = Gauge(
+            "screening_decision_queue_bytes", "Bytes of the decisions that wait to be stored.", registry=registry
+        )
         self.tokens = Counter(
             "screening_tokens", "Tokens by kind: prompt, completion.", ["kind"], registry=registry
         )  # fmt: skip

@@ -151,6 +151,23 @@ class Settings(BaseSettings):
     picture_fetch_seconds: float = Field(10.0, gt=0)
     """Maximum time in seconds to fetch one picture by URL; after that, the service answers 422."""
 
+    decisions: str | None = None
+    """Database for decisions and feedback: sqlite:///FILE for one machine or postgresql://USER@HOST/NAME for several;
+    if unset, decisions are not stored."""
+    pictures: str | None = None
+    """Store for the pictures of decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…; if unset, none."""
+    decisions_required: bool = False
+    """Whether the service answers 503 if it cannot queue a decision (true), or drops the decision (false)."""
+    decisions_queue_bytes: int = Field(256 * 2**20, ge=2**20)
+    """Maximum size in bytes of the decisions that wait in memory to be stored, including their pictures."""
+    decisions_days: float | None = Field(None, gt=0)
+    """Time in days after which `python -m service prune` deletes a decision; if unset, never."""
+    decisions_flush_seconds: float = Field(10.0, ge=0)
+    """Maximum time in seconds to store waiting decisions at shutdown; the rest is dropped."""
+    feedback_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
+    """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; if
+    unset, /decisions is disabled."""
+
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time in milliseconds that the scripted engine takes for an answer."""
     scripted_start_ms: float = Field(0.0, ge=0)
@@ -159,7 +176,7 @@ class Settings(BaseSettings):
     """Failure that the scripted engine simulates: unreadable output, an error for every request, a crash at the first
     request (dead), or a failed start."""
 
-    @field_validator("api_keys", "admin_keys", mode="before")
+    @field_validator("api_keys", "admin_keys", "feedback_keys", mode="before")
     @classmethod
     def _parse_keys(cls, value: object) -> object:
         return named_keys(value) if isinstance(value, str) else value
@@ -180,6 +197,8 @@ class Settings(BaseSettings):
             raise ValueError("--registry is not a tracking URI; give one such as sqlite:////path.db or http://server")
         if self.registry is not None and self.engine == "scripted":
             raise ValueError("--registry needs --engine vllm, because the scripted engine has no checkpoint")
+        if (self.decisions is None) != (self.pictures is None):
+            raise ValueError("--decisions and --pictures belong together: give both, or neither")
         return self
 
     @property
@@ -223,6 +242,15 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "trusted_proxies": _proxy,
 }
 """Parser for one entry of each setting that holds a list."""
+
+
+class StoreSettings(BaseSettings):
+    """Settings that the commands for the decision store share with the service."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    decisions: str | None = None
+    pictures: str | None = None
 
 
 class SettingsError(Exception):
