@@ -39,7 +39,7 @@ from screening.inference.generation import (
 from screening.inference.picture_features import read_features
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.runtime.machine import machine_name
-from screening.runtime.process_reaper import Remains
+from screening.runtime.process_reaper import ProcessReaper
 from service.engines.checkpoint_inspection import inspect_apart
 from service.engines.fast_preprocessing import RenderedPrompt
 from service.engines.protocol import Contract, Generated, Question
@@ -84,7 +84,7 @@ class VllmEngine:
         """Nothing is loaded any more: stopped, killed, or the last start failed."""
         self._stops = 0
         """How often it was told to stop."""
-        self._remains = Remains()
+        self._remains = ProcessReaper()
         self._asked: set[asyncio.Task[Any]] = set()
         """Requests in vLLM, and what its core was told to do."""
         self._outputs = 0

@@ -1,11 +1,11 @@
-"""Start the service on the tiny checkpoint, screen the example products, print the decisions, stop the service.
+"""Starts the service with the tiny checkpoint, screens the example products, prints the decisions and stops it.
 
-    python clients/python/examples/demo.py                          real vLLM on models/tiny
-    python clients/python/examples/demo.py --engine scripted        the wiring only, without a model
-    python clients/python/examples/demo.py --base-url http://…      a service that runs already
+    python clients/python/examples/demo.py                          use vLLM with models/tiny
+    python clients/python/examples/demo.py --engine scripted        use the scripted engine, without a model
+    python clients/python/examples/demo.py --base-url http://…      use a service that is already running
     python clients/python/examples/demo.py --html demo.html         also write a page with the pictures
 
-Exit codes: 0 all products were screened; 1 something failed, and it is said what; 130 stopped by Ctrl-C.
+Exit codes: 0 if all products were screened, 1 if the demo failed, 130 if it was stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Product:
-    """One example: five pictures, and what was planted in them."""
+    """An example product: five pictures, and the defects that were planted in them."""
 
     folder: Path
     name: str
@@ -54,13 +54,13 @@ class Product:
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue. The message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the exit codes above."""
     arguments = _arguments(argv)
-    # Whoever ends this program politely expects the service to be ended too.
+    # SIGTERM must stop the service as well.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _demo(arguments)
@@ -99,7 +99,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def agrees(acceptable: Sequence[str], label: str, *, answered: bool = True) -> bool:
-    """Whether a decision is right (paper, section 5.1): every named option is in the label; `N` only for `N`."""
+    """Whether a decision is right (paper, section 5.1): all its options are in the label, or both are `N`."""
     if not answered:
         return False
     return set(acceptable) <= set(label) if acceptable else label == "N"
@@ -109,11 +109,11 @@ def load_products(folder: Path) -> list[Product]:
     """Read `NN-name/{original,a,b,c,d}.jpg` and `truth.json`.
 
     Raises:
-        DemoFailed: there are none, or one is not whole.
+        DemoFailed: there are no products, or one is incomplete.
     """
     products = [_load(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
     if not products:
-        raise DemoFailed(f"{folder} holds no products; see make_examples.py")
+        raise DemoFailed(f"{folder} contains no products; create some with make_examples.py")
     return products
 
 
@@ -130,21 +130,21 @@ def _load(folder: Path) -> Product:
 
 
 def _service(arguments: argparse.Namespace) -> Any:
-    """The address of a running service, or a service of our own."""
+    """Return a context with the address of a running service, or of one that is started for the demo."""
     if arguments.base_url:
         print(f"Using the service at {arguments.base_url}.")
         return nullcontext(arguments.base_url)
     options = ["--engine", arguments.engine]
     if arguments.engine == "vllm":
         if not arguments.checkpoint.is_dir():
-            raise DemoFailed(f"{arguments.checkpoint} is no checkpoint; name one with --checkpoint")
+            raise DemoFailed(f"{arguments.checkpoint} is not a directory; choose a checkpoint with --checkpoint")
         options += ["--checkpoint", str(arguments.checkpoint.resolve())]
     print(f"Starting the service: python -m service {' '.join(options)}")
     return running(options, repository=REPOSITORY, start_seconds=arguments.start_timeout, on_wait=_spinner())
 
 
 def _spinner() -> Callable[[float], None]:
-    """Seconds waited: in place on a terminal, a line every ten seconds elsewhere."""
+    """Show the waiting time: in one place on a terminal, and otherwise as a line every ten seconds."""
     told = 0
 
     def tell(seconds: float) -> None:
@@ -160,7 +160,7 @@ def _spinner() -> Callable[[float], None]:
 
 
 def _block(product: Product, screening: Screening, number: str) -> str:
-    """One product: the decision, then what was planted and what was said about each picture."""
+    """Format one product: the decision, then the planted defects and the model's comment for each picture."""
     verdict = "agrees" if agrees(screening.acceptable, product.label, answered=screening.answered) else "DIFFERS"
     lines = [
         f"{number} {product.folder.name}: {product.name}",
@@ -194,7 +194,7 @@ def _summary(results: Sequence[tuple[Product, Screening]], seconds: float) -> st
     answered_by = f"{first.checkpoint.name} {first.checkpoint.version} on {first.engine}"
     lines += ["", f"{len(results)} products in {seconds:.1f} s, answered by {answered_by}."]
     if first.engine == "scripted":
-        lines.append("The scripted engine does not look at the pictures: its agreement is chance.")
+        lines.append("The scripted engine does not look at the pictures, so any agreement is chance.")
     return "\n".join([*lines, f"{right} of {len(results)} decisions agree with the planted truth"])
 
 
@@ -212,13 +212,29 @@ def _interrupt(_signal: int, _frame: object) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=REPOSITORY / "models" / "tiny", help="what to serve")
-    parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm", help="default: %(default)s")
-    parser.add_argument("--base-url", help="use the service that runs there")
-    parser.add_argument("--products", type=Path, default=HERE / "products", help="the example products")
-    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="default: %(default)s")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures and decisions")
-    parser.add_argument("--start-timeout", type=float, default=300, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=REPOSITORY / "models" / "tiny",
+        metavar="DIR",
+        help="checkpoint to serve (default: models/tiny)",
+    )
+    parser.add_argument(
+        "--engine", choices=("vllm", "scripted"), default="vllm", help="engine of the service (default: %(default)s)"
+    )
+    parser.add_argument("--base-url", metavar="URL", help="address of a running service (default: start one)")
+    parser.add_argument(
+        "--products", type=Path, default=HERE / "products", metavar="DIR", help="example products (default: products)"
+    )
+    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="answer mode (default: %(default)s)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="file for an HTML page with the pictures")
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="maximum time in seconds for the start of the service (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 

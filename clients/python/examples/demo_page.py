@@ -1,4 +1,4 @@
-"""The decisions as one HTML file with the pictures inside: nothing to install, nothing to fetch."""
+"""Renders the decisions as a single HTML file that contains the pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Agrees(Protocol):
-    """`demo.agrees`."""
+    """The type of `demo.agrees`."""
 
     def __call__(self, acceptable: Sequence[str], label: str, *, answered: bool) -> bool: ...
 
@@ -32,7 +32,7 @@ figcaption { font-size: .85rem } .planted { color: #687079 } .reasoning { color:
 
 
 def page(results: Sequence[tuple[Product, Screening]], agrees: Agrees) -> str:
-    """The whole page."""
+    """Render the whole page."""
     good = [agrees(s.acceptable, p.label, answered=s.answered) for p, s in results]
     sections = "".join(_section(p, s, right) for (p, s), right in zip(results, good, strict=True))
     checkpoint, engine = results[0][1].checkpoint, results[0][1].engine

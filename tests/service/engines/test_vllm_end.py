@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from screening.runtime.process_reaper import SHARED_MEMORY, Remains
+from screening.runtime.process_reaper import SHARED_MEMORY, ProcessReaper
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -39,9 +39,9 @@ def running(pid: int) -> bool:
 
 def shared_memory(pid: int) -> set[Path]:
     """What the processes below `pid` have in /dev/shm; other services may run beside this one."""
-    remains = Remains()
-    remains.look(pid)
-    return {SHARED_MEMORY / name for name, _ in remains._segments}
+    reaper = ProcessReaper()
+    reaper.look(pid)
+    return {SHARED_MEMORY / name for name, _ in reaper._segments}
 
 
 class Callers:

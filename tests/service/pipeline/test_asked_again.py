@@ -97,7 +97,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def waiters(running: Any) -> int:
     """Requests that wait for work, theirs or another's."""
-    return sum(flight.waiters for flight in running.app.state.service.same_work._flights.values())
+    return sum(flight.waiters for flight in running.app.state.service.coalescer._flights.values())
 
 
 def own(answer: dict[str, Any]) -> dict[str, Any]:

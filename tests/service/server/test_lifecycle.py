@@ -174,7 +174,7 @@ def assert_service_ended(connection: socket.socket) -> None:
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: " in head.lower()
     problem = json.loads(body)
-    assert problem["type"].endswith(":not-ready") and "ended" in problem["detail"]
+    assert problem["type"].endswith(":not-ready") and "shut down" in problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,8 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence(launch_service, scr
     with launch_service("--engine", "scripted", "--port", port, ready=False) as process:
         assert process.popen.wait(60) == 2
         last = process.log.read_text().splitlines()[-1]
-        assert last == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use"
+        reason = "Address already in use. Choose another --host or --port."
+        assert last == f"error: cannot listen on 127.0.0.1 port {port}: {reason}"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])
