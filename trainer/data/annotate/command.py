@@ -1,7 +1,7 @@
-"""`python -m trainer annotate`: captions, reasoning and answers for a data directory (paper, section 3.2).
+"""`python -m trainer annotate`: write captions, reasoning and answers for a data directory (paper, section 3.2).
 
-progressive: a teacher describes, then reasons and answers; answer-driven: a teacher reasons towards the known label;
-ground-truth: the renderer's own knowledge, with mistakes on demand.
+progressive: a teacher describes the pictures, then reasons and answers. answer-driven: a teacher writes the reasoning
+for the known label. ground-truth: the text is made from the renderer's record, with a chosen share of mistakes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ from trainer.runs.arguments import add_directory, add_limit
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the three methods and their options."""
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
-    progressive = methods.add_parser("progressive", help="describe each picture, then reason and answer (weak labels)")
-    answer_driven = methods.add_parser("answer-driven", help="write the reasoning that leads to the true label")
-    ground_truth = methods.add_parser("ground-truth", help="from what the renderer planted; asks nobody")
+    progressive = methods.add_parser(
+        "progressive", help="a teacher describes each picture, then reasons and answers (weak labels)"
+    )
+    answer_driven = methods.add_parser(
+        "answer-driven", help="a teacher writes the reasoning that leads to the true label"
+    )
+    ground_truth = methods.add_parser(
+        "ground-truth", help="make the text from what the renderer planted, without a teacher"
+    )
     for method in (progressive, answer_driven, ground_truth):
         add_directory(method, "--data", "data directory to annotate")
-        add_directory(method, "--out", "data directory to write, or to go on with")
+        add_directory(method, "--out", "new data directory, or one to continue")
         add_limit(method)
     for method in (progressive, answer_driven):
         _teacher_arguments(method)
@@ -31,27 +37,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reveal",
         choices=("label", "issues"),
         default="label",
-        help="what the teacher is told: the label, as in the paper, or also each picture's issues (default: label)",
+        help="tell the teacher the label, as in the paper, or also each picture's issues (default: label)",
     )
     ground_truth.add_argument(
         "--error-rate",
         type=share,
         default=0.0,
         metavar="P",
-        help="share of samples that are made wrong (default: 0; the paper's teacher: 0.6175)",
+        help="share of samples to make wrong, 0 to 1 (default: 0; the paper's teacher: 0.6175)",
     )
-    ground_truth.add_argument("--seed", type=not_negative, default=0, help="of the mistakes (default: 0)")
+    ground_truth.add_argument("--seed", type=not_negative, default=0, help="seed of the mistakes (default: 0)")
 
 
 def _teacher_arguments(parser: argparse.ArgumentParser) -> None:
-    teacher = parser.add_argument_group("teacher (decides the result: going on with other values is refused)")
-    teacher.add_argument("--model", required=True, help="its name at the endpoint")
+    teacher = parser.add_argument_group("teacher (decides the result; a run continues only with the same values)")
+    teacher.add_argument("--model", required=True, help="name of the model at the endpoint")
     teacher.add_argument(
-        "--attempts", type=positive, default=3, metavar="N", help="replies per question, at most (default: 3)"
+        "--attempts", type=positive, default=3, metavar="N", help="maximum number of replies per question (default: 3)"
     )
     add_asking_options(teacher, temperature="own")
     endpoint = add_endpoint_options(parser)
-    endpoint.add_argument("--base-url", required=True, metavar="URL", help="OpenAI-compatible, with its /v1")
+    endpoint.add_argument(
+        "--base-url", required=True, metavar="URL", help="address of an OpenAI-compatible endpoint, including /v1"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

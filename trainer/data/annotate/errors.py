@@ -1,4 +1,4 @@
-"""The error of an annotation; those of its endpoint are in `trainer.endpoint.errors`."""
+"""The error of an annotation. Errors of the endpoint are in `trainer.endpoint.errors`."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from screening.errors import UserError
 
 
 class AnnotationError(UserError):
-    """An annotation cannot start or go on; the message says what to do."""
+    """An annotation cannot start or continue; the message says what to do."""
