@@ -31,7 +31,7 @@ check: install ## lint and types
 	$(PY) -m mypy
 
 bench: install ## measure the service under load, beside vLLM's own server and transformers
-	@$(PY) -m loadtest bench --peers
+	@$(PY) -m loadtest bench --baselines
 
 bench-train: install ## measure a step of reinforcement learning beside TRL's
 	@$(PY) -m trainer bench-train

@@ -38,7 +38,7 @@ docs/operations.md explains the figures."""
 
 
 def _describe(command: ModuleType, summary: str) -> dict[str, Any]:
-    """`--help` of a command: the docstring of its module without the first line, which names the command."""
+    """Text for `--help`: the summary, and the docstring of the module without its first line."""
     writes_directory = command.__name__ != "loadtest.commands.bench"
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.\n\n{str(command.__doc__).partition(chr(10))[2].strip()}",

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from loadtest.__main__ import COMMANDS, main
 from loadtest.commands import idle_swap, kill, soak, swap, sweep
-from loadtest.results.record import Book
-from loadtest.targets.canary_checkpoints import Oracle
-from loadtest.targets.swapping import OracleBlind
+from loadtest.results.record import RunRecorder
+from loadtest.targets.canary_checkpoints import Canary
+from loadtest.targets.swapping import CanaryError
 from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding, ImageContract
 from screening.checkpoint.probes import Probe, Probes
@@ -130,7 +130,7 @@ def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> N
     assert "/readyz" in (found.directory / "service.log").read_text(), "options behind -- go to the service"
 
 
-def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
+def make_pair(folder: Path) -> tuple[Canary, Canary]:
     """Two checkpoints of one store that `alphabet_service` writes differently for."""
     made = []
     for seed, (version, letters) in enumerate(LETTERS.items()):
@@ -145,7 +145,7 @@ def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
             image=ImageContract(size=112, tokens_per_picture=16),
             probes=Probes(questions=(probe,), tolerance=0.01),
         )  # fmt: skip
-        made.append(Oracle(directory, manifest.digest, letters))
+        made.append(Canary(directory, manifest.digest, letters))
     return made[0], made[1]
 
 
@@ -159,8 +159,8 @@ def swap_run(parse, left, tmp_path):
             "--out", str(tmp_path / "run"), *arguments,
             program=(sys.executable, str(HERE / "alphabet_service.py"), fault),
         )  # fmt: skip
-        with Book(args.out) as book:
-            return swap.run_with(make_pair(tmp_path / "store"), book, args), left(tmp_path / "run")
+        with RunRecorder(args.out) as recorder:
+            return swap.run_with(make_pair(tmp_path / "store"), recorder, args), left(tmp_path / "run")
 
     return run
 
@@ -206,12 +206,12 @@ def test_too_few_swaps_fail_the_run(swap_run) -> None:
 
 
 def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
-    with pytest.raises(OracleBlind, match="unrecognised"):
+    with pytest.raises(CanaryError, match="unrecognised"):
         swap_run("blind")
 
 
-def idle_swap_args(parse, tmp_path, pair: tuple[Oracle, Oracle], *arguments: str) -> Any:
-    directories = [str(oracle.directory) for oracle in pair]
+def idle_swap_args(parse, tmp_path, pair: tuple[Canary, Canary], *arguments: str) -> Any:
+    directories = [str(canary.directory) for canary in pair]
     program = (sys.executable, str(HERE / "alphabet_service.py"), "none")
     return parse(
         "idle_swap", "--out", str(tmp_path / "run"), "--checkpoints", *directories, *arguments, program=program
