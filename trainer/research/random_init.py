@@ -1,7 +1,8 @@
-"""`python -m trainer untrained RECIPE`: a whole checkpoint of a recipe's true sizes, with random weights.
+"""`python -m trainer untrained RECIPE`: write a complete checkpoint of a recipe's real size with random weights.
 
-It answers nonsense, and loads, swaps and takes memory and time as a trained one does: a machine, a service or a GPU can
-be tried before anybody has downloaded or trained a model. Prompt, tokenizer and chat template are another checkpoint's.
+Its answers are meaningless, but it loads, swaps and uses memory and time like a trained one. So a machine, a service or
+a GPU can be tested before a model is downloaded or trained. Prompt, tokenizer and chat template come from another
+checkpoint.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
-    add_directory(parser, "--out", "for the checkpoint; must not exist")
-    parser.add_argument("--seed", type=not_negative, default=0, help="of the weights (default: 0)")
+    add_directory(parser, "--out", "new directory for the checkpoint; must not exist")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the random weights (default: 0)")
     parser.add_argument(
         "--like",
         type=Path,
         default=REPOSITORY / "models" / "tiny",
         metavar="DIR",
-        help="checkpoint whose tokenizer and prompt are taken (default: models/tiny)",
+        help="checkpoint that provides tokenizer and prompt (default: models/tiny)",
     )
     parser.add_argument(
         "--max-tokens",
         type=positive,
         metavar="N",
-        help="of an answer; random weights end none by themselves (default: the recipe's)",
+        help="maximum tokens of an answer, which random weights always reach (default: the recipe's)",
     )
 
 
@@ -49,9 +50,9 @@ def untrained(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens:
     """Write the checkpoint.
 
     Raises:
-        CheckpointError: `like` is no whole checkpoint.
-        FileExistsError: `out` is there already.
-        PlanError, RecipeError: the recipe's model cannot be found out.
+        CheckpointError: `like` is not a complete checkpoint.
+        FileExistsError: `out` already exists.
+        PlanError, RecipeError: the architecture of the recipe's model cannot be determined.
     """
     import torch
     from transformers import AutoProcessor, InternVLForConditionalGeneration

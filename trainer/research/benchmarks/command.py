@@ -9,7 +9,7 @@ from screening.answer import Mode
 from trainer.research.benchmarks.layouts import LAYOUTS
 from trainer.research.benchmarks.questions import HALVES, Division, Part
 from trainer.runs.argument_types import not_negative, positive
-from trainer.runs.arguments import add_batch, add_directory, add_mode, add_recipe
+from trainer.runs.arguments import add_batch, add_directory, add_mode, add_recipe, add_run_directory
 from trainer.training.tracking.store import add_tracking_argument, choose_store
 
 
@@ -19,17 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     split = actions.add_parser("split", help="divide a downloaded benchmark into a training and a testing half")
     split.add_argument("name", choices=LAYOUTS, help="which benchmark")
-    add_directory(split, "--data", "the data set as published, downloaded from Hugging Face")
+    add_directory(split, "--data", "directory of the data set, downloaded from Hugging Face")
     add_directory(split, "--out", "new directory for the split benchmark")
-    split.add_argument("--seed", type=not_negative, default=0, help="another seed is another division (default: 0)")
+    split.add_argument("--seed", type=not_negative, default=0, help="seed of the division (default: 0)")
     split.set_defaults(action=_split)
 
     evaluate = actions.add_parser("evaluate", help="score a checkpoint, overall and per subtask")
-    add_directory(evaluate, "--data", "a split benchmark")
-    add_directory(evaluate, "--checkpoint", "with its screening.json")
-    add_directory(evaluate, "--out", "new directory, or one to go on with or to score again")
+    add_directory(evaluate, "--data", "directory of a split benchmark")
+    add_directory(evaluate, "--checkpoint", "directory of the checkpoint to score")
+    add_directory(evaluate, "--out", "new directory, or one to continue or to score again")
     evaluate.add_argument(
-        "--part", choices=[part.value for part in Part], default=Part.TEST.value, help="default: %(default)s"
+        "--part",
+        choices=[part.value for part in Part],
+        default=Part.TEST.value,
+        help="half to score, or both together (default: %(default)s)",
     )
     evaluate.add_argument("--limit", type=positive, metavar="N", help="only the first N questions (default: all)")
     add_batch(evaluate)
@@ -42,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     hcm_grpo = actions.add_parser("hcm-grpo", help="stage 2 on the training half")
     _add_training(hcm_grpo)
-    add_directory(hcm_grpo, "--predictions", "what `benchmark evaluate --part train` wrote for this checkpoint")
+    add_directory(
+        hcm_grpo, "--predictions", "output directory of `benchmark evaluate --part train` for this checkpoint"
+    )
     add_mode(hcm_grpo, Mode.DIRECT)
     hcm_grpo.set_defaults(action=_hcm_grpo)
 
@@ -95,14 +100,14 @@ def _hcm_grpo(args: argparse.Namespace) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    add_directory(parser, "--checkpoint", "to start from; with its screening.json")
-    add_directory(parser, "--data", "a split benchmark")
-    add_directory(parser, "--out", "run directory; a killed run in it is continued")
+    add_directory(parser, "--checkpoint", "directory of the checkpoint to start from")
+    add_directory(parser, "--data", "directory of a split benchmark")
+    add_run_directory(parser)
     add_tracking_argument(parser)
 
 
 def _page(division: Division) -> str:
-    """What was divided, for people."""
+    """The report of a division as text."""
     from trainer.runs.markdown import table
 
     halves = [division.halves[half] for half in HALVES]
@@ -113,7 +118,7 @@ def _page(division: Division) -> str:
     title = LAYOUTS[division.benchmark].title
     parts = [table([title, *HALVES], rows)]
     if here != division.published:
-        parts.append(f"{title} has {division.published} questions with answers; {here} are in this download.")
+        parts.append(f"{title} has {division.published} questions with answers; this download has {here}.")
     parts.append(
         f"{division.groups} groups of questions that share a picture or are variants of each other, the largest of "
         f"{division.largest_group}.\nThe halves are frozen: {', '.join(half.digest for half in halves)}"

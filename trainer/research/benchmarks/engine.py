@@ -1,7 +1,7 @@
-"""vLLM's offline engine for questions that differ in text and number of pictures.
+"""vLLM's offline engine for questions with different texts and numbers of pictures.
 
-Engine arguments, sampling and tiling are those of `screening.inference.generation`, so a checkpoint is asked here as
-the service and `trainer evaluate` ask it. A checkpoint's answer grammar is left out: it spells screening's own answers.
+Engine arguments, sampling and tiling come from `screening.inference.generation`, as in the service and in
+`trainer evaluate`. The checkpoint's answer grammar is not used, because it only allows screening's own answers.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _CONTINUE = "run the same command again to continue"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question as a model takes it."""
+    """One question in the form that a model takes."""
 
     id: str
     messages: list[dict[str, Any]]
     """Chat messages with one image item per picture."""
     pictures: list[Image.Image]
-    """In the order of the image items, each the model's square."""
+    """Pictures in the order of the image items, each as the model's square input."""
 
 
 Ask = Callable[[Sequence[Asked]], list[Reply]]
-"""Answers questions, in their order. EvaluationError: it gave up."""
+"""Answers questions in order; raises EvaluationError if it fails."""
 
 OpenEngine = Callable[[Path, Manifest, Mode, int], AbstractContextManager[Ask]]
-"""(checkpoint, its manifest, mode, the most pictures of a question) → what answers, while the block lasts."""
+"""(checkpoint, manifest, mode, maximum number of pictures per question) → context manager of an `Answer` function."""
 
 
 @contextmanager
