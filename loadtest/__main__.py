@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "loadtest.commands.kill",
         "kill -9 the engine's processes under load and check that no caller sees an error",
     ),
-    "soak": ("loadtest.commands.soak", "run a steady load with occasional swaps for hours and check for growth"),
+    "soak": ("loadtest.commands.soak", "run a steady load with occasional swaps for a long time and measure growth"),
 }
 """Command → (module, one line for --help)."""
 

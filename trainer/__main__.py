@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("trainer.training.plan.command", "estimate the cost of a recipe on given GPUs and check that it can work"),
     "untrained": (
         "trainer.research.random_init",
-        "write a checkpoint of true size with random weights, to test machines",
+        "write a checkpoint of real size with random weights, to test machines",
     ),
     "import": ("trainer.training.import_base", "convert a downloaded base model into a checkpoint"),
     "pretrain": ("trainer.research.pretrain.command", "train a small base model from random weights"),

@@ -244,7 +244,7 @@ def _in_full(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_verdicts(verdicts: Sequence[object]) -> None:
-    """Refuse verdicts that imply no label."""
+    """Refuse verdicts that do not determine a label."""
     if other := [one for one in verdicts if not isinstance(one, bool)]:
         raise ValueError(f"usable must be true or false, not {other[0]!r}")
     if len(verdicts) != len(OPTIONS):

@@ -31,7 +31,7 @@ from screening.errors import CheckpointError
 PARTS = {
     "prepare_ms": "copy and verify, while answering",
     "drain_ms": "drain of requests in flight",
-    "closed_ms": "nobody admitted",
+    "closed_ms": "pause, no request admitted",
     "load_ms": "  weights, part of the pause",
     "proof_ms": "  probes, part of the pause",
 }

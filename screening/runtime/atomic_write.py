@@ -39,7 +39,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file by `content`; text is written as UTF-8.
 
     Raises:
-        OSError: the file cannot be written. It is as it was before.
+        OSError: the file cannot be written. It stays unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

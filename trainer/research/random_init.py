@@ -40,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
+    manifest = random_init(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
     print(f"{args.out}: {weights / 2**30:.2f} GiB of random weights, {manifest.digest}")
     return 0
 
 
-def untrained(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens: int | None = None) -> Manifest:
+def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens: int | None = None) -> Manifest:
     """Write the checkpoint.
 
     Raises:

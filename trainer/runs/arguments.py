@@ -26,7 +26,7 @@ def add_directory(parser: Container, option: str, meaning: str, *, required: boo
 
 def add_run_directory(parser: Container) -> None:
     """`--out` of a training."""
-    add_directory(parser, "--out", "run directory; a run that was stopped in it continues")
+    add_directory(parser, "--out", "new run directory, or that of a stopped run to continue")
 
 
 def add_limit(parser: Container) -> None:

@@ -304,7 +304,7 @@ def test_a_test_set_that_was_touched_is_refused(
     capsys.readouterr()
     assert split(out, data, write(tmp_path / "new", *many(12, 15))) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "is frozen and no longer what it was" in error and message in error
+    assert error.startswith("error: ") and "was changed: " in error and message in error
     assert tree(out) == before
 
 

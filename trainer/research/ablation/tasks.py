@@ -77,7 +77,7 @@ class Ablation:
         return self.out / self._run(name, seed) / "checkpoint"
 
     def _run(self, name: str, seed: int) -> str:
-        """Prefix of the run directories, so that runs from different cold starts do not collide."""
+        """Name of a run of stage 2. It includes the cold start, so that runs from different starts do not collide."""
         return f"{name}-from-{self.start}-seed-{seed}"
 
     @property
