@@ -101,7 +101,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
     questions, remaining = group(kept, order.seed, digests)
     left += useless + remaining
     if not questions:
-        raise PairsError(f"no original has {len(OPTIONS)} usable input pictures; {_counts(left)}")
+        raise PairsError(f"no original has {len(OPTIONS)} suitable pictures; {_counts(left)}")
     claim(order.out, origin)
     occupy(order.out)
     items = [_item(question, order.images, digests) for question in questions]

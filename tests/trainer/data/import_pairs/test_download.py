@@ -131,7 +131,7 @@ def test_a_server_that_is_down_ends_no_run(shop: Shop, tmp_path: Path) -> None:
     fetched, _, failed, _ = fetch(shop, tmp_path, "/down", "/patience", "/whole")
     assert fetched == 1
     assert failed["down"] == f"the server answers 503, {TRIES} times"
-    assert "asks for 86400 s of patience" in failed["patience"]
+    assert "asks to wait 86400 s" in failed["patience"]
     assert shop.asked["/patience"] == 1
 
 

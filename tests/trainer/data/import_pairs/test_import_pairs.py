@@ -213,14 +213,14 @@ def test_both_layouts_of_hfpc_are_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"original": "o0.png"', "line 1: not valid JSON"),
-        ("[1]", "item 1: a JSON object is expected, not int"),
-        ('{"original": "o0.png", "usable": 1}', "there is no column 'generated' (there are: original, usable)"),
-        ('{"original": "", "generated": "a.png", "usable": 1}', "column 'original' holds ''"),
-        ('{"original": "o0.png", "generated": ["a"], "usable": 1}', "column 'generated' holds ['a']"),
+        ("[1]", "item 1: expected a JSON object, not int"),
+        ('{"original": "o0.png", "usable": 1}', "missing column 'generated' (found: original, usable)"),
+        ('{"original": "", "generated": "a.png", "usable": 1}', "column 'original' must hold text, not ''"),
+        ('{"original": "o0.png", "generated": ["a"], "usable": 1}', "column 'generated' must hold text, not ['a']"),
         ('{"original": "../o.png", "generated": "a.png", "usable": 1}', "must be a path inside --images"),
         ('{"original": "o0.png", "generated": "/etc/passwd", "usable": 1}', "must be a path inside --images"),
-        ('{"original": "o0.png", "generated": "a.png", "usable": "maybe"}', "the verdict 'maybe' in column 'usable'"),
-        ('{"original": "o0.png", "generated": "a.png", "usable": 2}', "the verdict 2 in column 'usable'"),
+        ('{"original": "o0.png", "generated": "a.png", "usable": "maybe"}', "unknown verdict 'maybe' in column 'usable'"),
+        ('{"original": "o0.png", "generated": "a.png", "usable": 2}', "unknown verdict 2 in column 'usable'"),
         ("", "no pairs in"),
     ],
 )
@@ -258,7 +258,7 @@ def test_a_file_that_is_not_of_its_form_is_named(
 def test_too_few_pictures_say_what_there_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = shop(tmp_path / "images", [3, 2])
     assert run(json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d") == 2
-    assert "no original has 4 pictures that can be used; left over: 5 ×" in capsys.readouterr().err
+    assert "no original has 4 suitable pictures; left over: 5 ×" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
 
 
@@ -324,7 +324,7 @@ def test_columns_of_parquet_files_come_in_many_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.csv", f"{HEADER},usable\na.png,b.png,1,0\n".encode(), "line 1: two columns are called 'usable'"),
+        ("p.csv", f"{HEADER},usable\na.png,b.png,1,0\n".encode(), "line 1: two columns have the name 'usable'"),
         ("p.csv", f"{HEADER}\na.png,b.png\n".encode(), "line 2: 2 values, but the header has 3 columns"),
         ("p.csv", f'{HEADER}\n"a.png,b.png,1\n'.encode(), "not valid CSV"),
         ("p.xlsx", b"PK\x03\x04\xff\xfe", "is an Excel workbook or another ZIP file"),
@@ -336,7 +336,7 @@ def test_columns_of_parquet_files_come_in_many_types(tmp_path: Path) -> None:
             b'{"original": "\\ud800.png", "generated": "a", "usable": 1}',
             "line 1: the column 'original' holds",
         ),
-        ("p.jsonl", b'{"original": {"bytes": "' + b"x" * 9999 + b'"}, "generated": "a", "usable": 1}', "xxx…; a text"),
+        ("p.jsonl", b'{"original": {"bytes": "' + b"x" * 9999 + b'"}, "generated": "a", "usable": 1}', "xxx…"),
     ],
 )
 def test_odd_files_are_named_with_what_to_do(
