@@ -142,7 +142,7 @@ def test_unusable_cut_outs_are_named(tmp_path, make, message):
 
 def test_a_missing_directory_of_cut_outs_is_an_error_before_any_work(tmp_path, capsys):
     out = tmp_path / "d"
-    assert main(["render", "--count", "1", "--seed", "0", "--out", str(out), "--products", str(tmp_path / "no")]) == 1
+    assert main(["render", "--count", "1", "--seed", "0", "--out", str(out), "--products", str(tmp_path / "no")]) == 2
     assert "is not a directory" in capsys.readouterr().err
     assert not out.exists()
 

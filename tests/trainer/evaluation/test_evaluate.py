@@ -236,7 +236,7 @@ def test_a_log_damaged_in_its_middle_is_refused(checkpoint: Path, data: Path, tm
     go(checkpoint, data, out, Scripted(truth))
     log = out / "predictions.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"id":"s1"', b'"id":s1', 1))
-    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is not a prediction"):
+    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is damaged or not a prediction"):
         go(checkpoint, data, out, Scripted(truth))
 
 
