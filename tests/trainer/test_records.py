@@ -142,7 +142,11 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
             r"line 2, reasoning: the reasoning must not hold .* holds </think>",
         ),
         (("reasoning",), "so <answer>A", r"line 2, reasoning: the reasoning must not hold .* holds <answer>"),
-        (("original", "file"), "../secret.jpg", r"line 2, original\.file: '\.\./secret\.jpg' must be a relative path inside"),
+        (
+            ("original", "file"),
+            "../secret.jpg",
+            r"line 2, original\.file: '\.\./secret\.jpg' must be a relative path inside",
+        ),
         (("original", "file"), "/etc/passwd", r"line 2, original\.file: '/etc/passwd' must be a relative path inside"),
     ],
 )
@@ -385,7 +389,10 @@ def test_verdicts_that_are_null_are_no_verdicts(tmp_path: Path) -> None:
     [
         (lambda line: line | {"reasoning": "I observed"}, "line 1: 'reasoning' is given without a label; add 'label'"),
         (lambda line: line["generated"][1].update(comment="floats"), "line 1: 'comment' is given without a label"),
-        (lambda line: line["generated"][3].update(dimensions=["physical_shadow"]), "line 1: 'dimensions' is given without"),
+        (
+            lambda line: line["generated"][3].update(dimensions=["physical_shadow"]),
+            "line 1: 'dimensions' is given without",
+        ),
         (
             lambda line: [one.update(usable=1) for one in line["generated"]],
             "usable must be true or false, not 1",

@@ -569,7 +569,10 @@ def test_a_directory_that_holds_no_data_is_refused(tmp_path: Path, capsys: pytes
 def test_shares_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], shares: str) -> None:
     with pytest.raises(SystemExit):
         split(tmp_path / "out", tmp_path, shares=shares)
-    assert "must be four numbers of at least 0, not all 0 (training, testing, pseudo-label, exploration)" in capsys.readouterr().err
+    assert (
+        "must be four numbers of at least 0, not all 0 (training, testing, pseudo-label, exploration)"
+        in capsys.readouterr().err
+    )
 
 
 def test_rendered_data_is_read_by_the_other_stages_and_by_datasets(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
-    assert run(parser().parse_args(["--checkpoint", str(checkpoint), *places])) == 2
+    assert main(["evaluate", "--checkpoint", str(checkpoint), *places]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ")

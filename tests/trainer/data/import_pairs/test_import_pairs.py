@@ -219,7 +219,10 @@ def test_both_layouts_of_hfpc_are_read(tmp_path: Path) -> None:
         ('{"original": "o0.png", "generated": ["a"], "usable": 1}', "column 'generated' must hold text, not ['a']"),
         ('{"original": "../o.png", "generated": "a.png", "usable": 1}', "must be a path inside --images"),
         ('{"original": "o0.png", "generated": "/etc/passwd", "usable": 1}', "must be a path inside --images"),
-        ('{"original": "o0.png", "generated": "a.png", "usable": "maybe"}', "unknown verdict 'maybe' in column 'usable'"),
+        (
+            '{"original": "o0.png", "generated": "a.png", "usable": "maybe"}',
+            "unknown verdict 'maybe' in column 'usable'",
+        ),
         ('{"original": "o0.png", "generated": "a.png", "usable": 2}', "unknown verdict 2 in column 'usable'"),
         ("", "no pairs in"),
     ],
