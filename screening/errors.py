@@ -1,21 +1,31 @@
 """The errors that the package `screening` raises.
 
-ScreeningError
-├── ImageError                a picture is not accepted; `code` says why
-│   ├── ImageUnsupported      the picture has an unsupported format or is animated
-│   ├── ImageUnreadable       the picture is truncated or damaged
-│   ├── ImageShapeRefused     the picture is too small or too narrow to show a product
-│   └── ImageTooLarge         the picture exceeds a limit of bytes or pixels
-├── CheckpointError           a directory is not a complete, unchanged checkpoint
-│   ├── CheckpointDamaged     the directory does not match its manifest; another copy of the checkpoint may be intact
-│   └── CheckpointUnavailable the checkpoint cannot be read or copied now; it may be intact
-└── RegistryError             the model registry does not answer, or lacks the requested model or alias
+UserError                         its message is all that a user needs; a command prints it without a traceback
+└── ScreeningError
+    ├── ImageError                a picture is not accepted; `code` says why
+    │   ├── ImageUnsupported      the picture has an unsupported format or is animated
+    │   ├── ImageUnreadable       the picture is truncated or damaged
+    │   ├── ImageShapeRefused     the picture is too small or too narrow to show a product
+    │   └── ImageTooLarge         the picture exceeds a limit of bytes or pixels
+    ├── CheckpointError           a directory is not a complete, unchanged checkpoint
+    │   ├── CheckpointDamaged     the directory does not match its manifest; another copy may be intact
+    │   └── CheckpointUnavailable the checkpoint cannot be read or copied now; it may be intact
+    └── RegistryError             the model registry does not answer, or lacks the requested model or alias
 """
 
 from __future__ import annotations
 
 
-class ScreeningError(Exception):
+class UserError(Exception):
+    """Base class of all errors that a user can act on. A command prints the message in one line and exits with
+    `exit_status`."""
+
+    exit_status = 2
+    advice = ""
+    """Sentence that a command prints after the message, for example that the same command continues."""
+
+
+class ScreeningError(UserError):
     """Base class of all errors of the package `screening`."""
 
 

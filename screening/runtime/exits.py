@@ -1,7 +1,7 @@
-"""Exit statuses and messages for commands that were stopped or found the disk full.
+"""Exit statuses of all command lines, and the detection of a full disk.
 
-Libraries report a full disk in different ways: as an `OSError` without a path, or as another exception whose message
-contains the system's text.
+Libraries report a full disk in different ways: some raise an `OSError` without a path, others raise another error whose
+text contains the system's message.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ STOPPED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as in shells."""
 DISK_FULL = 1
 """Exit status if the disk is full. The same command can be run again."""
+UNFINISHED = 1
+"""Exit status when a command stopped before its end. Run again, the same command continues."""
+BAD_INPUT = 2
+"""Exit status when an argument or an input file cannot be used."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk. EFBIG is a limit on the size of files (`ulimit -f`, or that of the file system)."""

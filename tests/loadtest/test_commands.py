@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from loadtest.__main__ import COMMANDS, main
 from loadtest.commands import idle_swap, kill, soak, swap, sweep
-from loadtest.results.record import Book
-from loadtest.targets.canary_checkpoints import Oracle
-from loadtest.targets.swapping import OracleBlind
+from loadtest.results.record import RunRecorder
+from loadtest.targets.canary_checkpoints import Canary
+from loadtest.targets.swapping import CanaryError
 from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding, ImageContract
 from screening.checkpoint.probes import Probe, Probes
@@ -74,7 +74,7 @@ def test_numbers_that_make_no_load_are_refused(arguments) -> None:
 
 def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
     (tmp_path / "summary.json").write_text("{}")
-    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 1
+    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "{}"
 
@@ -130,7 +130,7 @@ def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> N
     assert "/readyz" in (found.directory / "service.log").read_text(), "options behind -- go to the service"
 
 
-def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
+def make_pair(folder: Path) -> tuple[Canary, Canary]:
     """Two checkpoints of one store that `alphabet_service` writes differently for."""
     made = []
     for seed, (version, letters) in enumerate(LETTERS.items()):
@@ -145,7 +145,7 @@ def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
             image=ImageContract(size=112, tokens_per_picture=16),
             probes=Probes(questions=(probe,), tolerance=0.01),
         )  # fmt: skip
-        made.append(Oracle(directory, manifest.digest, letters))
+        made.append(Canary(directory, manifest.digest, letters))
     return made[0], made[1]
 
 
@@ -159,8 +159,8 @@ def swap_run(parse, left, tmp_path):
             "--out", str(tmp_path / "run"), *arguments,
             program=(sys.executable, str(HERE / "alphabet_service.py"), fault),
         )  # fmt: skip
-        with Book(args.out) as book:
-            return swap.run_with(make_pair(tmp_path / "store"), book, args), left(tmp_path / "run")
+        with RunRecorder(args.out) as recorder:
+            return swap.run_with(make_pair(tmp_path / "store"), recorder, args), left(tmp_path / "run")
 
     return run
 
@@ -168,7 +168,7 @@ def swap_run(parse, left, tmp_path):
 UNSURE = {
     "pause beyond the drain, median",
     "memory at the end / after the first swap",
-    "restart / swap, nobody admitted",
+    "restart time / swap pause",
 }
 """Figures that a busy machine can spoil; here they need only be there."""
 
@@ -206,12 +206,12 @@ def test_too_few_swaps_fail_the_run(swap_run) -> None:
 
 
 def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
-    with pytest.raises(OracleBlind, match="unrecognised"):
+    with pytest.raises(CanaryError, match="unrecognised"):
         swap_run("blind")
 
 
-def idle_swap_args(parse, tmp_path, pair: tuple[Oracle, Oracle], *arguments: str) -> Any:
-    directories = [str(oracle.directory) for oracle in pair]
+def idle_swap_args(parse, tmp_path, pair: tuple[Canary, Canary], *arguments: str) -> Any:
+    directories = [str(canary.directory) for canary in pair]
     program = (sys.executable, str(HERE / "alphabet_service.py"), "none")
     return parse(
         "idle_swap", "--out", str(tmp_path / "run"), "--checkpoints", *directories, *arguments, program=program
@@ -227,19 +227,19 @@ def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
     for event in swaps:
         assert 25 < event["load_ms"] <= event["load_ms"] + event["proof_ms"] <= event["closed_ms"]
     shown = capsys.readouterr().out
-    assert "restart / swap, nobody admitted" in shown
+    assert "restart time / swap pause" in shown
     assert "nan" not in shown
 
 
 def test_an_idle_swap_that_is_not_fast_enough_fails(parse, left, tmp_path) -> None:
     args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "1", "--ratio", "1e9")
     assert idle_swap.run(args) == 1
-    assert left(tmp_path / "run").failed() == ["restart / swap, nobody admitted"]
+    assert left(tmp_path / "run").failed() == ["restart time / swap pause"]
 
 
 def test_an_idle_swap_needs_two_checkpoints(parse, tmp_path, capsys) -> None:
     (first, _) = make_pair(tmp_path / "store")
-    with pytest.raises(CheckpointError, match="Two different"):
+    with pytest.raises(CheckpointError, match="two different"):
         idle_swap.run(idle_swap_args(parse, tmp_path, (first, first)))
 
 
@@ -274,7 +274,7 @@ def test_a_service_that_recovers_passes(kill_run) -> None:
 def test_a_failure_that_callers_see_fails_the_run(kill_run) -> None:
     code, found = kill_run("failing")
     assert code == 1
-    assert found.failed() == ["failures that a caller saw"]
+    assert found.failed() == ["errors that a caller saw"]
     assert found.summary["load"]["failed"].keys() == {"ServerError"}
 
 

@@ -1,4 +1,4 @@
-"""Runs that an earlier version began are gone on with: what they wrote as their settings is read as today's."""
+"""Continue runs that an earlier version started, whose `run.json` stores the settings in another form."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from trainer.runs.run_directory import ORIGIN_NAME
 
 
 def as_begun(directory: Path, origin: dict[str, Any], deciding: Callable[[Any], Any]) -> dict[str, Any]:
-    """A run's origin in the form in which its directory has it, for `run_directory.claim`.
+    """Return a run's origin in the form that its directory stores, for `run_directory.claim`.
 
     Args:
-        origin: in today's form; its `settings` are what `deciding` gives.
-        deciding: from settings as any version wrote them to what of them decides the result. A ValueError says that
-            they are none.
+        origin: the origin in the current form; `deciding` made its `settings`.
+        deciding: converts the settings that any version wrote to those that decide the result. Raises ValueError if
+            they are not settings.
 
     Returns:
-        What the directory's `run.json` holds, if that says the same; else `origin`, which `claim` then refuses.
+        The content of the directory's `run.json` if it means the same; otherwise `origin`, which `claim` then refuses.
     """
     try:
         begun = json.loads((directory / ORIGIN_NAME).read_text(encoding="utf-8"))
         same = {**begun, "settings": deciding(begun["settings"])} == json.loads(json.dumps(origin))
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is another kind of run's
+    except (OSError, ValueError, KeyError, TypeError):  # the file is missing, or belongs to another kind of run
         return origin
     return dict(begun) if same else origin

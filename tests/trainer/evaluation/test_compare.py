@@ -368,7 +368,7 @@ def test_a_log_with_other_answers_than_the_scores_is_refused(
     assert "is not what the scores were computed from" in capsys.readouterr().err
     log.write_text("{}\n")
     assert compare(before, after, tmp_path / "out") == 2
-    assert "predictions.jsonl, line 1 is not a prediction of this version" in capsys.readouterr().err
+    assert "predictions.jsonl, line 1 is damaged or not a prediction of this version" in capsys.readouterr().err
 
 
 def test_an_evaluation_that_did_not_end_is_refused(
@@ -407,7 +407,7 @@ def test_the_same_command_again_is_fine_and_another_comparison_is_refused(
     assert compare(after, before, out, data) == 2
     assert "holds a run with other settings" in capsys.readouterr().err
     assert compare(before, after, before, data) == 2
-    assert "holds something else" in capsys.readouterr().err
+    assert "holds other files" in capsys.readouterr().err
     assert not (before / "run.json").exists()
 
 

@@ -236,7 +236,7 @@ def test_a_log_damaged_in_its_middle_is_refused(checkpoint: Path, data: Path, tm
     go(checkpoint, data, out, Scripted(truth))
     log = out / "predictions.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"id":"s1"', b'"id":s1', 1))
-    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is not a prediction"):
+    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is damaged or not a prediction"):
         go(checkpoint, data, out, Scripted(truth))
 
 
@@ -306,7 +306,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
-    assert run(parser().parse_args(["--checkpoint", str(checkpoint), *places])) == 2
+    assert main(["evaluate", "--checkpoint", str(checkpoint), *places]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ")

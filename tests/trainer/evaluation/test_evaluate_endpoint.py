@@ -214,7 +214,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(endpoint, order, clock):
 
 def test_without_an_answer_there_are_no_scores_and_the_same_command_asks_for_what_is_missing(endpoint, order, clock):
     endpoint.speak = lambda asked: Say("oops", status=500) if asked.sample == 2 else honest(asked)
-    with pytest.raises(Unfinished, match=r"no answer about 1 samples \(s2: status 500.*the same command asks again"):
+    with pytest.raises(Unfinished, match=r"no answer for 1 samples \(s2: status 500.*the same command asks again"):
         evaluate_endpoint(order, clock)
     assert not (order.out / "scores.json").exists()
     endpoint.speak = honest
@@ -344,7 +344,7 @@ def test_the_status_tells_what_to_do(endpoint, order, capsys):
     endpoint.speak = lambda _: Say("no", status=401)
     assert main(words(order)) == 1
     assert "the key is not accepted" in (said := capsys.readouterr().err)
-    assert "the same command goes on" in said
+    assert "run the same command again to continue" in said
     assert main(words(replace(order, data=order.data / "nowhere"))) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

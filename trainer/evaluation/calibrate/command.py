@@ -9,7 +9,6 @@ the checkpoint as it was belong to the earlier digest, and its scores and card a
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from screening.calibration import UNCALIBRATED, Calibration
 from screening.confidence import choose
 from screening.task import OPTIONS
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.evaluation.calibrate.evidence import Evidence, Read
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="whose manifest gets the curves")
+    add_directory(parser, "--checkpoint", "whose manifest gets the curves")
     parser.add_argument(
         "--evaluations",
         type=Path,
@@ -36,15 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.evaluation.calibrate.evidence import CalibrationError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-
-    try:
-        print(calibrate(args.checkpoint, args.evaluations))
-    except (CalibrationError, CheckpointError, EvaluationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(calibrate(args.checkpoint, args.evaluations))
     return 0
 
 

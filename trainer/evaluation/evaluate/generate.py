@@ -36,7 +36,7 @@ from trainer.records import Sample
 DECODERS = 4
 """Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""
 
-_GO_ON = "run the same command again to go on where it stopped"
+_CONTINUE = "run the same command again to continue"
 
 Pictures: TypeAlias = list[Image.Image]
 """Original, A, B, C, D, each `manifest.image.size` square."""
@@ -90,7 +90,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
                 scores = [_domain_score(llm, manifest, pictures) for pictures in questions]
             except EngineDeadError as error:
-                raise Unfinished(f"the engine died; {_GO_ON}") from error
+                raise Unfinished(f"the engine died; {_CONTINUE}") from error
             return [_reply(output, spelling, score) for output, score in zip(outputs, scores, strict=True)]
 
         yield Engine(ask, watch)
@@ -150,7 +150,7 @@ def _reply(output: Any, spelling: Spelling, domain_score: float | None) -> Reply
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
         # vLLM reports these without raising; a made-up score would be the result.
-        raise Unfinished(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
+        raise Unfinished(f"the engine gave up on a question ({completion.finish_reason!r}); {_CONTINUE}")
     return Reply(
         text=spelling.text(completion.token_ids),
         finish=completion.finish_reason,

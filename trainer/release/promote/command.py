@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.release.registry_options import add_registry_options, need_registry
-from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_batch, add_directory, add_mode
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
@@ -26,9 +27,9 @@ STORE_HELP = "the --store of `publish`, to find the registry beside it"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", metavar="VERSION", help="number of a registered version, or `candidate`")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the frozen test set, a data directory")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="directory for evaluations, table and flips")
-    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="how to answer (default: cot)")
+    add_directory(parser, "--data", "the frozen test set, a data directory", required=False)
+    add_directory(parser, "--out", "directory for evaluations, table and flips", required=False)
+    add_mode(parser)
     for name, whose in (("candidate", "VERSION"), ("production", "the version in production")):
         parser.add_argument(
             f"--{name}-evaluation",
@@ -36,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="DIR",
             help=f"what `trainer evaluate` wrote for {whose} on --data (default: evaluate now, with vLLM)",
         )
-    parser.add_argument(
-        "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
-    )
+    add_batch(parser)
     parser.add_argument("--limits", type=Path, metavar="FILE", help="YAML file of the limits that differ")
     parser.add_argument(
         "--force", action="store_true", help="promote whatever the gate and the history say; needs --reason"
@@ -54,32 +53,9 @@ def add_move_options(parser: argparse.ArgumentParser, *, reason_needed: bool = F
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
-    from trainer.data_directory import DataError
-    from trainer.evaluation.compare.pairs import CompareError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
-    from trainer.release.promote.evidence import EvidenceError
-    from trainer.release.promote.limits import LimitsError
-    from trainer.release.promote.moves import MoveError
-    from trainer.runs.json_log import LogError
-    from trainer.runs.run_directory import RunMismatch
-    from trainer.training.tracking.store import TrackingError
-
     if wrong := _complaint(args):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    ours = (CompareError, DataError, EvaluationError, EvidenceError, LimitsError, LogError, MoveError, RunMismatch)
-    try:
-        return promote(args)
-    except Unfinished as error:
-        print(f"error: {error}; the same command goes on from there", file=sys.stderr)
-        return NOT_PROMOTED
-    except (*ours, ScreeningError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; `history` says what is in production, and the same command goes on from there", file=sys.stderr)
-        return 130
+        raise UserError(wrong)
+    return promote(args)
 
 
 def promote(args: argparse.Namespace) -> int:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from screening.errors import UserError
 
-class LimitsError(Exception):
+
+class LimitsError(UserError):
     """The file of limits is not understood; the message names the field."""
 
 

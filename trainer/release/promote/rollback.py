@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from trainer.release.promote.command import STORE_HELP, add_move_options
@@ -23,15 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
-    from trainer.release.promote.moves import MoveError, whoever
-    from trainer.training.tracking.store import TrackingError
+    from trainer.release.promote.moves import whoever
 
-    try:
-        print(rollback(need_registry(args), by=args.by or whoever(), reason=args.reason, force=args.force))
-    except (MoveError, ScreeningError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(rollback(need_registry(args), by=args.by or whoever(), reason=args.reason, force=args.force))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Stage 2 on the training half of a benchmark, read top to bottom: check, hard cases, course, model, TRL.
+"""Stage 2 on the training half of a benchmark, in one function: checks, hard cases, curriculum, model, TRL.
 
-The objective and its settings are those of `trainer.training.hcm_grpo`; the questions and the rewards are the
-benchmark's.
+The objective and its settings are those of `trainer.training.hcm_grpo`. The questions and the rewards are those of the
+benchmark.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
+from screening.runtime.atomic_write import write_atomically
 from trainer.research.benchmarks.evaluate import read_judged
 from trainer.research.benchmarks.prompt import PROMPT_VERSION
 from trainer.research.benchmarks.questions import Part, read_benchmark
 from trainer.research.benchmarks.reward import reward_functions
 from trainer.research.benchmarks.rows import rollout_rows
-from trainer.runs.run_directory import RunMismatch, claim, occupy, write_atomically
+from trainer.runs.run_directory import RunMismatch, claim, occupy
 from trainer.training.distributed import origin_entry, processes
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
 from trainer.training.finetuning import STATES_NAME, train_to_end
@@ -36,17 +37,17 @@ def train(
     mode: Mode,
     tracking: Store | None = None,
 ) -> Manifest:
-    """Train stage 2 and write OUT/checkpoint. A killed run with the same settings is continued.
+    """Train stage 2 and write OUT/checkpoint. The same settings continue a killed run.
 
     Args:
-        data: a split benchmark.
-        predictions: an evaluation of `checkpoint` on the training half in the same mode.
-        tracking: where MLflow gets a copy of the log; None for nowhere.
+        data: directory of a split benchmark.
+        predictions: evaluation of `checkpoint` on the training half in the same mode.
+        tracking: MLflow store that gets a copy of the log; None for no copy.
 
     Raises:
         CheckpointError, DataError, RecipeError, EvaluationError, HardCasesError, LogError: an input cannot be used.
-        LaunchError: the training was not started as it has to be.
-        RunMismatch: OUT holds something else, or `predictions` an evaluation of something else.
+        LaunchError: the training was launched in an unsupported way.
+        RunMismatch: OUT belongs to another run, or `predictions` is another evaluation.
     """
     state = processes()
     recipe = load_recipe(recipe_name)
@@ -99,11 +100,13 @@ def train(
 
 
 def _keep(path: Path, record: str) -> None:
-    """Write down which cases are hard, and refuse to go on with a run whose course has others: as many may be.
+    """Record the hard cases, and refuse to continue a run that started with others, even if their number is equal.
 
     Raises:
-        RunMismatch: the run that is there was begun with others.
+        RunMismatch: the run in the directory started with other hard cases.
     """
     if path.exists() and path.read_text(encoding="utf-8") != record:
-        raise RunMismatch(f"{path.parent} was begun with other hard cases; name another directory, or give it those")
+        raise RunMismatch(
+            f"{path.parent} was started with other hard cases; name another --out, or pass the original --predictions"
+        )
     write_atomically(path, record)

@@ -1,6 +1,6 @@
-"""SFT on the answers of a benchmark's training half, read top to bottom: check, data, model, TRL.
+"""SFT on the answers of a benchmark's training half, in one function: checks, data, model, TRL.
 
-ViT and aligner are frozen and the settings are those of the recipe's `sft_answer`, as in stage 1.2. The benchmarks
+ViT and aligner are frozen, and the settings are those of the recipe's `sft_answer`, as in stage 1.2. The benchmarks
 publish answers without reasoning, so the target is the bare answer (Direct mode).
 """
 
@@ -24,16 +24,16 @@ from trainer.training.tracking.store import Store
 
 
 def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: Store | None = None) -> Manifest:
-    """Train and write OUT/checkpoint. A killed run with the same settings is continued.
+    """Train and write OUT/checkpoint. The same settings continue a killed run.
 
     Args:
-        data: a split benchmark.
-        tracking: where MLflow gets a copy of the log; None for nowhere.
+        data: directory of a split benchmark.
+        tracking: MLflow store that gets a copy of the log; None for no copy.
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
-        LaunchError: the training was not started as it has to be.
-        RunMismatch: OUT holds something else.
+        LaunchError: the training was launched in an unsupported way.
+        RunMismatch: OUT belongs to another run.
     """
     state = processes()
     recipe = load_recipe(recipe_name)
@@ -52,7 +52,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
     refuse(sft_problem("sft_answer", settings, len(rows), state.num_processes))
     table = dataset(rows, data, manifest.image.size)
     with state.main_process_first():
-        # Before, all settings stood there.
+        # An earlier version stored all settings.
         origin = as_begun(out, origin, lambda begun: SftRecipe.model_validate(begun).deciding)
         claim(out, origin)
         occupy(out)
