@@ -18,6 +18,7 @@ from screening.checkpoint.weights import read_tensors
 from screening.errors import CheckpointError
 from screening.inference.architecture import check_architecture
 from tests.service.damage import Weights, rewrite, vit_biases_hashed_again
+from tests.trainer.published import make_prober
 from trainer.release.publish.command import publish, published_name
 
 LAYER = "language_model.model.layers.1."
@@ -46,7 +47,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def prober(*_: Any, **__: Any) -> Iterator[Any]:
-        yield lambda questions: [[-1.0]] * len(questions), "this machine"
+        yield make_prober()
 
     monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
 
