@@ -79,7 +79,7 @@ def test_the_first_version_is_measured_against_floors_only(shop: Shop, capsys: p
     assert gate["production"] is None and {one["against_production"] for one in gate["criteria"]} == {False}
     assert len(gate["criteria"]) == 10 and all(one["passed"] for one in gate["criteria"])
     printed = capsys.readouterr().out
-    assert "nothing is in production" in printed and "production: nothing → version 1" in printed
+    assert "no version is in production" in printed and "production: no version → version 1" in printed
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:
@@ -237,14 +237,14 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.promote("two", 3), "no version 3"),
+        (lambda s: s.promote("two", 3), "version 3 does not exist"),
         (lambda s: s.promote("one", 2, production="one"), "is an evaluation of sha256"),
         (lambda s: s.promote("two", 2, "--mode", "direct", production="one"), "in mode cot"),
-        (lambda s: s.promote("two", "two"), "is no version"),
+        (lambda s: s.promote("two", "two"), "is not a version"),
         (lambda s: s.run("promote", "2"), "--data is missing"),
         (lambda s: s.promote("two", 2, "--limits", str(s.folder / "no.yaml"), production="one"), "no.yaml"),
         (lambda s: s.promote("two", 2, "--limits", str(s.folder / "bad.yaml"), production="one"), "margins.overal"),
-        (lambda s: s.run("rollback", "--reason", "x"), "nothing was in production before version 1"),
+        (lambda s: s.run("rollback", "--reason", "x"), "no version was in production before version 1"),
     ],
 )
 def test_wrong_input_is_said_and_moves_nothing(
@@ -275,16 +275,16 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
 
     digest = data_digest(data, read_samples(data))
     shop.version("part", data=EvaluatedData(digest=digest, samples=210, evaluated=200))
-    assert shop.promote("part", 1) == 2 and "some samples only" in capsys.readouterr().err
+    assert shop.promote("part", 1) == 2 and "a part of the samples" in capsys.readouterr().err
     seen = make_checkpoint(shop.folder / "store" / "seen", "seen", data={"sft": {"digest": digest}})
     make_evaluation(shop.folder / "evaluation-seen", data, seen)
     register(shop.registry, shop.folder / "store" / "seen", seen)
-    assert shop.promote("seen", 2) == 2 and "trained on this data" in capsys.readouterr().err
+    assert shop.promote("seen", 2) == 2 and "trained on the data of --data" in capsys.readouterr().err
     fitted = {Mode.COT: Calibration(method="platt", answers=9, data=(digest,))}
     sure = make_checkpoint(shop.folder / "store" / "sure", "sure", calibration=fitted)
     make_evaluation(shop.folder / "evaluation-sure", data, sure)
     register(shop.registry, shop.folder / "store" / "sure", sure)
-    assert shop.promote("sure", 3) == 2 and "confidence was fitted on this data" in capsys.readouterr().err
+    assert shop.promote("sure", 3) == 2 and "confidence was fitted on the data of --data" in capsys.readouterr().err
     unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
     register(shop.registry, shop.folder / "store" / "unproved", unproved)
     assert shop.run("promote", "4", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
@@ -391,4 +391,4 @@ def test_the_commands_say_where_the_registry_should_be(
     assert main(["history", "--store", str(tmp_path / "store")]) == 2
     assert "mlflow.db: there is no such file" in capsys.readouterr().err
     assert main(["history", "--tracking-uri", "none"]) == 2
-    assert "no registry" in capsys.readouterr().err
+    assert "needs a registry" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`python -m trainer compare`: is one checkpoint better than another, on which dimension, and which answers flip."""
+"""`python -m trainer compare`: compares two models: scores by dimension, significance, and the answers that flip."""
 
 from __future__ import annotations
 
@@ -16,18 +16,32 @@ FLIPS_NAME = "flips.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--before", type=Path, required=True, metavar="DIR", help="what `trainer evaluate` wrote for one model"
+        "--before",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory that `trainer evaluate` wrote for the first model",
     )
     parser.add_argument(
-        "--after", type=Path, required=True, metavar="DIR", help="the same for another, on the same data and mode"
+        "--after",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the same for the second model, on the same data and in the same mode",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="the data directory of both; without it there are no dimensions and no pictures",
+        help="data directory of both evaluations (default: none, and then the report lacks dimensions and pictures)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new directory for the comparison")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory for the comparison: new, or from the same comparison",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +85,7 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
 
 
 def _claim(out: Path, pairs: Pairs) -> None:
-    """Make `out` the directory of this comparison, or see that it is."""
+    """Claim `out` for this comparison, or check that it already belongs to it."""
     from trainer.runs.run_directory import claim
 
     claim(
@@ -87,7 +101,7 @@ def _claim(out: Path, pairs: Pairs) -> None:
 
 
 def _draw(out: Path, comparison: Comparison) -> list[str]:
-    """Draw the plot where matplotlib is installed: it is not worth a failed comparison where it is not."""
+    """Draw the plot if matplotlib is installed. Without it the comparison is complete but for the plot."""
     from trainer.evaluation.compare.plot import PLOT_NAME, plot
 
     try:

@@ -1,7 +1,7 @@
-"""Why a domain cannot be described."""
+"""Errors of `trainer domain`."""
 
 from __future__ import annotations
 
 
 class DomainFitError(ValueError):
-    """The data do not suffice, or the engine gives no features; the message says which."""
+    """There are too few data, or the engine gives no features; the message says which."""

@@ -1,4 +1,4 @@
-"""Features of pictures as the engine that serves a checkpoint sees them."""
+"""Gets the features of pictures from the engine that serves a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Look = Callable[[Sequence[Sequence[Image.Image]]], Array]
 """Features of the pictures of questions: (questions, 5, width)."""
 
 BATCH = 64
-"""Questions handed to the engine at once: few enough that it still remembers all their pictures."""
+"""Questions given to the engine at once: few enough that it still remembers the features of all their pictures."""
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""`python -m trainer evaluate`: answer every sample of a data directory and score the answers (paper, section 5.1).
+"""`python -m trainer evaluate`: has a model answer every sample of a data directory, and scores it (paper, 5.1).
 
-Who answers is a checkpoint on our own engine, or a model behind an OpenAI-compatible endpoint.
+The model is a checkpoint on our own engine, or one at an OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -18,43 +18,62 @@ if TYPE_CHECKING:
     from trainer.evaluation.evaluate.result import Evaluation
 
 UNFINISHED = 1
-"""Exit status of an evaluation that the same command goes on with."""
+"""Exit status of an evaluation that the same command continues."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m trainer evaluate`."""
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--checkpoint", type=Path, metavar="DIR", help="with its screening.json")
+    who.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint to evaluate, with its screening.json")
     who.add_argument(
-        "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible, with its /v1; needs --model"
+        "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible endpoint, /v1 included; needs --model"
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory with samples.jsonl")
-    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="how to answer (default: cot)")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="new directory, or one to go on with or to score again"
+        "--mode",
+        choices=("cot", "direct"),
+        default="cot",
+        help="answer with chain of thought (cot) or with the letters alone (direct) (default: cot)",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples (default: all)")
     parser.add_argument(
-        "--confidence-level", type=level, default=0.95, metavar="P", help="of the intervals (default: %(default)s)"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="new directory, or that of an evaluation to continue or to score again",
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="evaluate only the first N samples (default: all)")
+    parser.add_argument(
+        "--confidence-level",
+        type=level,
+        default=0.95,
+        metavar="P",
+        help="confidence level of the intervals, between 0 and 1 (default: %(default)s)",
     )
     checkpoint = parser.add_argument_group("with --checkpoint")
     checkpoint.add_argument(
-        "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
+        "--batch",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="samples given to the engine at once (default: %(default)s)",
     )
-    model = parser.add_argument_group("with --endpoint (decides the answers: going on with other values is refused)")
-    model.add_argument("--model", metavar="NAME", help="its name at the endpoint")
+    model = parser.add_argument_group(
+        "with --endpoint (these decide the answers, so a continued evaluation must have the same values)"
+    )
+    model.add_argument("--model", metavar="NAME", help="name of the model at the endpoint")
     model.add_argument(
         "--prompt",
         choices=("standard", "compact"),
         default="standard",
-        help="texts of screening.prompt (default: standard); a checkpoint brings its own",
+        help="prompt of the questions (default: standard); a checkpoint has its own",
     )
     add_asking_options(model, temperature="0")
     add_endpoint_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
+    """Evaluate as the arguments say. Returns the exit status; prints an error that the user can mend in one line."""
     from screening.errors import ScreeningError
     from trainer.data_directory import DataError
     from trainer.endpoint.errors import EndpointError
@@ -73,13 +92,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return UNFINISHED
     except EndpointError as error:
-        print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
+        print(f"error: {error}; the answers so far are kept. Run the same command again to continue", file=sys.stderr)
         return UNFINISHED
     except (DataError, EvaluationError, LogError, ScreeningError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; what was answered is kept, the same command goes on from there", file=sys.stderr)
+        print("stopped; the answers so far are kept. Run the same command again to continue", file=sys.stderr)
         return 128 + signal.SIGINT
     print(render(evaluation))
     names = [SCORES_NAME, REPORT_NAME, "predictions.jsonl", PLOT_NAME]
@@ -119,9 +138,9 @@ def _by_endpoint(args: argparse.Namespace) -> Evaluation:
 
 
 def _complaint(args: argparse.Namespace) -> str | None:
-    """What argparse cannot see: options that need each other."""
+    """What is wrong with options that need each other, which argparse cannot check; None if nothing is."""
     if args.checkpoint and args.model:
-        return "--model goes with --endpoint; a checkpoint is its own model"
+        return "--model is only for --endpoint. Leave it out with --checkpoint"
     if args.base_url and not args.model:
-        return "--endpoint needs --model, the model's name there"
+        return "--endpoint needs --model, the name of the model at the endpoint"
     return complaint(args)
