@@ -1,21 +1,31 @@
 """Errors of the contract.
 
-ScreeningError
-├── ImageError                a picture cannot be taken in; `code` says in which way
-│   ├── ImageUnsupported      not one of the allowed formats, or not a still picture
-│   ├── ImageUnreadable       truncated or damaged
-│   ├── ImageShapeRefused     too small or too narrow to show a product
-│   └── ImageTooLarge         over a limit of bytes or pixels
-├── CheckpointError           a directory is not a whole, unchanged checkpoint
-│   ├── CheckpointDamaged     the directory is not what its manifest describes; another copy may be
-│   └── CheckpointUnavailable it cannot be read or copied now, which says nothing about it
-└── RegistryError             the model registry does not answer, or does not hold what is asked for
+UserError                     its message is all that a user needs; a command prints it without a traceback
+└── ScreeningError
+    ├── ImageError                a picture cannot be taken in; `code` says in which way
+    │   ├── ImageUnsupported      not one of the allowed formats, or not a still picture
+    │   ├── ImageUnreadable       truncated or damaged
+    │   ├── ImageShapeRefused     too small or too narrow to show a product
+    │   └── ImageTooLarge         over a limit of bytes or pixels
+    ├── CheckpointError           a directory is not a whole, unchanged checkpoint
+    │   ├── CheckpointDamaged     the directory is not what its manifest describes; another copy may be
+    │   └── CheckpointUnavailable it cannot be read or copied now, which says nothing about it
+    └── RegistryError             the model registry does not answer, or does not hold what is asked for
 """
 
 from __future__ import annotations
 
 
-class ScreeningError(Exception):
+class UserError(Exception):
+    """Root of all errors that a user can act on. A command prints the message in one line and exits with
+    `exit_status`."""
+
+    exit_status = 2
+    advice = ""
+    """Sentence that a command prints after the message, for example that the same command continues."""
+
+
+class ScreeningError(UserError):
     """Root of all errors of the contract."""
 
 

@@ -17,14 +17,14 @@ from typing import TypeVar
 from PIL import Image
 from pydantic import ValidationError
 
-from screening.errors import ImageError
+from screening.errors import ImageError, UserError
 from screening.images import accept, decode, load_square
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
 
 
-class DataError(Exception):
+class DataError(UserError):
     """A data directory cannot be used; the message names the file, the line and the field."""
 
 

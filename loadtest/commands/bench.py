@@ -23,6 +23,7 @@ from loadtest.results.summary import as_json
 from loadtest.targets import baselines as peers
 from loadtest.targets import generate_loop
 from loadtest.targets.local_service import running
+from screening.runtime.atomic_write import write_atomically
 from screening_client import AsyncClient
 
 WARM_UP = 8
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         # Without peers the list of levels alone, as ever.
         figures = levels if args.peers else levels["service"]
-        args.out.write_text(json.dumps(as_json(_plain(figures)), indent=1) + "\n")
+        write_atomically(args.out, json.dumps(as_json(_plain(figures)), indent=1) + "\n")
     return 0
 
 

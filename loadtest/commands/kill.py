@@ -44,6 +44,7 @@ from loadtest.targets.processes import (
     wait_not_leaked,
 )
 from loadtest.targets.watching import looking, progress
+from screening.errors import UserError
 
 GONE_SECONDS = 60.0
 """For processes and shared memory to vanish after the service was killed."""
@@ -112,8 +113,10 @@ async def _measure(service: LocalService, engines: Engines, book: Book, args: ar
     return Measured(load, began, [each.pid for each in orphans], wait_not_leaked(engines.segments, GONE_SECONDS))
 
 
-class NothingToKill(Exception):
+class NothingToKill(UserError):
     """The service has no such process."""
+
+    exit_status = 1
 
 
 class Engines:

@@ -16,10 +16,13 @@ from pathlib import Path
 
 from loadtest.console import REPOSITORY, count
 from loadtest.load.pictures import Question
+from screening.errors import UserError
 
 
-class NotRendered(Exception):
+class NotRendered(UserError):
     """The questions could not be drawn; the message says why."""
+
+    exit_status = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

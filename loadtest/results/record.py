@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from screening.errors import UserError
+from screening.runtime.atomic_write import write_atomically
+
 REQUESTS = "requests.jsonl"
 EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
@@ -71,7 +74,7 @@ class Event:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class RunExists(Exception):
+class RunExists(UserError):
     """The directory holds something already; the message says what to do."""
 
 
@@ -117,7 +120,7 @@ class Book:
         """Write `summary.json`, with what may explain a strange figure: when, how many cores, how busy they were."""
         summary = {"started": self._started, "cpus": os.cpu_count(), "load_average_before": self._busy} | summary
         text = json.dumps(summary, indent=1, ensure_ascii=False)
-        (self.directory / SUMMARY).write_text(text + "\n", encoding="utf-8")
+        write_atomically(self.directory / SUMMARY, text + "\n")
 
     def close(self) -> None:
         self._requests.close()

@@ -31,6 +31,7 @@ from loadtest.results.summary import Verdict, at_least, at_most, reported
 from loadtest.targets.local_service import started
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest
+from screening.errors import UserError
 from screening.inference.generation import QUIET_ENVIRONMENT, SEED, cpu_environment, engine_arguments
 from screening.prompt import messages
 
@@ -59,8 +60,10 @@ GENERATE = 8.0
 """The ratios that are wanted."""
 
 
-class PeerFailed(Exception):
+class PeerFailed(UserError):
     """A peer could not be measured; the message says why."""
+
+    exit_status = 1
 
 
 @contextmanager

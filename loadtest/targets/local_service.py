@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from screening.errors import UserError
 from screening_client import Client
 
 STOP_SECONDS = 90  # the service drains for at most 65 s, then stops its engine
@@ -26,8 +27,10 @@ LOG_LINES = 25
 PROGRAM = (sys.executable, "-m", "service")
 
 
-class ServiceFailed(Exception):
+class ServiceFailed(UserError):
     """The service did not start or did not end as it should; the message has the end of its log."""
+
+    exit_status = 1
 
 
 @dataclass(slots=True)

@@ -14,13 +14,16 @@ from loadtest.load.loops import Stop
 from loadtest.results.record import Book, Event
 from loadtest.targets.canary_checkpoints import Oracle
 from loadtest.targets.versions import Served
+from screening.errors import UserError
 
 ANSWER_SECONDS = 400.0
 """For one swap; the service gives up draining and reloading long before."""
 
 
-class OracleBlind(Exception):
+class OracleBlind(UserError):
     """The two checkpoints cannot be told apart here, so a run would prove nothing; the message says by what."""
+
+    exit_status = 1
 
 
 class Operator:

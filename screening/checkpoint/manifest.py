@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,9 +24,10 @@ from screening.checkpoint.probes import Probes
 from screening.checkpoint.regular_file import Step, read_chunks, read_small, sha256_of, unwatched
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
+from screening.runtime.atomic_write import partial_path, write_atomically
 
 MANIFEST_NAME = "screening.json"
-_PARTIAL = f"{MANIFEST_NAME}.partial"
+_PARTIAL = partial_path(Path(MANIFEST_NAME)).name
 CARD_NAME = "README.md"
 """The model card, for people: written after the evaluation, so it is no part of what the manifest lists."""
 _FIRST_FORM = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
@@ -176,12 +176,7 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
 
 def store_manifest(manifest: Manifest, directory: Path) -> None:
     """Write a manifest as it is, atomically; for new scores or another name of files that stay the same."""
-    temporary = directory / _PARTIAL
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(manifest.model_dump_json(indent=2) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(directory / MANIFEST_NAME)
+    write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
 
 
 def read_manifest(directory: Path, step: Step = unwatched) -> Manifest:

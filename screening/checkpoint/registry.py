@@ -8,7 +8,6 @@ MLflow is imported when it is first needed: it takes a second and a hundred mega
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
+
+from filelock import FileLock
 
 from screening.errors import RegistryError
 
@@ -180,11 +181,10 @@ class Registry:
             yield
             return
         try:
-            handle = self._file.with_name(f"{self._file.name}.lock").open("w")
+            lock = FileLock(self._file.with_name(f"{self._file.name}.lock")).acquire()
         except OSError as error:
             raise RegistryError(f"registry {self}: {error.filename} cannot be written ({error.strerror})") from error
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with lock:
             yield
 
     @contextmanager

@@ -74,7 +74,7 @@ def test_numbers_that_make_no_load_are_refused(arguments) -> None:
 
 def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
     (tmp_path / "summary.json").write_text("{}")
-    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 1
+    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "{}"
 

@@ -8,9 +8,14 @@ EndpointError           a request came to nothing
 
 from __future__ import annotations
 
+from screening.errors import UserError
 
-class EndpointError(Exception):
-    """A request came to nothing."""
+
+class EndpointError(UserError):
+    """A request has no usable answer."""
+
+    exit_status = 1
+    advice = "Every answer so far is kept; run the same command again to continue."
 
 
 class Refused(EndpointError):

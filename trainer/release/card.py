@@ -6,17 +6,19 @@ Neither changes the checkpoint's digest, which covers only what decides an answe
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from screening.errors import UserError
+from screening.runtime.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
     from trainer.evaluation.evaluate.result import Evaluation
 
 
-class CardError(Exception):
+class CardError(UserError):
     """The evaluations are of another checkpoint, incomplete, or on data that was used for training or calibration."""
 
 
@@ -33,14 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-
-    try:
-        write_card(args.checkpoint, args.evaluations)
-    except (CardError, CheckpointError, EvaluationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_card(args.checkpoint, args.evaluations)
     return 0
 
 
@@ -70,7 +65,7 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
         raise CardError("two evaluations are of the same mode. Give one per mode")
     manifest = manifest.model_copy(update={"scores": {result.mode.value: summary(result) for result in results}})
     store_manifest(manifest, checkpoint)
-    (checkpoint / CARD_NAME).write_text(card(manifest, results), encoding="utf-8")
+    write_atomically(checkpoint / CARD_NAME, card(manifest, results))
 
 
 def summary(result: Evaluation) -> dict[str, Any]:

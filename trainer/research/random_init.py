@@ -7,11 +7,11 @@ be tried before anybody has downloaded or trained a model. Prompt, tokenizer and
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.runs.argument_types import not_negative, positive
+from trainer.runs.arguments import RECIPE_HELP, add_directory
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the checkpoint; must not exist")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
+    add_directory(parser, "--out", "for the checkpoint; must not exist")
     parser.add_argument("--seed", type=not_negative, default=0, help="of the weights (default: 0)")
     parser.add_argument(
         "--like",
@@ -39,15 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.training.plan.architectures import PlanError
-    from trainer.training.recipe import RecipeError
-
-    try:
-        manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
-    except (CheckpointError, PlanError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
     print(f"{args.out}: {weights / 2**30:.2f} GiB of random weights, {manifest.digest}")
     return 0

@@ -6,7 +6,6 @@ last line without its end is what a kill has torn; it is cut off when the log is
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -14,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
+
+from screening.errors import UserError
 
 Line = TypeVar("Line", bound=BaseModel)
 
 
-class LogError(Exception):
+class LogError(UserError):
     """A log cannot be used: another process writes it, or it is damaged elsewhere than in its last line."""
 
 
@@ -56,18 +58,15 @@ def open_log(path: Path, kind: type[Line], *, sync_every: float = 0.0) -> Iterat
         LogError: see there.
         OSError: the file cannot be opened or written.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LogError(f"{path} is being written by another process; wait for it to end") from None
+        lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()
+    except Timeout:
+        raise LogError(f"{path} is being written by another process; wait for it to end") from None
+    with lock, path.open("ab", buffering=0) as file:
         data = path.read_bytes()
-        os.ftruncate(handle, _whole(data))
-        yield JsonLog(handle, _parse(path, data, kind), sync_every)
-        os.fsync(handle)
-    finally:
-        os.close(handle)  # also gives up the lock
+        file.truncate(_whole(data))
+        yield JsonLog(file.fileno(), _parse(path, data, kind), sync_every)
+        os.fsync(file.fileno())
 
 
 def read_log(path: Path, kind: type[Line]) -> list[Line]:

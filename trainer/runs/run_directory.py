@@ -8,13 +8,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from screening.errors import UserError
+from screening.runtime.atomic_write import partial_path, write_atomically
+
 ORIGIN_NAME = "run.json"
-_HALF_CLAIMED = f".{ORIGIN_NAME}.partial"
+_HALF_CLAIMED = partial_path(Path(ORIGIN_NAME)).name
 """All that a run leaves which is killed while it claims its directory."""
 LOCK_NAME = ".lock"
 
 
-class RunMismatch(Exception):
+class RunMismatch(UserError):
     """The directory holds a run with other settings or inputs, or another process works in it; name another."""
 
 
@@ -70,19 +73,9 @@ def occupy(directory: Path) -> None:
         return
     lock = os.open(directory / LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        # A record lock and not flock's: that one lives on in whatever a killed process had forked.
+        # A record lock, not filelock's flock: a flock survives in the processes that a killed run had forked.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         os.close(lock)
         raise RunMismatch(f"another process works in {directory}; wait for it, or end it") from None
     _occupied[path] = lock
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)

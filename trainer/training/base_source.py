@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from screening.checkpoint.manifest import file_sha256
+from screening.errors import UserError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -38,7 +39,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class BaseModelError(Exception):
+class BaseModelError(UserError):
     """The base model is not there, not whole, or not one that this trainer can train; the message says what to do."""
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
+
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-class LaunchError(Exception):
+class LaunchError(UserError):
     """The training was not started as it has to be; the message says how."""
 
 

@@ -9,10 +9,10 @@ end token other than that with which the chat template ends an answer.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.runs.arguments import RECIPE_HELP, add_directory
 from trainer.training.base_source import BaseModelError
 
 if TYPE_CHECKING:
@@ -27,23 +27,17 @@ _ANSWER = "<think>I observed <A> normal, <B> layout, so I ultimately chose A.</t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument(
         "--model",
         metavar="DIR_OR_NAME",
         help="directory of the downloaded model, or its name on the hub (default: the recipe's `base`)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the checkpoint; must not exist")
+    add_directory(parser, "--out", "for the checkpoint; must not exist")
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.training.recipe import RecipeError
-
-    try:
-        manifest = import_base(args.recipe, args.out, model=args.model)
-    except (BaseModelError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    manifest = import_base(args.recipe, args.out, model=args.model)
     print(f"{args.out}: {manifest.base} as {manifest.digest}")
     return 0
 

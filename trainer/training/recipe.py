@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
 from trainer.reward import RewardKind
 from trainer.training.architecture import Architecture
@@ -30,7 +31,7 @@ from trainer.training.hard_cases import HCM_PARTS, Part
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError, ValueError):
     """A recipe is missing or not understood; the message names the file and the field."""
 
 

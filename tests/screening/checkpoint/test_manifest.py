@@ -21,6 +21,7 @@ from screening.checkpoint.manifest import (
 )
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT, STANDARD, Prompt
+from screening.runtime.atomic_write import partial_path
 
 FIELDS = {
     "name": "test",
@@ -70,7 +71,7 @@ def test_an_added_file_is_named(checkpoint, name):
 
 
 def test_a_partial_manifest_left_by_a_crash_does_not_spoil_the_checkpoint(checkpoint):
-    (checkpoint / f"{MANIFEST_NAME}.partial").write_text("{")
+    partial_path(checkpoint / MANIFEST_NAME).write_text("{")
     assert verify(checkpoint) == read_manifest(checkpoint)
 
 

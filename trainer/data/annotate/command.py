@@ -7,15 +7,12 @@ ground-truth: the renderer's own knowledge, with mistakes on demand.
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-from pathlib import Path
 
+from screening.errors import UserError
+from screening.runtime.exits import UNFINISHED
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
 from trainer.runs.argument_types import not_negative, positive, share
-
-UNFINISHED = 1
-"""Exit status of a run that left questions open, or accepted none."""
+from trainer.runs.arguments import add_directory, add_limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     answer_driven = methods.add_parser("answer-driven", help="write the reasoning that leads to the true label")
     ground_truth = methods.add_parser("ground-truth", help="from what the renderer planted; asks nobody")
     for method in (progressive, answer_driven, ground_truth):
-        method.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory to annotate")
-        method.add_argument(
-            "--out", type=Path, required=True, metavar="DIR", help="data directory to write, or to go on with"
-        )
-        method.add_argument("--limit", type=positive, metavar="N", help="only the first N samples (default: all)")
+        add_directory(method, "--data", "data directory to annotate")
+        add_directory(method, "--out", "data directory to write, or to go on with")
+        add_limit(method)
     for method in (progressive, answer_driven):
         _teacher_arguments(method)
     answer_driven.add_argument(
@@ -60,42 +55,23 @@ def _teacher_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one method from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
-    from trainer.data.annotate.errors import AnnotationError
-    from trainer.data_directory import DataError
-    from trainer.endpoint.errors import EndpointError
-    from trainer.runs.json_log import LogError
-    from trainer.runs.run_directory import RunMismatch
-
+    """Run one method; returns the exit status."""
     if args.method != "ground-truth" and (wrong := complaint(args)):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    try:
-        if args.method == "ground-truth":
-            from trainer.data.annotate.from_truth import annotate_from_truth
+        raise UserError(wrong)
+    if args.method == "ground-truth":
+        from trainer.data.annotate.from_truth import annotate_from_truth
 
-            report = annotate_from_truth(
-                args.data, args.out, seed=args.seed, error_rate=args.error_rate, limit=args.limit
-            )
-        else:
-            from trainer.data.annotate.by_teacher import Order, annotate_by_teacher
+        report = annotate_from_truth(args.data, args.out, seed=args.seed, error_rate=args.error_rate, limit=args.limit)
+    else:
+        from trainer.data.annotate.by_teacher import Order, annotate_by_teacher
 
-            order = Order(
-                **order_arguments(args),
-                method=args.method,
-                reveal_issues=getattr(args, "reveal", "label") == "issues",
-                attempts=args.attempts,
-            )
-            report = annotate_by_teacher(order)
-    except EndpointError as error:
-        print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
-        return UNFINISHED
-    except (AnnotationError, DataError, LogError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what was answered is kept, the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
+        order = Order(
+            **order_arguments(args),
+            method=args.method,
+            reveal_issues=getattr(args, "reveal", "label") == "issues",
+            attempts=args.attempts,
+        )
+        report = annotate_by_teacher(order)
     for line in report.lines:
         print(line)
     return 0 if report.annotation.complete and report.annotation.accepted.hits else UNFINISHED

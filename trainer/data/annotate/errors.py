@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from screening.errors import UserError
 
-class AnnotationError(Exception):
+
+class AnnotationError(UserError):
     """An annotation cannot start or go on; the message says what to do."""

@@ -19,11 +19,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.data.annotate.method import Accepted, Rejected, Step
 from trainer.data.annotate.questions import Question
 from trainer.data_directory import SAMPLES_NAME, DataError, picture_path
 from trainer.metrics import Judged, Share, picture_verdicts, random_baseline, share
-from trainer.runs.run_directory import write_atomically
 
 REPORT_NAME = "annotation.json"
 REJECTED_NAME = "rejected.jsonl"
@@ -137,9 +137,8 @@ def link_picture(source: Path, target: Path) -> None:
             # The file itself, not a symbolic link that means something else from here.
             os.link(source.resolve(), target)
             return
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
     except OSError as error:
         raise DataError(f"{source} can be neither linked nor copied to {target} ({error.strerror})") from error
 

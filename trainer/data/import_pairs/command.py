@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.runs.argument_types import above_zero, not_negative
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.data.import_pairs.download import Downloaded
@@ -23,10 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="pairs: JSON lines, .csv, .tsv or .parquet, one per row"
     )
-    parser.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="directory that the paths of the rows are inside of"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new data directory")
+    add_directory(parser, "--images", "directory that the paths of the rows are inside of")
+    add_directory(parser, "--out", "new data directory")
     parser.add_argument(
         "--seed", type=not_negative, default=0, help="another seed groups the pictures otherwise (default: 0)"
     )
@@ -58,26 +56,17 @@ def run(args: argparse.Namespace) -> int:
     from trainer.data.import_pairs.pairs import urls_of
     from trainer.data.import_pairs.rows import PairsError
     from trainer.data.import_pairs.write import Order, import_pairs, read_pairs
-    from trainer.data_directory import DataError
-    from trainer.runs.run_directory import RunMismatch
 
-    try:
-        layout: Layout = args.preset or "columns"
-        order = Order(args.files, args.images, args.out, layout, _columns(args), args.seed)
-        pairs = read_pairs(order)
-        if args.download:
-            from trainer.data.import_pairs.download import download
+    layout: Layout = args.preset or "columns"
+    order = Order(args.files, args.images, args.out, layout, _columns(args), args.seed)
+    pairs = read_pairs(order)
+    if args.download:
+        from trainer.data.import_pairs.download import download
 
-            print(_fetched(download(urls_of(pairs), args.images, per_minute=args.requests_per_minute)))
-        elif not args.images.is_dir():
-            raise PairsError(f"--images {args.images} is not a directory")
-        report = import_pairs(order, pairs)
-    except (PairsError, DataError, RunMismatch, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what was fetched is kept, the same command goes on from there", file=sys.stderr)
-        return 130
+        print(_fetched(download(urls_of(pairs), args.images, per_minute=args.requests_per_minute)))
+    elif not args.images.is_dir():
+        raise PairsError(f"--images {args.images} is not a directory")
+    report = import_pairs(order, pairs)
     print(_page(report, args.out))
     return 0
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from screening.errors import ImageError
 from screening.images import ImageLimits, decode, inspect
+from screening.runtime.atomic_write import write_atomically
 from trainer.endpoint.pace import Clock, Pace
 
 TRIES = 4
@@ -124,9 +125,7 @@ async def _fetch(client: httpx.AsyncClient, pace: Pace, clock: Clock, url: str, 
         await asyncio.to_thread(lambda: decode(inspect(data), shrink_to=1))
     except ImageError as error:
         raise _Failed(f"it is not a picture that can be used: {error}") from error
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(target)
+    write_atomically(target, data)
 
 
 async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:

@@ -10,10 +10,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
+from screening.errors import UserError
+
 Layout = Literal["columns", "hfpc-44k"]
 
 
-class PairsError(Exception):
+class PairsError(UserError):
     """A file of pairs cannot be used; the message names the file, the row and what to do."""
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from screening.errors import ImageError
 from screening.images import accept, decode
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, options_text
 from trainer.data.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.data.import_pairs.pairs import Columns, Pair, read_pair
@@ -29,7 +30,7 @@ from trainer.data.split.write import digest_of, write_data
 from trainer.data_directory import DataError, is_there, read_bytes
 from trainer.metrics import random_baseline
 from trainer.records import Sample
-from trainer.runs.run_directory import claim, occupy, see_whose, write_atomically
+from trainer.runs.run_directory import claim, occupy, see_whose
 
 REPORT_NAME = "import-pairs.json"
 LEFT_OVER_NAME = "left-over.jsonl"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from trainer.data.render.sample import USABLE_COUNTS
+from trainer.runs.arguments import add_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=_positive, required=True, help="number of samples (five pictures each)")
     parser.add_argument("--seed", type=_seed, required=True, help="the same seed draws the same pictures")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="directory to write; must not hold anything"
-    )
+    add_directory(parser, "--out", "directory to write; must not hold anything")
     parser.add_argument("--size", type=_size, default=384, help="side of the pictures in pixels (default: 384)")
-    parser.add_argument(
-        "--products", type=Path, metavar="DIR", help="cut-outs (RGBA PNG) to use in place of drawn products"
-    )
+    add_directory(parser, "--products", "cut-outs (RGBA PNG) to use in place of drawn products", required=False)
     parser.add_argument(
         "--workers", type=_positive, default=1, help="processes (default: 1); the pictures do not depend on it"
     )
@@ -40,15 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
     from trainer.data.render.dataset import Order, write_dataset
 
     order = Order(args.count, args.seed, args.size, args.severities, args.products, args.usable_counts)
-    try:
-        summary = write_dataset(order, args.out, args.workers)
-    except ScreeningError as error:
-        print(f"trainer render: {error}", file=sys.stderr)
-        return 1
+    summary = write_dataset(order, args.out, args.workers)
     print(
         f"{args.out}: {summary['samples']} samples of {summary['products']} products, "
         f"mean answer length {summary['mean_answer_length']:.2f}, random baseline {summary['random_baseline']:.1%}, "

@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from screening.errors import ScreeningError
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data.render.contact_sheet import contact_sheet
 from trainer.data.render.cutouts import CutOut, load_cutouts
@@ -117,7 +118,7 @@ def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
         "arguments": order.arguments,
         **statistics(records),
     }
-    (directory / "render.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(directory / "render.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
+from screening.errors import UserError
 from trainer.records import AnySample, Unlabelled
 
 
@@ -41,7 +42,7 @@ _PLACES = 1 << 64
 _ALL = frozenset(Split)
 
 
-class SplitError(Exception):
+class SplitError(UserError):
     """The data cannot be divided, or not into this directory; the message says what to do."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.data.split.divide import Division
@@ -30,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="DIR", help="data directories; old and new ones together"
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="new directory, or one to divide more data into"
-    )
+    add_directory(parser, "--out", "new directory, or one to divide more data into")
     parser.add_argument(
         "--shares",
         type=_shares,
@@ -44,19 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.data.split.assign import SplitError
     from trainer.data.split.divide import SPLIT_NAME, divide
-    from trainer.data_directory import DataError
-    from trainer.runs.run_directory import RunMismatch
 
-    try:
-        division = divide(args.data, args.out, args.shares, args.seed)
-    except (DataError, SplitError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    division = divide(args.data, args.out, args.shares, args.seed)
     print(_page(division))
     print(f"\nWritten to {args.out}: {', '.join(Split)}, {SPLIT_NAME}")
     for warning in _warnings(division):

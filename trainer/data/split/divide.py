@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.data.split.assign import Item, Shares, Split, SplitError, assign
 from trainer.data.split.frozen import Frozen, check, check_source, freeze
@@ -22,7 +23,7 @@ from trainer.data.split.write import write_data
 from trainer.data_directory import SAMPLES_NAME, data_digest, read_any_samples, sample_lines
 from trainer.metrics import random_baseline, shows
 from trainer.records import Sample
-from trainer.runs.run_directory import claim, see_whose, write_atomically
+from trainer.runs.run_directory import claim, see_whose
 
 SPLIT_NAME = "split.json"
 

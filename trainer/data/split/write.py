@@ -21,11 +21,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from screening.runtime.atomic_write import replacing, write_atomically
 from screening.task import OPTIONS
 from trainer.data.split.assign import Item, SplitError
 from trainer.data.split.gather import with_files
 from trainer.data_directory import SAMPLES_NAME, picture_path
-from trainer.runs.run_directory import write_atomically
 
 PICTURES_NAME = "pictures"
 _NAMES = ("original", *(option.lower() for option in OPTIONS))
@@ -83,16 +83,15 @@ def _folder(item: Item) -> str:
 def _place(source: Path, target: Path, digest: str, *, copy: bool) -> None:
     if target.exists() and (not copy if target.samefile(source) else digest_of(target) == digest):
         return
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    if not copy:
-        try:
-            # The path's own end: a link to a symbolic link would be a second symbolic link.
-            os.link(source.resolve(), partial)
-        except OSError:  # another file system, one without links, too many links
-            copy = True
-    if copy:
-        shutil.copyfile(source, partial)
-        if digest_of(partial) != digest:
-            raise SplitError(f"{source} was changed while it was read; run the same command again")
-    partial.replace(target)
+    with replacing(target) as partial:
+        partial.unlink(missing_ok=True)
+        if not copy:
+            try:
+                # Resolved first, because a link to a symbolic link would be a second symbolic link.
+                os.link(source.resolve(), partial)
+            except OSError:  # another file system, one without links, too many links
+                copy = True
+        if copy:
+            shutil.copyfile(source, partial)
+            if digest_of(partial) != digest:
+                raise SplitError(f"{source} changed while it was copied; run the same command again")

@@ -8,7 +8,6 @@ scores and card. So run it after `hcm-grpo` and before the evaluation whose scor
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from screening.calibration import UNCALIBRATED, Calibration
 from screening.confidence import choose
 from screening.task import OPTIONS
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.evaluation.calibrate.evidence import Evidence, ReadAnswer
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="DIR", help="checkpoint to calibrate; its manifest is changed"
-    )
+    add_directory(parser, "--checkpoint", "checkpoint to calibrate; its manifest is changed")
     parser.add_argument(
         "--evaluations",
         type=Path,
@@ -37,15 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.evaluation.calibrate.evidence import CalibrationError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-
-    try:
-        print(calibrate(args.checkpoint, args.evaluations))
-    except (CalibrationError, CheckpointError, EvaluationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(calibrate(args.checkpoint, args.evaluations))
     return 0
 
 

@@ -10,12 +10,13 @@ from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint.manifest import Manifest
 from screening.confidence import choose
+from screening.errors import UserError
 from screening.task import NONE, Options
 from trainer.evaluation.evaluate.predictions import Prediction, read_predictions
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 
 
-class CalibrationError(Exception):
+class CalibrationError(UserError):
     """A calibration cannot be fitted on these evaluations; the message says on which one and why."""
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.runs.arguments import add_directory
+
 if TYPE_CHECKING:
     from trainer.evaluation.compare.pairs import Pairs
     from trainer.evaluation.compare.report import Comparison
@@ -15,46 +17,19 @@ FLIPS_NAME = "flips.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--before",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="directory that `trainer evaluate` wrote for the first model",
-    )
-    parser.add_argument(
-        "--after",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the same for the second model, on the same data and in the same mode",
-    )
-    parser.add_argument(
+    add_directory(parser, "--before", "directory that `trainer evaluate` wrote for the first model")
+    add_directory(parser, "--after", "the same for the second model, on the same data and in the same mode")
+    add_directory(
+        parser,
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="data directory of both evaluations (default: none, and then the report lacks dimensions and pictures)",
+        "data directory of both evaluations (default: none, and then the report lacks dimensions and pictures)",
+        required=False,
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="directory for the comparison: new, or from the same comparison",
-    )
+    add_directory(parser, "--out", "directory for the comparison: new, or of the same comparison")
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.data_directory import DataError
-    from trainer.evaluation.compare.pairs import CompareError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-    from trainer.runs.run_directory import RunMismatch
-
-    try:
-        print(write_comparison(args.before, args.after, args.data, args.out))
-    except (CompareError, DataError, EvaluationError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(write_comparison(args.before, args.after, args.data, args.out))
     return 0
 
 
@@ -67,10 +42,10 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
         RunMismatch: `out` holds the comparison of other evaluations.
         OSError: a file cannot be written.
     """
+    from screening.runtime.atomic_write import write_atomically
     from trainer.evaluation.compare.flips_page import flips_page
     from trainer.evaluation.compare.pairs import read_pairs
     from trainer.evaluation.compare.report import COMPARISON_NAME, TABLE_NAME, compare, render
-    from trainer.runs.run_directory import write_atomically
 
     pairs = read_pairs(before, after, data)
     comparison = compare(pairs)

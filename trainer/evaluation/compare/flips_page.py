@@ -45,7 +45,7 @@ def _page(comparison: Comparison, samples: dict[str, Sample], data: Path | None)
     yield (
         f"{opening(f'Flips: {models}, {one.mode}', _STYLE)}"
         f'<p class="soft">{one.data.evaluated} samples; data {escape(one.data.digest)}. '
-        f"Usable pictures have a green frame.{'' if data else ' Pictures are missing because --data was not given.'}</p>\n"
+        f"Usable pictures have a green frame.{'' if data else ' Pictures need --data.'}</p>\n"
     )
     for direction in Direction:  # what got worse comes first
         flips = [flip for flip in one.flips if flip.direction is direction]

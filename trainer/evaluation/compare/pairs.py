@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Answer
+from screening.errors import UserError
 from screening.task import NONE, Options
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
@@ -15,7 +16,7 @@ from trainer.metrics import correct
 from trainer.records import Sample
 
 
-class CompareError(Exception):
+class CompareError(UserError):
     """The two evaluations cannot be compared; the message says why."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from screening.runtime.atomic_write import replacing
 from trainer.evaluation.compare.report import Comparison, named_rows
 
 PLOT_NAME = "comparison.png"
@@ -44,6 +45,5 @@ def plot(comparison: Comparison, path: Path) -> None:
     for axes in (scores, differences):
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=130)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)

@@ -7,13 +7,14 @@ lowers its confidence. So run this command before `evaluate` and `publish`, like
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.evaluation.domain.fit import TARGET
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from screening.checkpoint.domain import Domain, DomainProbe
@@ -32,15 +33,11 @@ MARGIN = 4.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="DIR", help="checkpoint to describe; its manifest is changed"
-    )
-    parser.add_argument(
+    add_directory(parser, "--checkpoint", "checkpoint to describe; its manifest is changed")
+    add_directory(
+        parser,
         "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="data directory of the domain, but not the test data; its labels decide only the confidence cap",
+        "data directory of the domain, but not the test data; its labels decide only the confidence cap",
     )
     parser.add_argument(
         "--trained-on",
@@ -58,23 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError
     from trainer.evaluation.domain.errors import DomainFitError
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
 
     if not 0 < args.target <= 0.1:
-        print(f"error: --target: {args.target:g} is not above 0 and at most 0.1", file=sys.stderr)
-        return 2
+        raise UserError(f"--target: {args.target:g} is not above 0 and at most 0.1")
     if not 0 < len(args.trained_on.strip()) <= 200:
-        print("error: --trained-on: describe the domain in 1 to 200 characters", file=sys.stderr)
-        return 2
+        raise UserError("--trained-on: describe the domain in 1 to 200 characters")
     try:
         with engine_ends_on_sigterm():
             print(describe(args.checkpoint, args.data, args.trained_on.strip(), target=args.target))
-    except (CheckpointError, DataError, DomainFitError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except RuntimeError as error:  # vLLM does not start
+        raise DomainFitError(str(error)) from error
     return 0
 
 

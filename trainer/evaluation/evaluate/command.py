@@ -6,43 +6,28 @@ The model is a checkpoint on our own engine, or one at an OpenAI-compatible endp
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
-from trainer.runs.argument_types import level, positive
+from trainer.runs.argument_types import level
+from trainer.runs.arguments import add_batch, add_directory, add_limit, add_mode
 
 if TYPE_CHECKING:
     from trainer.evaluation.evaluate.result import Evaluation
-
-UNFINISHED = 1
-"""Exit status of an evaluation that the same command continues."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m trainer evaluate`."""
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint to evaluate, with its screening.json")
+    add_directory(who, "--checkpoint", "checkpoint to evaluate, with its screening.json", required=False)
     who.add_argument(
         "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible endpoint, /v1 included; needs --model"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory with samples.jsonl")
-    parser.add_argument(
-        "--mode",
-        choices=("cot", "direct"),
-        default="cot",
-        help="answer with chain of thought (cot) or with the letters alone (direct) (default: cot)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="new directory, or that of an evaluation to continue or to score again",
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="evaluate only the first N samples (default: all)")
+    add_directory(parser, "--data", "data directory with samples.jsonl")
+    add_mode(parser)
+    add_directory(parser, "--out", "new directory, or that of an evaluation to continue or to score again")
+    add_limit(parser)
     parser.add_argument(
         "--confidence-level",
         type=level,
@@ -51,13 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="confidence level of the intervals, between 0 and 1 (default: %(default)s)",
     )
     checkpoint = parser.add_argument_group("with --checkpoint")
-    checkpoint.add_argument(
-        "--batch",
-        type=positive,
-        default=64,
-        metavar="N",
-        help="samples given to the engine at once (default: %(default)s)",
-    )
+    add_batch(checkpoint)
     model = parser.add_argument_group(
         "with --endpoint (these decide the answers, so a continued evaluation must have the same values)"
     )
@@ -73,33 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate as the arguments say. Returns the exit status; prints an error that the user can mend in one line."""
-    from screening.errors import ScreeningError
-    from trainer.data_directory import DataError
-    from trainer.endpoint.errors import EndpointError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
+    """Run the stage; returns the exit status."""
     from trainer.evaluation.evaluate.plot import PLOT_NAME
     from trainer.evaluation.evaluate.report import REPORT_NAME, render
     from trainer.evaluation.evaluate.result import SCORES_NAME
-    from trainer.runs.json_log import LogError
 
     if wrong := _complaint(args):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    try:
-        evaluation = _by_checkpoint(args) if args.checkpoint else _by_endpoint(args)
-    except Unfinished as error:
-        print(f"error: {error}", file=sys.stderr)
-        return UNFINISHED
-    except EndpointError as error:
-        print(f"error: {error}; the answers so far are kept. Run the same command again to continue", file=sys.stderr)
-        return UNFINISHED
-    except (DataError, EvaluationError, LogError, ScreeningError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the answers so far are kept. Run the same command again to continue", file=sys.stderr)
-        return 128 + signal.SIGINT
+        raise UserError(wrong)
+    evaluation = _by_checkpoint(args) if args.checkpoint else _by_endpoint(args)
     print(render(evaluation))
     names = [SCORES_NAME, REPORT_NAME, "predictions.jsonl", PLOT_NAME]
     print(f"Written to {args.out}: {', '.join(name for name in names if (args.out / name).exists())}")

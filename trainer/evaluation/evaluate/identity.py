@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from trainer.evaluation.evaluate.errors import EvaluationError
-from trainer.runs.run_directory import write_atomically
 
 IDENTITY_NAME = "evaluation.json"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.runtime.atomic_write import replacing
 from trainer.evaluation.reliability import COVERAGES, Reliability
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def plot(served: Reliability, uncalibrated: Reliability | None, path: Path) -> N
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _diagram(axes: Axes, one: Reliability, label: str, colour: str) -> None:

@@ -11,13 +11,13 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from screening.answer import Answer, Finding, Reason, Unreadable
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import Identity, claim
 from trainer.metrics import Judged
 from trainer.records import Sample
 from trainer.runs.json_log import JsonLog, LogError, open_log, read_log
-from trainer.runs.run_directory import write_atomically
 
 PREDICTIONS_NAME = "predictions.jsonl"
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
 from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts
 from trainer.runs.markdown import table
-from trainer.runs.run_directory import write_atomically
 
 REPORT_NAME = "report.md"
 

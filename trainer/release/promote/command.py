@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.release.registry_options import add_registry_options, need_registry
-from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_batch, add_directory, add_mode
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
@@ -26,21 +27,14 @@ STORE_HELP = "the --store of `publish`; the registry is looked for in its parent
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", metavar="VERSION", help="number of a registered version, or `candidate`")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="data directory of the frozen test set; needed without --force"
-    )
-    parser.add_argument(
+    add_directory(parser, "--data", "data directory of the frozen test set; needed without --force", required=False)
+    add_directory(
+        parser,
         "--out",
-        type=Path,
-        metavar="DIR",
-        help="directory for the evaluations, the gate's table and the flips; needed with --data",
+        "directory for the evaluations, the gate's table and the flips; needed with --data",
+        required=False,
     )
-    parser.add_argument(
-        "--mode",
-        choices=("cot", "direct"),
-        default="cot",
-        help="answer with chain of thought (cot) or with the letters alone (direct) (default: cot)",
-    )
+    add_mode(parser)
     for name, whose in (("candidate", "VERSION"), ("production", "the version in production")):
         parser.add_argument(
             f"--{name}-evaluation",
@@ -48,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="DIR",
             help=f"what `trainer evaluate` wrote for {whose} on --data (default: evaluate now, with vLLM)",
         )
-    parser.add_argument(
-        "--batch",
-        type=positive,
-        default=64,
-        metavar="N",
-        help="samples given to the engine at once (default: %(default)s)",
-    )
+    add_batch(parser)
     parser.add_argument(
         "--limits",
         type=Path,
@@ -83,32 +71,9 @@ def add_move_options(parser: argparse.ArgumentParser, *, reason_needed: bool = F
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
-    from trainer.data_directory import DataError
-    from trainer.evaluation.compare.pairs import CompareError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
-    from trainer.release.promote.evidence import EvidenceError
-    from trainer.release.promote.limits import LimitsError
-    from trainer.release.promote.moves import MoveError
-    from trainer.runs.json_log import LogError
-    from trainer.runs.run_directory import RunMismatch
-    from trainer.training.tracking.store import TrackingError
-
     if wrong := _complaint(args):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    ours = (CompareError, DataError, EvaluationError, EvidenceError, LimitsError, LogError, MoveError, RunMismatch)
-    try:
-        return promote(args)
-    except Unfinished as error:
-        print(f"error: {error}; run the same command again to continue", file=sys.stderr)
-        return NOT_PROMOTED
-    except (*ours, ScreeningError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; `history` shows what is in production. Run the same command again to continue", file=sys.stderr)
-        return 130
+        raise UserError(wrong)
+    return promote(args)
 
 
 def promote(args: argparse.Namespace) -> int:

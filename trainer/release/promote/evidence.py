@@ -8,11 +8,11 @@ from pathlib import Path
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
 from screening.checkpoint.registry import Version
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, UserError
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 
 
-class EvidenceError(Exception):
+class EvidenceError(UserError):
     """An evaluation is of another version, incomplete, or on data that was used for training or calibration."""
 
 

@@ -27,16 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.registry import CANDIDATE
-    from screening.errors import RegistryError
     from trainer.release.promote.standing import read_standing
-    from trainer.training.tracking.store import TrackingError
 
-    try:
-        registry = need_registry(args)
-        standing, candidate = read_standing(registry), registry.resolve(CANDIDATE)
-    except (RegistryError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    registry = need_registry(args)
+    standing, candidate = read_standing(registry), registry.resolve(CANDIDATE)
     moves = standing.history.moves
     if args.json:
         for one in moves:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from screening.errors import UserError
 
-class LimitsError(Exception):
+
+class LimitsError(UserError):
     """The limits file cannot be used; the message names the field."""
 
 

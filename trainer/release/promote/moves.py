@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.checkpoint.registry import PRODUCTION, Registry, Version
+from screening.errors import UserError
 from trainer.evaluation.evaluate.result import now
 
 _PREFIX = "move."
@@ -23,7 +24,7 @@ REASON_LENGTH = 1000
 """Maximum length of a reason in characters. MLflow's table holds 5,000 for the whole note."""
 
 
-class MoveError(Exception):
+class MoveError(UserError):
     """The alias was not moved; the message says why and what to do."""
 
 

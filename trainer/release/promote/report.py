@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from screening.task import Dimension
 from trainer.release.promote.gate import Criterion
 from trainer.release.promote.limits import Limits
 from trainer.runs.markdown import table
-from trainer.runs.run_directory import write_atomically
 
 GATE_NAME = "gate.json"
 TABLE_NAME = "gate.md"

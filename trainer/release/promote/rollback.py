@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from trainer.release.promote.command import STORE_HELP, add_move_options
@@ -18,22 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="roll back although the history and the registry name different production versions",
+        help="roll back even if the history and the registry name different production versions",
     )
     add_move_options(parser, reason_needed=True)
     add_registry_options(parser, store=STORE_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
-    from trainer.release.promote.moves import MoveError, user_and_machine
-    from trainer.training.tracking.store import TrackingError
+    from trainer.release.promote.moves import user_and_machine
 
-    try:
-        print(rollback(need_registry(args), by=args.by or user_and_machine(), reason=args.reason, force=args.force))
-    except (MoveError, ScreeningError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(rollback(need_registry(args), by=args.by or user_and_machine(), reason=args.reason, force=args.force))
     return 0
 
 

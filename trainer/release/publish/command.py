@@ -1,4 +1,4 @@
-"""`python -m trainer publish`: prove a checkpoint in the real engine, put a whole copy into a store and register it."""
+"""`python -m trainer publish`: proves a checkpoint in the real engine, copies it into a store and registers it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.release.registry_options import add_registry_options, choose_registry
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
@@ -23,13 +24,7 @@ UNREGISTERED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="checkpoint to publish: a directory with a screening.json",
-    )
+    add_directory(parser, "--checkpoint", "checkpoint to publish, with its screening.json")
     parser.add_argument(
         "--again",
         action="store_true",
@@ -48,27 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import read_manifest
-    from screening.errors import CheckpointError, RegistryError
+    from screening.errors import RegistryError
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.release.publish.register import register
-    from trainer.training.tracking.store import TrackingError
 
-    try:
-        registry = choose_registry(args)
-        with engine_ends_on_sigterm():
-            directory = publish(args.checkpoint, args.store, again=args.again)
-    except (CheckpointError, RegistryError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    registry = choose_registry(args)
+    with engine_ends_on_sigterm():
+        directory = publish(args.checkpoint, args.store, again=args.again)
     print(f"published: {directory}")
     if registry is None:
         return 0
     try:
         version = register(registry, directory, read_manifest(directory))
     except RegistryError as error:
-        print(
-            f"error: published but not registered: {error}. Run the same command again to register it", file=sys.stderr
-        )
+        print(f"error: published but not registered: {error}. Run the same command again", file=sys.stderr)
         return UNREGISTERED
     print(f"registered: version {version.number} of {registry}, candidate")
     if version.directory != directory.resolve():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.errors import UserError
 from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.training.recipe import Recipe
@@ -24,19 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="tiny-ablation",
         help="settings of all stages, with `schedule: constant` (default: tiny-ablation)",
     )
-    parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="checkpoint before any cold start")
-    parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="training data (paper: 1,044)")
-    parser.add_argument(
+    add_directory(parser, "--base", "checkpoint before any cold start")
+    add_directory(parser, "--training", "training data (paper: 1,044)")
+    add_directory(
+        parser,
         "--questions",
-        type=Path,
-        metavar="DIR",
-        help="what stage 2 asks, where it is not to be the training data, which stage 1.2 has taught (paper)",
+        "what stage 2 asks, where it is not to be the training data, which stage 1.2 has taught (paper)",
+        required=False,
     )
-    parser.add_argument(
-        "--pseudo-label", type=Path, required=True, metavar="DIR", help="weakly annotated data (paper: 10,724)"
-    )
-    parser.add_argument("--test", type=Path, required=True, metavar="DIR", help="test data; 2,000 for tight intervals")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs, scores and tables.md")
+    add_directory(parser, "--pseudo-label", "weakly annotated data (paper: 10,724)")
+    add_directory(parser, "--test", "test data; 2,000 for tight intervals")
+    add_directory(parser, "--out", "runs, scores and tables.md")
     parser.add_argument("--tables", type=_numbers, default=TABLES, help="which, of 5,6,7 (default: all)")
     parser.add_argument("--seeds", type=_seeds, default=(0, 1), help="of stage 2 (default: 0,1); table 7: the first")
     parser.add_argument(
@@ -51,49 +50,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import read_manifest
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError, data_digest, read_samples
-    from trainer.evaluation.evaluate.errors import EvaluationError
+    from screening.runtime.atomic_write import write_atomically
+    from trainer.data_directory import data_digest, read_samples
     from trainer.research.ablation.runner import run as run_tasks
     from trainer.research.ablation.tables import tables
     from trainer.research.ablation.tasks import Ablation
     from trainer.runs.earlier_runs import as_begun
-    from trainer.runs.run_directory import RunMismatch, claim, occupy, write_atomically
+    from trainer.runs.run_directory import claim, occupy
     from trainer.training.recipe import RecipeError, load_recipe
 
     if not set(args.tables) <= set(TABLES):
-        print(f"error: --tables are of {', '.join(map(str, TABLES))}", file=sys.stderr)
-        return 2
-    try:
-        recipe = load_recipe(args.recipe)
-        if recipe.hcm_grpo is None or recipe.hcm_grpo.schedule != "constant" or recipe.hcm_grpo.warmup_ratio:
-            raise RecipeError(
-                f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
-                "variants share their first epochs"
-            )
-        data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
-        if args.questions is not None:
-            data["questions"] = args.questions
-        samples = {name: read_samples(directory) for name, directory in data.items()}
-        if not args.tables_only:
-            _refuse_too_little(recipe, args, {name: len(found) for name, found in samples.items()})
-        origin = {
-            "stage": "ablation",
-            "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
-            "base": read_manifest(args.base).digest,
-            **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
-        }
-        claim(args.out, as_begun(args.out, origin, _deciding))
-        occupy(args.out)
-        ablation = Ablation(
-            args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
+        raise UserError(f"--tables: choose from {', '.join(map(str, TABLES))}")
+    recipe = load_recipe(args.recipe)
+    if recipe.hcm_grpo is None or recipe.hcm_grpo.schedule != "constant" or recipe.hcm_grpo.warmup_ratio:
+        raise RecipeError(
+            f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
+            "variants share their first epochs"
         )
-        failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
-        text = tables(ablation)
-        write_atomically(args.out / "tables.md", text)
-    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
+    if args.questions is not None:
+        data["questions"] = args.questions
+    samples = {name: read_samples(directory) for name, directory in data.items()}
+    if not args.tables_only:
+        _refuse_too_little(recipe, args, {name: len(found) for name, found in samples.items()})
+    origin = {
+        "stage": "ablation",
+        "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
+        "base": read_manifest(args.base).digest,
+        **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
+    }
+    claim(args.out, as_begun(args.out, origin, _deciding))
+    occupy(args.out)
+    ablation = Ablation(
+        args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
+    )
+    failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
+    text = tables(ablation)
+    write_atomically(args.out / "tables.md", text)
     print(text)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from trainer.runs.run_directory import write_atomically
+from screening.runtime.atomic_write import write_atomically
 from trainer.training.hard_cases import Part
 
 COLD_STARTS: Mapping[str, tuple[str, float, float]] = {

@@ -21,7 +21,7 @@ from screening.inference.offline_engine import start_llm
 from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
 from trainer.evaluation.evaluate.generate import Reply
 
-_GO_ON = "run the same command again to go on where it stopped"
+_CONTINUE = "run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, most_pictures:
             try:
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
             except EngineDeadError as error:
-                raise Unfinished(f"the engine died; {_GO_ON}") from error
+                raise Unfinished(f"the engine died; {_CONTINUE}") from error
             except VLLMValidationError as error:  # a question longer than the model's context
                 span = f"a question from {questions[0].id} to {questions[-1].id}"
                 raise EvaluationError(f"{span} cannot be asked: {error}") from error
@@ -77,7 +77,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, most_pictures:
 def _reply(question: str, output: Any, spelling: Spelling) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
-        raise Unfinished(f"the engine gave up on {question} ({completion.finish_reason!r}); {_GO_ON}")
+        raise Unfinished(f"the engine gave up on {question} ({completion.finish_reason!r}); {_CONTINUE}")
     return Reply(
         text=spelling.text(completion.token_ids),
         finish=completion.finish_reason,

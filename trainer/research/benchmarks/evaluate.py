@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode, Unreadable
 from screening.checkpoint.manifest import Manifest, verify
+from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import read_square
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.generate import DECODERS, Reply
@@ -27,7 +28,7 @@ from trainer.research.benchmarks.prompt import PROMPT_VERSION, messages
 from trainer.research.benchmarks.questions import Benchmark, Part, Question, read_benchmark
 from trainer.research.benchmarks.report import BenchmarkEvaluation, Judged, benchmark_scores, render
 from trainer.runs.json_log import open_log, read_log
-from trainer.runs.run_directory import claim, write_atomically
+from trainer.runs.run_directory import claim
 
 REPLIES_NAME = "replies.jsonl"
 """The model's outputs, one line as soon as its batch is done; all that a later run goes on from."""

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
+from screening.runtime.atomic_write import write_atomically
 from trainer.research.benchmarks.evaluate import read_judged
 from trainer.research.benchmarks.prompt import PROMPT_VERSION
 from trainer.research.benchmarks.questions import Part, read_benchmark
 from trainer.research.benchmarks.reward import reward_functions
 from trainer.research.benchmarks.rows import rollout_rows
-from trainer.runs.run_directory import RunMismatch, claim, occupy, write_atomically
+from trainer.runs.run_directory import RunMismatch, claim, occupy
 from trainer.training.distributed import origin_entry, processes
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
 from trainer.training.finetuning import STATES_NAME, train_to_end

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from screening.checkpoint.manifest import file_sha256
 from screening.errors import ImageError
 from screening.images import decode, inspect
+from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import DataError
 from trainer.research.benchmarks.divide import Tied, groups_of, halve
 from trainer.research.benchmarks.layouts import LAYOUTS, Found
@@ -32,7 +33,7 @@ from trainer.research.benchmarks.questions import (
     read_division,
     read_questions,
 )
-from trainer.runs.run_directory import claim, write_atomically
+from trainer.runs.run_directory import claim
 
 PICTURES_NAME = "pictures"
 
@@ -113,9 +114,7 @@ class _Pictures:
             name = f"{PICTURES_NAME}/{digest}.{picture.format.lower()}"
             path = self._out / name
             if not path.exists() or file_sha256(path) != digest:
-                partial = path.with_name(f".{path.name}.partial")
-                partial.write_bytes(data)
-                partial.replace(path)
+                write_atomically(path, data)
             self._names[digest] = name
         return self._names[digest]
 

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from screening.runtime.cpus import usable_cpus
 from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_recipe, add_run_directory
 
 if TYPE_CHECKING:
     from trainer.training.recipe import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recipe", default="tiny", help="name of a shipped recipe or path of a YAML file (default: tiny)"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
+    add_recipe(parser)
+    add_run_directory(parser)
     parser.add_argument(
         "--start",
         type=Path,
@@ -49,30 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import verify
-    from screening.errors import CheckpointError
-    from trainer.runs.run_directory import RunMismatch, claim, occupy
+    from trainer.runs.run_directory import claim, occupy
     from trainer.training.recipe import RecipeError, load_recipe
 
-    try:
-        recipe = load_recipe(args.recipe)
-        if recipe.pretrain is None or recipe.architecture is None:
-            raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
-        if recipe.pretrain.see is None and args.start is None:
-            raise RecipeError(f"recipe {recipe.name!r} goes on from a checkpoint; name it with --start")
-        parent = verify(args.start) if args.start else None
-        deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
-        compiler = shutil.which(os.environ.get("CXX", "g++"))
-        if compiler is None and not args.no_compile:
-            print("no C++ compiler (g++) found: a step takes half as long again", file=sys.stderr)
-        compiled = compiler is not None and not args.no_compile
-        origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
-        claim(args.out, origin | ({"start": parent.digest} if parent else {}))
-        occupy(args.out)
-        pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
-        pretraining.run(args.save_every)
-    except (CheckpointError, RecipeError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    recipe = load_recipe(args.recipe)
+    if recipe.pretrain is None or recipe.architecture is None:
+        raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
+    if recipe.pretrain.see is None and args.start is None:
+        raise RecipeError(f"recipe {recipe.name!r} goes on from a checkpoint; name it with --start")
+    parent = verify(args.start) if args.start else None
+    deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None and not args.no_compile:
+        print("no C++ compiler (g++) found: a step takes half as long again", file=sys.stderr)
+    compiled = compiler is not None and not args.no_compile
+    origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
+    claim(args.out, origin | ({"start": parent.digest} if parent else {}))
+    occupy(args.out)
+    pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
+    pretraining.run(args.save_every)
     return 0
 
 

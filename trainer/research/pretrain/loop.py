@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.research.pretrain.schedule import build_optimizers, learning_rate
 from trainer.research.pretrain.stages import Stage
-from trainer.runs.run_directory import write_atomically
 
 
 def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
@@ -99,9 +99,8 @@ class Log:
 
 def store(state: dict[str, Any], path: Path) -> None:
     """Save atomically: a killed run finds the last whole state."""
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _line(measured: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from screening.runtime.atomic_write import replacing
 from screening.task import Dimension
 from trainer.runs.run_directory import claim
 
@@ -110,11 +111,10 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
     shape = (spec.products * spec.shots_per_product, spec.size, spec.size, 3)
     pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
     if not pixel_file.exists():
-        temporary = directory / "pixels.partial.npy"
-        open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
-        with temporary.open("r+b") as handle:  # without room, a later write to the map would be a bus error
-            os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
-        temporary.replace(pixel_file)
+        with replacing(pixel_file) as temporary:
+            open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
+            with temporary.open("r+b") as handle:  # without room, a later write to the map would be a bus error
+                os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
     pixels = open_memmap(pixel_file, mode="r+", shape=shape)  # type: ignore[no-untyped-call]
 
     done = _read_products(product_file)

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from screening.errors import UserError
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.metrics import Judged
 from trainer.records import Sample
 
 
-class HardCasesError(ValueError):
+class HardCasesError(UserError, ValueError):
     """Hard cases and samples do not fit together, or an epoch would be empty; the message says what to do."""
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import read_samples
 from trainer.evaluation.evaluate.by_checkpoint import OpenEngine, evaluate
 from trainer.evaluation.evaluate.generate import open_engine
 from trainer.evaluation.evaluate.predictions import read_predictions
-from trainer.runs.run_directory import write_atomically
 from trainer.training.hard_cases.cases import Cases, find_cases
 from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.hard_cases.summary import SUMMARY_NAME, summary

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from screening.runtime.atomic_write import write_atomically
 from trainer.records import Sample
-from trainer.runs.run_directory import write_atomically
 from trainer.training.hard_cases.cases import Cases, HardCasesError
 
 RECORD_NAME = "hard-cases.json"

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -20,6 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from screening.errors import UserError
+from screening.runtime.atomic_write import write_atomically
+from trainer.runs.arguments import add_directory
 
 PARTS = ("preprocessing", "rollout", "reference", "rewards", "policy")
 """Of a step, in order. The policy's part is forward, backward and optimizer."""
@@ -60,28 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=Path("models/tiny"), metavar="DIR", help="policy (default: models/tiny)"
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="questions (default: some are rendered)")
+    add_directory(parser, "--data", "questions (default: some are rendered)", required=False)
     parser.add_argument("--steps", type=int, default=6, metavar="N", help="steps of each trainer (default: 6)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError
-    from trainer.training.recipe import RecipeError
-
     if args.steps < 1:
-        print("error: --steps must be at least 1", file=sys.stderr)
-        return 2
-    try:
-        with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
-            figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
-    except (CheckpointError, DataError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise UserError("--steps must be at least 1")
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
+        figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
     print(table(figures))
     if args.out:
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+        write_atomically(args.out, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

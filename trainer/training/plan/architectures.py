@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import InternVLConfig
 
     from trainer.training.recipe import Recipe
 
 
-class PlanError(Exception):
+class PlanError(UserError):
     """The recipe's model cannot be found out; the message says what to give."""
 
 

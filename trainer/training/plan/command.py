@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.runs.argument_types import above_zero, not_negative, positive
+from trainer.runs.arguments import RECIPE_HELP, add_directory
 from trainer.training.plan.plan import EIGHTY_GB
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="that train together (default: 1)")
     parser.add_argument(
         "--gpu-memory",
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of each GPU, in GiB, as torch finds it (default: %(default)s, a card sold with 80 GB)",
     )
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--data", type=Path, metavar="DIR", help="training data, a directory with samples.jsonl")
+    add_directory(amount, "--data", "training data, a directory with samples.jsonl", required=False)
     amount.add_argument(
         "--samples", type=positive, metavar="N", help="training samples (default: 1044, as in the paper)"
     )
@@ -52,17 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.data_directory import DataError
-    from trainer.training.plan.architectures import PlanError
     from trainer.training.plan.checks import find_notes, find_problems
     from trainer.training.plan.report import as_json, as_text
-    from trainer.training.recipe import RecipeError
 
-    try:
-        case = read_case(args)
-    except (DataError, PlanError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    case = read_case(args)
     problems, notes = find_problems(case), find_notes(case)
     print(json.dumps(as_json(case, problems, notes), indent=2) if args.json else as_text(case, notes))
     for problem in problems:

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from screening.checkpoint.manifest import read_manifest
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, UserError
 from trainer.runs.json_log import LogError, read_log
 from trainer.runs.run_directory import ORIGIN_NAME
 
 Kind = Literal["pretrain", "sft", "hcm-grpo"]
 
 
-class RunError(Exception):
+class RunError(UserError):
     """A directory is no training's, its log is damaged, or there is nothing to show yet; the message says which."""
 
 

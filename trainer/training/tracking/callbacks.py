@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from screening.runtime.atomic_write import write_atomically
 from trainer.records import Sample
 from trainer.reward import Completion as Reply
 from trainer.reward import completion_text
-from trainer.runs.run_directory import write_atomically
 from trainer.training.tracking.examples import Completion, keep_example
 from trainer.training.tracking.tracker import Tracker
 

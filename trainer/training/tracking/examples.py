@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from screening.runtime.atomic_write import write_atomically
 from trainer.records import Sample
 from trainer.runs.html import thumbnail, truth
 from trainer.runs.json_log import read_log
-from trainer.runs.run_directory import write_atomically
 
 EXAMPLES_NAME = "examples.jsonl"
 PICTURES_NAME = "examples"
@@ -87,7 +87,5 @@ def _store(directory: Path, picture: bytes) -> str:
     name = f"{hashlib.sha256(picture).hexdigest()[:20]}.jpg"
     if not (directory / name).exists():
         directory.mkdir(exist_ok=True)
-        partial = directory / f".{name}.partial"
-        partial.write_bytes(picture)
-        partial.replace(directory / name)
+        write_atomically(directory / name, picture)
     return name

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trainer
 from screening import __version__
-from trainer.runs.run_directory import ORIGIN_NAME, write_atomically
+from screening.runtime.atomic_write import write_atomically
+from trainer.runs.run_directory import ORIGIN_NAME
 from trainer.training.tracking.store import Store
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.checkpoint.registry import without_password
+from screening.errors import UserError
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 OFF = "none"
@@ -15,7 +16,7 @@ DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 
 
-class TrackingError(ValueError):
+class TrackingError(UserError, ValueError):
     """The address of the tracking store is none; name another, or `none`."""
 
 
