@@ -224,20 +224,20 @@ def test_a_training_that_diverges_is_no_success(
 ) -> None:
     from screening.prompt import COMPACT
     from trainer.data_directory import read_samples
-    from trainer.training.finetuning import see_that_it_learned
+    from trainer.training.finetuning import check_weights_changed
     from trainer.training.sft.rows import dataset, screening_rows
     from trainer.training.sft.train import build_trainer
 
     rows = dataset(screening_rows(read_samples(small_data), COMPACT, direct_share=0, seed=0), small_data, 64)
     trainer = build_trainer(small_checkpoint, rows, SftRecipe(learning_rate=1e-3, captions=False), tmp_path)
     with pytest.raises(RecipeError, match="took no step"):
-        see_that_it_learned(trainer, small_checkpoint)
+        check_weights_changed(trainer, small_checkpoint)
     trainer.state.global_step = 1
     with pytest.raises(RecipeError, match="changed no weight"):
-        see_that_it_learned(trainer, small_checkpoint)
+        check_weights_changed(trainer, small_checkpoint)
     trainer.model.lm_head.weight.data[3, 4] = float("nan")
     with pytest.raises(RecipeError, match=r"lm_head.weight holds values that are not finite"):
-        see_that_it_learned(trainer, small_checkpoint)
+        check_weights_changed(trainer, small_checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The course of stage 2: which training samples it sees, how often and in which order (paper, section 4).
+"""The curriculum of stage 2: which training samples it sees, how often and in which order (paper, section 4).
 
 Epochs 1-3 are the full set, epochs 4-5 the full set plus the hard cases again.
 
@@ -17,12 +17,12 @@ Left open by the paper, decided here: an epoch's samples are shuffled together, 
 and not in a block at the end; each epoch has an order of its own; the random samples are drawn once, without
 replacement and from the whole training set, and serve both epochs, as the hard cases do.
 
-Why one flat course and not two runs
-    `Course.ids` is one sequence over all epochs, trained as *one* epoch of an unshuffled data set. Two runs, or two
+Why one flat curriculum and not two runs
+    `Curriculum.ids` is one sequence over all epochs, trained as *one* epoch of an unshuffled data set. Two runs, or two
     calls of `Trainer.train()`, would start the learning-rate schedule, the optimizer's moments and the step counter
     anew at epoch 4, and the comparison with [all] would no longer be of data alone. And as the order is data, a killed
     run goes on at the exact sample: TRL's own sampler replays the order of epoch 0 when it resumes in a later one. TRL
-    drops the last prompts of an epoch that do not fill a step; in a flat course that happens once, not five times.
+    drops the last prompts of an epoch that do not fill a step; in a flat curriculum that happens once, not five times.
 
 A step may hold a sample twice (once from the full set, once as a hard case). They are two groups with rollouts of their
 own; nothing is compared across groups.
@@ -45,23 +45,23 @@ HCM_PARTS: tuple[Part, ...] = ("all", "hard")
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Curriculum:
     """Sample ids in the order of training, epoch by epoch."""
 
     epochs: tuple[tuple[str, ...], ...]
 
     @property
     def ids(self) -> list[str]:
-        """The flat course: what the trainer's data set is made of, in this order, without shuffling."""
+        """The flat curriculum: what the trainer's data set is made of, in this order, without shuffling."""
         return list(chain.from_iterable(self.epochs))
 
 
-def lay_course(
+def make_curriculum(
     cases: Cases, *, epochs: int = 3, last_epochs: int = 2, last_parts: Sequence[Part] = HCM_PARTS, seed: int = 0
-) -> Course:
+) -> Curriculum:
     """The order of training: `epochs` times the full set, then `last_epochs` times the parts named.
 
-    The same cases, settings and seed give the same course, on every machine.
+    The same cases, settings and seed give the same curriculum, on every machine.
 
     Raises:
         HardCasesError: an epoch would be empty, as with [hard] for a model without mistakes.
@@ -74,13 +74,13 @@ def lay_course(
             f"{len(cases.all)} samples, {len(cases.hard)} of them hard, with the last epochs made of "
             f"[{', '.join(last_parts)}], leave an epoch empty; add `all` to the last epochs"
         )
-    return Course(tuple(_shuffled(content, seed, number) for number, content in enumerate(contents, 1)))
+    return Curriculum(tuple(_shuffled(content, seed, number) for number, content in enumerate(contents, 1)))
 
 
 def epoch_sizes(
     samples: int, hard: int, *, epochs: int = 3, last_epochs: int = 2, last_parts: Sequence[Part] = HCM_PARTS
 ) -> list[int]:
-    """How long each epoch of a course is, when only the numbers of samples and hard cases are known."""
+    """How long each epoch of a curriculum is, when only the numbers of samples and hard cases are known."""
     parts = {"all": samples, "hard": hard, "easy": samples - hard, "random": hard}
     return [samples] * epochs + ([sum(parts[part] for part in last_parts)] * last_epochs if last_parts else [])
 

@@ -16,7 +16,7 @@ LEAST_ROOM = 128
 """Tokens."""
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """`keys` and `values` are the filled part of larger tensors."""
 
     keys: Tensor
@@ -50,6 +50,6 @@ class RoomyLayer(DynamicLayer):
         return room
 
 
-def roomy_cache() -> Cache:
+def preallocated_kv_cache() -> Cache:
     """An empty cache for a model whose layers all attend to everything."""
-    return Cache(layer_class_to_replicate=RoomyLayer)
+    return Cache(layer_class_to_replicate=PreallocatedLayer)

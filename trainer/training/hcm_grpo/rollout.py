@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.training.hcm_grpo.preallocated_kv_cache import roomy_cache
+from trainer.training.hcm_grpo.preallocated_kv_cache import preallocated_kv_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def roll_out(
     mask = prompts["attention_mask"]
     # On a CPU past accelerate's autocast, which casts all weights for every token and so takes eight times as long.
     forward = model if mask.is_cuda else partial(type(model).forward, model)
-    cache = roomy_cache()
+    cache = preallocated_kv_cache()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = forward(**prompts, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits = output.logits.expand(-1, group_size, -1)

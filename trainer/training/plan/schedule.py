@@ -35,7 +35,7 @@ class GrpoEpoch:
 
 @dataclass(frozen=True, slots=True)
 class GrpoSchedule:
-    """Steps of stage 2, one flat course (see `trainer.training.hard_cases`)."""
+    """Steps of stage 2, one flat curriculum (see `trainer.training.hard_cases`)."""
 
     samples: int
     hard_cases: int
@@ -46,7 +46,7 @@ class GrpoSchedule:
     rollouts: int
     steps: int
     dropped: int
-    """Questions at the end of the course that do not fill a step; TRL leaves them out."""
+    """Questions at the end of the curriculum that do not fill a step; TRL leaves them out."""
 
 
 def sft_schedule(settings: SftRecipe, samples: int, captions: int, gpus: int) -> SftSchedule:
