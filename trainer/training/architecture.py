@@ -1,7 +1,7 @@
 """The tiny checkpoint's architecture: InternVL3, small enough to train on two CPU cores.
 
-Classes and file formats are those of `OpenGVLab/InternVL3-2B-hf`: an InternViT per picture, pixel shuffle (4 patches → 1
-token), a two-layer projector, a Qwen2 language model. Embeddings are untied at both config levels, because vLLM's
+Classes and file formats are those of `OpenGVLab/InternVL3-2B-hf`: an InternViT per picture, pixel shuffle (4 patches to
+1 token), a two-layer projector, a Qwen2 language model. Embeddings are untied at both config levels, because vLLM's
 in-place weight reload keeps an old tied head silently (upstream issue vllm #51665).
 """
 
@@ -35,8 +35,8 @@ class Architecture(BaseModel):
     text_layers: int = Field(default=4, gt=0)
     text_mlp: int = Field(default=704, gt=0)
     initializer_range: float = Field(default=0.07, gt=0, le=1)
-    """Standard deviation of the initial weights. With 0.07, visual learning starts within 15k pictures; with transformers'
-    default of 0.02 the model learned nothing visual within 50k."""
+    """Standard deviation of the initial weights. With 0.07, visual learning starts within 15k pictures; with
+    transformers' default of 0.02 the model learned nothing visual within 50k."""
     max_positions: int = Field(default=1024, gt=0)
 
     @model_validator(mode="after")
@@ -132,7 +132,7 @@ def build_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerFa
         size=side,
         crop_to_patches=False,
         min_patches=1,
-        max_patches=1,  # InternVLProcessor tiles by default and ignores crop_to_patches in its file; one tile is the maximum
+        max_patches=1,  # needed because InternVLProcessor tiles by default and ignores crop_to_patches in its file
         image_mean=list(IMAGE_MEAN),
         image_std=list(IMAGE_STD),
         do_convert_rgb=True,

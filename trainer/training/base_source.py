@@ -201,7 +201,7 @@ def _wanted(directory: Path) -> Iterator[Path]:
 
 
 def _name(directory: Path) -> str:
-    """The model's name: in the hub's cache, a snapshot of `Someone/Model` is in models--Someone--Model/snapshots/COMMIT."""
+    """The model's name. In the hub's cache, a snapshot of `Owner/Model` is in models--Owner--Model/snapshots/COMMIT."""
     if directory.parent.name == "snapshots" and directory.parent.parent.name.startswith("models--"):
         return directory.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
     return directory.resolve().name

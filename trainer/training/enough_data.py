@@ -48,13 +48,13 @@ def grpo_problem(settings: HcmGrpoRecipe, samples: int, hard: int, gpus: int) ->
     per_step = settings.batch_size * settings.gradient_accumulation * gpus // settings.group_size
     if (questions := sum(sizes)) < per_step:
         return (
-            f"stage 2 has {questions} questions in all its epochs, fewer than the {per_step} of one step. Give more data, "
-            "or lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
+            f"stage 2 has {questions} questions in all its epochs, fewer than the {per_step} of one step. Give more "
+            "data, or lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
         )
     if last and not hard and (mined := next((part for part in ("hard", "random") if part in parts), None)):
         return (
-            f"the stage-1 model answers every question right, so hcm_grpo.last_parts cannot have `{mined}`. Give harder "
-            f"questions, or remove `{mined}` from hcm_grpo.last_parts"
+            f"the stage-1 model answers every question right, so hcm_grpo.last_parts cannot have `{mined}`. Give "
+            f"harder questions, or remove `{mined}` from hcm_grpo.last_parts"
         )
     return None
 

@@ -64,7 +64,7 @@ def export_successor(
 
 
 def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any]:
-    """Add a stage to the data that a checkpoint was trained on. A repeated stage gets a number, so that both are kept."""
+    """Add a stage to the data that a checkpoint was trained on. A repeated stage gets a number, so both are kept."""
     name, number = stage, 1
     while name in data and data[name] != of_stage:
         number += 1

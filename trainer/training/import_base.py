@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="DIR_OR_NAME",
-        help="directory of the downloaded model, or its name on the hub, from which it is downloaded (default: the recipe's "
+        help="directory of the downloaded model, or name of a model to download from the hub (default: the recipe's "
         "`base`)",
     )
     add_directory(parser, "--out", "for the checkpoint; must not exist")
@@ -205,7 +205,8 @@ def one_tile_per_picture(network: InternVLForConditionalGeneration, processor: I
     images.crop_to_patches, images.min_patches, images.max_patches = False, 1, 1
     if processor.image_seq_length != shapes.tokens_per_picture:
         raise BaseModelError(
-            f"a picture has {processor.image_seq_length} tokens in the processor and {shapes.tokens_per_picture} in the model"
+            f"a picture has {processor.image_seq_length} tokens in the processor, but "
+            f"{shapes.tokens_per_picture} in the model"
         )
     return ImageContract(size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture)
 
@@ -233,5 +234,6 @@ def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageCon
     wanted = (PICTURES_PER_SAMPLE, 3, image.size, image.size), PICTURES_PER_SAMPLE * image.tokens_per_picture
     if (tiles, tokens) != wanted:
         raise BaseModelError(
-            f"the processor made {tiles} pixels and {tokens} image tokens of a question, not {wanted[0]} and {wanted[1]}"
+            f"the processor made {tiles} pixels and {tokens} image tokens of a question, not {wanted[0]} and "
+            f"{wanted[1]}"
         )

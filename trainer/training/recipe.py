@@ -135,7 +135,8 @@ class SpeakStageSettings(StageSettings):
     """Shares of the tasks; each step draws its task by them."""
     usable_counts: Shares5 | None = None
     """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
-    the model learns to hold back when in doubt: a wrong picture that is shown costs a shop more than a hidden good one."""
+    the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
+    one."""
 
 
 class PretrainRecipe(_Strict):

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from trainer.training.hcm_grpo.pictures import RememberingImageProcessor
+from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 
 
-def processor(checkpoint: Path, remembered: int = 10) -> RememberingImageProcessor:
-    return RememberingImageProcessor(AutoProcessor.from_pretrained(checkpoint).image_processor, remembered=remembered)
+def processor(checkpoint: Path, remembered: int = 10) -> CachingImageProcessor:
+    return CachingImageProcessor(AutoProcessor.from_pretrained(checkpoint).image_processor, remembered=remembered)
 
 
 def picture(shade: int) -> Image.Image:

@@ -34,7 +34,8 @@ _CONCLUSION = re.compile(
     rf"|(?P<unusable>(?i:(?:none\s+of\s+the|no)\s+(?:four\s+)?{_NOUN}\s+(?:is|are|can\s+be)\s+"
     r"(?:usable|acceptable|suitable|used|shown|chosen)\b)))"
 )
-"""Finds a stated conclusion. Small letters count only at the end of a clause: in "the answer is a bottle", `a` is a word."""
+"""Matches a stated conclusion. Small letters count only at the end of a clause: in "the answer is a bottle" `a` is a
+word."""
 
 
 def concluded(reasoning: str) -> Options | None:

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         choices=("weak", "answer-driven"),
         required=True,
-        help="weak: stage 1.1, captions and weak reasoning; answer-driven: stage 1.2, reasoning written for the known answer",
+        help="weak: stage 1.1, captions and weak reasoning; answer-driven: stage 1.2, reasoning written for the label",
     )
     add_recipe(parser)
     parser.add_argument(

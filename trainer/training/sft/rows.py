@@ -74,8 +74,8 @@ def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: in
 def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
     """Make a dataset whose pictures are loaded on access, as squares of the model's size.
 
-    Until then, rows are stored as JSON text: message contents differ in their keys, and Arrow would fill missing keys with
-    None, which chat templates do not expect. Access raises a DataError that names a picture that cannot be loaded.
+    Until then, rows are stored as JSON text: message contents differ in their keys, and Arrow would fill missing keys
+    with None, which chat templates do not expect. Access raises a DataError that names a picture that cannot be loaded.
     """
     import json
 
