@@ -19,7 +19,7 @@ from screening.task import OPTIONS
 from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import main
-from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, Read
+from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
 from trainer.evaluation.calibrate.fit import calibrate as fit
 from trainer.evaluation.calibrate.fit import choose, isotonic, platt, position_shifts
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
@@ -94,14 +94,14 @@ def test_too_few_wrong_answers_are_no_ground_for_a_curve() -> None:
         choose([Answered(False, 0.9, number >= 19) for number in range(100)])
 
 
-def shunning(count: int, seed: int = 0) -> list[Read]:
+def shunning(count: int, seed: int = 0) -> list[ReadAnswer]:
     """Answers of a model that takes pictures in place A for worse than they are, and is right about all others."""
     draw, made = random.Random(seed), []
     for _ in range(count):
         true = {option: 1 / (1 + math.exp(-draw.gauss(0, 3))) for option in OPTIONS}
         label = frozenset(option for option in OPTIONS if draw.random() < true[option])
         seen = {option: sigmoid(logit(u) - 1.2 * (option == "A")) for option, u in true.items()}
-        made.append(Read(frozenset(option for option in OPTIONS if seen[option] > 0.5), seen, 0.5, label))
+        made.append(ReadAnswer(frozenset(option for option in OPTIONS if seen[option] > 0.5), seen, 0.5, label))
     return made
 
 
@@ -123,10 +123,10 @@ def test_a_position_that_is_shunned_is_chosen_as_often_as_the_labels_have_it() -
 
 def test_few_answers_shift_little() -> None:
     both = frozenset("AB")
-    few = [Read(both, {"A": 0.8, "B": 0.7}, 0.5, frozenset("B"))] * 2
+    few = [ReadAnswer(both, {"A": 0.8, "B": 0.7}, 0.5, frozenset("B"))] * 2
     assert abs(position_shifts(few).B) < 0.5 < abs(position_shifts(few * 50).B)
     assert position_shifts([]) == Shifts()
-    assert position_shifts([Read(frozenset(), {}, 0.5, frozenset())]) == Shifts()
+    assert position_shifts([ReadAnswer(frozenset(), {}, 0.5, frozenset())]) == Shifts()
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ SUMMARY_NAME = "hard-cases.md"
 
 _INTRO = """\
 The tables count the samples that the model answers wrong, as `hard of all (percent)`. A sample counts in the row of
-every dimension that at least one of its pictures shows, and in the column of the severity of that defect. So a sample can
-count several times."""
+every dimension that at least one of its pictures shows, and in the column of the severity of that defect. So a sample
+can count several times."""
 
 
 def summary(title: str, samples: Sequence[Sample], cases: Cases) -> str:

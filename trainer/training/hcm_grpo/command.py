@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--after",
         type=Path,
         metavar="RUN",
-        help="warm start: a finished run with the same first epochs, which are then not trained again; the result is the "
-        "same (default: none); needs `schedule: constant` and `warmup_ratio: 0` in the recipe",
+        help="warm start: a finished run with the same first epochs, which are not trained again then; the result is "
+        "the same (default: none); needs `schedule: constant` and `warmup_ratio: 0` in the recipe",
     )
     add_tracking_argument(parser)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PlanError(UserError):
-    """The recipe's model cannot be found out; the message says what to give."""
+    """The architecture of the recipe's model cannot be found; the message says what to give."""
 
 
 _INTERNVIT_300M: dict[str, Any] = {
@@ -61,7 +61,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     ),
 }
 """Sizes from the models' public config.json: InternViT-300M-448px, and Qwen2.5-0.5B and -1.5B with InternVL's
-vocabulary of 151,674, and with embeddings and head untied. Their totals are the published 938 M and 2.09 B parameters."""
+vocabulary of 151,674, with embeddings and head untied. Their totals are the published 938 M and 2.09 B parameters."""
 
 
 @dataclass(frozen=True, slots=True)

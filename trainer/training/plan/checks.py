@@ -133,8 +133,8 @@ def _fits(
     if memory.peak <= usable:
         return
     need = (
-        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, but only {usable / GIB:.1f} of {case.hardware.gpu_memory:g} can "
-        f"be used, because {MARGIN:.0%} stay free. "
+        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, but only {usable / GIB:.1f} of {case.hardware.gpu_memory:g} "
+        f"can be used, because {MARGIN:.0%} stay free. "
     )
     least = memory.peak
     for change, settings in remedies:
@@ -157,7 +157,7 @@ def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:
 
 
 def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGrpoRecipe]]:
-    """Changes that save memory and do not change the result. vLLM's share stays large enough for a round of rollouts."""
+    """Changes that save memory and do not change the result. vLLM's share still holds one round of rollouts."""
     changes: list[str] = []
     if not grpo.gradient_checkpointing:
         grpo = grpo.model_copy(update={"gradient_checkpointing": True})

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weak-samples",
         type=positive,
         metavar="N",
-        help="number of samples of stage 1.1 (default: that of the other stages; 10724, as in the paper, without --data "
-        "and --samples)",
+        help="number of samples of stage 1.1 (default: that of the other stages; without --data and --samples 10724, as "
+        "in the paper)",
     )
     parser.add_argument(
         "--hard-cases",

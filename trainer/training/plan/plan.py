@@ -28,7 +28,7 @@ MARGIN = 0.06
 needs more than it holds, and a run may run out of memory only after hours."""
 
 EIGHTY_GB = 79.1
-"""GiB that torch reports on cards sold as 80 GB: 79.1 on H100, 79.2 on A100. nvidia-smi shows 81,559 MiB and 81,920 MiB,
+"""GiB that torch reports on cards sold as 80 GB: 79.1 on H100, 79.2 on A100. nvidia-smi shows 81,559 and 81,920 MiB,
 which include the driver's share; for an H200 it shows 143,771 MiB."""
 
 

@@ -53,7 +53,8 @@ def sft_schedule(settings: SftRecipe, samples: int, captions: int, gpus: int) ->
     """Steps of an SFT stage.
 
     Args:
-        captions: number of pictures with a caption. Each is a row if the stage trains on captions; each sample is one too.
+        captions: number of pictures with a caption. If the stage trains on captions, each is a row, besides one row per
+            sample.
     """
     if settings.captions_per_sample is not None:
         captions = min(captions, settings.captions_per_sample * samples)

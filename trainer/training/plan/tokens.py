@@ -19,8 +19,8 @@ PICTURE_FRAME = 2
 """Number of tokens around a picture: `<img>` and `</img>`."""
 
 CHARACTERS_PER_TOKEN = 3.5
-"""Estimate for models without a local tokenizer. Qwen's tokenizer has 4.4 characters per token on the CoT instruction and
-3.9 on an answer, and the tiny one 4.1 on both. The value is lower, so that lengths are rather overestimated."""
+"""Estimate for models without a local tokenizer. Qwen's tokenizer has 4.4 characters per token on the CoT instruction
+and 3.9 on an answer, and the tiny one 4.1 on both. The value is lower, so that lengths are rather overestimated."""
 
 CHAT_FRAME = 12
 """Tokens of ChatML around the message and before the answer, rounded up."""
@@ -39,7 +39,7 @@ class Tokens:
     measured: bool
     """Whether tokens were counted with the model's tokenizer, and not estimated from characters."""
     longest_answer: int | None = None
-    """Tokens of the longest reasoning with answer in the data, end token included; None if the data has no reasoning."""
+    """Tokens of the data's longest reasoning with its answer, end token included; None if the data has no reasoning."""
 
     @property
     def prompt(self) -> int:
