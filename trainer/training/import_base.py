@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory of the downloaded model, or name of a model to download from the hub (default: the recipe's "
         "`base`)",
     )
-    add_directory(parser, "--out", "for the checkpoint; must not exist")
+    add_directory(parser, "--out", "directory for the checkpoint; must not exist yet")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -105,7 +105,7 @@ def shunning(count: int, seed: int = 0) -> list[ReadAnswer]:
     return made
 
 
-def chosen(read: Sequence[Read], calibration: Calibration) -> dict[str, int]:
+def chosen(read: Sequence[ReadAnswer], calibration: Calibration) -> dict[str, int]:
     picked = [choose_option(answer.options, answer.usable, calibration)[0] for answer in read if answer.options]
     return {option: picked.count(option) for option in OPTIONS}
 
@@ -241,21 +241,21 @@ def test_evaluations_of_another_model_are_refused(
     assert other.digest in capsys.readouterr().err
     result = evaluation(tmp_path / "same", read_manifest(checkpoint), answers(100, line(1, 0)))
     assert calibrate(checkpoint, result, result) == 2
-    assert "name each once" in capsys.readouterr().err
+    assert "are on the same data" in capsys.readouterr().err
     assert calibrate(checkpoint, tmp_path / "nothing") == 2
     assert "trainer evaluate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kept", ["probability", "usable"])
-def test_answers_from_before_probabilities_were_logged_are_asked_for_again(
-    kept: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("unknown", ["probability", "usable"])
+def test_answers_without_known_probabilities_are_not_fitted(
+    unknown: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = evaluation(tmp_path / "old", read_manifest(checkpoint), answers(100, line(1, 0)))
+    directory = evaluation(tmp_path / "e", read_manifest(checkpoint), answers(100, line(1, 0)))
     log = directory / "predictions.jsonl"
     lines = [json.loads(text) for text in log.read_text().splitlines()]
-    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != kept}) + "\n" for one in lines))
+    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != unknown}) + "\n" for one in lines))
     assert calibrate(checkpoint, directory) == 2
-    assert "evaluate again" in capsys.readouterr().err
+    assert "no answer is readable and has a probability" in capsys.readouterr().err
 
 
 def test_a_probability_that_is_not_a_number_does_not_spoil_the_log() -> None:

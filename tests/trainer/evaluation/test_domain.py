@@ -59,7 +59,7 @@ def test_features_that_are_not_finite_describe_nothing(value: float) -> None:
 
 
 def test_too_few_questions_describe_nothing() -> None:
-    with pytest.raises(DomainFitError, match=f"give {LEAST_QUESTIONS}"):
+    with pytest.raises(DomainFitError, match=f"Give at least {LEAST_QUESTIONS}"):
         fit(questions(1, LEAST_QUESTIONS - 1))
 
 

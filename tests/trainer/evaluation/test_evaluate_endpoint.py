@@ -136,7 +136,7 @@ def test_what_is_not_known_is_said_and_not_counted_as_nothing(order, clock):
     report = (order.out / "report.md").read_text()
     assert "## Confidence" not in report
     assert "one choice" not in report
-    assert "Probabilities are not known" in report
+    assert "Probabilities are unknown" in report
     assert f"Tokens per question: {PROMPT_TOKENS} in, 10 out" in report
 
 
@@ -144,7 +144,7 @@ def test_an_endpoint_that_does_not_count_tokens_has_none_in_the_result(endpoint,
     endpoint.speak = lambda asked: replace(honest(asked), usage=False)
     result = evaluate_endpoint(order, clock)
     assert (result.tokens.prompt, result.tokens.completion) == (None, None)
-    assert "Tokens are not counted;" in (order.out / "report.md").read_text()
+    assert "The endpoint does not count tokens;" in (order.out / "report.md").read_text()
 
 
 def test_the_log_of_a_finished_evaluation_is_in_the_order_of_the_data(endpoint, order, clock):
@@ -268,7 +268,7 @@ def test_a_finished_evaluation_is_scored_again_without_asking(endpoint, order, c
 def test_another_evaluation_is_not_mixed_in(endpoint, order, clock, other, named):
     evaluate_endpoint(order, clock)
     endpoint.asked.clear()
-    with pytest.raises(EvaluationError, match=rf"\({named}\); give a new --out"):
+    with pytest.raises(EvaluationError, match=rf"\({named}\)\. Give a new --out"):
         evaluate_endpoint(replace(order, **other), clock)
     assert not endpoint.asked
 
@@ -353,7 +353,7 @@ def test_the_status_tells_what_to_do(endpoint, order, capsys):
     ("options", "message"),
     [
         (["--endpoint", "http://127.0.0.1:9/v1"], "--endpoint needs --model"),
-        (["--checkpoint", "c", "--model", "m"], "--model goes with --endpoint"),
+        (["--checkpoint", "c", "--model", "m"], "--model is only for --endpoint"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--budget", "3"], "--budget needs --price-prompt"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_recipe_says_only_what_is_different_from_the_one_it_extends(tmp_path: 
         ("extends: tiny\nhcm_grpo: {rewards: dpa}\n", "hcm_grpo.rewards"),
         ("extends: nothing-like-this\n", "nothing-like-this"),
         ("extends: wrong.yaml\n", "extends itself"),
-        ("extends: [tiny]\n", "name of a recipe"),
+        ("extends: [tiny]\n", "must be the name or the path of a recipe"),
         ("- a list\n", "wrong.yaml"),
         ("a: [", "not YAML"),
     ],

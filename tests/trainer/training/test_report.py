@@ -135,7 +135,7 @@ def test_a_finished_sft_run_says_so(tmp_path: Path, small_checkpoint: Path) -> N
 
 
 def test_trainings_on_benchmarks_are_trainings(tmp_path: Path) -> None:
-    for stage, title in (("muirbench-hcm-grpo", "reward"), ("muirbench-sft", "tokens predicted right")):
+    for stage, title in (("muirbench-hcm-grpo", "reward"), ("muirbench-sft", "tokens predicted correctly")):
         run = claimed(tmp_path / stage, stage)
         (run / "log.json").write_text(json.dumps([{"reward": 1.0, "mean_token_accuracy": 0.5, "step": 5}]))
         assert list(labels(run)) == [title]
@@ -146,7 +146,7 @@ def test_trainings_on_benchmarks_are_trainings(tmp_path: Path) -> None:
     [
         ({}, "run.json cannot be read"),
         ({"run.json": "{}"}, "not the record of a run"),
-        ({"run.json": '{"stage": "compare"}'}, "'compare', which is no training"),
+        ({"run.json": '{"stage": "compare"}'}, "'compare', which is not a training"),
         ({"run.json": '{"stage": "sft-weak"}'}, "has not logged a step yet"),
         ({"run.json": '{"stage": "sft-weak"}', "log.json": '[{"loss": 1}]'}, "not the log of a training"),
         ({"run.json": '{"stage": "pretrain"}', "log.jsonl": "{}\n"}, "log.jsonl, line 1 is not"),

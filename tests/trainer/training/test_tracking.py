@@ -96,7 +96,7 @@ def test_a_store_is_the_options_the_environments_or_a_database_beside_the_run(
         "sqlite:////elsewhere/a.db", "file:///elsewhere/mlartifacts"
     )
     assert choose_store("none", tmp_path) is None
-    with pytest.raises(TrackingError, match=r"'mlflow\.db' is none"):
+    with pytest.raises(TrackingError, match=r"'mlflow\.db' is not the URI"):
         choose_store("mlflow.db", tmp_path)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NOT_PROMOTED = 1
 """Exit status when the version does not pass the gate, or when the same command must continue an evaluation."""
 
-STORE_HELP = "the --store of `publish`; the registry is looked for in its parent directory"
+STORE_HELP = "store that `publish` was given as --store; the default registry is in its parent directory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

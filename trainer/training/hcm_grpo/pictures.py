@@ -41,7 +41,7 @@ class CachingImageProcessor:
         return copy.deepcopy(self._processor, memo)
 
     def __call__(self, images: Any, **options: Any) -> BatchFeature:
-        """Return `pixel_values` (tiles of all pictures) and `num_patches` (tiles per picture), as the wrapped one does."""
+        """Return `pixel_values` (all tiles) and `num_patches` (tiles per picture), as the wrapped processor does."""
         pictures: list[Image.Image] = make_flat_list_of_images(images)
         options["return_tensors"] = "pt"  # in any case: the processor that calls this one converts the result
         setting = repr(sorted(options.items(), key=str))

@@ -133,8 +133,8 @@ def _fits(
     if memory.peak <= usable:
         return
     need = (
-        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, but only {usable / GIB:.1f} of {case.hardware.gpu_memory:g} "
-        f"can be used, because {MARGIN:.0%} stay free. "
+        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, but only {usable / GIB:.1f} of "
+        f"{case.hardware.gpu_memory:g} can be used, because {MARGIN:.0%} stay free. "
     )
     least = memory.peak
     for change, settings in remedies:

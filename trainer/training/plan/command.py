@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory of each GPU in GiB, as torch reports it (default: %(default)s, a card sold as 80 GB)",
     )
     amount = parser.add_mutually_exclusive_group()
-    add_directory(amount, "--data", "training data, a directory with samples.jsonl", required=False)
+    add_directory(amount, "--data", "data directory with the training samples (samples.jsonl)", required=False)
     amount.add_argument(
         "--samples", type=positive, metavar="N", help="number of training samples (default: 1044, as in the paper)"
     )
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weak-samples",
         type=positive,
         metavar="N",
-        help="number of samples of stage 1.1 (default: that of the other stages; without --data and --samples 10724, as "
-        "in the paper)",
+        help="number of samples of stage 1.1 (default: that of the other stages; without --data and --samples 10724, "
+        "as in the paper)",
     )
     parser.add_argument(
         "--hard-cases",

@@ -1,1 +1,1 @@
-"""`python -m trainer report`: a page about a training, with its settings, curves and, for stage 2, example decisions."""
+"""`python -m trainer report`: a page with the settings, curves and example decisions of a training."""

@@ -16,7 +16,7 @@ CURVES_NAME = "curves.png"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory of `pretrain`, `sft` or `hcm-grpo`")
-    add_directory(parser, "--out", "where the report is written (default: RUN/report)", required=False)
+    add_directory(parser, "--out", "directory for the report (default: RUN/report)", required=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from trainer.training.tracking.examples import PICTURES_NAME, Completion, Exampl
 from trainer.training.tracking.mlflow_run import flat
 
 SHOWN = 60
-"""Maximum number of examples on the page, spread over the training; each takes about 50 KB. The run directory has all."""
+"""Maximum number of examples on the page, spread over the training; each takes about 50 KB."""
 
 _STYLE = """
 .curves { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
@@ -70,8 +70,9 @@ def _origin(training: Training) -> str:
 def _examples(directory: Path, examples: Sequence[Example]) -> Iterator[str]:
     yield (
         "<h2>Example decisions</h2>\n"
-        f'<p class="soft">Each example is one question with a group of answers. Kept during the training: {len(examples)}'
-        f"{f', of which {SHOWN} are shown' if len(examples) > SHOWN else ''}. Usable pictures have a green frame. The reward is the sum "
+        f'<p class="soft">Each example is one question with a group of answers. The training kept '
+        f"{len(examples)}{f', of which {SHOWN} are shown' if len(examples) > SHOWN else ''}. Usable pictures have a "
+        "green frame. The reward is the sum "
         "of its parts; the model learns nothing from a group whose rewards are all equal.</p>\n"
     )
     last = len(examples) - 1

@@ -19,7 +19,7 @@ Kind = Literal["pretrain", "sft", "hcm-grpo"]
 
 
 class RunError(UserError):
-    """A directory does not belong to a training, its log is damaged, or the log is still empty; the message says which."""
+    """A directory does not belong to a training, or its log is damaged or still empty; the message says which."""
 
 
 @dataclass(frozen=True)

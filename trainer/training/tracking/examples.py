@@ -1,7 +1,7 @@
 """Keeps example decisions of stage 2: a question's pictures, and a group of completions with their rewards.
 
-`OUT/examples.jsonl` has one example per line, in the order of steps. The pictures are in `OUT/examples`, scaled down and
-named by their content, so that a repeated question takes no more space.
+`OUT/examples.jsonl` has one example per line, in the order of steps. The pictures are in `OUT/examples`, scaled down
+and named by their content, so that a repeated question takes no more space.
 """
 
 from __future__ import annotations

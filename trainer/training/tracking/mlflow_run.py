@@ -1,7 +1,7 @@
 """The MLflow run of a run directory. A resumed training uses the same run, and sends each step once.
 
-MLflow cannot replace a value. If a step is repeated after a kill, MLflow keeps the first value, and OUT/log.json has the
-second. The two are equal if training repeats exactly.
+MLflow cannot replace a value. If a step is repeated after a kill, MLflow keeps the first value, and OUT/log.json has
+the second. The two are equal if training repeats exactly.
 """
 
 from __future__ import annotations

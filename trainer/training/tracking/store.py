@@ -58,8 +58,8 @@ def choose_store(option: str | None, out: Path) -> Store | None:
         return None
     if "://" not in uri and uri != "databricks":
         raise TrackingError(
-            f"{uri!r} is not the URI of an MLflow store. Give sqlite:////absolute/path.db, the http address of an MLflow "
-            f"server, or `{OFF}` (option --tracking-uri or environment variable {ENVIRONMENT})"
+            f"{uri!r} is not the URI of an MLflow store. Give sqlite:////absolute/path.db, the http address of an "
+            f"MLflow server, or `{OFF}` (option --tracking-uri or environment variable {ENVIRONMENT})"
         )
     # For a database file, MLflow's own default is the working directory.
     file = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None

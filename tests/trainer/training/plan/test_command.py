@@ -83,7 +83,7 @@ def test_the_command_prints_a_page(capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["no-such-recipe"], "there is no recipe"),
+        (["no-such-recipe"], "does not exist"),
         (["internvl3-1b", "--data", "/nowhere"], "is /nowhere a data directory"),
         (["internvl3-1b", "--samples", "3", "--hard-cases", "4"], "more than the 3 samples"),
     ],
