@@ -23,7 +23,9 @@ class CardError(UserError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="checkpoint that gets the scores and the card")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="DIR", help="checkpoint that gets the scores and the card"
+    )
     parser.add_argument(
         "--evaluations",
         type=Path,

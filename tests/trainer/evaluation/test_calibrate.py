@@ -1,4 +1,4 @@
-"""Confidence fitted on validation answers: which curve, from which evaluations, and what becomes of the checkpoint."""
+"""Calibration: the choice of the curve, the evaluations that may be used, and the changes to the checkpoint."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedEnd
 from trainer.metrics import Judged
 
 Truth = Callable[[float], float]
-"""How probable it is that a choice of this probability is right."""
+"""Maps the probability of a choice to the probability that it is right."""
 
 
 def answers(count: int, picture: Truth, none: Truth | None = None, seed: int = 0) -> list[Answered]:
-    """Every third one is `N`. Probabilities are as a trained model gives them: mostly sure."""
+    """Answers of which every third is `N`, with mostly high probabilities, as of a trained model."""
     draw, made = random.Random(seed), []
     for number in range(count):
         probability = 1 / (1 + math.exp(-draw.gauss(2, 2)))
@@ -64,7 +64,7 @@ def test_answers_that_a_line_separates_do_not_make_it_infinitely_steep() -> None
 
 
 def test_isotonic_by_hand() -> None:
-    # Eight blocks of two. The fourth falls behind the third and is pooled with it; so are the equal ones.
+    # Eight blocks of two. The fourth is below the third and is pooled with it, as are equal ones.
     right = [False, False, False, True, True, True, False, True, *[True] * 8]
     curve = isotonic([Answered(False, (place + 1) / 20, is_right) for place, is_right in enumerate(right)])
     levels = [level for _, level in curve.knots]
@@ -95,7 +95,7 @@ def test_too_few_wrong_answers_are_no_ground_for_a_curve() -> None:
 
 
 def shunning(count: int, seed: int = 0) -> list[ReadAnswer]:
-    """Answers of a model that takes pictures in place A for worse than they are, and is right about all others."""
+    """Answers of a model that underrates pictures in position A and is right about all others."""
     draw, made = random.Random(seed), []
     for _ in range(count):
         true = {option: 1 / (1 + math.exp(-draw.gauss(0, 3))) for option in OPTIONS}
@@ -117,7 +117,7 @@ def test_a_position_that_is_shunned_is_chosen_as_often_as_the_labels_have_it() -
     before, after = chosen(seen, UNCALIBRATED), chosen(seen, fitted)
     labels = {option: sum(1 / len(a.label) for a in seen if option in a.label) for option in OPTIONS}
     assert before["A"] < 0.75 * labels["A"]
-    share = sum(after.values()) / sum(labels.values())  # some answers name nothing
+    share = sum(after.values()) / sum(labels.values())  # some answers name no option
     assert all(after[option] == pytest.approx(share * labels[option], rel=0.1) for option in OPTIONS)
 
 
@@ -135,7 +135,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], **changes: Any) -> Path:
-    """What `trainer evaluate` leaves: each answer names A or nothing, and is right as `given` says."""
+    """Write an evaluation: each answer names A or nothing, and is right as `given` says."""
     mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
     samples = [sample_of(str(number), "N" if a.none is a.right else "A") for number, a in enumerate(given)]
     identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)

@@ -1,4 +1,4 @@
-"""Two evaluations of the same samples: numbers worked out by hand, refusals, and a page that can be trusted."""
+"""Comparison of two evaluations: numbers computed by hand, refusals, and a page without foreign HTML."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def think(options: str, comment: str = "seen") -> str:
 def make_evaluation(
     directory: Path, data: Path, texts: Sequence[str], *, name: str = "tiny", limit: int | None = None, **changes: Any
 ) -> Path:
-    """What `trainer evaluate` writes when the model says these texts; `changes` are of scores.json."""
+    """Write an evaluation with these texts as answers; `changes` apply to scores.json."""
     samples = read_samples(data)
     mode = changes.get("mode", Mode.COT)
     judged = [Judged(sample, parse(text, mode)) for sample, text in zip(samples, texts, strict=False)]
@@ -144,7 +144,7 @@ def test_the_exact_test_by_hand(worse: int, better: int, p: float) -> None:
 def test_the_exact_test_is_the_binomial_tail_for_counts_that_floats_cannot_hold() -> None:
     tail = Fraction(2 * sum(comb(5000, k) for k in range(2401)), 2**5000)
     assert mcnemar_exact(2400, 2600) == pytest.approx(float(tail), rel=1e-12)
-    assert mcnemar_exact(0, 5000) == 0.0  # too small for a float, and no error
+    assert mcnemar_exact(0, 5000) == 0.0  # too small for a float; no error is raised
     with pytest.raises(ValueError, match="must not be negative"):
         mcnemar_exact(-1, 2)
 

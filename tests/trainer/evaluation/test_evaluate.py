@@ -1,4 +1,4 @@
-"""The stage from samples to result, with a scripted engine in vLLM's place: what is asked, logged, resumed, written."""
+"""The stage from samples to result, with a scripted engine instead of vLLM: questions, log, resuming, and files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def truth(number: int) -> str:
-    """The chain of thought that is right about every picture."""
+    """A chain of thought that is right about every picture."""
     return thought(LABELS[number])
 
 

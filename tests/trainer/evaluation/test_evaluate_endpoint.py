@@ -1,4 +1,4 @@
-"""Evaluating a model behind an endpoint, against a real HTTP server: what is sent, scored, retried, kept, compared."""
+"""Evaluating a model at an endpoint with a real HTTP server: requests, scores, retries, resuming, comparison."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def asked_about(endpoint: ChatServer) -> Counter[int]:
 def test_instruction_and_pictures_leave_the_machine_and_nothing_else(endpoint, order, clock, mode, prompt, instruction):
     evaluate_endpoint(replace(order, mode=mode, prompt=prompt), clock)
     assert asked_about(endpoint) == Counter(range(COUNT))
-    for asked in endpoint.asked:  # the server has seen that the five pictures are there, in order
+    for asked in endpoint.asked:  # the server checks that the five pictures are present, in order
         assert asked.body.keys() == {"model", "messages", "max_tokens", "temperature"}
         assert (asked.body["model"], asked.body["max_tokens"], asked.body["temperature"]) == ("some-vl", 200, 0.0)
         (message,) = asked.body["messages"]
@@ -122,7 +122,7 @@ def test_right_wrong_unreadable_and_refused_answers_by_hand(endpoint, order, clo
     assert result.tokens.cut == 1
     assert result.endpoint.refused == 1
     assert result.endpoint.answered_as == {"teacher-2026-01": 4}
-    assert endpoint.tasks[4, "reason"] == 1, "what is refused is not asked again"
+    assert endpoint.tasks[4, "reason"] == 1, "a refused request is not repeated"
     assert "Refused requests: 1." in (order.out / "report.md").read_text()
 
 
@@ -169,7 +169,7 @@ def test_it_is_compared_with_a_checkpoints_evaluation(endpoint, order, clock, tm
         title = "some-vl → scripted 1" if points > 0 else "scripted 1 → some-vl"
         assert title in (out / "comparison.md").read_text()
         assert title in (out / "flips.html").read_text()
-        assert "confidence 0.00" in (out / "flips.html").read_text(), "of our own checkpoint alone"
+        assert "confidence 0.00" in (out / "flips.html").read_text(), "only of our own checkpoint"
         assert (out / "flips.html").read_text().count("confidence") == 2
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_picture_is_named(order, clock):
         evaluate_endpoint(order, clock)
 
 
-# --- going on and spending ------------------------------------------------------------------------------------------
+# --- resuming and spending -------------------------------------------------------------------------------------------
 
 
 def test_a_finished_evaluation_is_scored_again_without_asking(endpoint, order, clock):

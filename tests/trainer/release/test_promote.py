@@ -1,4 +1,4 @@
-"""From a published version into production: the gate by hand, what is kept, and what is refused."""
+"""Promotion: the gate with numbers computed by hand, the history, and refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainer.release.promote.report import title
 from trainer.release.publish.register import register
 
 OLD_WRONG = range(0, 200, 6)
-"""Thirty-four mistakes, spread over all labels."""
+"""Numbers of 34 samples with wrong answers, spread over all labels."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ class Shop:
         self.folder, self.registry, self.data = folder, registry, data
 
     def version(self, name: str, **answers: Any) -> int:
-        """Publish a checkpoint; answers as of `make_evaluation`."""
+        """Publish a checkpoint, and write an evaluation with `make_evaluation`."""
         directory = self.folder / "store" / name
         manifest = make_checkpoint(directory, name)
         make_evaluation(self.folder / f"evaluation-{name}", self.data, manifest, **answers)
@@ -194,7 +194,7 @@ def test_one_dimension_alone_can_fail(shop: Shop) -> None:
     samples = read_samples(shop.data)
     without = {d: [n for n, one in enumerate(samples) if not shows(one, d)] for d in Dimension}
     spared = Dimension.SHADOW
-    # Mistakes only where the shadow dimension does not show: its score stays, the others' fall.
+    # All mistakes are on samples without shadow defects: the shadow score stays, and the others fall.
     found = criteria(shop, {}, {"wrong": without[spared]})
     assert f"score, {spared.title}, against production" not in failed(found)
     assert "score, against production" in failed(found)

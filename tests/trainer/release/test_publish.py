@@ -1,5 +1,4 @@
-"""What is published becomes a version of the registry. tests/service/checkpoints/test_vllm_swap.py publishes with the
-engine."""
+"""Publishing with fake engines: store, probes, domain and registry. test_publish_vllm.py uses the real engine."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ def registry(registry_file: Path) -> Registry:
 
 
 def make_published(store: Path, name: str, value: float) -> Path:
-    """A directory as `publish` leaves it, so that publishing it again has no need of an engine."""
+    """Make a directory as `publish` leaves it, so that publishing it again needs no engine."""
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
@@ -69,7 +68,7 @@ def test_what_is_published_is_a_version_and_the_candidate(
     assert candidate is not None and candidate.number == 1
 
 
-def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
+def test_again_replaces_a_damaged_copy_and_records_its_probes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
@@ -143,7 +142,9 @@ def test_a_replacement_that_was_killed_halfway_is_undone_by_the_next_one(tmp_pat
     ("rounds", "message"),
     [([[math.nan]] * 4, "not finite"), ([[-1.0], [-1.3], [-1.0], [-1.0]], "too much to prove which weights")],
 )
-def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[list[float]], message: str) -> None:
+def test_a_checkpoint_is_not_published_if_the_engine_does_not_repeat_its_numbers(
+    rounds: list[list[float]], message: str
+) -> None:
     left = iter(rounds)
     values: list[float] = []
 
@@ -158,7 +159,7 @@ def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[li
 
 def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
     class Dead(Exception):
-        """As vLLM's EngineDeadError, which is no RuntimeError."""
+        """Like vLLM's EngineDeadError, which is not a RuntimeError."""
 
     def generate(_: Any, sampling: Any, **__: Any) -> Any:
         assert sampling == probe_sampling_arguments()

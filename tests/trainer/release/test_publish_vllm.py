@@ -14,7 +14,7 @@ from trainer.__main__ import main
 
 @pytest.mark.vllm
 def test_a_domain_fitted_to_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The probes' scores of another fit, which this engine does not give for these weights and statistics."""
+    """The probes' scores are those of other weights, which the engine does not give for these."""
     foreign = shutil.copytree(CHECKPOINT, tmp_path / "foreign")
     manifest = read_manifest(foreign)
     assert manifest.domain is not None

@@ -1,4 +1,4 @@
-"""The stopwatch by hand, and a whole measurement on a model of random weights."""
+"""The stopwatch with hand-made times, and a measurement on a model with random weights."""
 
 from __future__ import annotations
 
@@ -75,6 +75,6 @@ def test_all_three_are_measured(
     assert f"{ratio:.2f}x" in printed
 
 
-def test_a_count_of_steps_that_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+def test_less_than_one_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-train", "--steps", "0"]) == 2
     assert "--steps" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Too little or nothing to train on is refused before a training starts, by every command in `plan`'s sentence."""
+"""Every command refuses too little data before a training starts, with the same sentence as `plan`."""
 
 from __future__ import annotations
 

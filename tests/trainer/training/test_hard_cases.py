@@ -1,4 +1,4 @@
-"""Hard cases mining: who is hard, and the curriculum through the epochs."""
+"""Hard cases mining: which samples are hard, and the curriculum over the epochs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_cases_follow_the_samples_not_the_predictions() -> None:
     samples = [sample(f"s{n}", "A") for n in range(20)]
     predictions = [answered(truth, "B" if number % 3 else "A") for number, truth in enumerate(samples)]
     assert find_cases(samples, predictions) == find_cases(samples, reversed(predictions))
-    # A part of the set needs a part of the predictions; the others are passed over.
+    # A part of the set needs only its own predictions; others are ignored.
     assert find_cases(samples[:5], predictions) == find_cases(samples[:5], predictions[:5])
 
 
@@ -119,7 +119,7 @@ def test_the_variants_of_table_7(parts: Sequence[Part], size: int) -> None:
     curriculum = make_curriculum(PAPER, last_parts=parts)
     assert [len(epoch) for epoch in curriculum.epochs] == [1044] * 3 + [size] * 2
     assert [len(epoch) for epoch in curriculum.epochs] == epoch_sizes(1044, 434, last_parts=parts)
-    # The first epochs do not depend on what the last are made of: variants differ in nothing else.
+    # The first epochs do not depend on last_parts, so variants differ in their last epochs only.
     assert curriculum.epochs[:3] == make_curriculum(PAPER).epochs[:3]
 
 
@@ -133,7 +133,7 @@ def test_the_random_samples_are_distinct_and_the_same_in_both_epochs() -> None:
     curriculum = make_curriculum(PAPER, last_parts=["random"])
     assert Counter(curriculum.epochs[3]) == Counter(curriculum.epochs[4])
     assert max(Counter(curriculum.epochs[3]).values()) == 1
-    # Drawn from all samples: a drawing of the 434 hard ones alone has a chance of about 1 in 10 to the 300.
+    # The samples are drawn from all: the chance of drawing exactly the 434 hard ones is about 1 in 10 to the 300.
     assert not set(curriculum.epochs[3]) <= set(PAPER.hard)
     assert not set(curriculum.epochs[3]) <= set(PAPER.easy)
 
@@ -157,7 +157,7 @@ def test_a_curriculum_is_decided_by_its_seed_alone() -> None:
 
 
 def test_the_order_is_the_same_on_every_machine() -> None:
-    """Written down once; a change would make a killed run go on in another order than it began."""
+    """A fixed expectation: if it changed, a killed run would continue in another order than it started with."""
     small = Cases(("a", "b", "c", "d", "e"), ("b", "d"))
     curriculum = make_curriculum(small, epochs=1, last_epochs=1, last_parts=["hard", "random"], seed=3)
     assert curriculum.epochs == (("d", "c", "b", "a", "e"), ("d", "c", "b", "a"))

@@ -1,4 +1,4 @@
-"""HCM-GRPO on TRL: the objective, the reference, the freeze, what a question is made of, and a run as a whole."""
+"""HCM-GRPO on TRL: objective, reference, trained parts, the content of a question, and a whole run."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(tr
 
 
 def test_groups_in_one_row_score_as_trl_scores_completions(trainer: GroupGRPOTrainer) -> None:
-    """The policy's log-probabilities and entropies, and the reference's, for what a step really holds."""
+    """Log-probabilities and entropies of policy and reference, on the data of a real step."""
     trainer.model.train()
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
@@ -166,7 +166,7 @@ def test_a_run_trains_everything_and_tells_what_it_saw(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def noise(completions, **_):  # a model of random weights earns nothing, and learns nothing from that
+    def noise(completions, **_):  # random weights earn no reward and would not learn
         return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
 
     monkeypatch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda _kind: [noise])
@@ -198,11 +198,11 @@ def test_a_run_may_be_continued_with_other_settings_only_if_they_do_not_decide_t
 def test_advantages_are_rewards_normalised_within_their_group(trainer: GroupGRPOTrainer) -> None:
     """Eq. 2, from given rewards."""
     trainer.model.train()
-    earned = torch.tensor([2.0, 1.0, 0.5, 0.5])  # of two questions, two completions each
+    earned = torch.tensor([2.0, 1.0, 0.5, 0.5])  # two questions with two completions each
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "_calculate_rewards", lambda *_: torch.stack([earned, torch.zeros(4)], 1))
         inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    deviation = earned[:2].std().item()  # of a sample
+    deviation = earned[:2].std().item()  # the sample standard deviation
     assert inputs["advantages"].tolist() == pytest.approx([0.5 / deviation, -0.5 / deviation, 0, 0], abs=1e-3)
 
 

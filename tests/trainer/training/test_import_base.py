@@ -1,4 +1,4 @@
-"""A public base model, as a hub would give it, becomes a checkpoint; what would go wrong silently is set right."""
+"""Importing a public base model: it becomes a checkpoint, and silent faults are corrected or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 +
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -> Path:
-    """The small model as a base: tied, tiling, and with an end token that the chat template does not write."""
+    """The small model as a base model: tied, tiling, and with an end token that the chat template does not write."""
     from transformers import AutoProcessor, InternVLForConditionalGeneration
 
     directory = tmp_path_factory.mktemp("hub") / "base"
@@ -75,7 +75,7 @@ def test_what_goes_wrong_silently_is_set_right(base: Path, recipe: str, tmp_path
     assert not config["tie_word_embeddings"] and not config["text_config"]["tie_word_embeddings"]
     processor = AutoProcessor.from_pretrained(tmp_path / "a")
     assert processor.image_processor.max_patches == 1
-    assert processor.tokenizer.eos_token == "<|im_end|>", "what the chat template writes behind an answer"
+    assert processor.tokenizer.eos_token == "<|im_end|>", "the token that the chat template writes after an answer"
     assert config["text_config"]["eos_token_id"] == processor.tokenizer.eos_token_id
 
 
@@ -247,7 +247,7 @@ def _say_it_is_quantized(base: Path) -> None:
 
 
 def _link(name: str) -> Callable[[Path], None]:
-    """As the hub's cache after an interrupted download, or one that was cleared."""
+    """The hub's cache after an interrupted download, or after it was cleared."""
 
     def damage(base: Path) -> None:
         (base / name).unlink()
@@ -321,7 +321,7 @@ def test_a_base_that_cannot_be_trained_is_refused(
     error = capsys.readouterr().err
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
     assert said in line and "Traceback" not in error
-    assert error.rstrip().endswith(line), "one sentence, on one line"
+    assert error.rstrip().endswith(line), "the message is one line"
     assert not list(tmp_path.glob("out*"))
 
 

@@ -1,4 +1,4 @@
-"""Recipes: what is refused, and what `extends` makes of two files."""
+"""Recipes: refused content, and how `extends` merges two files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SFT: what is trained, on which tokens, from which pictures."""
+"""SFT: the trained parts, tokens and pictures."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
         train("weak", recipe, checkpoint, data, out, 3)
 
 
-def test_a_resumed_run_goes_on_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
@@ -177,7 +177,7 @@ def test_a_full_disk_is_an_error_in_a_sentence(
     assert f"{tmp_path / 'out'} cannot be written: No space left on device" in capsys.readouterr().err
 
 
-def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_state_is_ignored(tmp_path: Path) -> None:
     for step, text in ((200, "{}"), (400, None), (1000, "{")):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if text is not None:

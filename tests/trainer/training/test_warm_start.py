@@ -1,4 +1,4 @@
-"""`hcm-grpo --after RUN`: the same weights as training the shared epochs again, and no run that is not a beginning."""
+"""`hcm-grpo --after RUN`: the same weights as training the shared epochs again, and refusal of runs that differ."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Train]:
     """`train("name", after="other", **changes of the settings)`; every third sample is hard, or those of `hard`."""
 
-    def noise(completions: list[Any], **_: Any) -> list[float]:  # random weights earn nothing and learn nothing from it
+    def noise(completions: list[Any], **_: Any) -> list[float]:  # random weights earn no reward and would not learn
         return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
 
     samples = read_samples(small_data)
@@ -68,10 +68,10 @@ def test_a_warm_start_gives_the_same_weights_as_training_the_first_epochs_again(
 ) -> None:
     name = "-".join(parts)
     assert train(f"whole-{name}", epochs=2, last_epochs=1, last_parts=parts) == 0
-    left = runs / f"after-{name}" / "trl" / ".warm-start.partial"  # by a kill in the middle of the copy
+    left = runs / f"after-{name}" / "trl" / ".warm-start.partial"  # left by a kill during the copy
     left.mkdir(parents=True)
     (left / "half").touch()
-    shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was this one's already
+    shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was already claimed
     assert train(f"after-{name}", after="first", epochs=2, last_epochs=1, last_parts=parts) == 0
     assert weights(runs / f"after-{name}") == weights(runs / f"whole-{name}")
     assert weights(runs / f"after-{name}") != weights(runs / "first")
@@ -114,7 +114,7 @@ def test_a_warm_start_leaves_a_run_alone_that_is_still_training(
     shutil.copytree(runs / "first", runs / "working")
     [state] = (runs / "working" / "trl").glob("checkpoint-*")
     half = state.with_name("checkpoint-99")
-    half.mkdir()  # being written
+    half.mkdir()  # another process is writing it
     state.rename(state.with_name("checkpoint-1"))
     assert train("too-early", after="working", epochs=2, last_epochs=1) == 2
     assert "Let it end" in capsys.readouterr().err

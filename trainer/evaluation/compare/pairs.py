@@ -42,7 +42,7 @@ class Pairs:
     before: Evaluation
     after: Evaluation
     pairs: Sequence[Pair]
-    """In the order of the data."""
+    """Pairs of answers, in the order of the data."""
 
 
 def read_pairs(before: Path, after: Path, data: Path | None) -> Pairs:

@@ -101,7 +101,7 @@ class Comparison(_Record):
     dimensions: dict[Dimension, Paired] | None
     """Over the samples that show the dimension (`trainer.metrics.shows`); None if no data directory was given."""
     flips: list[Flip]
-    """In the order of the data."""
+    """Flipped samples, in the order of the data."""
 
 
 def compare(pairs: Pairs) -> Comparison:

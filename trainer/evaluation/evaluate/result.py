@@ -44,7 +44,7 @@ class EvaluatedCheckpoint(_Record):
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name of the model for people."""
         return f"{self.name} {self.version}"
 
 
@@ -65,7 +65,7 @@ class EvaluatedEndpoint(_Record):
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name of the model for people."""
         return self.asked.model
 
 

@@ -65,5 +65,6 @@ def train(
             "mode": mode.value,
             "prompt": PROMPT_VERSION,
         },
+        found_by=manifest.digest,
         tracking=tracking,
     )

@@ -61,7 +61,11 @@ class Stopwatch:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="tiny", help="recipe with a section hcm_grpo (default: tiny)")
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("models/tiny"), metavar="DIR", help="checkpoint of the policy (default: models/tiny)"
+        "--checkpoint",
+        type=Path,
+        default=Path("models/tiny"),
+        metavar="DIR",
+        help="checkpoint of the policy (default: models/tiny)",
     )
     add_directory(parser, "--data", "data directory with questions (default: rendered samples)", required=False)
     parser.add_argument("--steps", type=int, default=6, metavar="N", help="steps per trainer, at least 1 (default: 6)")

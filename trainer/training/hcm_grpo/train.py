@@ -41,11 +41,14 @@ def train(
     out: Path,
     tracking: Store | None = None,
     after: Path | None = None,
+    hard_cases_of: str | None = None,
 ) -> Manifest:
     """Train stage 2 and write OUT/checkpoint.
 
     Args:
-        hard_cases: directory that `trainer hard-cases` wrote for `checkpoint` on `data`.
+        hard_cases: directory that `trainer hard-cases` wrote on `data`.
+        hard_cases_of: digest of the checkpoint that found the hard cases; None for `checkpoint`. A retraining uses those
+            of the model in production.
         tracking: MLflow store that gets a copy of the log; None for none.
         after: finished run for a warm start; see `trainer.training.hcm_grpo.warm_start`.
 
@@ -60,8 +63,9 @@ def train(
     samples = read_samples(data)
     digest = data_digest(data, samples)
     by_id = {sample.id: sample for sample in samples}
+    found_by = hard_cases_of or manifest.digest
     return train_on_questions(
-        read_hard_cases(hard_cases, samples, checkpoint=manifest.digest, data=digest),
+        read_hard_cases(hard_cases, samples, checkpoint=found_by, data=digest),
         lambda ids: rollout_rows((by_id[i] for i in ids), manifest.prompt),
         reward_functions(settings.reward),
         data,
@@ -70,6 +74,7 @@ def train(
         checkpoint=checkpoint,
         parent=manifest,
         origin={"stage": "hcm-grpo", "data": digest},
+        found_by=found_by,
         keeper=ExampleKeeper(out, data, by_id),
         after=after,
         tracking=tracking,
@@ -87,6 +92,7 @@ def train_on_questions(
     checkpoint: Path,
     parent: Manifest,
     origin: Mapping[str, Any],
+    found_by: str,
     keeper: ExampleKeeper | None = None,
     after: Path | None = None,
     tracking: Store | None = None,
@@ -101,6 +107,7 @@ def train_on_questions(
         checkpoint: the checkpoint to start from, which is also the reference.
         parent: its manifest.
         origin: stage, data digest and whatever else decides the questions, for `run.json`.
+        found_by: digest of the checkpoint that found the hard cases.
         keeper: keeps examples of rollouts; None keeps none.
         after: finished run for a warm start.
 
@@ -127,13 +134,13 @@ def train_on_questions(
     }
     warm_start = after and find_warm_start(after, origin=origin, settings=settings, ids=curriculum.ids, cases=cases)
     with state.main_process_first():
-        claim(out, origin)
-        occupy(out)
         if state.is_main_process:
+            claim(out, origin)
+            occupy(out)
             check_same_hard_cases(out, cases)
             if warm_start:
                 copy_state(warm_start, out / STATES_NAME)
-            write_hard_cases(out, cases, checkpoint=parent.digest, data=origin["data"])
+            write_hard_cases(out, cases, checkpoint=found_by, data=origin["data"])
     sizes = " + ".join(str(len(epoch)) for epoch in curriculum.epochs)
     state.print(f"{len(cases.hard)} of {len(cases.all)} questions are hard; the epochs have {sizes} questions")
 

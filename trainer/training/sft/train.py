@@ -113,8 +113,9 @@ def train_on_rows(
     table = dataset(rows, directory, parent.image.size)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
     with state.main_process_first():
-        claim(out, origin)
-        occupy(out)
+        if state.is_main_process:
+            claim(out, origin)
+            occupy(out)
     return train_to_end(
         build_trainer(checkpoint, table, settings, out / STATES_NAME),
         out,

@@ -1,4 +1,4 @@
-"""Bases that cannot be planned."""
+"""Base models that `plan` refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot work is refused, with a remedy that works."""
+"""Problems of recipes are found, and the proposed remedies work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_batch_of_broken_groups_is_refused_and_the_remedy_works() -> None:
     assert "the 6 completions of a step on a GPU" in problem
     assert "2 are left over. Set hcm_grpo.batch_size to 8" in problem
     assert find_problems(case(changed("hcm_grpo", batch_size=8))) == []
-    # Whole groups are asked for over the passes of a step, and on each GPU by itself.
+    # The completions of all passes of a step must be divisible into groups, on each GPU.
     assert find_problems(case(changed("hcm_grpo", batch_size=6, gradient_accumulation=2))) == []
     assert len(find_problems(case(changed("hcm_grpo", batch_size=6), gpus=2))) == 1
 

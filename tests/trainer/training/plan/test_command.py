@@ -1,4 +1,4 @@
-"""`trainer plan` as it is typed."""
+"""The command `trainer plan`."""
 
 from __future__ import annotations
 
