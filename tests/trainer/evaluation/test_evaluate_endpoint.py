@@ -344,7 +344,7 @@ def test_the_status_tells_what_to_do(endpoint, order, capsys):
     endpoint.speak = lambda _: Say("no", status=401)
     assert main(words(order)) == 1
     assert "the key is not accepted" in (said := capsys.readouterr().err)
-    assert "the same command goes on" in said
+    assert "run the same command again to continue" in said
     assert main(words(replace(order, data=order.data / "nowhere"))) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

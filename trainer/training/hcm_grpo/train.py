@@ -47,8 +47,8 @@ def train(
 
     Args:
         hard_cases: directory that `trainer hard-cases` wrote on `data`.
-        hard_cases_of: digest of the checkpoint that found the hard cases; None for `checkpoint`. A retraining uses those
-            of the model in production.
+        hard_cases_of: digest of the checkpoint that found the hard cases; None for `checkpoint`. A retraining uses
+            the hard cases of the model in production.
         tracking: MLflow store that gets a copy of the log; None for none.
         after: finished run for a warm start; see `trainer.training.hcm_grpo.warm_start`.
 
