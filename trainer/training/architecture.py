@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import InternVLForConditionalGeneration, InternVLProcessor, PreTrainedTokenizerFast
 
-# ImageNet statistics, as InternVL's own preprocessor_config.json has them.
+# ImageNet statistics, as in InternVL's own preprocessor_config.json.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 

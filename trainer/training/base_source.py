@@ -208,7 +208,7 @@ def _name(directory: Path) -> str:
 
 
 def _commit(directory: Path) -> str | None:
-    """The revision, as the hub's cache, `hf download --local-dir` or git records it; None if none does."""
+    """The revision that the hub's cache, `hf download --local-dir` or git recorded; None if there is no record."""
     if directory.parent.name == "snapshots":
         return directory.name
     noted = directory / ".cache" / "huggingface" / "download" / f"{CONFIG}.metadata"

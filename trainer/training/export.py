@@ -80,6 +80,5 @@ def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> 
     copy.deepcopy(model).to("cpu", torch.bfloat16).save_pretrained(directory)
     processor.save_pretrained(directory)
     for path in directory.iterdir():
-        path.chmod(
-            0o644
-        )  # safetensors makes files that only their owner can read, but the service runs as another user
+        # safetensors makes files that only their owner can read, but the service runs as another user.
+        path.chmod(0o644)

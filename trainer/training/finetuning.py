@@ -69,9 +69,8 @@ def train_to_end(
         RecipeError: the training took no step, changed no weight or ended in values that are not finite. Then no
             checkpoint is written.
     """
-    if (
-        trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    ):  # no process would hold the whole model and could write it
+    # With a sharded model, no process could write the whole checkpoint.
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise LaunchError("every process must hold the whole model. Launch without FSDP and DeepSpeed")
     state = processes()
     with track(tracking, out, origin) as tracker:

@@ -435,7 +435,7 @@ def test_the_plot_is_a_picture(tmp_path: Path, before: Path, after: Path, data: 
         assert image.format == "PNG"
         assert image.width > 1000
         colours = image.convert("RGB").getcolors(1 << 24)
-        assert colours is not None and len(colours) > 20  # not an empty sheet
+        assert colours is not None and len(colours) > 20  # the plot is not empty
     assert compare(before, after, tmp_path / "alone") == 0
     assert (tmp_path / "alone" / "comparison.png").exists()
     assert not list((tmp_path / "out").glob(".*"))

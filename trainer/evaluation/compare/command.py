@@ -82,7 +82,7 @@ def _draw(out: Path, comparison: Comparison) -> list[str]:
     try:
         plot(comparison, out / PLOT_NAME)
     except ModuleNotFoundError as error:
-        (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier comparison in this directory
+        (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier comparison may have left it
         print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
         return []
     return [PLOT_NAME]

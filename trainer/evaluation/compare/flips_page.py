@@ -47,7 +47,7 @@ def _page(comparison: Comparison, samples: dict[str, Sample], data: Path | None)
         f'<p class="soft">{one.data.evaluated} samples; data {escape(one.data.digest)}. '
         f"Usable pictures have a green frame.{'' if data else ' Pictures need --data.'}</p>\n"
     )
-    for direction in Direction:  # what got worse comes first
+    for direction in Direction:  # answers that got worse come first
         flips = [flip for flip in one.flips if flip.direction is direction]
         yield f"<h2>{escape(direction.title)}: {len(flips)}</h2>\n"
         if len(flips) > SHOWN:

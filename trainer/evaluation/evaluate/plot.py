@@ -26,7 +26,7 @@ def plot(served: Reliability, uncalibrated: Reliability | None, path: Path) -> N
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # no pyplot: that would choose a window system
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     figure = Figure(figsize=(11, 5), layout="constrained")
     diagram, curve = figure.subplots(1, 2)

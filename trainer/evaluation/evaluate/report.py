@@ -55,7 +55,7 @@ def write_result(out: Path, evaluation: Evaluation) -> None:
 
 
 def _draw(out: Path, evaluation: Evaluation) -> bool:
-    (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier run with fewer answers
+    (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier run with fewer answers may have left it
     if evaluation.reliability is None:
         return False
     try:

@@ -218,6 +218,6 @@ def _text(text: str, what: str, longest: int) -> str:
         raise argparse.ArgumentTypeError(f"{what} must have 1 to {longest} characters")
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
+    except UnicodeEncodeError as error:  # the command line has bytes that are not UTF-8
         raise argparse.ArgumentTypeError(f"{what} must be written in UTF-8") from error
     return text.strip()

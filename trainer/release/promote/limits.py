@@ -57,7 +57,7 @@ class Limits(_Section):
 
 
 def read_limits(file: Path | None) -> Limits:
-    """Read limits from a YAML file. Limits that the file does not name, or all without a file, have their defaults.
+    """Read limits from a YAML file. Other limits keep their defaults, and without a file all do.
 
     Raises:
         LimitsError: the file cannot be read, or has an unknown key or a wrong value.

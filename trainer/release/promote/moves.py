@@ -176,7 +176,7 @@ def user_and_machine() -> str:
     """Who moves the alias if `--by` does not say it: user@machine."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container's user may have no name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
 

@@ -78,7 +78,7 @@ def read_standing(registry: Registry) -> Standing:
     if alias is not None:
         try:
             version = registry.version(alias)
-        except RegistryError as error:  # the alias could be read, so this is about the version
+        except RegistryError as error:  # the alias could be read, so the error is about the version
             fault = str(error)
         else:
             fault = None if version else f"the alias '{PRODUCTION}' points to version {alias}, which does not exist"

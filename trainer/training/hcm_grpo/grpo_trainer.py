@@ -86,9 +86,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
                 sampling=Sampling(self.temperature, self.top_k, self.top_p),
                 max_tokens=self.max_completion_length,
                 ends=self.eos_token_ids,
-                never=[
-                    self.model.config.image_token_id
-                ],  # an image token without a picture would make the next pass fail
+                # An image token without a picture would make the next pass fail.
+                never=[self.model.config.image_token_id],
             )
         finally:
             model.train(was_training)

@@ -201,12 +201,12 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         }
     return GRPOConfig(
         output_dir=str(output),
-        num_train_epochs=1,  # the curriculum holds all epochs
-        shuffle_dataset=False,  # and their order
+        num_train_epochs=1,  # the curriculum contains all epochs
+        shuffle_dataset=False,  # the curriculum decides the order
         num_generations=settings.group_size,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
-        num_iterations=1,  # pi_old = pi at each step
+        num_iterations=1,  # pi_old is pi at each step
         # Eqs. 2 to 5: mean over tokens, then over the group. Advantages are normalised within the group by the sample's
         # standard deviation (divisor G - 1), as in torch and TRL. The paper does not say which; with divisor G, the
         # advantages are 1.15 times as large at G = 4.

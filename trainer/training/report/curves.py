@@ -93,7 +93,7 @@ def panels_of(training: Training) -> list[Panel]:
 
 def draw(training: Training, panels: Sequence[Panel]) -> bytes:
     """Draw the panels as one PNG."""
-    from matplotlib.figure import Figure  # no pyplot: that would choose a window system
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5 * COLUMNS, 3.4 * rows), layout="constrained")

@@ -35,7 +35,7 @@ def test_a_context_longer_than_the_model_is_refused_and_the_remedy_works() -> No
     assert "Lower hcm_grpo.max_completion_tokens to 368" in problems[1]
     shorter = changed("hcm_grpo", max_completion_tokens=368).model_copy(update={"max_tokens_cot": 368})
     assert find_problems(case(shorter, shapes=short)) == []
-    assert find_problems(case(shapes=short, text=2048 - 1280 - 512)) == []  # exactly full
+    assert find_problems(case(shapes=short, text=2048 - 1280 - 512)) == []  # the positions are exactly filled
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused_with_the_first_change_that_helps() -> None
     before, after = changed("hcm_grpo").hcm_grpo, helped.hcm_grpo
     assert (
         before.batch_size * before.gradient_accumulation == after.batch_size * after.gradient_accumulation
-    )  # the same step
+    )  # the step has as many completions as before
 
 
 def test_a_gpu_that_is_too_small_for_anything_is_named() -> None:

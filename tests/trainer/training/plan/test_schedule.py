@@ -1,4 +1,4 @@
-"""Steps and rollouts, by hand and against TRL."""
+"""Numbers of steps and rollouts, compared with hand-made numbers and with TRL."""
 
 from __future__ import annotations
 
