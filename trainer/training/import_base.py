@@ -234,6 +234,6 @@ def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageCon
     wanted = (PICTURES_PER_SAMPLE, 3, image.size, image.size), PICTURES_PER_SAMPLE * image.tokens_per_picture
     if (tiles, tokens) != wanted:
         raise BaseModelError(
-            f"the processor made {tiles} pixels and {tokens} image tokens of a question, not {wanted[0]} and "
-            f"{wanted[1]}"
+            f"the processor made a pixel tensor of shape {tiles} and {tokens} image tokens of a question, "
+            f"not {wanted[0]} and {wanted[1]}"
         )

@@ -145,7 +145,7 @@ def test_each_epoch_has_an_order_of_its_own_and_mixes_the_hard_cases_in() -> Non
     twice = {name for name, times in Counter(curriculum.epochs[3]).items() if times == 2}
     last = [position for position, name in enumerate(curriculum.epochs[3]) if name in twice]
     halves = sum(position < 739 for position in last), sum(position >= 739 for position in last)
-    assert min(halves) > 350  # of 868 places; a block of hard cases at the end would leave 200 in the first half
+    assert min(halves) > 350  # half of 868 would be 434; with a block of hard cases at the end it would be 200
 
 
 def test_a_curriculum_is_decided_by_its_seed_alone() -> None:

@@ -1,7 +1,7 @@
-"""kill -9 at any moment of SFT and of HCM-GRPO, then the same command: the weights of an unbroken run, bit for bit.
+"""A run of SFT or HCM-GRPO that is killed at any moment and run again ends with exactly the weights of an unbroken run.
 
-Processes and signal are real. A run kills itself where a test wants it, because the moments that matter (a state half
-written) last milliseconds.
+Processes and signals are real. A run kills itself at the moment that the test names, because the interesting moments,
+such as a half-written state, last only milliseconds.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Choice:
     losses: dict[str, float]
     """Mean negative log-likelihood (nats) of held-out answers, per method."""
     confidences: tuple[float, ...]
-    """Confidence of each answer by the best method, fitted without that answer, as new answers would get it. Position
-    shifts are fitted on all answers, because they are only four numbers."""
+    """Confidence that the best method gives each answer if it is fitted without that answer, like that of a new answer.
+    Position shifts are fitted on all answers, because they are only four numbers."""
 
 
 def calibrate(read: Sequence[ReadAnswer], seed: int = 0) -> Choice:
