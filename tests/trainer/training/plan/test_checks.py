@@ -67,13 +67,11 @@ def test_what_does_not_fit_is_refused_with_the_first_change_that_helps() -> None
 
     # On 66 GiB the engine's share must shrink or the passes: the plan names the change, and the change works.
     (problem,) = find_problems(case(changed("hcm_grpo", vllm_memory=0.3), gpu_memory=66))
-    change = problem.partition("set in hcm_grpo: ")[2].partition(" (then")[0]
+    change = problem.partition("Set in hcm_grpo: ")[2].partition(" (then")[0]
     helped = changed("hcm_grpo", **yaml.safe_load(f"{{{change}}}"))
     assert find_problems(case(helped, gpu_memory=66)) == []
     before, after = changed("hcm_grpo").hcm_grpo, helped.hcm_grpo
-    assert (
-        before.batch_size * before.gradient_accumulation == after.batch_size * after.gradient_accumulation
-    )  # the step has as many completions as before
+    assert before.batch_size * before.gradient_accumulation == after.batch_size * after.gradient_accumulation
 
 
 def test_a_gpu_that_is_too_small_for_anything_is_named() -> None:
@@ -84,7 +82,7 @@ def test_a_gpu_that_is_too_small_for_anything_is_named() -> None:
 
 def test_an_engine_without_room_is_refused_and_the_remedy_works() -> None:
     (problem,) = find_problems(case(changed("hcm_grpo", vllm_memory=0.05)))
-    share = float(problem.rpartition("raise hcm_grpo.vllm_memory to ")[2])
+    share = float(problem.rpartition("Raise hcm_grpo.vllm_memory to ")[2])
     tight = case(changed("hcm_grpo", vllm_memory=share))
     assert find_problems(tight) == []
     assert any("may hold only" in note for note in find_notes(tight))
