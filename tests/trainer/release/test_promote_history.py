@@ -80,13 +80,13 @@ def number_of(shop: Shop, name: str) -> int:
 
 
 LOSSES: list[tuple[Callable[[Shop, MlflowClient], None], str]] = [
-    (delete_version, "no production any more"),
-    (delete_alias, "no production any more"),
-    (delete_model, "no production any more"),
+    (delete_version, "no production version"),
+    (delete_alias, "no production version"),
+    (delete_model, "no production version"),
     (delete_model_and_keep_the_number, "the model was deleted and registered again"),
-    (strip_notes, "no production any more"),
+    (strip_notes, "no production version"),
     (strip_digest, "version 1 was not registered"),
-    (point_elsewhere, "names version 3"),
+    (point_elsewhere, "points to version 3"),
     (damage_note, "the history cannot be read"),
 ]
 
