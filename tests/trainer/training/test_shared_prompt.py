@@ -47,7 +47,9 @@ def test_rows_that_are_no_groups_are_refused() -> None:
 
 
 def test_pictures_of_the_first_completion_of_each_group() -> None:
-    pictures = torch.tensor([1, 2, 1, 2, 1, 2, 7, 8, 9, 7, 8, 9, 7, 8, 9])  # groups of three, of two and three pictures
+    pictures = torch.tensor(
+        [1, 2, 1, 2, 1, 2, 7, 8, 9, 7, 8, 9, 7, 8, 9]
+    )  # two groups of three completions, with two and three pictures
     assert once_per_group(pictures, [2, 2, 2, 3, 3, 3], 3).tolist() == [1, 2, 7, 8, 9]
 
 

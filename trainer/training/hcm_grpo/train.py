@@ -250,5 +250,5 @@ def check_same_hard_cases(out: Path, cases: Cases) -> None:
     """
     if (out / RECORD_NAME).exists() and hard_in(out) != set(cases.hard):
         raise RunMismatch(
-            f"{out} was started with other hard cases. Name another directory, or pass the original --hard-cases"
+            f"{out} was started with other hard cases. Name another --out, or pass the original hard cases"
         )
