@@ -255,7 +255,7 @@ def test_answers_without_known_probabilities_are_not_fitted(
     lines = [json.loads(text) for text in log.read_text().splitlines()]
     log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != unknown}) + "\n" for one in lines))
     assert calibrate(checkpoint, directory) == 2
-    assert "no answer is readable and has a probability" in capsys.readouterr().err
+    assert "the probability of an option is missing" in capsys.readouterr().err
 
 
 def test_a_probability_that_is_not_a_number_does_not_spoil_the_log() -> None:

@@ -110,9 +110,11 @@ def _check_usable(directory: Path, evaluation: Evaluation, manifest: Manifest) -
 def _read(directory: Path) -> list[ReadAnswer | None]:
     lines = read_predictions(directory).values()
     answers = [_known(line) for line in lines]
-    if not any(answers):
+    incomplete = any(line.probability is not None and not answer for line, answer in zip(lines, answers, strict=True))
+    if incomplete or not any(answers):
         raise CalibrationError(
-            f"{directory}: no answer is readable and has a probability. Evaluate again in a new directory"
+            f"{directory}: no answer is readable, or the probability of an option is missing. Evaluate again in a new "
+            "directory"
         )
     return answers
 
