@@ -97,7 +97,7 @@ def test_a_step_trains_every_part_of_the_policy_and_not_the_reference(
     earned = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.5, 0.0], [0.0, 0.0]])
     monkeypatch.setattr(trainer, "_calculate_rewards", lambda *_: earned)
     monkeypatch.setattr(trainer, "current_gradient_accumulation_steps", 1, raising=False)
-    trainer.training_step(trainer.model, next(iter(trainer.get_train_dataloader())))
+    trainer.training_step(trainer.model, next(iter(trainer.get_train_dataloader())), None)
     gradients = {name: one.grad for name, one in trainer.model.named_parameters() if one.grad is not None}
     trainer.model.zero_grad()
     for part in ("vision_tower", "multi_modal_projector", "language_model", "lm_head"):
