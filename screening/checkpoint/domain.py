@@ -25,6 +25,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from screening.errors import CheckpointError
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.task import OPTIONS
 
@@ -187,6 +188,24 @@ class Domain(DomainRule):
         except ValueError as error:
             raise DomainError(f"the features of the pictures differ in width: {error}") from error
         return tuple(float(distance) / self.threshold for distance in self.statistics.distances(stacked))
+
+    def verify(self, found: Sequence[Sequence[float] | None]) -> None:
+        """Check that an engine scores the probes' pictures as recorded, so the statistics belong to its weights.
+
+        Args:
+            found: the engine's scores of each probe's pictures; None if the engine gives no features.
+
+        Raises:
+            CheckpointError: no probes are recorded, or a score is missing or differs by more than the tolerance.
+        """
+        if not self.probes:
+            raise CheckpointError("the checkpoint's domain has no probes. Run `python -m trainer domain` again")
+        off = max(self.deviation(probe, scores or ()) for probe, scores in zip(self.probes, found, strict=True))
+        if off > self.tolerance:
+            raise CheckpointError(
+                f"the engine does not give the domain's scores: they differ by {off:.3g}, and the tolerance is "
+                f"{self.tolerance:.3g}. If the domain was fitted to other weights, run `python -m trainer domain` again"
+            )
 
     def deviation(self, probe: DomainProbe, found: Sequence[float]) -> float:
         """Largest relative difference between a probe's scores and those found; infinite for another number of them."""

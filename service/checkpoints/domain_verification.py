@@ -10,7 +10,6 @@ import logging
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import probe_pictures
-from screening.errors import CheckpointError
 from service.engines.protocol import Engine
 from service.logs import log
 
@@ -23,17 +22,10 @@ async def prove_domain(engine: Engine, manifest: Manifest) -> None:
     """Compare the engine's scores with those recorded. A checkpoint without a domain is served without a score.
 
     Raises:
-        CheckpointError: the scores differ by more than the recorded tolerance, there are none, or none are recorded.
+        CheckpointError: see `screening.checkpoint.domain.Domain.verify`.
     """
     if (domain := manifest.domain) is None:
         log(LOGGER, logging.INFO, "checkpoint without a domain: no out-of-domain score", digest=manifest.digest)
         return
-    if not domain.probes:
-        raise CheckpointError("the checkpoint's domain carries no probes; run `python -m trainer domain` again")
-    for probe in domain.probes:
-        found = await engine.domain_scores(probe_pictures(probe.seed, manifest.image.size))
-        off = domain.deviation(probe, found or ())
-        if off > domain.tolerance:
-            raise CheckpointError(
-                f"the engine does not give the domain's scores: {off:.3g} off where {domain.tolerance:.3g} is tolerated"
-            )
+    size = manifest.image.size
+    domain.verify([await engine.domain_scores(probe_pictures(probe.seed, size)) for probe in domain.probes])

@@ -34,6 +34,7 @@ from tests.service.obedient_engine import (
     version,
 )
 from trainer.release.publish.command import publish
+from trainer.release.publish.probing import Prober
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +74,8 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
 
     @contextmanager
     def prober(checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
-        yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions), "scripted"
+        found = list(logprobs_of(checkpoint))
+        yield Prober(lambda questions: [found] * len(questions), "scripted", lambda _domain, probe: probe.scores)
 
     monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
     monkeypatch.setattr("screening.inference.inspection.inspect", lambda *_: None)  # these have no architecture

@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    """Look every 50 ms, for five minutes at most: a busy machine starts an engine slowly."""
+    """Wait until the condition holds, for at most five minutes: a busy machine starts an engine slowly."""
     deadline = time.monotonic() + 300
     while not condition():
         if time.monotonic() > deadline:
@@ -103,7 +103,7 @@ def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
     assert answering
     answered = log.read_bytes()
     assert engine
-    assert status == 128 + signal.SIGTERM  # it was stopped, it had not ended
+    assert status == 128 + signal.SIGTERM  # it was stopped before its end
     assert wait_for(lambda: not any(map(alive, engine)))
     assert 1 <= answered.count(b"\n") < COUNT
     trainer(*evaluation_of(rendered, out))

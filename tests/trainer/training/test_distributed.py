@@ -1,4 +1,4 @@
-"""Two processes train together, as `accelerate launch` has them on two GPUs; here on the CPU, over gloo."""
+"""Two processes train together, as `accelerate launch` starts them on two GPUs, but here on the CPU with gloo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer"]
-"""`accelerate launch` starts GPU trainings with this program, and none on a CPU."""
+"""The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes."""
 
 
 def together(*arguments: object) -> str:
@@ -43,7 +43,7 @@ def recipe(path: Path, *, batch: int) -> Path:
     settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
     settings["hcm_grpo"] = {"group_size": 2, "batch_size": 2 * batch, "learning_rate": 0.01, "max_completion_tokens": 8}
     settings["hcm_grpo"] |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
-    settings["hcm_grpo"]["weight_decay"] = 0.9  # a model of random weights earns nothing, and learns nothing from that
+    settings["hcm_grpo"]["weight_decay"] = 0.9  # random weights earn no reward and would not learn
     path.write_text(yaml.safe_dump(settings))
     return path
 
@@ -63,14 +63,14 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(
     assert main(list(map(str, alone))) == 0
 
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
-    assert "processes" not in json.loads((tmp_path / "one" / "run.json").read_text())
+    assert json.loads((tmp_path / "one" / "run.json").read_text())["processes"] == 1
     verify(tmp_path / "two" / "checkpoint")
     two, one = (change(tmp_path / run / "checkpoint", small_checkpoint) for run in ("two", "one"))
     assert one.norm() > 0
     assert torch.cosine_similarity(two, one, dim=0) > 0.95
 
 
-def test_two_processes_share_a_course_and_one_writes(
+def test_two_processes_share_a_curriculum_and_one_writes(
     tmp_path: Path, small_data: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = read_samples(small_data)
@@ -84,7 +84,7 @@ def test_two_processes_share_a_course_and_one_writes(
     assert printed.count("3 of 6 samples are hard") == 1
     assert verify(out / "checkpoint").parent == digests["checkpoint"]
     log = json.loads((out / "log.json").read_text())
-    # 6 + 9 questions, one for each process in a step; the odd one is dropped
+    # 6 + 9 questions, one per process in a step; the last one is dropped
     assert log[-1]["step"] == 7
 
     assert main([*map(str, given), "--tracking-uri", "none"]) == 2, "one process would take half the batch"

@@ -1,4 +1,4 @@
-"""`python -m trainer compare`: is one checkpoint better than another, on which dimension, and which answers flip."""
+"""`python -m trainer compare`: compares two models: scores by dimension, significance, and the answers that flip."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FLIPS_NAME = "flips.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_directory(parser, "--before", "what `trainer evaluate` wrote for one model")
-    add_directory(parser, "--after", "the same for another, on the same data and mode")
+    add_directory(parser, "--before", "directory that `trainer evaluate` wrote for the first model")
+    add_directory(parser, "--after", "the same for the second model, on the same data and in the same mode")
     add_directory(
         parser,
         "--data",
-        "the data directory of both; without it there are no dimensions and no pictures",
+        "data directory of both evaluations (default: none, and then the report lacks dimensions and pictures)",
         required=False,
     )
-    add_directory(parser, "--out", "new directory for the comparison")
+    add_directory(parser, "--out", "directory for the comparison: new, or of the same comparison")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
 
 
 def _claim(out: Path, pairs: Pairs) -> None:
-    """Make `out` the directory of this comparison, or see that it is."""
+    """Claim `out` for this comparison, or check that it already belongs to it."""
     from trainer.runs.run_directory import claim
 
     claim(
@@ -76,13 +76,13 @@ def _claim(out: Path, pairs: Pairs) -> None:
 
 
 def _draw(out: Path, comparison: Comparison) -> list[str]:
-    """Draw the plot where matplotlib is installed: it is not worth a failed comparison where it is not."""
+    """Draw the plot if matplotlib is installed. Without it the comparison is complete but for the plot."""
     from trainer.evaluation.compare.plot import PLOT_NAME, plot
 
     try:
         plot(comparison, out / PLOT_NAME)
     except ModuleNotFoundError as error:
-        (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier comparison in this directory
+        (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier comparison may have left it
         print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
         return []
     return [PLOT_NAME]

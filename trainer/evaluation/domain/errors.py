@@ -1,4 +1,4 @@
-"""Why a domain cannot be described."""
+"""Errors of `trainer domain`."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from screening.errors import UserError
 
 
 class DomainFitError(UserError, ValueError):
-    """The data do not suffice, or the engine gives no features; the message says which."""
+    """There are too few data, or the engine gives no features; the message says which."""

@@ -1,6 +1,6 @@
-"""`python -m trainer evaluate`: answer every sample of a data directory and score the answers (paper, section 5.1).
+"""`python -m trainer evaluate`: has a model answer every sample of a data directory, and scores it (paper, 5.1).
 
-Who answers is a checkpoint on our own engine, or a model behind an OpenAI-compatible endpoint.
+The model is a checkpoint on our own engine, or one at an OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m trainer evaluate`."""
     who = parser.add_mutually_exclusive_group(required=True)
-    add_directory(who, "--checkpoint", "with its screening.json", required=False)
+    add_directory(who, "--checkpoint", "checkpoint to evaluate, with its screening.json", required=False)
     who.add_argument(
-        "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible, with its /v1; needs --model"
+        "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible endpoint, /v1 included; needs --model"
     )
     add_directory(parser, "--data", "data directory with samples.jsonl")
     add_mode(parser)
-    add_directory(parser, "--out", "new directory, or one to go on with or to score again")
+    add_directory(parser, "--out", "new directory, or that of an evaluation to continue or to score again")
     add_limit(parser)
     parser.add_argument(
-        "--confidence-level", type=level, default=0.95, metavar="P", help="of the intervals (default: %(default)s)"
+        "--confidence-level",
+        type=level,
+        default=0.95,
+        metavar="P",
+        help="confidence level of the intervals, between 0 and 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--metric",
@@ -42,13 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     checkpoint = parser.add_argument_group("with --checkpoint")
     add_batch(checkpoint)
-    model = parser.add_argument_group("with --endpoint (decides the answers: going on with other values is refused)")
-    model.add_argument("--model", metavar="NAME", help="its name at the endpoint")
+    model = parser.add_argument_group(
+        "with --endpoint (these decide the answers, so a continued evaluation must have the same values)"
+    )
+    model.add_argument("--model", metavar="NAME", help="name of the model at the endpoint")
     model.add_argument(
         "--prompt",
         choices=("standard", "compact"),
         default="standard",
-        help="texts of screening.prompt (default: standard); a checkpoint brings its own",
+        help="prompt of the questions (default: standard); a checkpoint has its own",
     )
     add_asking_options(model, temperature="0")
     add_endpoint_options(parser)
@@ -115,9 +121,9 @@ def _metrics(named: Sequence[str]) -> Mapping[str, Metric]:
 
 
 def _complaint(args: argparse.Namespace) -> str | None:
-    """What argparse cannot see: options that need each other."""
+    """What is wrong with options that need each other, which argparse cannot check; None if nothing is."""
     if args.checkpoint and args.model:
-        return "--model goes with --endpoint; a checkpoint is its own model"
+        return "--model is only for --endpoint. Leave it out with --checkpoint"
     if args.base_url and not args.model:
-        return "--endpoint needs --model, the model's name there"
+        return "--endpoint needs --model, the name of the model at the endpoint"
     return complaint(args)

@@ -1,4 +1,4 @@
-"""`python -m trainer promote`: a published version through the gate, and into production."""
+"""`python -m trainer promote`: measures a published version in the gate, and makes it production if it passes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from trainer.release.promote.standing import Standing
 
 NOT_PROMOTED = 1
-"""Exit status of a version that does not pass the gate, and of an evaluation that the same command goes on with."""
+"""Exit status when the version does not pass the gate, or when the same command must continue an evaluation."""
 
-STORE_HELP = "the --store of `publish`, to find the registry beside it"
+STORE_HELP = "store that `publish` was given as --store; the default registry is in its parent directory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", metavar="VERSION", help="number of a registered version, or `candidate`")
-    add_directory(parser, "--data", "the frozen test set, a data directory", required=False)
-    add_directory(parser, "--out", "directory for evaluations, table and flips", required=False)
+    add_directory(parser, "--data", "data directory of the frozen test set; needed without --force", required=False)
+    add_directory(
+        parser,
+        "--out",
+        "directory for the evaluations, the gate's table and the flips; needed with --data",
+        required=False,
+    )
     add_mode(parser)
     for name, whose in (("candidate", "VERSION"), ("production", "the version in production")):
         parser.add_argument(
@@ -38,18 +43,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"what `trainer evaluate` wrote for {whose} on --data (default: evaluate now, with vLLM)",
         )
     add_batch(parser)
-    parser.add_argument("--limits", type=Path, metavar="FILE", help="YAML file of the limits that differ")
     parser.add_argument(
-        "--force", action="store_true", help="promote whatever the gate and the history say; needs --reason"
+        "--limits",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with the limits to change (default: see docs/training.md)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="promote even if the gate or the history says no; needs --reason"
     )
     add_move_options(parser)
     add_registry_options(parser, store=STORE_HELP)
 
 
 def add_move_options(parser: argparse.ArgumentParser, *, reason_needed: bool = False) -> None:
-    """Who moves the alias, and why: options of `promote` and `rollback`."""
-    parser.add_argument("--reason", type=_reason, required=reason_needed, metavar="TEXT", help="kept in the history")
-    parser.add_argument("--by", type=_name, metavar="NAME", help="who does this (default: user and machine)")
+    """Add `--reason` and `--by`, which the history keeps."""
+    parser.add_argument(
+        "--reason",
+        type=_reason,
+        required=reason_needed,
+        metavar="TEXT",
+        help="why the alias is moved, at most 1000 characters; kept in the history",
+    )
+    parser.add_argument(
+        "--by", type=_name, metavar="NAME", help="who moves the alias; kept in the history (default: user@machine)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,10 +80,10 @@ def promote(args: argparse.Namespace) -> int:
     """Measure, print, and move the alias if the gate passes or is overruled. Returns the exit status.
 
     Raises:
-        Everything that `run` turns into a message.
+        The errors that `run` turns into messages.
     """
     from trainer.release.promote.evidence import whole
-    from trainer.release.promote.moves import MoveError, move, whoever
+    from trainer.release.promote.moves import MoveError, move, user_and_machine
     from trainer.release.promote.standing import read_standing
 
     registry = need_registry(args)
@@ -75,33 +93,33 @@ def promote(args: argparse.Namespace) -> int:
     if doubt and not args.force:
         raise MoveError(f"{doubt}. {_remedy(standing)}")
     if standing.alias == candidate.number and not doubt:
-        print(f"version {candidate.number} is in production already")
+        print(f"version {candidate.number} is already in production")
         return 0
     manifest = whole(candidate)
     gate = _measure(args, candidate, production, manifest) if args.data else None
     if gate and (last := _last_data(standing.history)) not in (None, gate.data):
-        print(f"note: the last move was measured on other data, {last}", file=sys.stderr)
+        print(f"note: the last move was measured on other data ({last})", file=sys.stderr)
     if gate and not gate.passed and not args.force:
         print(f"\nnot promoted: {'; '.join(gate.failed)}", file=sys.stderr)
         return NOT_PROMOTED
     forced = bool(args.force and (doubt or not (gate and gate.passed)))
     result = _summary(gate, args.out) if gate else None
-    by = args.by or whoever()
+    by = args.by or user_and_machine()
     move(registry, standing.alias, candidate, "promote", by=by, reason=args.reason, forced=forced, gate=result)
-    before = "nothing" if standing.alias is None else f"version {standing.alias}"
+    before = "no version" if standing.alias is None else f"version {standing.alias}"
     print(f"production: {before} → version {candidate.number}{', forced' if forced else ''}")
     return 0
 
 
 def _remedy(standing: Standing) -> str:
-    """What to do where production is in doubt."""
+    """What to do if the production version is uncertain."""
     last = standing.history.last
     again = (
         f"Promote or publish version {last.after} again to restore it, or"
         if last and not standing.alias
         else "Look at `history`;"
     )
-    return f"Nothing was moved, for a worse version could pass. {again} promote with --force --reason TEXT"
+    return f"Production was not moved, because a worse version could pass. {again} promote with --force --reason TEXT"
 
 
 def _find(registry: Registry, name: str) -> Version:
@@ -110,7 +128,7 @@ def _find(registry: Registry, name: str) -> Version:
 
     version = registry.resolve(CANDIDATE) if name == CANDIDATE else registry.version(int(name))
     if version is None:
-        raise RegistryError(f"registry {registry}: there is no version {name}; `publish` makes one")
+        raise RegistryError(f"registry {registry}: version {name} does not exist. `publish` registers versions")
     return version
 
 
@@ -153,7 +171,7 @@ def _measure(args: argparse.Namespace, candidate: Version, production: Version |
 
 
 def _last_data(history: History) -> str | None:
-    """Digest of the test set that the last measured move passed."""
+    """Digest of the test set on which the last measured move was measured."""
     return next((one.gate.data for one in reversed(history.moves) if one.gate), None)
 
 
@@ -171,17 +189,17 @@ def _summary(gate: Gate, out: Path) -> GateResult:
 
 
 def _complaint(args: argparse.Namespace) -> str | None:
-    """What argparse cannot see: options that need each other."""
+    """What is wrong with options that need each other, which argparse cannot check; None if nothing is."""
     from screening.checkpoint.registry import CANDIDATE
 
     if args.version != CANDIDATE and not re.fullmatch(r"[0-9]{1,9}", args.version):
-        return f"{args.version!r} is no version: give its number, or `{CANDIDATE}`"
+        return f"{args.version!r} is not a version. Give its number, or `{CANDIDATE}`"
     if args.force and not args.reason:
-        return "--force needs --reason: the history keeps why"
+        return "--force needs --reason, which the history keeps"
     if args.data is None and not args.force:
-        return "--data is missing: the gate measures on the frozen test set (or --force --reason TEXT)"
+        return "--data is missing: give the frozen test set, or promote without the gate with --force --reason TEXT"
     if (args.data is None) != (args.out is None):
-        return "--data and --out go together"
+        return "--data and --out need each other: give both or neither"
     return None
 
 
@@ -197,9 +215,9 @@ def _name(text: str) -> str:
 
 def _text(text: str, what: str, longest: int) -> str:
     if not text.strip() or len(text) > longest:
-        raise argparse.ArgumentTypeError(f"{what} has 1 to {longest} characters")
+        raise argparse.ArgumentTypeError(f"{what} must have 1 to {longest} characters")
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
-        raise argparse.ArgumentTypeError(f"{what} is written in UTF-8") from error
+    except UnicodeEncodeError as error:  # the command line has bytes that are not UTF-8
+        raise argparse.ArgumentTypeError(f"{what} must be written in UTF-8") from error
     return text.strip()

@@ -1,4 +1,4 @@
-"""`python -m trainer history`: what was in production when, moved by whom and why."""
+"""`python -m trainer history`: which version was in production when, who moved the alias and why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs: one move per line, oldest first")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object per move, oldest first (default: a table, newest first)",
+    )
     add_registry_options(parser, store=STORE_HELP)
 
 
@@ -34,19 +38,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(render(registry, standing, candidate))
     for key in standing.history.unreadable:
-        print(f"error: registry {registry}: the note {key} is not from this version, or damaged", file=sys.stderr)
+        print(
+            f"error: registry {registry}: the note {key} is damaged or was written by another version of the trainer",
+            file=sys.stderr,
+        )
     return 2 if standing.history.unreadable else 0
 
 
 def render(registry: Registry, standing: Standing, candidate: Version | None) -> str:
-    """The history as a table, newest first, and what the aliases name now."""
+    """The versions that the aliases point to, and the history as a table, newest first."""
     from trainer.runs.markdown import table
 
     moves = standing.history.moves
     lines = [f"production: {standing.fault or _name(standing.version)}", f"candidate: {_name(candidate)}"]
     if disagreement := standing.disagreement:
         lines.append(
-            f"{disagreement[0].upper()}{disagreement[1:]}. To finish an interrupted move, give its command again."
+            f"{disagreement[0].upper()}{disagreement[1:]}. To finish an interrupted move, run its command again."
         )
     if not moves:
         return "\n".join([*lines, f"No moves yet in {registry}."])
@@ -75,9 +82,9 @@ def _gate(move: Move) -> str:
         return "forced, not measured" if move.forced else "-"
     if move.gate.passed:
         return "passed"
-    return f"forced: {len(move.gate.failed)} of {move.gate.criteria} not kept"
+    return f"forced: {len(move.gate.failed)} of {move.gate.criteria} not met"
 
 
 def _cell(text: str) -> str:
-    """Free text in a table's cell."""
+    """Free text made fit for one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")

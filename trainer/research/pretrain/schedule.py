@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from trainer.research.pretrain.muon import Muon
-from trainer.training.recipe import Course
+from trainer.training.recipe import StageSettings
 
 
 def build_optimizers(
-    model: torch.nn.Module, course: Course, parameters: Iterable[torch.nn.Parameter]
+    model: torch.nn.Module, course: StageSettings, parameters: Iterable[torch.nn.Parameter]
 ) -> list[torch.optim.Optimizer]:
     """Optimizers for a subset of a model's parameters, without weight decay on biases, norms and embeddings.
 
@@ -40,7 +40,7 @@ def build_optimizers(
     return optimizers
 
 
-def learning_rate(step: int, settings: Course) -> float:
+def learning_rate(step: int, settings: StageSettings) -> float:
     """Linear warm-up, then cosine decay to `final_rate` times the peak."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps

@@ -29,7 +29,7 @@ from trainer.research.pretrain.pool import PoolShot
 from trainer.research.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
 from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
 from trainer.research.pretrain.tasks import Tasks
-from trainer.training.recipe import Course, HeadsCourse, SpeakCourse
+from trainer.training.recipe import HeadsStageSettings, SpeakStageSettings, StageSettings
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Stage(Protocol):
     shop: Workshop
 
     @property
-    def course(self) -> Course:
+    def course(self) -> StageSettings:
         """Number of steps, and the learning rate over time."""
 
     def trained(self) -> Iterator[nn.Parameter]:
@@ -99,7 +99,7 @@ class See:
 
     name = "see"
 
-    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
+    def __init__(self, shop: Workshop, course: HeadsStageSettings) -> None:
         self.shop, self.course = shop, course
 
     def trained(self) -> Iterator[nn.Parameter]:
@@ -130,7 +130,7 @@ class Read:
 
     name = "read"
 
-    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
+    def __init__(self, shop: Workshop, course: HeadsStageSettings) -> None:
         self.shop, self.course = shop, course
         self._ids = shop.reading_ids()
         self._ends = (self._ids == shop.end_of_picture).nonzero()[:, 0]
@@ -181,7 +181,7 @@ class Speak:
 
     name = "speak"
 
-    def __init__(self, shop: Workshop, course: SpeakCourse) -> None:
+    def __init__(self, shop: Workshop, course: SpeakStageSettings) -> None:
         self.shop, self.course = shop, course
         self._markers = torch.tensor(shop.markers, device=shop.device)
         counts = course.usable_counts

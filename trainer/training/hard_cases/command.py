@@ -1,4 +1,4 @@
-"""`python -m trainer hard-cases`: the SFT model answers the training set; what it gets wrong are the hard cases."""
+"""`python -m trainer hard-cases`: has the SFT model answer the training set, and records what it answers wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from trainer.runs.arguments import add_batch, add_directory
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m trainer hard-cases`."""
-    add_directory(parser, "--checkpoint", "the SFT model")
-    add_directory(parser, "--data", "training data with samples.jsonl")
+    add_directory(parser, "--checkpoint", "the checkpoint of stage 1 (SFT)")
+    add_directory(parser, "--data", "data directory with the training samples (samples.jsonl)")
     add_directory(
         parser,
         "--out",
-        "new directory, one to go on with, or what `evaluate --mode cot` wrote for this checkpoint on this data",
+        "new directory, one to continue, or one that `evaluate --mode cot` wrote for this checkpoint on this data",
     )
     add_batch(parser)
 
@@ -30,11 +30,11 @@ def run(args: argparse.Namespace) -> int:
     with engine_ends_on_sigterm():
         cases = find_hard_cases(args.checkpoint, args.data, args.out, batch=args.batch)
     print((args.out / SUMMARY_NAME).read_text(encoding="utf-8"))
-    print(f"Written to {args.out}: {RECORD_NAME}, {SUMMARY_NAME}, and the evaluation they come from")
+    print(f"Written to {args.out}: {RECORD_NAME}, {SUMMARY_NAME}, and the evaluation")
     if not cases.hard:
         print(
-            "warning: there are no hard cases, the model answers every sample right; stage 2 needs other questions, or "
-            "a recipe whose hcm_grpo.last_parts is [all]",
+            "warning: the model answers every sample right, so there are no hard cases. Give stage 2 harder questions, "
+            "or set hcm_grpo.last_parts to [all] in the recipe",
             file=sys.stderr,
         )
     return 0

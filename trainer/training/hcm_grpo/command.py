@@ -1,4 +1,4 @@
-"""`python -m trainer hcm-grpo`: stage 2 (paper, section 4): GRPO with a proportional reward and hard cases mining."""
+"""`python -m trainer hcm-grpo`: trains stage 2 (paper, section 4), GRPO with a proportional reward and hard cases."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from trainer.training.tracking.store import add_tracking_argument, choose_store
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    add_directory(parser, "--checkpoint", "the SFT model; start and reference of the policy")
-    add_directory(parser, "--data", "training data with samples.jsonl")
-    add_directory(parser, "--hard-cases", "what `trainer hard-cases` wrote for this checkpoint on this data")
+    add_directory(
+        parser, "--checkpoint", "checkpoint of stage 1 (SFT), with which the policy starts and which is its reference"
+    )
+    add_directory(parser, "--data", "data directory with the training samples (samples.jsonl)")
+    add_directory(parser, "--hard-cases", "directory that `trainer hard-cases` wrote for this checkpoint on this data")
     add_run_directory(parser)
     parser.add_argument(
         "--after",
         type=Path,
         metavar="RUN",
-        help="go on after a finished run whose epochs are the first of this one, with the same result as training them "
-        "again; needs `schedule: constant` and `warmup_ratio: 0` in the recipe",
+        help="warm start: a finished run with the same first epochs, which are not trained again then; the result is "
+        "the same (default: none); needs `schedule: constant` and `warmup_ratio: 0` in the recipe",
     )
     add_tracking_argument(parser)
 

@@ -1,6 +1,6 @@
-"""`python -m trainer report RUN`: the curves of a training, also of one that still runs, and example decisions.
+"""`python -m trainer report RUN`: makes a page with the curves and example decisions of a training, even a running one.
 
-Everything comes from the run directory; no tracking server is asked.
+Everything comes from the run directory; a tracking server is not needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CURVES_NAME = "curves.png"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory of `pretrain`, `sft` or `hcm-grpo`")
-    add_directory(parser, "--out", "where the report is written (default: RUN/report)", required=False)
+    add_directory(parser, "--out", "directory for the report (default: RUN/report)", required=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_report(directory: Path, out: Path) -> str:
-    """Read a run directory and write its report; returns a line that says where.
+    """Read a run directory and write its report. Returns a line for people.
 
     Raises:
-        RunError, LogError: the directory is none of a training, or its log or examples are damaged.
+        RunError, LogError: the directory does not belong to a training, or its log or examples are damaged.
         OSError: a file cannot be read or written.
     """
     from screening.runtime.atomic_write import write_atomically

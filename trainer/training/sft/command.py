@@ -1,7 +1,7 @@
-"""`python -m trainer sft`: the cold start (paper, section 4): stage 1.1 (`weak`) and stage 1.2 (`answer-driven`).
+"""`python -m trainer sft`: trains stage 1, the cold start (paper, section 4), in two runs: `weak` and `answer-driven`.
 
-Loss: eq. (1), the mean negative log-likelihood of the target's tokens. ViT and aligner are frozen, the language model
-is trained (table 2).
+The loss is eq. (1), the mean negative log-likelihood of the target's tokens. ViT and aligner are frozen, and the
+language model is trained (table 2).
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         choices=("weak", "answer-driven"),
         required=True,
-        help="1.1: captions and weak reasoning; 1.2: reasoning written for the known answer",
+        help="weak: stage 1.1, captions and weak reasoning; answer-driven: stage 1.2, reasoning written for the label",
     )
     add_recipe(parser)
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint to start from (a directory with its manifest)"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoint to start from, with its screening.json",
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="data directory with samples.jsonl, as `trainer render` writes it"
-    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory with samples.jsonl")
     add_run_directory(parser)
     add_limit(parser)
     add_tracking_argument(parser)
