@@ -1,4 +1,4 @@
-"""Which package and folder may import which (docs/architecture.md): read from the source, and seen in fresh interpreters."""
+"""Which package and folder may import which (docs/architecture.md): from the source, and in fresh interpreters."""
 
 from __future__ import annotations
 
