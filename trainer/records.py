@@ -2,7 +2,7 @@
 
 A line is one of three kinds. It has the truth of each picture (`usable`, `dimensions`, `severity`), or a `label` alone,
 as the paper's training data has (section 3.2), or neither, as its pseudo-label and exploration data have (table 1).
-docs/training.md has a table of the fields.
+docs/training/reference.md has a table of the fields.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The published columns of three benchmarks, and how a row becomes a question. Pure functions of one row.
 
-Only what is named here is read. docs/benchmarks.md says where each column was looked up and what was assumed.
+Only what is named here is read. docs/training/benchmarks.md says where each column was looked up, and what was assumed.
 """
 
 from __future__ import annotations

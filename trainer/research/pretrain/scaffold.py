@@ -1,8 +1,8 @@
 """Heads that teach a model to see, to compare and to look things up, and are thrown away afterwards.
 
 A base model brings years of pictures with it; this stands in for that. Through captions alone, each thing to see gets a
-signal of one word in forty (docs/experiments.md tells how far that goes). So every question of the questionnaire gets a
-head of its own, and all heads are trained at once, in these places:
+signal of one word in forty (docs/experiments/2026-11-21-tiny-checkpoint.md tells how far that goes). So every question
+of the questionnaire gets a head of its own, and all heads are trained at once, in these places:
 
 * `seen`: on the projected tokens of one picture, before any language model;
 * `compared`: on the tokens of an original and a generated picture, what of the product differs;
