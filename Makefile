@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench bench-train tiny clean
+.PHONY: help install demo serve test check docs bench bench-train tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ check: install ## lint and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: install ## build the documentation as a site, into site/
+	@$(PY) -m pip install -qq --constraint constraints.txt --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 bench: install ## measure the service under load, beside vLLM's own server and transformers
 	@$(PY) -m loadtest bench --peers
@@ -94,5 +98,5 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, into r
 	$(PY) -m trainer publish --checkpoint $(TINY)/hcm-grpo/checkpoint --store $(TINY)/published
 
 clean: ## remove what the tools leave behind; the environment stays
-	rm -rf build *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build site *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find screening service trainer loadtest clients tests -name __pycache__ -type d -prune -exec rm -rf {} +
