@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages outside docs/."""
-    from pathlib import Path
-
     from mkdocs.structure.files import File
 
     root = Path(config.config_file_path).parent
@@ -36,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, files: Files, **_others: object) -> str:
     """Point links at pages of the site; a link to any other file of the repository becomes its text."""
     here = page.file.src_uri
     folder = posixpath.dirname(REPOSITORY.get(here, f"docs/{here}"))
