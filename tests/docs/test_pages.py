@@ -93,3 +93,13 @@ def test_links_in_code_are_no_links(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("[a](b.md) `[c](d.md)` ![e](f.png)\n```\n[g](h.md)\n```\n[i [j]](k.md#l)\n")
     assert links(page) == ["b.md", "f.png", "k.md#l"]
+
+
+def test_the_curl_of_the_readme_names_files_that_exist() -> None:
+    (block,) = re.findall(
+        r"```bash\ncd (\S+)\n(curl .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    folder, command = block
+    pictures = re.findall(r"@(\S+)", command)
+    assert len(pictures) == 5
+    assert all((ROOT / folder / picture).is_file() for picture in pictures)
