@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-fast test-all check bench bench-train tiny clean
+.PHONY: help install demo serve test test-fast test-all check docs bench bench-train tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ check: install ## lint and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: install ## build the documentation as a site, into site/
+	@$(PY) -m pip install -qq --constraint constraints.txt --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 bench: install ## measure the service under load, and vLLM's own server and transformers as baselines
 	@$(PY) -m loadtest bench --baselines
@@ -100,5 +104,5 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 	$(PY) -m trainer publish --checkpoint $(TINY)/hcm-grpo/checkpoint --store $(TINY)/published
 
 clean: ## remove build and cache files, but not the environment
-	rm -rf build *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build site *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find screening service trainer loadtest clients tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -131,7 +131,7 @@ def engine_arguments(
     Args:
         cpu_worker: `inside`, in the engine core's process, needs `cpu_environment` in the environment; `apart`, in one
             of its own, is what vLLM does by default. The core then turns in a loop while the worker computes, which
-            takes a whole core of the CPU (docs/experiments.md).
+            takes a whole core of the CPU (docs/experiments/2026-11-21-swaps-under-load.md).
         draft_tokens: tokens guessed ahead (`screening.inference.speculative_drafter`); 0: none; None: `DRAFTED_ON_CPU`
         there, else none.
     """

@@ -6,7 +6,7 @@ that is the same answer in a third of the steps, but for near ties, which turn o
 earlier answers of the same engine, as in suffix decoding (Oliaro et al. 2024, arXiv 2411.04975), with a table of short
 contexts in place of a tree: the library of that paper has to be compiled, and changes parts of vLLM when it is
 imported. vLLM's own lookup searches one request's tokens only, where screening repeats itself little
-(docs/experiments.md has the figures).
+(docs/experiments/2026-11-26-drafting.md has the figures).
 """
 
 from __future__ import annotations

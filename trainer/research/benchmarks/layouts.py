@@ -1,6 +1,6 @@
 """The published columns of three benchmarks, and pure functions that convert a row to a question.
 
-Only these columns are read. docs/benchmarks.md gives the source of each column and the assumptions.
+Only these columns are read. docs/training/benchmarks.md gives the source of each column and the assumptions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Auxiliary heads that teach a model to recognise, compare and look up attributes. They are discarded after training.
 
 They replace the large-scale pretraining of a base model. With captions alone, each attribute gets a training signal
-from about one word in forty (docs/experiments.md shows the result). So every question of the questionnaire has its own
-head, and all heads are trained together, at these places:
+from about one word in forty (docs/experiments/2026-11-21-tiny-checkpoint.md shows the result). So every question of the
+questionnaire has its own head, and all heads are trained together, at these places:
 
 * `seen`: on the projected tokens of one picture, before the language model;
 * `compared`: on the tokens of an original and a generated picture, for differences of the product;
