@@ -36,17 +36,17 @@ def seal_of(manifest: Manifest) -> str:
     return _digest(content)
 
 
-def judged_as(manifest: Manifest) -> str:
-    """`DIGEST@sha256:…`, the second over the whole manifest: what a verdict on a checkpoint is about.
+def verdict_key(manifest: Manifest) -> str:
+    """Return the key of a verdict on a checkpoint: `DIGEST@sha256:…`, the second digest over the whole manifest.
 
-    A verdict on one set of probes says nothing about the same checkpoint with others, so the digest is not enough.
+    The digest alone is not enough: a verdict on one set of probes says nothing about the same checkpoint with others.
     """
     return f"{manifest.digest}@{_digest(manifest.model_dump(mode='json'))}"
 
 
-def digest_in(judged: str) -> str:
-    """The digest of the checkpoint that was judged."""
-    return judged.partition("@")[0]
+def digest_in(key: str) -> str:
+    """Return the checkpoint's digest from a verdict key."""
+    return key.partition("@")[0]
 
 
 def sealed(manifest: Manifest) -> Manifest:

@@ -13,7 +13,7 @@ from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
 from screening.confidence import judge as judge_confidence
 from screening.confidence import option_probabilities
 from screening.task import NONE, OPTIONS
-from service.engines.protocol import Contract, Generated
+from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
 
@@ -32,7 +32,7 @@ class Judged:
     mode: Mode
     prompt_tokens: int
     completion_tokens: int
-    contract: Contract
+    contract: LoadedCheckpoint
     """The checkpoint that wrote it."""
     warnings: tuple[AnswerWarning, ...] = ()
 
@@ -51,7 +51,7 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
     Args:
         review_below: the operator's threshold, for the metric.
     """
-    contract = generated.contract
+    contract = generated.checkpoint
     metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
     metrics.tokens.labels("completion").inc(generated.completion_tokens)
     read = parse(generated.text, mode)
@@ -90,7 +90,7 @@ def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Met
 
 def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
     """At most one: which pictures are unlike those that the checkpoint was trained on, or that this is not known."""
-    if (rule := generated.contract.domain) is None:
+    if (rule := generated.checkpoint.domain) is None:
         return ()
     if generated.domain_scores is None:
         detail = "Whether the pictures are like those that the checkpoint was trained on could not be determined."

@@ -84,7 +84,7 @@ class Service:
     @property
     def serving(self) -> str:
         """Digest of the checkpoint served. During a swap that is the old one, until the new one is proved."""
-        return self.served.manifest.digest if self.served else self.engine.contract.digest
+        return self.served.manifest.digest if self.served else self.engine.checkpoint.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +193,13 @@ async def _work(submission: Submission, service: Service) -> Worked:
     async with service.admission.slot():
         clock.note("queue", clock.began)
         with clock.stage("decode"):
-            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.decoders)
+            squares = await _squares(submission.pictures, service.engine.checkpoint.image_size, service.decoders)
         with clock.stage("engine"):
             generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
     judged = judge(generated, mode, review_below=service.settings.review_below, metrics=service.metrics)
     if judged.readable:
         # Under the checkpoint that wrote it, which need not be the one served when it was asked for.
-        service.answers.put(work_key(generated.contract.digest, submission.content), judged)
+        service.answers.put(work_key(generated.checkpoint.digest, submission.content), judged)
     return Worked(judged, clock)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +23,10 @@ from screening.checkpoint.manifest import (
     write_manifest,
 )
 from screening.checkpoint.probes import Probe, Probes
-from screening.checkpoint.seal import judged_as, sealed
+from screening.checkpoint.seal import sealed, verdict_key
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT
-from service.engines.protocol import Contract, Generated, Question
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 from service.errors import EngineFailed, EngineLost
 
@@ -91,9 +92,15 @@ def digest(directory: Path) -> str:
     return read_manifest(directory).digest
 
 
-def judged(directory: Path) -> str:
-    """What a verdict on the checkpoint that lies there is about."""
-    return judged_as(read_manifest(directory))
+def key_of(directory: Path) -> str:
+    """Key of a verdict on a published checkpoint."""
+    return verdict_key(read_manifest(directory))
+
+
+def remembered(state: Path) -> dict[str, Any]:
+    """What a service has written into its state directory."""
+    noted: dict[str, Any] = json.loads((state / "state.json").read_text())
+    return noted
 
 
 def copies(state: Path) -> set[str]:
@@ -160,11 +167,13 @@ class ObedientEngine(ScriptedEngine):
         return not self._death.is_set() and (self.loaded is not None or not self.history)
 
     @property
-    def contract(self) -> Contract:
+    def checkpoint(self) -> LoadedCheckpoint:
         assert self._manifest is not None
         m = self._manifest
         domain = m.domain.rule if m.domain else None
-        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched, domain)
+        return LoadedCheckpoint(
+            m.name, m.version, m.digest, m.image.size, m.calibration, super().checkpoint.watched, domain
+        )
 
     def running(self) -> int:
         return self._inside
@@ -245,8 +254,8 @@ class ObedientEngine(ScriptedEngine):
             self._inside -= 1
 
     async def _answer(self, question: Question) -> Generated:
-        before = self.contract
+        before = self.checkpoint
         await self._moves.wait()
         generated = await super().generate(question)
-        assert self.contract == before, "two checkpoints in one answer"
+        assert self.checkpoint == before, "two checkpoints in one answer"
         return Generated(generated.text, generated.steps, 1, 1, before, generated.domain_scores)

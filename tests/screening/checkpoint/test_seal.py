@@ -20,7 +20,7 @@ from screening.checkpoint.manifest import (
     store_manifest,
 )
 from screening.checkpoint.probes import Probe, Probes, Reading
-from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, judged_as, seal_of, sealed
+from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, verdict_key, seal_of, sealed
 from screening.errors import CheckpointDamaged
 from screening.prompt import COMPACT, STANDARD
 from tests.screening.checkpoint.test_domain import make_domain
@@ -123,7 +123,7 @@ def test_a_verdict_is_about_the_whole_manifest(manifest: Manifest) -> None:
         manifest.model_copy(update={"probes": probes_with(tolerance=0.02)(manifest)}),
         manifest.model_copy(update={"name": "other"}),
     ]
-    verdicts = {judged_as(one) for one in (manifest, *others)}
+    verdicts = {verdict_key(one) for one in (manifest, *others)}
     assert len(verdicts) == 3
     assert {digest_in(verdict) for verdict in verdicts} == {manifest.digest}
 

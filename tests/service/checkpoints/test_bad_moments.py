@@ -16,8 +16,9 @@ import pytest
 from screening.checkpoint.manifest import ImageContract, Manifest, read_manifest
 from screening.checkpoint.probes import Probe
 from service.admission.admission import Admission
-from service.checkpoints.local_store import LocalStore, inside
+from service.checkpoints.local_store import LocalStore
 from service.checkpoints.served import ServedCheckpoint
+from service.checkpoints.store_reads import inside
 from service.config.settings import Settings
 from service.errors import EngineFailed, EngineLost
 from service.metrics import Metrics
@@ -26,8 +27,9 @@ from tests.service.obedient_engine import (
     change_manifest,
     copies,
     digest,
-    judged,
+    key_of,
     make_checkpoint,
+    remembered,
     version,
     with_probes,
 )
@@ -61,27 +63,27 @@ async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_
 
 async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, store, tmp_path) -> None:
     """The note is written before the engine is touched; here the test stands in for the death behind it."""
-    note, dead = tmp_path / "state" / "deaths.json", judged(store / "two")
+    state, key = tmp_path / "state", key_of(store / "two")
     noted: list[Any] = []
     engine = ObedientEngine()
     real = engine.reload
 
     async def reload(*arguments: Any) -> None:
-        noted.append(json.loads(note.read_text()))
+        noted.append(remembered(state)["attempts"])
         await real(*arguments)
 
     engine.reload = reload  # type: ignore[method-assign]
     async with serve(engine) as running:
         assert (await running.take_up("two")).status_code == 200
         assert (await running.take_up("one")).status_code == 200
-    assert noted[0] == {dead: 1}
-    assert json.loads(note.read_text()) == {}, "it lived"
+    assert noted[0] == {key: 1}
+    assert remembered(state)["attempts"] == {}, "it lived"
     for deaths, status in ((1, 200), (2, 409)):
-        note.write_text(json.dumps({dead: deaths}))
+        (state / "state.json").write_text(json.dumps(remembered(state) | {"attempts": {key: deaths}}))
         async with serve() as running:
             assert (await running.take_up("two")).status_code == status
             await running.take_up("one")
-        assert json.loads(note.read_text()) == {}
+        assert remembered(state)["attempts"] == {}
 
 
 async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
@@ -109,7 +111,7 @@ async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(ser
         (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
         weights = (copy / "model.safetensors").rename(tmp_path / "swept")
         refused = await running.take_up("two")
-        assert refused.status_code == 409 and "what is served" in refused.json()["detail"]
+        assert refused.status_code == 409 and "served checkpoint cannot be read" in refused.json()["detail"]
         assert (await running.state())["refused"] == []
         weights.rename(copy / "model.safetensors")
         assert (await running.take_up("two")).status_code == 200
@@ -135,7 +137,7 @@ async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_wha
         assert served.probes == read_manifest(store / "one").probes
         with_probes(store / "one", off=1.0)
         refused = await running.take_up("one")
-        assert refused.status_code == 409 and "do not prove it" in refused.json()["detail"]
+        assert refused.status_code == 409 and "fails its new probes" in refused.json()["detail"]
         assert (await running.state())["refused"] == []
         assert running.metric("screening_swaps_total", result="refused") == 1
     async with serve() as running:
@@ -193,9 +195,9 @@ async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_a
 
 async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
     """The follower finds its alias served, while an operator's copy is there and not taken up yet."""
-    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.take_in
+    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.copy_in
 
-    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
+    def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         copy = real(self, source)
         if source.name == "two":
             copied.set()
@@ -204,18 +206,18 @@ async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copi
 
     async with serve() as running:
         served = running.app.state.service.served
-        served.memory.spared = "sha256:" + 64 * "0"  # as after a start that fell back
-        monkeypatch.setattr(LocalStore, "take_in", take_in)
+        served.history.fell_back = True  # as after a start that fell back
+        monkeypatch.setattr(LocalStore, "copy_in", copy_in)
         taking = asyncio.create_task(running.take_up("two"))
         await asyncio.to_thread(copied.wait, 10)
         await served.confirm()
         go_on.set()
         assert (await taking).status_code == 200
-        assert served.memory.spared is None
+        assert not served.history.fell_back
 
 
 async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_path, monkeypatch) -> None:
-    real, attempts = LocalStore.remember, []
+    real, attempts = LocalStore.update_manifest, []
 
     def full_at_first(self: LocalStore, wanted: Manifest) -> None:
         attempts.append(len(copies(tmp_path / "state")))
@@ -224,7 +226,7 @@ async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_pa
         real(self, wanted)
 
     async with serve() as running:
-        monkeypatch.setattr(LocalStore, "remember", full_at_first)
+        monkeypatch.setattr(LocalStore, "update_manifest", full_at_first)
         assert (await running.take_up("two")).status_code == 200
     assert attempts == [2, 1]
     async with serve() as running:
@@ -306,21 +308,21 @@ async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
 async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
     """Where the engine does not end the reload, the end of the event loop does."""
-    note = tmp_path / "state" / "deaths.json"
+    state = tmp_path / "state"
     for _ in range(2):
         engine = ObedientEngine()
         async with serve(engine) as running:
             engine.seconds = 3600
-            taking = asyncio.create_task(running.app.state.service.hot_swap.take_up(tmp_path / "store" / "two"))
+            taking = asyncio.create_task(running.app.state.service.hot_swap.swap_to(tmp_path / "store" / "two"))
             async with asyncio.timeout(60):
                 while "reload 2" not in engine.history:
                     await asyncio.sleep(0.005)
-            assert list(json.loads(note.read_text()).values()) == [1]
+            assert list(remembered(state)["attempts"].values()) == [1]
             if ends == "by being cancelled":
                 taking.cancel()
                 await asyncio.gather(taking, return_exceptions=True)
         await asyncio.gather(taking, return_exceptions=True)
-        assert json.loads(note.read_text()) == {}
+        assert remembered(state)["attempts"] == {}
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
 
@@ -332,7 +334,7 @@ async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, s
         assert there.wait(10), "nobody else is heard meanwhile"
         return inside(store, name)
 
-    monkeypatch.setattr("service.http.admin.inside", slow)
+    monkeypatch.setattr("service.checkpoints.store_reads.inside", slow)
     async with serve() as running:
         taking = asyncio.create_task(running.take_up("two"))
         await asyncio.sleep(0.05)
@@ -344,7 +346,7 @@ async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, s
 def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_path, monkeypatch) -> None:
     copying, there, copied = threading.Event(), threading.Event(), []
 
-    def take_in(*_: Any) -> Any:
+    def copy_in(*_: Any) -> Any:
         copying.set()
         there.wait(10)
         copied.append(1)
@@ -354,12 +356,12 @@ def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
 
     async def end_while_it_is_copied() -> None:
-        taking = asyncio.create_task(served.take_in(store / "two"))
+        taking = asyncio.create_task(served.copy_in(store / "two"))
         while not copying.is_set():
             await asyncio.sleep(0.005)
         assert not taking.done()
 
-    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    monkeypatch.setattr(LocalStore, "copy_in", copy_in)
     asyncio.run(end_while_it_is_copied())
     assert not copied
     there.set()

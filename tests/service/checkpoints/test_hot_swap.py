@@ -338,7 +338,7 @@ async def test_a_disk_that_fills_up_does_not_undo_a_swap(serve, sample, monkeypa
         raise OSError(28, "No space left on device")
 
     async with serve() as running:
-        monkeypatch.setattr(LocalStore, "remember", full)
+        monkeypatch.setattr(LocalStore, "update_manifest", full)
         assert (await running.take_up("two")).status_code == 200
         answer = await running.client.post("/screen", json=sample.json())
         assert answer.json()["checkpoint"]["version"] == "2"

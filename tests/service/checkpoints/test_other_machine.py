@@ -51,6 +51,6 @@ def test_what_another_kind_of_machine_recorded_is_served_after_a_proof_by_roundi
         monkeypatch.setenv(name, value)
     here = machine_name("cpu")
     with launch_service("--checkpoint", str(recorded_by_intel)) as service:
-        proofs = [event for event in service.events() if event["event"] == "proved by rounding"]
+        proofs = [event for event in service.events() if event["event"] == "verified by rounding"]
     expected = [] if here == recorder.machine else [(recorder.machine, here)]
     assert [(proof["recorded_by"], proof["machine"]) for proof in proofs] == expected

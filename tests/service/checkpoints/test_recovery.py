@@ -251,13 +251,13 @@ async def test_a_hang_while_a_swap_waits_for_requests_is_not_the_checkpoints_fau
 @pytest.fixture
 def slow_store(monkeypatch) -> Iterator[threading.Event]:
     """A store that `two` is not copied from before this is set."""
-    real, there = LocalStore.take_in, threading.Event()
+    real, there = LocalStore.copy_in, threading.Event()
 
-    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
+    def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         assert source.name != "two" or there.wait(60)
         return real(self, source)
 
-    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    monkeypatch.setattr(LocalStore, "copy_in", copy_in)
     yield there
     there.set()
 

@@ -127,7 +127,7 @@ async def test_a_store_that_hangs_is_given_up_shown_and_holds_up_no_other_order(
 
 async def test_a_name_that_cannot_be_resolved_is_given_up_too(serve, monkeypatch) -> None:
     there = threading.Event()
-    monkeypatch.setattr("service.http.admin.inside", lambda *_: there.wait(60))
+    monkeypatch.setattr("service.checkpoints.store_reads.inside", lambda *_: there.wait(60))
     async with serve(store_read_seconds=0.2) as running:
         refused = await running.take_up("two")
         assert refused.status_code == 409 and "hangs" in refused.json()["detail"]
@@ -266,7 +266,7 @@ async def test_a_start_whose_production_hangs_goes_on_with_its_own(serve, store,
         return offer
 
     await start_serving(served, production)
-    assert served.manifest.version == "1" and served.memory.refused == {}
+    assert served.manifest.version == "1" and served.history.refused == {}
     (reading,) = served.reads.under_way()
     assert reading.hanging
     await served.close()
