@@ -92,6 +92,7 @@ def _engine(settings: Settings) -> Engine:
         gpu_memory_utilization=settings.gpu_memory_utilization,
         cpu_worker=settings.cpu_worker,
         draft_tokens=settings.draft_tokens,
+        fast_preprocessing=settings.fast_preprocessing,
     )
 
 

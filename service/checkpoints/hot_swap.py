@@ -57,8 +57,8 @@ class Swap:
     previous: str
     """SHA-256 of the manifest of the checkpoint that was served before."""
     how: How
-    """`in place`: the running engine loaded the weights; `rebuilt`: the engine was restarted; `unchanged`: the checkpoint
-    was served already."""
+    """`in place`: the running engine loaded the weights; `rebuilt`: the engine was restarted; `unchanged`: the
+    checkpoint was served already."""
     prepare_ms: float
     """Time for copying and verifying, while requests were answered."""
     drain_ms: float
@@ -226,7 +226,7 @@ class HotSwap:
             drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
                 verified, in_place = await self._load(new, in_place=in_place)
-            except Exception as error:  # Whatever went wrong, the old weights must be back before the gate opens.
+            except Exception as error:  # noqa: BLE001 - the old weights must be back before the gate opens
                 await self._roll_back(new, old, attempt, error, in_place=in_place)
             self.served.becomes(new)
         times = {"prepare_ms": prepare_ms, "drain_ms": drain_ms, "closed_ms": milliseconds_since(closed)}

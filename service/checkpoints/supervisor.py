@@ -2,8 +2,8 @@
 
     engine lost → its requests end with 503 → wait → restart on the served checkpoint → verify → admit requests
 
-The first restart begins at once. After a restart that fails, or an engine that is lost again soon, the supervisor waits,
-longer each time. After several restarts in a row, `hopeless` tells the orchestrator to restart the process; the
+The first restart begins at once. After a restart that fails, or an engine that is lost again soon, the supervisor
+waits, longer each time. After several restarts in a row, `hopeless` tells the orchestrator to restart the process; the
 supervisor does not give up.
 """
 

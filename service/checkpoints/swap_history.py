@@ -6,7 +6,7 @@
   that notes it, so the note is on disk before the engine is touched.
 
 A verdict holds for everything that was judged: the files, the probes and the rest of the manifest. Its key is therefore
-`screening.checkpoint.seal.verdict_key` and not the digest: a copy with damaged probes that was refused says nothing about
+`screening.checkpoint.seal.verdict_key` and not the digest: the verdict on a copy with damaged probes says nothing about
 the intact checkpoint of the same digest.
 """
 

@@ -6,7 +6,7 @@ A probe is a question with the log-probabilities that the published weights give
   because there every other number means other weights.
 - *By rounding*, on another kind of machine: its numbers are as close to float32's as rounding explains. This is a
   weaker check, so only a freshly started engine may pass it, because that engine has read every tensor from verified
-  files. The verifier keeps the numbers that it gave, and from then on the checkpoint must repeat them: after a reload in
+  files. The verifier keeps the engine's numbers, and from then on the checkpoint must repeat them: after a reload in
   place, after a roll-back and after an engine restart.
 """
 

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Place of vLLM's worker on a CPU: inside the engine core's process, or apart, which uses one more core."""
     draft_tokens: int | None = Field(None, ge=0, le=64)
     """Tokens drafted ahead by speculative decoding; 0 switches it off; none: 12 on a CPU, 0 on a GPU."""
+    fast_preprocessing: bool = True
+    """Whether a lookup table prepares the pictures, if its result equals that of vLLM's slower preprocessing."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 listens on every interface."""

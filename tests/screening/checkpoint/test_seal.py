@@ -20,7 +20,7 @@ from screening.checkpoint.manifest import (
     store_manifest,
 )
 from screening.checkpoint.probes import Probe, Probes, Reading
-from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, verdict_key, seal_of, sealed
+from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, seal_of, sealed, verdict_key
 from screening.errors import CheckpointDamaged
 from screening.prompt import COMPACT, STANDARD
 from tests.screening.checkpoint.test_domain import make_domain

@@ -23,7 +23,7 @@ from screening.errors import CheckpointError, CheckpointUnavailable
 from service.admission.admission import Admission
 from service.checkpoints.served import Offer, ServedCheckpoint
 from service.checkpoints.startup import start_serving
-from service.checkpoints.store_reads import MOST_HANGING, StoreReads, Watch
+from service.checkpoints.store_reads import MAX_HANGING, StoreReads, Watch
 from service.config.settings import Settings
 from service.metrics import Metrics
 from tests.service.obedient_engine import ObedientEngine
@@ -171,10 +171,10 @@ async def test_a_read_that_was_given_up_ends_at_its_next_step_and_changes_nothin
 async def test_hanging_threads_do_not_pile_up(tmp_path: Path) -> None:
     reads, there = StoreReads(0.01, Metrics()), threading.Event()
     hang: Callable[[Watch], object] = lambda _: there.wait(60)  # noqa: E731
-    for place in range(MOST_HANGING):
+    for place in range(MAX_HANGING):
         with pytest.raises(CheckpointUnavailable, match="has not been read"):
             await reads.read(tmp_path / str(place), hang)
-    with pytest.raises(CheckpointUnavailable, match=f"{MOST_HANGING} reads hang"):
+    with pytest.raises(CheckpointUnavailable, match=f"{MAX_HANGING} reads hang"):
         await reads.read(tmp_path / "one more", hang)
     there.set()
     async with asyncio.timeout(20):
