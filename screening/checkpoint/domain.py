@@ -189,7 +189,7 @@ class Domain(DomainRule):
         return tuple(float(distance) / self.threshold for distance in self.statistics.distances(stacked))
 
     def deviation(self, probe: DomainProbe, found: Sequence[float]) -> float:
-        """Return the largest relative difference between recorded and found scores; infinite if their number differs."""
+        """Return the largest relative difference of recorded and found scores; infinite if their number differs."""
         if len(found) != len(probe.scores) or not np.isfinite(found).all():
             return float("inf")
         return max(abs(a - b) / max(abs(a), 1.0) for a, b in zip(probe.scores, found, strict=True))

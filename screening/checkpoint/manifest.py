@@ -1,8 +1,8 @@
 """The manifest of a checkpoint: the file `screening.json` beside the weights.
 
 The manifest lists the files (with their SHA-256), what the model was asked in training (prompt texts, picture size,
-tiling) and how to read its answers (decoding, calibration). It is written last, by an atomic rename. A directory without
-it is not a checkpoint.
+tiling) and how to read its answers (decoding, calibration). It is written last, by an atomic rename. A directory
+without it is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ImageContract(_Strict):
     tokens_per_picture: int = Field(ge=1, le=16_384)
     """Number of image tokens in the prompt for one picture, without its begin and end tokens."""
     max_patches: int = Field(1, ge=1, le=64)
-    """Maximum number of tiles per picture. InternVL's processor cuts tiles by default, so this is always passed to it."""
+    """Maximum number of tiles per picture. By default InternVL's processor cuts tiles, so it is always told."""
 
 
 class Decoding(_Strict):
@@ -185,8 +185,12 @@ def read_manifest(directory: Path, step: Step = unwatched) -> Manifest:
         return Manifest.model_validate_json(read_small(path, MOST_MANIFEST_BYTES, step))
     except FileNotFoundError:
         if not directory.exists():
-            raise CheckpointUnavailable(f"{directory} does not exist: it is not a checkpoint, or its store is not mounted") from None
-        raise CheckpointDamaged(f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or the copy is incomplete") from None
+            raise CheckpointUnavailable(
+                f"{directory} does not exist: it is not a checkpoint, or its store is not mounted"
+            ) from None
+        raise CheckpointDamaged(
+            f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or the copy is incomplete"
+        ) from None
     except OSError as error:
         raise CheckpointUnavailable(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

@@ -1,14 +1,14 @@
 """Probes: questions by which a service verifies which weights an engine holds.
 
-vLLM loads a broken set of weights without an error in several ways: if a tensor is missing, the old one stays; if a part
-of a fused tensor is missing, its memory stays uninitialised; NaN leads to empty answers. A checkpoint therefore carries
-a few questions with answers, and the log-probabilities of the last tokens of each answer, recorded when the checkpoint
-was published. An engine that holds the checkpoint must give the same numbers.
+vLLM loads some broken sets of weights without an error: if a tensor is missing, the old one stays; if a part of a fused
+tensor is missing, its memory stays uninitialised; NaN leads to empty answers. A checkpoint therefore carries a few
+questions with answers, and the log-probabilities of the last tokens of each answer, recorded when the checkpoint was
+published. An engine that holds the checkpoint must give the same numbers.
 
-The machine that recorded the numbers repeats them almost exactly. Another kind of processor, or another version of vLLM,
-adds the same bfloat16 products in another order and rounds differently: by about 0.1 in a single log-probability of
-models/tiny. Its numbers scatter around those of float32 as far as the recorded ones do. The probes therefore hold both,
-and an engine can pass in two ways:
+The machine that recorded the numbers repeats them almost exactly. Another kind of processor, or another version of
+vLLM, adds the same bfloat16 products in another order and rounds differently: by about 0.1 in a single log-probability
+of models/tiny. Its numbers scatter around those of float32 as far as the recorded ones do. The probes therefore hold
+both, and an engine can pass in two ways:
 
 - *by repetition*: every number equals the recorded one, within the spread of repeats;
 - *by rounding*: all numbers together are as close to float32's as rounding explains. The measure is the root mean
@@ -36,9 +36,9 @@ from screening.prompt import PICTURES_PER_SAMPLE
 from screening.task import OPTIONS, Dimension
 
 ROUNDING_MARGIN = 1.5
-"""Maximum distance of an engine from float32, as a multiple of the recording engine's distance. Measured for models/tiny:
-1.0 to 1.1 on three kinds of processor, 1.3 on a fourth, 1.2 to 1.6 with one stale bias or normalisation, 7 with one
-stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
+"""Maximum distance of an engine from float32, as a multiple of the recording engine's distance. Measured for
+models/tiny: 1.0 to 1.1 on three kinds of processor, 1.3 on a fourth, 1.2 to 1.6 with one stale bias or normalisation,
+7 with one stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
 LEAST_ROUNDING = 0.005
 """Minimum of the recording engine's distance in that product: an engine that hardly rounds sets no limit for others."""
 MOST_ROUNDING = 0.1
@@ -111,7 +111,9 @@ class Probes(BaseModel):
     @model_validator(mode="after")
     def _near_float32(self) -> Self:
         if self.rounding is not None and self.rounding > MOST_ROUNDING:
-            raise ValueError(f"the mean difference of exact and logprobs is {self.rounding:.3g}, more than rounding explains")
+            raise ValueError(
+                f"the mean difference of exact and logprobs is {self.rounding:.3g}, more than rounding explains"
+            )
         return self
 
     @property

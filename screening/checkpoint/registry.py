@@ -75,7 +75,9 @@ class Registry:
             RegistryError: the model's name is not valid.
         """
         if not re.match(MODEL_NAME, model):
-            raise RegistryError(f"The registered model's name {model!r} is not valid. Use letters, digits, '.', '_' and '-' only")
+            raise RegistryError(
+                f"The registered model's name {model!r} is not valid. Use letters, digits, '.', '_' and '-' only"
+            )
         self.uri = uri
         self.model = model
         self._ledger = model + LEDGER_SUFFIX
@@ -222,7 +224,7 @@ class Registry:
         return Version(int(version.version), tags[DIGEST_TAG], directory, tags)
 
     def _source(self, directory: Path) -> str:
-        """Return a `file:///…` address, or `checkpoint:…` for an MLflow server, which refuses addresses on its own disk."""
+        """Return a `file:///…` address, or `checkpoint:…` for an MLflow server, which refuses paths on its own disk."""
         path = directory.resolve()
         return f"checkpoint:{quote(str(path))}" if self.uri.startswith("http") else path.as_uri()
 

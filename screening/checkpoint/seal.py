@@ -6,8 +6,8 @@ therefore seals the manifest when it has recorded the probes. The seal covers ev
 probes included, and a field that a later version adds is covered without a change here. Only the fields for people are
 left out.
 
-A seal is not a signature: everyone who can write to the store can also seal. It detects changes by mistake, by a tool or
-by a person who did not record the probes again. docs/decisions/hot-swap.md says what it cannot detect.
+A seal is not a signature: everyone who can write to the store can also seal. It detects changes by mistake, by a tool
+or by a person who did not record the probes again. docs/decisions/hot-swap.md says what it cannot detect.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def check_seal(manifest: Manifest) -> None:
         raise CheckpointDamaged(f"its probes do not say what they were recorded on. {publish}")
     if not is_sealed(manifest):
         raise CheckpointDamaged(
-            "its files, prompt, calibration or probes were changed after it was published, so its probes were recorded on "
-            f"something else. {publish}"
+            "its files, prompt, calibration or probes were changed after it was published, so its probes were recorded "
+            f"on something else. {publish}"
         )
     if not _gives(manifest.calibration, manifest.probes.confidences):
         raise CheckpointDamaged(f"its calibration does not give the confidences that it gave at publishing. {publish}")

@@ -97,8 +97,8 @@ _EXPONENTS: dict[str, tuple[str, int]] = {
     "F32": ("<u4", 0x7F80_0000),
     "F64": ("<u8", 0x7FF0_0000_0000_0000),
 }
-"""Type → an integer type of the same size, and the bits of the exponent. They are all set in NaN and infinity, and in no
-other value. Integers are used because numpy lacks bfloat16."""
+"""Type → an integer type of the same size, and the bits of the exponent. They are all set in NaN and infinity, and in
+no other value. Integers are used because numpy lacks bfloat16."""
 
 
 def _any_all_ones(bits: np.ndarray, exponent: int, chunk: int = 2**24) -> bool:

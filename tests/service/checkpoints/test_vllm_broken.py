@@ -49,7 +49,7 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
         assert httpx.get(f"{service.base_url}/readyz").status_code == 200, "ready again"
         assert screen(service, make_sample(99))["checkpoint"]["digest"] == sound
     changed = {result for result, count in results(service).items() if count > before[result]} - {"refused"}
-    did = {"rolled_back": "old weights put back", "rebuilt_back": "engine rebuilt on the old"}
+    did = {"rolled_back": "old weights put back", "rebuilt_back": "engine restarted on the old"}
     assert set(callers.digests) == {sound}, "an answer from what was refused"
     # Only while an engine is built is anybody refused; the others were answered, all of them.
     assert set(callers.statuses) <= ({200, 503} if "rebuilt_back" in changed else {200}), callers.statuses
@@ -57,8 +57,8 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
 
 
 FOUND_BY = {
-    "manifest": "not a manifest|recorded on something else|no probes|larger than",
-    "compare": "and other tensors",
+    "manifest": "not a valid manifest|recorded on something else|no probes|larger than",
+    "compare": "but different tensors",
     "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its (tokenizer|prompt|architecture)",
 }
 """Where a fault is found, and what the reason then says; in the copy where it says none of these."""
@@ -75,7 +75,7 @@ def readable(reason: str, directory: Path) -> str:
     text = reason.replace(f"{directory}/", "").replace(str(directory), "it").replace(directory.name, "it")
     text = re.sub(r"sha256:[0-9a-f]{64}", "sha256:…", text)
     text = re.sub(r"\d+ bytes; its manifest says \d+", "… bytes; its manifest says …", text)
-    text = re.sub(r"\S+ off$", "… off", text)
+    text = re.sub(r"difference is \S+$", "difference is …", text)
     return text.partition("\n")[0].replace("|", "\\|")
 
 
