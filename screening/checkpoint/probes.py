@@ -40,7 +40,7 @@ ROUNDING_MARGIN = 1.5
 models/tiny: 1.0 to 1.1 on three kinds of processor, 1.3 on a fourth, 1.2 to 1.6 with one stale bias or normalisation,
 7 with one stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
 LEAST_ROUNDING = 0.005
-"""Minimum of the recording engine's distance in that product: an engine that hardly rounds sets no limit for others."""
+"""Lower bound of the recording engine's distance in that product: one that hardly rounds must not fail all others."""
 MOST_ROUNDING = 0.1
 """Maximum distance of any engine from float32, as a root mean square. Measured for models/tiny: 0.031 on a machine with
 AMX, 0.041 on one without AVX-512."""

@@ -1,4 +1,4 @@
-"""An engine that holds one checkpoint and fails where a test tells it to, and checkpoints small enough to write."""
+"""An engine that holds one checkpoint and fails where a test says so, and checkpoints small enough to write."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ ADMIN_KEYS = hashlib.sha256(_KEY.encode()).hexdigest()
 
 
 ROUNDING = 0.02
-"""How far `ObedientEngine` is from float32."""
+"""Distance of `ObedientEngine` from float32."""
 
 
 def logprobs_of(directory: Path) -> tuple[float, ...]:
-    """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
+    """Log-probabilities of `ObedientEngine` for its weights: numbers that follow from the file."""
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
     return tuple(-2 - byte / 10 for byte in digest[:6])
 
 
 def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tensors: np.ndarray) -> Path:
-    """A whole checkpoint with weights of this seed and the probes that prove them."""
+    """Write a complete checkpoint with weights of this seed and their probes."""
     directory.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     weights = {"a": rng.normal(size=(4, 8)).astype(np.float32), "b": rng.normal(size=8).astype(np.float32)}
@@ -58,7 +58,7 @@ def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tens
 
 
 def describe(directory: Path, **fields: Any) -> Manifest:
-    """Write the manifest of what lies there, probes included."""
+    """Write the manifest of a directory, probes included."""
     numbers = logprobs_of(directory)
     exact = tuple(value - ROUNDING for value in numbers)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=numbers, exact=exact)
@@ -68,7 +68,7 @@ def describe(directory: Path, **fields: Any) -> Manifest:
 
 
 def write_sealed(directory: Path, **fields: Any) -> Manifest:
-    """Write the manifest of what lies there as if its probes had been recorded on exactly that."""
+    """Write the manifest of a directory, sealed as if its probes had been recorded on it."""
     manifest = sealed(write_manifest(directory, **fields))
     store_manifest(manifest, directory)
     return manifest
@@ -88,7 +88,7 @@ def one_bit(directory: Path) -> None:
 
 
 def digest(directory: Path) -> str:
-    """Of the checkpoint that lies there."""
+    """Digest of a published checkpoint."""
     return read_manifest(directory).digest
 
 
@@ -136,7 +136,7 @@ def version(wanted: str) -> Callable[[Path], bool]:
 
 
 class ObedientEngine(ScriptedEngine):
-    """Holds one checkpoint at a time and fails where it is told to."""
+    """Holds one checkpoint at a time and fails where the test says so."""
 
     def __init__(self, *, latency_ms: float = 0) -> None:
         super().__init__(latency_ms=latency_ms)
@@ -183,7 +183,7 @@ class ObedientEngine(ScriptedEngine):
         self._death.set()
 
     def hang(self) -> None:
-        """Answer nothing any more."""
+        """Answer no request from now on."""
         self._moves.clear()
 
     async def start(self, checkpoint: Path | None = None, /) -> None:

@@ -126,13 +126,13 @@ def test_a_half_written_manifest_is_refused(checkpoint, share):
     manifest = checkpoint / MANIFEST_NAME
     data = manifest.read_bytes()
     manifest.write_bytes(data[: int(len(data) * share)])
-    assert "not a manifest" in refused(checkpoint)
+    assert "not a valid manifest" in refused(checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"null", b'{"format": 2}'])
 def test_a_manifest_that_is_something_else_is_refused(checkpoint, content):
     (checkpoint / MANIFEST_NAME).write_bytes(content)
-    assert "not a manifest" in refused(checkpoint)
+    assert "not a valid manifest" in refused(checkpoint)
 
 
 def test_a_manifest_with_an_unknown_field_is_refused(checkpoint):

@@ -98,7 +98,7 @@ def test_what_is_for_people_may_be_changed(manifest: Manifest) -> None:
 
 
 def test_every_field_is_either_sealed_or_for_people() -> None:
-    """A field that is added is sealed unless somebody decides otherwise."""
+    """A new field is sealed by default."""
     assert Manifest.model_fields.keys() == FOR_PEOPLE | CHANGES.keys() | {"format", "probes"}
     assert Probes.model_fields.keys() == PROBES.keys() | {"seal"}
 

@@ -41,7 +41,7 @@ def test_the_longer_context_decides() -> None:
 
 
 def test_a_guess_ends_where_it_becomes_unlikely() -> None:
-    # Behind 1 2 3 4, and again behind four 9, each of three tokens comes in a third of the cases: both in a ninth.
+    # After 1 2 3 4, and again after four 9, each of three tokens follows in a third of the cases: both in a ninth.
     table = learned(*([1, 2, 3, 4, each, 9, 9, 9, 9, each] for each in (5, 6, 7)))
     assert table.draft([1, 2, 3, 4], 10) == [5, 9, 9, 9, 9]
     assert learned(*([1, 2, 3, 4, each] for each in (5, 6, 7, 8))).draft([1, 2, 3, 4], 10) == []
@@ -73,7 +73,7 @@ def test_memory_is_bounded_and_what_was_met_lately_stays() -> None:
     assert table.draft(SENTENCE[:4], 50) == SENTENCE[4:]
 
 
-def test_nothing_is_learned_or_guessed_behind_the_end() -> None:
+def test_nothing_is_learned_or_drafted_after_the_end() -> None:
     table = ContextTable(ends=(2,))
     for _ in range(3):
         table.learn([1, 3, 4, 5, 6, 2, 7, 8], 6)

@@ -1,4 +1,4 @@
-"""A good checkpoint and a bad moment to swap: what is nobody's fault is tried again, and what was good is not lost."""
+"""A good checkpoint at a bad moment: the service tries it again, and loses nothing that was good."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_reload_that_is_slow_once_is_no_fault_of_the_checkpoint(serve) -
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_another_chance(serve, store) -> None:
+async def test_a_checkpoint_on_which_the_engine_did_not_start_gets_a_second_attempt(serve, store) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     engine = ObedientEngine()
     async with serve(engine) as running:
@@ -62,7 +62,7 @@ async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_
 
 
 async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, store, tmp_path) -> None:
-    """The note is written before the engine is touched; here the test stands in for the death behind it."""
+    """The attempt is noted before the engine is touched. This test writes the note that such a death leaves."""
     state, key = tmp_path / "state", key_of(store / "two")
     noted: list[Any] = []
     engine = ObedientEngine()
@@ -129,7 +129,7 @@ async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(ser
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_what_is_served(serve, store) -> None:
+async def test_probes_that_were_recorded_again_replace_the_old_ones_if_the_engine_passes_them(serve, store) -> None:
     async with serve() as running:
         with_probes(store / "one", off=0.005)
         assert (await running.take_up("one")).json()["how"] == "unchanged"
@@ -141,7 +141,7 @@ async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_wha
         assert (await running.state())["refused"] == []
         assert running.metric("screening_swaps_total", result="refused") == 1
     async with serve() as running:
-        assert running.engine.history == ["start 1"], "the copy has the probes that prove it"
+        assert running.engine.history == ["start 1"], "the copy has the probes that the engine passed"
         assert running.app.state.service.served.manifest == served
 
 
@@ -194,14 +194,14 @@ async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_a
 
 
 async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
-    """The follower finds its alias served, while an operator's copy is there and not taken up yet."""
+    """The watcher finds its alias served while an operator's copy is there and not loaded yet."""
     copied, go_on, real = threading.Event(), threading.Event(), LocalStore.copy_in
 
     def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         copy = real(self, source)
         if source.name == "two":
             copied.set()
-            assert go_on.wait(10), "nobody waits for it"
+            assert go_on.wait(10), "the test ended first"
         return copy
 
     async with serve() as running:
@@ -290,7 +290,7 @@ async def test_the_end_of_the_service_during_a_swap_is_one_plain_line(how, serve
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
 
 
-async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_what_is_not_proved(serve) -> None:
+async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_unverified_weights(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         served = running.app.state.service.served
@@ -327,11 +327,11 @@ async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, sample, monkeypatch) -> None:
+async def test_a_store_that_hangs_delays_only_the_order_that_names_it(serve, sample, monkeypatch) -> None:
     there = threading.Event()
 
     def slow(store: Path, name: str) -> Path:
-        assert there.wait(10), "nobody else is heard meanwhile"
+        assert there.wait(10), "other requests must be answered meanwhile"
         return inside(store, name)
 
     monkeypatch.setattr("service.checkpoints.store_reads.inside", slow)

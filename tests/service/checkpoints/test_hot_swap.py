@@ -1,4 +1,4 @@
-"""Another checkpoint goes live as a whole or not at all: the order of things, with an engine that obeys the test.
+"""The order of a hot swap, with an engine that fails where the test says so.
 
 tests/service/checkpoints/test_vllm_swap.py does the same to the real engine.
 """
@@ -221,7 +221,7 @@ async def test_what_the_engine_does_not_prove_is_rolled_back_and_not_tried_again
         assert engine.history[3:] == []
 
 
-async def test_an_engine_that_takes_neither_is_built_anew_on_the_old(serve, sample) -> None:
+async def test_an_engine_that_loads_neither_checkpoint_restarts_on_the_old_one(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.fails["reload"] = lambda _: True
@@ -256,7 +256,7 @@ async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> N
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_proof_is_prepared_while_requests_are_answered(fails, serve, sample) -> None:
+async def test_the_verification_is_prepared_while_requests_are_answered(fails, serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.cannot_expect = fails
@@ -408,7 +408,7 @@ async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:
         async with asyncio.timeout(30):
             while engine.history[-1] != "reload 2":
                 await asyncio.sleep(0.005)
-        assert await ask() == ("1", "cache"), "until the new one is proved, the old one is served"
+        assert await ask() == ("1", "cache"), "the old one is served until the new one is verified"
         assert not swapping.done()
         assert (await swapping).status_code == 200
         assert [await ask(), await ask()] == [("2", "engine"), ("2", "cache")]

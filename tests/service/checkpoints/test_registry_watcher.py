@@ -274,11 +274,11 @@ async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fl
 
 
 class Polls:
-    """A service whose follower polls when the test says so, on a clock that moves by one poll each time."""
+    """A service whose watcher polls when the test says so, on a clock that moves by one poll each time."""
 
     def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.follower, self.now, self.tried = running.app.state.registry_watcher, 0.0, 0
-        self.follower._clock = lambda: self.now
+        self.watcher, self.now, self.tried = running.app.state.registry_watcher, 0.0, 0
+        self.watcher._clock = lambda: self.now
 
         async def busy(*_: Any, **__: Any) -> Any:
             self.tried += 1
@@ -291,7 +291,7 @@ class Polls:
         numbers = []
         for number in range(polls):
             before = self.tried
-            await self.follower._poll()
+            await self.watcher._poll()
             numbers += [number] * (self.tried - before)
             self.now += NEVER
         return numbers
@@ -376,14 +376,12 @@ async def test_the_store_may_be_mounted_elsewhere_and_nothing_leads_out_of_it(
         assert "points outside" in state["following"]["reason"] and state["serving"]["version"] == "2"
 
 
-async def test_a_store_that_hangs_holds_up_the_follower_and_nobody_else(
-    serve, fleet: Fleet, sample, monkeypatch
-) -> None:
+async def test_a_store_that_hangs_delays_the_watcher_and_no_request(serve, fleet: Fleet, sample, monkeypatch) -> None:
     asked, there = threading.Event(), threading.Event()
 
     def slow(store: Path, name: str) -> Path:
         asked.set()
-        assert there.wait(10), "nobody else is heard meanwhile"
+        assert there.wait(10), "other requests must be answered meanwhile"
         return inside(store, name)
 
     async with serve(checkpoint_store=fleet.store) as running:
@@ -410,7 +408,7 @@ def longest(monkeypatch) -> None:
 OTHER_TOKENIZER = '{"other": 1}'
 
 
-async def test_a_new_engine_is_put_off_while_the_old_one_serves_and_not_built_when_the_alias_moves(
+async def test_a_restart_is_postponed_while_the_old_engine_serves_and_dropped_when_the_alias_moves(
     serve, fleet: Fleet, sample, longest
 ) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
@@ -426,7 +424,7 @@ async def test_a_new_engine_is_put_off_while_the_old_one_serves_and_not_built_wh
         assert running.engine.history == ["start 1", "reload 2"]
 
 
-async def test_a_new_engine_is_built_when_its_turn_comes(serve, fleet: Fleet, longest) -> None:
+async def test_the_engine_restarts_when_the_delay_is_over(serve, fleet: Fleet, longest) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     async with serve(rebuild_spread_seconds=0.3) as running:
         fleet.promote(three)

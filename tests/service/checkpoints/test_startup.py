@@ -74,7 +74,7 @@ async def test_what_cannot_be_started_now_is_what_the_next_start_tries_first(ser
         assert copies(tmp_path / "state") == {digest(store / "two")}
 
 
-async def test_a_swap_behind_such_a_start_is_what_the_next_start_goes_on_with(serve, store, tmp_path) -> None:
+async def test_a_swap_after_such_a_start_decides_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
     make_checkpoint(store / "three", 3)
     async with serve() as running:
         await running.take_up("two")
@@ -136,7 +136,7 @@ async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) ->
 
 
 async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, store) -> None:
-    """The engine rounds otherwise than the one that recorded the probes; they were recorded anew since."""
+    """The engine rounds differently from the one that recorded the probes, which were recorded again since."""
     engine = ObedientEngine()
     async with serve(engine):
         pass
@@ -148,7 +148,7 @@ async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, s
         assert await running.version() == "1"
     upgraded.history.clear()
     async with serve(upgraded):
-        assert upgraded.history == ["start 1"], "the copy has the probes that proved it"
+        assert upgraded.history == ["start 1"], "the copy has the probes that the engine passed"
 
 
 async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_since(serve, store, tmp_path) -> None:

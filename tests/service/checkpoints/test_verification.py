@@ -1,4 +1,4 @@
-"""Who has to repeat the recorded numbers, and who may round otherwise."""
+"""Which engines must repeat the recorded numbers, and which may round differently."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def outcome(verifier: Verifier, manifest: Manifest, *, allow_rounding: boo
         return "open"
     except CheckpointError:
         return "refused"
-    return "proved"
+    return "passed"
 
 
 async def outcomes(engine: Rounding, manifest: Manifest, *, allow_rounding: bool) -> list[str]:
@@ -76,57 +76,57 @@ async def outcomes(engine: Rounding, manifest: Manifest, *, allow_rounding: bool
     return found
 
 
-async def test_an_engine_that_was_built_anew_may_round_otherwise_on_another_kind_of_machine(
+async def test_a_freshly_started_engine_may_round_differently_on_another_kind_of_machine(
     engine, manifest, caplog
 ) -> None:
     with caplog.at_level(logging.INFO):
         found = await outcomes(engine, recorded(manifest, "elsewhere"), allow_rounding=True)
-    assert found == ["proved", "proved", "refused"]
+    assert found == ["passed", "passed", "refused"]
     assert caplog.text.count("verified by rounding") == 1
 
 
 @pytest.mark.parametrize("machine", ["scripted", None])
 @pytest.mark.parametrize("allow_rounding", [True, False])
-async def test_on_the_kind_of_machine_that_recorded_only_repeating_proves(
+async def test_on_the_kind_of_machine_that_recorded_an_engine_must_repeat_the_numbers(
     machine, allow_rounding, engine, manifest
 ) -> None:
     """Also where the recorder is unknown: it may have been one of this kind."""
     found = await outcomes(engine, recorded(manifest, machine), allow_rounding=allow_rounding)
-    assert found == ["proved", "refused", "refused"]
+    assert found == ["passed", "refused", "refused"]
 
 
 async def test_what_rounding_might_explain_in_place_is_left_open(engine, manifest) -> None:
     assert await outcomes(engine, recorded(manifest, "elsewhere"), allow_rounding=False) == [
-        "proved",
+        "passed",
         "open",
         "refused",
     ]
 
 
-async def test_what_was_proved_by_rounding_has_to_repeat_what_this_machine_gave(engine, manifest) -> None:
+async def test_a_checkpoint_that_passed_by_rounding_must_repeat_this_machines_numbers(engine, manifest) -> None:
     verifier, these = Verifier(engine), recorded(manifest, "elsewhere")
     engine.off = ROUNDED
-    assert await outcome(verifier, these, allow_rounding=True) == "proved"
+    assert await outcome(verifier, these, allow_rounding=True) == "passed"
     assert verifier.passed_by_rounding(these)
     for allow_rounding in (False, True):
-        for engine.off, wanted in ((ROUNDED, "proved"), (ROUNDED + 0.015, "refused"), (REPEATED, "proved")):
+        for engine.off, wanted in ((ROUNDED, "passed"), (ROUNDED + 0.015, "refused"), (REPEATED, "passed")):
             assert await outcome(verifier, these, allow_rounding=allow_rounding) == wanted
 
 
-async def test_one_proof_by_rounding_says_nothing_about_another_checkpoint_of_that_recorder(engine, manifest) -> None:
+async def test_passing_by_rounding_says_nothing_about_another_checkpoint_of_that_recorder(engine, manifest) -> None:
     verifier, these = Verifier(engine), recorded(manifest, "elsewhere")
     engine.off = ROUNDED
-    assert await outcome(verifier, these, allow_rounding=True) == "proved"
+    assert await outcome(verifier, these, allow_rounding=True) == "passed"
     entry = FileEntry(size=1, sha256="0" * 64)
     other = these.model_copy(update={"files": {**these.files, "model.safetensors": entry}})
     assert not verifier.passed_by_rounding(other)
     assert await outcome(verifier, other, allow_rounding=False) == "open"
 
 
-async def test_without_float32s_numbers_only_repeating_proves(engine, manifest) -> None:
+async def test_without_float32_numbers_an_engine_must_repeat_the_recorded_ones(engine, manifest) -> None:
     these = recorded(manifest, "elsewhere", exact=False)
     for allow_rounding in (True, False):
-        assert await outcomes(engine, these, allow_rounding=allow_rounding) == ["proved", "refused", "refused"]
+        assert await outcomes(engine, these, allow_rounding=allow_rounding) == ["passed", "refused", "refused"]
 
 
 async def test_a_refusal_names_both_machines(engine, manifest) -> None:
@@ -138,7 +138,7 @@ async def test_a_refusal_names_both_machines(engine, manifest) -> None:
 
 
 @pytest.mark.parametrize("machine", ["scripted", "elsewhere", None])
-async def test_an_engine_that_was_built_anew_and_proves_nothing_says_what_to_do(machine, engine, manifest) -> None:
+async def test_the_error_of_a_freshly_started_engine_says_what_to_do(machine, engine, manifest) -> None:
     """Also where another machine of the same name recorded the probes: nothing else tells the two apart."""
     verifier, engine.off = Verifier(engine), WRONG
     with pytest.raises(CheckpointError, match=r"0\.48.*`python -m trainer publish --again`$"):

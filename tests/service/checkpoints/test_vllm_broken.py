@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 BEGIN, END = "<!-- written by tests/service/checkpoints/test_vllm_broken.py -->\n", "<!-- end -->\n"
 CHANGING = "changes while it is read"
-OTHER_PROBES = "probes of another checkpoint (described); the intact one is taken up afterwards"
+OTHER_PROBES = "probes of another checkpoint (described); the intact one is served afterwards"
 
 rows: dict[str, str] = {}
 
@@ -51,7 +51,7 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
     changed = {result for result, count in results(service).items() if count > before[result]} - {"refused"}
     did = {"rolled_back": "old weights put back", "rebuilt_back": "engine restarted on the old"}
     assert set(callers.digests) == {sound}, "an answer from what was refused"
-    # Only while an engine is built is anybody refused; the others were answered, all of them.
+    # Requests are refused during an engine restart only; all others were answered.
     assert set(callers.statuses) <= ({200, 503} if "rebuilt_back" in changed else {200}), callers.statuses
     return response, " ".join(did[result] for result in changed) or "engine not touched"
 
@@ -131,7 +131,7 @@ def test_a_directory_that_changes_while_it_is_read_is_refused_or_whole(
         if response.status_code == 409:
             note(CHANGING, response.json()["detail"], "engine not touched", published / restless)
             break
-        # The copy was made between two changes: what it holds was verified and proved.
+        # The copy was made between two changes, and the engine passed its probes.
         assert response.status_code == 200 and response.json()["digest"] == whole
         assert take_up(swapping_service, "one").status_code == 200
     else:

@@ -1,4 +1,4 @@
-"""What is asked of an engine that is gone ends, also when vLLM itself never says so. vLLM is a stand-in here."""
+"""Calls to an engine that is gone end, also when vLLM itself does not end them. vLLM is a fake here."""
 
 from __future__ import annotations
 

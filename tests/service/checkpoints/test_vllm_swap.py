@@ -17,7 +17,7 @@ from tests.service.swapping import Callers, screen, take_up
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
-def test_ten_swaps_under_load_fail_nobody_and_prove_themselves(swapping_service, published, make_sample) -> None:
+def test_ten_swaps_under_load_fail_no_request_and_are_verified(swapping_service, published, make_sample) -> None:
     digests = {name: read_manifest(published / name).digest for name in ("one", "two")}
     with Callers(swapping_service, make_sample, 8) as callers:
         for turn in range(10):

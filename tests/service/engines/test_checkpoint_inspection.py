@@ -1,4 +1,4 @@
-"""A checkpoint is inspected in a process of its own, whatever that process does."""
+"""The inspection of a checkpoint in a subprocess, whatever that process does."""
 
 from __future__ import annotations
 

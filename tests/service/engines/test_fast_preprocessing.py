@@ -242,7 +242,7 @@ def test_the_engine_looks_pictures_up_in_the_table_of_the_engine_that_it_has(tmp
 
     async def run() -> None:
         engine = None
-        for pixels in (values, brighter):  # built anew, with another processor and the same prompt
+        for pixels in (values, brighter):  # restarted with another processor and the same prompt
             llm = AnsweringLLM(processor(pixels=pixels))
             engine = await started(llm, checkpoint, engine)
             await engine.generate(Question("one", Mode.COT, pictures))
@@ -274,7 +274,7 @@ def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgo
         await engine.reload(two, after)
         assert llm.rendered == 0
         expecting = False
-        await engine.reload(one, before)  # back, where nobody expected it
+        await engine.reload(one, before)  # back, which was not expected
         assert llm.rendered == 2 * len(Mode)
 
     asyncio.run(run())
@@ -332,7 +332,7 @@ def test_pictures_of_another_size_fail_their_request_alone(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def renderer(tiny_checkpoint):
-    """vLLM's own, of the shipped checkpoint, without an engine behind it."""
+    """vLLM's renderer of the shipped checkpoint, without an engine."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**QUIET_ENVIRONMENT, **cpu_environment()}.items():
             patch.setenv(name, value)
