@@ -79,7 +79,7 @@ def test_where_the_recording_engine_did_not_round_another_may_a_little() -> None
 
 
 def test_float32s_numbers_are_of_the_same_tokens() -> None:
-    with pytest.raises(ValidationError, match="same tokens"):
+    with pytest.raises(ValidationError, match="same number of tokens"):
         Probe(seed=0, mode="cot", answer="x", logprobs=(-1.0,), exact=(-1.0, -2.0))
 
 

@@ -128,5 +128,5 @@ def test_a_database_that_was_restored_from_a_copy_is_read_again(
 
 @pytest.mark.parametrize("name", ["", "a/b", "it's", "a b", "ä"])
 def test_a_name_that_would_need_quoting_is_refused(name: str) -> None:
-    with pytest.raises(RegistryError, match="no name"):
+    with pytest.raises(RegistryError, match="is not valid"):
         Registry("sqlite:///x.db", name)
