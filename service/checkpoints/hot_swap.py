@@ -26,11 +26,11 @@ from pydantic import ConfigDict
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
-from screening.checkpoint.weights import changed_files, compare_tensors, read_tensors
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from service.checkpoints.engine_restart import restart
 from service.checkpoints.served import Copy, ServedCheckpoint
 from service.checkpoints.swap_history import Attempt, proves_a_fault
+from service.checkpoints.swap_preparation import prepare
 from service.checkpoints.verification import MayBeRounding, Verified
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
@@ -113,19 +113,12 @@ class HotSwap:
             finally:
                 await self.served.settle()  # also deletes the copy of a checkpoint that was refused
 
-    def needs_restart(self, offered: Manifest) -> bool:
-        """Whether the engine must restart for this checkpoint, as far as its manifest tells.
-
-        The probes may require a restart later: see `MayBeRounding`.
-        """
-        return bool(_changed_for_engine(self.served.manifest, offered))
-
     async def _swap_to(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
         began, old = time.perf_counter(), self.served.now
         offered: Manifest | None = None
         try:
             offered = await self.served.look(source, digest)
-            new, in_place = await self._prepare(source, offered, retry=retry)
+            new, in_place = await prepare(self.served, source, offered, retry=retry)
         except CheckpointError as error:
             # Another copy of the same checkpoint, or this one once it is complete, may be good.
             may_heal = isinstance(error, CheckpointUnavailable | CheckpointDamaged)
@@ -144,50 +137,6 @@ class HotSwap:
             except CheckpointRefused as error:
                 self._history.refuse(new.key, str(error))
                 raise
-
-    async def _prepare(self, source: Path, offered: Manifest, *, retry: bool) -> tuple[Copy, bool]:
-        """Find out everything that can be known before the engine is touched.
-
-        Returns:
-            The verified copy, and whether the engine can load it in place.
-        """
-        reason = self._history.refused.get(verdict_key(offered))
-        if reason is not None and not retry:
-            raise CheckpointError(f"{offered.digest} was refused before: {reason}")
-        if offered.probes is None:
-            raise CheckpointDamaged(f"{source} has no probes. Publish it with `python -m trainer publish`")
-        new, old = await self.served.copy_in(source, offered), self.served.now
-        if changed := _changed_for_engine(old.manifest, new.manifest):
-            log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, changed=changed)
-            await self._inspect(source, new)
-            return new, False
-        try:
-            before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
-        except CheckpointError as error:
-            raise CheckpointUnavailable(f"The copy of the served checkpoint cannot be read: {error}") from error
-        if difference := compare_tensors(before, await asyncio.to_thread(read_tensors, new.directory, new.manifest)):
-            raise CheckpointError(
-                f"{source} has the configuration of the served checkpoint but different tensors: {difference}"
-            )
-        if _reads_differently(old.manifest, new.manifest):
-            await self._inspect(source, new)
-        try:
-            async with asyncio.timeout(self._settings.swap_reload_seconds):
-                await self._engine.expect(new.manifest)
-        except Exception:  # Without it, the verification only takes longer, or finds the same fault.
-            LOGGER.exception("verification not prepared", extra={"fields": {"digest": new.manifest.digest}})
-        return new, True
-
-    async def _inspect(self, source: Path, new: Copy) -> None:
-        """Find out what would fail in every engine, while the running one answers requests.
-
-        Raises:
-            CheckpointError: the checkpoint would fail.
-        """
-        try:
-            await self._engine.inspect(new.directory, new.manifest)
-        except CheckpointError as error:
-            raise type(error)(str(error).replace(str(new.directory), str(source))) from error
 
     async def _update_probes(self, new: Copy, old: Copy) -> None:
         """Take over probes that were recorded again for the served checkpoint, if the engine passes them.
@@ -326,19 +275,3 @@ def _reason(error: Exception) -> str:
         return "the engine did not load it in time"
     has_sentence = isinstance(error, CheckpointError | ServiceError)
     return str(error) if has_sentence else f"{type(error).__name__}: {error}"
-
-
-def _changed_for_engine(old: Manifest, new: Manifest) -> list[str]:
-    """What differs between two checkpoints of all that an engine reads at its start only."""
-    # How pictures are cut into tiles is an engine argument.
-    return changed_files(old, new) or (["image"] if old.image != new.image else [])
-
-
-def _reads_differently(old: Manifest, new: Manifest) -> bool:
-    """Whether a question may become other tokens, or an answer longer, than with the served checkpoint.
-
-    With the same files this takes another prompt, or a manifest that is wrong about how the checkpoint reads text.
-    """
-    if old.probes is None or new.probes is None or old.probes.reading != new.probes.reading:
-        return True
-    return old.prompt != new.prompt or old.decoding != new.decoding

@@ -29,6 +29,7 @@ from screening.errors import CheckpointError, RegistryError
 from screening.runtime.daemon_thread import in_daemon_thread
 from service.checkpoints.hot_swap import HotSwap, Swap
 from service.checkpoints.served import Offer
+from service.checkpoints.swap_preparation import changed_for_engine
 from service.errors import CheckpointRefused, SwapBusy
 from service.logs import log
 
@@ -193,7 +194,7 @@ class RegistryWatcher:
         offered = await self._look(offer)
         if offered and (reason := self._served.history.refused.get(verdict_key(offered))) is not None:
             return "refused", reason
-        if before is None and offered and self._hot_swap.needs_restart(offered):
+        if before is None and offered and changed_for_engine(self._served.manifest, offered):
             seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
             if seconds > 0:
                 reason = f"The engine restarts for it in {seconds:.0f} s, so that a fleet does not restart all at once."
