@@ -42,7 +42,7 @@ MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 _SQLITE = "sqlite:///"
 _ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow reports on its use to its makers otherwise.
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # By default, MLflow reports its use to its makers.
     # By default MLflow waits four minutes for a server that is down.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

@@ -60,7 +60,7 @@ async def _start_last_served(served: ServedCheckpoint) -> bool:
 async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry | None) -> bool:
     """Whether the checkpoint that the registry names is served now.
 
-    A failure counts no attempt against it, because this process lives to say so; a death of the process does.
+    Only a death of this process counts as an attempt against the checkpoint. A failure does not.
     """
     try:
         if (copy := await _copy_production(served, ask_registry)) is None:

@@ -89,7 +89,7 @@ class SwapHistory:
             del self.refused[next(iter(self.refused))]
 
     def accept(self, key: str) -> None:
-        """An engine has loaded this checkpoint and passed its probes: forget everything that speaks against it."""
+        """Forget the refusal and the attempts of this checkpoint: an engine has loaded it and passed its probes."""
         self.refused.pop(key, None)
         self._attempts.pop(key, None)
 

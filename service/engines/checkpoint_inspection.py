@@ -31,7 +31,7 @@ async def inspect_in_subprocess(directory: Path, seconds: float = SECONDS) -> No
 
     Raises:
         CheckpointError: the checkpoint is at fault.
-        CheckpointUnavailable: the inspection itself failed, which proves nothing about the checkpoint.
+        CheckpointUnavailable: the inspection itself failed, which says nothing certain about the checkpoint.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "screening.inference.inspection", str(directory),

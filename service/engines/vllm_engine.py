@@ -169,7 +169,7 @@ class VllmEngine:
             return
         self._lost = True
         self._calls.end()
-        gc.unfreeze()  # Libraries that count their objects complain of leaks at the end of the process otherwise.
+        gc.unfreeze()  # Otherwise, libraries that count their objects report leaks at the end of the process.
         if llm is None:
             # Loading cannot be cancelled. Without its processes it fails at once and does not delay our exit. It may be
             # about to start the next process, so the kill is repeated.
