@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from screening import __version__
 from service.admission.admission import Admission
 from service.checkpoints.hot_swap import HotSwap
-from service.checkpoints.registry_watcher import Follower, follower_of
+from service.checkpoints.registry_watcher import RegistryWatcher
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.checkpoints.supervisor import Supervisor
@@ -64,7 +64,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         decoders=ThreadPools("decode", settings.decode_threads),
         served=served,
         hot_swap=HotSwap(served) if served is not None else None,
-        supervisor=Supervisor(engine, admission, served, settings) if served is not None else None,
+        supervisor=Supervisor(served) if served is not None else None,
         coalescer=RequestCoalescer(max_age=settings.deadline_seconds),
         answers=BoundedCache(
             "answers",
@@ -93,7 +93,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         decisions=open_store(settings, metrics),
     )
 
-    follower = follower_of(settings, service.hot_swap, admission, metrics)
+    watcher = RegistryWatcher(service.hot_swap) if settings.registry is not None and service.hot_swap else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -105,8 +105,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             yield
         finally:
             service.admission.close()
-            if follower is not None:
-                await follower.stop()
+            if watcher is not None:
+                await watcher.stop()
             if served is not None:
                 served.end()
             starting.cancel()
@@ -142,7 +142,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     )
     app.state.service = service
     app.state.started = False
-    app.state.follower = follower
+    app.state.registry_watcher = watcher
     app.include_router(router)
     app.include_router(admin_router)
     if service.decisions is not None:
@@ -181,11 +181,11 @@ def _served(settings: Settings, engine: Engine, admission: Admission, metrics: M
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
     """Start the engine, admit requests, and supervise the engine from then on."""
     engine = service.engine
-    follower: Follower | None = app.state.follower
+    watcher: RegistryWatcher | None = app.state.registry_watcher
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
         if service.served is not None:
-            await start_serving(service.served, follower.offer if follower else None)
+            await start_serving(service.served, watcher.offer if watcher else None)
         else:
             await engine.start(None)
     except Exception as error:  # a boundary: any error of an engine that loads is logged once and ends the process
@@ -193,12 +193,12 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
         if on_failed_start is not None:
             on_failed_start()
         return
-    contract = engine.contract
-    service.metrics.serves(contract, engine)
+    checkpoint = engine.checkpoint
+    service.metrics.serves(checkpoint, engine)
     app.state.started = True
     service.admission.open()
-    log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=contract.name, digest=contract.digest)
-    if follower is not None:
-        follower.start()
+    log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=checkpoint.name, digest=checkpoint.digest)
+    if watcher is not None:
+        watcher.start()
     if service.supervisor is not None:
         await service.supervisor.run()

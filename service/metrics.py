@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from service.engines.protocol import Contract, Engine
+from service.engines.protocol import Engine, LoadedCheckpoint
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -134,10 +134,10 @@ class Metrics:
             registry=registry, buckets=_REBUILD_SECONDS,
         )  # fmt: skip
 
-    def serves(self, contract: Contract, engine: Engine) -> None:
+    def serves(self, checkpoint: LoadedCheckpoint, engine: Engine) -> None:
         """Record the checkpoint that the service serves now, in place of the previous one."""
         self.checkpoint.clear()
-        self.checkpoint.labels(contract.name, contract.version, contract.digest, engine.name).set(1)
+        self.checkpoint.labels(checkpoint.name, checkpoint.version, checkpoint.digest, engine.name).set(1)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus text format: those of the app first, then those of the process and the engine."""

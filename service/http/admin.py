@@ -15,11 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from screening.errors import CheckpointUnavailable
 from service.admission.upload import Upload
 from service.checkpoints.hot_swap import HotSwap, Swap
-from service.checkpoints.local_store import inside
-from service.checkpoints.registry_watcher import Follower, Following
+from service.checkpoints.registry_watcher import Following, RegistryWatcher
 from service.checkpoints.store_reads import StoreRead
 from service.errors import (
     BodyTimeout,
@@ -115,14 +113,14 @@ async def get_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
     served = hot_swap.served
     serving = served.manifest
-    follower: Follower | None = request.app.state.follower
+    watcher: RegistryWatcher | None = request.app.state.registry_watcher
     state = CheckpointState(
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
         busy=served.busy,
         swaps=list(reversed(hot_swap.swaps)),
-        refused=[_refusal(judged, reason) for judged, reason in reversed(served.memory.refused.items())],
+        refused=[_refusal(key, reason) for key, reason in reversed(served.history.refused.items())],
         reading=served.reads.under_way(),
-        following=follower.state if follower else None,
+        following=watcher.state if watcher else None,
     )
     return Response(state.model_dump_json(), media_type="application/json")
 
@@ -153,7 +151,7 @@ async def post_checkpoint(request: Request) -> Response:
     body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
     order = _order_in(body)
     source = await _resolve(hot_swap, service.settings.checkpoint_store, order.checkpoint)
-    task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))
+    task = asyncio.get_running_loop().create_task(hot_swap.swap_to(source, retry=order.retry))
     _running.add(task)
     task.add_done_callback(_running.discard)
     swap = await asyncio.shield(task)
@@ -196,15 +194,12 @@ def _order_in(body: bytes | bytearray) -> CheckpointOrder:
         ) from None
 
 
-def _refusal(judged: str, reason: str) -> Refusal:
-    digest, _, manifest = judged.partition("@")
+def _refusal(key: str, reason: str) -> Refusal:
+    digest, _, manifest = key.partition("@")
     return Refusal(digest=digest, manifest=manifest, reason=reason)
 
 
 async def _resolve(hot_swap: HotSwap, store: Path | None, name: str) -> Path:
     if store is None:
         raise Forbidden("To swap checkpoints, set SCREENING_CHECKPOINT_STORE to the directory that contains them.")
-    try:
-        return await hot_swap.served.reads.read(store / name, lambda _: inside(store, name))
-    except CheckpointUnavailable as error:
-        raise CheckpointRefused(str(error)) from error
+    return await hot_swap.served.reads.resolve(store, name)

@@ -15,7 +15,7 @@ from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
 from screening.confidence import judge, option_probabilities
 from screening.task import NONE, OPTIONS
-from service.engines.protocol import Contract, Generated
+from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
 
@@ -34,7 +34,7 @@ class Interpretation:
     mode: Mode
     prompt_tokens: int
     completion_tokens: int
-    contract: Contract
+    checkpoint: LoadedCheckpoint
     """The checkpoint that produced the output."""
     warnings: tuple[AnswerWarning, ...] = ()
 
@@ -49,17 +49,17 @@ class Interpretation:
 
 def interpret(generated: Generated, mode: Mode) -> Interpretation:
     """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice."""
-    contract = generated.contract
-    parsed = parse(generated.text, mode, contract.dimensions)
+    checkpoint = generated.checkpoint
+    parsed = parse(generated.text, mode, checkpoint.dimensions)
     warnings = domain_warnings(generated)
     choice, confidence, probabilities = None, 0.0, {}
     if isinstance(parsed, Answer):
-        calibration = contract.calibration.get(mode, UNCALIBRATED)
-        judgement = judge(parsed, generated.steps, contract.watched, calibration)
+        calibration = checkpoint.calibration.get(mode, UNCALIBRATED)
+        judgement = judge(parsed, generated.steps, checkpoint.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
         probabilities = option_probabilities(judgement, calibration)
-        if warnings and contract.domain is not None:
-            confidence = min(confidence, contract.domain.confidence_cap)
+        if warnings and checkpoint.domain is not None:
+            confidence = min(confidence, checkpoint.domain.confidence_cap)
     return Interpretation(
         parsed,
         choice,
@@ -68,7 +68,7 @@ def interpret(generated: Generated, mode: Mode) -> Interpretation:
         mode,
         generated.prompt_tokens,
         generated.completion_tokens,
-        contract,
+        checkpoint,
         warnings,
     )
 
@@ -97,7 +97,7 @@ def count_output(generated: Generated, interpretation: Interpretation, review_be
 
 def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
     """Return a warning if pictures are unlike the checkpoint's training data, or if this could not be determined."""
-    if (rule := generated.contract.domain) is None:
+    if (rule := generated.checkpoint.domain) is None:
         return ()
     if generated.domain_scores is None:
         detail = "The service could not determine whether the pictures resemble the training data of the checkpoint."
@@ -117,7 +117,7 @@ def _warning(code: str, detail: str, pictures: Sequence[str], score: float | Non
 
 
 def size_of(interpretation: Interpretation) -> int:
-    """Upper estimate of the memory in bytes, without the contract, which the engine holds anyway."""
+    """Upper estimate of the memory in bytes, without the checkpoint, which the engine holds anyway."""
     parsed = interpretation.parsed
     if isinstance(parsed, Unreadable):
         return 512 + sys.getsizeof(parsed.detail)
@@ -140,7 +140,7 @@ def compose_answer(
     review_below: float,
 ) -> ScreenAnswer:
     """Build the answer to one request, with that request's threshold for `needs_review`."""
-    parsed, contract = interpretation.parsed, interpretation.contract
+    parsed, checkpoint = interpretation.parsed, interpretation.checkpoint
     return ScreenAnswer.model_validate(
         {
             "id": answer_id,
@@ -155,7 +155,7 @@ def compose_answer(
             "needs_review": interpretation.needs_review(review_below),
             "warnings": list(interpretation.warnings),
             "mode": interpretation.mode,
-            "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
+            "checkpoint": CheckpointName(name=checkpoint.name, version=checkpoint.version, digest=checkpoint.digest),
             "engine": engine,
             "source": source,
             "timings": timings,

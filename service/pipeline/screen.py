@@ -87,7 +87,7 @@ class Service:
     @property
     def serving(self) -> str:
         """Digest of the checkpoint that the service serves. During a swap, this is the old one until verification."""
-        return self.served.manifest.digest if self.served else self.engine.contract.digest
+        return self.served.manifest.digest if self.served else self.engine.checkpoint.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +204,14 @@ async def _infer(submission: Submission, service: Service) -> Inference:
     async with service.admission.slot():
         timer.note("queue", timer.began)
         with timer.stage("decode"):
-            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.decoders)
+            squares = await _squares(submission.pictures, service.engine.checkpoint.image_size, service.decoders)
         with timer.stage("engine"):
             generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
     interpretation = interpret(generated, mode)
     count_output(generated, interpretation, service.settings.review_below, service.metrics)
     if interpretation.readable:
         # The key names the checkpoint that produced the output. A swap may have changed it since the request came in.
-        service.answers.put(work_key(generated.contract.digest, submission.content), interpretation)
+        service.answers.put(work_key(generated.checkpoint.digest, submission.content), interpretation)
     return Inference(interpretation, timer)
 
 

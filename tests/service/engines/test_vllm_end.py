@@ -109,7 +109,7 @@ VICTIMS = [
 
 
 @pytest.mark.parametrize(("title", "blow", "cause"), VICTIMS, ids=[f"{t[6:]}-{b.name}" for t, b, _ in VICTIMS])
-def test_an_engine_that_is_killed_or_hangs_is_built_anew(service, make_sample, wait_until, title, blow, cause) -> None:
+def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_until, title, blow, cause) -> None:
     before = httpx.post(f"{service.base_url}/screen", json=make_sample(99).json(), timeout=120).json()
     rebuilt = f'screening_engine_rebuilds_total{{cause="{cause}",result="ok"}}'
     rebuilds = service.metric(rebuilt)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.protocol import Contract, Generated, Question
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 from service.errors import EngineFailed
 from service.pipeline import screen
@@ -34,8 +34,8 @@ class HeldEngine(ScriptedEngine):
             self.go.set()
 
     @property
-    def contract(self) -> Contract:
-        return dataclasses.replace(super().contract, version=self.version, digest=f"sha256:{self.version}")
+    def checkpoint(self) -> LoadedCheckpoint:
+        return dataclasses.replace(super().checkpoint, version=self.version, digest=f"sha256:{self.version}")
 
     async def generate(self, question: Question) -> Generated:
         self.asked += 1
@@ -50,7 +50,7 @@ class HeldEngine(ScriptedEngine):
             self.inside -= 1
         if self.fails:
             raise EngineFailed("told to fail")
-        return dataclasses.replace(await super().generate(question), contract=self.contract)
+        return dataclasses.replace(await super().generate(question), checkpoint=self.checkpoint)
 
 
 class Caller:

@@ -55,10 +55,10 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_a_part_of_a_fused_tensor, r"lacks tensors .*layers\.1\.self_attn\.k_proj\.weight"),
-        (without_the_head, r"lacks tensors .*lm_head\.weight"),
-        (with_a_tensor_more, r"tensors unknown to its architecture .*layers\.5\.mlp\.up_proj"),
-        (with_a_transposed_matrix, r"layers\.1\.mlp\.down_proj\.weight is \[704, 256\].* wants \[256, 704\]"),
+        (without_a_part_of_a_fused_tensor, r"lacks \d+ tensors .*layers\.1\.self_attn\.k_proj\.weight"),
+        (without_the_head, r"lacks \d+ tensors .*lm_head\.weight"),
+        (with_a_tensor_more, r"tensors unknown to its architecture, .*layers\.5\.mlp\.up_proj"),
+        (with_a_transposed_matrix, r"layers\.1\.mlp\.down_proj\.weight has the shape \[704, 256\].* has \[256, 704\]"),
     ],
 )
 @pytest.mark.usefixtures("no_engine")
