@@ -23,6 +23,7 @@ serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
 
 test: install ## run every test
+	@.ci/promtool $(VENV)/bin
 	@$(PY) -m pytest
 
 check: install ## lint and types
