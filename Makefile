@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench bench-train tiny clean
+.PHONY: help install demo serve test check bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ bench: install ## measure the service under load, beside vLLM's own server and t
 
 bench-train: install ## measure a step of reinforcement learning beside TRL's
 	@$(PY) -m trainer bench-train
+
+images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
+	@k8s/images/build
 
 # models/tiny, made again from nothing: four rounds of pretraining, then the paper's stages 1 and 2. Measured in parts on
 # two shared cores: first round 6 minutes for the pool of pictures, 21 of seeing, 49 of reading, 23 of speaking; second
