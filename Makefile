@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench bench-train images tiny clean
+.PHONY: help install tools demo serve test test-fast test-all check bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,9 +22,18 @@ demo: install ## screen the example products with the real engine on the CPU, an
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
 
-test: install ## run every test
+tools: install # promtool, which no Python package brings
 	@.ci/promtool $(VENV)/bin
-	@$(PY) -m pytest
+
+# A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
+test: tools ## run the tests that a change can break, about 12 minutes on two cores
+	@$(PY) -m pytest -n 2 -m "not exhaustive"
+
+test-fast: tools ## run units, contracts and the scripted engine, about 90 seconds
+	@$(PY) -m pytest -n 2 -m "not exhaustive and not slow and not vllm"
+
+test-all: tools ## run every test: also all broken checkpoints, kills and soaks, about an hour
+	@$(PY) -m pytest -n 2
 
 check: install ## lint and types
 	$(PY) -m ruff check .

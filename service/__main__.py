@@ -20,6 +20,11 @@ examples:
   python -m service --checkpoint models/tiny --host 0.0.0.0 --port 8000 --max-concurrent 32
   python -m service --engine scripted            # no model: a deterministic stand-in for laptops and tests
 
+upkeep of the decision store (each has --help):
+  python -m service database upgrade
+  python -m service prune
+  python -m service erase --product SKU
+
 then:
   curl -s localhost:8000/readyz
   curl -s localhost:8000/screen -F original=@o.jpg -F generated=@a.jpg -F generated=@b.jpg \\
@@ -35,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the service until it is told to stop; returns the exit code."""
     from service.config.settings import SettingsError, load
 
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in ("database", "prune", "erase"):
+        from service.decisions import commands
+
+        return commands.main(argv)
     parser = _parser()
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     try:

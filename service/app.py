@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -19,10 +20,13 @@ from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
+from service.decisions.store import open_store
 from service.engines.protocol import Engine
 from service.errors import ServiceError
 from service.http.admin import CheckpointOrder
 from service.http.admin import router as admin_router
+from service.http.decisions import FeedbackOrder
+from service.http.decisions import router as decisions_router
 from service.http.docs import router as docs_router
 from service.http.middleware import Edge
 from service.http.openapi import extend_openapi
@@ -86,6 +90,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             max_picture_bytes=settings.max_picture_bytes,
             max_total_bytes=settings.max_body_bytes,
         ),
+        decisions=open_store(settings, metrics),
     )
 
     follower = follower_of(settings, service.hot_swap, admission, metrics)
@@ -93,6 +98,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The server listens while the engine loads, so that /startupz and /livez can be asked from the beginning.
+        if service.decisions is not None:
+            service.decisions.writer.start()
         starting = asyncio.create_task(_start(app, service, on_failed_start))
         try:
             yield
@@ -105,6 +112,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
+            if service.decisions is not None:
+                await service.decisions.close(settings.decisions_flush_seconds)
             await engine.stop()
             if served is not None:
                 await served.close()
@@ -121,6 +130,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         ],
         openapi_tags=[
             {"name": "screening", "description": "Screen generated pictures."},
+            {"name": "decisions", "description": "Kept decisions and feedback, with a key of its own."},
             {"name": "probes", "description": "For orchestrators and monitoring."},
             {"name": "admin", "description": "For operators, with a key of its own."},
         ],
@@ -135,11 +145,14 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     app.state.follower = follower
     app.include_router(router)
     app.include_router(admin_router)
+    if service.decisions is not None:
+        app.include_router(decisions_router)
     app.include_router(docs_router)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
+    app.add_exception_handler(RequestValidationError, answer_error)
     _add_middleware(app, settings)
-    extend_openapi(app, CheckpointOrder)
+    extend_openapi(app, CheckpointOrder, *([FeedbackOrder] if service.decisions is not None else []))
     return app
 
 

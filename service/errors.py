@@ -19,6 +19,8 @@ ServiceError
 ├── Overloaded                the queue is full; carries Retry-After
 ├── NotReady                  starting, draining, or the engine is lost; carries Retry-After
 │   └── EngineLost            the engine died with this request in it
+├── DecisionsUnavailable      the decision store cannot be reached, or is full and required; Retry-After
+├── DecisionNotFound          there is no such decision
 ├── DeadlineExceeded          no answer inside the deadline
 ├── EngineFailed              the engine failed this one request
 └── ClientGone                the caller hung up; nobody reads the answer
@@ -100,8 +102,8 @@ class InvalidRequest(ServiceError):
 class IdempotencyKeyReused(ServiceError):
     """The Idempotency-Key was used, or is in use, for another request."""
 
-    def __init__(self) -> None:
-        super().__init__("This Idempotency-Key belongs to another request. Use a new key for each new request.")
+    def __init__(self, request: str = "request") -> None:
+        super().__init__(f"This Idempotency-Key belongs to another {request}. Use a new key for each new {request}.")
 
 
 class PictureUrlRefused(ServiceError):
@@ -150,6 +152,19 @@ class EngineLost(NotReady):
 
     def __init__(self, retry_after: int = 10) -> None:
         super().__init__("The engine is lost and is being built anew.", retry_after)
+
+
+class DecisionsUnavailable(ServiceError):
+    """The decision store cannot be reached, or its queue is full and decisions are required."""
+
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("Decisions cannot be stored or read now. Send the request again later.")
+
+
+class DecisionNotFound(ServiceError):
+    """There is no such decision: there never was, it has not been stored yet, or it was erased."""
 
 
 class DeadlineExceeded(ServiceError):
@@ -201,6 +216,8 @@ PROBLEMS: dict[type[Exception], Problem] = {
     Overloaded: Problem(429, "overloaded", "The service is overloaded"),
     NotReady: Problem(503, "not-ready", "The service is not ready"),
     EngineLost: Problem(503, "not-ready", "The service is not ready"),
+    DecisionsUnavailable: Problem(503, "decisions-unavailable", "The decision store is not available"),
+    DecisionNotFound: Problem(404, "decision-not-found", "There is no such decision"),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "The deadline has passed"),
     EngineFailed: INTERNAL,
     # Nobody reads this answer; 499 is what access logs call it, after nginx.

@@ -71,6 +71,13 @@ class Metrics:
             "screening_domain_score", "Highest out-of-domain score of a question's pictures; 1 and above is flagged.",
             registry=registry, buckets=_DOMAIN_SCORES,
         )  # fmt: skip
+        self.decisions = Counter(
+            "screening_decisions", "Decisions handed to the store by result: stored, dropped, erased.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.decision_queue_bytes = Gauge(
+            "screening_decision_queue_bytes", "Bytes of the decisions that wait to be stored.", registry=registry
+        )
         self.tokens = Counter(
             "screening_tokens", "Tokens by kind: prompt, completion.", ["kind"], registry=registry
         )  # fmt: skip

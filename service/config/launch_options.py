@@ -28,6 +28,8 @@ def _takes(name: str, field: FieldInfo) -> str:
     kind = _kind(field)
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
+    if kind is bool:
+        return "{true,false}"
     if (unit := _UNITS.get(name.rpartition("_")[2])) is not None:
         return unit
     if get_origin(kind) is tuple:

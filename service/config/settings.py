@@ -148,6 +148,23 @@ class Settings(BaseSettings):
     picture_fetch_seconds: float = Field(10.0, gt=0)
     """Maximum time in seconds to fetch one picture by URL; then 422."""
 
+    decisions: str | None = None
+    """Database that keeps decisions and feedback: sqlite:///FILE for one machine or postgresql://USER@HOST/NAME for
+    several; none: decisions are not kept."""
+    pictures: str | None = None
+    """Store of the pictures of kept decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…"""
+    decisions_required: bool = False
+    """Whether a request is answered 503 when its decision cannot be queued; otherwise the decision is dropped."""
+    decisions_queue_bytes: int = Field(256 * 2**20, ge=2**20)
+    """Maximum size in bytes of the decisions that wait in memory to be stored, pictures included."""
+    decisions_days: float | None = Field(None, gt=0)
+    """Time in days for which a decision is kept before `python -m service prune` deletes it; none: for ever."""
+    decisions_flush_seconds: float = Field(10.0, ge=0)
+    """Maximum time in seconds to store what waits when the service ends; the rest is dropped."""
+    feedback_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
+    """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; empty
+    switches /decisions off."""
+
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time of a scripted answer in milliseconds."""
     scripted_start_ms: float = Field(0.0, ge=0)
@@ -155,7 +172,7 @@ class Settings(BaseSettings):
     scripted_failure: Literal["none", "unreadable", "error", "dead", "start"] = "none"
     """Fault of the scripted engine: unreadable text, an error per request, death at the first, or a failed start."""
 
-    @field_validator("api_keys", "admin_keys", mode="before")
+    @field_validator("api_keys", "admin_keys", "feedback_keys", mode="before")
     @classmethod
     def _keys(cls, value: object) -> object:
         return named_keys(value) if isinstance(value, str) else value
@@ -197,6 +214,8 @@ class Settings(BaseSettings):
             raise ValueError("--registry is not an address; give sqlite:////path.db or http://server")
         if self.registry is not None and self.engine == "scripted":
             raise ValueError("--registry needs the vllm engine: the scripted one has no checkpoint to change")
+        if (self.decisions is None) != (self.pictures is None):
+            raise ValueError("--decisions and --pictures belong together: give both, or neither")
         return self
 
     @property
@@ -225,6 +244,15 @@ def _origin(text: str) -> str:
         raise ValueError(f"{text!r} is not an origin. Give scheme and host, such as https://shop.example, and no path")
     scheme, _, host = origin.partition("://")
     return f"{scheme}://{host.removesuffix({'https': ':443', 'http': ':80'}[scheme])}"
+
+
+class StoreSettings(BaseSettings):
+    """What the commands for the decision store read from the environment of the service."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    decisions: str | None = None
+    pictures: str | None = None
 
 
 class SettingsError(Exception):

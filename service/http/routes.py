@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -195,6 +196,8 @@ async def get_metrics(request: Request) -> Response:
 async def answer_error(request: Request, error: Exception) -> Response:
     """Every error that a route raises, as an RFC 9457 problem."""
     headers: dict[str, str] = {}
+    if isinstance(error, RequestValidationError):
+        error = _of_parameters(error)
     if isinstance(error, HTTPException):
         problem, detail = _of_routing(request, error)
         headers.update(error.headers or {})
@@ -219,6 +222,12 @@ async def answer_error(request: Request, error: Exception) -> Response:
         picture=getattr(error, "picture", None),
     )
     return Response(body, problem.status, headers, MEDIA_TYPE)
+
+
+def _of_parameters(error: RequestValidationError) -> InvalidRequest:
+    """The first parameter of the path or query that FastAPI refused."""
+    first = error.errors()[0]
+    return InvalidRequest(f"{first['loc'][-1]}: {first['msg']}")
 
 
 def _of_routing(request: Request, error: HTTPException) -> tuple[Problem, str]:

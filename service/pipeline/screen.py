@@ -20,6 +20,7 @@ from service.checkpoints.hot_swap import HotSwap
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
+from service.decisions.store import DecisionStore
 from service.engines.protocol import Engine, Question
 from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
 from service.ids import new_id
@@ -80,6 +81,8 @@ class Service:
     """Replies to send again."""
     picture_fetch: PictureFetch
     """Fetches pictures that a request names by URL."""
+    decisions: DecisionStore | None
+    """Keeps decisions for review; None where they are not kept."""
 
     @property
     def serving(self) -> str:
@@ -113,6 +116,8 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost(service.admission.ready_in())
+    if service.decisions is not None:
+        service.decisions.check_room()
     with service.admission.door() as place:
         try:
             async with asyncio.timeout(None) as deadline:
@@ -122,6 +127,8 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
                     if claim.reply is not None:
                         return Screened(claim.reply, None)
                     answer = await _answer(request, claim.identity, submission, service, clock)
+                    if service.decisions is not None:
+                        service.decisions.keep(answer, caller, submission.content, submission.pictures)
                     reply = Reply(answer.id, answer.outcome, answer.model_dump_json().encode())
                     kept = service.idempotency.settle(claim, reply)
                     return Screened(kept, answer if kept is reply else None)

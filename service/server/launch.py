@@ -19,6 +19,8 @@ from screening.runtime.environment import NoTemporaryDirectory, house_the_caches
 from screening.runtime.process_reaper import guard
 from service.app import create_app
 from service.config.settings import Settings
+from service.decisions.database import DatabaseError
+from service.decisions.picture_store import PictureStoreError
 from service.engines.protocol import Engine
 from service.logs import log
 from service.server.draining_server import ConnectionLimits, DrainingServer
@@ -44,7 +46,7 @@ def serve(settings: Settings, engine: Engine) -> int:
         _warn_if_open(settings, listening)
         caches = house_the_caches(os.environ) if settings.engine == "vllm" else None
         return _run(settings, engine, listening, caches)
-    except (CheckpointError, ListenError, NoTemporaryDirectory) as error:
+    except (CheckpointError, DatabaseError, ListenError, NoTemporaryDirectory, PictureStoreError) as error:
         raise CannotStart(str(error)) from error
 
 

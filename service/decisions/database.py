@@ -1,0 +1,186 @@
+"""Connections to the decision database, and the version of its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from service.decisions.tables import VERSION_TABLE
+
+BUSY_SECONDS = 10.0
+"""Longest wait for another writer of an SQLite file."""
+_MIGRATION_LOCK = 0x5C7EE21  # any number; the same in every service, for PostgreSQL's advisory lock
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message says why and what to do."""
+
+
+class Database:
+    """One database. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        """
+        Args:
+            url: `sqlite:///FILE` or `postgresql://…`, as SQLAlchemy reads it.
+
+        Raises:
+            DatabaseError: the address is neither.
+        """
+        self.url = _address(url)
+        self.name = self.url.render_as_string(hide_password=True)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        arguments = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"connect_timeout": int(BUSY_SECONDS)}
+        self._engine = sa.create_engine(self.url, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
+        if self.is_sqlite:
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that writes, committed at the end of the block.
+
+        SQLite takes its lock at once: a transaction that reads first and then writes can fail without waiting.
+        """
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def prepare(self) -> None:
+        """Create the tables of an empty database, and refuse a database of another version.
+
+        Raises:
+            DatabaseError: the database cannot be reached, or has another version.
+        """
+        try:
+            with self.writing() as connection:
+                self._lock(connection)
+                if _revision(connection) is None:
+                    _migrate(connection, "head")
+        except sa.exc.OperationalError as error:
+            raise self._unusable(error) from error
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a database of another version.
+
+        Raises:
+            DatabaseError: the database cannot be reached, or has another version.
+        """
+        if (found := self.version()) != (needed := head()):
+            raise DatabaseError(
+                f"{self.name} has version {found or 'none'} of the schema and this service needs {needed}. "
+                "Run: python -m service database upgrade"
+            )
+
+    def version(self) -> str | None:
+        """The version of the schema; None for a database without our tables.
+
+        Raises:
+            DatabaseError: the database cannot be reached.
+        """
+        try:
+            with self.reading() as connection:
+                return _revision(connection)
+        except sa.exc.OperationalError as error:
+            raise self._unusable(error) from error
+
+    def migrate(self, target: str) -> tuple[str | None, str | None]:
+        """Bring the schema to another version; returns the versions before and after.
+
+        Args:
+            target: `head`, `base`, or the number of a version.
+
+        Raises:
+            DatabaseError: the database cannot be reached, or there is no such version.
+        """
+        if target not in ("head", "base") and target not in revisions():
+            raise DatabaseError(f"there is no version {target!r}: give head, base, or one of {', '.join(revisions())}")
+        try:
+            with self.writing() as connection:
+                self._lock(connection)
+                before = _revision(connection)
+                _migrate(connection, target)
+                return before, _revision(connection)
+        except sa.exc.OperationalError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sa.exc.OperationalError) -> DatabaseError:
+        return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}")
+
+    def _lock(self, connection: sa.Connection) -> None:
+        """Let one service at a time look at the version and change it; SQLite's transaction does so by itself."""
+        if not self.is_sqlite:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+
+
+def head() -> str:
+    """The version of the schema that this service needs."""
+    return revisions()[-1]
+
+
+def revisions() -> list[str]:
+    """All versions, oldest first."""
+    walk = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [script.revision for script in walk][::-1]
+
+
+def _address(url: str) -> sa.URL:
+    try:
+        address = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise DatabaseError("the address is not sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+    backend = address.get_backend_name()
+    if backend == "sqlite" and address.database not in (None, "", ":memory:"):
+        return address
+    if backend == "postgresql":
+        return address.set(drivername="postgresql+psycopg")
+    raise DatabaseError(f"{backend} databases are not supported: give sqlite:///FILE or postgresql://USER@HOST/NAME")
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not where the driver guesses
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")  # readers do not wait for the writer
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
+def _migrate(connection: sa.Connection, target: str) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    going_down = target == "base" or (target != "head" and (now := _revision(connection)) is not None and target < now)
+    (command.downgrade if going_down else command.upgrade)(config, target)

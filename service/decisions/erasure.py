@@ -1,0 +1,129 @@
+"""Deletes decisions, on demand and by age, with their feedback and with the pictures that no other decision shows.
+
+Deletion has two steps, so that it can be killed anywhere and run again: rows first, with the pictures that lost their
+last decision marked in the same transaction; then the bytes of marked pictures. What the first step committed, the
+second finishes in the next run of `python -m service prune` at the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from service.decisions.database import Database
+from service.decisions.picture_store import PictureStore
+from service.decisions.tables import AUDIT, DECISION, DECISION_PICTURE, ERASED, PICTURE
+from service.ids import new_id
+
+BATCH = 500
+"""Decisions of one transaction, and pictures whose rows are locked at a time."""
+
+
+def erase_one(database: Database, pictures: PictureStore, identity: str, *, caller: str) -> bool:
+    """Erase a decision; returns whether it was there.
+
+    One that is not there may still wait to be written: it is noted, and the writer leaves it out.
+    """
+    with database.writing() as connection:
+        found = _delete(connection, [identity])
+        _note_erased(connection, [identity])
+        _audit(connection, caller, "erase", f"decision {identity}", found)
+    purge(database, pictures)
+    return found > 0
+
+
+def erase_where(
+    database: Database,
+    pictures: PictureStore,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    *,
+    caller: str,
+    subject: str,
+) -> int:
+    """Erase all decisions that fulfil the conditions; returns how many.
+
+    Args:
+        subject: what was asked for, for the audit trail; it must not repeat personal data.
+    """
+    count = 0
+    while ids := _some(database, conditions):
+        with database.writing() as connection:
+            found = _delete(connection, ids)
+            _note_erased(connection, ids)
+            _audit(connection, caller, "erase", subject, found)
+        count += found
+    purge(database, pictures)
+    return count
+
+
+def prune(database: Database, pictures: PictureStore, now: datetime) -> tuple[int, int]:
+    """Delete decisions whose time of retention has passed; returns how many, and how many pictures were deleted."""
+    count = 0
+    while ids := _some(database, [DECISION.c.retain_until <= now]):
+        with database.writing() as connection:
+            found = _delete(connection, ids)
+            _audit(connection, "prune", "expire", f"retain_until <= {now:%Y-%m-%dT%H:%M:%SZ}", found)
+        count += found
+    return count, purge(database, pictures)
+
+
+def purge(database: Database, pictures: PictureStore) -> int:
+    """Delete the bytes of marked pictures; returns how many.
+
+    Their rows stay locked meanwhile: a writer that gets the same picture again waits, and writes it after the deletion.
+    """
+    count = 0
+    while True:
+        with database.writing() as connection:
+            marked = connection.scalars(
+                sa.select(PICTURE.c.sha256)
+                .where(PICTURE.c.deleted_at.is_not(None), PICTURE.c.purged_at.is_(None))
+                .order_by(PICTURE.c.sha256)
+                .limit(BATCH)
+                .with_for_update()
+            ).all()
+            if not marked:
+                return count
+            for sha256 in marked:
+                pictures.delete(sha256)
+            purged = sa.update(PICTURE).where(PICTURE.c.sha256.in_(marked))
+            connection.execute(purged.values(purged_at=datetime.now(UTC)))
+        count += len(marked)
+
+
+def _some(database: Database, conditions: Sequence[sa.ColumnElement[bool]]) -> list[str]:
+    with database.reading() as connection:
+        query = sa.select(DECISION.c.id).where(*conditions).order_by(DECISION.c.id).limit(BATCH)
+        return list(connection.scalars(query).all())
+
+
+def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
+    """Delete decisions, and mark the pictures that lost their last one; returns how many decisions there were."""
+    addresses = connection.scalars(
+        sa.select(DECISION_PICTURE.c.sha256).where(DECISION_PICTURE.c.decision_id.in_(ids)).distinct()
+    ).all()
+    deleted = connection.execute(sa.delete(DECISION).where(DECISION.c.id.in_(ids))).rowcount
+    # First the locks, then the question who still refers: a writer may have committed a reference while we waited.
+    connection.execute(
+        sa.select(PICTURE.c.sha256).where(PICTURE.c.sha256.in_(addresses)).order_by(PICTURE.c.sha256).with_for_update()
+    ).all()
+    referred = sa.select(DECISION_PICTURE.c.sha256).where(DECISION_PICTURE.c.sha256 == PICTURE.c.sha256).exists()
+    connection.execute(
+        sa.update(PICTURE).where(PICTURE.c.sha256.in_(addresses), ~referred).values(deleted_at=datetime.now(UTC))
+    )
+    return deleted
+
+
+def _note_erased(connection: sa.Connection, ids: Sequence[str]) -> None:
+    noted = set(connection.scalars(sa.select(ERASED.c.decision_id).where(ERASED.c.decision_id.in_(ids))))
+    now = datetime.now(UTC)
+    rows = [{"decision_id": identity, "erased_at": now} for identity in ids if identity not in noted]
+    if rows:
+        connection.execute(sa.insert(ERASED), rows)
+
+
+def _audit(connection: sa.Connection, caller: str, action: str, subject: str, decisions: int) -> None:
+    row = {"id": new_id("aud_"), "at": datetime.now(UTC), "caller": caller, "action": action}
+    connection.execute(sa.insert(AUDIT).values(**row, subject=subject, decisions=decisions))

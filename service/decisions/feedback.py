@@ -1,0 +1,67 @@
+"""Feedback: what became of a decision, as a caller or a person reports it. Rows are only added."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.decisions.database import Database
+from service.decisions.tables import DECISION, FEEDBACK
+from service.errors import IdempotencyKeyReused
+from service.ids import new_id
+
+
+class UnknownDecision(Exception):
+    """The database has no such decision: it never had, has not yet, or it was erased."""
+
+
+def add(
+    database: Database,
+    decision: str,
+    *,
+    caller: str,
+    kind: str,
+    options: str | None,
+    comment: str | None,
+    idempotency_key: str | None,
+) -> tuple[sa.Row[Any], bool]:
+    """Add feedback to a decision; returns its row, and whether it is new.
+
+    The same key by the same caller for the same decision adds nothing the second time.
+
+    Raises:
+        UnknownDecision: there is no such decision.
+        IdempotencyKeyReused: the key came with other feedback before.
+    """
+    said = {"kind": kind, "options": options, "comment": comment}
+    with database.writing() as connection:
+        # Held until the commit, so that an erasure does not come between.
+        found = sa.select(DECISION.c.id).where(DECISION.c.id == decision).with_for_update()
+        if connection.execute(found).one_or_none() is None:
+            raise UnknownDecision(decision)
+        if idempotency_key is not None:
+            earlier = connection.execute(
+                sa.select(FEEDBACK).where(
+                    FEEDBACK.c.decision_id == decision,
+                    FEEDBACK.c.caller == caller,
+                    FEEDBACK.c.idempotency_key == idempotency_key,
+                )
+            ).one_or_none()
+            if earlier is not None:
+                if any(getattr(earlier, name) != value for name, value in said.items()):
+                    raise IdempotencyKeyReused("piece of feedback")
+                return earlier, False
+        identity = new_id("fbk_")
+        connection.execute(
+            sa.insert(FEEDBACK).values(
+                id=identity,
+                decision_id=decision,
+                created_at=datetime.now(UTC),
+                caller=caller,
+                idempotency_key=idempotency_key,
+                **said,
+            )
+        )
+        return connection.execute(sa.select(FEEDBACK).where(FEEDBACK.c.id == identity)).one(), True

@@ -1,0 +1,98 @@
+"""Pictures by the SHA-256 of their bytes: a local directory, or an object store (S3, Google Cloud Storage, Azure)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("s3://", "gs://", "az://")
+
+
+class PictureStoreError(Exception):
+    """The store cannot be used now; the message says why."""
+
+
+class PictureStore:
+    """Writes and reads whole pictures. Safe to use from several threads.
+
+    A picture is written under a temporary name and renamed (or by one request of the object store), so that a killed
+    process leaves no half of one.
+    """
+
+    def __init__(self, location: str) -> None:
+        """
+        Args:
+            location: a directory, or `s3://BUCKET/PREFIX`, `gs://…`, `az://…`. Credentials and endpoints come from the
+                environment, as the providers' own tools read them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
+
+        Raises:
+            PictureStoreError: it cannot be opened.
+        """
+        self.location = location
+        try:
+            if location.startswith(SCHEMES):
+                # Whether http is used, is the endpoint's address to say; the writer tries again by itself.
+                client: ClientConfig = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
+                retries: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+                self._store = from_url(location, client_options=client, retry_config=retries)
+            else:
+                directory = Path(location).absolute()
+                directory.mkdir(parents=True, exist_ok=True)
+                self._store = LocalStore(directory)
+        except (BaseError, OSError, ValueError) as error:
+            raise PictureStoreError(f"the picture store {location} cannot be opened: {_first_line(error)}") from error
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Write one picture; writing it again changes nothing.
+
+        Raises:
+            PictureStoreError: it was not written.
+        """
+        try:
+            obstore.put(self._store, _path(sha256), data)
+        except (BaseError, OSError) as error:
+            raise PictureStoreError(f"{sha256} was not written to {self.location}: {_first_line(error)}") from error
+
+    def get(self, sha256: str) -> bytes | None:
+        """The bytes of a picture; None if it is not in the store.
+
+        Raises:
+            PictureStoreError: the store cannot be read.
+        """
+        try:
+            return bytes(obstore.get(self._store, _path(sha256)).bytes())
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError) as error:
+            raise PictureStoreError(f"{sha256} cannot be read from {self.location}: {_first_line(error)}") from error
+
+    def delete(self, sha256: str) -> None:
+        """Delete a picture; deleting it again changes nothing.
+
+        Raises:
+            PictureStoreError: it may still be there.
+        """
+        try:
+            obstore.delete(self._store, _path(sha256))
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise PictureStoreError(f"{sha256} was not deleted from {self.location}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Without the library's own details, which take dozens of lines."""
+    return str(error).partition("\n")[0]
+
+
+def _path(sha256: str) -> str:
+    """Two levels: directories with a million entries are slow on many file systems."""
+    return f"{sha256[:2]}/{sha256}"

@@ -1,0 +1,84 @@
+"""One decision, as the request path hands it to the writer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from screening.images import Picture
+from service.schemas import ScreenAnswer
+
+PRODUCT_LENGTH = 256
+OVERHEAD_BYTES = 4096
+"""A record's size in memory besides its pictures, rather too much than too little."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """The bytes that a caller sent, unchanged, and their address."""
+
+    sha256: str
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """What is kept of one answered request. Making it copies nothing and hashes nothing."""
+
+    answer: ScreenAnswer
+    caller: str
+    question: str
+    """Digest of mode and pictures, in hexadecimal digits."""
+    pictures: tuple[Picture, ...]
+    """Original, A, B, C, D."""
+    created_at: datetime
+
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory until it is written."""
+        return OVERHEAD_BYTES + sum(len(picture.data) for picture in self.pictures)
+
+    def stored_pictures(self) -> tuple[StoredPicture, ...]:
+        """The pictures with their addresses."""
+        return tuple(
+            StoredPicture(hashlib.sha256(picture.data).hexdigest(), f"image/{picture.format.lower()}", picture.data)
+            for picture in self.pictures
+        )
+
+    def row(self, retention: timedelta | None) -> dict[str, Any]:
+        """Its row of the table `decision`."""
+        answer = self.answer
+        return {
+            "id": answer.id,
+            "created_at": self.created_at,
+            "caller": self.caller,
+            "question": self.question,
+            "product": product_of(answer.metadata),
+            "mode": answer.mode.value,
+            "checkpoint": answer.checkpoint.digest,
+            "outcome": answer.outcome,
+            "choice": answer.choice,
+            "confidence": answer.confidence,
+            "needs_review": answer.needs_review,
+            "answer": answer.model_dump(mode="json"),
+            "retain_until": None if retention is None else self.created_at + retention,
+        }
+
+
+def record_of(answer: ScreenAnswer, caller: str, question: bytes, pictures: Sequence[Picture]) -> DecisionRecord:
+    """The record of an answer that is given now."""
+    return DecisionRecord(answer, caller, question.hex(), tuple(pictures), datetime.now(UTC))
+
+
+def product_of(metadata: dict[str, Any]) -> str | None:
+    """`metadata.product`, by which decisions are found and erased; None where it is no short, printable text."""
+    product = metadata.get("product")
+    if isinstance(product, int) and not isinstance(product, bool):
+        product = str(product)
+    if isinstance(product, str) and 0 < len(product) <= PRODUCT_LENGTH and product.isprintable():
+        return product
+    return None

@@ -1,0 +1,103 @@
+"""The decision store of one service: database, pictures and writer, opened by the settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from screening.images import Picture
+from service.config.settings import Settings
+from service.decisions.database import Database, DatabaseError
+from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.record import record_of
+from service.decisions.writer import DecisionWriter
+from service.errors import DecisionsUnavailable
+from service.metrics import Metrics
+from service.schemas import ScreenAnswer
+
+Result = TypeVar("Result")
+
+_QUERIES = 4
+"""Queries of the interface that run at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionStore:
+    """What the request path and the interface use."""
+
+    database: Database
+    pictures: PictureStore
+    writer: DecisionWriter
+    required: bool
+    """Whether an answer that cannot be stored is refused."""
+    threads: ThreadPoolExecutor
+    """Threads of the interface's queries, so that the event loop does not wait for the database."""
+
+    def check_room(self) -> None:
+        """Refuse a request early, before its body is read.
+
+        Raises:
+            DecisionsUnavailable: decisions are required, and the queue is full.
+        """
+        if self.required and not self.writer.has_room:
+            raise DecisionsUnavailable
+
+    def keep(self, answer: ScreenAnswer, caller: str, question: bytes, pictures: tuple[Picture, ...]) -> None:
+        """Hand an answer to the writer.
+
+        Raises:
+            DecisionsUnavailable: decisions are required, and the queue is full.
+        """
+        if not self.writer.offer(record_of(answer, caller, question, pictures)) and self.required:
+            raise DecisionsUnavailable
+
+    async def ask(self, work: Callable[[], Result]) -> Result:
+        """Do what needs the database or the pictures in a thread.
+
+        Raises:
+            DecisionsUnavailable: they cannot be reached.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, PictureStoreError) as error:
+            raise DecisionsUnavailable from error
+
+    async def close(self, seconds: float) -> None:
+        """Write what waits, for at most this long."""
+        await asyncio.to_thread(self.writer.close, seconds)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.database.close()
+
+
+def open_store(settings: Settings, metrics: Metrics) -> DecisionStore | None:
+    """The store that the settings name; None where they name none.
+
+    Raises:
+        DatabaseError, PictureStoreError: it cannot be used.
+    """
+    if settings.decisions is None:
+        return None
+    database, pictures = open_stores(settings)
+    database.prepare()
+    retention = None if settings.decisions_days is None else timedelta(days=settings.decisions_days)
+    writer = DecisionWriter(database, pictures, metrics, max_bytes=settings.decisions_queue_bytes, retention=retention)
+    return DecisionStore(database, pictures, writer, settings.decisions_required, ThreadPoolExecutor(_QUERIES))
+
+
+def open_stores(settings: Settings) -> tuple[Database, PictureStore]:
+    """Database and pictures.
+
+    Raises:
+        DatabaseError, PictureStoreError: one of them cannot be opened.
+    """
+    if settings.decisions is None:
+        raise DatabaseError("no database is named: set SCREENING_DECISIONS, for example to sqlite:////var/decisions.db")
+    if settings.pictures is None:
+        raise PictureStoreError("no picture store is named: set SCREENING_PICTURES to a directory or an address")
+    return Database(settings.decisions), PictureStore(settings.pictures)

@@ -1,0 +1,216 @@
+"""Writes decisions to pictures and database, off the request path.
+
+`/screen` hands a record over and does not wait. One thread takes records in batches and writes their pictures first and
+then their rows, in one transaction. While database or store fail it tries again; the records stay in memory meanwhile,
+up to `max_bytes`. A record that does not fit is dropped and counted: each answer is stored, dropped, erased or waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.decisions.database import Database
+from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.record import DecisionRecord, StoredPicture
+from service.decisions.tables import DECISION, DECISION_PICTURE, ERASED, PICTURE
+from service.logs import log
+from service.metrics import Metrics
+
+LOGGER = logging.getLogger("service.decisions")
+
+BATCH = 32
+"""Most decisions of one transaction."""
+FLUSH_SECONDS = 0.25
+"""Longest time that a record waits for others to join its batch."""
+_RETRY_SECONDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+_UPLOADS = 8
+"""Pictures that are written at the same time."""
+
+
+class DecisionWriter:
+    """A bounded queue in memory and the thread that empties it."""
+
+    def __init__(
+        self,
+        database: Database,
+        pictures: PictureStore,
+        metrics: Metrics,
+        *,
+        max_bytes: int,
+        retention: timedelta | None,
+    ) -> None:
+        """
+        Args:
+            max_bytes: of all records that wait, pictures included.
+            retention: time for which a decision is kept; None: until it is erased.
+        """
+        self._database, self._pictures, self._metrics = database, pictures, metrics
+        self._max_bytes, self._retention = max_bytes, retention
+        self._changed = threading.Condition()
+        self._waiting: deque[DecisionRecord] = deque()
+        self._bytes = 0
+        self._end_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue takes a record now."""
+        return self._bytes < self._max_bytes
+
+    def offer(self, record: DecisionRecord) -> bool:
+        """Take a record, or drop and count it where the queue is full or closed; returns whether it was taken."""
+        size = record.bytes
+        with self._changed:
+            taken = self._end_at is None and self._bytes + size <= self._max_bytes
+            if taken:
+                self._waiting.append(record)
+                self._bytes += size
+                self._metrics.decision_queue_bytes.set(self._bytes)
+                self._changed.notify()
+        if not taken:
+            self._metrics.decisions.labels("dropped").inc()
+        return taken
+
+    def close(self, seconds: float) -> None:
+        """Write what waits, for at most this long; what is left is dropped and counted. Blocks."""
+        with self._changed:
+            self._end_at = time.monotonic() + seconds
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(seconds + 30)
+
+    def _run(self) -> None:
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="decision-pictures") as uploads:
+            while batch := self._next_batch():
+                self._write_until_done(batch, uploads)
+                self._release(batch)
+
+    def _next_batch(self) -> list[DecisionRecord]:
+        """Wait for records; they count against the limit until they are released. Empty at the end."""
+        with self._changed:
+            while not self._waiting and self._end_at is None:
+                self._changed.wait()
+            if self._end_at is None and len(self._waiting) < BATCH:
+                self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._end_at is not None, FLUSH_SECONDS)
+            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+
+    def _release(self, batch: Iterable[DecisionRecord]) -> None:
+        with self._changed:
+            self._bytes -= sum(record.bytes for record in batch)
+            self._metrics.decision_queue_bytes.set(self._bytes)
+
+    def _write_until_done(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
+        """Write a batch, again and again while the stores fail; give it up only when the service ends."""
+        failures = 0
+        while True:
+            try:
+                self._write(batch, uploads)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, PictureStoreError) as error:
+                pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+                failures += 1
+                if failures == 1:
+                    log(LOGGER, logging.WARNING, "decisions cannot be stored; trying again", error=_first_line(error))
+                if self._must_give_up(pause):
+                    return self._drop(batch, "the service ends before the stores can be used again")
+            except sa.exc.SQLAlchemyError as error:
+                if len(batch) == 1:
+                    return self._drop(batch, _first_line(error))
+                for record in batch:  # one of them is at fault: the others must not be lost with it
+                    self._write_until_done([record], uploads)
+                return None
+            else:
+                if failures:
+                    log(LOGGER, logging.INFO, "decisions are stored again", failures=failures)
+                return None
+
+    def _must_give_up(self, pause: float) -> bool:
+        """Wait before the next try; whether the time to end has come."""
+        with self._changed:
+            until = time.monotonic() + pause
+            while (left := min(until, self._end_at or until) - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return self._end_at is not None and time.monotonic() >= self._end_at
+
+    def _drop(self, batch: Sequence[DecisionRecord], reason: str) -> None:
+        self._metrics.decisions.labels("dropped").inc(len(batch))
+        log(LOGGER, logging.ERROR, "decisions dropped", count=len(batch), first=batch[0].answer.id, reason=reason)
+
+    def _write(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
+        """Pictures, then rows: a row whose pictures are missing must never be seen.
+
+        Raises:
+            PictureStoreError, sqlalchemy.exc.SQLAlchemyError: nothing was committed.
+        """
+        pictures = {record.answer.id: record.stored_pictures() for record in batch}
+        by_address = {picture.sha256: picture for five in pictures.values() for picture in five}
+        list(uploads.map(self._put, by_address.values()))
+        with self._database.writing() as connection:
+            self._keep_pictures(connection, by_address)
+            erased = _erased(connection, pictures)
+            known = set(connection.scalars(sa.select(DECISION.c.id).where(DECISION.c.id.in_(pictures))))
+            fresh = [record for record in batch if record.answer.id not in erased | known]
+            if fresh:
+                connection.execute(sa.insert(DECISION), [record.row(self._retention) for record in fresh])
+                connection.execute(sa.insert(DECISION_PICTURE), [
+                    {"decision_id": record.answer.id, "position": position, "sha256": picture.sha256}
+                    for record in fresh
+                    for position, picture in enumerate(pictures[record.answer.id])
+                ])  # fmt: skip
+        self._metrics.decisions.labels("stored").inc(len(batch) - len(erased))
+        if erased:
+            self._metrics.decisions.labels("erased").inc(len(erased))
+
+    def _put(self, picture: StoredPicture) -> None:
+        self._pictures.put(picture.sha256, picture.data)
+
+    def _keep_pictures(self, connection: sa.Connection, pictures: dict[str, StoredPicture]) -> None:
+        """See that each picture has a row that is not deleted, and hold these rows until the commit.
+
+        A picture may have been deleted after it was written here: then it is written again, inside the transaction that
+        its deletion waits for.
+        """
+        rows = [
+            {"sha256": one.sha256, "media_type": one.media_type, "bytes": len(one.data)}
+            for one in sorted(pictures.values(), key=lambda one: one.sha256)
+        ]
+        connection.execute(_insert_ignoring(connection, PICTURE), rows)
+        found = connection.execute(
+            sa.select(PICTURE.c.sha256, PICTURE.c.deleted_at)
+            .where(PICTURE.c.sha256.in_(pictures))
+            .order_by(PICTURE.c.sha256)
+            .with_for_update(read=True)
+        ).all()
+        deleted = [row.sha256 for row in found if row.deleted_at is not None]
+        for sha256 in deleted:
+            self._put(pictures[sha256])
+        if deleted:
+            kept = sa.update(PICTURE).where(PICTURE.c.sha256.in_(deleted))
+            connection.execute(kept.values(deleted_at=None, purged_at=None))
+
+
+def _erased(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
+    """Those of the decisions that were erased before they were written."""
+    return set(connection.scalars(sa.select(ERASED.c.decision_id).where(ERASED.c.decision_id.in_(ids))))
+
+
+def _insert_ignoring(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert that leaves a row alone which is there already."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]

@@ -1,0 +1,105 @@
+"""Real databases (SQLite, and a PostgreSQL server of the tests' own) and a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.decisions.database import Database
+
+FEEDBACK_KEY, ADMIN_KEY = "feedback-key", "admin-key"
+"""Keys of the tests, whose hashes the services get."""
+
+
+def _binaries() -> Path | None:
+    """The newest PostgreSQL server of Debian's packages."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return found[-1].parent if found else None
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A server without a network; each call makes an empty database and returns its address."""
+    import psycopg
+
+    binaries = _binaries()
+    if binaries is None:
+        assert not os.environ.get("CI"), "PostgreSQL is missing: .ci/run installs Debian's package postgresql"
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    folder = Path(f"/tmp/screening-pg-{uuid.uuid4().hex[:8]}")  # a socket's path has at most 107 bytes
+    folder.mkdir()
+    as_user: list[str] = []
+    if os.getuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "nobody", "nogroup")
+        as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    data = folder / "data"
+    subprocess.run(
+        [*as_user, binaries / "initdb", "-D", data, "-U", "tests", "-A", "trust", "--no-sync"],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", f"unix_socket_directories={folder}"]
+        server = subprocess.Popen([*as_user, binaries / "postgres", "-D", data, *options], stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                administrator = psycopg.connect(host=str(folder), user="tests", dbname="postgres", autocommit=True)
+                break
+            except psycopg.OperationalError:
+                assert server.poll() is None and time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.05)
+
+        def make() -> str:
+            name = f"d{uuid.uuid4().hex}"
+            administrator.execute(f"CREATE DATABASE {name}")
+            return f"postgresql://tests@/{name}?host={folder}"
+
+        yield make
+        administrator.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'decisions.db'}"
+    return request.getfixturevalue("postgresql")()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with the tables of today."""
+    one = Database(database_url)
+    one.prepare()
+    yield one
+    one.close()
+
+
+def sha256(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture
+def kept(database_url: str, tmp_path: Path) -> dict[str, Any]:
+    """Settings of a service that keeps its decisions."""
+    return {
+        "decisions": database_url,
+        "pictures": str(tmp_path / "pictures"),
+        "feedback_keys": f"shop:{sha256(FEEDBACK_KEY)}",
+        "admin_keys": f"lead:{sha256(ADMIN_KEY)}",
+    }

@@ -1,0 +1,84 @@
+"""The schema: versions forward and back, refusals, and the tables as the code knows them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from service.decisions.database import Database, DatabaseError, head, revisions
+from service.decisions.tables import METADATA, VERSION_TABLE
+
+
+def tables(database: Database) -> set[str]:
+    with database.reading() as connection:
+        return set(sa.inspect(connection).get_table_names())
+
+
+def test_migrations_make_the_tables_that_the_code_knows(database) -> None:
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_every_migration_goes_forward_and_back(database_url) -> None:
+    database = Database(database_url)
+    for version in revisions():
+        assert database.migrate(version)[1] == version
+    for version in [*revisions()[-2::-1], "base"]:
+        database.migrate(version)
+    assert tables(database) <= {VERSION_TABLE}
+    assert database.migrate("head") == (None, head())
+    database.close()
+
+
+def test_services_that_start_at_once_make_the_tables_once(database_url) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        databases = [Database(database_url) for _ in range(4)]
+        list(threads.map(Database.prepare, databases))
+    assert databases[0].version() == head()
+    for one in databases:
+        one.close()
+
+
+def test_a_database_of_another_version_is_refused_with_the_command_to_run(database) -> None:
+    with database.writing() as connection:
+        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"version 9999 .* needs .*\. Run: python -m service database upgrade"):
+        database.prepare()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "mysql://root@localhost/x", "decisions.db", "postgresql//x"]
+)
+def test_an_address_that_cannot_keep_decisions_is_refused(url) -> None:
+    with pytest.raises(DatabaseError, match=r"give sqlite:///FILE|is not sqlite:///FILE"):
+        Database(url)
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in Database("postgresql://user:secret@db.example/x").name
+
+
+def test_commands_say_the_version_and_change_it(database_url, repository) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "service", *words, "--decisions", database_url]
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = run("database", "status")
+    assert code == 0 and json.loads(said)["version"] is None
+    code, said = run("prune", "--pictures", "/nowhere")
+    assert code == 1 and "Run: python -m service database upgrade" in said
+    code, said = run("database", "upgrade")
+    assert code == 0 and json.loads(said)["after"] == head()
+    code, said = run("database", "downgrade")
+    assert code == 1 and "downgrade needs a version: base" in said
+    code, said = run("database", "downgrade", "base")
+    assert code == 0 and json.loads(said)["after"] is None

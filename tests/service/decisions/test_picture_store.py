@@ -1,0 +1,59 @@
+"""Pictures in a directory and in a real S3 server: written whole, read, deleted, and failures with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.decisions.picture_store import PictureStore, PictureStoreError
+
+ADDRESS = "ab" + "0" * 62
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 server with a bucket; its address is in the environment, as an operator gives it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="pictures")
+    yield "s3://pictures/screening"
+    server.stop()
+
+
+@pytest.fixture(params=["directory", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "pictures") if request.param == "directory" else request.getfixturevalue("s3")
+
+
+def test_a_picture_is_written_read_and_deleted(location) -> None:
+    store = PictureStore(location)
+    assert store.get(ADDRESS) is None
+    for _ in range(2):
+        store.put(ADDRESS, b"picture")
+    assert store.get(ADDRESS) == b"picture" and PictureStore(location).get(ADDRESS) == b"picture"
+    for _ in range(2):
+        store.delete(ADDRESS)
+    assert store.get(ADDRESS) is None
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PictureStoreError, match="cannot be opened"):
+        PictureStore(str(tmp_path / "file" / "pictures"))
+
+
+def test_a_bucket_that_is_not_there_is_an_error_of_the_store(s3) -> None:
+    store = PictureStore("s3://another/screening")
+    with pytest.raises(PictureStoreError, match="was not written to s3://another"):
+        store.put(ADDRESS, b"picture")
