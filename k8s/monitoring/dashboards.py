@@ -92,6 +92,12 @@ SERVICE = [
             "Engine restarts, 1 h",
             {"{{cause}} {{result}}": "sum by (cause, result) (increase(screening_engine_rebuilds_total{@}[1h]))"},
         ),
+        Panel(
+            "Decisions to be stored",
+            {"{{result}}": _rate("screening_decisions_total", "result")},
+            "reqps",
+        ),
+        Panel("Bytes that wait to be stored", {"{{pod}}": "sum by (pod) (screening_decision_queue_bytes{@})"}, "bytes"),
         Panel("Engine alive", {"{{pod}}": "sum by (pod) (screening_engine_alive{@})"}, maximum=1),
     ],
 ]
