@@ -180,7 +180,7 @@ DASHBOARDS = {"service": SERVICE, "model": MODEL, "retraining": RETRAINING}
 
 def dashboard(name: str, rows: list[list[Panel]]) -> dict[str, Any]:
     """A dashboard in Grafana's format."""
-    panels = []
+    panels: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
         width = _WIDTH // len(row)
         for column, panel in enumerate(row):

@@ -92,6 +92,17 @@ def _reason(answer: httpx.Response) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decide, and create the Job; returns the exit status, which is the decision's where that fails."""
     args = _parser().parse_args(argv)
+    try:
+        return _decide_and_launch(args, _batch(args))
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _decide_and_launch(args: argparse.Namespace, batch: Batch) -> int:
+    if running := batch.unfinished():
+        _say({"launched": None, "reason": f"a retraining is under way: {', '.join(running)}"})
+        return 0
     done = subprocess.run(  # noqa: S603 - our own command; the file's name comes from the manifest
         [sys.executable, "-m", "trainer", "retrain", "--config", args.config, "--decide-only"],
         stdout=subprocess.PIPE,
@@ -101,34 +112,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if done.returncode != 0:
         return done.returncode
     print(done.stdout, end="", flush=True)
-    try:
-        decision = json.loads(done.stdout.splitlines()[-1])["decision"]
-    except (IndexError, ValueError, KeyError, TypeError):
-        print(
-            "error: `trainer retrain --decide-only` did not end with a JSON line that has a decision", file=sys.stderr
-        )
-        return FAILED
-    if decision != "run":
-        return 0
-    try:
-        print(json.dumps(launch(_batch(args), args.template, f"{args.name}-gpu")), flush=True)
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
+    if _decision(done.stdout) == "run":
+        _say(launch(batch, args.template, f"{args.name}-gpu"))
     return 0
 
 
+def _decision(printed: str) -> str:
+    try:
+        return str(json.loads(printed.splitlines()[-1])["decision"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        raise LaunchError("`trainer retrain --decide-only` did not end with a JSON line that has a decision") from None
+
+
 def launch(batch: Batch, cronjob: str, name: str) -> dict[str, str | None]:
-    """Create the Job, unless a retraining is under way; returns what was launched, or the reason why nothing was.
+    """Create the Job from the template; returns its name, or the reason why none was created.
 
     Raises:
         LaunchError: the API server refuses or does not answer.
     """
-    if running := batch.unfinished():
-        return {"launched": None, "reason": f"a retraining is under way: {', '.join(running)}"}
     if not batch.create(name, batch.template(cronjob)):
         return {"launched": None, "reason": f"{name} exists already"}
     return {"launched": name}
+
+
+def _say(outcome: dict[str, str | None]) -> None:
+    print(json.dumps(outcome), flush=True)
 
 
 def _batch(args: argparse.Namespace) -> Batch:

@@ -106,12 +106,12 @@ def test_a_repeated_decision_creates_no_second_job(cluster: Cluster, batch: Batc
     assert list(cluster.jobs) == ["first-gpu"]
 
 
-def test_waits_for_a_retraining_that_is_under_way(cluster: Cluster, batch: Batch) -> None:
-    launch(batch, "screening-retrain-gpu", "first-gpu")
-    waiting = launch(batch, "screening-retrain-gpu", "second-gpu")
-    assert waiting == {"launched": None, "reason": "a retraining is under way: first-gpu"}
-    cluster.finish("first-gpu", "Failed")
-    assert launch(batch, "screening-retrain-gpu", "second-gpu") == {"launched": "second-gpu"}
+def test_finds_the_retrainings_that_have_not_ended(cluster: Cluster, batch: Batch) -> None:
+    for name in ("first-gpu", "second-gpu", "third-gpu"):
+        launch(batch, "screening-retrain-gpu", name)
+    cluster.finish("first-gpu", "Complete")
+    cluster.finish("second-gpu", "Failed")
+    assert batch.unfinished() == ["third-gpu"]
 
 
 def test_says_what_the_api_server_refuses(cluster: Cluster, account: Path) -> None:
@@ -162,3 +162,10 @@ def test_a_decision_without_words_is_an_error(account: Path, cluster: Cluster) -
     done = run_with_decision(account, cluster, "import os; os._exit(0)")
     assert (done.returncode, cluster.jobs) == (1, {})
     assert "did not end with a JSON line" in done.stderr
+
+
+def test_while_a_retraining_is_under_way_nothing_is_decided(account: Path, cluster: Cluster) -> None:
+    cluster.jobs["week-6-gpu"] = {"metadata": {"name": "week-6-gpu"}}
+    done = run_with_decision(account, cluster, "import os; os._exit(1)")
+    assert (done.returncode, list(cluster.jobs)) == (0, ["week-6-gpu"])
+    assert json.loads(done.stdout)["reason"] == "a retraining is under way: week-6-gpu"
