@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -19,7 +21,7 @@ Resource = dict[str, Any]
 
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
 RENDERED = [*((overlay,) for overlay in OVERLAYS), *(
-    ("production", component) for component in ("multi-node-trainjob", "multi-node-jobset", "spare-gpu")
+    ("production", component) for component in ("decisions", "multi-node-trainjob", "multi-node-jobset", "spare-gpu")
 )]  # fmt: skip
 """Every overlay, and the components that no overlay has. Together they hold every component."""
 WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingRuntime")
@@ -28,7 +30,7 @@ WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingR
 def program(name: str) -> str:
     """A program that the dev extra or `.ci/promtool` installs: from this environment first, then from PATH."""
     found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-    assert found, f"{name} is missing: `make install` installs it"
+    assert found, f"{name} is missing: `make tools` installs it"
     return found
 
 
@@ -38,11 +40,12 @@ def render(overlay: str, *components: str) -> tuple[Resource, ...]:
     directory = K8S / "overlays" / overlay
     if not components:
         return _kustomize(directory)
-    # kustomize refuses absolute paths and roots outside the tree that it was given.
-    with tempfile.TemporaryDirectory(dir=K8S / "overlays", prefix="test-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        # kustomize refuses absolute paths.
+        here = Path(os.path.relpath(K8S, Path(folder).resolve()))
         text = {
-            "resources": [f"../{overlay}"],
-            "components": [f"../../components/{component}" for component in components],
+            "resources": [str(here / "overlays" / overlay)],
+            "components": [str(here / "components" / component) for component in components],
         }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(text))
         return _kustomize(Path(folder))
@@ -120,3 +123,12 @@ def environment(resources: tuple[Resource, ...], container: Resource, secrets: d
             if value is not None:
                 values[entry["name"]] = value
     return values
+
+
+def generated_secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
+    """`SECRET/KEY` → value, of the Secrets among the resources."""
+    return {
+        f"{secret['metadata']['name']}/{key}": base64.b64decode(value).decode()
+        for secret in of_kind(resources, "Secret")
+        for key, value in secret["data"].items()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator
 
@@ -18,6 +17,7 @@ from tests.k8s.rendering import (
     all_pods,
     containers,
     environment,
+    generated_secrets,
     named,
     of_kind,
     one,
@@ -32,6 +32,9 @@ SECRETS = {
     "screening-keys/api-keys": f"shop:{HASH}",
     "screening-keys/admin-keys": f"operator:{HASH}",
     "mlflow-database/password": "secret",
+    "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
+    "screening-decisions/pictures": "s3://screening-pictures/production",
+    "screening-decisions/feedback-keys": f"shop:{HASH}",
 }
 """What k8s/README.md tells the operator to create."""
 ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
@@ -178,12 +181,7 @@ def test_volumes_claims_maps_secrets_and_accounts_exist(rendered: tuple[str, ...
 
 def _secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
     """What the operator creates, and what the overlay generates."""
-    generated = {
-        f"{secret['metadata']['name']}/{key}": base64.b64decode(value).decode()
-        for secret in of_kind(resources, "Secret")
-        for key, value in secret["data"].items()
-    }
-    return SECRETS | generated
+    return SECRETS | generated_secrets(resources)
 
 
 @each_rendering
@@ -228,15 +226,25 @@ def test_the_environment_is_one_that_the_service_accepts(overlay: str, monkeypat
     assert settings.registry is None or overlay != "laptop"
 
 
-@each_overlay
+def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert service_settings(render("production"), monkeypatch).decisions is None
+    settings = service_settings(render("production", "decisions"), monkeypatch)
+    assert settings.decisions == SECRETS["screening-decisions/database"]
+    assert settings.pictures == SECRETS["screening-decisions/pictures"]
+    assert settings.feedback_keys
+
+
+@each_rendering
 def test_the_grace_period_covers_the_delay_the_drain_and_the_engine(
-    overlay: str, monkeypatch: pytest.MonkeyPatch
+    rendered: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resources = render(overlay)
+    resources = render(*rendered)
     settings = service_settings(resources, monkeypatch)
     spec = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]
     delay = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     needed = delay + settings.drain_seconds + ENGINE_STOP_SECONDS + MARGIN_SECONDS
+    if settings.decisions is not None:
+        needed += settings.decisions_flush_seconds
     assert spec["terminationGracePeriodSeconds"] >= needed
     assert settings.drain_seconds > settings.deadline_seconds
     # An endpoint that fails its readiness probe leaves the load balancer before the socket closes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import os
@@ -19,9 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.k8s.rendering import K8S, ROOT, Resource, environment, one, render
+from tests.k8s.rendering import K8S, ROOT, Resource, environment, generated_secrets, one, render
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(os.getuid() != 0, reason="mount namespaces need root"),
     pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's"),
 ]
@@ -59,15 +59,8 @@ def confined(command: list[str], variables: dict[str, str]) -> list[str]:
 def variables(**changes: str) -> dict[str, str]:
     """The container's environment; the image adds PYTHONPATH."""
     resources = render(OVERLAY)
-    (hashes,) = (one["data"] for one in resources if one["kind"] == "Secret")
-    secrets = {f"{_secret_name(resources)}/{key}": base64.b64decode(value).decode() for key, value in hashes.items()}
-    given = environment(resources, pod()["containers"][0], secrets)
+    given = environment(resources, pod()["containers"][0], generated_secrets(resources))
     return {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/app"} | given | changes
-
-
-def _secret_name(resources: tuple[Resource, ...]) -> str:
-    (secret,) = (resource for resource in resources if resource["kind"] == "Secret")
-    return str(secret["metadata"]["name"])
 
 
 class Load:
