@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-fast test-all check docs bench bench-train tiny clean
+.PHONY: help install tools demo serve test test-fast test-all check docs bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,14 +22,17 @@ demo: install ## start the service with real vLLM on the CPU, screen the example
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
 
+tools: install # promtool, which no Python package brings
+	@.ci/promtool $(VENV)/bin
+
 # A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
-test: install ## run the tests that a change can break, about 12 minutes on two cores
+test: tools ## run the tests that a change can break, about 12 minutes on two cores
 	@$(PY) -m pytest -n 2 -m "not exhaustive"
 
-test-fast: install ## run units, contracts and the scripted engine, about 90 seconds
+test-fast: tools ## run units, contracts and the scripted engine, about 90 seconds
 	@$(PY) -m pytest -n 2 -m "not exhaustive and not slow and not vllm"
 
-test-all: install ## run every test: also all broken checkpoints, kills and soaks, about an hour
+test-all: tools ## run every test: also all broken checkpoints, kills and soaks, about an hour
 	@$(PY) -m pytest -n 2
 
 check: install ## lint and types
@@ -46,6 +49,9 @@ bench: install ## measure the service under load, and vLLM's own server and tran
 
 bench-train: install ## compare the speed of a reinforcement learning step with TRL's own trainer
 	@$(PY) -m trainer bench-train
+
+images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
+	@k8s/images/build
 
 # Train models/tiny again from random weights: four rounds of pretraining, then the paper's stages 1 and 2.
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
