@@ -79,6 +79,7 @@ def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
     assert (tmp_path / "summary.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_where_the_service_stops_keeping_up(scripted_service, parse, left, tmp_path, capsys) -> None:
     # Two hundred milliseconds an answer, one at a time: five a second at most.
     with scripted_service("--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3") as url:
@@ -117,6 +118,7 @@ def scripted_service() -> Callable[..., Any]:
     )
 
 
+@pytest.mark.slow
 def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> None:
     args = parse(
         "soak", "--engine", "scripted", "--minutes", "0.1", "--rate", "3", "--repeated-originals", "1",
@@ -173,6 +175,7 @@ UNSURE = {
 """Figures that a busy machine can spoil; here they need only be there."""
 
 
+@pytest.mark.slow
 def test_sound_swaps_pass(swap_run, capsys) -> None:
     _, found = swap_run("none")
     assert set(found.failed()) <= UNSURE
@@ -186,6 +189,7 @@ def test_sound_swaps_pass(swap_run, capsys) -> None:
     assert "pass  answers of mixed weights" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
     code, found = swap_run("mixed", "--no-restart")
     assert code == 1
@@ -193,18 +197,21 @@ def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
     assert found.summary["findings"]["mixed"]
 
 
+@pytest.mark.slow
 def test_weights_that_stayed_under_a_new_name_fail_the_run(swap_run) -> None:
     code, found = swap_run("stale", "--no-restart")
     assert code == 1
     assert set(found.failed()) - UNSURE == {"answers of a wrong version"}
 
 
+@pytest.mark.slow
 def test_too_few_swaps_fail_the_run(swap_run) -> None:
     code, found = swap_run("none", "--no-restart", "--least-swaps", "1000")
     assert code == 1
     assert set(found.failed()) - UNSURE == {"swaps under load"}
 
 
+@pytest.mark.slow
 def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
     with pytest.raises(CanaryError, match="unrecognised"):
         swap_run("blind")
@@ -218,6 +225,7 @@ def idle_swap_args(parse, tmp_path, pair: tuple[Canary, Canary], *arguments: str
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
     args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "3")
     assert idle_swap.run(args) == 0
@@ -231,6 +239,7 @@ def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
     assert "nan" not in shown
 
 
+@pytest.mark.slow
 def test_an_idle_swap_that_is_not_fast_enough_fails(parse, left, tmp_path) -> None:
     args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "1", "--ratio", "1e9")
     assert idle_swap.run(args) == 1
@@ -261,6 +270,7 @@ def quick_to_blame(monkeypatch):
     monkeypatch.setattr(kill, "GONE_SECONDS", 1.0)
 
 
+@pytest.mark.slow
 def test_a_service_that_recovers_passes(kill_run) -> None:
     code, found = kill_run("none")
     assert code == 0, found.summary["verdicts"]
@@ -271,6 +281,7 @@ def test_a_service_that_recovers_passes(kill_run) -> None:
     assert found.summary["load"]["retried"] > 0, "the clients must have met the dead engine for this to show anything"
 
 
+@pytest.mark.slow
 def test_a_failure_that_callers_see_fails_the_run(kill_run) -> None:
     code, found = kill_run("failing")
     assert code == 1
@@ -278,12 +289,14 @@ def test_a_failure_that_callers_see_fails_the_run(kill_run) -> None:
     assert found.summary["load"]["failed"].keys() == {"ServerError"}
 
 
+@pytest.mark.slow
 def test_processes_that_outlive_their_engine_are_found_and_removed(kill_run, quick_to_blame) -> None:
     code, found = kill_run("orphan")
     assert code == 1
     assert found.failed() == ["processes left by killed engines", "processes left by the killed service"]
 
 
+@pytest.mark.slow
 def test_shared_memory_that_outlives_its_engine_is_found(kill_run, quick_to_blame) -> None:
     before = set(Path("/dev/shm").glob("mortal-*"))
     try:
@@ -295,6 +308,7 @@ def test_shared_memory_that_outlives_its_engine_is_found(kill_run, quick_to_blam
             path.unlink()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
     out = tmp_path / "run"
     command = [

@@ -47,6 +47,7 @@ def test_models_in_one_store_do_not_meet(registry: Registry, tmp_path: Path) -> 
     assert other.register(tmp_path / "b", "sha256:a", {}).directory == tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_publishers_at_the_same_moment_get_the_same_version(registry: Registry, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from screening.checkpoint.registry import Registry\n"
@@ -80,6 +81,7 @@ def test_a_database_that_is_not_there_is_not_made_by_asking(tmp_path: Path) -> N
     assert not missing.exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_said_without_its_password() -> None:
     with pytest.raises(RegistryError) as caught:
         Registry("http://user:secret@127.0.0.1:9").resolve(PRODUCTION)

@@ -42,6 +42,7 @@ async def test_a_steady_upload_below_its_pace_is_too_slow() -> None:
         await read(Upload(PACE), [1] * 100, 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("pieces", [[], [1], [150, 10], [5000]])
 async def test_an_upload_that_stops_is_a_body_timeout(pieces) -> None:

@@ -348,6 +348,7 @@ async def test_a_store_that_is_not_mounted_is_asked_again(serve, fleet: Fleet) -
         await running.serves("2")
 
 
+@pytest.mark.slow
 async def test_a_swap_that_cannot_be_now_is_tried_at_the_next_poll(serve, fleet: Fleet, sample) -> None:
     engine = ObedientEngine(latency_ms=3000)
     async with serve(engine, swap_drain_seconds=0.05) as running:

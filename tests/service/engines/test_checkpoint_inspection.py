@@ -14,6 +14,7 @@ from service.engines.checkpoint_inspection import inspect_in_subprocess
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
+@pytest.mark.slow
 async def test_a_whole_checkpoint_passes_and_an_empty_configuration_is_its_fault(tiny_checkpoint, tmp_path) -> None:
     await inspect_in_subprocess(tiny_checkpoint)
     empty = shutil.copytree(tiny_checkpoint, tmp_path / "empty")
@@ -28,6 +29,7 @@ async def test_an_inspection_that_takes_too_long_is_ended_and_says_nothing_certa
         await inspect_in_subprocess(tiny_checkpoint, seconds=0.1)
 
 
+@pytest.mark.slow
 async def test_a_configuration_that_would_fill_the_memory_of_the_machine_fills_nothing(
     tiny_checkpoint, tmp_path
 ) -> None:

@@ -172,6 +172,7 @@ async def test_the_last_one_leaves_and_the_engine_is_free(start, sample) -> None
         assert (await running.client.post("/screen", json=sample.json())).json()["source"] == "engine"
 
 
+@pytest.mark.slow
 async def test_each_has_a_deadline_of_its_own(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine, deadline_seconds=3) as running:

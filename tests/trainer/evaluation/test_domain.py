@@ -91,6 +91,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     before = read_manifest(checkpoint)
@@ -106,6 +107,7 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> Non
     assert domain.calibration.questions == LEAST_QUESTIONS // 2
 
 
+@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     command.describe(checkpoint, data, "drawings", open_looker=Opened())

@@ -173,6 +173,7 @@ def test_a_broken_run_goes_on_where_it_stopped(checkpoint: Path, data: Path, tmp
     assert resumed.scores == whole.scores
 
 
+@pytest.mark.slow
 def test_a_log_cut_anywhere_leads_to_the_same_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = go(checkpoint, data, out, Scripted(truth))

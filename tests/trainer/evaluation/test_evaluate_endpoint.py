@@ -295,6 +295,7 @@ def words(order: Order, *more: str) -> list[str]:
     return ["evaluate", *named, *more]
 
 
+@pytest.mark.slow
 def test_a_killed_run_asks_only_for_what_it_had_not_written(endpoint, order, repository):
     stuck = threading.Event()
 

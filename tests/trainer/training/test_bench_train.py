@@ -39,6 +39,7 @@ def test_a_timed_method_counts_by_its_arguments_and_returns_what_it_returned() -
     assert set(watch.seconds) == {"small", "large"}
 
 
+@pytest.mark.slow
 def test_all_three_are_measured(
     small_checkpoint: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,6 +207,7 @@ def test_shipped_recipes_have_enough_with_the_papers_data(name: str) -> None:
     assert recipe.hcm_grpo is None or grpo_problem(recipe.hcm_grpo, 1044, 434, 8) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["weak", "answer-driven"])
 def test_a_training_that_changes_nothing_is_no_success(
     stage: str, small_data: Path, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -283,6 +284,7 @@ def contradicting(small_data: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_a_reasoning_that_contradicts_its_label_is_reported(
     contradicting: Path, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,7 @@ def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(tr
     assert trainer.processing_class.image_processor.processed - before == 2 * 5
 
 
+@pytest.mark.slow
 def test_groups_in_one_row_score_as_trl_scores_completions(trainer: GroupGRPOTrainer) -> None:
     """Log-probabilities and entropies of policy and reference, on the data of a real step."""
     trainer.model.train()
@@ -159,6 +160,7 @@ def test_tags_survive_the_decoding_of_rollouts(trainer: GroupGRPOTrainer) -> Non
     assert trainer.processing_class.batch_decode([ids], skip_special_tokens=True) == [text]
 
 
+@pytest.mark.slow
 def test_a_run_trains_everything_and_tells_what_it_saw(
     recipe: str,
     small_data: Path,
@@ -196,6 +198,7 @@ def test_a_run_may_be_continued_with_other_settings_only_if_they_do_not_decide_t
     assert HcmGrpoRecipe(**SETTINGS, scale_rewards="none").deciding != plain
 
 
+@pytest.mark.slow
 def test_advantages_are_rewards_normalised_within_their_group(trainer: GroupGRPOTrainer) -> None:
     """Eq. 2, from given rewards."""
     trainer.model.train()

@@ -46,6 +46,7 @@ def recipe(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_it_can_be_trained_and_carries_the_recipes_contract(
     base: Path, recipe: str, tmp_path: Path, small_data: Path, small_checkpoint: Path
 ) -> None:

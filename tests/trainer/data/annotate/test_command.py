@@ -82,6 +82,7 @@ def test_bad_input_is_one_line_and_status_2(order, capsys, tmp_path):
     assert "other settings" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_answered_and_the_same_command_goes_on(endpoint, order, repository):
     enough = threading.Event()
 

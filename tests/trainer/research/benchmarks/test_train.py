@@ -99,6 +99,7 @@ def test_a_batch_of_questions_keeps_every_picture_and_learns_the_letter_alone(
         assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
 
 
+@pytest.mark.slow
 def test_sft_trains_the_language_model_on_the_training_half(
     data: Path, small_checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_sft_trains_the_language_model_on_the_training_half(
     assert main(command) == 2, "but not with other settings that decide the weights"
 
 
+@pytest.mark.slow
 def test_stage_2_trains_on_questions_of_several_lengths_and_knows_the_hard_ones(
     data: Path,
     small_checkpoint: Path,

@@ -80,6 +80,7 @@ def language_model_bytes(layers: int, length: int, *, checkpointing: bool) -> in
     return kept_bytes(model, lambda: inner(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [40, 96])
 def test_activations_of_the_language_model_are_what_autograd_keeps(length) -> None:
     shapes = shapes_of(small_model(1, 1).config)
