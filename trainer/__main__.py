@@ -64,6 +64,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "promote": ("trainer.release.promote.command", "a published version into production, if it passes the gate"),
     "rollback": ("trainer.release.promote.rollback", "production back to the version before it"),
     "history": ("trainer.release.promote.history", "what was in production when, moved by whom and why"),
+    "retrain": (
+        "trainer.release.retrain.command",
+        "all of it, from new labels to production: decide, train, measure, publish, promote, confirm",
+    ),
     "ablation": ("trainer.research.ablation.command", "what each part of the method brings: the paper's tables 5 to 7"),
     "bench-train": ("trainer.training.hcm_grpo.bench", "speed of a step of stage 2, ours beside TRL's"),
     "benchmark": ("trainer.research.benchmarks.command", "public multi-image benchmarks: divide, score, train"),

@@ -84,6 +84,11 @@ class Registry:
         """Model and address, without a password."""
         return f"{self.model} in {without_password(self.uri)}"
 
+    @property
+    def missing(self) -> bool:
+        """Whether the registry is an SQLite file that does not exist: nothing was ever registered."""
+        return self._file is not None and not self._file.exists()
+
     def register(self, directory: Path, digest: str, tags: Mapping[str, str]) -> Version:
         """Make a directory a version; a digest that is registered keeps the version it has, as it is.
 
@@ -91,7 +96,7 @@ class Registry:
             RegistryError: the registry does not answer.
         """
         with self._asking(create=True) as client:
-            self._create_model(client, self.model)
+            self.create_model(client, self.model)
             known = self._versions_of(client, digest)
             if known:
                 return known[0]
@@ -163,7 +168,7 @@ class Registry:
             RegistryError: the registry does not answer.
         """
         with self._asking() as client:
-            self._create_model(client, self._ledger)
+            self.create_model(client, self._ledger)
             for name in (self._ledger, self.model):
                 client.set_registered_model_tag(name, key, value)
 
@@ -188,10 +193,23 @@ class Registry:
             yield
 
     @contextmanager
+    def client(self, *, create: bool = False) -> Iterator[MlflowClient]:
+        """MLflow's client, for what this class has no method for.
+
+        Args:
+            create: whether an SQLite file that does not exist may be made.
+
+        Raises:
+            RegistryError: whatever goes wrong in the block.
+        """
+        with self._asking(create=create) as client:
+            yield client
+
+    @contextmanager
     def _asking(self, *, create: bool = False) -> Iterator[MlflowClient]:
         """A client; whatever goes wrong with it is a RegistryError."""
         try:
-            if self._file is not None and not create and not self._file.exists():
+            if self.missing and not create:
                 # MLflow would make an empty database of a path with a typing error.
                 raise RegistryError("there is no such file")
             yield _client(self.uri)
@@ -199,7 +217,8 @@ class Registry:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise RegistryError(f"registry {self}: {without_password(lines[0])[:300]}") from error
 
-    def _create_model(self, client: MlflowClient, name: str) -> None:
+    def create_model(self, client: MlflowClient, name: str) -> None:
+        """Register a model's name, unless it is registered already."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,11 +110,13 @@ def move(
     reason: str | None,
     forced: bool = False,
     gate: GateResult | None = None,
+    guard: Callable[[], None] = lambda: None,
 ) -> Move:
     """Note the move and let the alias `production` name another version.
 
     Args:
         expected: the version that was in production when the move was decided; if it is not any more, nothing moves.
+        guard: called right before the alias moves; raises where the caller must not move it any more.
 
     Raises:
         MoveError: production has moved meanwhile.
@@ -138,6 +140,7 @@ def move(
             digest=to.digest,
             gate=gate,
         )
+        guard()
         # The random part: on a database server two moves may get the same number.
         registry.note(f"{_PREFIX}{made.number:06d}.{secrets.token_hex(4)}", made.model_dump_json())
         registry.point(PRODUCTION, to.number)

@@ -40,11 +40,14 @@ def train(
     out: Path,
     tracking: Store | None = None,
     after: Path | None = None,
+    hard_cases_of: str | None = None,
 ) -> Manifest:
     """Train stage 2 and write OUT/checkpoint. A killed run with the same settings and hard cases is continued.
 
     Args:
         hard_cases: what `trainer hard-cases` wrote for `checkpoint` on `data`.
+        hard_cases_of: digest of the model that found them, where that is another one: a retraining takes the questions
+            that the model in production answers wrong. None: `checkpoint`.
         tracking: where MLflow gets a copy of the log; None for nowhere.
         after: a finished run whose course is the beginning of this one, to go on from.
 
@@ -63,7 +66,8 @@ def train(
     manifest = verify(checkpoint)
     samples = read_samples(data)
     digest = data_digest(data, samples)
-    cases = read_hard_cases(hard_cases, samples, checkpoint=manifest.digest, data=digest)
+    found_by = hard_cases_of or manifest.digest
+    cases = read_hard_cases(hard_cases, samples, checkpoint=found_by, data=digest)
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
     course = lay_course(
         cases,
@@ -88,7 +92,7 @@ def train(
             see_the_same_are_hard(out, cases)
             if beginning:
                 take_over(beginning, out / STATES_NAME)
-            write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
+            write_hard_cases(out, cases, checkpoint=found_by, data=digest)
     state.print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
 
     by_id = {sample.id: sample for sample in samples}
