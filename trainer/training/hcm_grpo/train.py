@@ -86,9 +86,9 @@ def train(
     }
     beginning = after and state_of_beginning(after, origin=origin, settings=settings, ids=course.ids, cases=cases)
     with state.main_process_first():
-        claim(out, origin)
-        occupy(out)
         if state.is_main_process:
+            claim(out, origin)
+            occupy(out)
             see_the_same_are_hard(out, cases)
             if beginning:
                 take_over(beginning, out / STATES_NAME)
@@ -184,7 +184,6 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=5,
         report_to="none",
         seed=settings.seed,

@@ -74,8 +74,9 @@ def train(
         **origin_entry(state),
     }
     with state.main_process_first():
-        claim(out, origin)
-        occupy(out)
+        if state.is_main_process:
+            claim(out, origin)
+            occupy(out)
 
     return train_to_end(
         build_trainer(checkpoint, table, settings, out / STATES_NAME),
@@ -125,7 +126,6 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=10,
         report_to="none",
         seed=settings.seed,

@@ -1,7 +1,7 @@
 """A shop that retrains: labelled data, a registry with a production version, and scripted GPU stages.
 
-The scripted stages write what the real ones leave (checkpoints, evaluations), decided by their inputs alone. So two runs
-on the same data end with the same digest.
+The scripted stages write what the real ones leave (checkpoints, evaluations), decided by their inputs alone. So two
+runs on the same data end with the same digest.
 """
 
 from __future__ import annotations
