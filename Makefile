@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench bench-train tiny clean
+.PHONY: help install demo retrain-demo serve test check bench bench-train tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see R
 
 demo: install ## screen the example products with the real engine on the CPU, and stop
 	@$(PY) clients/python/examples/demo.py
+
+retrain-demo: install ## screen, correct, retrain, promote: the same questions are answered differently (20 minutes)
+	@$(PY) clients/python/examples/retrain_demo.py
 
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.runs.argument_types import positive
+
 if TYPE_CHECKING:
     from screening.checkpoint.registry import Registry
     from trainer.release.retrain.config import Settings
@@ -29,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--dry-run", action="store_true", help="say what would be done and why, and change nothing")
     what.add_argument("--explain", action="store_true", help="say what the last run did and why")
+    what.add_argument(
+        "--join",
+        type=positive,
+        metavar="RANK",
+        help="take part in the trainings of a run on another machine, as machine RANK of training.nodes",
+    )
     parser.epilog = (
         "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command goes on; "
         "2 bad input; 3 the registry; 4 promoted, and not every service serves it."
@@ -72,9 +80,12 @@ def retrain(args: argparse.Namespace, execute: Execute) -> int:
     """
     from trainer.release.retrain.config import read_config
     from trainer.release.retrain.errors import Busy
+    from trainer.release.retrain.joining import join
     from trainer.release.retrain.lock import work_lock
 
     settings = read_config(args.config)
+    if args.join:
+        return join(settings, args.join, print)
     if args.explain or args.dry_run:
         print(_told(_call(settings, execute), explain=args.explain))
         return 0

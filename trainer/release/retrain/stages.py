@@ -273,22 +273,18 @@ def _executed(context: Context, stage: str, **arguments: Any) -> Result:
     training = context.settings.training
     launch: tuple[str, ...] = ()
     if stage in TRAININGS and training.processes * training.nodes > 1:
-        launch = launch_options(context, rank=0)
+        launch = _launch_options(context)
     return context.execute(stage, arguments, context.directory / "orders", launch)
 
 
-def launch_options(context: Context, rank: int) -> tuple[str, ...]:
-    """Options of torchrun for a training on this machine.
-
-    Args:
-        rank: of the machine among those that train.
-    """
+def _launch_options(context: Context) -> tuple[str, ...]:
+    """Options of torchrun for a training, but for the rank of a machine."""
     training = context.settings.training
     options = ("--nnodes", str(training.nodes), "--nproc-per-node", str(training.processes))
     if training.nodes == 1:
         return (*options, "--standalone")
-    where, _, port = str(training.rendezvous).rpartition(":")
-    return (*options, "--node-rank", str(rank), "--master-addr", where, "--master-port", port)
+    host, _, port = str(training.rendezvous).rpartition(":")
+    return (*options, "--master-addr", host, "--master-port", port)
 
 
 def _recipe(context: Context) -> Recipe:

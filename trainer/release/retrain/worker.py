@@ -60,11 +60,11 @@ def execute(stage: str, arguments: Mapping[str, Any], orders: Path, launch: Sequ
     """
     orders.mkdir(parents=True, exist_ok=True)
     file = orders / f"{stage}.json"
-    _answer_file(file).unlink(missing_ok=True)
+    answer_file(file).unlink(missing_ok=True)
     write_atomically(file, Order(stage=stage, arguments=dict(arguments), launch=tuple(launch)).model_dump_json())
     done = subprocess.run([sys.executable, "-m", MODULE, str(file), str(os.getpid())], check=False)  # noqa: S603 - ours
     try:
-        answer = Answer.model_validate_json(_answer_file(file).read_bytes())
+        answer = Answer.model_validate_json(answer_file(file).read_bytes())
     except (OSError, ValueError):
         raise RetrainError(
             f"{stage}: its process ended with status {done.returncode} and left no result; the output above says why. "
@@ -79,15 +79,29 @@ def main(arguments: Sequence[str]) -> int:
     """Do what an order says. Returns the exit status."""
     file, parent = Path(arguments[0]), arguments[1:]
     if parent:
-        _end_with(int(parent[0]))
+        end_with(int(parent[0]))
     order = Order.model_validate_json(file.read_bytes())
     if order.launch and _IN_TORCHRUN not in os.environ:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", *order.launch, "-m", MODULE, str(file)]
-        os.execv(sys.executable, torchrun)  # noqa: S606 - the same program; keeps the tie to the parent
+        os.execv(sys.executable, _torchrun(file, order, rank=0))  # noqa: S606 - ours; keeps the tie to the parent
     answer = _done(order)
     if os.environ.get("RANK", "0") == "0":
-        write_atomically(_answer_file(file), answer.model_dump_json())
+        write_atomically(answer_file(file), answer.model_dump_json())
     return 0 if answer.result is not None else 1
+
+
+def take_part(file: Path, rank: int) -> int:
+    """Start this machine's processes of a training that the first machine has ordered. Returns torchrun's exit status.
+
+    Args:
+        rank: of this machine.
+    """
+    order = Order.model_validate_json(file.read_bytes())
+    return subprocess.run(_torchrun(file, order, rank), check=False).returncode  # noqa: S603 - ours
+
+
+def _torchrun(file: Path, order: Order, rank: int) -> list[str]:
+    launch = (*order.launch, "--node-rank", str(rank)) if "--master-addr" in order.launch else order.launch
+    return [sys.executable, "-m", "torch.distributed.run", *launch, "-m", MODULE, str(file)]
 
 
 def _done(order: Order) -> Answer:
@@ -115,14 +129,15 @@ def _done(order: Order) -> Answer:
         return Answer(problem=str(error), kind="input")
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies: a kill -9 leaves no time to say goodbye. Linux only."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the tie was made
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _answer_file(order: Path) -> Path:
+def answer_file(order: Path) -> Path:
+    """Where the answer to an order is written."""
     return order.with_suffix(".answer.json")
 
 

@@ -165,9 +165,9 @@ class Shop:
 
 
 def called(config: Path, scripted: Scripted, *options: str) -> int:
-    given = {f"{name}": f"--{name.replace('_', '-')}" in options for name in ("decide_only", "dry_run", "explain")}
+    given = {name: f"--{name.replace('_', '-')}" in options for name in ("decide_only", "dry_run", "explain")}
     try:
-        return retrain(argparse.Namespace(config=config, **given), scripted)
+        return retrain(argparse.Namespace(config=config, join=None, **given), scripted)
     except RetrainError as error:
         print(f"error: {error}")
         return error.status
