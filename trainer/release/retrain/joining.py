@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from trainer.release.retrain.config import Settings
 from trainer.release.retrain.context import RUNS_NAME
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
-from trainer.release.retrain.state import Run, read_state
+from trainer.release.retrain.state import Run, State, read_state, utc_now
 from trainer.release.retrain.worker import Order, answer_file, take_part
 
 LOOK_EVERY = 2.0
 """Time between two looks at the shared directory, in seconds."""
+EARLIER = timedelta(minutes=10)
+"""The first machine may have started, decided and ended so long before this one."""
 
 
 def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
@@ -35,11 +38,12 @@ def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
             f"--join {rank}: training.nodes is {settings.training.nodes}; give 1 to {settings.training.nodes - 1}"
         )
     tell(f"waiting for trainings of {settings.work}")
-    joined: str | None = None
+    began, joined = utc_now() - EARLIER, None
     while True:
-        run = read_state(settings.work).unfinished
-        if joined and (run is None or run.id != joined):
-            tell(f"run {joined} has ended")
+        state = read_state(settings.work)
+        run = state.unfinished
+        if (joined and (run is None or run.id != joined)) or (run is None and _decided_since(state, began)):
+            tell("the first machine has nothing more to train")
             return 0
         if run:
             joined = run.id
@@ -47,6 +51,14 @@ def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
                 tell(f"taking part in {order.stem}")
                 take_part(order, rank)
         time.sleep(LOOK_EVERY)
+
+
+def _decided_since(state: State, moment: datetime) -> bool:
+    """Whether the first machine, since a moment, has found no work or ended a run."""
+    decision, run = state.decision, state.run
+    if run and run.ended and datetime.fromisoformat(run.ended) >= moment:
+        return True
+    return bool(decision and decision.decision == "skip" and datetime.fromisoformat(decision.at) >= moment)
 
 
 def _open_orders(settings: Settings, run: Run) -> Iterator[Path]:

@@ -26,26 +26,50 @@ def write_metrics(settings: Settings, state: State, ledger: Ledger, status: int)
     registry = CollectorRegistry()
 
     def gauge(name: str, text: str, value: float, **labels: str) -> None:
-        made = Gauge(f"screening_retrain_{name}", text, list(labels), registry=registry)
+        made = Gauge(name, text, list(labels), registry=registry)
         (made.labels(**labels) if labels else made).set(value)
 
     now = utc_now()
-    gauge("last_call_timestamp_seconds", "Unix time at which the command ended last.", now.timestamp())
-    gauge("exit_status", "Exit status of the last call; 4: a service does not serve the promoted model.", status)
-    gauge("gpu_hours_month", "GPU hours that retraining has used in this calendar month (UTC).", ledger.spent(now))
+    gauge(
+        "screening_retrain_last_call_timestamp_seconds", "Unix time at which the command ended last.", now.timestamp()
+    )
+    gauge(
+        "screening_retrain_exit_status",
+        "Exit status of the last call; 4: a service does not serve the promoted model.",
+        status,
+    )
+    gauge(
+        "screening_retrain_gpu_hours_month",
+        "GPU hours that retraining has used in this calendar month (UTC).",
+        ledger.spent(now),
+    )
     if (most := settings.budget.gpu_hours_per_month) is not None:
-        gauge("gpu_hours_month_limit", "GPU hours that retraining may use in a calendar month.", most)
+        gauge("screening_retrain_gpu_hours_month_limit", "GPU hours that retraining may use in a calendar month.", most)
     if state.decision:
-        gauge("new_labels", "Labels that were new at the last decision.", state.decision.new_labels)
+        gauge("screening_retrain_new_labels", "Labels that were new at the last decision.", state.decision.new_labels)
     if run := state.run:
-        gauge("run_info", "1 for the last run, by its outcome.", 1, run=run.id, outcome=run.outcome or "unfinished")
-        gauge("run_started_timestamp_seconds", "Unix time at which the last run began.", _stamp(run.started))
-        gauge("run_gpu_hours", "GPU hours of the last run.", ledger.of_run(run.id))
+        gauge(
+            "screening_retrain_run_info",
+            "1 for the last run, by its outcome.",
+            1,
+            run=run.id,
+            outcome=run.outcome or "unfinished",
+        )
+        gauge(
+            "screening_retrain_run_started_timestamp_seconds",
+            "Unix time at which the last run began.",
+            _stamp(run.started),
+        )
+        gauge("screening_retrain_run_gpu_hours", "GPU hours of the last run.", ledger.of_run(run.id))
         if run.ended:
-            gauge("run_ended_timestamp_seconds", "Unix time at which the last run ended.", _stamp(run.ended))
+            gauge(
+                "screening_retrain_run_ended_timestamp_seconds",
+                "Unix time at which the last run ended.",
+                _stamp(run.ended),
+            )
     if state.finished and state.finished.ended:
         gauge(
-            "last_finished_timestamp_seconds",
+            "screening_retrain_last_finished_timestamp_seconds",
             "Unix time of the end of the last run that was promoted, refused or unchanged.",
             _stamp(state.finished.ended),
         )

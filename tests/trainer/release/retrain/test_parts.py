@@ -58,7 +58,7 @@ def test_every_setting_is_described_and_listed_in_the_docs(repository: Path) -> 
 
 
 def test_the_ledger_counts_a_month_and_survives_a_kill(tmp_path: Path) -> None:
-    november, december = (datetime(2026, month, 1, tzinfo=UTC).timestamp() for month in (11, 12))
+    november, december = (datetime(2025, month, 1, tzinfo=UTC).timestamp() for month in (11, 12))
     ledger = Ledger(tmp_path)
     ledger.entries += [
         Entry(run="a", stage="sft", gpus=2, started=november, seen=november + 3600),
@@ -67,7 +67,7 @@ def test_the_ledger_counts_a_month_and_survives_a_kill(tmp_path: Path) -> None:
     with ledger.recorded("b", "publish", 1):
         found = Ledger(tmp_path).entries[-1]
         assert (found.run, found.stage) == ("b", "publish"), "an entry is there while the stage works"
-    assert ledger.spent(datetime(2026, 11, 20, tzinfo=UTC)) == 2.0
+    assert ledger.spent(datetime(2025, 11, 20, tzinfo=UTC)) == 2.0
     assert ledger.of_run("a") == 2.0
 
 
