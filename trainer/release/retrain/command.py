@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.runs.argument_types import positive
 
@@ -63,7 +63,6 @@ class Call:
 
     settings: Settings
     registry: Registry
-    tracking: dict[str, Any]
     execute: Execute
     state: State
     ledger: Ledger
@@ -110,8 +109,7 @@ def _call(settings: Settings, execute: Execute) -> Call:
     if store is None:
         raise BadInput("registry.tracking_uri is `none`; a retraining needs a registry")
     registry = Registry(store.uri, settings.registry.model)
-    tracking = {"uri": store.uri, "artifacts": store.artifacts}
-    return Call(settings, registry, tracking, execute, read_state(settings.work), Ledger(settings.work))
+    return Call(settings, registry, execute, read_state(settings.work), Ledger(settings.work))
 
 
 def _decided(call: Call, *, decide_only: bool, locked: bool) -> int:
@@ -208,7 +206,6 @@ def _context(call: Call, run: Run, check_epoch: Callable[[], None]) -> Context:
         settings=call.settings,
         run=run,
         registry=call.registry,
-        tracking=call.tracking,
         collector=collector_of(call.settings),
         execute=call.execute,
         check_epoch=check_epoch,

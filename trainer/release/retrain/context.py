@@ -31,7 +31,12 @@ class Execute(Protocol):
     """Runs a GPU stage; `trainer.release.retrain.worker.execute`, unless a test brings its own."""
 
     def __call__(
-        self, stage: str, arguments: Mapping[str, Any], orders: Path, launch: Sequence[str] = ()
+        self,
+        stage: str,
+        arguments: Mapping[str, Any],
+        orders: Path,
+        launch: Sequence[str],
+        environment: Mapping[str, str],
     ) -> dict[str, Any]: ...
 
 
@@ -42,8 +47,6 @@ class Context:
     settings: Settings
     run: Run
     registry: Registry
-    tracking: Mapping[str, Any]
-    """Fields of the MLflow store that trainings report to."""
     collector: Collector
     execute: Execute
     check_epoch: Callable[[], None]

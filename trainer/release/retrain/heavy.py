@@ -8,16 +8,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.training.tracking.store import Store
 
 Heavy = Callable[..., dict[str, Any]]
 
 
-def sft(*, recipe: str, start: str, data: str, out: str, tracking: Mapping[str, Any] | None) -> dict[str, Any]:
+def sft(*, recipe: str, start: str, data: str, out: str, store: str) -> dict[str, Any]:
     """Supervised fine-tuning on reasoned answers (stage 1.2 of the paper)."""
     from trainer.training.sft.train import train
 
-    manifest = train("answer-driven", recipe, Path(start), Path(data), Path(out), None, _store(tracking))
+    manifest = train("answer-driven", recipe, Path(start), Path(data), Path(out), None, _tracking(store))
     return {"checkpoint": str(Path(out) / "checkpoint"), "digest": manifest.digest}
 
 
@@ -31,9 +34,7 @@ def hard_cases(*, checkpoint: str, data: str, out: str, batch: int) -> dict[str,
     return {"directory": out, "hard": sorted(cases.hard), "questions": len(cases.all)}
 
 
-def hcm_grpo(
-    *, recipe: str, start: str, data: str, found: str, found_by: str, out: str, tracking: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def hcm_grpo(*, recipe: str, start: str, data: str, found: str, found_by: str, out: str, store: str) -> dict[str, Any]:
     """Reinforcement learning with hard cases mining (stage 2).
 
     Args:
@@ -42,7 +43,7 @@ def hcm_grpo(
     """
     from trainer.training.hcm_grpo.train import train
 
-    manifest = train(recipe, Path(start), Path(data), Path(found), Path(out), _store(tracking), hard_cases_of=found_by)
+    manifest = train(recipe, Path(start), Path(data), Path(found), Path(out), _tracking(store), hard_cases_of=found_by)
     return {"checkpoint": str(Path(out) / "checkpoint"), "digest": manifest.digest}
 
 
@@ -128,7 +129,8 @@ def _placed(copy: Path, target: Path) -> dict[str, Any]:
     return {"checkpoint": str(target), "digest": read_manifest(target).digest}
 
 
-def _store(tracking: Mapping[str, Any] | None) -> Any:
-    from trainer.training.tracking.store import Store
+def _tracking(store: str) -> Store | None:
+    """Where trainings are tracked: the registry of the configuration, which the parent names in the environment."""
+    from trainer.training.tracking.store import choose_store
 
-    return Store(**tracking) if tracking else None
+    return choose_store(None, Path(store))

@@ -21,8 +21,9 @@ from trainer.release.retrain.context import EVALUATIONS_NAME, PARTS, Context
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
 from trainer.release.retrain.reasoning import with_reasoning
-from trainer.release.retrain.releasing import gate, promote, publish, start_of
+from trainer.release.retrain.releasing import Superseded, gate, production_now, promote, publish, start_of
 from trainer.training.recipe import Recipe, load_recipe
+from trainer.training.tracking.store import ENVIRONMENT
 
 Result = dict[str, Any]
 
@@ -85,7 +86,7 @@ def _sft(context: Context, out: Path) -> Result:
         start=context.of("decide")["start"]["directory"],
         data=part["directory"],
         out=str(out),
-        tracking=dict(context.tracking),
+        store=str(context.settings.registry.store),
     )
 
 
@@ -117,7 +118,7 @@ def _hcm_grpo(context: Context, out: Path) -> Result:
         found=found["directory"],
         found_by=_finder(context)["digest"],
         out=str(out),
-        tracking=dict(context.tracking),
+        store=str(context.settings.registry.store),
     )
 
 
@@ -164,7 +165,10 @@ def _confirm(context: Context, _out: Path) -> Result:
     settings = context.settings.confirm
     if not settings.services:
         return {"skipped": "confirm.services names none"}
-    return confirm(settings, context.of("calibrate")["digest"], context.tell)
+    digest, now = context.of("calibrate")["digest"], production_now(context)
+    if now is None or now.digest != digest:
+        raise Superseded(f"production is {f'version {now.number}' if now else 'nothing'} now, after the promotion")
+    return confirm(settings, digest, context.tell)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -274,7 +278,8 @@ def _executed(context: Context, stage: str, **arguments: Any) -> Result:
     launch: tuple[str, ...] = ()
     if stage in TRAININGS and training.processes * training.nodes > 1:
         launch = _launch_options(context)
-    return context.execute(stage, arguments, context.directory / "orders", launch)
+    environment = {ENVIRONMENT: context.registry.uri}  # not in the order, which would keep its password on disk
+    return context.execute(stage, arguments, context.directory / "orders", launch, environment)
 
 
 def _launch_options(context: Context) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -47,12 +48,19 @@ class Answer(BaseModel):
     """`input`: a repetition would fail in the same way."""
 
 
-def execute(stage: str, arguments: Mapping[str, Any], orders: Path, launch: Sequence[str] = ()) -> dict[str, Any]:
+def execute(
+    stage: str,
+    arguments: Mapping[str, Any],
+    orders: Path,
+    launch: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run a GPU stage in a child process and wait for it.
 
     Args:
         orders: directory for the order and its answer.
         launch: options of torchrun; empty for one process.
+        environment: variables besides our own.
 
     Raises:
         BadInput: the stage refused its input.
@@ -62,7 +70,8 @@ def execute(stage: str, arguments: Mapping[str, Any], orders: Path, launch: Sequ
     file = orders / f"{stage}.json"
     answer_file(file).unlink(missing_ok=True)
     write_atomically(file, Order(stage=stage, arguments=dict(arguments), launch=tuple(launch)).model_dump_json())
-    done = subprocess.run([sys.executable, "-m", MODULE, str(file), str(os.getpid())], check=False)  # noqa: S603 - ours
+    command, variables = [sys.executable, "-m", MODULE, str(file), str(os.getpid())], {**os.environ, **environment}
+    done = subprocess.run(command, env=variables, check=False)  # noqa: S603 - ours
     try:
         answer = Answer.model_validate_json(answer_file(file).read_bytes())
     except (OSError, ValueError):

@@ -47,7 +47,7 @@ class Scripted:
     """Stages that were run."""
 
     def __call__(
-        self, stage: str, arguments: Mapping[str, Any], _orders: Path, _launch: Sequence[str] = ()
+        self, stage: str, arguments: Mapping[str, Any], _orders: Path, _launch: Sequence[str], _environment: Any
     ) -> dict[str, Any]:
         self.asked.append(stage)
         done: dict[str, Any] = getattr(self, stage.replace("-", "_"))(**arguments)

@@ -11,6 +11,7 @@ import pytest
 
 from screening.checkpoint.registry import PRODUCTION
 from tests.trainer.release.retrain.shop import Shop
+from trainer.release.promote.rollback import rollback
 from trainer.release.retrain.config import Confirm
 from trainer.release.retrain.confirm import confirm
 from trainer.release.retrain.errors import Unconfirmed
@@ -100,3 +101,13 @@ def test_a_promotion_that_no_service_follows_is_an_alert_until_one_does(shop: Sh
     assert shop.state.run is not None and shop.state.run.outcome == "promoted"
     assert shop.scripted.asked == [], "only the confirmation is repeated"
     assert len(shop.history.moves) == 2
+
+
+def test_a_promotion_that_was_rolled_back_is_not_waited_for(shop: Shop) -> None:
+    with service(lambda: "old") as url:
+        shop.config["confirm"] = {"services": [url], "timeout_seconds": 0.05, "interval_seconds": 0.01}
+        assert shop.call() == 4
+        rollback(shop.registry, by="ann", reason="wrong shadows")
+        assert shop.call() == 0
+    run = shop.state.run
+    assert run is not None and run.outcome == "superseded" and "version 1 now" in run.message
