@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo retrain-demo serve test check bench bench-train tiny clean
+.PHONY: help install demo retrain-demo serve test test-fast test-all check bench bench-train tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,8 +25,15 @@ retrain-demo: install ## screen, correct, retrain, promote: the same questions a
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
 
-test: install ## run every test
-	@$(PY) -m pytest
+# A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
+test: install ## run the tests that a change can break, about 12 minutes on two cores
+	@$(PY) -m pytest -n 2 -m "not exhaustive"
+
+test-fast: install ## run units, contracts and the scripted engine, about 90 seconds
+	@$(PY) -m pytest -n 2 -m "not exhaustive and not slow and not vllm"
+
+test-all: install ## run every test: also all broken checkpoints, kills and soaks, about an hour
+	@$(PY) -m pytest -n 2
 
 check: install ## lint and types
 	$(PY) -m ruff check .

@@ -67,3 +67,15 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 def wait_until() -> Callable[..., None]:
     """Ask again and again until it is so: `wait_until(lambda: process.metric("screening_in_flight ") == 0)`."""
     return _wait_until
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests for `pytest -n 2`: a file stays whole, so that its tests share what one of them made.
+
+    Tests with the real engine are one group, and the first: each engine takes a gigabyte and a core, so two of them at
+    once would need more than the smallest machine has.
+    """
+    for item in items:
+        group = "engine" if item.get_closest_marker("vllm") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("vllm") is None)

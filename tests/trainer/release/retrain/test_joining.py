@@ -1,4 +1,4 @@
-"""A second machine takes part in the trainings of a run. Here both are this one, and they train on the CPU over gloo."""
+"""A second machine takes part in the trainings of a run. Here both are this one, training on the CPU over gloo."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,24 @@ MOMENTS.insert(MOMENTS.index("after promote"), "noted")
 """In the order in which one run meets them; `noted`: the move is in the history and the alias stays."""
 
 
+FEW = ("after sft", "after publish", "noted")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_that_is_killed_in_every_stage_ends_as_an_unbroken_one(
-    shop: Shop, tmp_path: Path, registry_file: Path, labels: Path
+@pytest.mark.parametrize(
+    "moments", [FEW, pytest.param(MOMENTS, marks=pytest.mark.exhaustive)], ids=["few", "every stage"]
+)
+def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
+    moments: Sequence[str], shop: Shop, tmp_path: Path, registry_file: Path, labels: Path
 ) -> None:
     registry_copy = tmp_path / "copy.db"
     registry_copy.write_bytes(registry_file.read_bytes())
-    for moment in MOMENTS:
+    for moment in moments:
         assert shop.killed(moment) == -signal.SIGKILL, moment
     assert shop.call() == 0
     run = shop.state.run
-    assert run is not None and run.outcome == "promoted" and run.calls == len(MOMENTS) + 1
+    assert run is not None and run.outcome == "promoted" and run.calls == len(moments) + 1
     assert [move.after for move in shop.history.moves] == [1, 2], "one move of the alias"
     assert shop.registry.version(3) is None, "one registered version"
 
@@ -40,13 +47,6 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_an_unbroken_one(
     unbroken = Shop(tmp_path / "unbroken", labels, Registry(f"sqlite:///{registry_copy}"))
     assert unbroken.call() == 0
     assert unbroken.production == shop.production
-
-
-def test_a_kill_after_the_move_was_noted_leads_to_one_move(shop: Shop) -> None:
-    assert shop.killed("noted") == -signal.SIGKILL
-    before = shop.production
-    assert shop.call() == 0
-    assert shop.production != before and [move.after for move in shop.history.moves] == [1, 2]
 
 
 def test_of_two_at_once_one_works_and_the_other_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

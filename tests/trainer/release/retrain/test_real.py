@@ -14,6 +14,7 @@ from screening.checkpoint.registry import PRODUCTION, Registry
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(2400)
 def test_corrected_questions_are_answered_differently_by_the_running_service(tmp_path: Path, repository: Path) -> None:
     given = ["--out", str(tmp_path / "demo"), "--stock", "260", "--questions", "100"]
