@@ -95,9 +95,11 @@ def _demo(out: Path, stock: int, questions: int) -> int:
         if not (out / name / "samples.jsonl").exists():
             _trainer("render", "--count", count, "--seed", seed, "--size", 192, "--workers", 2, "--out", out / name)
     published = ["--store", out / "store", "--tracking-uri", registry]
-    if not (out / "store").exists():
+    first = out / "first-model"
+    if not first.exists():
         _trainer("publish", "--checkpoint", REPOSITORY / "models" / "tiny", *published)
         _trainer("promote", "candidate", "--force", "--reason", "the first model", *published)
+        first.touch()
     day = _questions(out / "day")
     options = ["--engine", "vllm", "--checkpoint", str(REPOSITORY / "models" / "tiny"), "--registry", registry]
     options += ["--registry-poll-seconds", "2"]

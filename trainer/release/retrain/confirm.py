@@ -66,9 +66,9 @@ def _each_address(url: str) -> Iterator[str]:
         found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except OSError:
         return
-    for family, *_, address in found:
-        host = f"[{address[0]!s}]" if family == socket.AF_INET6 else str(address[0])
-        yield f"{parts.scheme}://{host}:{address[1]}"
+    for *_, address in found:
+        host, port = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        yield f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _complaint(waiting: dict[str, str], digest: str, settings: Confirm) -> str:

@@ -17,8 +17,9 @@ from trainer.release.promote.moves import MoveError
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
 from trainer.release.retrain.ledger import Ledger
-from trainer.release.retrain.stages import STAGES, Result, Stage, stage_directory
+from trainer.release.retrain.stages import STAGES, Stage, stage_directory
 from trainer.release.retrain.state import Done, Outcome, key_of, utc_now
+from trainer.release.retrain.work import Result
 from trainer.runs.run_directory import RunMismatch
 from trainer.training.recipe import RecipeError
 from trainer.training.tracking.store import TrackingError
