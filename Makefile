@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo serve test test-fast test-all check docs bench bench-train images tiny clean
+.PHONY: help install tools demo retrain-demo serve test test-fast test-all check docs bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see R
 
 demo: install ## start the service with real vLLM on the CPU, screen the example products, stop the service
 	@$(PY) clients/python/examples/demo.py
+
+retrain-demo: install ## screen, correct, retrain, promote: the same questions are answered differently (20 minutes)
+	@$(PY) clients/python/examples/retrain_demo.py
 
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)

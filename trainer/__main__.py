@@ -59,6 +59,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "promote": ("trainer.release.promote.command", "move a published version into production if it passes the gate"),
     "rollback": ("trainer.release.promote.rollback", "return production to the version before it"),
     "history": ("trainer.release.promote.history", "list what was in production, with dates, names and reasons"),
+    "retrain": (
+        "trainer.release.retrain.command",
+        "run the whole retraining, from new labels to production, if there is enough to learn",
+    ),
     "ablation": (
         "trainer.research.ablation.command",
         "measure what each part of the method contributes (tables 5 to 7 of the paper)",

@@ -88,6 +88,11 @@ class Registry:
         """Model and address, without a password."""
         return f"{self.model} in {without_password(self.uri)}"
 
+    @property
+    def missing(self) -> bool:
+        """Whether the registry is an SQLite file that does not exist: nothing was ever registered."""
+        return self._file is not None and not self._file.exists()
+
     def register(self, directory: Path, digest: str, tags: Mapping[str, str]) -> Version:
         """Register a directory as a version. If its digest is registered already, return that version unchanged.
 
@@ -95,7 +100,7 @@ class Registry:
             RegistryError: the registry does not answer.
         """
         with self._asking(create=True) as client:
-            self._create_model(client, self.model)
+            self.create_model(client, self.model)
             known = self._versions_of(client, digest)
             if known:
                 return known[0]
@@ -168,7 +173,7 @@ class Registry:
             RegistryError: the registry does not answer.
         """
         with self._asking() as client:
-            self._create_model(client, self._ledger)
+            self.create_model(client, self._ledger)
             for name in (self._ledger, self.model):
                 client.set_registered_model_tag(name, key, value)
 
@@ -192,10 +197,23 @@ class Registry:
             yield
 
     @contextmanager
+    def client(self, *, create: bool = False) -> Iterator[MlflowClient]:
+        """MLflow's client, for what this class has no method for.
+
+        Args:
+            create: whether an SQLite file that does not exist may be made.
+
+        Raises:
+            RegistryError: whatever goes wrong in the block.
+        """
+        with self._asking(create=create) as client:
+            yield client
+
+    @contextmanager
     def _asking(self, *, create: bool = False) -> Iterator[MlflowClient]:
         """Yield a client. Every exception in the block becomes a RegistryError."""
         try:
-            if self._file is not None and not create and not self._file.exists():
+            if self.missing and not create:
                 # MLflow would create an empty database for a mistyped path.
                 raise RegistryError("there is no such file")
             yield _client(self.uri)
@@ -203,7 +221,8 @@ class Registry:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise RegistryError(f"registry {self}: {without_password(lines[0])[:300]}") from error
 
-    def _create_model(self, client: MlflowClient, name: str) -> None:
+    def create_model(self, client: MlflowClient, name: str) -> None:
+        """Register a model's name, unless it is registered already."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, PreTrainedModel, Trainer
 
-from screening.checkpoint.manifest import Manifest, read_manifest
+from screening.checkpoint.manifest import Manifest
 from trainer.training.distributed import LaunchError, processes
 from trainer.training.export import export_successor
 from trainer.training.recipe import Recipe, RecipeError
+from trainer.training.saved_states import SavedStates, agreed_state, told_by_first
 from trainer.training.tracking.callbacks import LogFile
 from trainer.training.tracking.store import Store
 from trainer.training.tracking.tracker import track
@@ -23,8 +22,8 @@ STATES_NAME = "trl"
 """Folder of a run directory with the saved states from which a run resumes."""
 
 
-class StrictResume:
-    """Mixin for trainers: resume from the weights that were saved.
+class StrictResume(SavedStates):
+    """Mixin for trainers: resume from the weights that were saved, from states that are whole.
 
     transformers saves keys in hub format and loads them with `strict=False`, so that a resumed run would silently
     continue from the initial weights.
@@ -75,13 +74,11 @@ def train_to_end(
     state = processes()
     with track(tracking, out, origin) as tracker:
         trainer.add_callback(LogFile(out, tracker))
-        states = Path(trainer.args.output_dir)
-        with state.main_process_first():
-            newest = last_whole_checkpoint(states, clean=state.is_main_process)
-        trainer.train(resume_from_checkpoint=newest)
+        trainer.train(resume_from_checkpoint=agreed_state(Path(trainer.args.output_dir), state))
         check_weights_changed(trainer, checkpoint)  # in every process, so that none waits for one that has raised
+        written = None
         if state.is_main_process:
-            written = export_successor(
+            made = export_successor(
                 out / "checkpoint",
                 trainer.model,
                 AutoProcessor.from_pretrained(checkpoint),  # the trainer may have changed its own copy
@@ -90,9 +87,10 @@ def train_to_end(
                 data=data,
                 recipe=recipe.model_dump(mode="json"),
             )
-            tracker.checkpoint = written.digest
-        state.wait_for_everyone()
-    return read_manifest(out / "checkpoint")
+            tracker.checkpoint = made.digest
+            written = made.model_dump_json()
+        # The others may not see the directory yet.
+        return Manifest.model_validate_json(str(told_by_first(written, state)))
 
 
 def check_weights_changed(trainer: Trainer, start: Path) -> None:
@@ -112,22 +110,3 @@ def check_weights_changed(trainer: Trainer, start: Path) -> None:
             f"{trainer.state.global_step} steps changed no weight, so there is no new checkpoint. Raise learning_rate, "
             "or look into the log: stage 2 learns nothing if all completions of each group earn the same reward"
         )
-
-
-def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
-    """The newest complete state of a run; None if there is none.
-
-    transformers writes a state in place, with `trainer_state.json` last, and would resume from an incomplete one.
-
-    Args:
-        clean: remove newer, incomplete states of a killed run. Set it to False if another process may be writing one.
-    """
-    for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            if clean:
-                shutil.rmtree(path)
-        else:
-            return str(path)
-    return None

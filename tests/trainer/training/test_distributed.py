@@ -19,6 +19,7 @@ from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
+from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint, put_in_place
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer"]
 """The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes."""
@@ -89,3 +90,56 @@ def test_two_processes_share_a_curriculum_and_one_writes(
 
     assert main([*map(str, given), "--tracking-uri", "none"]) == 2, "one process would take half the batch"
     assert "other settings" in capsys.readouterr().err
+
+
+RESUMES = """
+import shutil, sys, threading
+from pathlib import Path
+from trainer.training.distributed import processes
+from trainer.training.saved_states import agreed_state
+
+state = processes()
+states = Path(sys.argv[1]) / f"seen-by-{state.process_index}"
+if state.process_index == 1:  # a network file system shows the newest directory late
+    late = lambda: shutil.copytree(states.parent / "seen-by-0" / "checkpoint-4", states / "checkpoint-4")
+    threading.Timer(2, late).start()
+print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
+"""
+"""Both processes look for the state to go on from; the second one sees an older directory at first."""
+
+
+def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None:
+    for process, steps in ((0, (2, 4)), (1, (2,))):
+        for step in steps:
+            saved = tmp_path / f"seen-by-{process}" / f"checkpoint-{step}"
+            saved.mkdir(parents=True)
+            (saved / WHOLE_NAME).write_text("{}")
+    program = tmp_path / "resumes.py"
+    program.write_text(RESUMES)
+    done = subprocess.run(
+        [*TOGETHER[:-2], str(program), str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("chosen")) == [
+        "chosen 0 checkpoint-4",
+        "chosen 1 checkpoint-4",
+    ]
+
+
+def test_a_state_appears_by_one_rename_and_two_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        part = tmp_path / ".partial" / f"checkpoint-{step}"
+        part.mkdir(parents=True)
+        (part / "weights").write_text(str(step))
+        assert last_whole_checkpoint(tmp_path, clean=False) == (
+            str(tmp_path / f"checkpoint-{step - 2}") if step > 2 else None
+        )
+        put_in_place(part, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    assert (tmp_path / "checkpoint-6" / "weights").stat().st_nlink == 1

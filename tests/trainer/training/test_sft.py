@@ -21,7 +21,7 @@ from screening.task import Dimension
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.runs.run_directory import RunMismatch
-from trainer.training.finetuning import last_whole_checkpoint
+from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint
 from trainer.training.sft.agreement import check_dimensions
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sft.train import StrictSFTTrainer, train
@@ -180,11 +180,17 @@ def test_a_full_disk_is_an_error_in_a_sentence(
 
 
 def test_an_incomplete_state_is_ignored(tmp_path: Path) -> None:
-    for step, text in ((200, "{}"), (400, None), (1000, "{")):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+    """Its list of files is missing or damaged, or names a file of another size."""
+    for step, text in ((200, '{"weights": 3}'), (400, None), (600, '{"weights": 4}'), (1000, "{")):
+        state = tmp_path / f"checkpoint-{step}"
+        state.mkdir()
+        (state / "weights").write_text("abc")
         if text is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+            (state / WHOLE_NAME).write_text(text)
+    assert last_whole_checkpoint(tmp_path, clean=False) == str(tmp_path / "checkpoint-200")
+    assert len(list(tmp_path.iterdir())) == 4
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-200")
+    assert len(list(tmp_path.iterdir())) == 1
     assert last_whole_checkpoint(tmp_path / "none") is None
 
 

@@ -86,7 +86,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     """
     origin = {"stage": "split", "seed": seed, "shares": {split.value: str(share) for split, share in shares.items()}}
     see_whose(out, origin)
-    before = _read_division(out)
+    before = read_division(out)
     frozen = before.frozen if before else None
     kept = check(out / Split.TESTING, frozen) if frozen else []
 
@@ -127,13 +127,18 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
 def is_test_set(data: Path, digest: str) -> bool:
     """Whether a data directory is the frozen test set of the division around it."""
     try:
-        division = _read_division(data.resolve().parent)
+        division = read_division(data.resolve().parent)
     except (SplitError, OSError):  # another file of this name
         return False
     return division is not None and division.frozen is not None and division.frozen.digest == digest
 
 
-def _read_division(out: Path) -> Division | None:
+def read_division(out: Path) -> Division | None:
+    """What `split.json` of a directory says; None where there is none.
+
+    Raises:
+        SplitError: it is damaged.
+    """
     path = out / SPLIT_NAME
     try:
         return Division.model_validate_json(path.read_bytes())

@@ -15,7 +15,7 @@ from trainer.runs.arguments import add_batch, add_directory, add_mode
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
     from screening.checkpoint.registry import Registry, Version
-    from trainer.release.promote.moves import GateResult, History
+    from trainer.release.promote.moves import History
     from trainer.release.promote.report import Gate
     from trainer.release.promote.standing import Standing
 
@@ -83,6 +83,7 @@ def promote(args: argparse.Namespace) -> int:
         The errors that `run` turns into messages.
     """
     from trainer.release.promote.evidence import whole
+    from trainer.release.promote.measure import summary
     from trainer.release.promote.moves import MoveError, move, user_and_machine
     from trainer.release.promote.standing import read_standing
 
@@ -96,19 +97,40 @@ def promote(args: argparse.Namespace) -> int:
         print(f"version {candidate.number} is already in production")
         return 0
     manifest = whole(candidate)
-    gate = _measure(args, candidate, production, manifest) if args.data else None
+    gate = _measured(args, candidate, production, manifest) if args.data else None
     if gate and (last := _last_data(standing.history)) not in (None, gate.data):
         print(f"note: the last move was measured on other data ({last})", file=sys.stderr)
     if gate and not gate.passed and not args.force:
         print(f"\nnot promoted: {'; '.join(gate.failed)}", file=sys.stderr)
         return NOT_PROMOTED
     forced = bool(args.force and (doubt or not (gate and gate.passed)))
-    result = _summary(gate, args.out) if gate else None
+    result = summary(gate, args.out) if gate else None
     by = args.by or user_and_machine()
     move(registry, standing.alias, candidate, "promote", by=by, reason=args.reason, forced=forced, gate=result)
     before = "no version" if standing.alias is None else f"version {standing.alias}"
     print(f"production: {before} → version {candidate.number}{', forced' if forced else ''}")
     return 0
+
+
+def _measured(args: argparse.Namespace, candidate: Version, production: Version | None, manifest: Manifest) -> Gate:
+    """Measure as the options say, and print the table."""
+    from screening.answer import Mode
+    from trainer.release.promote.evidence import TestSet
+    from trainer.release.promote.limits import read_limits
+    from trainer.release.promote.measure import Evaluations, flips_directory, measure
+    from trainer.release.promote.report import render
+
+    test, given = (
+        TestSet(args.data, Mode(args.mode), args.batch),
+        Evaluations(args.candidate_evaluation, args.production_evaluation),
+    )
+    gate = measure(
+        candidate, production, manifest, test=test, limits=read_limits(args.limits), out=args.out, given=given
+    )
+    print(render(gate))
+    flips = f", {flips_directory(production, candidate)}/flips.html" if production else ""
+    print(f"Written to {args.out}: gate.json, gate.md{flips}")
+    return gate
 
 
 def _remedy(standing: Standing) -> str:
@@ -132,60 +154,9 @@ def _find(registry: Registry, name: str) -> Version:
     return version
 
 
-def _measure(args: argparse.Namespace, candidate: Version, production: Version | None, manifest: Manifest) -> Gate:
-    from screening.answer import Mode
-    from trainer.evaluation.compare.command import write_comparison
-    from trainer.evaluation.compare.pairs import read_pairs
-    from trainer.evaluation.evaluate.result import now
-    from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of
-    from trainer.release.promote.gate import judge
-    from trainer.release.promote.limits import read_limits
-    from trainer.release.promote.report import Gate, Side, write_gate
-    from trainer.runs.run_directory import claim
-
-    limits = read_limits(args.limits)
-    test, out = TestSet(args.data, Mode(args.mode), args.batch), args.out
-    claim(out, {"stage": "promote", "candidate": candidate.digest, "mode": args.mode})
-    new = evaluation_of(candidate, args.candidate_evaluation, test, out)
-    old = evaluation_of(production, args.production_evaluation, test, out) if production else new
-    pairs = read_pairs(old, new, args.data)
-    check_unseen(manifest, pairs.after.data.digest)
-    gate = Gate(
-        created=now(),
-        candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
-        production=Side(version=production.number, digest=production.digest, evaluation=str(old))
-        if production
-        else None,
-        mode=test.mode,
-        data=pairs.after.data.digest,
-        samples=len(pairs.pairs),
-        limits=limits,
-        criteria=judge(pairs, limits, first=production is None, dimensions=manifest.dimensions),
-    )
-    if production:
-        flips = out / f"compare-{production.number}-{candidate.number}"
-        write_comparison(old, new, args.data, flips)
-    print(write_gate(gate, out))
-    print(f"Written to {out}: gate.json, gate.md{f', {flips.name}/flips.html' if production else ''}")
-    return gate
-
-
 def _last_data(history: History) -> str | None:
     """Digest of the test set on which the last measured move was measured."""
     return next((one.gate.data for one in reversed(history.moves) if one.gate), None)
-
-
-def _summary(gate: Gate, out: Path) -> GateResult:
-    from trainer.release.promote.moves import GateResult
-
-    return GateResult(
-        passed=gate.passed,
-        mode=gate.mode.value,
-        data=gate.data,
-        criteria=len(gate.criteria),
-        failed=gate.failed,
-        report=str(out.resolve()),
-    )
 
 
 def _complaint(args: argparse.Namespace) -> str | None:

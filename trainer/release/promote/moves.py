@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,11 +111,13 @@ def move(
     reason: str | None,
     forced: bool = False,
     gate: GateResult | None = None,
+    guard: Callable[[], None] = lambda: None,
 ) -> Move:
     """Note the move and point the alias `production` to another version.
 
     Args:
         expected: the version that was in production when the move was decided.
+        guard: called immediately before the alias moves; it raises if the caller must not move the alias any more.
 
     Raises:
         MoveError: another version is in production now. The alias was not moved.
@@ -140,6 +142,7 @@ def move(
             digest=to.digest,
             gate=gate,
         )
+        guard()
         # The key has a random part because two moves may get the same number on a database server.
         registry.note(f"{_PREFIX}{made.number:06d}.{secrets.token_hex(4)}", made.model_dump_json())
         registry.point(PRODUCTION, to.number)

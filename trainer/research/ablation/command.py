@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
     from trainer.research.ablation.runner import run as run_tasks
     from trainer.research.ablation.tables import tables
     from trainer.research.ablation.tasks import Ablation
-    from trainer.runs.earlier_runs import as_begun
     from trainer.runs.run_directory import claim, occupy
     from trainer.training.recipe import RecipeError, load_recipe
 
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "base": read_manifest(args.base).digest,
         **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
     }
-    claim(args.out, as_begun(args.out, origin, _deciding))
+    claim(args.out, origin)
     occupy(args.out)
     ablation = Ablation(
         args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables

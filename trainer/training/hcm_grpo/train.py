@@ -233,7 +233,6 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=5,
         report_to="none",
         seed=settings.seed,

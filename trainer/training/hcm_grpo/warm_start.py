@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from trainer.runs.run_directory import ORIGIN_NAME, RunMismatch
-from trainer.training.finetuning import STATES_NAME, last_whole_checkpoint
+from trainer.training.finetuning import STATES_NAME
 from trainer.training.hard_cases import HardCasesError, make_curriculum
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, HardCases
 from trainer.training.recipe import HcmGrpoRecipe
+from trainer.training.saved_states import last_whole_checkpoint
 
 _LENGTH = ("epochs", "last_epochs", "last_parts")
 """Settings in which the earlier run may differ."""

@@ -165,7 +165,6 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=10,
         report_to="none",
         seed=settings.seed,
