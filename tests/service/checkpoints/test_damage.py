@@ -61,7 +61,7 @@ async def served(pair: Path, tmp_path: Path) -> Any:
     settings = Settings(checkpoint=pair / "one", state_dir=tmp_path / "state", store_read_seconds=10)
     metrics = Metrics()
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
-    engine = cast(Engine, SimpleNamespace(inspect=_inspect, expect=_expect))
+    engine = cast("Engine", SimpleNamespace(inspect=_inspect, expect=_expect))
     served = ServedCheckpoint(engine, admission, metrics, settings, pair / "one")
     served.copy = await served.copy_in(pair / "one")
     yield served
