@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,6 @@ from service.config.settings import StoreSettings
 from service.decisions import erasure
 from service.decisions.database import Database, DatabaseError, head, revisions
 from service.decisions.picture_store import PictureStore, PictureStoreError
-from service.decisions.tables import DECISION
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         found: dict[str, object] = arguments.run(arguments)
-    except (DatabaseError, PictureStoreError, sa.exc.OperationalError) as error:
+    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 1
     print(json.dumps(found))
@@ -59,7 +59,10 @@ def _parser() -> Parser:
     which.add_argument("--decision", metavar="ID", help="the decision with this id")
     which.add_argument("--product", metavar="TEXT", help="all decisions with this metadata.product")
     which.add_argument(
-        "--metadata", nargs=2, metavar=("KEY", "VALUE"), help="all decisions with this text at this key of metadata"
+        "--metadata",
+        nargs=2,
+        metavar=("KEY", "VALUE"),
+        help="all decisions with this text or whole number at this key of metadata",
     )
     erase.set_defaults(run=_erase)
     return parser
@@ -83,16 +86,21 @@ def _prune(arguments: argparse.Namespace) -> dict[str, object]:
 
 def _erase(arguments: argparse.Namespace) -> dict[str, object]:
     database, pictures = _open(arguments)
-    caller = f"command:{getpass.getuser()}"[:64]
+    caller = f"command:{_user()}"[:64]
     if arguments.decision is not None:
         return {"decisions": int(erasure.erase_one(database, pictures, arguments.decision, caller=caller))}
     if arguments.product is not None:
-        condition, subject = DECISION.c.product == arguments.product, "product"
+        ids, subject = erasure.of_product(database, arguments.product), "product"
     else:
-        key, value = arguments.metadata
-        condition, subject = DECISION.c.answer["metadata"][key].as_string() == value, "metadata"
-    count = erasure.erase_where(database, pictures, [condition], caller=caller, subject=subject)
-    return {"decisions": count}
+        ids, subject = erasure.with_metadata(database, *arguments.metadata), "metadata"
+    return {"decisions": erasure.erase(database, pictures, ids, caller=caller, subject=subject)}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id need not have a name
+        return str(os.getuid())
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Database, PictureStore]:

@@ -47,11 +47,12 @@ def test_services_that_start_at_once_make_the_tables_once(database_url) -> None:
         one.close()
 
 
-def test_a_database_of_another_version_is_refused_with_the_command_to_run(database) -> None:
+def test_a_database_of_a_newer_service_is_refused_with_the_command_to_run(database) -> None:
     with database.writing() as connection:
         connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"version 9999 .* needs .*\. Run: python -m service database upgrade"):
-        database.prepare()
+    for refused in (database.prepare, lambda: database.migrate("head"), lambda: database.migrate("base")):
+        with pytest.raises(DatabaseError, match=f"version 9999 .* not know.* database downgrade {head()}"):
+            refused()
 
 
 @pytest.mark.parametrize(

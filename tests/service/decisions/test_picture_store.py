@@ -9,7 +9,7 @@ import pytest
 
 from service.decisions.picture_store import PictureStore, PictureStoreError
 
-ADDRESS = "ab" + "0" * 62
+ADDRESS, OTHER = "ab" + "0" * 62, "ab" + "1" * 62
 
 
 @pytest.fixture
@@ -42,9 +42,10 @@ def test_a_picture_is_written_read_and_deleted(location) -> None:
     for _ in range(2):
         store.put(ADDRESS, b"picture")
     assert store.get(ADDRESS) == b"picture" and PictureStore(location).get(ADDRESS) == b"picture"
-    for _ in range(2):
-        store.delete(ADDRESS)
-    assert store.get(ADDRESS) is None
+    store.put(OTHER, b"another")
+    store.delete([OTHER[::-1], ADDRESS, "c" * 64, OTHER])
+    assert store.get(ADDRESS) is None and store.get(OTHER) is None
+    store.delete([ADDRESS])
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
