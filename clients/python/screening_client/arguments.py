@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any, NoReturn
 
-from screening_client import constants
+from screening_client import constants, decision_arguments
 from screening_client.errors import InputError
 
 EXIT_CODES = """\
@@ -58,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _screen(commands.add_parser("screen", help="screen one product"))
     _batch(commands.add_parser("batch", help="screen every line of a file; can be continued", description=_BATCH))
+    _decisions(commands.add_parser("decisions", help="read and erase kept decisions"))
+    _feedback(commands.add_parser("feedback", help="say what became of a decision"))
     _ready(commands.add_parser("ready", help="ask whether the service is ready"))
     return top
 
@@ -165,6 +167,24 @@ def _batch(command: argparse.ArgumentParser) -> None:
         help="ask again for ids whose last answer could not be read; the last line of an id counts",
     )
     _asking(command, ", for lines that do not say otherwise")
+    _shared(command)
+
+
+def _decisions(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION", dest="action")
+    for name, add, text in (
+        ("list", decision_arguments.add_list, "list decisions, newest first"),
+        ("get", decision_arguments.add_get, "show a decision with its feedback"),
+        ("picture", decision_arguments.add_picture, "write a picture of a decision to a file"),
+        ("erase", decision_arguments.add_get, "erase a decision, its feedback and its pictures; needs an admin key"),
+    ):
+        action = actions.add_parser(name, help=text)
+        add(action)
+        _shared(action)
+
+
+def _feedback(command: argparse.ArgumentParser) -> None:
+    decision_arguments.add_feedback(command)
     _shared(command)
 
 

@@ -15,6 +15,8 @@ LONGEST_WAIT = 8.0
 LONGEST_RETRY_AFTER = 120.0  # a service that asks for more is obeyed by not retrying at all
 PATIENCE = 180.0  # one call: total wait for a service that says when it is back. Bulk: time without any answer
 
+PAGE_SIZE = 100  # decisions of one request of a list
+
 CONCURRENCY = 8
 CANCEL_GRACE = 0.5  # how long a cancelled bulk run waits for its threads
 POLL_INTERVAL = 0.5

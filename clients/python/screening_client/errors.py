@@ -6,7 +6,7 @@ ScreeningClientError
 ├── ClientStateError              the client is closed, or cannot be used in this process or event loop
 ├── ConnectionFailed              no connection, or it broke
 ├── TimedOut                      no answer in time
-├── UnexpectedAnswer              status 200, but the body is not a screening
+├── UnexpectedAnswer              a successful status, but the body is not what was asked for
 │   └── MismatchedAnswer          the answer carries the id of another request
 └── StatusError                   the service, or a proxy before it, answered with an error
     ├── BadRequest            400
@@ -91,7 +91,7 @@ class TimedOut(ScreeningClientError, TimeoutError):
 
 
 class UnexpectedAnswer(ScreeningClientError):
-    """The body of a successful answer is not a screening: another service at this address, or a newer contract."""
+    """The body of a success is not what was asked for: another service at this address, or a newer contract."""
 
 
 class MismatchedAnswer(UnexpectedAnswer):
@@ -145,7 +145,7 @@ class Forbidden(StatusError):
 
 
 class NotFound(StatusError):
-    """404: no such path. Is `base_url` the service's own address, without `/screen`?"""
+    """404: no such decision, or no such path. Is `base_url` the service's own address, without `/screen`?"""
 
 
 class MethodNotAllowed(StatusError):

@@ -2,7 +2,7 @@
 
 Waits are drawn at random between zero and 0.5 s, doubling to 8 s ("full jitter"), so that clients that were turned away
 together do not come back together. `Retry-After` is waited for first. Retrying a POST is safe here: a screening changes
-nothing, and the idempotency key is the same each time.
+nothing, and the idempotency key of a screening or of feedback is the same each time.
 
 Two retries are too few for a service that restarts its engine or has a full queue, so some waits are not counted:
 - A single call does not count a 503 with `Retry-After` while `PATIENCE` lasts, since the service said when it is back.

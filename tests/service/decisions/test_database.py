@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +10,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from service.__main__ import main as command
 from service.decisions.database import Database, DatabaseError, head, revisions
 from service.decisions.tables import METADATA, VERSION_TABLE
 
@@ -67,11 +66,10 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in Database("postgresql://user:secret@db.example/x").name
 
 
-def test_commands_say_the_version_and_change_it(database_url, repository) -> None:
+def test_commands_say_the_version_and_change_it(database_url, capsys) -> None:
     def run(*words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "service", *words, "--decisions", database_url]
-        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        code = command([*words, "--decisions", database_url])
+        return code, "".join(capsys.readouterr())
 
     code, said = run("database", "status")
     assert code == 0 and json.loads(said)["version"] is None
