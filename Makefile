@@ -1,4 +1,4 @@
-# The same commands here and in CI. `make` alone lists them.
+# CI uses the same commands. `make` without a target lists them.
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-fast test-all check bench bench-train tiny clean
+.PHONY: help install tools demo retrain-demo serve test test-fast test-all check docs bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -16,20 +16,26 @@ help: ## list the commands
 install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see README)
 	@.ci/install $(VENV)
 
-demo: install ## screen the example products with the real engine on the CPU, and stop
+demo: install ## start the service with real vLLM on the CPU, screen the example products, stop the service
 	@$(PY) clients/python/examples/demo.py
+
+retrain-demo: install ## screen, correct, retrain, promote: the same questions are answered differently (20 minutes)
+	@$(PY) clients/python/examples/retrain_demo.py
 
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
 
+tools: install # promtool, which no Python package brings
+	@.ci/promtool $(VENV)/bin
+
 # A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
-test: install ## run the tests that a change can break, about 12 minutes on two cores
+test: tools ## run the tests that a change can break, about 12 minutes on two cores
 	@$(PY) -m pytest -n 2 -m "not exhaustive"
 
-test-fast: install ## run units, contracts and the scripted engine, about 90 seconds
+test-fast: tools ## run units, contracts and the scripted engine, about 90 seconds
 	@$(PY) -m pytest -n 2 -m "not exhaustive and not slow and not vllm"
 
-test-all: install ## run every test: also all broken checkpoints, kills and soaks, about an hour
+test-all: tools ## run every test: also all broken checkpoints, kills and soaks, about an hour
 	@$(PY) -m pytest -n 2
 
 check: install ## lint and types
@@ -37,35 +43,41 @@ check: install ## lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: install ## measure the service under load, beside vLLM's own server and transformers
-	@$(PY) -m loadtest bench --peers
+docs: install ## build the documentation as a site, into site/
+	@$(PY) -m pip install -qq --constraint constraints.txt --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
-bench-train: install ## measure a step of reinforcement learning beside TRL's
+bench: install ## measure the service under load, and vLLM's own server and transformers as baselines
+	@$(PY) -m loadtest bench --baselines
+
+bench-train: install ## compare the speed of a reinforcement learning step with TRL's own trainer
 	@$(PY) -m trainer bench-train
 
-# models/tiny, made again from nothing: four rounds of pretraining, then the paper's stages 1 and 2. Measured in parts on
-# two shared cores: first round 6 minutes for the pool of pictures, 21 of seeing, 49 of reading, 23 of speaking; second
-# round 9 for its pool, 65 of reading, 35 of speaking; third round 5, 63 and 28; fourth round 6, 83 and 31 (on one core);
-# data of stages 1 and 2 4, stage 1.1 21 (on one core), 1.2 5, hard cases 5, stage 2 22; 10 for the rest. A killed
-# training stage is continued, a killed render starts again. The result stays in TINY; models/tiny changes only when
-# someone copies TINY/published/… there.
+images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
+	@k8s/images/build
+
+# Train models/tiny again from random weights: four rounds of pretraining, then the paper's stages 1 and 2.
+# Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
+# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core). Data of stages 1 and 2: 4. Stage 1.1: 21 (on one core).
+# Stage 1.2: 5. Hard cases: 5. Stage 2: 22. All other steps: 10. A killed training continues; a killed render starts over.
+# The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
 FIRST_RECIPE ?= tiny
 SECOND_RECIPE ?= tiny-pretrain-2
 THIRD_RECIPE ?= tiny-pretrain-3
 FOURTH_RECIPE ?= tiny-pretrain-4
-# Of stages 1 and 2; their sizes are the paper's but for the questions of stage 2, which are new ones.
+# Recipe of stages 1 and 2. The numbers of samples are those of the paper, except for the questions of stage 2.
 RECIPE ?= tiny-rl
 WEAK_SAMPLES ?= 10724
-# The paper's teacher was right in 38.25 %.
+# The paper's teacher was right on 38.25 % of the samples.
 TEACHER_ERRORS ?= 0.6175
 ANSWER_SAMPLES ?= 1044
 QUESTIONS ?= 6000
 TEST_SAMPLES ?= 468
-# For the confidence: of the test data's kind, and neither training nor test.
+# Samples that calibrate the confidence. They resemble the test data but are in neither training nor test data.
 VALIDATION_SAMPLES ?= 1000
 
-tiny: install ## render, train and evaluate the shipped checkpoint again, into runs/tiny
+tiny: install ## render, train and evaluate the shipped checkpoint again, in runs/tiny
 	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 51 --size 192 --workers $(WORKERS) --out $(TINY)/data-pseudo
 	$(PY) -m trainer annotate ground-truth --error-rate $(TEACHER_ERRORS) \
 		--data $(TINY)/data-pseudo --out $(TINY)/data-weak
@@ -100,6 +112,6 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, into r
 		--checkpoint $(TINY)/hcm-grpo/checkpoint --evaluations $(TINY)/scores-cot $(TINY)/scores-direct
 	$(PY) -m trainer publish --checkpoint $(TINY)/hcm-grpo/checkpoint --store $(TINY)/published
 
-clean: ## remove what the tools leave behind; the environment stays
-	rm -rf build *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove build and cache files, but not the environment
+	rm -rf build site *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find screening service trainer loadtest clients tests -name __pycache__ -type d -prune -exec rm -rf {} +

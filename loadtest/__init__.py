@@ -1,1 +1,1 @@
-"""Driving a running service from outside: `python -m loadtest bench`."""
+"""Load tests of a running service: `python -m loadtest bench` and others."""

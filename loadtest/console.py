@@ -1,4 +1,4 @@
-"""What the load tests share at the terminal: numbers as options, progress lines, and where the repository is."""
+"""Shared parts of the load tests' command line: number options, progress lines, the path of the repository."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def positive(text: str) -> float:
-    """A number above 0, for argparse."""
+    """Parse a number above 0, for argparse."""
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
     return value
 
 
 def count(text: str) -> int:
-    """A whole number above 0, for argparse."""
+    """Parse a whole number of at least 1, for argparse."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least 1")
     return value
 
 
 def share(text: str) -> float:
-    """0 to 1, for argparse."""
+    """Parse a number from 0 to 1, for argparse."""
     value = float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
     return value
 
 
 def say(text: str) -> None:
-    """What happens now, for people; figures go to standard output."""
+    """Print a progress line to standard error; figures go to standard output."""
     tqdm.write(text, file=sys.stderr)
 
 
 def waiting() -> Callable[[float], None]:
-    """For `local_service.started`: a sign of life every 15 s."""
+    """A callback for `local_service.started` that prints a line every 15 s."""
     told = 0.0
 
     def tell(seconds: float) -> None:

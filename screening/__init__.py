@@ -1,7 +1,7 @@
-"""What a screening question and its answer *are*: shared by the service and the trainer.
+"""Defines the questions and answers of screening, for the service and the trainer alike.
 
-Imports neither torch nor vllm; a test holds that. Read in this order: task, images, prompt, answer,
-checkpoint, registry.
+Only `inference` may import torch and vllm; a test enforces this. Read the modules in this order: task, images, prompt,
+answer, confidence, checkpoint.
 """
 
 __version__ = "0.1.0"

@@ -7,9 +7,9 @@ Chain of thought (paper, appendix B):
 
 Direct: `AD` alone (`<answer>AD</answer>` is understood as well).
 
-`parse` can say no: text that is not an answer comes back as `Unreadable` with a reason, never as a default.
-It is tolerant of order, case, spaces, commas and repetition inside the option set, of nothing else. Markers are parsed
-as text, not as token ids, because a model may spell a tag with several tokens.
+`parse` returns `Unreadable` with a reason for text that is not an answer, never a default. Inside the option set it
+tolerates any order, case, spaces, commas and repetition, and nothing else. Markers are parsed as text rather than token
+ids, because a tag may consist of several tokens.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Reason(StrEnum):
 
     EMPTY = "empty"  # nothing but white space
     NO_THINK = "no_think"  # does not begin with one <think>…</think>
-    NO_ANSWER = "no_answer"  # no <answer>…</answer> behind the thinking: often a text cut at the token limit
-    STRAY_TEXT = "stray_text"  # something before, between or behind the two parts, or a part twice
+    NO_ANSWER = "no_answer"  # no <answer>…</answer> after the thinking, often because of the token limit
+    STRAY_TEXT = "stray_text"  # text before, between or after the two parts, or a repeated part
     EMPTY_ANSWER = "empty_answer"  # <answer></answer>
-    UNKNOWN_OPTION = "unknown_option"  # a letter or word that is no option
+    UNKNOWN_OPTION = "unknown_option"  # a letter or word that is not an option
     CONTRADICTION = "contradiction"  # N together with an option
 
 
@@ -54,7 +54,7 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The finding as it stands in the reasoning, behind its marker."""
+        """The finding as it appears in the reasoning after its marker."""
         verdict = verdict_text(self.dimensions)
         return f"{verdict}: {self.comment}" if verdict and self.comment else verdict or self.comment
 
@@ -115,7 +115,7 @@ def parse_options(text: str) -> Options | Unreadable:
     """Read an option set: `AC`, `c, a`, `A A C` → {A, C}; `N` → the empty set."""
     letters = _SEPARATORS.sub("", text).upper()
     if not letters:
-        return Unreadable(Reason.EMPTY_ANSWER, "The answer names no option and not N.")
+        return Unreadable(Reason.EMPTY_ANSWER, "The answer names neither an option nor N.")
     unknown = sorted(set(letters) - set(OPTIONS) - {NONE})
     if unknown:
         return Unreadable(Reason.UNKNOWN_OPTION, f"The answer {text.strip()[:40]!r} is not made of A, B, C, D or N.")
@@ -151,7 +151,7 @@ def render(answer: Answer, mode: Mode) -> str:
 
 
 def check_reasoning(text: str) -> str:
-    """A reasoning as it is, if `parse` can find its end.
+    """Return a reasoning unchanged if `parse` can find its end.
 
     Raises:
         ValueError: it holds one of the grammar's tags.
@@ -191,12 +191,12 @@ def _parse_direct(text: str) -> Answer | Unreadable:
 
 
 def _explain(text: str) -> Unreadable:
-    """Say what keeps a text from having the CoT form."""
+    """Explain why a text does not have the CoT form."""
     tags = _TAG.findall(text)
     if "<think>" not in tags or "</think>" not in tags:
         return Unreadable(Reason.NO_THINK, "There is no complete <think>…</think> part.")
     if "<answer>" not in tags or "</answer>" not in tags:
-        return Unreadable(Reason.NO_ANSWER, "There is no complete <answer>…</answer> part behind the thinking.")
+        return Unreadable(Reason.NO_ANSWER, "There is no complete <answer>…</answer> part after the thinking.")
     return Unreadable(Reason.STRAY_TEXT, "The text is not exactly one <think> part followed by one <answer> part.")
 
 
@@ -206,7 +206,7 @@ def _finding(option: str, sentence: str, among: Collection[Dimension]) -> Findin
     dimensions = _verdict(head, among)
     if dimensions is not None:
         return Finding(option, dimensions, rest.strip() if colon else "")
-    # Free text, as a general model writes it: only the full names count, or "the shadow is right" would be an issue.
+    # In free text of a general model, only the full names count. Otherwise "the shadow is right" would be an issue.
     folded = sentence.lower().replace("_", " ")
     named = frozenset(d for d in among if d.title in folded)
     return Finding(option, named or None, sentence)

@@ -1,4 +1,7 @@
-"""From the model's own probability to a confidence: what `trainer calibrate` fitted and the manifest carries."""
+"""Maps the model's own probabilities to calibrated confidences.
+
+`python -m trainer calibrate` fits a calibration, and the checkpoint's manifest contains it.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,34 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 EDGE = 1e-6
-"""Probabilities are kept this far from 0 and 1, where the logit is infinite."""
+"""Minimum distance of probabilities from 0 and 1, where the logit is infinite."""
 LEAST_SLOPE = 0.01
-"""Of a curve. Below it confidence would no longer follow the probability at all."""
+"""Minimum slope of a curve. With a smaller slope, the confidence would hardly depend on the probability."""
 MOST_SLOPE = 100.0
 MOST_INTERCEPT = 10.0
-"""In log-odds, either way."""
+"""Maximum absolute intercept in log-odds."""
 MOST_SHIFT = 3.0
-"""In log-odds, either way: a position that needs more is not shunned but not seen."""
+"""Maximum absolute shift in log-odds. A model that needs a larger one ignores the position altogether."""
 _UNSURE = 0.001
 _SURE = 0.999
-"""A probability of the first never becomes a confidence above the second, nor the other way round."""
+"""A curve must not map a probability of `_UNSURE` above a confidence of `_SURE`, or one of `_SURE` below `_UNSURE`."""
 _FURTHEST_KNOT = 15.0
-"""In log-odds; `logit` ends at 13.8."""
+"""Maximum absolute position of a knot in log-odds; `logit` ends at 13.8."""
 _TRACED = (0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 0.999)
-"""Probabilities at which `trace` looks."""
+"""Probabilities at which `trace` evaluates a calibration."""
 
 Shift = Annotated[float, Field(ge=-MOST_SHIFT, le=MOST_SHIFT)]
 
 
 def logit(probability: float) -> float:
-    """Log-odds, finite also for 0 and 1."""
+    """Convert a probability to log-odds, which are finite also for 0 and 1."""
     kept = min(max(probability, EDGE), 1.0 - EDGE)
     return math.log(kept / (1.0 - kept))
 
 
 def sigmoid(log_odds: float) -> float:
-    """The probability behind log-odds."""
-    # Written for both signs: exp of a large positive number overflows.
+    """Convert log-odds to a probability."""
+    # Each sign has its own formula, because exp overflows for a large positive number.
     return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1.0 + math.exp(log_odds))
 
 
@@ -46,29 +49,29 @@ class _Strict(BaseModel):
 
 
 class Curve(_Strict):
-    """Confidence over probability p: sigmoid(slope * logit(p) + intercept) (Platt scaling), or through knots.
+    """Maps a probability p to a confidence by Platt scaling, sigmoid(slope * logit(p) + intercept), or by knots.
 
-    The identity, up to the edges, for slope 1 and intercept 0.
+    A slope of 1 and an intercept of 0 give the identity, except close to 0 and 1.
     """
 
     slope: float = Field(default=1.0, ge=LEAST_SLOPE, le=MOST_SLOPE)
     intercept: float = Field(default=0.0, ge=-MOST_INTERCEPT, le=MOST_INTERCEPT)
     knots: tuple[tuple[float, float], ...] = Field(default=(), max_length=64)
-    """(logit(p), confidence), in ascending order; where there are any, they stand in place of the line. Straight
-    between two of them and level beyond the last."""
+    """Pairs of logit(p) and confidence in ascending order, which replace slope and intercept. The curve is linear
+    between two knots and constant outside them."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if len(self.knots) == 1:
-            raise ValueError("one knot is no curve")
+            raise ValueError("a curve needs no knots or at least two")
         if any(left[0] >= right[0] or left[1] > right[1] for left, right in pairwise(self.knots)):
             raise ValueError("knots must ascend: a higher probability never means a lower confidence")
         if any(not 0 <= confidence <= 1 for _, confidence in self.knots):
-            raise ValueError("the confidence of a knot is between 0 and 1")
+            raise ValueError("the confidence of a knot must be between 0 and 1")
         if any(abs(place) > _FURTHEST_KNOT for place, _ in self.knots):
-            raise ValueError(f"a knot lies between -{_FURTHEST_KNOT:g} and {_FURTHEST_KNOT:g} in log-odds")
+            raise ValueError(f"a knot must lie between -{_FURTHEST_KNOT:g} and {_FURTHEST_KNOT:g} in log-odds")
         if self.knots and self.knots[0][1] == self.knots[-1][1]:
-            raise ValueError("knots of one height are no curve: the confidence would not depend on the probability")
+            raise ValueError("all knots have the same height: the confidence would not depend on the probability")
         return self
 
     @model_validator(mode="after")
@@ -81,7 +84,7 @@ class Curve(_Strict):
         return self
 
     def confidence(self, probability: float) -> float:
-        """Between 0 and 1 for any probability, those a little outside of 0 to 1 included."""
+        """Return the confidence, between 0 and 1, also for a probability slightly outside 0 to 1."""
         at = logit(probability)
         if self.knots:
             return self._between_knots(at)
@@ -96,9 +99,9 @@ class Curve(_Strict):
 
 
 class Shifts(_Strict):
-    """What is added to the log-odds of each option's u(X), for a model that shuns a position or prefers one.
+    """Corrections for a model that prefers or avoids a position, added to the log-odds of each option's u(X).
 
-    Zero for all is no change.
+    A shift of 0 changes nothing.
     """
 
     A: Shift = 0.0
@@ -107,33 +110,33 @@ class Shifts(_Strict):
     D: Shift = 0.0
 
     def __call__(self, option: str, usable: float) -> float:
-        """u(X) of an option, shifted; NaN stays NaN."""
+        """Return the shifted u(X) of an option. NaN stays NaN."""
         shift: float = getattr(self, option)
         return sigmoid(logit(usable) + shift) if shift else usable
 
 
 class Calibration(_Strict):
-    """What one mode's probabilities are worth: first by position, then the choice's.
+    """The calibration of one mode: shifts by position, and a curve for the probability of the choice.
 
-    Which curve holds depends on the choice: the two probabilities are made differently.
+    A chosen picture and the choice `N` have separate curves, because their probabilities are computed differently.
     """
 
     shifts: Shifts = Shifts()
-    """By position, before options are compared and one is chosen."""
+    """Shifts that are applied before the options are compared."""
     option: Curve = Curve()
-    """When a picture is chosen."""
+    """Curve for a chosen picture."""
     none: Curve = Curve()
-    """When the choice is `N`."""
+    """Curve for the choice `N`."""
     method: str = Field(default="none", max_length=100)
-    """Which of `trainer.evaluation.calibrate.fit.METHODS` won."""
+    """Name of the method that fitted best, from `trainer.evaluation.calibrate.fit.METHODS`."""
     answers: int = Field(default=0, ge=0, le=10**9)
-    """How many answers it was fitted on."""
+    """Number of answers that the calibration was fitted on."""
     data: tuple[str, ...] = ()
-    """Digests of the data sets that they answer; a score on one of these would be flattered."""
+    """Digests of the data sets that the calibration was fitted on. A score on one of them would be too good."""
 
     @model_serializer(mode="wrap")
     def _without_empty_shifts(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Manifests from before there were shifts keep their digest."""
+        """Leave out shifts that are all 0, so that manifests without shifts keep their digest."""
         written: dict[str, Any] = write(self)
         if self.shifts == Shifts():
             written.pop("shifts", None)
@@ -141,11 +144,11 @@ class Calibration(_Strict):
 
 
 UNCALIBRATED = Calibration()
-"""The probability itself is the confidence."""
+"""A calibration that leaves probabilities unchanged."""
 
 
 def trace(calibration: Calibration) -> tuple[float, ...]:
-    """What a calibration makes of fixed probabilities: shifted for each option, then confident by either curve."""
+    """Evaluate a calibration at fixed probabilities: the shift of each option, then both curves."""
     shifted = [calibration.shifts(option, at) for option in Shifts.model_fields for at in _TRACED]
     confident = [curve.confidence(at) for curve in (calibration.option, calibration.none) for at in _TRACED]
     return tuple(round(value, 9) for value in (*shifted, *confident))

@@ -1,32 +1,32 @@
-"""From log-probabilities to: how probable is each option's being usable, which one to choose, how sure is that.
+"""Computes from log-probabilities how likely each option is usable, which option to choose, and how confident that is.
 
 Two places of an answer carry information.
 
-*The verdict* (chain of thought). Behind the first `<X>` marker the model writes `normal` or what is wrong. With s the
-step that begins the verdict's word:
+*The verdict* (chain of thought). After the first `<X>` marker, the model writes `normal` or what is wrong. If s is the
+step that begins the verdict's word, then
 
     u(X) = sum of p_s(t) over the tokens t that begin "normal"
 
-The letters in `<answer>` merely copy these verdicts (their probabilities are close to 1 whatever the verdict's was), so
-they are used only when a verdict step was not found.
+The letters in `<answer>` merely copy these verdicts: their probabilities are close to 1 for any verdict. So they are
+used only if a verdict step was not found.
 
-*The answer's letters* (direct mode, or verdicts not found). Letters come in order, so the chance to name X is the step
-at which a letter not before X, or the end, was generated. With s that step:
+*The answer's letters* (direct mode, or verdicts not found). Letters come in order, so the model can name X only at the
+step that generated the first letter from X onwards, or the end. If s is that step, then
 
     u(X) = p_s(X)          and       p(N) = p_s(N) at the first letter's step
 
-*The choice* is the option with the highest u' among those the answer names (the first of equals), where u' is u with
-its log-odds shifted by what the checkpoint's calibration found for the position. Its probability is
+*The choice* is the option with the highest u' among those that the answer names (the first one of equals). u' is u with
+its log-odds shifted by the checkpoint's calibration for the position. The probability of the choice is
 
     P = u'(choice)                                 for an option
     P = product of (1 - u(X)) over A-D             for N, from verdicts
     P = p(N)                                       for N, from letters
 
-*The confidence* is P mapped by the checkpoint's calibration for the mode: one curve if the choice is an option, one if
-it is N (`screening.calibration`). `option_probabilities` maps u'(X) of every option, and P of N, by the same curves, so
-that the chosen one's is the confidence.
+*The confidence* is P mapped by a curve of the checkpoint's calibration (`screening.calibration`). An option and N have
+separate curves. `option_probabilities` maps u'(X) of every option and P of N by the same curves, so that the value of
+the chosen one equals the confidence.
 
-Positions are found in the decoded text, never by assuming that a tag or a marker is one token.
+Positions are found in the decoded text, because a tag or a marker may consist of several tokens.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from screening.task import NONE, NORMAL, OPTIONS, Options
 _MARKER = re.compile(r"<([A-D])>\s*")
 _ANSWER = re.compile(r"<answer>\s*")
 _LETTERS = re.compile(r"[A-DN\s,;/&+.]*", re.IGNORECASE)
-"""What `screening.answer.parse_options` understands; ends before `</answer>` and before an end-of-text token."""
+"""Text that `screening.answer.parse_options` accepts. It ends before `</answer>` or an end-of-text token."""
 _NORMAL_WORD = re.compile(rf"{NORMAL}\b", re.IGNORECASE)
 
 
 class Source(StrEnum):
-    """Where the probabilities were read."""
+    """Place in the answer from which the probabilities were read."""
 
     VERDICTS = "verdicts"
     LETTERS = "letters"
@@ -59,11 +59,11 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The decision behind a readable answer.
+    """The decision that a parsed answer leads to.
 
-    `usable` holds u(X), as the model gave it, for the options where it could be read, and `none` the P of N, where that
-    could be read. `probability` is P before the curve of the calibration and `confidence` after it, both in [0, 1];
-    both are 0 when `source` is NOWHERE, so that a person looks.
+    `usable` contains the unshifted u(X) of each option for which it could be read, and `none` the P of N, if it could
+    be read. `probability` is P before the calibration curve and `confidence` after it, both in [0, 1]. Both are 0 if
+    `source` is NOWHERE, so that a person reviews the answer.
     """
 
     choice: str
@@ -75,7 +75,7 @@ class Judgement:
 
 
 def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: Calibration) -> Judgement:
-    """Decide among the acceptable options and say how sure the model is; see the module's text for the formulas."""
+    """Choose among the acceptable options and compute the confidence; see the module's docstring for the formulas."""
     verdicts = verdict_probabilities(steps, watched) if answer.reasoning is not None else {}
     needed = answer.options or frozenset(OPTIONS)
     if verdicts.keys() >= needed:
@@ -90,17 +90,17 @@ def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: 
 
 
 def choose(options: Options, usable: Mapping[str, float], calibration: Calibration) -> tuple[str, float]:
-    """The option to show among those that an answer names, at least one, and its P."""
+    """Choose one of the options that an answer names (at least one). Returns the option and its P."""
     shifted = {option: calibration.shifts(option, usable[option]) for option in sorted(options)}
     choice = max(shifted, key=shifted.__getitem__)
     return choice, shifted[choice]
 
 
 def option_probabilities(judgement: Judgement, calibration: Calibration) -> dict[str, float]:
-    """Calibrated probabilities by option, and by `N`; those that could not be read are left out.
+    """Return the calibrated probabilities of the options and of `N`, without those that could not be read.
 
-    An option's says that this picture may be shown, `N`'s that none may. They are judged one by one and need not sum
-    to 1: several pictures may be usable. The curve of the options was fitted on chosen ones.
+    The probability of an option is that its picture may be shown, and that of `N` that no picture may. They need not
+    sum to 1, because several pictures may be usable. The curve for options was fitted on chosen options only.
     """
     read = {option: calibration.shifts(option, value) for option, value in judgement.usable.items()}
     found = {option: calibration.option.confidence(value) for option, value in read.items() if math.isfinite(value)}
@@ -110,7 +110,7 @@ def option_probabilities(judgement: Judgement, calibration: Calibration) -> dict
 
 
 def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, float]:
-    """u(X) from the step behind each option's first marker; options that lack one or its values are left out."""
+    """Return u(X) from the step after each option's first marker, without options for which it cannot be read."""
     text, starts = _layout(steps)
     body = text.partition("<answer>")[0]
     usable: dict[str, float] = {}
@@ -119,7 +119,7 @@ def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, 
             continue
         index = _step_at(starts, match.end())
         if text[starts[index] : match.end()].strip():
-            continue  # one token spells the marker's end and the verdict: no watched token stands for it
+            continue  # one token contains both the marker's end and the verdict, and such tokens are not watched
         step = steps[index]
         if (value := _normal_probability(step, watched, _NORMAL_WORD.match(body, match.end()) is not None)) is not None:
             usable[match[1]] = value
@@ -127,7 +127,7 @@ def verdict_probabilities(steps: Sequence[Step], watched: Watched) -> dict[str, 
 
 
 def letter_probabilities(steps: Sequence[Step], watched: Watched) -> tuple[dict[str, float], float | None]:
-    """u(X) per option and p(N), read along the letters of the answer; None for p(N) when no letter was generated."""
+    """Return u(X) of each option and p(N), read from the letters of the answer. p(N) is None if there is no letter."""
     text, starts = _layout(steps)
     opening = _ANSWER.search(text)
     begin = opening.end() if opening else 0
@@ -139,7 +139,7 @@ def letter_probabilities(steps: Sequence[Step], watched: Watched) -> tuple[dict[
     ]
     if not spelled:
         return {}, None
-    after = _step_behind(steps, starts, begin + len(inside.rstrip()))
+    after = _step_after(steps, starts, begin + len(inside.rstrip()))
     usable: dict[str, float] = {}
     for option in OPTIONS:
         chance = next((step for letter, step in spelled if letter != NONE and letter >= option), after)
@@ -155,7 +155,7 @@ def _judgement(
 ) -> Judgement:
     choice, probability = choose(answer.options, usable, calibration) if answer.options else (NONE, none)
     if probability is None or not math.isfinite(probability):
-        # Weights that hold NaN give NaN log-probabilities; nothing is known then.
+        # Weights with NaN produce NaN log-probabilities, from which no confidence can be computed.
         return Judgement(choice, {}, 0.0, 0.0, Source.NOWHERE)
     curve = calibration.option if answer.options else calibration.none
     return Judgement(choice, usable, probability, curve.confidence(probability), source, none)
@@ -165,21 +165,21 @@ def _normal_probability(step: Step, watched: Watched, says_normal: bool) -> floa
     known = [step.logprobs[token] for token in watched.normal if token in step.logprobs]
     if known:
         return min(1.0, math.fsum(math.exp(value) for value in known))
-    # Without watched values the generated token's own probability still says it, if the word was `normal`.
+    # Without watched values, the generated token's own probability is u(X) if the word was `normal`.
     own = step.logprobs.get(step.token_id)
     return math.exp(own) if says_normal and own is not None else None
 
 
 def _letter_probability(step: Step, letter: str, named: bool, watched: Watched) -> float | None:
     token = watched.letters.get(letter)
-    # One token may spell several letters (`AC`); then its own probability stands for each of them.
+    # One token may contain several letters (`AC`). Its own probability then applies to each of them.
     own = step.logprobs.get(step.token_id) if named and len(step.piece.strip()) != 1 else None
     value = own if own is not None else step.logprobs.get(token) if token is not None else None
     return None if value is None else math.exp(value)
 
 
 def _layout(steps: Sequence[Step]) -> tuple[str, list[int]]:
-    """The whole text, and for each step the offset at which its piece begins."""
+    """Return the whole text, and the offset at which the piece of each step begins."""
     starts, length = [], 0
     for step in steps:
         starts.append(length)
@@ -188,10 +188,10 @@ def _layout(steps: Sequence[Step]) -> tuple[str, list[int]]:
 
 
 def _step_at(starts: Sequence[int], offset: int) -> int:
-    """Index of the step whose piece holds the character at `offset`; pieces may be empty."""
+    """Return the index of the step whose piece contains the character at `offset`. Pieces may be empty."""
     return max(index for index, start in enumerate(starts) if start <= offset)
 
 
-def _step_behind(steps: Sequence[Step], starts: Sequence[int], offset: int) -> Step | None:
-    """The first step that begins at or behind `offset`: there the model ended the list instead of going on."""
+def _step_after(steps: Sequence[Step], starts: Sequence[int], offset: int) -> Step | None:
+    """Return the first step that begins at or after `offset`, where the model ended the list of letters."""
     return next((step for step, start in zip(steps, starts, strict=True) if start >= offset), None)

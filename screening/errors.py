@@ -1,26 +1,36 @@
-"""Errors of the contract.
+"""The errors that the package `screening` raises.
 
-ScreeningError
-├── ImageError                a picture cannot be taken in; `code` says in which way
-│   ├── ImageUnsupported      not one of the allowed formats, or not a still picture
-│   ├── ImageUnreadable       truncated or damaged
-│   ├── ImageShapeRefused     too small or too narrow to show a product
-│   └── ImageTooLarge         over a limit of bytes or pixels
-├── CheckpointError           a directory is not a whole, unchanged checkpoint
-│   ├── CheckpointDamaged     the directory is not what its manifest describes; another copy may be
-│   └── CheckpointUnavailable it cannot be read or copied now, which says nothing about it
-└── RegistryError             the model registry does not answer, or does not hold what is asked for
+UserError                         its message is all that a user needs; a command prints it without a traceback
+└── ScreeningError
+    ├── ImageError                a picture is not accepted; `code` says why
+    │   ├── ImageUnsupported      the picture has an unsupported format or is animated
+    │   ├── ImageUnreadable       the picture is truncated or damaged
+    │   ├── ImageShapeRefused     the picture is too small or too narrow to show a product
+    │   └── ImageTooLarge         the picture exceeds a limit of bytes or pixels
+    ├── CheckpointError           a directory is not a complete, unchanged checkpoint
+    │   ├── CheckpointDamaged     the directory does not match its manifest; another copy may be intact
+    │   └── CheckpointUnavailable the checkpoint cannot be read or copied now; it may be intact
+    └── RegistryError             the model registry does not answer, or lacks the requested model or alias
 """
 
 from __future__ import annotations
 
 
-class ScreeningError(Exception):
-    """Root of all errors of the contract."""
+class UserError(Exception):
+    """Base class of all errors that a user can act on. A command prints the message in one line and exits with
+    `exit_status`."""
+
+    exit_status = 2
+    advice = ""
+    """Sentence that a command prints after the message, for example that the same command continues."""
+
+
+class ScreeningError(UserError):
+    """Base class of all errors of the package `screening`."""
 
 
 class ImageError(ScreeningError):
-    """A picture cannot be taken in. `code` is stable; the message says what to do."""
+    """A picture is not accepted. `code` is stable; the message says what to do."""
 
     code = "image-error"
 
@@ -44,7 +54,7 @@ class ImageShapeRefused(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """The picture is over a limit; `unit` is `bytes` or `pixels`."""
+    """The picture exceeds a limit; `unit` is `bytes` or `pixels`."""
 
     code = "image-too-large"
 
@@ -54,16 +64,16 @@ class ImageTooLarge(ImageError):
 
 
 class CheckpointError(ScreeningError):
-    """A directory is not a whole checkpoint, or not the one its manifest describes."""
+    """A directory is not a complete checkpoint, or does not match its manifest."""
 
 
 class CheckpointDamaged(CheckpointError):
-    """This directory is half copied or was changed. The checkpoint that its manifest describes may be a good one."""
+    """The directory is incomplete or was changed. Another copy of the same checkpoint may be intact."""
 
 
 class CheckpointUnavailable(CheckpointError):
-    """A checkpoint cannot be read or copied now: no such directory, no room. It may be a good one."""
+    """The checkpoint cannot be read or copied now, for example because a disk is full. It may be intact."""
 
 
 class RegistryError(ScreeningError):
-    """The model registry does not answer, or does not hold what is asked for. The message says which registry."""
+    """The model registry does not answer, or lacks the requested model or alias. The message names the registry."""

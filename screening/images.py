@@ -1,12 +1,12 @@
-"""From a stranger's bytes to the square pixels that the model sees.
+"""Converts untrusted image files to the square pictures that the model sees.
 
-Three steps, each usable alone: `inspect` reads the header only and applies the limits, `decode` gives upright sRGB
-pixels, `fit_square` brings them to the model's size. `accept` is `inspect` for pictures of products. Trainer and
-service both go through `fit_square`: a model that is asked about pixels prepared in another way than it was trained on
-answers worse, and nothing says so.
+There are three steps, each usable alone. `inspect` reads only the header and applies the limits, `decode` produces
+upright sRGB pixels, and `fit_square` scales them to the model's size. `accept` is `inspect` with further limits for
+product pictures. Trainer and service both use `fit_square`: a model that gets pixels prepared differently than in its
+training answers worse, without any error.
 
-Where files leave a choice, a picture looks here as browsers show it: embedded colour profiles are applied, EXIF alone
-turns a picture, and of what a damaged file has only part of, nothing is taken in.
+Pictures look the same as in browsers. Embedded colour profiles are applied, only EXIF rotates a picture, and a damaged
+file is refused as a whole.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _OPENERS: dict[str, Callable[[bytes, CheckSize], Opened]] = {
     "AVIF": avif.open_file,
 }
 FORMATS: tuple[str, ...] = tuple(_OPENERS)
-"""Formats that are opened, told by content. AVIF needs a Pillow built with it; 11.3 and later are."""
+"""Supported formats, which are recognised by content. AVIF needs Pillow 11.3 or later."""
 
 PADDING = (128, 128, 128)
-"""Colour beside a picture that is not square. Padding, not squashing: proportions are evidence of deformation."""
+"""Colour of the padding around a picture that is not square. Distorting it would hide deformations of the product."""
 
 MIN_SIDE = 32
-"""Pixels of a picture's shorter side, below which no product can be judged."""
+"""Minimum length of the shorter side in pixels. Smaller pictures do not show enough of a product."""
 MAX_ASPECT = 8
-"""Longer side of a picture, in shorter sides. Of a narrower picture, the model's square would hold a few rows."""
+"""Maximum ratio of the longer to the shorter side. A narrower picture would fill only a few rows of the square."""
 
 _MAX_SCANS = 256
-"""Scans of a JPEG. Progressive encoders write about ten; each costs a pass over all pixels, however few its bytes."""
+"""Maximum number of scans of a JPEG. Encoders write about ten, and each scan costs a pass over all pixels."""
 _MAX_SCANNED_PIXELS = 400_000_000
-"""Scans of a JPEG, times its pixels: 16 scans of a picture of 25 megapixels."""
+"""Maximum number of pixels of a JPEG times its scans, for example 16 scans of 25 megapixels."""
 _STRIP = 256
-"""Rows that are converted at a time, so that no second picture of full size is in memory."""
+"""Number of rows that are converted at a time, so that memory never holds a second picture of full size."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,16 +57,16 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → the operation that undoes it (CIPA DC-008, section 4.6.5)."""
+"""The operation that undoes each EXIF orientation (CIPA DC-008, section 4.6.5)."""
 
 _PILLOW_MODULES = r"PIL\."
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(_PILLOW_MODULES), 0)
-"""The entry that `_silence_pillow` makes in `warnings.filters`."""
+"""The entry that `_silence_pillow` adds to `warnings.filters`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What is taken in. Pillow's own bomb limit (179 Mpx) is 3.4 GB for five pictures, hence far lower ones here."""
+    """Limits for pictures. Pillow's own limit of 179 megapixels would allow five pictures to use 3.4 GB."""
 
     max_bytes: int = 10 * 1024 * 1024
     max_pixels: int = 25_000_000
@@ -83,7 +83,7 @@ class Picture:
     width: int
     height: int
     scans: int = 1
-    """How often decoding passes over all pixels: the scans of a JPEG."""
+    """Number of passes over all pixels that decoding takes; more than 1 only for JPEG."""
 
     @property
     def pixels(self) -> int:
@@ -91,7 +91,7 @@ class Picture:
 
     @property
     def scanned_pixels(self) -> int:
-        """Pixels that decoding passes over, in all scans: what it costs."""
+        """Cost of decoding: the number of pixels times the number of scans."""
         return self.pixels * self.scans
 
 
@@ -99,9 +99,9 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     """Accept or refuse a picture by its size and header, without decoding pixels.
 
     Raises:
-        ImageTooLarge: over `max_bytes`, `max_pixels` or `max_side`, or a JPEG with too many scans for its pixels.
-        ImageUnsupported: not an allowed format, or animated.
-        ImageUnreadable: an allowed format with a damaged header, or a JPEG of absurdly many scans.
+        ImageTooLarge: the picture exceeds `max_bytes`, `max_pixels` or `max_side`, or a JPEG has too many scans.
+        ImageUnsupported: the format is not supported, or the picture is animated.
+        ImageUnreadable: the header is damaged, or a JPEG has more scans than any encoder writes.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(
@@ -120,39 +120,39 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
             unit="pixels",
         )
     if opened.animated:
-        raise ImageUnsupported("the picture is animated; send a still one")
+        raise ImageUnsupported("the picture is animated; send a still picture")
     return picture
 
 
 def accept(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
-    """Accept or refuse a picture that the model shall judge. The service takes in, and the trainer trains on, the same.
+    """Accept or refuse a product picture. The service and the trainer apply the same rules.
 
     Raises:
         ImageError: see `inspect`.
-        ImageShapeRefused: below `MIN_SIDE`, or over `MAX_ASPECT`.
+        ImageShapeRefused: the shorter side is below `MIN_SIDE`, or the aspect ratio is above `MAX_ASPECT`.
     """
     picture = inspect(data, limits)
     shorter, longer = sorted((picture.width, picture.height))
     shown = f"the picture has {picture.width} x {picture.height} pixels"
     if shorter < MIN_SIDE:
-        raise ImageShapeRefused(f"{shown}; its shorter side must have at least {MIN_SIDE}")
+        raise ImageShapeRefused(f"{shown}; its shorter side must have at least {MIN_SIDE} pixels")
     if longer > MAX_ASPECT * shorter:
         raise ImageShapeRefused(f"{shown}; its longer side may be at most {MAX_ASPECT} times the shorter one")
     return picture
 
 
 def _any_size(_width: int, _height: int) -> None:
-    """The limits were applied by `inspect`."""
+    """Check nothing, because `inspect` has applied the limits already."""
 
 
 def _check_size(limits: ImageLimits, width: int, height: int) -> None:
     """
     Raises:
-        ImageTooLarge: over a limit of pixels or of the side.
-        ImageUnreadable: no pixels.
+        ImageTooLarge: the picture exceeds the limit of pixels or of its sides.
+        ImageUnreadable: the picture has no pixels.
     """
     if width * height == 0:
-        raise ImageUnreadable("the picture's header is damaged (it says that there are no pixels)")
+        raise ImageUnreadable("the picture's header is damaged (its width or height is 0)")
     if width * height > limits.max_pixels:
         raise ImageTooLarge(
             f"the picture has {width} x {height} pixels; the limit is {limits.max_pixels / 1e6:.0f} megapixels",
@@ -160,37 +160,37 @@ def _check_size(limits: ImageLimits, width: int, height: int) -> None:
         )
     if max(width, height) > limits.max_side:
         raise ImageTooLarge(
-            f"the picture has {width} x {height} pixels; the limit of a side is {limits.max_side} pixels",
+            f"the picture has {width} x {height} pixels; the limit for each side is {limits.max_side} pixels",
             unit="pixels",
         )
 
 
 def check_total(pictures: list[Picture], limits: ImageLimits) -> None:
-    """Apply the limit on the sum of pixels.
+    """Check the total number of pixels.
 
     Raises:
-        ImageTooLarge: over `max_total_pixels`.
+        ImageTooLarge: the pictures together exceed `max_total_pixels`.
     """
     total = sum(picture.pixels for picture in pictures)
     if total > limits.max_total_pixels:
         raise ImageTooLarge(
-            f"the pictures have {total / 1e6:.0f} megapixels together; "
-            f"the limit is {limits.max_total_pixels / 1e6:.0f}",
+            f"the pictures together have {total / 1e6:.0f} megapixels; "
+            f"the limit is {limits.max_total_pixels / 1e6:.0f} megapixels",
             unit="pixels",
         )
 
 
 def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool = False) -> Image.Image:
-    """Decode to upright 8-bit RGB in the sRGB colour space, transparent parts on white.
+    """Decode to upright 8-bit RGB in the sRGB colour space, with transparent parts on white.
 
     Args:
-        shrink_to: the longer side that will be needed. A JPEG is then decoded at a fraction of its size (never below
-            twice this), which is most of the time saved per request. A picture of another format is reduced likewise
-            before its colours are converted from a profile.
-        keep_alpha: return RGBA where the picture has transparency, instead of laying it on white.
+        shrink_to: length of the longer side that the caller needs. A JPEG is then decoded at a fraction of its size,
+            but never below twice this length, which saves most of the decoding time. Pictures of other formats are
+            reduced in the same way before their colours are converted.
+        keep_alpha: return RGBA if the picture has transparency, instead of placing it on white.
 
     Raises:
-        ImageUnreadable: truncated or damaged data.
+        ImageUnreadable: the data are truncated or damaged.
     """
     opened = _open(picture.data, picture.format, _any_size)
     with opened.image as image:
@@ -208,7 +208,7 @@ def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool =
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """Bring an RGB picture to `size` x `size`: scaled to fit, centred, padded with grey."""
+    """Scale an RGB picture to fit into `size` x `size`, centre it and pad it with grey."""
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -220,7 +220,7 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> Image.Image:
-    """All three steps: bytes to the model's square pixels.
+    """Perform all three steps, from the bytes of a file to the square picture.
 
     Raises:
         ImageError: see `inspect` and `decode`.
@@ -231,8 +231,8 @@ def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> 
 def _format(data: bytes) -> str:
     """
     Raises:
-        ImageUnreadable: there are no bytes.
-        ImageUnsupported: they begin like none of the formats.
+        ImageUnreadable: the file is empty.
+        ImageUnsupported: the file begins like none of the supported formats.
     """
     if not data:
         raise ImageUnreadable("the picture is empty")
@@ -254,25 +254,25 @@ def _open(data: bytes, kind: str, check_size: CheckSize) -> Opened:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"the picture is far over the limit of pixels ({error})", unit="pixels") from error
-    except Exception as error:  # a hostile header can raise anything in a parser of four formats
+        raise ImageTooLarge(f"the picture has far too many pixels ({error})", unit="pixels") from error
+    except Exception as error:  # a boundary: a hostile header can make a parser raise any exception
         raise damaged(kind, str(error)) from error
 
 
 def _silence_pillow() -> None:
-    """Keep Pillow's warnings about strangers' pictures out of the log: odd EXIF, sizes (the limits here are lower).
+    """Suppress Pillow's warnings about untrusted pictures, for example about odd EXIF data.
 
-    One lasting filter for Pillow's modules alone. `warnings.catch_warnings` saves and restores a list that all threads
-    share, and pictures are decoded in threads: two overlapping calls can leave everybody's warnings switched off.
+    This adds one permanent filter for Pillow's modules. `warnings.catch_warnings` would save and restore a list that
+    all threads share, and pictures are decoded in threads: two overlapping calls could disable all warnings for good.
     """
-    if _PILLOW_WARNINGS not in warnings.filters:  # tests and other libraries swap the list now and then
+    if _PILLOW_WARNINGS not in warnings.filters:  # tests and other libraries may have replaced the list
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
 
 
 def _upright(exif: bytes | None) -> Image.Transpose | None:
-    """The turn that the EXIF orientation asks for; None for none, and for EXIF that cannot be read.
+    """The rotation that the EXIF orientation requires; None if there is none or the EXIF data cannot be read.
 
-    XMP has an orientation as well, which Pillow's `Image.getexif` follows and browsers do not.
+    XMP can contain an orientation as well, which Pillow's `Image.getexif` uses and browsers ignore.
     """
     if not exif:
         return None
@@ -286,14 +286,14 @@ def _upright(exif: bytes | None) -> Image.Transpose | None:
 
 
 def _converted(image: Image.Image, profile: bytes | None, shrink_to: int | None, keep_alpha: bool) -> Image.Image:
-    """RGB in sRGB on white; RGBA for a transparent picture with `keep_alpha`."""
+    """Convert to sRGB: RGB on white, or RGBA for a transparent picture if `keep_alpha` is set."""
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     if is_srgb("RGB" if image.mode == "P" else image.mode, profile):
         profile = None
     if profile is None and image.mode == "RGB":
         return image
     if profile is not None and shrink_to is not None and image.mode in ("RGB", "L"):
-        image = image.reduce(max(1, max(image.size) // (2 * shrink_to)))  # converting colours takes longest
+        image = image.reduce(max(1, max(image.size) // (2 * shrink_to)))  # the colour conversion is the slowest step
     target = Image.new("RGBA" if keep_alpha and transparent else "RGB", image.size)
     for top in range(0, image.height, _STRIP):
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))

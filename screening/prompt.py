@@ -1,10 +1,10 @@
 """The question, as chat messages (paper, appendix B, in our own words).
 
-A checkpoint carries the texts it was trained with in its manifest; the service reads them from there. The texts here
-are what a new training run starts from.
+A checkpoint carries the texts it was trained with in its manifest, from which the service reads them. New training runs
+use the texts in this module.
 
-Order of the content: the instruction first, so that all requests share a prefix the engine can cache; then the
-original, then A-D. One picture is one `{"type": "image"}` item, filled by the processor in the same order.
+The instruction comes first, so that all requests share a prefix that the engine can cache. The original and A-D follow.
+Each picture is one `{"type": "image"}` item, which the processor fills in the same order.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ COMPACT = Prompt(
     cot="Compare A to D with the original. Think, then answer.",
     direct="Compare A to D with the original. Answer only.",
 )
-"""For the tiny checkpoint, which learns the task from examples: every token here is paid for in each training step."""
+"""For the tiny checkpoint, which learns the task from examples. A short prompt makes each training step cheaper."""
 
 PROMPTS = {"standard": STANDARD, "compact": COMPACT}
 

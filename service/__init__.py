@@ -1,1 +1,4 @@
-"""The online screening service. A request passes, in this order: app, routes, intake, admission, screen, engine."""
+"""The online screening service.
+
+A request passes through `http` (middleware and routes), `admission`, `request` (its body), `pipeline` and `engines`.
+"""

@@ -1,4 +1,4 @@
-"""`python -m service`: parse, then import what is heavy, then serve."""
+"""The command `python -m service`. It parses its options first and imports the heavy modules afterwards."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ then:
   curl -s localhost:8000/screen -F original=@o.jpg -F generated=@a.jpg -F generated=@b.jpg \\
        -F generated=@c.jpg -F generated=@d.jpg
 
-Each option is also an environment variable, shown in brackets: --max-queue is SCREENING_MAX_QUEUE. The command line
-wins.
-docs/operations.md explains the settings, docs/http-api.md the interface.
+Each option can also be set by the environment variable in square brackets, for example --max-queue by
+SCREENING_MAX_QUEUE. An option on the command line overrides the variable.
+docs/operations.md explains the settings, and docs/http-api.md the HTTP API.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the service until it is told to stop; returns the exit code."""
+    """Run the service until it receives a signal to stop. Returns the exit code."""
     from service.config.settings import SettingsError, load
 
     argv = sys.argv[1:] if argv is None else argv

@@ -1,4 +1,4 @@
-"""Wiring: settings and an engine become an ASGI app. Nothing here does the work of a request."""
+"""Builds the ASGI app from the settings and an engine. Nothing in this module handles a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from screening import __version__
 from service.admission.admission import Admission
 from service.checkpoints.hot_swap import HotSwap
-from service.checkpoints.registry_watcher import Follower, follower_of
+from service.checkpoints.registry_watcher import RegistryWatcher
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.checkpoints.supervisor import Supervisor
@@ -28,19 +28,19 @@ from service.http.admin import router as admin_router
 from service.http.decisions import FeedbackOrder
 from service.http.decisions import router as decisions_router
 from service.http.docs import router as docs_router
-from service.http.middleware import Edge
+from service.http.middleware import RequestMiddleware
 from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
 from service.http.routes import answer_error, router
 from service.logs import log
 from service.metrics import Metrics
-from service.pipeline.answer import size_of as size_of_judged
-from service.pipeline.bounded_cache import BoundedStore
-from service.pipeline.coalescing import SameWork
+from service.pipeline.answer import size_of as size_of_answer
+from service.pipeline.bounded_cache import BoundedCache
+from service.pipeline.coalescing import RequestCoalescer
 from service.pipeline.idempotency import Idempotency
-from service.pipeline.idempotency import size_of as size_of_kept
+from service.pipeline.idempotency import size_of as size_of_reply
 from service.pipeline.screen import Service
-from service.pipeline.thread_pools import Lanes
+from service.pipeline.thread_pools import ThreadPools
 from service.request.picture_fetch import PictureFetch
 
 LOGGER = logging.getLogger("service.app")
@@ -50,7 +50,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     """Build the app.
 
     Args:
-        on_failed_start: called when the engine cannot be started; the launcher ends the process then.
+        on_failed_start: called when the engine cannot be started, so that the launcher can end the process.
     """
     metrics = Metrics()
     admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics)
@@ -60,24 +60,24 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         engine=engine,
         admission=admission,
         metrics=metrics,
-        parsers=Lanes("parse", 1),
-        decoders=Lanes("decode", settings.decode_threads),
+        parsers=ThreadPools("parse", 1),
+        decoders=ThreadPools("decode", settings.decode_threads),
         served=served,
         hot_swap=HotSwap(served) if served is not None else None,
-        supervisor=Supervisor(engine, admission, served, settings) if served is not None else None,
-        same_work=SameWork(max_age=settings.deadline_seconds),
-        answers=BoundedStore(
+        supervisor=Supervisor(served) if served is not None else None,
+        coalescer=RequestCoalescer(max_age=settings.deadline_seconds),
+        answers=BoundedCache(
             "answers",
             metrics,
-            size_of=size_of_judged,
+            size_of=size_of_answer,
             max_entries=settings.answer_cache_entries,
             max_bytes=settings.answer_cache_bytes,
         ),
         idempotency=Idempotency(
-            BoundedStore(
+            BoundedCache(
                 "replies",
                 metrics,
-                size_of=size_of_kept,
+                size_of=size_of_reply,
                 max_entries=settings.idempotency_entries,
                 max_bytes=settings.idempotency_bytes,
                 max_seconds=settings.idempotency_seconds,
@@ -93,11 +93,11 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         decisions=open_store(settings, metrics),
     )
 
-    follower = follower_of(settings, service.hot_swap, admission, metrics)
+    watcher = RegistryWatcher(service.hot_swap) if settings.registry is not None and service.hot_swap else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # The server listens while the engine loads, so that /startupz and /livez can be asked from the beginning.
+        # The server listens while the engine loads, so that /startupz and /livez answer from the beginning.
         if service.decisions is not None:
             service.decisions.writer.start()
         starting = asyncio.create_task(_start(app, service, on_failed_start))
@@ -105,8 +105,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             yield
         finally:
             service.admission.close()
-            if follower is not None:
-                await follower.stop()
+            if watcher is not None:
+                await watcher.stop()
             if served is not None:
                 served.end()
             starting.cancel()
@@ -126,15 +126,15 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         description="Which of four generated pictures may be shown for this product?",
         servers=[
             {"url": "/", "description": "Paths without a version"},
-            {"url": VERSION, "description": "The same paths, with the version of the interface"},
+            {"url": VERSION, "description": "The same paths with the version of the API"},
         ],
         openapi_tags=[
             {"name": "screening", "description": "Screen generated pictures."},
-            {"name": "decisions", "description": "Kept decisions and feedback, with a key of its own."},
-            {"name": "probes", "description": "For orchestrators and monitoring."},
-            {"name": "admin", "description": "For operators, with a key of its own."},
+            {"name": "decisions", "description": "Stored decisions and feedback. Needs a feedback key."},
+            {"name": "probes", "description": "Probes and metrics for orchestrators and monitoring."},
+            {"name": "admin", "description": "Checkpoint management for operators. Needs an admin key."},
         ],
-        # The page's files come from here, not from another server; and a redirect would repeat the caller's Host.
+        # `service.http.docs` serves the page from local files. A redirect would repeat the caller's Host header.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -142,7 +142,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     )
     app.state.service = service
     app.state.started = False
-    app.state.follower = follower
+    app.state.registry_watcher = watcher
     app.include_router(router)
     app.include_router(admin_router)
     if service.decisions is not None:
@@ -157,9 +157,9 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """From the inside out."""
+    """Add the middleware, from the innermost to the outermost."""
     app.add_middleware(HeadAsGet)
-    app.add_middleware(Edge)
+    app.add_middleware(RequestMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -179,26 +179,26 @@ def _served(settings: Settings, engine: Engine, admission: Admission, metrics: M
 
 
 async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], None] | None) -> None:
-    """Load the engine, open the door, and see to it that the engine stays."""
+    """Start the engine, admit requests, and supervise the engine from then on."""
     engine = service.engine
-    follower: Follower | None = app.state.follower
+    watcher: RegistryWatcher | None = app.state.registry_watcher
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
         if service.served is not None:
-            await start_serving(service.served, follower.offer if follower else None)
+            await start_serving(service.served, watcher.offer if watcher else None)
         else:
             await engine.start(None)
-    except Exception as error:  # whatever an engine raises while it loads ends the process, said once and clearly
+    except Exception as error:  # a boundary: any error of an engine that loads is logged once and ends the process
         LOGGER.exception("start failed", extra={"fields": {"engine": engine.name, "error": str(error)}})
         if on_failed_start is not None:
             on_failed_start()
         return
-    contract = engine.contract
-    service.metrics.serves(contract, engine)
+    checkpoint = engine.checkpoint
+    service.metrics.serves(checkpoint, engine)
     app.state.started = True
     service.admission.open()
-    log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=contract.name, digest=contract.digest)
-    if follower is not None:
-        follower.start()
+    log(LOGGER, logging.INFO, "ready", engine=engine.name, checkpoint=checkpoint.name, digest=checkpoint.digest)
+    if watcher is not None:
+        watcher.start()
     if service.supervisor is not None:
         await service.supervisor.run()

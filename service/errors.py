@@ -1,29 +1,29 @@
 """Errors of the service and their HTTP form (RFC 9457 problem details).
 
 ServiceError
-├── MalformedRequest          the body is not the multipart or JSON it claims to be
-├── Unauthenticated           no API key, or an unknown one
-├── Forbidden                 the operator has not switched this path on
+├── MalformedRequest          the body is not valid multipart or JSON
+├── Unauthenticated           the API key is missing or unknown
+├── Forbidden                 the operator has not enabled this path
 ├── BodyTimeout               the body stopped arriving
-├── UploadTooSlow             the body arrives, but slower than the minimum rate
-├── RequestTooLarge           the body or one picture is over the byte limits
-├── UnsupportedMediaType      neither multipart/form-data nor application/json
+├── UploadTooSlow             the body arrives more slowly than the minimum rate
+├── RequestTooLarge           the body or one picture exceeds a byte limit
+├── UnsupportedMediaType      the content type is neither multipart/form-data nor application/json
 │   └── BodyEncoded           the body is compressed
 ├── InvalidRequest            a field is wrong or missing; the message names it
-├── IdempotencyKeyReused      the key came with another request before
-├── PictureUrlRefused         this URL may not be fetched
-├── PictureFetchFailed        the picture did not come from its URL
-├── PictureRefused            one picture cannot be taken in; carries the contract's ImageError
-├── CheckpointRefused         the checkpoint is not taken up; what was served is served on
-├── SwapBusy                  another checkpoint is being taken up, or requests in flight did not end; Retry-After
+├── IdempotencyKeyReused      the key belongs to another request
+├── PictureUrlRefused         the service may not fetch this URL
+├── PictureFetchFailed        a picture could not be fetched from its URL
+├── PictureRefused            one picture is not accepted; carries the `ImageError`
+├── CheckpointRefused         the checkpoint is refused; the service keeps the one that it serves
+├── SwapBusy                  another swap is running, or requests in flight did not finish; carries Retry-After
 ├── Overloaded                the queue is full; carries Retry-After
-├── NotReady                  starting, draining, or the engine is lost; carries Retry-After
-│   └── EngineLost            the engine died with this request in it
-├── DecisionsUnavailable      the decision store cannot be reached, or is full and required; Retry-After
-├── DecisionNotFound          there is no such decision
-├── DeadlineExceeded          no answer inside the deadline
-├── EngineFailed              the engine failed this one request
-└── ClientGone                the caller hung up; nobody reads the answer
+├── NotReady                  the service is starting, draining or without its engine; carries Retry-After
+│   └── EngineLost            the engine crashed or hung, perhaps while it processed this request
+├── DecisionsUnavailable      the decision store is unreachable, or required and full; carries Retry-After
+├── DecisionNotFound          the decision does not exist
+├── DeadlineExceeded          there was no answer before the deadline
+├── EngineFailed              the engine failed on this one request
+└── ClientGone                the caller disconnected before the answer
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ServiceError(Exception):
-    """Root. The message is a sentence for the caller: what is wrong and what to do."""
+    """Base class of all errors of the service. The message tells the caller what is wrong and what to do."""
 
     retry_after: int | None = None
-    """Whole seconds for the Retry-After header."""
+    """Value of the Retry-After header in whole seconds."""
     picture: str | None = None
-    """The picture or field concerned, as the request names it: `generated[1]`."""
+    """Name of the picture or field at fault, as the request writes it, for example `generated[1]`."""
 
 
 class MalformedRequest(ServiceError):
-    """The body is not the multipart or JSON it claims to be."""
+    """The body is not valid multipart or JSON."""
 
 
 class Unauthenticated(ServiceError):
-    """API keys are set and the request carries none, or an unknown one."""
+    """The service requires an API key, and the request carries none or an unknown one."""
 
 
 class Forbidden(ServiceError):
-    """The operator has not switched this path on."""
+    """The operator has not enabled this path."""
 
 
 class CheckpointRefused(ServiceError):
-    """A checkpoint is not taken up; what was served is served on. The message says why."""
+    """A checkpoint is refused, and the service keeps the one that it serves. The message says why."""
 
 
 class SwapBusy(ServiceError):
-    """It cannot be done now: another swap is under way, or requests in flight did not end in time."""
+    """The swap cannot start now: another swap is running, or requests in flight did not finish in time."""
 
     def __init__(self, why: str, retry_after: int = 5) -> None:
         super().__init__(f"{why} Try again in {retry_after} s.")
@@ -72,19 +72,19 @@ class SwapBusy(ServiceError):
 
 
 class BodyTimeout(ServiceError):
-    """The body stopped arriving. It may arrive next time."""
+    """The body stopped arriving. The next attempt may succeed."""
 
 
 class UploadTooSlow(ServiceError):
-    """The body arrives, but slower than the minimum rate. On the same connection the next attempt would be as slow."""
+    """The body arrives more slowly than the minimum rate. A retry over the same connection would be as slow."""
 
 
 class RequestTooLarge(ServiceError):
-    """The body or one picture is over the byte limits."""
+    """The body or one picture exceeds a byte limit."""
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body's content type is neither multipart/form-data nor application/json."""
+    """The content type of the body is neither multipart/form-data nor application/json."""
 
 
 class BodyEncoded(UnsupportedMediaType):
@@ -100,14 +100,14 @@ class InvalidRequest(ServiceError):
 
 
 class IdempotencyKeyReused(ServiceError):
-    """The Idempotency-Key was used, or is in use, for another request."""
+    """The Idempotency-Key was used or is in use for another request."""
 
     def __init__(self, request: str = "request") -> None:
         super().__init__(f"This Idempotency-Key belongs to another {request}. Use a new key for each new {request}.")
 
 
 class PictureUrlRefused(ServiceError):
-    """A picture's URL may not be fetched: by the operator's list of hosts, its form, or its address."""
+    """The service may not fetch a picture's URL, because of its host, its form or its address."""
 
     def __init__(self, picture: str, why: str) -> None:
         super().__init__(f"{picture}: {why}")
@@ -115,7 +115,7 @@ class PictureUrlRefused(ServiceError):
 
 
 class PictureFetchFailed(ServiceError):
-    """A picture did not come from its URL."""
+    """A picture could not be fetched from its URL."""
 
     def __init__(self, picture: str, why: str) -> None:
         super().__init__(f"{picture}: {why}")
@@ -123,7 +123,7 @@ class PictureFetchFailed(ServiceError):
 
 
 class PictureRefused(ServiceError):
-    """One picture cannot be taken in; `cause` says in which way."""
+    """One picture is not accepted; `cause` says why."""
 
     def __init__(self, picture: str | None, cause: ImageError) -> None:
         super().__init__(f"{picture}: {cause}" if picture else str(cause))
@@ -132,7 +132,7 @@ class PictureRefused(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The queue is full; counted before the body is read."""
+    """The queue is full. The service checks this before it reads the body."""
 
     def __init__(self, retry_after: int, why: str = "The queue is full.") -> None:
         super().__init__(f"{why} Send the request again in {retry_after} s.")
@@ -140,7 +140,7 @@ class Overloaded(ServiceError):
 
 
 class NotReady(ServiceError):
-    """The service is starting, draining, or has lost its engine."""
+    """The service is starting, is draining, or has lost its engine."""
 
     def __init__(self, why: str, retry_after: int = 5) -> None:
         super().__init__(f"{why} Send the request again in {retry_after} s.")
@@ -148,10 +148,10 @@ class NotReady(ServiceError):
 
 
 class EngineLost(NotReady):
-    """The engine died or hung, perhaps with this request in it."""
+    """The engine crashed or hung, perhaps while it processed this request."""
 
     def __init__(self, retry_after: int = 10) -> None:
-        super().__init__("The engine is lost and is being built anew.", retry_after)
+        super().__init__("The engine crashed and is restarting.", retry_after)
 
 
 class DecisionsUnavailable(ServiceError):
@@ -168,20 +168,20 @@ class DecisionNotFound(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """No answer inside the deadline."""
+    """There was no answer before the deadline."""
 
 
 class EngineFailed(ServiceError):
-    """The engine failed this one request. The message is for the log, not for the caller."""
+    """The engine failed on this one request. The message is for the log and is not sent to the caller."""
 
 
 class ClientGone(ServiceError):
-    """The caller hung up."""
+    """The caller disconnected before the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The HTTP form of one class of errors."""
+    """The HTTP status, type and title for one class of errors."""
 
     status: int
     slug: str
@@ -192,12 +192,12 @@ class Problem:
         return TYPE_PREFIX + self.slug
 
 
-INTERNAL = Problem(500, "internal", "A fault of the service")
+INTERNAL = Problem(500, "internal", "The service failed internally")
 
 PROBLEMS: dict[type[Exception], Problem] = {
     MalformedRequest: Problem(400, "malformed-request", "The request could not be read"),
     Unauthenticated: Problem(401, "unauthenticated", "A valid API key is needed"),
-    Forbidden: Problem(403, "forbidden", "This path is switched off"),
+    Forbidden: Problem(403, "forbidden", "This path is disabled"),
     CheckpointRefused: Problem(409, "checkpoint-refused", "The checkpoint was refused"),
     SwapBusy: Problem(503, "swap-busy", "The checkpoint cannot be changed now"),
     BodyTimeout: Problem(408, "body-timeout", "The body did not arrive in time"),
@@ -220,22 +220,22 @@ PROBLEMS: dict[type[Exception], Problem] = {
     DecisionNotFound: Problem(404, "decision-not-found", "There is no such decision"),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "The deadline has passed"),
     EngineFailed: INTERNAL,
-    # Nobody reads this answer; 499 is what access logs call it, after nginx.
-    ClientGone: Problem(499, "client-gone", "The client hung up"),
+    # This answer reaches no client. Access logs show 499 for such a request, as nginx does.
+    ClientGone: Problem(499, "client-gone", "The client disconnected"),
 }
-"""Class → HTTP. An error that is not listed is a fault of ours: 500."""
+"""The HTTP form of each class. Every other exception is an internal failure and answered 500."""
 
 MALFORMED = PROBLEMS[MalformedRequest]
 NOT_READY = PROBLEMS[NotReady]
 HEADER_TIMEOUT = Problem(408, "header-timeout", "The headers did not arrive in time")
-NOT_FOUND = Problem(404, "not-found", "There is no such path")
-METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "The path has no such method")
+NOT_FOUND = Problem(404, "not-found", "The path does not exist")
+METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "The path does not support this method")
 
 
 def problem_of(error: Exception) -> Problem:
     """The HTTP form of an error."""
     if isinstance(error, PictureRefused):
-        # Bytes are the request's size (413); pixels are a property of the picture (422).
+        # Too many bytes make the request too large (413). Too many pixels make the picture invalid (422).
         if isinstance(error.cause, ImageTooLarge) and error.cause.unit == "bytes":
             return PROBLEMS[RequestTooLarge]
         return PROBLEMS.get(type(error.cause), INTERNAL)
@@ -243,12 +243,12 @@ def problem_of(error: Exception) -> Problem:
 
 
 def detail_of(error: Exception, problem: Problem) -> str:
-    """The sentence for the caller. Faults of ours say nothing about our insides."""
-    return "The fault was logged. Report it with the request id." if problem is INTERNAL else str(error)
+    """The sentence for the caller. An internal failure reveals no details of the service."""
+    return "The failure was logged. Report it with the request id." if problem is INTERNAL else str(error)
 
 
 def problem_body(problem: Problem, detail: str, *, path: str, request_id: str, picture: str | None = None) -> bytes:
-    """RFC 9457 JSON. ASCII only: a caller's text in `detail` may hold what UTF-8 cannot encode."""
+    """Problem details as JSON (RFC 9457), in ASCII: text from the caller in `detail` may not be encodable as UTF-8."""
     body: dict[str, Any] = {
         "type": problem.type,
         "title": problem.title,

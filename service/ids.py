@@ -1,4 +1,4 @@
-"""Identifiers: sortable by time, unique without coordination."""
+"""Creates identifiers, which sort by time and are unique without coordination, and checks those of callers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def new_id(prefix: str) -> str:
-    """`prefix` and a ULID: 48 bits of milliseconds, 80 random bits, in Crockford's base 32 (26 characters)."""
+    """Return `prefix` followed by a ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return prefix + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def valid_request_id(text: str) -> bool:
-    """Whether a caller's X-Request-Id is taken over: it goes into logs and headers."""
+    """Whether the service uses a caller's X-Request-Id, which is copied into logs and headers."""
     return _REQUEST_ID.fullmatch(text) is not None
 
 
 def valid_idempotency_key(text: str) -> bool:
-    """1 to 255 visible ASCII characters."""
+    """Whether a key consists of 1 to 255 visible ASCII characters."""
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None

@@ -1,4 +1,8 @@
-"""Structured logs: one JSON object per line on standard error. Never a picture, never a key."""
+"""Structured logs: one JSON object per line on standard error. Log lines never contain pictures or keys.
+
+python-json-logger does not fit: it takes fields as attributes of the record, where names such as `name` are reserved,
+and the format of the time, the level and the request id would still be our own code.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,13 @@ from contextvars import ContextVar
 from typing import Any
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request that the current task works for."""
+"""Id of the request that the current task handles."""
 
 _FIELDS = "fields"
 
 
 class JsonFormatter(logging.Formatter):
-    """`ts` (UTC), `level`, `logger`, `event`, `request_id` where there is one, and the fields given."""
+    """Writes `ts` (UTC), `level`, `logger`, `event`, the fields of the event and, inside a request, `request_id`."""
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -35,14 +39,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send everything, the libraries' lines included, through one JSON handler. Called by the launcher only."""
+    """Send all log lines, also those of libraries, through one JSON handler. Only the launcher calls this."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line per request is written by `service.http.middleware`, with more in it.
+    # `service.http.middleware` writes one line per request, with more fields.
     logging.getLogger("uvicorn.access").disabled = True
 
 
 def log(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
-    """Write one event with fields."""
+    """Log one event with its fields."""
     logger.log(level, event, extra={_FIELDS: fields})

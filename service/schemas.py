@@ -1,4 +1,4 @@
-"""Requests, answers and problems as JSON; what OpenAPI shows. docs/http-api.md is the prose."""
+"""JSON schemas of requests, answers and problems, from which OpenAPI is generated. docs/http-api.md describes them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from screening.answer import Mode
 from screening.task import OPTIONS, Dimension
 
 METADATA_BYTES = 4096
-"""Of the metadata object as compact JSON in UTF-8."""
+"""Maximum size of the metadata object as compact JSON in UTF-8."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Documented(BaseModel):
-    """Docstrings of fields are their descriptions in OpenAPI."""
+    """A model whose field docstrings become the descriptions in OpenAPI."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class PictureAddress(_Documented):
-    """A picture that the service fetches, where the operator allows its host."""
+    """A picture that the service fetches from a host that the operator allows."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     url: str = Field(max_length=8192, examples=["https://cdn.shop.example/4711/original.jpg"])
-    """The picture's `https://` address. Redirects are not followed."""
+    """`https://` URL of the picture. The service does not follow redirects."""
 
 
 def _form_of_picture(value: Any) -> str:
@@ -37,7 +37,7 @@ def _form_of_picture(value: Any) -> str:
 _PictureText = Annotated[
     str,
     Tag("text"),
-    Field(description="Base64 text of a JPEG, PNG, WebP or AVIF file, a data: URL with it, or its https:// address."),
+    Field(description="A JPEG, PNG, WebP or AVIF file as base64 text or as a data: URL, or its https:// URL."),
 ]
 PictureField = Annotated[
     _PictureText | Annotated[PictureAddress, Tag("address")],
@@ -68,84 +68,84 @@ class ScreenRequest(_Documented):
     generated: Annotated[list[PictureField], Field(min_length=len(OPTIONS), max_length=len(OPTIONS))]
     """The four generated pictures, in the order A, B, C, D."""
     mode: Literal["cot", "direct"] = "cot"
-    """`cot`: think, then answer. `direct`: letters only."""
+    """`cot`: the model explains, then answers. `direct`: the model answers with letters only."""
     metadata: dict[str, Any] = {}
-    """Any JSON object of at most 4 KiB. The answer repeats it."""
+    """Any JSON object of at most 4 KiB. The answer echoes it."""
     review_below: Probability | None = None
-    """Threshold of this request: an answer with a lower confidence carries `needs_review`. Missing or null: the
-    operator's threshold."""
+    """Confidence below which the answer has `needs_review` set. If it is missing or null, the operator's threshold
+    applies."""
 
 
 class OptionAnswer(_Documented):
     """What the answer says about one generated picture."""
 
     option: Literal["A", "B", "C", "D"]
-    """The picture's letter, by its place in `generated`."""
+    """Letter of the picture, given by its position in `generated`."""
     usable: bool
-    """Whether the option is among `acceptable`."""
+    """Whether the option is in `acceptable`."""
     probability: Probability | None
-    """Calibrated probability that this picture may be shown, judged by itself: the four and `none_probability` need not
-    sum to 1. Null where the model's text did not show it."""
+    """Calibrated probability that this picture may be shown. Each picture is judged on its own, so the four
+    probabilities and `none_probability` need not sum to 1. Null if it could not be read from the model's output."""
     issues: list[Dimension]
-    """What is wrong with the picture; empty for a usable one and in `direct` mode. Only dimensions that the checkpoint
-    was trained on. A later version of the service may know more of them."""
+    """What is wrong with the picture. Empty for a usable picture and in `direct` mode. Only dimensions that the
+    checkpoint was trained on; a later version of the service may know more of them."""
     comment: str | None
-    """The model's sentence about the picture; null in `direct` mode."""
+    """The model's sentence about the picture. Null in `direct` mode."""
 
 
 class CheckpointName(_Documented):
-    """The checkpoint that answered."""
+    """Identifies a checkpoint."""
 
     name: str
-    """Its name."""
+    """Name of the checkpoint."""
     version: str
-    """Its version."""
+    """Version of the checkpoint."""
     digest: str
-    """SHA-256 of its manifest, which names every file."""
+    """SHA-256 of the checkpoint's manifest, which lists every file with its digest."""
 
 
 class Timings(_Documented):
-    """Milliseconds. `total_ms` runs from admission to the answer, the body's arrival included.
+    """Durations in milliseconds.
 
-    Of work shared with other requests, what passed while this one waited. Of an answer from the cache, only
-    `total_ms` is not 0.
+    If requests share one inference, each duration covers only the time that this request waited for it. For an answer
+    from the cache, all durations except `total_ms` are 0.
     """
 
     queue_ms: float
-    """Waiting for a slot."""
+    """Time spent waiting for a slot."""
     decode_ms: float
-    """Decoding the pictures."""
+    """Time spent decoding the pictures."""
     engine_ms: float
-    """In the model."""
+    """Time spent in the engine."""
     total_ms: float
-    """From admission to the answer."""
+    """Time from admission to the answer, including the upload of the body."""
 
 
 class Usage(_Documented):
-    """Tokens of the model."""
+    """Number of tokens that the model read and wrote."""
 
     prompt_tokens: int
-    """Tokens of the prompt, as the engine counts them."""
+    """Number of prompt tokens, as the engine counts them."""
     completion_tokens: int
-    """Tokens written."""
+    """Number of generated tokens."""
 
 
 class AnswerWarning(_Documented):
     """A reason to distrust an answer."""
 
     code: Literal["out-of-domain", "domain-unknown"]
-    """`out-of-domain`: pictures unlike those that the checkpoint was trained on; `domain-unknown`: this could not be
-    told."""
+    """`out-of-domain`: the pictures are unlike the training data of the checkpoint. `domain-unknown`: the service could
+    not determine whether they are."""
     detail: str
-    """A sentence for people."""
+    """Explanation for people."""
     pictures: list[Literal["original", "A", "B", "C", "D"]]
-    """Which pictures it is about."""
+    """The pictures that the warning is about."""
     score: float | None
-    """The highest out-of-domain score of these pictures; 1 and above is out of the domain. Null where it is unknown."""
+    """Highest out-of-domain score of these pictures; 1 and above is out of domain. Null if it is unknown."""
 
 
 class ScreenAnswer(_Documented):
-    """The decision. `outcome` `unreadable` means that the model's text was not understood: then nothing is chosen."""
+    """The decision. If `outcome` is `unreadable`, the model's output could not be parsed and nothing is chosen."""
 
     model_config = ConfigDict(
         use_attribute_docstrings=True,
@@ -203,52 +203,54 @@ class ScreenAnswer(_Documented):
     )
 
     id: str
-    """Name of this answer: `scr_` and a ULID."""
+    """Id of this answer: `scr_` followed by a ULID."""
     outcome: Literal["answered", "unreadable"]
-    """`unreadable`: the model's text was not understood, so that nothing is chosen."""
+    """`answered`, or `unreadable` if the model's output could not be parsed; then nothing is chosen."""
     unreadable_reason: str | None = None
-    """One word for why the text was not understood; null when it was."""
+    """Short code for why the output could not be parsed. Null if it could."""
     choice: Literal["A", "B", "C", "D", "N"] | None
-    """The picture to show; `N` when none may be shown; null when the outcome is `unreadable`."""
+    """The picture to show. `N` if none may be shown, null if the outcome is `unreadable`."""
     acceptable: list[Literal["A", "B", "C", "D"]]
-    """Every picture that the model calls usable."""
+    """Every picture that the model considers usable."""
     reasoning: str | None
-    """The model's reasoning; null in `direct` mode and when the text was not understood."""
+    """The model's reasoning. Null in `direct` mode and if the output could not be parsed."""
     options: list[OptionAnswer]
     """The four pictures in the order A, B, C, D."""
     none_probability: Probability | None
-    """Calibrated probability that none of the four may be shown; null where the model's text did not show it."""
+    """Calibrated probability that none of the four may be shown. Null if it could not be read from the model's
+    output."""
     confidence: Probability
-    """Calibrated probability that `choice` is right; 0 when the outcome is `unreadable`."""
+    """Calibrated probability that `choice` is right. 0 if the outcome is `unreadable`."""
     needs_review: bool
-    """Whether a person should look: the confidence is below the request's `review_below`, or the operator's, or there
-    is a warning."""
+    """Whether a person should review the answer: it is unreadable, it has a warning, or its confidence is below the
+    threshold of the request (`review_below`) or else of the operator."""
     warnings: list[AnswerWarning] = []
-    """Why the answer should not be trusted, whatever its confidence; empty as a rule."""
+    """Reasons to distrust the answer, independent of its confidence. Usually empty."""
     mode: Mode
-    """The mode of the request."""
+    """Mode of the request."""
     checkpoint: CheckpointName
-    """The checkpoint that wrote the answer."""
+    """The checkpoint that produced the answer."""
     engine: str
-    """`vllm`; `scripted`: the stand-in for tests, whose answers mean nothing; or the name of the operator's own
-    engine."""
+    """The engine that produced the answer: `vllm`; `scripted`, a stand-in for tests whose answers carry no information;
+    or the name of the operator's own engine."""
     source: Literal["engine", "shared", "cache"]
-    """Written for this request, for an identical one that was in flight, or earlier by the same checkpoint."""
+    """Where the answer comes from: `engine` ran for this request, `shared` ran for an identical request in flight,
+    `cache` is an earlier answer of the same checkpoint."""
     timings: Timings
-    """Where the time went."""
+    """Durations of the stages of this request."""
     usage: Usage
-    """Tokens that the answer took."""
+    """Number of tokens of this answer."""
     metadata: dict[str, Any]
-    """The request's `metadata`."""
+    """The `metadata` of the request."""
 
 
 class Health(_Documented):
-    """The answer of a probe that succeeds."""
+    """The response of a successful probe."""
 
     status: Literal["ok"] = "ok"
-    """Always `ok`: a probe that fails answers 503."""
+    """Always `ok`. A failed probe answers 503."""
     engine: str
-    """The engine behind the service."""
+    """The engine that the service uses."""
 
 
 class ProblemBody(_Documented):
@@ -257,16 +259,16 @@ class ProblemBody(_Documented):
     model_config = ConfigDict(title="Problem", use_attribute_docstrings=True)
 
     type: str = Field(examples=["urn:screening:problem:image-unreadable"])
-    """Stable name of the problem. Programs should decide by it, not by `title` or `detail`."""
+    """Stable identifier of the problem. Programs should use it rather than `title` or `detail`."""
     title: str = Field(examples=["A picture could not be read"])
-    """The type in words."""
+    """Short description of the problem type."""
     status: int = Field(examples=[422])
-    """The HTTP status."""
+    """HTTP status code."""
     detail: str = Field(examples=["generated[1]: the JPEG picture is truncated or damaged (image file is truncated)"])
     """What is wrong, where, and what to do."""
     instance: str = Field(examples=["/screen"])
-    """The path that was asked for."""
+    """Path of the request."""
     request_id: str = Field(examples=["req_01KAHD5Z0Q9YB7M2T4V6W8X0ZC"])
-    """The `X-Request-Id` of the answer, which the log names too."""
+    """The `X-Request-Id` of the response, which also appears in the log."""
     picture: str | None = Field(None, examples=["generated[1]"])
     """The picture at fault: `original`, or `generated[0]` to `generated[3]`."""

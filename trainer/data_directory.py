@@ -1,7 +1,7 @@
 """A data directory on disk: `samples.jsonl`, one JSON object per line, and the pictures that the lines name.
 
-Pictures are named relative to the directory (`pictures/<id>/{original,a,b,c,d}.jpg`). Everything is checked when it is
-read: a stage that trains for an hour must not find in its last minute that line 4,711 names a missing picture.
+Pictures are named relative to the directory (`pictures/<id>/{original,a,b,c,d}.jpg`). All lines are checked when the
+file is read, so that a training does not fail after an hour because line 4,711 names a missing picture.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import TypeVar
 from PIL import Image
 from pydantic import ValidationError
 
-from screening.errors import ImageError
+from screening.errors import ImageError, UserError
 from screening.images import accept, decode, load_square
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
 
 
-class DataError(Exception):
+class DataError(UserError):
     """A data directory cannot be used; the message names the file, the line and the field."""
 
 
@@ -38,14 +38,14 @@ def read_samples(directory: Path) -> list[Sample]:
     """Read and check all samples of a data directory that is labelled throughout, in the order of the file.
 
     Raises:
-        DataError: no or empty `samples.jsonl`, a line that is not a sample or has no label, an id that occurs twice,
-            a missing picture.
+        DataError: `samples.jsonl` is missing or empty, a line is not a sample or has no label, an id occurs twice, or
+            a picture is missing.
     """
     return _read(directory, parse_labelled)
 
 
 def read_any_samples(directory: Path) -> list[AnySample]:
-    """As `read_samples`, with the lines that have no label among them.
+    """Like `read_samples`, but lines without a label are allowed.
 
     Raises:
         DataError: see `read_samples`.
@@ -54,7 +54,9 @@ def read_any_samples(directory: Path) -> list[AnySample]:
 
 
 def sample_lines(directory: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of `samples.jsonl` with their numbers from 1, without a byte order mark and without blank lines.
+    """Iterate over the lines of `samples.jsonl` and their numbers, which start at 1.
+
+    Byte order marks and blank lines are removed.
 
     Raises:
         DataError: the file cannot be read, or is not UTF-8.
@@ -65,7 +67,7 @@ def sample_lines(directory: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(handle, 1):
                 if number == 1 and (other := _OTHER_ENCODINGS.get(line[:2])):
                     raise DataError(f"{path} is {other} text; save it as UTF-8")
-                line = line.removeprefix(_BYTE_ORDER_MARK)  # also inside: files are joined with `cat`
+                line = line.removeprefix(_BYTE_ORDER_MARK)  # also within a file, which `cat` may have joined
                 if line.strip():
                     yield number, line
     except OSError as error:
@@ -92,16 +94,19 @@ def _read(directory: Path, parse: Callable[[bytes], Line]) -> list[Line]:
 
 
 def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool = True) -> str:
-    """`sha256:…` over `samples.jsonl` and the bytes of all pictures: the same digest, the same questions and truth.
+    """Compute `sha256:…` over `samples.jsonl` and the bytes of all pictures.
+
+    Two directories with the same digest hold the same questions and labels.
 
     Args:
-        samples: all samples of the directory, as `read_samples` gives them.
-        check: whether the pictures must be ones that the service takes in. A training would find a broken one after
-            hours. Each picture is decoded for it, on all cores: 4 ms for a JPEG of 1024 pixels a side.
+        samples: all samples of the directory, as returned by `read_samples`.
+        check: whether to decode every picture and refuse those that the service would refuse. Without the check, a
+            training might fail on a broken picture after hours. The check uses all cores and takes 4 ms for a JPEG of
+            1024×1024 pixels.
 
     Raises:
-        DataError: a file cannot be read, or a picture is truncated, damaged, of another format, too small, too narrow
-            or over a limit of `screening.images`.
+        DataError: a file cannot be read, or a picture is truncated, damaged, of an unsupported format, too small, too
+            narrow or over a limit of `screening.images`.
     """
     digest = hashlib.sha256(read_bytes(directory, SAMPLES_NAME))
 
@@ -121,7 +126,7 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
         for sample, (number, _) in zip(samples, sample_lines(directory), strict=True)
         for place, file in enumerate(sample.files)
     ]
-    with ThreadPoolExecutor(thread_name_prefix="check") as pool:  # decoders leave Python's lock
+    with ThreadPoolExecutor(thread_name_prefix="check") as pool:  # decoders release the GIL
         try:
             for part in pool.map(read, *zip(*files, strict=True)) if files else ():
                 digest.update(part)
@@ -132,10 +137,10 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
 
 
 def read_square(directory: Path, file: str, size: int) -> Image.Image:
-    """A picture of a data directory as the model sees it.
+    """Read a picture of a data directory in the form that the model sees.
 
     Args:
-        size: side of the model's square, in pixels.
+        size: side of the model's square input, in pixels.
 
     Raises:
         DataError: the file cannot be read, is damaged, or is over a limit of `screening.images`.
@@ -147,7 +152,7 @@ def read_square(directory: Path, file: str, size: int) -> Image.Image:
 
 
 def read_bytes(directory: Path, file: str) -> bytes:
-    """The bytes of one file of a data directory, a picture as a rule.
+    """Read one file of a data directory, usually a picture.
 
     Raises:
         DataError: the file cannot be read.
@@ -159,10 +164,10 @@ def read_bytes(directory: Path, file: str) -> bytes:
 
 
 def picture_path(directory: Path, file: str) -> Path:
-    """Where a file of a data directory lies on disk.
+    """The path of a file of a data directory on disk.
 
-    A name may be written in another Unicode normal form than the disk has it: macOS and some archives decompose `é`
-    into two characters. The name as it is written comes first, then the one file of the same normal form (NFC).
+    The name in `samples.jsonl` and the name on disk may have different Unicode normal forms, because macOS and some
+    archives decompose `é` into two characters. The exact name is tried first, then a file with the same NFC form.
     """
     path = directory / file
     if file.isascii() or path.exists():
@@ -180,20 +185,20 @@ def picture_path(directory: Path, file: str) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _names_on_disk(directory: Path, changed_ns: int) -> dict[str, str]:  # noqa: ARG001 - a part of the key
-    """Normal form (NFC) → name, of all entries of a directory. A directory may hold thousands and is asked for each.
+def _names_on_disk(directory: Path, changed_ns: int) -> dict[str, str]:  # noqa: ARG001 - part of the cache key
+    """Map the NFC form of each name in a directory to the name. Cached, because the map is needed for every picture.
 
     Args:
-        changed_ns: when the directory was changed.
+        changed_ns: modification time of the directory in nanoseconds; a change invalidates the cached map.
     """
     return {unicodedata.normalize("NFC", entry.name): entry.name for entry in directory.iterdir()}
 
 
 def is_there(directory: Path, file: str) -> bool:
-    """Whether a file of a data directory is there.
+    """Whether a data directory holds a file.
 
     Raises:
-        DataError: the file system cannot tell: the name is too long for it, or a folder may not be read.
+        DataError: the file system cannot tell, because the name is too long or a folder is not readable.
     """
     try:
         return picture_path(directory, file).is_file()

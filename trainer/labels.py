@@ -1,7 +1,7 @@
-"""How people write the label of a sample, and what it means.
+"""Parse the label of a sample.
 
 On disk a label is the letters of the usable pictures in order, or `N` when none is usable (paper, section 3.2). Label
-sheets, spreadsheets and scripts write the same thing in other ways; those that can only mean one thing are read.
+sheets, spreadsheets and scripts write labels in other ways. This module accepts every form that has only one meaning.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _NONE_WORDS = frozenset({NONE, "NONE"})
 
 
 def read_label(value: object) -> str:
-    """The label in its one form on disk: letters in order without repetition, or `N`.
+    """Convert a label to the form on disk: letters in order without repetition, or `N`.
 
-    Read are letters in any case and order, together or separated by spaces, commas, semicolons, slashes, bars, `+` or
-    `&`, a list of them, and `N` or `None` in any case.
+    Accepted are letters in any case and order, written together or separated by spaces, commas, semicolons, slashes,
+    bars, `+` or `&`; a list of letters; and `N` or `None` in any case.
 
     Raises:
-        ValueError: the value is not a label; the message says which forms are.
+        ValueError: the value is not a label; the message lists the accepted forms.
     """
     text = " ".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
     if not isinstance(text, str):

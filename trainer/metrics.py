@@ -1,12 +1,12 @@
-"""How good a model's answers are: pure functions from judged samples to numbers (paper, section 5.1).
+"""Metrics of a model's answers: pure functions from judged samples to numbers (paper, section 5.1).
 
-The score is the percentage of samples answered correctly, and correct does not mean complete: a readable answer is
-correct when **every** option it names is in the label, so one good option is enough; `N` is correct only for label
-`N`. This is not the reward of training (`reward`, paper eq. 7), which asks for all of them.
+The score is the percentage of samples answered correctly. A correct answer need not be complete: it is correct when
+**every** option that it names is in the label, so one usable option is enough. `N` is correct only for the label `N`.
+The reward of training (`reward`, paper eq. 7) is stricter and asks for all usable options.
 
-Beyond the paper: intervals, unreadable answers by reason, `N` as a class of its own, balance between positions, and
-the verdicts per picture that the reasoning states. A loss curve does not show which dimension a model is blind to;
-the table of verdicts does.
+Beyond the paper, this module reports confidence intervals, unreadable answers by reason, precision and recall of `N`,
+the balance between positions, and the verdicts per picture that the reasoning states. The table of verdicts shows which
+dimension a model does not recognise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from screening.task import NONE, OPTIONS, Dimension, Options
 from trainer.records import Generated, Sample
 
 RANDOM_CHOICES = len(OPTIONS) + 1
-"""A blind guess picks one of A, B, C, D, N."""
+"""Number of answers that blind guessing chooses from: A, B, C, D and N."""
 
 
 Item = TypeVar("Item")
@@ -36,7 +36,7 @@ class _Table(BaseModel):
 
 
 class Share(_Table):
-    """`hits` of `n`, as a percentage with its interval; the percentages are None where n is 0."""
+    """`hits` of `n` as a percentage with its confidence interval; the percentages are None if n is 0."""
 
     hits: int
     n: int
@@ -46,89 +46,89 @@ class Share(_Table):
 
 
 class Score(_Table):
-    """The paper's score over some samples, beside what blind guessing would score on the same ones."""
+    """The paper's score over some samples, and the score of blind guessing on the same samples."""
 
     correct: Share
     baseline: float | None
-    """Percent; see `random_baseline`."""
+    """Score of blind guessing in percent; see `random_baseline`."""
 
 
 class NoneClass(_Table):
-    """`N`, no picture may be shown, seen as a class. An unreadable answer is not an `N`."""
+    """Precision and recall of the answer `N` (no picture may be shown). An unreadable answer is not an `N`."""
 
     precision: Share
-    """Of the answers `N`, those whose label is `N`."""
+    """Share of the answers `N` whose label is `N`."""
     recall: Share
-    """Of the samples with label `N`, those answered `N`."""
+    """Share of the samples with label `N` that were answered `N`."""
 
 
 class Balance(_Table):
-    """How answers and labels spread over A, B, C, D, N, in percent; a model without position bias has like rows.
+    """Distribution of answers and labels over A, B, C, D, N, in percent; the two agree if there is no position bias.
 
-    A sample spreads one vote evenly over its options (`AC` is half A, half C), so each row sums to 100. Unreadable
-    answers do not vote.
+    Every sample has one vote, divided evenly among its options (`AC` is half A, half C), so each distribution sums to
+    100. Unreadable answers have no vote.
     """
 
     answers: dict[str, float]
     labels: dict[str, float]
     distance: float | None
-    """Total variation distance between the rows: the percentage of votes that would have to move. None where no answer
-    is readable."""
+    """Total variation distance between the two distributions: the percentage of votes that would have to move. None
+    if no answer is readable."""
 
 
 class Verdicts(_Table):
-    """What the answers say about pictures with one kind of truth.
+    """Share of the pictures with a given defect that the model recognised.
 
-    `named` is about the reasoning and is empty in direct mode; `held_back` is about the answer and exists in both.
-    A picture that the reasoning passes over, or an unreadable answer, names nothing and offers nothing.
+    `named` counts the reasoning and is empty in direct mode; `held_back` counts the answer and exists in both modes.
+    An unreadable answer, and a picture that the reasoning does not mention, name no dimension.
     """
 
     named: Share
-    """Pictures whose stated verdict names the dimension in question."""
+    """Pictures whose stated verdict names the dimension."""
     held_back: Share
-    """Pictures that the answer does not offer. A model that names only its surest option holds back good ones too."""
+    """Pictures that are not in the answer. A model that names only its surest option also holds back usable ones."""
 
 
 class DimensionVerdicts(_Table):
-    """How one dimension is seen, picture by picture."""
+    """Recognition of one dimension, counted per picture."""
 
     all: Verdicts
     by_severity: dict[int, Verdicts]
-    """1 subtle, 2 clear, 3 gross: severity of the worst defect of this dimension in the picture."""
+    """By severity of the picture's worst defect of this dimension: 1 subtle, 2 clear, 3 gross."""
     false_alarms: Share
-    """Of the normal pictures, those whose verdict names this dimension."""
+    """Share of the normal pictures whose verdict names this dimension."""
     precision: Share
-    """Of the pictures whose verdict names this dimension and whose dimensions are known, those that have it."""
+    """Share of the pictures with known dimensions whose verdict names this dimension and that do have it."""
 
 
 class PictureVerdicts(_Table):
-    """The stated verdicts against the truth, over all generated pictures."""
+    """Comparison of the stated verdicts with the truth, over all generated pictures."""
 
     stated: Share
     """Pictures with a readable verdict."""
     exact: Share
-    """Of the pictures whose dimensions are known, those whose verdict names exactly these (none for a normal one)."""
+    """Share of the pictures with known dimensions whose verdict names exactly these (none for a normal picture)."""
     normal_recognised: Share
-    """Of the normal pictures, those called normal."""
+    """Share of the normal pictures that the verdict calls normal."""
     false_alarms: Share
-    """Of the normal pictures, those said to have any issue."""
+    """Share of the normal pictures whose verdict names an issue."""
     normal_held_back: Share
-    """Of the normal pictures, those that the answer does not offer."""
+    """Share of the normal pictures that are not in the answer."""
     dimensions: dict[Dimension, DimensionVerdicts]
     kinds: dict[str, Verdicts]
-    """By defect kind, keyed `dimension/kind`, where the data names kinds."""
+    """By kind of defect, with keys `dimension/kind`; empty if the data names no kinds."""
 
 
 class Scores(_Table):
-    """All of it, for one model, one mode and one data set."""
+    """All scores of one model in one mode on one data set."""
 
     confidence_level: float
     overall: Score
     dimensions: dict[Dimension, Score]
-    """Over the samples in which at least one picture shows the issue; see `shows`."""
+    """Score per dimension, over the samples in which at least one picture has the issue; see `shows`."""
     choice: Share
-    """The single choice of the service is in the label. Never below `overall`: it is one of the options named. n is 0
-    where the choice behind a readable answer is not known, as behind an endpoint that gives no probabilities."""
+    """Samples for which the service's single choice is in the label. Never below `overall`, because the choice is one
+    of the named options. n is 0 if the choice is unknown, for example for an endpoint without probabilities."""
     metrics: dict[str, Share]
     """The metrics of `METRICS`, and those that the evaluation was given."""
     unreadable: Share
@@ -140,16 +140,16 @@ class Scores(_Table):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One sample and what the model's text was read as."""
+    """One sample and the parsed answer of the model."""
 
     sample: Sample
     result: Answer | Unreadable
     choice: str | None = None
-    """The one option that the service would give (`screening.confidence`), or `N`; None when unreadable or unknown."""
+    """The single option that the service would choose (`screening.confidence`), or `N`; None if it is unknown."""
 
     @property
     def options(self) -> Options | None:
-        """The answer as a set; None when unreadable."""
+        """The answer as a set; None if it is unreadable."""
         return self.result.options if isinstance(self.result, Answer) else None
 
     @property
@@ -158,21 +158,21 @@ class Judged:
 
     @property
     def choice_correct(self) -> bool:
-        """Whether the one picture that would be shown may be shown, or `N` is right."""
+        """Whether the chosen picture may be shown, or `N` is the label."""
         return self.choice is not None and correct(frozenset(self.choice) - {NONE}, self.sample.options)
 
     def verdict(self, option: str) -> frozenset[Dimension] | None:
-        """The dimensions that the reasoning names for one picture; None where it states no verdict."""
+        """The dimensions that the reasoning names for one picture; None if it states no verdict."""
         findings = self.result.findings if isinstance(self.result, Answer) else ()
         return next((finding.dimensions for finding in findings if finding.option == option), None)
 
 
 def correct(options: Options | None, label: Options) -> bool:
-    """Whether an answer is correct (paper, section 5.1): not empty, and every option in the label.
+    """Whether an answer is correct (paper, section 5.1): it names at least one option, and only options of the label.
 
     Args:
-        options: the answer; the empty set is `N`, None an unreadable text.
-        label: the truth; the empty set is `N`.
+        options: the answer; the empty set means `N`, None an unreadable text.
+        label: the truth; the empty set means `N`. The answer `N` is correct only for this label.
     """
     if options is None:
         return False
@@ -180,9 +180,9 @@ def correct(options: Options | None, label: Options) -> bool:
 
 
 def random_baseline(labels: Sequence[Options]) -> float | None:
-    """Percentage that blind guessing of one of A, B, C, D, N gets right: mean label length / 5, `N` having length one.
+    """Percentage that blind guessing among A, B, C, D, N gets right: mean label length / 5, where `N` has length 1.
 
-    The paper: mean length 1.7136 gives 34.27 %. None without labels.
+    In the paper, a mean length of 1.7136 gives 34.27 %. None if there are no labels.
     """
     if not labels:
         return None
@@ -190,16 +190,16 @@ def random_baseline(labels: Sequence[Options]) -> float | None:
 
 
 def shows(sample: Sample, dimension: Dimension) -> bool:
-    """Whether a sample counts for a dimension's score: at least one of its pictures shows that issue.
+    """Whether a sample counts for a dimension's score: at least one of its pictures has that issue.
 
-    The paper does not say how it assigns samples to dimensions; its random baselines per dimension fit this reading.
-    A sample of which only the label is known shows no dimension.
+    The paper does not say how it assigns samples to dimensions, but its random baselines fit this rule. A sample with
+    only a label counts for no dimension.
     """
     return any(dimension in picture.dimensions for picture in sample.generated)
 
 
 def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion, between 0 and 1 (E. B. Wilson, JASA 22, 1927; Brown, Cai, DasGupta 2001, eq. 4).
+    """Wilson score interval of a proportion (E. B. Wilson, JASA 22, 1927; Brown, Cai, DasGupta 2001, eq. 4).
 
     With z the normal quantile of (1 + level) / 2 and p = hits / n:
     (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z·s it stays useful at p = 0, p = 1 and small n.
@@ -214,7 +214,7 @@ def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     centre = p + z * z / (2 * n)
     spread = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # At p = 0 and p = 1 the bound is exact; rounding would leave it a hair inside.
+    # At p = 0 and p = 1 the bound is exact; floating-point rounding would shift it slightly.
     low = 0.0 if hits == 0 else (centre - spread) / scale
     high = 1.0 if hits == n else (centre + spread) / scale
     return low, high
@@ -229,7 +229,7 @@ def share(hits: int, n: int, level: float = 0.95) -> Share:
 
 
 def score(judged: Sequence[Judged], level: float = 0.95) -> Score:
-    """The paper's score and its random baseline over the given samples."""
+    """Compute the paper's score and its random baseline over the given samples."""
     return Score(
         correct=_share_of(judged, lambda one: one.correct, level),
         baseline=random_baseline([one.sample.options for one in judged]),
@@ -237,7 +237,7 @@ def score(judged: Sequence[Judged], level: float = 0.95) -> Score:
 
 
 def none_class(judged: Sequence[Judged], level: float = 0.95) -> NoneClass:
-    """Precision and recall of `N`."""
+    """Compute precision and recall of `N`."""
     answered = [one for one in judged if one.options == frozenset()]
     labelled = [one for one in judged if not one.sample.options]
     return NoneClass(
@@ -247,7 +247,7 @@ def none_class(judged: Sequence[Judged], level: float = 0.95) -> NoneClass:
 
 
 def balance(judged: Sequence[Judged]) -> Balance:
-    """How answers and labels spread over the five choices."""
+    """Compute the distribution of answers and labels over the five choices."""
     answers = _votes(one.options for one in judged if one.options is not None)
     labels = _votes(one.sample.options for one in judged)
     distance = sum(abs(answers[choice] - labels[choice]) for choice in labels) / 2 if any(answers.values()) else None
@@ -255,7 +255,7 @@ def balance(judged: Sequence[Judged]) -> Balance:
 
 
 def picture_verdicts(judged: Sequence[Judged], level: float = 0.95) -> PictureVerdicts:
-    """Verdicts of the reasoning, and pictures held back by the answer, against the truth."""
+    """Compare the verdicts of the reasoning, and the pictures that the answer holds back, with the truth."""
     seen = [
         _Seen(picture, one.verdict(picture.option), one.options) for one in judged for picture in one.sample.generated
     ]
@@ -314,7 +314,7 @@ def evaluate_scores(judged: Sequence[Judged], level: float = 0.95, metrics: Mapp
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One generated picture: its truth, the verdict stated about it, and the answer it stands in."""
+    """One generated picture: its truth, the verdict stated about it, and the answer to its question."""
 
     truth: Generated
     verdict: frozenset[Dimension] | None
@@ -376,7 +376,7 @@ def _choices_known(judged: Iterable[Judged]) -> bool:
 
 
 def _votes(answers: Iterable[Options]) -> dict[str, float]:
-    """Each answer's one vote, spread evenly over its options: percent per choice, summing to 100 unless empty."""
+    """Percent of votes per choice. Every answer has one vote, divided evenly among its options."""
     votes = dict.fromkeys((*OPTIONS, NONE), 0.0)
     voters = 0
     for options in answers:

@@ -1,8 +1,8 @@
 """Samples: the lines of `samples.jsonl`, which `trainer render` and `trainer import-pairs` write and every stage reads.
 
-A line is one of three kinds. It has the truth of each picture (`usable`, `dimensions`, `severity`), or a `label` alone,
-as the paper's training data has (section 3.2), or neither, as its pseudo-label and exploration data have (table 1).
-docs/training.md has a table of the fields.
+There are three kinds of lines. The first gives the truth about each picture (`usable`, `dimensions`, `severity`). The
+second gives only a `label`, like the paper's training data (section 3.2). The third gives neither, like the paper's
+pseudo-label and exploration data (table 1). docs/training/reference.md has a table of the fields.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from trainer.labels import read_label
 
 
 def _inside(path: str) -> str:
-    """Refuse a path that leads out of the data directory: directories are passed between machines and people."""
+    """Refuse a path outside the data directory, because data directories are moved between machines."""
     pure = PurePosixPath(path)
     if not path or "\\" in path or pure.is_absolute() or ".." in pure.parts:
-        raise ValueError(f"{path!r} is not a path inside the data directory, relative and with forward slashes")
+        raise ValueError(f"{path!r} must be a relative path inside the data directory, with forward slashes")
     return path
 
 
@@ -41,9 +41,9 @@ Severity = Annotated[int, Field(ge=1, le=3)]
 
 
 def _dimension(value: object) -> object:
-    """Only the full names are dimensions on disk; pydantic's own message would not say which they are."""
+    """Accept only full names of dimensions, and list them in the error, which pydantic's own message does not."""
     if value not in tuple(Dimension):
-        raise ValueError(f"{value!r} is no dimension; dimensions are {', '.join(Dimension)}")
+        raise ValueError(f"unknown dimension {value!r}; choose from {', '.join(Dimension)}")
     return value
 
 
@@ -55,7 +55,7 @@ class _Record(BaseModel):
 
 
 class _Pictured(_Record):
-    """A record that a line may give as the name of its picture alone."""
+    """A record that a line may shorten to the file name of its picture."""
 
     @model_validator(mode="before")
     @classmethod
@@ -68,7 +68,7 @@ class Defect(_Record):
 
     dimension: DimensionName
     kind: str = Field(min_length=1)
-    """What exactly is wrong, in one word of the source's own vocabulary: `floating`, `label_digit`."""
+    """The exact defect, in the source's own vocabulary: `floating`, `label_digit`."""
     severity: Severity
     """1 subtle, 2 clear, 3 gross."""
     comment: str
@@ -80,7 +80,7 @@ class Original(_Pictured):
     file: RelativePath
     caption: str = ""
     attributes: dict[str, Any] = {}
-    """What the source knows about the product: kind, colours, lettering. Free form."""
+    """Facts about the product, in free form: kind, colours, lettering."""
 
 
 class Picture(_Pictured):
@@ -96,18 +96,19 @@ class Generated(Picture):
 
     usable: bool
     dimensions: frozenset[DimensionName] = frozenset()
-    """Empty for a normal picture, and for one that is not usable where only the label is known."""
+    """Dimensions of the defects; empty for a normal picture, and for an unusable one if only the label is known."""
     severity: int = Field(0, ge=0, le=3)
-    """Of the worst defect; 0 for a normal picture, and where it is not known."""
+    """Severity of the worst defect; 0 for a normal picture, or if the severity is unknown."""
     defects: tuple[Defect, ...] = ()
-    """May be empty for annotated pictures: people name dimensions, not kinds."""
+    """Single defects. They may be missing in annotated pictures, where people name dimensions and not kinds."""
     comment: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = "dimensions" in self.model_fields_set
         if bool(self.dimensions) if self.usable else given and not self.dimensions:
-            raise ValueError(f"usable is {self.usable} but dimensions are {sorted(self.dimensions) or 'empty'}")
+            named_here = ", ".join(sorted(self.dimensions)) or "empty"
+            raise ValueError(f"usable is {self.usable} but dimensions is {named_here}")
         if self.defects:
             if (named := frozenset(defect.dimension for defect in self.defects)) != self.dimensions:
                 raise ValueError(f"the defects are of {sorted(named)} but dimensions are {sorted(self.dimensions)}")
@@ -124,26 +125,26 @@ class Generated(Picture):
 
     @property
     def dimensions_known(self) -> bool:
-        """Whether `dimensions` is the truth; False for a picture of which only the label says that it is not usable."""
+        """Whether `dimensions` is known; False for an unusable picture about which there is only a label."""
         return self.usable or bool(self.dimensions)
 
     def severity_of(self, dimension: Dimension) -> int:
-        """Severity of the worst defect of one dimension; the picture's own where no defects are listed."""
+        """Severity of the worst defect of one dimension, or of the picture if no defects are listed."""
         own = [defect.severity for defect in self.defects if defect.dimension is dimension]
         return max(own) if own else (self.severity if dimension in self.dimensions else 0)
 
 
 class SampleLine(_Record):
-    """What every line of `samples.jsonl` has, labelled or not: an original and four generated pictures."""
+    """The fields of every line of `samples.jsonl`, labelled or not: an original and four generated pictures."""
 
     id: str = Field(min_length=1)
     product: str = ""
-    """What is shown. Splits keep all samples of a product on one side; where it is empty, those of an original."""
+    """Name of the product. A split keeps all samples of a product together, or of an original if this is empty."""
     original: Original
     generated: tuple[Picture, ...]
     seed: int | None = None
     setting: str | None = None
-    """The scene that the generated pictures are set in, in a word of the source's own vocabulary."""
+    """Scene of the generated pictures, in the source's own vocabulary."""
 
     @model_validator(mode="before")
     @classmethod
@@ -153,7 +154,9 @@ class SampleLine(_Record):
     @model_validator(mode="after")
     def _four(self) -> Self:
         if (options := tuple(picture.option for picture in self.generated)) != OPTIONS:
-            raise ValueError(f"generated must be options A, B, C, D in this order, not {', '.join(options) or 'none'}")
+            raise ValueError(
+                f"generated must list options A, B, C, D in this order, not {', '.join(options) or 'none'}"
+            )
         return self
 
     @property
@@ -163,7 +166,7 @@ class SampleLine(_Record):
 
 
 class Unlabelled(SampleLine):
-    """One question whose answer is not known (paper, table 1: the pseudo-label and exploration splits)."""
+    """One question whose answer is unknown (paper, table 1: the pseudo-label and exploration splits)."""
 
     label: None = None
     reasoning: Literal[""] = ""
@@ -171,7 +174,7 @@ class Unlabelled(SampleLine):
     @model_validator(mode="before")
     @classmethod
     def _nothing_judged(cls, value: object) -> object:
-        """Refuse what only a labelled sample can say; pydantic would call it an extra input."""
+        """Refuse fields that need a label; pydantic's own message would only call them extra inputs."""
         if isinstance(value, dict):
             pictures = value["generated"] if isinstance(value.get("generated"), list | tuple) else []
             said = [
@@ -179,14 +182,14 @@ class Unlabelled(SampleLine):
             ]
             if said or value.get("reasoning"):
                 what = repr(said[0]) if said else "'reasoning'"
-                raise ValueError(f"{what} is given but no label; add 'label', or 'usable' of all four pictures")
+                raise ValueError(f"{what} is given without a label; add 'label', or 'usable' for all four pictures")
             if pictures:
                 value = {**value, "generated": [_without_truth(one) for one in pictures]}
         return value
 
 
 class Sample(SampleLine):
-    """One question with its truth: an original, four generated pictures, and which of them may be shown."""
+    """One question with its label: an original, four generated pictures, and which of them may be shown."""
 
     generated: tuple[Generated, ...]
     label: str
@@ -208,13 +211,15 @@ class Sample(SampleLine):
 
     @property
     def dimensions_known(self) -> bool:
-        """Whether it is known what is wrong with each picture, and not only which ones are usable."""
+        """Whether the defects of every picture are known, and not only which pictures are usable."""
         return all(picture.dimensions_known for picture in self.generated)
 
 
 def _in_full(line: dict[str, Any]) -> dict[str, Any]:
-    """A line with what follows from the rest of it: the letters from the order, the verdicts from the label or the
-    label from the verdicts. Null is the same as a field that is left out."""
+    """Fill in what the rest of a line implies: letters from the order, and verdicts from the label or the reverse.
+
+    A null value counts as a missing field.
+    """
     line = _without_nulls(line)
     pictures = line.get("generated")
     if "label" in line:
@@ -222,14 +227,14 @@ def _in_full(line: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(pictures, list | tuple):
         return line
     if len(pictures) != len(OPTIONS):
-        raise ValueError(f"generated must be options A, B, C, D, which are four pictures and not {len(pictures)}")
+        raise ValueError(f"generated must list four pictures (options A, B, C, D), not {len(pictures)}")
     full = [_without_nulls({"file": one} if isinstance(one, str) else one) for one in pictures]
     if not all(isinstance(one, dict) for one in full):
         return line
     if not any("option" in one for one in full):
         full = [{**one, "option": option} for one, option in zip(full, OPTIONS, strict=True)]
     if (options := [one.get("option") for one in full]) != list(OPTIONS):
-        raise ValueError(f"generated must be options A, B, C, D in this order, not {', '.join(map(str, options))}")
+        raise ValueError(f"generated must list options A, B, C, D in this order, not {', '.join(map(str, options))}")
     if "label" in line:
         full = [{"usable": one["option"] in line["label"], **one} for one in full]
     elif verdicts := [one["usable"] for one in full if "usable" in one]:
@@ -239,11 +244,11 @@ def _in_full(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_verdicts(verdicts: Sequence[object]) -> None:
-    """Refuse verdicts that a label cannot follow from."""
+    """Refuse verdicts that do not determine a label."""
     if other := [one for one in verdicts if not isinstance(one, bool)]:
         raise ValueError(f"usable must be true or false, not {other[0]!r}")
     if len(verdicts) != len(OPTIONS):
-        raise ValueError("some generated pictures have 'usable' and others do not; give it for all four, or a label")
+        raise ValueError("only some generated pictures have 'usable'; give it for all four, or give a label")
 
 
 def _without_nulls(record: Any) -> Any:
@@ -254,30 +259,30 @@ AnySample = Sample | Unlabelled
 
 
 class NoLabel(Exception):
-    """A line without a label where one is needed."""
+    """A line has no label although the caller needs one."""
 
 
 def parse_labelled(line: bytes) -> Sample:
-    """One line of `samples.jsonl` that has a label.
+    """Parse one line of `samples.jsonl` that must have a label.
 
     Raises:
-        ValidationError: it is not a sample.
-        NoLabel: it is one without a label.
+        ValidationError: the line is not a sample.
+        NoLabel: the sample has no label.
     """
     sample = parse_any(line)
     if isinstance(sample, Unlabelled):
         raise NoLabel(
-            "label: the sample has none. `trainer split` puts samples without a label into pseudo-label and "
-            "exploration, `trainer annotate progressive` lets a teacher label them"
+            "label: missing. `trainer split` puts samples without a label into pseudo-label and exploration, and "
+            "`trainer annotate progressive` labels them with a teacher model"
         )
     return sample
 
 
 def parse_any(line: bytes) -> AnySample:
-    """One line of `samples.jsonl`, with or without a label.
+    """Parse one line of `samples.jsonl`, with or without a label.
 
     Raises:
-        ValidationError: it is not a sample.
+        ValidationError: the line is not a sample.
     """
     value = _JSON.validate_json(line)
     return (Sample if _has_label(value) else Unlabelled).model_validate(value)
@@ -287,16 +292,16 @@ _JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 _TRUTH = ("dimensions", "severity", "defects", "comment")
-"""Fields of a generated picture that say what is wrong with it."""
+"""Fields of a generated picture that describe its defects."""
 
 
 def _without_truth(picture: object) -> object:
-    """Without the fields that say nothing, such as an empty comment."""
+    """Drop the fields that describe defects; they are empty in an unlabelled picture."""
     return {k: v for k, v in picture.items() if k not in _TRUTH} if isinstance(picture, dict) else picture
 
 
 def _has_label(line: object) -> bool:
-    """Whether a line says which pictures are usable; what is no object at all is reported as a broken sample."""
+    """Whether a line says which pictures are usable. True for other JSON values, which then fail as a sample."""
     if not isinstance(line, dict) or line.get("label") is not None:
         return True
     pictures = line.get("generated")

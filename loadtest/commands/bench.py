@@ -1,8 +1,9 @@
-"""`python -m loadtest bench`: throughput and latency at several numbers of callers, each asking again at once.
+"""`python -m loadtest bench`: throughput and latency at several numbers of callers in a closed loop.
 
-It shows capacity, not what users wait under a given arrival rate (see sweep): callers that wait send less. With
---peers the same questions go to vLLM's own API server and to transformers' `generate` in a loop, on the same checkpoint
-and one after the other, and the ratios are printed.
+Each caller sends its next question when the last one is answered. This shows capacity, and not the latency at a given
+arrival rate (see sweep), because waiting callers send less. With --baselines, the same questions also go to vLLM's own
+API server and to transformers' `generate` in a loop, on the same checkpoint and one after the other, and the ratios are
+printed.
 """
 
 from __future__ import annotations
@@ -20,39 +21,53 @@ from loadtest.commands.target import plain_options
 from loadtest.load import rendered
 from loadtest.load.levels import Ask, Level, measure_level, table, through
 from loadtest.results.summary import as_json
-from loadtest.targets import baselines as peers
-from loadtest.targets import generate_loop
+from loadtest.targets import baselines, generate_loop
 from loadtest.targets.local_service import running
+from screening.runtime.atomic_write import write_atomically
 from screening_client import AsyncClient
 
 WARM_UP = 8
-"""Questions before the clock starts."""
+"""Number of questions before the measurement starts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base-url", help="a running service (default: start one, and stop it at the end)")
+    parser.add_argument("--base-url", metavar="URL", help="address of a running service (default: start a service)")
     parser.add_argument(
-        "--engine", choices=("vllm", "scripted"), default="vllm", help="for the started service (default: vllm)"
+        "--engine", choices=("vllm", "scripted"), default="vllm", help="engine of the started service (default: vllm)"
     )
     options.add_service(parser, concurrent="the largest of --clients")
     parser.add_argument(
-        "--clients", type=console.count, nargs="+", default=[1, 8, 32], help="concurrent callers (default: 1 8 32)"
+        "--clients",
+        type=console.count,
+        nargs="+",
+        default=[1, 8, 32],
+        metavar="N",
+        help="numbers of concurrent callers, measured in turn (default: 1 8 32)",
     )
     parser.add_argument(
-        "--requests", type=console.count, default=160, help="requests per number of callers (default: 160)"
+        "--requests",
+        type=console.count,
+        default=160,
+        metavar="N",
+        help="number of requests for each number of callers (default: 160)",
     )
     rendered.add_arguments(parser)
-    parser.add_argument("--peers", action="store_true", help="measure the two peers as well, and print the ratios")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument(
+        "--baselines",
+        "--peers",
+        action="store_true",
+        help="also measure vLLM's API server and transformers' generate, and print the ratios",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start a service unless one is named, measure, print."""
-    if args.peers and (args.base_url or args.engine != "vllm"):
-        raise peers.PeerFailed("--peers compares services on this machine's vLLM: without --base-url and --engine.")
+    """Measure a running service or a started one, and print the figures."""
+    if args.baselines and (args.base_url or args.engine != "vllm"):
+        raise baselines.BaselineFailed("--baselines needs vLLM on this machine; remove --base-url and --engine.")
     concurrent = args.max_concurrent or max(args.clients)
     asked = WARM_UP + args.requests * len(args.clients)
-    directory = rendered.rendered(args, max(asked, generate_loop.NEEDED) if args.peers else asked)
+    directory = rendered.rendered(args, max(asked, generate_loop.NEEDED) if args.baselines else asked)
     if args.base_url:
         levels = {"service": asyncio.run(_service(args.base_url, directory, args))}
     else:
@@ -66,13 +81,13 @@ def run(args: argparse.Namespace) -> int:
         ) as url:
             levels = {"service": asyncio.run(_service(url, directory, args))}
     print(table(levels["service"]))
-    if args.peers:
-        levels |= _peers(directory, args, concurrent)
-        print(*peers.ratios(levels), sep="\n")
+    if args.baselines:
+        levels |= _baselines(directory, args, concurrent)
+        print(*baselines.ratios(levels), sep="\n")
     if args.out:
-        # Without peers the list of levels alone, as ever.
-        figures = levels if args.peers else levels["service"]
-        args.out.write_text(json.dumps(as_json(_plain(figures)), indent=1) + "\n")
+        # Without baselines, the file holds only the list of levels of the service.
+        figures = levels if args.baselines else levels["service"]
+        write_atomically(args.out, json.dumps(as_json(_plain(figures)), indent=1) + "\n")
     return 0
 
 
@@ -88,7 +103,7 @@ async def _service(base_url: str, directory: Path, args: argparse.Namespace) -> 
 
 
 async def _levels(ask: Ask, directory: Path, args: argparse.Namespace) -> list[Level]:
-    """Every number of callers after a warm-up, with questions that are the same for everybody who is measured."""
+    """Measure each number of callers after a warm-up. All measured services get the same questions."""
     questions = rendered.questions(directory)
     await measure_level(ask, list(islice(questions, WARM_UP)), min(args.clients), "warm-up")
     return [
@@ -97,22 +112,22 @@ async def _levels(ask: Ask, directory: Path, args: argparse.Namespace) -> list[L
     ]
 
 
-def _peers(directory: Path, args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
-    # On a GPU the service's engine differs from a documented one in nothing.
-    servers = [*peers.DOCUMENTED, *([peers.OUR_ENGINE] if peers.on_cpu() else [])]
+def _baselines(directory: Path, args: argparse.Namespace, concurrent: int) -> dict[str, list[Level]]:
+    # On a GPU, the service's engine has the same settings as a documented one.
+    servers = [*baselines.DOCUMENTED, *([baselines.OUR_ENGINE] if baselines.on_cpu() else [])]
     levels = {}
     for name in servers:
         console.say(f"Starting vLLM's own {name} …")
-        with peers.api_server(name, args.checkpoint, concurrent, args.start_seconds) as (url, settings):
+        with baselines.api_server(name, args.checkpoint, concurrent, args.start_seconds) as (url, settings):
             print(f"\nvLLM's {name}: {settings}")
             levels[name] = asyncio.run(_direct(url, directory, args))
         print(table(levels[name]))
     console.say("transformers' generate in a loop …")
-    loop, settings = peers.generate_loop(args.checkpoint, directory)
+    loop, settings = baselines.generate_loop(args.checkpoint, directory)
     print(f"\ntransformers' generate: {settings}", table([loop]), sep="\n")
     return {**levels, "generate": [loop]}
 
 
 async def _direct(url: str, directory: Path, args: argparse.Namespace) -> list[Level]:
-    async with peers.direct_client(url, args.checkpoint) as ask:
+    async with baselines.direct_client(url, args.checkpoint) as ask:
         return await _levels(ask, directory, args)

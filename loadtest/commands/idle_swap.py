@@ -1,6 +1,6 @@
-"""`python -m loadtest idle-swap`: what a swap and a restart take, part by part, for any two checkpoints.
+"""`python -m loadtest idle-swap`: duration of each part of a swap and of a restart, for any two checkpoints.
 
-Without load, so that nothing but the checkpoint counts. For the true sizes without a trained model:
+There is no load, so the durations depend only on the checkpoint. To measure real sizes without a trained model:
 
     python -m trainer untrained internvl3-2b --seed 0 --max-tokens 8 --out runs/2b/seed-0     (and once more, seed 1)
     python -m trainer publish --checkpoint runs/2b/seed-0 --store runs/2b-store --tracking-uri none     (and seed 1)
@@ -19,9 +19,9 @@ import httpx
 
 from loadtest import console
 from loadtest.commands import options
-from loadtest.results.record import Book, Event
+from loadtest.results.record import Event, RunRecorder
 from loadtest.results.summary import Verdict, as_json, at_least, exit_code, none_of, reported
-from loadtest.targets.canary_checkpoints import Oracle
+from loadtest.targets.canary_checkpoints import Canary
 from loadtest.targets.local_service import LocalService
 from loadtest.targets.swapping import Operator
 from loadtest.targets.watching import look
@@ -29,84 +29,88 @@ from screening.checkpoint.manifest import verify
 from screening.errors import CheckpointError
 
 PARTS = {
-    "prepare_ms": "copy and verify, answering meanwhile",
-    "drain_ms": "drain of what was in flight",
-    "closed_ms": "nobody admitted",
-    "load_ms": "  of it the weights",
-    "proof_ms": "  of it the probes",
+    "prepare_ms": "copy and verify, while answering",
+    "drain_ms": "drain of requests in flight",
+    "closed_ms": "pause, no request admitted",
+    "load_ms": "  weights, part of the pause",
+    "proof_ms": "  probes, part of the pause",
 }
 SECONDS = 1800.0
-"""For the service's own limits: they are not what is measured."""
+"""Value for the service's own time limits, which must not end a measurement."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoints", type=Path, nargs=2, required=True, metavar="DIR", help="two published ones of one store"
+        "--checkpoints", type=Path, nargs=2, required=True, metavar="DIR", help="two published checkpoints of one store"
     )
-    parser.add_argument("--swaps", type=console.count, default=6, help="from one to the other (default: 6)")
     parser.add_argument(
-        "--ratio", type=console.positive, help="how many times faster than a restart a swap must be (default: any)"
+        "--swaps", type=console.count, default=6, help="number of swaps from one checkpoint to the other (default: 6)"
+    )
+    parser.add_argument(
+        "--ratio",
+        type=console.positive,
+        help="minimum ratio of restart time to swap time; a lower one fails (default: no limit)",
     )
     parser.add_argument(
         "--start-seconds",
         type=console.positive,
         default=SECONDS,
         metavar="SECONDS",
-        help=f"for the started service to be ready (default: {SECONDS:g})",
+        help=f"maximum time for the started service to become ready, in seconds (default: {SECONDS:g})",
     )
     options.add_out(parser, "idle-swap")
     options.add_further(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    first, second = (Oracle(path.resolve(), verify(path).digest, "") for path in args.checkpoints)
+    first, second = (Canary(path.resolve(), verify(path).digest, "") for path in args.checkpoints)
     if first.directory.parent != second.directory.parent or first.digest == second.digest:
-        raise CheckpointError("Two different checkpoints of one store are needed.")
-    with Book(args.out) as book:
-        operator = Operator((first, second), book)
+        raise CheckpointError("--checkpoints must name two different checkpoints of one store.")
+    with RunRecorder(args.out) as recorder:
+        operator = Operator((first, second), recorder)
         limits = {"swap-reload-seconds": SECONDS, "engine-hang-seconds": SECONDS, "deadline-seconds": SECONDS}
         words = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
         words = [*operator.service_options, *words, *args.service]
         console.say("Starting the service …")
-        with options.own_service(args, words, book.directory / "service.log") as service:
-            asyncio.run(_swap(service, operator, book, args.swaps))
+        with options.own_service(args, words, recorder.directory / "service.log") as service:
+            asyncio.run(_swap(service, operator, recorder, args.swaps))
             stopping = time.perf_counter()
-        console.say("Stopping and starting it again, for comparison …")
-        with options.own_service(args, words, book.directory / "restarted.log") as service:
-            book.note("restart", seconds=time.perf_counter() - stopping, start_seconds=service.start_seconds)
-        verdicts = _verdicts(first.directory, book, args)
-        book.summarise(as_json({"command": "idle-swap", "verdicts": verdicts, "passed": not exit_code(verdicts)}))
-    print(*verdicts, f"raw data and summary: {book.directory}", sep="\n")
+        console.say("Restarting the service for comparison …")
+        with options.own_service(args, words, recorder.directory / "restarted.log") as service:
+            recorder.note("restart", seconds=time.perf_counter() - stopping, start_seconds=service.start_seconds)
+        verdicts = _verdicts(first.directory, recorder, args)
+        recorder.summarise(as_json({"command": "idle-swap", "verdicts": verdicts, "passed": not exit_code(verdicts)}))
+    print(*verdicts, f"raw data and summary: {recorder.directory}", sep="\n")
     return exit_code(verdicts)
 
 
-async def _swap(service: LocalService, operator: Operator, book: Book, swaps: int) -> None:
+async def _swap(service: LocalService, operator: Operator, recorder: RunRecorder, swaps: int) -> None:
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as http:
-        await look(book, service.process.pid, "start")
+        await look(recorder, service.process.pid, "start")
         for number in range(swaps):
             event = await operator.swap(http, "idle")
             took = event.facts["answered"] - event.at
             console.say(f"  swap {number + 1} of {swaps}: {took:.1f} s, {event.facts.get('how') or event.facts}")
-            await look(book, service.process.pid, "swap")
+            await look(recorder, service.process.pid, "swap")
 
 
-def _verdicts(checkpoint: Path, book: Book, args: argparse.Namespace) -> list[Verdict]:
-    swaps = book.of("swap")
+def _verdicts(checkpoint: Path, recorder: RunRecorder, args: argparse.Namespace) -> list[Verdict]:
+    swaps = recorder.of("swap")
     done = [event for event in swaps if event.facts["status"] == 200 and event.facts["how"] == "in place"]
-    (restart,) = book.of("restart")
+    (restart,) = recorder.of("restart")
     seconds = restart.facts["seconds"]
     weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
-    memory = [event.facts["memory_bytes"] / 2**20 for event in book.of("footprint")]
+    memory = [event.facts["memory_bytes"] / 2**20 for event in recorder.of("footprint")]
     verdicts = [
         reported("weights", f"{weights / 2**20:.0f} MiB"),
-        none_of("swaps that failed or were not in place", len(swaps) - len(done)),
+        none_of("swaps that failed or restarted the engine", len(swaps) - len(done)),
         *(reported(f"{text}: median, longest", _row(done, part)) for part, text in PARTS.items()),
-        reported("a restart: told to stop until ready; of it the start", f"{seconds:.1f}; {_start(restart):.1f} s"),
+        reported("restart: stop request until ready; start only", f"{seconds:.1f}; {_start(restart):.1f} s"),
         reported("memory at the start; after the first swap; at the end", "; ".join(_mib(memory))),
     ]
     if done:
         ratio = 1000 * seconds / median(event.facts["drain_ms"] + event.facts["closed_ms"] for event in done)
-        criterion = "restart / swap, nobody admitted"
+        criterion = "restart time / swap pause"
         verdicts.append(at_least(criterion, args.ratio, ratio) if args.ratio else reported(criterion, f"{ratio:.0f}"))
     return verdicts
 

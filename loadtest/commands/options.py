@@ -1,4 +1,4 @@
-"""Options that several commands share, and the services that they start."""
+"""Options that several commands share, and the start of the service with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.targets.local_service import PROGRAM, LocalService, started
 
 
 def sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """`800x800,1600x1200`, for argparse."""
+    """Sizes such as `800x800,1600x1200`, for argparse."""
     found = []
     for part in text.split(","):
         width, _, height = part.partition("x")
@@ -23,34 +23,34 @@ def sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def add_run(parser: argparse.ArgumentParser, command: str) -> None:
-    """Where a run is written, what it sends, and what counts as good."""
+    """Add the options for the output of a run, its requests, and its latency limit."""
     add_out(parser, command)
-    parser.add_argument("--seed", type=int, default=0, help="of pictures and arrivals (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures and the arrival times (default: 0)")
     parser.add_argument(
         "--repeated-originals",
         type=share,
         default=0.3,
         metavar="SHARE",
-        help="of requests whose original was sent before, 0 to 1; generated pictures are always new (default: 0.3)",
+        help="share of requests with a repeated original, 0 to 1; generated pictures are always new (default: 0.3)",
     )
     parser.add_argument(
         "--picture-sizes",
         type=sizes,
         default=SIZES,
         metavar="WxH,…",
-        help=f"pixels of the pictures, one size per product (default: {','.join(f'{w}x{h}' for w, h in SIZES)})",
+        help=f"sizes of the pictures in pixels, one per product (default: {','.join(f'{w}x{h}' for w, h in SIZES)})",
     )
     parser.add_argument(
         "--limit-ms",
         type=positive,
         default=5000,
         metavar="MS",
-        help="an answer that took longer is no goodput (default: 5000)",
+        help="maximum latency in milliseconds of an answer that counts as goodput (default: 5000)",
     )
 
 
 def add_out(parser: argparse.ArgumentParser, command: str) -> None:
-    """Where a run is written."""
+    """Add the option for the output directory of a run."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     parser.add_argument(
         "--out",
@@ -62,28 +62,31 @@ def add_out(parser: argparse.ArgumentParser, command: str) -> None:
     )
 
 
-def add_service(parser: argparse.ArgumentParser, concurrent: str = "its own default") -> None:
-    """The service that is started.
+def add_service(parser: argparse.ArgumentParser, concurrent: str = "the service's own default") -> None:
+    """Add the options of the started service.
 
     Args:
-        concurrent: what `--max-concurrent` is when it is not given, for the help.
+        concurrent: default of `--max-concurrent`, in words for `--help`.
     """
     parser.add_argument(
         "--checkpoint",
         type=Path,
         default=REPOSITORY / "models" / "tiny",
         metavar="DIR",
-        help="for the started service (default: models/tiny)",
+        help="checkpoint of the started service (default: models/tiny)",
     )
     parser.add_argument(
-        "--max-concurrent", type=count, metavar="N", help=f"of the started service (default: {concurrent})"
+        "--max-concurrent",
+        type=count,
+        metavar="N",
+        help=f"maximum number of concurrent inferences in the started service (default: {concurrent})",
     )
     parser.add_argument(
         "--start-seconds",
         type=positive,
         default=600,
         metavar="SECONDS",
-        help="for the started service to be ready (default: 600)",
+        help="maximum time for the started service to become ready, in seconds (default: 600)",
     )
     add_further(parser)
 
@@ -94,7 +97,7 @@ def add_further(parser: argparse.ArgumentParser) -> None:
         "service",
         nargs="*",
         metavar="-- OPTION …",
-        help="further options of the started service, behind two dashes: -- --deadline-seconds 120",
+        help="further options of the started service, after two dashes: -- --deadline-seconds 120",
     )
     parser.set_defaults(program=PROGRAM)
 
@@ -103,9 +106,9 @@ def add_oracles(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         type=Path,
-        default=REPOSITORY / "runs" / "loadtest" / "oracles",
+        default=REPOSITORY / "runs" / "loadtest" / "canaries",
         metavar="DIR",
-        help="where the pair of checkpoints is kept for the next run (default: runs/loadtest/oracles)",
+        help="directory that keeps the two canary checkpoints for later runs (default: runs/loadtest/canaries)",
     )
 
 
@@ -116,7 +119,7 @@ def service_options(args: argparse.Namespace) -> list[str]:
 
 
 def own_service(args: argparse.Namespace, words: Sequence[str], log: Path) -> AbstractContextManager[LocalService]:
-    """A service of this run, started with these options as the command's arguments say, with its log kept."""
+    """Start a service with these options and the command's arguments, and keep its log."""
     return started(
         words,
         repository=REPOSITORY,
@@ -128,11 +131,11 @@ def own_service(args: argparse.Namespace, words: Sequence[str], log: Path) -> Ab
 
 
 def settings(args: argparse.Namespace) -> dict[str, str]:
-    """All options of a run, for its summary."""
+    """All options of a run, for the summary."""
     return {name: str(value) for name, value in vars(args).items() if name not in ("program", "run")}
 
 
 def questions(args: argparse.Namespace) -> Iterator[Question]:
-    """What the run asks."""
+    """The questions of the run."""
     pictures = Pictures(seed=args.seed, repeated_originals=args.repeated_originals, sizes=args.picture_sizes)
     return pictures.questions()

@@ -1,4 +1,4 @@
-"""How a run under load ends: `summary.json`, plots, and on the terminal the figures with their verdicts."""
+"""Report of a run under load: `summary.json`, plots, and figures and verdicts on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from loadtest.commands import options
 from loadtest.results import plots
-from loadtest.results.record import Book, Exchange
+from loadtest.results.record import Exchange, RunRecorder
 from loadtest.results.summary import Load, Verdict, as_json, exit_code, load_text
 from loadtest.targets.versions import Finding
 
@@ -16,7 +16,7 @@ from loadtest.targets.versions import Finding
 def report(
     command: str,
     args: argparse.Namespace,
-    book: Book,
+    recorder: RunRecorder,
     load: Load,
     verdicts: Sequence[Verdict],
     *,
@@ -27,14 +27,14 @@ def report(
     alphabets: Sequence[str] = (),
     **further: Any,
 ) -> int:
-    """Write and print it.
+    """Write and print the report.
 
     Args:
-        exchanges: those that `load` is of.
-        began: when the load began, in seconds of the run; marks count from there.
-        findings: answers that are wrong; None where nobody looked.
-        alphabets: digests of the checkpoints, each drawn in a colour of its own.
-        further: more entries of the summary.
+        exchanges: the requests that `load` summarises.
+        began: start of the load, in seconds since the run began; the marks in the plots are relative to it.
+        findings: wrong answers; None if the answers were not examined.
+        alphabets: digests of the checkpoints, each with its own colour in the plots.
+        further: further entries of the summary.
 
     Returns:
         The exit status: 1 if a criterion is not met.
@@ -43,15 +43,15 @@ def report(
     summary = {"command": command, "settings": options.settings(args), "load": load, **further, "verdicts": verdicts}
     if findings is not None:
         summary["findings"] = {name: [each.number for each in found] for name, found in findings.items()}
-    book.summarise(as_json({**summary, "passed": not status}))
+    recorder.summarise(as_json({**summary, "passed": not status}))
     wrong = [each for found in (findings or {}).values() for each in found]
     answered = [1000 * each.latency for each in exchanges if each.answered]
     plots.write(
-        book.directory,
+        recorder.directory,
         latency=plots.latency_over_time(exchanges, marks, began=began, alphabets=alphabets, wrong=wrong),
         distribution=plots.distribution({"answers": answered}),
-        memory=plots.footprints(book.of("footprint"), marks, began=began),
+        memory=plots.footprints(recorder.of("footprint"), marks, began=began),
     )
     print(load_text(load))
-    print(*verdicts, f"raw data, summary and plots: {book.directory}", sep="\n")
+    print(*verdicts, f"raw data, summary and plots: {recorder.directory}", sep="\n")
     return status

@@ -1,4 +1,7 @@
-"""`python -m loadtest soak`: a steady rate for long, with a swap now and then: does anything grow?"""
+"""`python -m loadtest soak`: a steady rate with occasional swaps for a long time, to find growth.
+
+It fails if a request or a swap fails, and reports the growth of memory, open files and threads per hour.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +19,47 @@ from loadtest.commands.target import Target, add_target, plain_options, target
 from loadtest.load.arrivals import KINDS, arrivals
 from loadtest.load.asking import open_asker
 from loadtest.load.loops import Stop, open_loop, stoppable
-from loadtest.results.record import Book, Event
+from loadtest.results.record import Event, RunRecorder
 from loadtest.results.summary import Load, load_figures, none_of, reported, slope
-from loadtest.targets.canary_checkpoints import oracle_pair
+from loadtest.targets.canary_checkpoints import canary_pair
 from loadtest.targets.swapping import Operator
 from loadtest.targets.versions import Finding, examine_all
 from loadtest.targets.watching import look, looking, progress
 
 SETTLED = 1 / 3
-"""Part of the time after which growth is looked at: caches fill first."""
+"""Share of the run before growth is measured, because caches fill first."""
 _MEBI = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=console.positive, default=30, help="of load (default: 30)")
     parser.add_argument(
-        "--rate", type=console.positive, default=2, help="requests per second; stay below saturation (default: 2)"
+        "--minutes", type=console.positive, default=30, help="duration of the load in minutes (default: 30)"
     )
-    parser.add_argument("--arrivals", choices=KINDS, default="poisson", help="see sweep (default: poisson)")
+    parser.add_argument(
+        "--rate",
+        type=console.positive,
+        default=2,
+        help="requests per second, which should be below saturation (default: 2)",
+    )
+    parser.add_argument(
+        "--arrivals",
+        choices=KINDS,
+        default="poisson",
+        help="arrival times: independent callers (poisson) or equal gaps (constant) (default: poisson)",
+    )
     parser.add_argument(
         "--every",
         type=float,
         default=60,
         metavar="SECONDS",
-        help="between two swaps, 0 for none (default: 60); none with --base-url or the scripted engine",
+        help="time between two swaps in seconds, 0 for none (default: 60; none with --base-url or the scripted engine)",
     )
     parser.add_argument(
-        "--timeout", type=console.positive, default=90, metavar="SECONDS", help="for one request (default: 90)"
+        "--timeout",
+        type=console.positive,
+        default=90,
+        metavar="SECONDS",
+        help="maximum time of one request in seconds (default: 90)",
     )
     add_target(parser)
     options.add_oracles(parser)
@@ -51,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(slots=True)
 class Measured:
-    """What a run found, besides the book."""
+    """Results of a run that are not in the recorder."""
 
     load: Load
     began: float
@@ -60,55 +77,55 @@ class Measured:
 
 def run(args: argparse.Namespace) -> int:
     swaps = args.every > 0 and not args.base_url and args.engine == "vllm"
-    with Book(args.out) as book:
-        operator = Operator(oracle_pair(args.checkpoint, args.store), book) if swaps else None
+    with RunRecorder(args.out) as recorder:
+        operator = Operator(canary_pair(args.checkpoint, args.store), recorder) if swaps else None
         service_options = operator.service_options if operator else plain_options(args)
-        with target(args, service_options, book.directory / "service.log") as aim:
-            measured = asyncio.run(measure(aim, operator, book, args))
-        return _report(measured, operator, book, args)
+        with target(args, service_options, recorder.directory / "service.log") as aim:
+            measured = asyncio.run(measure(aim, operator, recorder, args))
+        return _report(measured, operator, recorder, args)
 
 
-async def measure(aim: Target, operator: Operator | None, book: Book, args: argparse.Namespace) -> Measured:
+async def measure(aim: Target, operator: Operator | None, recorder: RunRecorder, args: argparse.Namespace) -> Measured:
     questions = options.questions(args)
     seconds, over = 60 * args.minutes, Stop()
     async with (
         stoppable() as stop,
         httpx.AsyncClient(base_url=aim.url, trust_env=False) as http,
-        open_asker(aim.url, questions, book, api_key=aim.api_key, seconds=args.timeout) as asker,
+        open_asker(aim.url, questions, recorder, api_key=aim.api_key, seconds=args.timeout) as asker,
     ):
-        began = book.now
+        began = recorder.now
         swapping = asyncio.create_task(operator.keep_swapping(http, args.every, over, "load")) if operator else None
         moments = arrivals(args.arrivals, args.rate, seconds, args.seed)
-        async with looking(book, aim.pid), progress(book, "soak", seconds):
-            given_up = await open_loop(moments, asker.ask, now=lambda: book.now, began=began, stop=stop)
-        sending = min(seconds, book.now - began)
+        async with looking(recorder, aim.pid), progress(recorder, "soak", seconds):
+            given_up = await open_loop(moments, asker.ask, now=lambda: recorder.now, began=began, stop=stop)
+        sending = min(seconds, recorder.now - began)
         over.set()
         if swapping:
             await swapping
         if aim.pid is not None:
-            await look(book, aim.pid, "end")
-    load = load_figures(book.exchanges, limit_ms=args.limit_ms, sending=sending, given_up=given_up)
-    findings = examine_all(book.exchanges, operator.served, operator.alphabets) if operator else {}
+            await look(recorder, aim.pid, "end")
+    load = load_figures(recorder.exchanges, limit_ms=args.limit_ms, sending=sending, given_up=given_up)
+    findings = examine_all(recorder.exchanges, operator.served, operator.alphabets) if operator else {}
     return Measured(load, began, findings)
 
 
-def _report(measured: Measured, operator: Operator | None, book: Book, args: argparse.Namespace) -> int:
-    swaps = book.of("swap")
+def _report(measured: Measured, operator: Operator | None, recorder: RunRecorder, args: argparse.Namespace) -> int:
+    swaps = recorder.of("swap")
     verdicts = [
         none_of("requests that failed", sum(measured.load.failed.values())),
         *(none_of(f"answers: {finding}", len(found)) for finding, found in measured.findings.items()),
     ]
     if operator:
         verdicts.append(none_of(f"swaps that failed, of {len(swaps)}", sum(e.facts["status"] != 200 for e in swaps)))
-    growth = growths(book.of("footprint"))
+    growth = growths(recorder.of("footprint"))
     verdicts += [reported(f"growth per hour: {name}", f"{value:+.1f}") for name, value in growth.items()]
     return report(
         "soak",
         args,
-        book,
+        recorder,
         measured.load,
         verdicts,
-        exchanges=book.exchanges,
+        exchanges=recorder.exchanges,
         began=measured.began,
         marks=[(event.at - measured.began, "swap") for event in swaps],
         findings=measured.findings,
@@ -118,7 +135,7 @@ def _report(measured: Measured, operator: Operator | None, book: Book, args: arg
 
 
 def growths(looks: list[Event]) -> dict[str, float]:
-    """Least-squares rise per hour of memory, open files and threads, once the load has settled; {} without looks."""
+    """Least-squares growth per hour of memory, open files and threads after the warm-up; {} without measurements."""
     if not looks:
         return {}
     first, last = looks[0].at, looks[-1].at

@@ -1,4 +1,7 @@
-"""`python -m loadtest sweep`: rising rates in an open loop, until the service refuses, and how it does that."""
+"""`python -m loadtest sweep`: raise the request rate in an open loop until the service refuses requests.
+
+It shows the rate that the service can sustain, the latency at each rate, and how the service refuses the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from loadtest.load.arrivals import KINDS, arrivals
 from loadtest.load.asking import open_asker
 from loadtest.load.loops import closed_loop, open_loop, stoppable
 from loadtest.results import plots
-from loadtest.results.record import Book
+from loadtest.results.record import RunRecorder
 from loadtest.results.summary import PERCENTILES, Load, as_json, load_figures, load_text
 from loadtest.targets.watching import progress
 
 WARM_UP_SECONDS = 3.0
 KEEPS_UP = 0.95
-"""Answers per second, as a share of what was offered, from which the service is said to keep up."""
+"""Minimum share of the offered requests that are answered per second for the service to keep up."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,58 +30,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_rates,
         default=[1.0, 2.0, 4.0, 8.0],
         metavar="R,R,…",
-        help="requests per second, one after the other (default: 1,2,4,8)",
-    )
-    parser.add_argument("--seconds", type=console.positive, default=30, help="at each rate (default: 30)")
-    parser.add_argument(
-        "--arrivals", choices=KINDS, default="poisson", help="independent callers, or a metronome (default: poisson)"
+        help="requests per second, measured one after the other (default: 1,2,4,8)",
     )
     parser.add_argument(
-        "--timeout", type=console.positive, default=90, metavar="SECONDS", help="for one request (default: 90)"
+        "--seconds", type=console.positive, default=30, help="duration of each rate in seconds (default: 30)"
+    )
+    parser.add_argument(
+        "--arrivals",
+        choices=KINDS,
+        default="poisson",
+        help="arrival times: independent callers (poisson) or equal gaps (constant) (default: poisson)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=console.positive,
+        default=90,
+        metavar="SECONDS",
+        help="maximum time of one request in seconds (default: 90)",
     )
     add_target(parser)
     options.add_run(parser, "sweep")
 
 
 def run(args: argparse.Namespace) -> int:
-    with Book(args.out) as book:
-        with target(args, plain_options(args), book.directory / "service.log") as aim:
-            loads = asyncio.run(measure(aim, book, args))
-        report(loads, book, args)
+    with RunRecorder(args.out) as recorder:
+        with target(args, plain_options(args), recorder.directory / "service.log") as aim:
+            loads = asyncio.run(measure(aim, recorder, args))
+        report(loads, recorder, args)
     return 0
 
 
-async def measure(aim: Target, book: Book, args: argparse.Namespace) -> dict[float, Load]:
-    """One rate after the other; each begins when the last answer of the one before has come."""
+async def measure(aim: Target, recorder: RunRecorder, args: argparse.Namespace) -> dict[float, Load]:
+    """Measure the rates in turn. Each starts after the last answer of the one before."""
     questions = options.questions(args)
     loads: dict[float, Load] = {}
     async with (
         stoppable() as stop,
-        open_asker(aim.url, questions, book, api_key=aim.api_key, seconds=args.timeout) as asker,
+        open_asker(aim.url, questions, recorder, api_key=aim.api_key, seconds=args.timeout) as asker,
     ):
         asker.stage = "warm-up"
         await closed_loop(1, asker.ask, until=stop.sleep(WARM_UP_SECONDS), stop=stop)
         for number, rate in enumerate(args.rates):
             if stop.asked:
                 break
-            asker.stage, before, began = f"{rate:g}/s", len(book.exchanges), book.now
-            book.note("rate", rate=rate)
+            asker.stage, before, began = f"{rate:g}/s", len(recorder.exchanges), recorder.now
+            recorder.note("rate", rate=rate)
             moments = arrivals(args.arrivals, rate, args.seconds, args.seed + number)
-            async with progress(book, asker.stage, args.seconds):
-                given_up = await open_loop(moments, asker.ask, now=lambda: book.now, began=began, stop=stop)
-            sending = min(args.seconds, book.now - began)
+            async with progress(recorder, asker.stage, args.seconds):
+                given_up = await open_loop(moments, asker.ask, now=lambda: recorder.now, began=began, stop=stop)
+            sending = min(args.seconds, recorder.now - began)
             loads[rate] = load_figures(
-                book.exchanges[before:], limit_ms=args.limit_ms, sending=sending, given_up=given_up
+                recorder.exchanges[before:], limit_ms=args.limit_ms, sending=sending, given_up=given_up
             )
             console.say(f"\n{rate:g} per second\n{load_text(loads[rate])}")
     return loads
 
 
-def report(loads: dict[float, Load], book: Book, args: argparse.Namespace) -> None:
+def report(loads: dict[float, Load], recorder: RunRecorder, args: argparse.Namespace) -> None:
     by_rate = {f"{rate:g}": load for rate, load in loads.items()}
     keeps_up = [rate for rate, load in loads.items() if load.achieved >= KEEPS_UP * load.offered]
     most = max((load.achieved for load in loads.values()), default=0.0)
-    book.summarise(
+    recorder.summarise(
         as_json(
             {
                 "command": "sweep",
@@ -89,27 +101,27 @@ def report(loads: dict[float, Load], book: Book, args: argparse.Namespace) -> No
             }
         )
     )
-    steps = book.of("rate")
+    steps = recorder.of("rate")
     began = steps[0].at if steps else 0.0
-    swept = [each for each in book.exchanges if each.intended >= began]
+    swept = [each for each in recorder.exchanges if each.intended >= began]
     plots.write(
-        book.directory,
+        recorder.directory,
         rates=plots.rates(loads) if loads else None,
         latency=plots.latency_over_time(swept, [(event.at - began, "rate") for event in steps], began=began),
         distribution=plots.distribution(
             {
-                f"{rate:g}/s": [1000 * e.latency for e in book.exchanges if e.answered and e.stage == f"{rate:g}/s"]
+                f"{rate:g}/s": [1000 * e.latency for e in recorder.exchanges if e.answered and e.stage == f"{rate:g}/s"]
                 for rate in loads
             }
         ),
     )
     print(table(loads, args.limit_ms))
-    kept = f"up to {max(keeps_up):g} requests per second" if keeps_up else "at none of these rates"
-    print(f"keeps up {kept}; at most {most:.2f} answers per second", f"raw data: {book.directory}", sep="\n")
+    kept = f"up to {max(keeps_up):g} requests per second" if keeps_up else "with none of these rates"
+    print(f"keeps up {kept}; at most {most:.2f} answers per second", f"raw data: {recorder.directory}", sep="\n")
 
 
 def table(loads: dict[float, Load], limit_ms: float) -> str:
-    """A line for each rate."""
+    """A table with one row per rate."""
     head = ("offered/s", "answered/s", "good/s", *(f"p{p:g} ms" for p in PERCENTILES), "429", "503")
     lines = ["".join(f"{name:>11}" for name in (*head, "refused ms", "told wait s", "other"))]
     for load in loads.values():
@@ -123,12 +135,12 @@ def table(loads: dict[float, Load], limit_ms: float) -> str:
             str(sum(load.failed.values()) - refused),
         ]
         lines.append("".join(f"{'-' if cell == 'nan' else cell:>11}" for cell in cells))
-    lines.append(f"good: answered within {limit_ms:g} ms; refused ms, told wait s: medians of those refused")
+    lines.append(f"good: answered within {limit_ms:g} ms; refused ms, told wait s: medians of the refused requests")
     return "\n".join(lines)
 
 
 def _rates(text: str) -> list[float]:
     rates = [console.positive(part) for part in text.split(",")]
     if len(set(rates)) < len(rates):
-        raise argparse.ArgumentTypeError(f"{text} names a rate twice")
+        raise argparse.ArgumentTypeError(f"{text} contains a rate twice")
     return rates

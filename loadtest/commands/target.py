@@ -1,4 +1,4 @@
-"""The service that an open-loop run is aimed at: one that runs already, or one started for the run."""
+"""The target of an open-loop run: a running service, or one that is started for the run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from loadtest.commands import options
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go."""
+    """The service that receives the requests."""
 
     url: str
     pid: int | None
-    """Of a service that was started here; its processes can be looked at."""
+    """Process id of a service that was started here, so that its processes can be measured."""
 
     @property
     def api_key(self) -> str | None:
-        """Nobody's key goes to a service of our own; None leaves the choice to SCREENING_API_KEY."""
+        """API key: empty for a started service, which needs none; None means SCREENING_API_KEY."""
         return None if self.pid is None else ""
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--base-url", metavar="URL", help="a running service; SCREENING_API_KEY is its key (default: start one)"
+        "--base-url",
+        metavar="URL",
+        help="address of a running service, with its key in SCREENING_API_KEY (default: start a service)",
     )
     parser.add_argument(
-        "--engine", choices=("vllm", "scripted"), default="vllm", help="of the started service (default: vllm)"
+        "--engine", choices=("vllm", "scripted"), default="vllm", help="engine of the started service (default: vllm)"
     )
     options.add_service(parser)
 
@@ -40,10 +42,10 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 def target(args: argparse.Namespace, service_options: list[str], log: Path) -> Iterator[Target]:
     """
     Args:
-        service_options: for the started service, which checkpoint for example.
+        service_options: options of the started service, for example its checkpoint.
 
     Raises:
-        ServiceFailed: it could not be started.
+        ServiceFailed: the service could not be started.
     """
     if args.base_url:
         yield Target(args.base_url, None)
@@ -54,5 +56,5 @@ def target(args: argparse.Namespace, service_options: list[str], log: Path) -> I
 
 
 def plain_options(args: argparse.Namespace) -> list[str]:
-    """For a service that serves one checkpoint, or is scripted."""
+    """Options of a service that serves one checkpoint, or has the scripted engine."""
     return ["--engine", args.engine, *(["--checkpoint", str(args.checkpoint)] if args.engine == "vllm" else [])]

@@ -1,4 +1,4 @@
-"""One request through the SDK, written down whatever becomes of it."""
+"""Send one request through the SDK, and record its outcome."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 import httpx
 
 from loadtest.load.pictures import Question
-from loadtest.results.record import Book, Exchange
+from loadtest.results.record import Exchange, RunRecorder
 from screening_client import AsyncClient, Screening, ScreeningClientError, StatusError
 from screening_client.constants import MAX_RETRIES
 
 
 class Asker:
-    """Asks the next question and writes the exchange into the book."""
+    """Asks the next question and records the exchange."""
 
-    def __init__(self, client: AsyncClient, questions: Iterator[Question], book: Book) -> None:
+    def __init__(self, client: AsyncClient, questions: Iterator[Question], recorder: RunRecorder) -> None:
         self._client = client
         self._questions = questions
-        self._book = book
+        self._book = recorder
         self._asked = 0
         self.stage: str | None = None
-        """Written into every exchange that begins from now on."""
+        """Name of the current part of the run, recorded with every new exchange."""
         self.attempts: defaultdict[str, list[int | None]] = defaultdict(list)
-        """Statuses by request id, None for an attempt without an answer; only of requests under way."""
+        """Statuses of the attempts by request id, for requests in flight; None for an attempt without an answer."""
 
     async def ask(self, intended: float | None = None) -> Exchange:
         """
         Args:
-            intended: seconds since the run began; None: now.
+            intended: planned send time in seconds since the run began; None means now.
         """
         number, stage, question = self._asked, self.stage, next(self._questions)
         self._asked += 1
@@ -65,7 +65,7 @@ class Asker:
 async def open_asker(
     base_url: str,
     questions: Iterator[Question],
-    book: Book,
+    recorder: RunRecorder,
     *,
     api_key: str | None = None,
     retries: int = 0,
@@ -73,9 +73,9 @@ async def open_asker(
 ) -> AsyncIterator[Asker]:
     """
     Args:
-        api_key: None: SCREENING_API_KEY; empty: none.
-        retries: of the SDK, after the first attempt.
-        seconds: limit of a whole call; None: the SDK's own limits.
+        api_key: None takes SCREENING_API_KEY; empty sends no key.
+        retries: maximum number of retries by the SDK.
+        seconds: time limit of a whole call; None takes the SDK's own limits.
     """
     asker: Asker | None = None
 
@@ -87,7 +87,7 @@ async def open_asker(
         if asker is not None:
             asker.attempts[response.request.headers["x-request-id"]][-1] = response.status_code
 
-    # A proxy between us and a service on this machine would be measured too.
+    # Without a proxy, which would be measured too.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     hooks: dict[str, list[Any]] = {"request": [before], "response": [after]}
     async with (
@@ -96,12 +96,12 @@ async def open_asker(
             base_url=base_url, api_key=api_key, max_retries=retries, timeout=seconds, http_client=http
         ) as client,
     ):
-        asker = Asker(client, questions, book)
+        asker = Asker(client, questions, recorder)
         yield asker
 
 
 SDK_RETRIES = MAX_RETRIES
-"""What callers have who set nothing."""
+"""The SDK's default number of retries."""
 
 
 def _answer(screening: Screening) -> dict[str, Any]:

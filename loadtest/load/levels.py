@@ -1,6 +1,6 @@
-"""A fixed number of callers, each sending its next question when the last is answered, against anything that answers.
+"""Closed-loop measurement with a fixed number of callers, for any target.
 
-It shows capacity, not what users wait under a given arrival rate (see sweep): callers that wait send less.
+It shows capacity, and not the latency at a given arrival rate (see sweep), because waiting callers send less.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from loadtest.results.summary import percentile
 from screening_client import AsyncClient, Timings
 
 Ask = Callable[[Question], Awaitable[Timings | None]]
-"""Answers with the service's own timings, where there are any; raises when there is no answer."""
+"""Asks one question; returns the service's own timings if there are any, and raises if there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Figures at one number of callers; milliseconds."""
+    """Figures for one number of callers; latencies in milliseconds."""
 
     clients: int
     requests: int
@@ -38,8 +38,8 @@ class Level:
 async def measure_level(ask: Ask, questions: Sequence[Question], clients: int, name: str) -> Level:
     """
     Args:
-        questions: put together before the clock starts; each is asked once.
-        name: for the progress bar.
+        questions: questions in memory, each of which is asked once.
+        name: label of the progress bar.
     """
     left = list(questions)
     latencies: list[float] = []
@@ -63,8 +63,8 @@ async def measure_level(ask: Ask, questions: Sequence[Question], clients: int, n
 def level_of(latencies: Sequence[float], seconds: float, clients: int = 1, timings: Sequence[Timings] = ()) -> Level:
     """
     Args:
-        latencies: milliseconds, of each question.
-        seconds: from the first question to the last answer.
+        latencies: latency of each question in milliseconds.
+        seconds: time from the first question to the last answer.
     """
     return Level(
         clients,
@@ -78,7 +78,7 @@ def level_of(latencies: Sequence[float], seconds: float, clients: int = 1, timin
 
 
 def through(client: AsyncClient) -> Ask:
-    """Questions to the screening service."""
+    """Ask the screening service through its SDK."""
 
     async def ask(question: Question) -> Timings:
         screening = await client.screen(original=question.original, generated=question.generated)
@@ -88,7 +88,7 @@ def through(client: AsyncClient) -> Ask:
 
 
 def table(levels: Sequence[Level]) -> str:
-    """The figures, and throughput as a multiple of the first row's."""
+    """A table of the figures; `ratio` is the throughput relative to the first row."""
     lines = ["clients  requests/s  ratio   p50 ms   p95 ms  engine p50  decode p50"]
     lines += [
         f"{level.clients:>7}  {level.per_second:>10.2f}  {level.per_second / levels[0].per_second:>5.2f}  "

@@ -1,4 +1,4 @@
-"""Open and closed loops of requests, and Ctrl-C, which ends a loop early and leaves its figures whole."""
+"""Open and closed loops of requests. Ctrl-C ends a loop early and keeps its figures valid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Ask = Callable[[float | None], Awaitable[Any]]
 
 
 class Stop:
-    """Set by Ctrl-C or SIGTERM. The second one ends the program at once."""
+    """A flag that Ctrl-C or SIGTERM sets. A second signal ends the program immediately."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -28,7 +28,7 @@ class Stop:
         await self._event.wait()
 
     async def sleep(self, seconds: float) -> bool:
-        """Wait, but no longer than until the stop; whether there was one."""
+        """Wait for a time or until the stop; returns whether there was a stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 await self.wait()
@@ -37,7 +37,7 @@ class Stop:
 
 @asynccontextmanager
 async def stoppable() -> AsyncIterator[Stop]:
-    """A `Stop` bound to the signals for the time of the block."""
+    """A `Stop` that receives the signals during the block."""
     loop, stop = asyncio.get_running_loop(), Stop()
     numbers = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,11 +56,11 @@ async def stoppable() -> AsyncIterator[Stop]:
 
 
 async def open_loop(moments: Iterable[float], ask: Ask, *, now: Callable[[], float], began: float, stop: Stop) -> int:
-    """Ask at each of the moments, whatever became of the requests before; returns how many were given up.
+    """Send a request at each moment without waiting for earlier answers; returns how many were given up.
 
     Args:
-        moments: seconds after `began`, in order.
-        now: the clock of the run.
+        moments: send times in seconds after `began`, in order.
+        now: clock of the run.
     """
     under_way: set[asyncio.Task[Any]] = set()
     try:
@@ -75,10 +75,10 @@ async def open_loop(moments: Iterable[float], ask: Ask, *, now: Callable[[], flo
 
 
 async def closed_loop(clients: int, ask: Ask, *, until: Coroutine[Any, Any, Any], stop: Stop) -> int:
-    """So many clients, each asking again as soon as it has its answer; returns how many requests were given up.
+    """Run clients that each send the next request after an answer; returns how many requests were given up.
 
     Args:
-        until: the load lasts as long as this does, and fails when this fails.
+        until: the load lasts until this ends, and fails if this fails.
     """
     over = asyncio.Event()
 
@@ -89,7 +89,7 @@ async def closed_loop(clients: int, ask: Ask, *, until: Coroutine[Any, Any, Any]
     tasks = {asyncio.create_task(client()) for _ in range(clients)}
     ending = asyncio.create_task(until)
     try:
-        # A client ends before its time only by a fault of ours, which must not look like silence.
+        # A client ends early only because of a bug in the load test, which must not go unnoticed.
         await asyncio.wait({ending, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         over.set()
         given_up = await _end(tasks, stop)
@@ -100,7 +100,7 @@ async def closed_loop(clients: int, ask: Ask, *, until: Coroutine[Any, Any, Any]
 
 
 async def _end(tasks: set[asyncio.Task[Any]], stop: Stop) -> int:
-    """Wait for the last answers; after a stop give them up. Faults of ours come out here."""
+    """Wait for the last answers, or give them up after a stop. Raises the errors of the load test itself."""
     stopped = asyncio.create_task(stop.wait())
     try:
         everything: asyncio.Future[Any] = asyncio.gather(*tasks, return_exceptions=True)
@@ -115,7 +115,7 @@ async def _end(tasks: set[asyncio.Task[Any]], stop: Stop) -> int:
 
 
 async def _give_up(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks and wait until each has ended. What they raise is dropped."""
+    """Cancel the tasks and wait until each has ended, ignoring their errors."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -126,7 +126,7 @@ async def _ask(ask: Ask, intended: float) -> None:
 
 
 def _done(task: asyncio.Task[Any]) -> bool:
-    """Whether it is; raises what it raised."""
+    """Whether a task has ended; raises its error if it failed."""
     if task.done() and not task.cancelled():
         task.result()
     return task.done()

@@ -1,10 +1,10 @@
-"""Real JPEGs of realistic sizes that no cache has seen, at the price of copying bytes.
+"""Make new JPEGs of realistic sizes that no cache has seen, by copying bytes.
 
-The example products are enlarged to sizes that cameras and shops use and get a grain like a sensor's, so that they have
-as many bytes as photos. Encoding five of them for each request would take more of the machine than the service does.
-So each picture is encoded once, in a form in which every row of blocks stands for itself (restart markers, ITU T.81,
-E.1.4), together with faintly tinted variants of its topmost rows. A fresh picture is one with another combination of
-those rows: other bytes, other pixels, also after it was made smaller.
+The example products are enlarged to sizes that cameras and shops use and get noise like that of a sensor, so that they
+have as many bytes as photos. Encoding five pictures per request would use more CPU time than the service. So each
+picture is encoded once, with independent rows of blocks (restart markers, ITU T.81, E.1.4), together with slightly
+tinted variants of its top rows. A new picture is a new combination of these rows, with other bytes and other pixels,
+even after it is scaled down.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "clients" / "python" / "example
 NAMES = ("original", "a", "b", "c", "d")
 
 SIZES = ((800, 800), (1024, 1024), (1200, 900), (900, 1200), (1280, 1280), (1600, 1200))
-"""Width and height in pixels."""
+"""Width and height of the pictures in pixels."""
 
 _QUALITY = 88
 _ROW = 16
-"""Pixels in a row of blocks: with halved colour resolution a block is 16 x 16."""
+"""Height in pixels of a row of blocks; with halved colour resolution, a block is 16 x 16."""
 _VARIED_ROWS = 3
 _TINTS = tuple((red, blue) for red in range(0, 16, 4) for blue in range(0, 16, 4))
-"""Added to the red and the blue of a dark row, taken from those of a bright one."""
+"""Amount that is added to the red and blue of a dark row, or subtracted in a bright row."""
 _GRAIN = 4.0
-"""Standard deviation of the grain, of 255."""
+"""Standard deviation of the noise, in levels of 0-255."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Five JPEGs, and whether the original was sent before."""
+    """Five JPEGs of one question, and whether the original was sent before."""
 
     original: bytes
     generated: tuple[bytes, bytes, bytes, bytes]
@@ -53,7 +53,7 @@ class Photo:
             pixels: (height, width, 3), uint8; at least three rows of blocks high.
 
         Raises:
-            ValueError: it is lower than that.
+            ValueError: the picture is not high enough.
         """
         if pixels.shape[0] < _VARIED_ROWS * _ROW:
             raise ValueError(f"a picture must be at least {_VARIED_ROWS * _ROW} pixels high, not {pixels.shape[0]}")
@@ -66,11 +66,11 @@ class Photo:
 
     @property
     def variants(self) -> int:
-        """How many there are."""
+        """Number of variants."""
         return int(len(_TINTS) ** _VARIED_ROWS)
 
     def variant(self, number: int) -> bytes:
-        """The JPEG of this number; numbers beyond `variants` begin again."""
+        """The JPEG with a given number, modulo `variants`."""
         rows = []
         for choices in self._tinted:
             number, place = divmod(number, len(choices))
@@ -79,7 +79,7 @@ class Photo:
 
 
 class Pictures:
-    """Questions in an order that follows from the seed. The same product comes again, with other pictures."""
+    """An endless series of questions that depends only on the seed. Products repeat, with new pictures."""
 
     def __init__(
         self,
@@ -91,8 +91,8 @@ class Pictures:
     ) -> None:
         """
         Args:
-            repeated_originals: share of questions whose original was sent before; generated ones are always new.
-            products: how many of the example products are used; product n has the n-th of the sizes.
+            repeated_originals: share of questions whose original was sent before; generated pictures are always new.
+            products: number of example products to use; product n has the n-th size.
         """
         rng = np.random.default_rng(seed)
         folders = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())
@@ -101,10 +101,10 @@ class Pictures:
             for n, folder in enumerate(folders[:products])
         ]
         self._repeated = repeated_originals
-        self._chance = random.Random(seed)  # noqa: S311 - a choice of pictures, not a secret
+        self._chance = random.Random(seed)  # noqa: S311 - the choice of pictures needs no cryptographic randomness
 
     def questions(self) -> Iterator[Question]:
-        """Endless."""
+        """Iterate over the questions without end."""
         originals = [0] * len(self._photos)
         turn = 0
         while True:
@@ -126,7 +126,7 @@ def _photographed(path: Path, size: tuple[int, int], rng: np.random.Generator) -
 
 def _tinted(pixels: np.ndarray, tint: tuple[int, int]) -> np.ndarray:
     shift = np.array([tint[0], 0, tint[1]], np.int16)
-    away = np.where(pixels.mean(axis=(0, 1)) < 128, shift, -shift)  # a white background cannot become brighter
+    away = np.where(pixels.mean(axis=(0, 1)) < 128, shift, -shift)  # a white background cannot get brighter
     return _clipped(pixels.astype(np.int16) + away)
 
 
@@ -136,23 +136,23 @@ def _clipped(levels: np.ndarray) -> np.ndarray:
 
 
 def _encoded(pixels: np.ndarray) -> tuple[bytes, list[bytes]]:
-    """Everything before the compressed data, and the compressed data of each row of blocks.
+    """Split a JPEG into the part before the compressed data, and the compressed data of each row of blocks.
 
-    Tables are libjpeg's own for this quality, the same in every file, so rows can go from one file to another.
+    The tables are libjpeg's own for this quality and the same in every file, so rows can be moved between files.
     """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0", restart_marker_rows=1)
     data = buffer.getvalue()
     place = 2
-    while data[place + 1] != 0xDA:  # segments up to the start of scan, each with its length behind the marker
+    while data[place + 1] != 0xDA:  # segments up to the start of scan, each with its length after the marker
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     place += 2 + int.from_bytes(data[place + 2 : place + 4])
-    # Inside compressed data 0xFF is followed by 0, so these are markers.
+    # In compressed data 0xFF is followed by 0, so other bytes mean markers.
     return data[:place], re.split(rb"\xff[\xd0-\xd7]", data[place:-2])
 
 
 def _joined(rows: Sequence[bytes]) -> bytes:
-    """Compressed rows with the restart markers 0 to 7 between them, and the end of the picture."""
+    """Join compressed rows with the restart markers 0 to 7 between them, and append the end marker."""
     parts = [rows[0]]
     for number, row in enumerate(rows[1:]):
         parts += [bytes((0xFF, 0xD0 + number % 8)), row]

@@ -1,8 +1,7 @@
-"""Questions about products of which none comes twice: what `bench` asks.
+"""The questions of `bench`, each about a different product.
 
-The engine guesses ahead from earlier answers (`screening.inference.speculative_drafter`), so questions about a few
-products that come again and again would make it look faster than it is. These are rendered, once for each size, and
-kept.
+The engine drafts tokens from earlier answers (`screening.inference.speculative_drafter`), so repeated questions about
+a few products would make it look faster than it is. The questions are rendered once for each size, and kept.
 """
 
 from __future__ import annotations
@@ -16,47 +15,50 @@ from pathlib import Path
 
 from loadtest.console import REPOSITORY, count
 from loadtest.load.pictures import Question
+from screening.errors import UserError
 
 
-class NotRendered(Exception):
-    """The questions could not be drawn; the message says why."""
+class NotRendered(UserError):
+    """The questions could not be rendered; the message says why."""
+
+    exit_status = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which pictures, and where they are kept; shared by those who ask the same questions."""
+    """Add the options that choose the rendered questions."""
     parser.add_argument("--picture-size", type=count, default=800, help="side of the JPEGs in pixels (default: 800)")
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="of the questions: a running service knows those of an earlier run (default: 0)",
+        help="seed of the questions; use another for a running service that has answered these (default: 0)",
     )
     parser.add_argument(
         "--questions",
         type=Path,
         default=Path("runs") / "loadtest" / "questions",
         metavar="DIR",
-        help="where rendered questions are kept for the next run (default: runs/loadtest/questions)",
+        help="directory that keeps rendered questions for later runs (default: runs/loadtest/questions)",
     )
 
 
 def rendered(args: argparse.Namespace, needed: int) -> Path:
-    """The directory of at least so many questions; drawn first if there is none, which takes 0.4 s for each.
+    """A directory with at least this many questions; missing ones are rendered first, which takes 0.4 s each.
 
     Raises:
-        NotRendered: they could not be drawn.
+        NotRendered: the questions could not be rendered.
     """
     directory: Path = args.questions / f"{args.picture_size}px-{needed}-seed-{args.seed}"
     command = [sys.executable, "-m", "trainer", "render", "--count", str(needed), "--seed", str(args.seed)]
     command += ["--size", str(args.picture_size), "--workers", "2", "--out", str(directory.absolute())]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own trainer
     if done.returncode:
-        raise NotRendered(f"the questions could not be drawn into {directory}: see above")
+        raise NotRendered(f"the questions could not be rendered into {directory}; the error is above")
     return directory
 
 
 def questions(directory: Path) -> Iterator[Question]:
-    """Those of a rendered directory, each once, in its order."""
+    """The questions of a rendered directory, each once, in order."""
     with (directory / "samples.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             sample = json.loads(line)

@@ -1,4 +1,4 @@
-"""The figures as pictures."""
+"""Plots of the figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Mark = tuple[float, str]
-"""Seconds since the load began, and what happened: `swap`, `rate`, `kill`, `ready`."""
+"""Time in seconds since the load began, and the event: `swap`, `rate`, `kill`, `ready`."""
 
 _MARKS = {"swap": ("0.6", ":"), "rate": ("0.6", ":"), "kill": ("tab:red", "--"), "ready": ("tab:green", "--")}
 _FAILED = "tab:red"
@@ -22,7 +22,7 @@ _MEBI = 2**20
 
 
 def write(directory: Path, **figures: Figure | None) -> None:
-    """`NAME.png` for each; None is left out."""
+    """Write each figure as `NAME.png`; None is skipped."""
     for name, figure in figures.items():
         if figure is not None:
             figure.savefig(directory / f"{name}.png", dpi=110)
@@ -36,11 +36,11 @@ def latency_over_time(
     alphabets: Sequence[str] = (),
     wrong: Sequence[Exchange] = (),
 ) -> Figure:
-    """Every request at its intended moment, with swaps and kills as lines.
+    """Plot the latency of every request at its planned send time, with swaps and kills as lines.
 
     Args:
-        alphabets: digests of the checkpoints, each drawn in a colour of its own.
-        wrong: answers of mixed or wrong weights.
+        alphabets: digests of the checkpoints, each with its own colour.
+        wrong: answers from mixed or wrong weights.
     """
     figure, axes = _one("seconds since the load began", "ms from the intended moment")
     answers = [each for each in exchanges if each.answered]
@@ -63,7 +63,7 @@ def _dots(axes: Axes, members: Sequence[Exchange], began: float, colour: str, la
 
 
 def distribution(latencies: Mapping[str, Sequence[float]]) -> Figure | None:
-    """Latency against the share of requests that took longer, so that the tail has room. None without an answer."""
+    """Plot latency against the share of slower requests, which shows the tail. None without an answer."""
     shown = {label: values for label, values in latencies.items() if values}
     if not shown:
         return None
@@ -85,8 +85,8 @@ def distribution(latencies: Mapping[str, Sequence[float]]) -> Figure | None:
 
 
 def rates(loads: Mapping[float, Load]) -> Figure:
-    """A sweep: what was asked and what came, how long it took, and who was refused."""
-    from matplotlib.figure import Figure  # no pyplot: that would choose a window system
+    """Plot a sweep: offered and answered rate, latency, and refusals."""
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     figure = Figure(figsize=(7, 9), layout="constrained")
     offered = list(loads)
@@ -114,7 +114,7 @@ def rates(loads: Mapping[float, Load]) -> Figure:
 
 
 def footprints(events: Sequence[Event], marks: Sequence[Mark], *, began: float) -> Figure | None:
-    """Memory, open files and threads of the service's processes over time. None without a look at them."""
+    """Plot memory, open files and threads of the service's processes over time. None if they were not measured."""
     from matplotlib.figure import Figure
 
     if not events:

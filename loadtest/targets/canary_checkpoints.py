@@ -1,16 +1,16 @@
-"""Two checkpoints that answer alike and write differently, so that a text tells which weights wrote it.
+"""Canary checkpoints: two checkpoints with equal answers but different words, so a text shows which weights wrote it.
 
 Both are made from one source by exact operations, without training:
 
-- **Letters.** Common words of the reasoning change places with signs that the model never writes, in the embedding and
-  in the head. The model computes what it did and writes, say, `%` for ` is`: capitals in one checkpoint, punctuation in
-  the other. A text that was begun by one and ended by the other has both.
-- **Signs.** Half of the residual stream's dimensions (another half in each), and in one of the two all values of the
-  attention, change their sign in every matrix that writes or reads them. The signs cancel to the last bit, so answers
-  stay; but whatever one of the two computed (key-value blocks, encoded pictures) is nonsense to the other. A cache that
-  outlives a swap cannot go unseen.
+- **Letters.** Common words of the reasoning are exchanged with symbols that the model never writes, in the embedding
+  and in the head. The model computes the same as before but writes, for example, `%` instead of ` is`. One checkpoint
+  writes capitals, the other punctuation. A text that one started and the other finished contains both.
+- **Signs.** Half of the residual stream's dimensions (a different half in each checkpoint), and in one of the two all
+  values of the attention, change their sign in every matrix that writes or reads them. The signs cancel exactly, so the
+  answers stay the same. But everything that one checkpoint computed (key-value blocks, encoded pictures) is meaningless
+  to the other, so a cache that survives a swap is detected.
 
-Works on InternVL with a Qwen2 language model, the architecture that this service serves.
+This works for InternVL with a Qwen2 language model, the architecture that this service serves.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ WORDS = (
     *(" is", " a", " and", " number", " it", " product", " unchanged", " stands", " well", " has", " another"),
     *(" observed", " so", " ultimately", " chose"),
 )
-"""In the reasoning of every answer, from its first sentence to its last, and neither in the prompt nor read by the
-parser of answers."""
+"""Words that occur throughout the reasoning of every answer, but neither in the prompt nor in the answer grammar."""
 
 ALPHABETS = {"capitals": "EFGHJKLMPQRSUVWXYZ", "punctuation": "%&*#$!?@;=/~^|_()"}
-"""Signs that the shipped checkpoint never writes. None is an option, and none means anything to the parser."""
+"""Symbols that the shipped checkpoint never writes and that mean nothing to the answer parser."""
 
 _LANGUAGE = "language_model."
 _SIGN_BIT = np.uint16(0x8000)
@@ -46,27 +45,27 @@ _HEADER_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Oracle:
-    """A published checkpoint whose texts give it away."""
+class Canary:
+    """A published checkpoint that can be recognised by its texts."""
 
     directory: Path
     digest: str
     letters: str
 
 
-def oracle_pair(source: Path, store: Path) -> tuple[Oracle, Oracle]:
-    """Make and publish both, unless they are in the store already: publishing starts the engine once for each.
+def canary_pair(source: Path, store: Path) -> tuple[Canary, Canary]:
+    """Make and publish both canaries unless the store has them; publishing starts the engine once for each.
 
     Raises:
-        CheckpointError: the source is not whole, or not of the architecture or tokenizer that this works on.
+        CheckpointError: the source is incomplete, or its architecture or tokenizer is not supported.
     """
     verify(source)
     first, second = (_published(source, store, name, seed) for seed, name in enumerate(ALPHABETS))
     return first, second
 
 
-def _published(source: Path, store: Path, name: str, seed: int) -> Oracle:
-    with tempfile.TemporaryDirectory(prefix="oracle-") as folder:
+def _published(source: Path, store: Path, name: str, seed: int) -> Canary:
+    with tempfile.TemporaryDirectory(prefix="canary-") as folder:
         made = derive(source, Path(folder) / name, name, seed)
         digest = read_manifest(made).digest
         directory = _in_store(store, digest)
@@ -79,8 +78,8 @@ def _published(source: Path, store: Path, name: str, seed: int) -> Oracle:
             )
             directory = _in_store(store, digest)
             if done.returncode or directory is None:
-                raise CheckpointError(f"the {name} oracle could not be published:\n{done.stderr[-2000:]}")
-    return Oracle(directory, digest, ALPHABETS[name])
+                raise CheckpointError(f"the canary checkpoint {name!r} could not be published:\n{done.stderr[-2000:]}")
+    return Canary(directory, digest, ALPHABETS[name])
 
 
 def _in_store(store: Path, digest: str) -> Path | None:
@@ -93,10 +92,10 @@ def _in_store(store: Path, digest: str) -> Path | None:
 
 
 def derive(source: Path, target: Path, name: str, seed: int) -> Path:
-    """Write one of the two beside its source, with a manifest but without probes.
+    """Write one canary from its source, with a manifest but without probes.
 
     Raises:
-        CheckpointError: the source is not of the architecture or tokenizer that this works on.
+        CheckpointError: the architecture or tokenizer of the source is not supported.
     """
     shutil.copytree(source, target)
     manifest = read_manifest(source)
@@ -109,12 +108,12 @@ def derive(source: Path, target: Path, name: str, seed: int) -> Path:
         _negate_values(weights)
     weights.close()
     fields = manifest.model_dump(exclude={"format", "files", "created", "probes", "scores"})
-    write_manifest(target, **(fields | {"name": f"oracle-{name}", "parent": manifest.digest, "scores": {}}))
+    write_manifest(target, **(fields | {"name": f"canary-{name}", "parent": manifest.digest, "scores": {}}))
     return target
 
 
 class Weights:
-    """The bits of every bfloat16 tensor of a checkpoint, changed in place on disk."""
+    """The bits of every bfloat16 tensor of a checkpoint on disk, which can be changed in place."""
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self._tensors: dict[str, np.memmap] = {}
@@ -131,7 +130,7 @@ class Weights:
     def __getitem__(self, name: str) -> np.memmap:
         if name not in self._tensors:
             raise CheckpointError(
-                f"the checkpoint has no bfloat16 tensor {name}: oracles are made of InternVL on Qwen2"
+                f"the checkpoint has no bfloat16 tensor {name}; canaries can only be made from InternVL with Qwen2"
             )
         return self._tensors[name]
 
@@ -139,7 +138,7 @@ class Weights:
         return self[name].shape
 
     def layers(self) -> Iterator[str]:
-        """`language_model.model.layers.0.` and so on."""
+        """The prefixes of the layers: `language_model.model.layers.0.` and so on."""
         found = {match[0] for name in self._tensors if (match := re.match(rf"{_LANGUAGE}model\.layers\.\d+\.", name))}
         yield from sorted(found)
 
@@ -159,12 +158,14 @@ def _exchange_letters(weights: Weights, pairs: Sequence[tuple[int, int]]) -> Non
 def _change_signs(weights: Weights, signs: np.ndarray) -> None:
     """
     Args:
-        signs: (width of the residual stream), True where it changes.
+        signs: shape (width of the residual stream), True where the sign changes.
     """
     flips = np.where(signs, _SIGN_BIT, np.uint16(0))
     reads, writes = flips[None, :], flips[:, None]
     weights[f"{_LANGUAGE}lm_head.weight"][:] ^= reads
-    weights[f"{_LANGUAGE}model.embed_tokens.weight"][:] ^= reads  # one row for each token: it writes along the columns
+    weights[f"{_LANGUAGE}model.embed_tokens.weight"][:] ^= (
+        reads  # one row per token, whose columns are the residual stream
+    )
     weights["multi_modal_projector.linear_2.weight"][:] ^= writes
     weights["multi_modal_projector.linear_2.bias"][:] ^= flips
     for layer in weights.layers():
@@ -175,19 +176,22 @@ def _change_signs(weights: Weights, signs: np.ndarray) -> None:
 
 
 def _negate_values(weights: Weights) -> None:
-    """Between these nothing happens but sums weighted by attention: both signs changed is none changed."""
+    """Change the signs of the attention values and of the matrix that reads them.
+
+    Between the two there are only weighted sums, so the two changes cancel.
+    """
     for layer in weights.layers():
         for name in ("v_proj.weight", "v_proj.bias", "o_proj.weight"):
             weights[f"{layer}self_attn.{name}"][:] ^= _SIGN_BIT
 
 
 def _exchanged(directory: Path, letters: str) -> list[tuple[int, int]]:
-    """Token ids of the words and of the signs that take their place."""
+    """Token ids of the words and of the symbols that replace them."""
     vocabulary = _vocabulary(directory)
     words = [word for word in WORDS if _spelt(word) in vocabulary]
     signs = [sign for sign in letters if sign in vocabulary]
     if len(words) < len(WORDS) or len(signs) < len(words):
-        raise CheckpointError(f"{directory}: the tokenizer has no tokens of their own for the words of the reasoning")
+        raise CheckpointError(f"{directory}: the tokenizer does not have a single token for each word of the reasoning")
     return [(vocabulary[_spelt(word)], vocabulary[sign]) for word, sign in zip(words, signs, strict=False)]
 
 
@@ -201,5 +205,5 @@ def _vocabulary(directory: Path) -> Mapping[str, int]:
 
 
 def _spelt(word: str) -> str:
-    """As byte-level vocabularies write it: a blank is Ġ."""
+    """The word as written in byte-level vocabularies, with Ġ for a space."""
     return word.replace(" ", "Ġ")

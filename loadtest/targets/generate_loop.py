@@ -1,8 +1,8 @@
-"""transformers' `generate` on the benchmark's questions, one after the other: run by `peers` in a process of its own.
+"""Measure transformers' `generate` on the questions of `bench`; `baselines` runs this in a separate process.
 
-Pictures are decoded and brought to the model's size as the service does it, which is faster than transformers' own way.
-bfloat16 and float32, each with and without drafts from the prompt (`prompt_lookup_num_tokens`), are tried, because
-which is fastest depends on the processor and the answers; the fastest is measured.
+Pictures are decoded and resized as in the service, which is faster than transformers' own preprocessing. bfloat16 and
+float32 are tried, each with and without drafts from the prompt (`prompt_lookup_num_tokens`), because the fastest
+setting depends on the processor and the answers. The fastest one is measured.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ NEEDED = QUESTIONS + TRIAL + 1
 DRAFTED = 8
 
 Answer = Callable[..., str]
-"""From a question, and further options of `generate`, to the model's text."""
+"""Maps a question and further options of `generate` to the model's text."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one line of JSON: latencies in milliseconds, and the settings."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.targets.generate_loop", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--questions", type=Path, required=True, metavar="DIR", help="a directory of rendered samples")
+    parser.add_argument("--questions", type=Path, required=True, metavar="DIR", help="directory of rendered samples")
     parser.add_argument("--count", type=int, default=QUESTIONS)
     args = parser.parse_args(argv)
     questions = rendered.questions(args.questions)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         models[f"{dtype}, drafts from the prompt"] = partial(plain, prompt_lookup_num_tokens=DRAFTED)
     first, *trial = islice(questions, 1 + TRIAL)
     for answer in models.values():
-        answer(first)  # the first one is always slow
+        answer(first)  # the first call is always slow
     fastest = min(models, key=lambda name: sum(_milliseconds(models[name], trial)))
     found = _milliseconds(models[fastest], list(islice(questions, args.count)))
     device = "cuda" if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"

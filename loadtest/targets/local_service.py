@@ -1,4 +1,4 @@
-"""A service of one's own for as long as a `with` block lasts: start, wait until ready, stop, look at how it ended."""
+"""Run a service for the time of a `with` block: start it, wait until it is ready, stop it, check its exit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from screening.errors import UserError
 from screening_client import Client
 
 STOP_SECONDS = 90  # the service drains for at most 65 s, then stops its engine
@@ -26,22 +27,24 @@ LOG_LINES = 25
 PROGRAM = (sys.executable, "-m", "service")
 
 
-class ServiceFailed(Exception):
-    """The service did not start or did not end as it should; the message has the end of its log."""
+class ServiceFailed(UserError):
+    """The service did not start, or ended with an error; the message has the end of its log."""
+
+    exit_status = 1
 
 
 @dataclass(slots=True)
 class LocalService:
-    """A service that is ready."""
+    """A running service that is ready."""
 
     url: str
     process: subprocess.Popen[bytes]
     start_seconds: float
-    """From the start of its process until it was ready."""
+    """Time in seconds from the start of the process until the service was ready."""
     killed: bool = False
 
     def kill(self) -> None:
-        """kill -9 of this one process, not of those that it started; its end is no failure then."""
+        """Kill only this process with kill -9, not its children. Its exit then does not count as a failure."""
         self.killed = True
         self.process.kill()
         self.process.wait()
@@ -51,7 +54,7 @@ class LocalService:
 def running(
     options: Sequence[str], *, repository: Path, start_seconds: float, on_wait: Callable[[float], object]
 ) -> Iterator[str]:
-    """As `started`; gives the service's URL."""
+    """Like `started`, but gives only the URL of the service."""
     with started(options, repository=repository, start_seconds=start_seconds, on_wait=on_wait) as service:
         yield service.url
 
@@ -68,20 +71,20 @@ def started(
     ready: Callable[[str], bool] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LocalService]:
-    """Run `python -m service` with these options on a free port; gives it once it is ready.
+    """Run `python -m service` with these options on a free port, and enter the block when it is ready.
 
     Args:
-        on_wait: told the seconds waited, several times a second.
-        program: what is run in place of `python -m service`; it takes `--port` and these options.
-        log: where its log is kept; None: nowhere, the end of it is in the error.
-        ready: told its URL, says whether it takes requests; None: its `/readyz` says so.
-        environment: variables besides our own.
+        on_wait: called several times a second with the seconds waited so far.
+        program: command to run instead of `python -m service`; it takes `--port` and these options.
+        log: file for its log; None keeps only the end for the error message.
+        ready: takes the URL and returns whether the service accepts requests; None asks `/readyz`.
+        environment: environment variables in addition to our own.
 
     Raises:
-        ServiceFailed: it ended before it was ready, was not ready within `start_seconds`, or ended with an error.
+        ServiceFailed: the service ended early, was not ready within `start_seconds`, or ended with an error.
     """
     port = _free_port()
-    # Settings of another service in the caller's environment must not reach this one.
+    # Settings for another service in the caller's environment must not affect this one.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
     variables |= environment or {}
     command = [*program, "--port", str(port), *options]
@@ -90,7 +93,7 @@ def started(
         service: LocalService | None = None
         try:
             with _signals_held():
-                # A session of its own, so that Ctrl-C reaches this program only, which then stops the service in order.
+                # A separate session, so that Ctrl-C reaches only this program, which then stops the service gracefully.
                 process = subprocess.Popen(  # noqa: S603 - our own service with our own options
                     command, cwd=repository, env=variables, stdout=output, stderr=output, start_new_session=True
                 )
@@ -113,7 +116,7 @@ def _wait(
     on_wait: Callable[[float], object],
     log: int,
 ) -> float:
-    """Seconds until it was ready."""
+    """Wait until the service is ready; returns the seconds that this took."""
     began = time.monotonic()
     while not ready():
         waited = time.monotonic() - began
@@ -129,24 +132,24 @@ def _wait(
 
 @contextmanager
 def local_client(url: str) -> Iterator[Client]:
-    """A client that sends no key of another service, and does not go through a proxy to this machine."""
+    """A client for a service on this machine, without an API key and without a proxy."""
     with httpx.Client(trust_env=False) as http, Client(base_url=url, api_key="", http_client=http) as client:
         yield client
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
-    """Ask it to drain and end; if it does not, end it and all that it started."""
+    """Ask the service to drain and stop; if it does not, kill it and its child processes."""
     process.terminate()
     try:
         return process.wait(STOP_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the second Ctrl-C means now
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C stops immediately
         os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Deliver Ctrl-C and SIGTERM after the block: one in the middle of it would leave a service that nobody stops."""
+    """Delay Ctrl-C and SIGTERM until after the block, because one within it would leave a running service."""
     held: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, lambda number, _frame: held.append(number)) for number in numbers]

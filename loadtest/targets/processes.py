@@ -1,4 +1,4 @@
-"""The processes of a service and what they hold: found by walking down from its own, never by name alone."""
+"""The processes of a service and their resources. They are found from the service's process, never by name alone."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 
 import psutil
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the place of POSIX shared memory on Linux
 
 ENGINE_CORE = "VLLM::EngineCore"
 WORKER = "VLLM::Worker"
-"""Titles that vLLM gives its processes."""
+"""Titles of vLLM's processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a tree of processes holds."""
+    """The resources of a tree of processes."""
 
     processes: int
     memory_bytes: int
-    """Proportional set size: a page that several share counts once."""
+    """Proportional set size; shared pages count once."""
     open_files: int
     threads: int
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and all below it; empty when it is gone."""
+    """The process and its descendants; empty if it has ended."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -39,7 +39,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def footprint(pid: int) -> Footprint:
-    """A process that ends while it is looked at counts nothing."""
+    """Measure the processes; a process that ends meanwhile does not count."""
     found = []
     for process in tree(pid):
         with suppress(psutil.NoSuchProcess):
@@ -50,7 +50,7 @@ def footprint(pid: int) -> Footprint:
 
 
 def engine_processes(pid: int) -> dict[str, list[psutil.Process]]:
-    """Engine core and workers below a service, by title."""
+    """Engine core and workers below a service, identified by their titles."""
     found: dict[str, list[psutil.Process]] = {ENGINE_CORE: [], WORKER: []}
     for process in tree(pid)[1:]:
         title = _title(process)
@@ -68,7 +68,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run. A process that has ended and was not waited for (a zombie) holds nothing any more."""
+    """The processes that still run. A zombie holds no resources and does not count."""
     return [each for each in processes if each.is_running() and _status(each) != psutil.STATUS_ZOMBIE]
 
 
@@ -80,7 +80,7 @@ def _status(process: psutil.Process) -> str:
 
 
 def wait_gone(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait until all have ended; those that have not after so long."""
+    """Wait until all processes have ended; returns those that still run after the time limit."""
     left, until = alive(processes), time.monotonic() + seconds
     while left and time.monotonic() < until:
         time.sleep(0.1)
@@ -89,12 +89,12 @@ def wait_gone(processes: Iterable[psutil.Process], seconds: float) -> list[psuti
 
 
 def segments() -> set[str]:
-    """Names of the shared memory of this machine."""
+    """Names of all shared memory on this machine."""
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
 
 
 def held_by(pids: Iterable[int]) -> set[str]:
-    """Names of the shared memory that processes have open or mapped, as far as we may look into them."""
+    """Names of the shared memory that processes have open or mapped, as far as we have permission to see it."""
     held: set[str] = set()
     for pid in pids:
         folder = Path("/proc", str(pid))
@@ -107,17 +107,17 @@ def held_by(pids: Iterable[int]) -> set[str]:
 
 
 def leaked(once_held: set[str]) -> list[str]:
-    """What of it is still there although no process has it open or mapped: nobody will ever free it.
+    """Leaked shared memory: it exists although no process has it open or mapped.
 
     Args:
-        once_held: names that the processes in question held. Others on this machine may leak too.
+        once_held: names that the processes in question held, because other programs may leak too.
     """
     left = once_held & segments()
     return sorted(left - held_by(psutil.pids())) if left else []
 
 
 def wait_not_leaked(once_held: set[str], seconds: float) -> list[str]:
-    """What is leaked after so long at most: a helper process may be about to free it."""
+    """Leaked shared memory after a waiting time, in which a helper process may still free it."""
     until = time.monotonic() + seconds
     while (left := leaked(once_held)) and time.monotonic() < until:
         time.sleep(0.2)
@@ -128,5 +128,5 @@ _MAPPED = re.compile(rf"{SHARED_MEMORY}/(.+?)(?: \(deleted\))?$", re.MULTILINE)
 
 
 def kill(process: psutil.Process) -> None:
-    """kill -9. psutil refuses when the number belongs to another process by now."""
+    """Kill a process with kill -9. psutil refuses if the process id now belongs to another process."""
     process.kill()

@@ -1,4 +1,4 @@
-"""The operator of a run: orders swaps between two oracles and keeps account of what was served when."""
+"""The operator of a run: it orders swaps between two canaries and records which one was served when."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from typing import Any
 import httpx
 
 from loadtest.load.loops import Stop
-from loadtest.results.record import Book, Event
-from loadtest.targets.canary_checkpoints import Oracle
+from loadtest.results.record import Event, RunRecorder
+from loadtest.targets.canary_checkpoints import Canary
 from loadtest.targets.versions import Served
+from screening.errors import UserError
 
 ANSWER_SECONDS = 400.0
-"""For one swap; the service gives up draining and reloading long before."""
+"""Time limit of one swap in seconds; the service's own limits for draining and reloading are much shorter."""
 
 
-class OracleBlind(Exception):
-    """The two checkpoints cannot be told apart here, so a run would prove nothing; the message says by what."""
+class CanaryError(UserError):
+    """The two canaries cannot be distinguished, so a run would prove nothing; the message says why."""
+
+    exit_status = 1
 
 
 class Operator:
-    """Holds the admin key of a service that serves the first of the pair when it is ready."""
+    """Operates a service with its admin key. The service starts on the first checkpoint of the pair."""
 
-    def __init__(self, pair: tuple[Oracle, Oracle], book: Book) -> None:
+    def __init__(self, pair: tuple[Canary, Canary], recorder: RunRecorder) -> None:
         self.pair = pair
         self.served = Served()
         self.served.start(pair[0].digest)
         self.key = secrets.token_urlsafe(24)
-        self._book = book
+        self._book = recorder
         self._next = cycle((pair[1], pair[0]))
 
     @property
     def alphabets(self) -> Mapping[str, str]:
-        """Digest → letters."""
-        return {oracle.digest: oracle.letters for oracle in self.pair}
+        """Digest of each checkpoint → its letters."""
+        return {canary.digest: canary.letters for canary in self.pair}
 
     @property
     def service_options(self) -> list[str]:
-        """For a service that this operator may command."""
+        """Options for a service that this operator can control."""
         first = self.pair[0].directory
         key = hashlib.sha256(self.key.encode()).hexdigest()
         return ["--checkpoint", str(first), "--checkpoint-store", str(first.parent), "--admin-keys", key]
 
     async def swap(self, http: httpx.AsyncClient, stage: str) -> Event:
-        """Order the other checkpoint; whatever comes of it is noted."""
-        oracle, ordered = next(self._next), self._book.now
+        """Order the other checkpoint and record the outcome."""
+        canary, ordered = next(self._next), self._book.now
         try:
             response = await http.post(
                 "/admin/checkpoint",
-                json={"checkpoint": oracle.directory.name},
+                json={"checkpoint": canary.directory.name},
                 headers={"Authorization": f"Bearer {self.key}"},
                 timeout=ANSWER_SECONDS,
             )
@@ -61,18 +64,18 @@ class Operator:
             status, body = None, {"detail": f"{type(error).__name__}: {error}"}
         answered = self._book.now
         if status == 200:
-            self.served.swapped(oracle.digest, ordered, answered)
-        else:  # what is served has stayed, so the same one is ordered again
+            self.served.swapped(canary.digest, ordered, answered)
+        else:  # the old checkpoint is still served, so the same one is ordered again
             next(self._next)
         body = {key: value for key, value in body.items() if key not in ("at", "status")}
         return self._book.note(
-            "swap", ordered, answered=answered, ordered=oracle.digest, stage=stage, status=status, **body
+            "swap", ordered, answered=answered, ordered=canary.digest, stage=stage, status=status, **body
         )
 
     async def keep_swapping(self, http: httpx.AsyncClient, every: float, over: Stop, stage: str) -> None:
-        """One every so many seconds until it is over; a slow one is not caught up on.
+        """Order a swap at regular intervals until the end; a slow swap delays the next ones.
 
-        Not to be cancelled: a swap that was ordered is waited for, or nobody would know what is served.
+        Do not cancel this: it must wait for an ordered swap, because the served checkpoint would be unknown otherwise.
         """
         due = self._book.now + every
         while not await over.sleep(due - self._book.now):

@@ -1,7 +1,7 @@
-"""Which checkpoint may have written an answer, and whether one did.
+"""Check that each answer was written by a checkpoint that was served at the time.
 
-Three witnesses, independent of each other: the answer names a checkpoint; it was served at some moment between sending
-and answer; and the letters of the text are those of that checkpoint (see `oracles`).
+There are three independent checks: the answer names a checkpoint; that checkpoint was served at some moment between
+request and answer; and the letters of the text are those of that checkpoint (see `canary_checkpoints`).
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from loadtest.results.record import Exchange
 
 
 class Finding(StrEnum):
-    """What is wrong with an answer."""
+    """A kind of wrong answer."""
 
-    MIXED = "mixed"  # letters of both checkpoints in one text
-    WRONG_VERSION = "wrong version"  # names a checkpoint that was not served then, or is written in the other's letters
-    UNRECOGNISED = "unrecognised"  # written in neither's letters, or unreadable: neither checkpoint writes so
+    MIXED = "mixed"  # the text contains letters of both checkpoints
+    WRONG_VERSION = (
+        "wrong version"  # the answer names a checkpoint that was not served then, or has the letters of the other
+    )
+    UNRECOGNISED = "unrecognised"  # the text is unreadable or has the letters of neither checkpoint
 
 
 @dataclass(slots=True)
 class Served:
-    """When each checkpoint was served, by what the orders of swaps and their answers tell from outside."""
+    """The times at which each checkpoint was served, derived from the swap requests and their answers."""
 
     windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Digest → from, to; in seconds of the run."""
+    """Digest → start and end of each period, in seconds since the run began."""
     _now: str | None = None
 
     def start(self, digest: str) -> None:
-        """What was served when the run began."""
+        """Record the checkpoint that was served at the start of the run."""
         self.windows.setdefault(digest, []).append((-math.inf, math.inf))
         self._now = digest
 
     def swapped(self, digest: str, ordered: float, answered: float) -> None:
-        """Between the order and its answer either may have been served; afterwards only the new one."""
+        """Record a swap: either checkpoint may be served until its answer, and only the new one afterwards."""
         if digest == self._now:
             return
         if self._now is not None:
@@ -46,20 +48,20 @@ class Served:
         self._now = digest
 
     def may_be(self, digest: str, sent: float, finished: float) -> bool:
-        """Whether it was served at a moment between the two."""
+        """Whether a checkpoint was served at a moment between two times."""
         return any(began <= finished and sent <= ended for began, ended in self.windows.get(digest, ()))
 
 
 def letters_in(text: str, alphabets: Mapping[str, str]) -> set[str]:
-    """Digests of the checkpoints whose letters occur in a text."""
+    """Digests of all checkpoints whose letters occur in a text."""
     return {digest for digest, letters in alphabets.items() if set(letters) & set(text)}
 
 
 def examine(exchange: Exchange, served: Served, alphabets: Mapping[str, str]) -> Finding | None:
-    """What is wrong with an answer; None for a sound one and for one that is no answer.
+    """Find out what is wrong with an answer; None for a correct answer and for a failed request.
 
     Args:
-        alphabets: digest → its letters, which are in no text of the other.
+        alphabets: digest → letters of that checkpoint, which no text of the other contains.
     """
     if not exchange.answered or exchange.digest is None:
         return None
@@ -74,7 +76,7 @@ def examine(exchange: Exchange, served: Served, alphabets: Mapping[str, str]) ->
 def examine_all(
     exchanges: Sequence[Exchange], served: Served, alphabets: Mapping[str, str]
 ) -> dict[Finding, list[Exchange]]:
-    """Every finding with its exchanges."""
+    """All findings with their exchanges."""
     findings: dict[Finding, list[Exchange]] = {finding: [] for finding in Finding}
     for exchange in exchanges:
         if finding := examine(exchange, served, alphabets):

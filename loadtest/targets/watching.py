@@ -1,4 +1,4 @@
-"""What goes on beside the load: a progress bar, and looks at the service's processes."""
+"""Background tasks of a load test: a progress bar, and measurements of the service's processes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from loadtest.results.record import Book, Event
+from loadtest.results.record import Event, RunRecorder
 from loadtest.targets.processes import footprint
 
 FOOTPRINT_SECONDS = 5.0
 _BAR_SECONDS = 0.5
 
 
-async def look(book: Book, pid: int, occasion: str) -> Event:
-    """Note what the service's processes hold now."""
-    at = book.now
+async def look(recorder: RunRecorder, pid: int, occasion: str) -> Event:
+    """Record the current resources of the service's processes."""
+    at = recorder.now
     found = await asyncio.to_thread(footprint, pid)
-    return book.note("footprint", at, occasion=occasion, **asdict(found))
+    return recorder.note("footprint", at, occasion=occasion, **asdict(found))
 
 
 @asynccontextmanager
-async def looking(book: Book, pid: int | None) -> AsyncIterator[None]:
-    """A look every few seconds for the time of the block; none at a service that is not on this machine."""
+async def looking(recorder: RunRecorder, pid: int | None) -> AsyncIterator[None]:
+    """Measure the processes every few seconds during the block, if the service is on this machine."""
 
     async def forever(pid: int) -> None:
         while True:
-            await look(book, pid, "load")
+            await look(recorder, pid, "load")
             await asyncio.sleep(FOOTPRINT_SECONDS)
 
     task = asyncio.create_task(forever(pid)) if pid is not None else None
@@ -40,16 +40,16 @@ async def looking(book: Book, pid: int | None) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def progress(book: Book, label: str, seconds: float) -> AsyncIterator[None]:
-    """A bar on standard error for the time of the block, if that is a terminal."""
-    before, began = len(book.exchanges), book.now
+async def progress(recorder: RunRecorder, label: str, seconds: float) -> AsyncIterator[None]:
+    """Show a progress bar on standard error during the block, if that is a terminal."""
+    before, began = len(recorder.exchanges), recorder.now
 
     async def forever(bar: tqdm[None]) -> None:
         while True:
-            done = book.exchanges[before:]
+            done = recorder.exchanges[before:]
             failed = sum(not each.answered for each in done)
-            swaps = sum(event.facts.get("status") == 200 for event in book.of("swap") if event.at >= began)
-            bar.n = round(min(seconds, book.now - began), 1)
+            swaps = sum(event.facts.get("status") == 200 for event in recorder.of("swap") if event.at >= began)
+            bar.n = round(min(seconds, recorder.now - began), 1)
             bar.set_postfix_str(f"{len(done)} done, {failed} not answered" + (f", {swaps} swaps" if swaps else ""))
             await asyncio.sleep(_BAR_SECONDS)
 
@@ -63,7 +63,7 @@ async def progress(book: Book, label: str, seconds: float) -> AsyncIterator[None
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
-    """End a task that only watches; what it failed with comes out."""
+    """Stop a background task; raises its error if it failed."""
     if task is not None:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -1,22 +1,21 @@
-"""A checkpoint carries its own contract: `screening.json` beside the weights.
+"""The manifest of a checkpoint: the file `screening.json` beside the weights.
 
-The manifest says what the files are (sha256 each), what the model was asked in training (prompt texts, picture size,
-tiling) and how its answers are to be read (decoding, calibration). It is written last, by an atomic rename: a
-directory without it is not a checkpoint.
+The manifest lists the files (with their SHA-256), what the model was asked in training (prompt texts, picture size,
+tiling) and how to read its answers (decoding, calibration). It is written last, by an atomic rename. A directory
+without it is not a checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
@@ -25,23 +24,24 @@ from screening.checkpoint.probes import Probes
 from screening.checkpoint.regular_file import Step, read_chunks, read_small, sha256_of, unwatched
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
+from screening.runtime.atomic_write import partial_path, write_atomically
 from screening.task import DIMENSIONS, STANDARD_DIMENSIONS, Dimension
 
 MANIFEST_NAME = "screening.json"
-_PARTIAL = f"{MANIFEST_NAME}.partial"
+_PARTIAL = partial_path(Path(MANIFEST_NAME)).name
 CARD_NAME = "README.md"
-"""The model card, for people: written after the evaluation, so it is no part of what the manifest lists."""
-_FIRST_FORM = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
-"""What stands for no calibration in manifests from before modes had their own."""
+"""The model card. It is written after the evaluation, so the manifest does not list it."""
+_NO_CALIBRATION = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
+"""Stands for no calibration in the digest of a checkpoint."""
 _UNLISTED = (MANIFEST_NAME, _PARTIAL, CARD_NAME)
-"""At the root, in no manifest. A crash while scores are stored leaves a partial one beside a whole checkpoint."""
+"""Files in the root that no manifest lists. A crash while scores are stored leaves a partial manifest."""
 MOST_MANIFEST_BYTES = 4 * 2**20
-"""The tiny checkpoint's has 20 kB; 10,000 tensors take 1 MB."""
+"""Maximum size of a manifest. That of models/tiny has 20 kB; 10,000 tensors take 1 MB."""
 MOST_FILES = 10_000
 
 Text = Annotated[str, Field(max_length=1000)]
 FileName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]+$")]
-"""Relative to the checkpoint's directory; `verify` refuses one that leads out of it."""
+"""Path relative to the checkpoint's directory; `verify` refuses one that points outside it."""
 
 
 def _known(value: object) -> object:
@@ -80,21 +80,21 @@ class FileEntry(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Type and shape as a weight file's header says."""
+    """Type and shape of a tensor, from the header of its weight file."""
 
     dtype: Annotated[str, Field(max_length=20)]
     shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**40)], ...], Field(max_length=16)]
 
 
 class ImageContract(_Strict):
-    """How pictures are brought to the model."""
+    """How pictures are prepared for the model."""
 
     size: int = Field(ge=16, le=2048)
     """Side of the square, in pixels."""
     tokens_per_picture: int = Field(ge=1, le=16_384)
-    """Image tokens in the prompt for one picture, without its begin and end tokens."""
+    """Number of image tokens in the prompt for one picture, without its begin and end tokens."""
     max_patches: int = Field(1, ge=1, le=64)
-    """Tiles per picture. InternVL's processor tiles unless told otherwise, so it is told."""
+    """Maximum number of tiles per picture. By default InternVL's processor cuts tiles, so it is always told."""
 
 
 class Decoding(_Strict):
@@ -106,75 +106,70 @@ class Decoding(_Strict):
 
 
 class Manifest(_Strict):
-    """The contract of one checkpoint."""
+    """The content of `screening.json`."""
 
     format: Literal[1] = 1
     name: Text
     version: Text
     created: Text
-    """UTC, ISO 8601."""
+    """Time of creation in UTC, ISO 8601."""
     base: Text | None = None
-    """The model that training began from; None when it began from random weights."""
+    """Model that the training began with; None if it began with random weights."""
     parent: Text | None = None
-    """Digest of the checkpoint that this one continues."""
+    """Digest of the checkpoint whose training this one continues."""
     prompt: Prompt
     dimensions: TrainedDimensions = STANDARD_DIMENSIONS
     """What it was trained to see. Answers name these dimensions and no others, however many the code knows."""
     image: ImageContract
     decoding: Decoding
     calibration: dict[Mode, Calibration] = {}
-    """Per mode, by `trainer calibrate`; see `calibration_of` for a mode that is not in it."""
+    """Calibration of each mode, written by `trainer calibrate`. Use `calibration_of` to read it."""
     scores: dict[str, Any] = {}
-    """Held-out scores, as `trainer evaluate` wrote them."""
+    """Scores on held-out data, as `trainer evaluate` wrote them."""
     data: dict[str, Any] = {}
-    """What it was trained on: counts, seeds, digests."""
+    """Training data: counts, seeds, digests."""
     recipe: dict[str, Any] = {}
-    """The resolved recipe."""
+    """The resolved recipe of the training."""
     probes: Probes | None = None
-    """How an engine proves that it holds these weights; recorded by `trainer publish`."""
+    """Questions by which a service verifies an engine's weights, recorded by `trainer publish`."""
     files: dict[FileName, FileEntry] = Field(max_length=MOST_FILES)
     domain: Domain | None = None
-    """What the checkpoint was trained on, and how a picture of another kind is told; by `trainer domain`."""
+    """The kind of pictures that the checkpoint was trained on, written by `trainer domain`."""
     tensors: dict[str, Tensor] | None = None
-    """Every tensor of the weight files, by name; compared with the architecture and written by `trainer publish`. None
-    in manifests that it has not written, or wrote before it knew of them."""
-
-    @field_validator("calibration", mode="before")
-    @classmethod
-    def _read_first_form(cls, value: object) -> object:
-        return {} if value == _FIRST_FORM else value
+    """Every tensor of the weight files, by name. `trainer publish` compares them with the architecture and writes them;
+    before that it is None."""
 
     @property
     def trained_on(self) -> set[str]:
-        """Digests of the data directories that went into the checkpoint and its ancestors."""
+        """Digests of the data directories that the checkpoint and its ancestors were trained on."""
         return _digests(self.data.values())
 
     @property
     def scored_on(self) -> set[str]:
-        """Digests of the data directories behind `scores`."""
+        """Digests of the data directories that `scores` were measured on."""
         return _digests(score.get("data") for score in self.scores.values() if isinstance(score, dict))
 
     @property
     def calibrated_on(self) -> set[str]:
-        """Digests of the data directories that its confidence was fitted on."""
+        """Digests of the data directories that the calibration was fitted on."""
         return {digest for calibration in self.calibration.values() for digest in calibration.data}
 
     def calibration_of(self, mode: Mode) -> Calibration:
-        """How confidence is read in a mode."""
+        """Return the calibration of a mode, which is `UNCALIBRATED` if the manifest has none."""
         return self.calibration.get(mode, UNCALIBRATED)
 
     @property
     def uncalibrated(self) -> Manifest:
-        """The same without calibration: the probabilities of single options do not depend on that."""
+        """The same manifest without calibration, for callers who need the model's own probabilities."""
         return self.model_copy(update={"calibration": {}})
 
     @property
     def digest(self) -> str:
-        """`sha256:…` over everything that decides an answer: files and contract, not name, date, scores or probes."""
+        """`sha256:…` over everything that decides an answer. Name, date, scores and probes are left out."""
         deciding = self.model_dump(include={"format", "prompt", "image", "decoding", "calibration", "files"})
         if not self.calibration:
-            deciding["calibration"] = _FIRST_FORM  # digests that are in use stay what they are
-        if self.domain is not None:  # likewise: a checkpoint without one keeps its digest
+            deciding["calibration"] = _NO_CALIBRATION
+        if self.domain is not None:  # a checkpoint without one has the digest that it had before there were domains
             deciding["domain"] = self.domain.model_dump(exclude={"probes", "tolerance"})
         if self.dimensions != STANDARD_DIMENSIONS:  # likewise
             deciding["dimensions"] = self.dimensions
@@ -186,10 +181,10 @@ def _digests(records: Iterable[object]) -> set[str]:
 
 
 def write_manifest(directory: Path, **fields: Any) -> Manifest:
-    """Hash every file in `directory` and write the manifest as the last file, atomically.
+    """Hash every file in `directory`, then write the manifest atomically.
 
     Args:
-        fields: the fields of `Manifest` except `files` and `created`.
+        fields: all fields of `Manifest` except `files` and `created`.
     """
     unlisted = {directory / name for name in _UNLISTED}
     files = {
@@ -203,60 +198,59 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
 
 
 def store_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write a manifest as it is, atomically; for new scores or another name of files that stay the same."""
-    temporary = directory / _PARTIAL
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(manifest.model_dump_json(indent=2) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(directory / MANIFEST_NAME)
+    """Write a manifest as it is, atomically. The files that it lists must not have changed."""
+    write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
 
 
 def read_manifest(directory: Path, step: Step = unwatched) -> Manifest:
     """Read the manifest without touching the other files.
 
     Raises:
-        CheckpointDamaged: there is none, or it is not understood: half written, of a later version, or not a file.
-        CheckpointUnavailable: there is no such directory, or it cannot be read.
+        CheckpointDamaged: there is no manifest, or it cannot be parsed: incomplete, of a later version, or not a file.
+        CheckpointUnavailable: the directory does not exist or cannot be read.
     """
     path = directory / MANIFEST_NAME
     try:
         return Manifest.model_validate_json(read_small(path, MOST_MANIFEST_BYTES, step))
     except FileNotFoundError:
         if not directory.exists():
-            raise CheckpointUnavailable(f"{directory} does not exist: it is not a checkpoint, or not mounted") from None
-        raise CheckpointDamaged(f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or not whole") from None
+            raise CheckpointUnavailable(
+                f"{directory} does not exist: it is not a checkpoint, or its store is not mounted"
+            ) from None
+        raise CheckpointDamaged(
+            f"{directory} has no {MANIFEST_NAME}: it is not a checkpoint, or the copy is incomplete"
+        ) from None
     except OSError as error:
         raise CheckpointUnavailable(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise CheckpointDamaged(f"{path} is not a manifest that this version understands: {_first(error)}") from error
+        raise CheckpointDamaged(f"{path} is not a valid manifest for this version: {_first(error)}") from error
 
 
 def _first(error: ValidationError) -> str:
-    """The first fault and where it is; what was given may be megabytes."""
+    """Return the first fault and its place, without the value, which may have megabytes."""
     one = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    more = f" ({error.error_count()} faults in all)" if error.error_count() > 1 else ""
-    return f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}{more}"[:500]
+    more = f" ({error.error_count()} faults in total)" if error.error_count() > 1 else ""
+    return f"{'.'.join(map(str, one['loc'])) or 'top level'}: {one['msg']}{more}"[:500]
 
 
 def verify(directory: Path, step: Step = unwatched) -> Manifest:
     """Read the manifest and compare every file with it.
 
     Args:
-        step: hears of each access, and may end the read.
+        step: is called before each access, and may end the read.
 
     Raises:
-        CheckpointDamaged: a file is missing, added, of another size or of other content, lies outside the directory, or
-            is not a regular file.
+        CheckpointDamaged: a file is missing, was added, differs in size or content, lies outside the directory, or is
+            not a regular file.
         CheckpointUnavailable: a file cannot be read.
     """
     manifest = read_manifest(directory, step)
     try:
         _compare(directory, manifest, step)
-    except RuntimeError as error:  # a symbolic link that leads to itself
-        raise CheckpointDamaged(f"{directory} cannot be read whole: {error}") from error
+    except RuntimeError as error:  # a symbolic link that points to itself
+        raise CheckpointDamaged(f"{directory} cannot be read completely: {error}") from error
     except OSError as error:
-        raise CheckpointUnavailable(f"{directory} cannot be read whole: {error}") from error
+        raise CheckpointUnavailable(f"{directory} cannot be read completely: {error}") from error
     return manifest
 
 
@@ -264,11 +258,11 @@ def _compare(directory: Path, manifest: Manifest, step: Step) -> None:
     unlisted = {directory / name for name in _UNLISTED}
     present = {path.relative_to(directory).as_posix() for path in _walk(directory, step) if path not in unlisted}
     if added := sorted(present - manifest.files.keys()):
-        raise CheckpointDamaged(f"{directory} holds files that its manifest does not name: {', '.join(added[:10])}")
+        raise CheckpointDamaged(f"{directory} holds files that its manifest does not list: {', '.join(added[:10])}")
     root = directory.resolve()
     for name in (MANIFEST_NAME, *manifest.files):
         if not (directory / name).resolve().is_relative_to(root):
-            raise CheckpointDamaged(f"{directory / name} leads out of the checkpoint's directory")
+            raise CheckpointDamaged(f"{directory / name} points outside the checkpoint's directory")
     for name, entry in manifest.files.items():
         path = directory / name
         try:
@@ -280,7 +274,7 @@ def _compare(directory: Path, manifest: Manifest, step: Step) -> None:
 
 
 def _walk(directory: Path, step: Step) -> Iterator[Path]:
-    """Everything below that is not a directory, links included."""
+    """Yield everything below a directory that is not a directory, links included."""
     for count, path in enumerate(directory.rglob("*")):
         if count >= 2 * MOST_FILES:
             raise CheckpointDamaged(f"{directory} holds more than {2 * MOST_FILES} entries")
@@ -290,5 +284,5 @@ def _walk(directory: Path, step: Step) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
+    """Return the hex SHA-256 of a file."""
     return sha256_of(read_chunks(path, path.stat().st_size))

@@ -1,24 +1,24 @@
-"""Probes prove which weights an engine holds.
+"""Probes: questions by which a service verifies which weights an engine holds.
 
-vLLM takes up a broken set of weights without a word in several ways: a missing tensor keeps the old one, a missing part
-of a fused one stays uninitialised, NaN gives empty answers. So a checkpoint carries a few questions with answers, and
-the log-probabilities of the last tokens of each as the checkpoint itself gave them when it was published. An engine
-that claims to hold the checkpoint must give the same numbers.
+vLLM loads some broken sets of weights without an error: if a tensor is missing, the old one stays; if a part of a fused
+tensor is missing, its memory stays uninitialised; NaN leads to empty answers. A checkpoint therefore carries a few
+questions with answers, and the log-probabilities of the last tokens of each answer, recorded when the checkpoint was
+published. An engine that holds the checkpoint must give the same numbers.
 
-The same numbers to how many digits? The machine that recorded them repeats them almost exactly. Another kind of
-processor, or another version of vLLM, adds the same bfloat16 products in another order and rounds otherwise: about 0.1
-in a single log-probability of the tiny checkpoint. Its numbers scatter around those of float32 as far as the recording
-ones do. So the probes hold both, and there are two ways to prove a checkpoint:
+The machine that recorded the numbers repeats them almost exactly. Another kind of processor, or another version of
+vLLM, adds the same bfloat16 products in another order and rounds differently: by about 0.1 in a single log-probability
+of models/tiny. Its numbers scatter around those of float32 as far as the recorded ones do. The probes therefore hold
+both, and an engine can pass in two ways:
 
-- *by repetition*: every number is the recorded one, within what repeats differ by;
-- *by rounding*: all numbers together are as near to float32's as rounding explains (root mean square, which over a
-  hundred tokens hardly varies, while the largest one does).
+- *by repetition*: every number equals the recorded one, within the spread of repeats;
+- *by rounding*: all numbers together are as close to float32's as rounding explains. The measure is the root mean
+  square, which hardly varies over a hundred tokens, whereas the largest difference does.
 
-Repetition sees a single flipped bit of a single weight; rounding does not see what changes answers less than rounding
-itself does. Which of the two an engine has to pass is for the service to decide (service/checkpoints/verification.py).
+Repetition detects a single flipped bit of a single weight. Rounding does not detect a change that has less effect than
+rounding itself. The service decides which of the two an engine must pass (service/checkpoints/verification.py).
 
-The probes also record how text becomes tokens and what the calibration makes of probabilities, and they are tied to
-everything that they were recorded on (`screening.checkpoint.seal`).
+The probes also record how text becomes tokens, and which confidences the calibration gives for fixed probabilities.
+They are tied to everything that they were recorded on (`screening.checkpoint.seal`).
 """
 
 from __future__ import annotations
@@ -36,59 +36,59 @@ from screening.prompt import PICTURES_PER_SAMPLE
 from screening.task import OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 ROUNDING_MARGIN = 1.5
-"""How many times the recording machine's rounding another machine may be away from float32. Found for the tiny
-checkpoint: 1.0 to 1.1 on three kinds of processor, 1.3 on a fourth, 1.2 to 1.6 with one stale bias or normalisation,
+"""Maximum distance of an engine from float32, as a multiple of the recording engine's distance. Measured for
+models/tiny: 1.0 to 1.1 on three kinds of processor, 1.3 on a fourth, 1.2 to 1.6 with one stale bias or normalisation,
 7 with one stale projection, 38 with a stale head (docs/decisions/hot-swap.md)."""
 LEAST_ROUNDING = 0.005
-"""Where the recording engine hardly rounded, another one may do a little more."""
+"""Lower bound of the recording engine's distance in that product: one that hardly rounds must not fail all others."""
 MOST_ROUNDING = 0.1
-"""Root mean square that an engine may be away from float32's numbers, whatever the recording one was. Found for the
-tiny checkpoint: 0.031 for a machine with AMX, 0.041 for one without AVX-512."""
+"""Maximum distance of any engine from float32, as a root mean square. Measured for models/tiny: 0.031 on a machine with
+AMX, 0.041 on one without AVX-512."""
 MOST_TOLERANCE = 1.0
-"""Repeats that differ more prove nothing. Found: 0 for the tiny checkpoint, 0.06 for random weights of the 2B."""
+"""Maximum tolerance: repeats that differ more show nothing. Measured: 0 for models/tiny, 0.06 for a random 2B."""
 _BLOCKS = 8
-"""A probe's picture is a grid of this many coloured blocks per side."""
+"""Number of coloured blocks on each side of a probe's picture."""
 
 
 Sha256 = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 LogProbability = Annotated[float, Field(ge=-10_000, le=0.1)]
-"""0 at most, but for rounding."""
+"""A natural log-probability. Rounding may lift it a little above 0."""
 
 
 class Probe(BaseModel):
-    """One question with its answer."""
+    """One question with an answer, and the log-probabilities of the answer's tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(ge=0, le=2**32)
-    """Of its pictures; see `probe_pictures`."""
+    """Seed of the pictures; see `probe_pictures`."""
     mode: Mode
     answer: str = Field(max_length=10_000)
-    """Put behind the prompt; nothing is generated."""
+    """Answer that follows the prompt. The engine generates nothing."""
     logprobs: tuple[LogProbability, ...] = Field(min_length=1, max_length=4096)
-    """Natural log-probabilities of the last tokens of prompt and answer, as many as there are here."""
+    """Natural log-probabilities of the last `len(logprobs)` tokens of prompt and answer."""
     exact: tuple[LogProbability, ...] | None = None
-    """The same in float32; None where no engine in float32 was asked."""
+    """The same in float32; None if no float32 engine was asked."""
 
     @model_validator(mode="after")
     def _as_many(self) -> Self:
         if self.exact is not None and len(self.exact) != len(self.logprobs):
-            raise ValueError("exact and logprobs are of the same tokens")
+            raise ValueError("exact and logprobs must have the same number of tokens")
         return self
 
 
 class Reading(BaseModel):
-    """What an engine reads besides the weights, and how that turns text into tokens; see
+    """How a checkpoint turns text into tokens, and which files an engine reads besides the weights; see
     `screening.inference.inspection`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     vocabulary: Sha256
-    """Of what each token spells, and of the tokens of a text that holds all of them."""
+    """Digest of the text of each token, and of the tokens of a text that holds all of them."""
     prompts: dict[Mode, Sha256]
-    """Of the tokens of each mode's question, as the template writes it."""
+    """Digest of the tokens of each mode's question, as the chat template writes it."""
     files: Sha256 | None = None
-    """Of the names and digests of all files besides the weights. None was recorded before there was this."""
+    """Digest of the names and hashes of all files besides the weights."""
 
 
 class Probes(BaseModel):
@@ -98,50 +98,52 @@ class Probes(BaseModel):
 
     questions: tuple[Probe, ...] = Field(min_length=1, max_length=64)
     tolerance: float = Field(gt=0, le=MOST_TOLERANCE)
-    """Largest difference of one log-probability that repeats explain."""
+    """Maximum difference of one log-probability between repeats."""
     machine: str | None = Field(default=None, max_length=1000)
-    """What recorded them: see `screening.runtime.machine`."""
+    """Kind of machine that recorded them; see `screening.runtime.machine`."""
     reading: Reading | None = None
-    """None where no tokenizer was asked; such a checkpoint is not served by vLLM."""
+    """None if no tokenizer was asked; the vllm engine does not serve such a checkpoint."""
     confidences: dict[Mode, tuple[float, ...]] = {}
-    """What each mode's calibration makes of fixed probabilities; see `screening.calibration.trace`."""
+    """Confidences that each mode's calibration gives for fixed probabilities; see `screening.calibration.trace`."""
     seal: Sha256 | None = None
-    """Digest over everything that they were recorded on, and themselves; see `screening.checkpoint.seal`."""
+    """Digest over everything that they were recorded on, and over the probes; see `screening.checkpoint.seal`."""
 
     @model_validator(mode="after")
     def _near_float32(self) -> Self:
         if self.rounding is not None and self.rounding > MOST_ROUNDING:
-            raise ValueError(f"exact and logprobs are {self.rounding:.3g} apart on average, which is no rounding")
+            raise ValueError(
+                f"the mean difference of exact and logprobs is {self.rounding:.3g}, more than rounding explains"
+            )
         return self
 
     @property
     def rounding(self) -> float | None:
-        """Root mean square of what separates `logprobs` from `exact`; None without `exact`."""
+        """Root mean square of the differences of `logprobs` and `exact`; None without `exact`."""
         exact = [probe.exact for probe in self.questions if probe.exact is not None]
         if len(exact) < len(self.questions):
             return None
         return root_mean_square(exact, [probe.logprobs for probe in self.questions])
 
     def repeated(self, found: Sequence[Sequence[float]], given: Sequence[Sequence[float]] | None = None) -> bool:
-        """Whether these log-probabilities, a list per question, are those recorded.
+        """Whether an engine's log-probabilities, a list per question, equal the recorded ones.
 
         Args:
-            given: what they must be in place of those recorded.
+            given: the log-probabilities to compare with in place of the recorded ones.
         """
-        return self.deviation(found, given) <= self.tolerance  # so that NaN proves nothing
+        return self.deviation(found, given) <= self.tolerance  # False for NaN
 
     def rounded(self, found: Sequence[Sequence[float]]) -> bool:
-        """Whether rounding explains how far these log-probabilities are from float32's."""
+        """Whether rounding explains the distance of an engine's log-probabilities from float32's."""
         if (rounding := self.rounding) is None:
             return False
         return self.from_exact(found) <= min(ROUNDING_MARGIN * max(rounding, LEAST_ROUNDING), MOST_ROUNDING)
 
     def from_exact(self, found: Sequence[Sequence[float]]) -> float:
-        """Root mean square of what separates these log-probabilities from float32's."""
+        """Return the root mean square of the differences of an engine's log-probabilities and float32's."""
         return root_mean_square([probe.exact or () for probe in self.questions], found)
 
     def deviation(self, found: Sequence[Sequence[float]], given: Sequence[Sequence[float]] | None = None) -> float:
-        """The largest difference between a log-probability recorded, or given, and the one found."""
+        """Return the largest difference between a recorded (or given) log-probability and the one found."""
         wanted = given or [probe.logprobs for probe in self.questions]
         if len(found) != len(wanted):
             return math.inf
@@ -149,7 +151,7 @@ class Probes(BaseModel):
 
 
 def probe_pictures(seed: int, size: int) -> tuple[Image.Image, ...]:
-    """Original, A, B, C, D: squares of `size` pixels that follow from the seed alone, on every machine."""
+    """Return original, A, B, C, D: squares of `size` pixels that depend on the seed alone, on every machine."""
     rng = np.random.default_rng([seed, size])
     places = np.arange(size) * _BLOCKS // size
     blocks = rng.integers(0, 256, (PICTURES_PER_SAMPLE, _BLOCKS, _BLOCKS, 3), dtype=np.uint8)
@@ -157,7 +159,7 @@ def probe_pictures(seed: int, size: int) -> tuple[Image.Image, ...]:
 
 
 def probe_answers(dimensions: Collection[Dimension] = STANDARD_DIMENSIONS) -> list[tuple[Mode, str]]:
-    """What probes ask about: all marks of the grammar, every dimension of a checkpoint, both modes."""
+    """Return the answers of the probes. They cover all marks of the answer grammar, every dimension and both modes."""
     verdicts = [frozenset[Dimension](), *(frozenset({d}) for d in dimensions)]
     answers = []
     # Each answer has four verdicts and begins two further on than the one before: enough of them show every verdict.
@@ -172,14 +174,14 @@ def probe_answers(dimensions: Collection[Dimension] = STANDARD_DIMENSIONS) -> li
 
 
 def deviation(wanted: Sequence[float], found: Sequence[float]) -> float:
-    """Largest absolute difference between a probe's log-probabilities and those found; infinite for NaN."""
+    """Return the largest absolute difference between a probe's log-probabilities and those found; infinite for NaN."""
     if len(found) != len(wanted) or not all(map(math.isfinite, found)):
         return math.inf
     return max(abs(a - b) for a, b in zip(wanted, found, strict=True))
 
 
 def root_mean_square(wanted: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:
-    """Of the differences over all tokens of all questions; infinite for NaN, or for another number of tokens."""
+    """Return the root mean square over all tokens of all questions; infinite for NaN or another number of tokens."""
     if [len(one) for one in wanted] != [len(one) for one in found]:
         return math.inf
     squares = [(a - b) ** 2 for one, other in zip(wanted, found, strict=True) for a, b in zip(one, other, strict=True)]

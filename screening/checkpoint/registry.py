@@ -1,14 +1,14 @@
 """The model registry: which checkpoints were published, and which one a fleet serves.
 
-MLflow's registry, for what it is good at: numbered versions and aliases that move in one step. A version is a directory
-of a store (`trainer publish`); nothing is copied into MLflow. The trainer writes, services read.
+It uses MLflow's registry for numbered versions, and for aliases that move atomically. A version is a directory of a
+checkpoint store (`trainer publish`); nothing is copied into MLflow. The trainer writes the registry, and services read
+it.
 
-MLflow is imported when it is first needed: it takes a second and a hundred megabytes.
+MLflow is imported on first use, because the import takes a second and 100 MB.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -19,51 +19,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from filelock import FileLock
+
 from screening.errors import RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL = "screening"
-"""Name of the registered model, unless told otherwise."""
+"""Default name of the registered model."""
 CANDIDATE = "candidate"
 """Alias of the version that was published last."""
 PRODUCTION = "production"
-"""Alias of the version that services take up."""
+"""Alias of the version that services serve."""
 
 DIGEST_TAG = "digest"
-"""Tag that holds the digest of a version's manifest; every version has it."""
+"""Tag with the digest of a version's manifest. Every version has it."""
 LEDGER_SUFFIX = ".history"
-"""A second registered model, without versions, has this after the first one's name. It holds a copy of the notes, which
-survives when a person deletes the first one or its tags."""
+"""Suffix of the name of a second registered model, which has no versions. It holds a copy of the notes, which survives
+when a person deletes the first model or its tags."""
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-"""What a registered model may be called: a name that needs no quoting in MLflow's queries."""
+"""Pattern of a registered model's name. Such a name needs no quoting in MLflow's queries."""
 
 _SQLITE = "sqlite:///"
 _ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow would report on its use to its makers
-    # Its own patience with a server that is down is four minutes.
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # By default, MLflow reports its use to its makers.
+    # By default MLflow waits four minutes for a server that is down.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # A connection that is kept would go on reading a database file that was replaced.
+    # A pooled connection would go on reading a database file that was replaced.
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
 }
-"""Defaults for MLflow; what is set in the environment wins."""
+"""Default environment variables for MLflow. Variables that are set take precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A registered checkpoint. Number, digest and directory never change."""
+    """A registered checkpoint. Its number, digest and directory never change."""
 
     number: int
     digest: str
     directory: Path
-    """As the publisher named it; a service may have the store mounted elsewhere."""
+    """Path on the publisher's machine. A service may have the store mounted elsewhere."""
     tags: Mapping[str, str]
 
 
 class Registry:
-    """One registered model in one MLflow store. All methods ask the store: call them in a thread."""
+    """One registered model in one MLflow store. All methods access the store: call them in a thread."""
 
     def __init__(self, uri: str, model: str = MODEL) -> None:
         """
@@ -71,10 +73,12 @@ class Registry:
             uri: MLflow's tracking URI: `sqlite:////absolute/path.db`, `postgresql+psycopg2://…`, `http://…`.
 
         Raises:
-            RegistryError: the name is none.
+            RegistryError: the model's name is not valid.
         """
         if not re.match(MODEL_NAME, model):
-            raise RegistryError(f"{model!r} is no name of a registered model: letters, digits, '.', '_' and '-' only")
+            raise RegistryError(
+                f"The registered model's name {model!r} is not valid. Use letters, digits, '.', '_' and '-' only"
+            )
         self.uri = uri
         self.model = model
         self._ledger = model + LEDGER_SUFFIX
@@ -84,39 +88,45 @@ class Registry:
         """Model and address, without a password."""
         return f"{self.model} in {without_password(self.uri)}"
 
+    @property
+    def missing(self) -> bool:
+        """Whether the registry is an SQLite file that does not exist: nothing was ever registered."""
+        return self._file is not None and not self._file.exists()
+
     def register(self, directory: Path, digest: str, tags: Mapping[str, str]) -> Version:
-        """Make a directory a version; a digest that is registered keeps the version it has, as it is.
+        """Register a directory as a version. If its digest is registered already, return that version unchanged.
 
         Raises:
             RegistryError: the registry does not answer.
         """
         with self._asking(create=True) as client:
-            self._create_model(client, self.model)
+            self.create_model(client, self.model)
             known = self._versions_of(client, digest)
             if known:
                 return known[0]
             made = client.create_model_version(self.model, self._source(directory), tags={**tags, DIGEST_TAG: digest})
             first = self._versions_of(client, digest)[0]
-            # Of two publishers at the same moment each sees both, and the lower number stays.
+            # Two simultaneous publishers each see both versions, and the lower number stays.
             if first.number != int(made.version):
                 client.delete_model_version(self.model, str(made.version))
             return first
 
     def version(self, number: int) -> Version | None:
-        """The version of a number.
+        """Return the version with this number; None if there is none.
 
         Raises:
-            RegistryError: the registry does not answer, or `publish` did not make the version.
+            RegistryError: the registry does not answer, or `trainer publish` did not register the version.
         """
         with self._asking() as client, _none_if_absent() as found:
             found.append(self._read(client.get_model_version(self.model, str(number))))
         return found[0] if found else None
 
     def resolve(self, alias: str) -> Version | None:
-        """The version that an alias names; None where there is no such alias, or nothing is registered.
+        """Return the version that an alias names; None if there is no such alias, or nothing is registered.
 
         Raises:
-            RegistryError: the registry does not answer, or the alias names a version that is gone or not `publish`'s.
+            RegistryError: the registry does not answer, or the alias names a version that was deleted, or that
+                `trainer publish` did not register.
         """
         number = self.named(alias)
         version = None if number is None else self.version(number)
@@ -125,7 +135,7 @@ class Registry:
         return version
 
     def named(self, alias: str) -> int | None:
-        """The number that an alias names, whatever its version is; None where there is no such alias.
+        """Return the number of the version that an alias names; None if there is no such alias.
 
         Raises:
             RegistryError: the registry does not answer.
@@ -135,7 +145,7 @@ class Registry:
         return int(found[0]) if found and found[0] is not None else None
 
     def point(self, alias: str, number: int) -> None:
-        """Let an alias name a version: readers see the old one or the new one.
+        """Point an alias at a version, atomically for readers.
 
         Raises:
             RegistryError: the registry does not answer, or there is no such version.
@@ -144,7 +154,7 @@ class Registry:
             client.set_registered_model_alias(self.model, alias, str(number))
 
     def notes(self) -> dict[str, str]:
-        """Everything noted on the model, also before it was deleted and registered again; empty where nothing was.
+        """Return all notes on the model, also those from before it was deleted and registered again.
 
         Raises:
             RegistryError: the registry does not answer.
@@ -157,49 +167,62 @@ class Registry:
         return {key: value for tags in found for key, value in tags.items()}
 
     def note(self, key: str, value: str) -> None:
-        """Note something on the model and in its ledger, in place of what is noted under the same key.
+        """Write a note on the model and its ledger, in place of an earlier note with the same key.
 
         Raises:
             RegistryError: the registry does not answer.
         """
         with self._asking() as client:
-            self._create_model(client, self._ledger)
+            self.create_model(client, self._ledger)
             for name in (self._ledger, self.model):
                 client.set_registered_model_tag(name, key, value)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold off others who would change the same SQLite file in such a block.
+        """Lock the registry against other processes that change it in such a block.
 
-        On a database server nobody is held off: MLflow has no lock to offer.
+        This works for a SQLite file only, by a lock file beside it. MLflow offers no lock on a database server.
 
         Raises:
-            RegistryError: the lock, a file beside the database, cannot be written.
+            RegistryError: the lock file cannot be written.
         """
         if self._file is None:
             yield
             return
         try:
-            handle = self._file.with_name(f"{self._file.name}.lock").open("w")
+            lock = FileLock(self._file.with_name(f"{self._file.name}.lock")).acquire()
         except OSError as error:
             raise RegistryError(f"registry {self}: {error.filename} cannot be written ({error.strerror})") from error
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with lock:
             yield
 
     @contextmanager
+    def client(self, *, create: bool = False) -> Iterator[MlflowClient]:
+        """MLflow's client, for what this class has no method for.
+
+        Args:
+            create: whether an SQLite file that does not exist may be made.
+
+        Raises:
+            RegistryError: whatever goes wrong in the block.
+        """
+        with self._asking(create=create) as client:
+            yield client
+
+    @contextmanager
     def _asking(self, *, create: bool = False) -> Iterator[MlflowClient]:
-        """A client; whatever goes wrong with it is a RegistryError."""
+        """Yield a client. Every exception in the block becomes a RegistryError."""
         try:
-            if self._file is not None and not create and not self._file.exists():
-                # MLflow would make an empty database of a path with a typing error.
+            if self.missing and not create:
+                # MLflow would create an empty database for a mistyped path.
                 raise RegistryError("there is no such file")
             yield _client(self.uri)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise RegistryError(f"registry {self}: {without_password(lines[0])[:300]}") from error
 
-    def _create_model(self, client: MlflowClient, name: str) -> None:
+    def create_model(self, client: MlflowClient, name: str) -> None:
+        """Register a model's name, unless it is registered already."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -220,20 +243,20 @@ class Registry:
         return Version(int(version.version), tags[DIGEST_TAG], directory, tags)
 
     def _source(self, directory: Path) -> str:
-        """`file:///…`; an MLflow server refuses that, as it could be made to read its own disk by it."""
+        """Return a `file:///…` address, or `checkpoint:…` for an MLflow server, which refuses paths on its own disk."""
         path = directory.resolve()
         return f"checkpoint:{quote(str(path))}" if self.uri.startswith("http") else path.as_uri()
 
 
 def without_password(text: str) -> str:
-    """Hide the passwords of addresses in a text, also those with an unescaped `/` or `@`, which databases take."""
+    """Hide the passwords of addresses in a text, also those with an unescaped `/` or `@`, which databases accept."""
     text = re.sub(r"(?<=://)([^/@:\s]*):\S*@", r"\1:***@", text)
     return re.sub(r"(?<=[?&]password=)[^&\s]*", "***", text)
 
 
 @contextmanager
 def _none_if_absent() -> Iterator[list[Any]]:
-    """A list to put what is found in; it stays empty where MLflow says that there is no such thing."""
+    """Yield a list for what the block finds. It stays empty if MLflow says that the object does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -248,6 +271,6 @@ def _client(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     import mlflow
 
-    for library in ("mlflow", "alembic"):  # they tell of every table that they make
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # its errors are raised as well
+    for library in ("mlflow", "alembic"):  # they log every table that they create
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # their errors are raised as well
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

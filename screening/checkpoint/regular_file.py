@@ -1,8 +1,8 @@
-"""Reading files that others put there: only regular files, in chunks, and a watcher hears of each.
+"""Safe reading of files that other programs wrote, and atomic writing.
 
-A FIFO, a socket or a device in the place of a file would hold its reader up for ever or never end, and so would a
-network file system whose server is gone. The first are refused here. For the last, each step of a read is announced to
-a `Step`, so that the caller can give up a read that stands still.
+A FIFO, a socket or a device in place of a file can block its reader for ever or deliver data without end; these
+functions read regular files only. A network file system whose server is gone blocks its reader as well. The functions
+therefore call a `Step` before each access, so that the caller can give up a read that makes no progress.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from typing import BinaryIO
 from screening.errors import CheckpointDamaged
 
 CHUNK = 2**20
-"""Bytes that are read at a time."""
+"""Number of bytes that are read at a time."""
 
 Step = Callable[[Path], None]
-"""Called before each access to a path, and with each chunk read from it. It may raise to end the read."""
+"""Function that is called before each access to a path, and with each chunk read from it. It may raise an exception to
+end the read."""
 
 
 def unwatched(_path: Path) -> None:
-    """The `Step` for callers who can wait as long as it takes."""
+    """The `Step` for callers that can wait without a time limit."""
 
 
 def open_regular(path: Path, step: Step = unwatched) -> BinaryIO:
-    """Open a file for reading, without waiting for the other end of a FIFO.
+    """Open a file for reading. A FIFO without a writer does not block the caller.
 
     Raises:
-        CheckpointDamaged: it is not a regular file.
-        OSError: it cannot be opened.
+        CheckpointDamaged: the path is not a regular file.
+        OSError: the file cannot be opened.
     """
     step(path)
     try:
@@ -49,11 +50,11 @@ def open_regular(path: Path, step: Step = unwatched) -> BinaryIO:
 
 
 def read_chunks(path: Path, size: int, step: Step = unwatched) -> Iterator[bytes]:
-    """The content of a regular file that must have this many bytes.
+    """Yield the content of a regular file that must have exactly `size` bytes.
 
     Raises:
-        CheckpointDamaged: it is not a regular file, or it has another size, also while it is read.
-        OSError: it cannot be read.
+        CheckpointDamaged: the path is not a regular file, or the file has another size, before or during the read.
+        OSError: the file cannot be read.
     """
     with open_regular(path, step) as handle:
         if (found := os.fstat(handle.fileno()).st_size) != size:
@@ -68,22 +69,22 @@ def read_chunks(path: Path, size: int, step: Step = unwatched) -> Iterator[bytes
 
 
 def read_small(path: Path, most: int, step: Step = unwatched) -> bytes:
-    """The whole content of a regular file of at most `most` bytes.
+    """Return the whole content of a regular file of at most `most` bytes.
 
     Raises:
-        CheckpointDamaged: it is not a regular file, or larger.
-        OSError: it cannot be read.
+        CheckpointDamaged: the path is not a regular file, or the file is larger.
+        OSError: the file cannot be read.
     """
     with open_regular(path, step) as handle:
         content = handle.read(most + 1)
     step(path)
     if len(content) > most:
-        raise CheckpointDamaged(f"{path} is larger than {most} bytes, the most that is read of such a file")
+        raise CheckpointDamaged(f"{path} is larger than {most} bytes, the limit for such a file")
     return content
 
 
 def sha256_of(chunks: Iterator[bytes]) -> str:
-    """Hex sha256 of what the chunks hold."""
+    """Return the hex SHA-256 of the chunks' content."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -91,4 +92,18 @@ def sha256_of(chunks: Iterator[bytes]) -> str:
 
 
 def _not_regular(path: Path) -> CheckpointDamaged:
-    return CheckpointDamaged(f"{path} is not a regular file: a checkpoint holds no FIFO, socket, device or directory")
+    return CheckpointDamaged(f"{path} is not a regular file. A checkpoint must not hold a FIFO, socket or device")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that every reader, also after a crash, finds the old content or the new.
+
+    Raises:
+        OSError: the file cannot be written; the old content stays.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    partial.replace(path)

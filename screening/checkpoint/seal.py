@@ -1,13 +1,13 @@
-"""The seal ties a checkpoint's probes to everything that they were recorded on.
+"""The seal: a digest that ties a checkpoint's probes to everything that they were recorded on.
 
-Probes prove that an engine holds the checkpoint that they were recorded on. They say nothing about a directory whose
-files, prompt or calibration were changed afterwards and described again, with the old probes in the new manifest. So
-`trainer publish` seals the manifest when it has recorded the probes: the seal is a digest over all that is loaded from
-it or read in it, the probes themselves included. Only what is written for people is left out. A field that a later
-version adds to the manifest is sealed without a change here.
+Probes show that an engine holds the checkpoint that they were recorded on. They show nothing about a directory whose
+files, prompt or calibration were changed afterwards, with the old probes in the new manifest. `trainer publish`
+therefore seals the manifest when it has recorded the probes. The seal covers everything that decides an answer, the
+probes included, and a field that a later version adds is covered without a change here. Only the fields for people are
+left out.
 
-A seal is not a signature: anyone who can write to the store can also seal. It finds changes by mistake, by a
-tool or by a hand that did not record the probes again. docs/decisions/hot-swap.md says what that leaves.
+A seal is not a signature: everyone who can write to the store can also seal. It detects changes by mistake, by a tool
+or by a person who did not record the probes again. docs/decisions/hot-swap.md says what it cannot detect.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from screening.checkpoint.manifest import Manifest
 from screening.errors import CheckpointDamaged
 
 FOR_PEOPLE = frozenset({"name", "version", "created", "base", "parent", "scores", "data", "recipe"})
-"""Fields of a manifest that decide no answer."""
+"""Fields of a manifest for people, which decide no answer."""
 _SAME = 1e-6
-"""Confidences nearer to each other are the same: another machine's exponential may end in another digit."""
+"""Maximum difference of equal confidences: the exponential functions of two machines may differ in the last digit."""
 
 
 def seal_of(manifest: Manifest) -> str:
-    """`sha256:…` over the manifest without what is for people and without its own seal."""
+    """Return `sha256:…` over the manifest without the fields for people and without its own seal."""
     # Without defaults, so that a field that a later version adds does not break the seals of this one.
     content = manifest.model_dump(mode="json", exclude=set(FOR_PEOPLE), exclude_defaults=True)
     content.get("probes", {}).pop("seal", None)
     return _digest(content)
 
 
-def judged_as(manifest: Manifest) -> str:
-    """`DIGEST@sha256:…`, the second over the whole manifest: what a verdict on a checkpoint is about.
+def verdict_key(manifest: Manifest) -> str:
+    """Return the key of a verdict on a checkpoint: `DIGEST@sha256:…`, the second digest over the whole manifest.
 
-    A verdict on one set of probes says nothing about the same checkpoint with others, so the digest is not enough.
+    The digest alone is not enough: a verdict on one set of probes says nothing about the same checkpoint with others.
     """
     return f"{manifest.digest}@{_digest(manifest.model_dump(mode='json'))}"
 
 
-def digest_in(judged: str) -> str:
-    """The digest of the checkpoint that was judged."""
-    return judged.partition("@")[0]
+def digest_in(key: str) -> str:
+    """Return the checkpoint's digest from a verdict key."""
+    return key.partition("@")[0]
 
 
 def sealed(manifest: Manifest) -> Manifest:
-    """The manifest with the seal of what it holds. Only the publisher that recorded the probes on it may call this."""
+    """Return the manifest with its seal. Only the publisher that recorded the probes may call this."""
     if manifest.probes is None:
         return manifest
     confidences = {mode: trace(calibration) for mode, calibration in sorted(manifest.calibration.items())}
@@ -60,17 +60,17 @@ def sealed(manifest: Manifest) -> Manifest:
 
 
 def is_sealed(manifest: Manifest) -> bool:
-    """Whether the probes were recorded on what the manifest describes."""
+    """Whether the probes were recorded on the checkpoint that the manifest describes."""
     return manifest.probes is not None and manifest.probes.seal == seal_of(manifest)
 
 
 def check_seal(manifest: Manifest) -> None:
     """Compare a manifest with its seal, and its calibration with the confidences that it gave at publishing.
 
-    A manifest without probes has no seal; whether it may be served is for the caller to say.
+    A manifest without probes has no seal. The caller decides whether it may be served.
 
     Raises:
-        CheckpointDamaged: they differ, or there is no seal.
+        CheckpointDamaged: one of them differs, or there is no seal.
     """
     if manifest.probes is None:
         return
@@ -79,11 +79,11 @@ def check_seal(manifest: Manifest) -> None:
         raise CheckpointDamaged(f"its probes do not say what they were recorded on. {publish}")
     if not is_sealed(manifest):
         raise CheckpointDamaged(
-            "its probes were recorded on something else: files, prompt, calibration or probes were changed after it "
-            f"was published. {publish}"
+            "its files, prompt, calibration or probes were changed after it was published, so its probes were recorded "
+            f"on something else. {publish}"
         )
     if not _gives(manifest.calibration, manifest.probes.confidences):
-        raise CheckpointDamaged(f"its calibration does not give the confidences that it gave when published. {publish}")
+        raise CheckpointDamaged(f"its calibration does not give the confidences that it gave at publishing. {publish}")
 
 
 def _gives(calibration: Mapping[Mode, Calibration], wanted: Mapping[Mode, Sequence[float]]) -> bool:

@@ -1,8 +1,8 @@
-"""What can be known of a checkpoint's weights before an engine touches them.
+"""Checks of a checkpoint's weights that need no engine.
 
-Run on a directory whose files were compared with its manifest (`screening.checkpoint.manifest.verify`). Names, shapes
-and types of the tensors are compared with those that the manifest names, and with those of the checkpoint that is
-served: an engine does not notice most differences, least of all one that takes up weights in place.
+They run on a directory whose files were compared with its manifest (`screening.checkpoint.manifest.verify`). They
+compare names, shapes and types of the tensors with those in the manifest, and with those of the served checkpoint. An
+engine does not notice most differences, least of all when it reloads weights in place.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnava
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-"""Loading one of these runs the code in it."""
+"""File types that run code when they are loaded."""
 _INDEX = ".safetensors.index.json"
 
 
 def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, from the headers of its weight files.
+    """Return every tensor of a checkpoint, from the headers of its weight files.
 
     Raises:
-        CheckpointError: no weights, a pickle among the files, a damaged header, or a tensor in two files.
-        CheckpointDamaged: the manifest says which tensors there are, and these are others.
+        CheckpointError: there are no weights, there is a pickle, a header is damaged, or a tensor is in two files.
+        CheckpointDamaged: the tensors are not those that the manifest lists.
         CheckpointUnavailable: a file cannot be read.
     """
     if pickles := sorted(name for name in manifest.files if name.lower().endswith(PICKLES)):
@@ -44,9 +44,9 @@ def read_tensors(directory: Path, manifest: Manifest) -> dict[str, Tensor]:
             tensors[name], places[name] = tensor, file
     for index in (name for name in manifest.files if name.endswith(_INDEX)):
         if _indexed(directory / index) != places:
-            raise CheckpointError(f"{directory / index} does not name the tensors and the files that hold them")
+            raise CheckpointError(f"{directory / index} does not list the tensors with the files that hold them")
     if manifest.tensors is not None and (difference := compare_tensors(manifest.tensors, tensors)):
-        raise CheckpointDamaged(f"{directory} holds tensors that are not those of its manifest: {difference}")
+        raise CheckpointDamaged(f"{directory} holds other tensors than its manifest lists: {difference}")
     return tensors
 
 
@@ -64,7 +64,7 @@ def _header(path: Path) -> dict[str, Tensor]:
 
 
 def _indexed(index: Path) -> object:
-    """Name of a tensor → file, as an index says, by which engines choose what they load; None where it is not one."""
+    """Return the index's map from tensors to files, by which engines choose what they load; None if it has none."""
     try:
         return json.loads(index.read_bytes())["weight_map"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -72,7 +72,7 @@ def _indexed(index: Path) -> object:
 
 
 def check_finite(directory: Path, manifest: Manifest) -> None:
-    """Read every weight once. Run on files whose headers `read_tensors` has read.
+    """Read every weight once, after `read_tensors` has checked the headers.
 
     Raises:
         CheckpointError: a weight is NaN or infinite.
@@ -97,8 +97,8 @@ _EXPONENTS: dict[str, tuple[str, int]] = {
     "F32": ("<u4", 0x7F80_0000),
     "F64": ("<u8", 0x7FF0_0000_0000_0000),
 }
-"""Type → its bits as an integer, and those of the exponent: all set in NaN and infinity, and in nothing else. numpy has
-no bfloat16."""
+"""Type → an integer type of the same size, and the bits of the exponent. They are all set in NaN and infinity, and in
+no other value. Integers are used because numpy lacks bfloat16."""
 
 
 def _any_all_ones(bits: np.ndarray, exponent: int, chunk: int = 2**24) -> bool:
@@ -107,7 +107,7 @@ def _any_all_ones(bits: np.ndarray, exponent: int, chunk: int = 2**24) -> bool:
 
 
 def compare_tensors(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> str | None:
-    """The first difference between two checkpoints' tensors as a sentence; None when there is none."""
+    """Return the first difference between two checkpoints' tensors as text; None if there is none."""
     if missing := sorted(old.keys() - new.keys()):
         return f"{len(missing)} tensors are missing, the first is {missing[0]}"
     if added := sorted(new.keys() - old.keys()):
@@ -120,15 +120,14 @@ def compare_tensors(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> str
 
 
 def besides_weights(manifest: Manifest) -> dict[str, str]:
-    """Name → sha256 of every file that an engine may read besides the weights."""
+    """Return the SHA-256 of every file besides the weights that an engine may read, by name."""
     return {name: file.sha256 for name, file in manifest.files.items() if not name.endswith((WEIGHTS, _INDEX))}
 
 
 def changed_files(old: Manifest, new: Manifest) -> list[str]:
-    """Files besides the weights that differ: configuration, tokenizer, processor, template.
+    """Return the files besides the weights that differ: configuration, tokenizer, processor, template.
 
-    An engine reads them only when it starts, so with any of them changed, weights cannot be taken up in place.
+    An engine reads them only at its start, so if any of them differs, the weights cannot be reloaded in place.
     """
-
     before, after = besides_weights(old), besides_weights(new)
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

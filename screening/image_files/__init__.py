@@ -1,5 +1,6 @@
-"""The four file formats of pictures, and their colours. `screening.images` is the way in; nothing else imports these.
+"""Opens picture files of the four supported formats. Only `screening.images` imports these modules.
 
-Each format's module has `open_file`, which reads the header and hands out an `Opened`. Pillow decodes the pixels. What
-is written here is what Pillow leaves out: whether the compressed data are whole, colours, and PNG's transparency.
+The module of each format has a function `open_file`, which reads the header and returns an `Opened`. Pillow decodes the
+pixels. These modules add what Pillow lacks: checks that the compressed data are complete, colour conversion, and
+transparency in PNG.
 """

@@ -1,4 +1,4 @@
-"""AVIF: its boxes (ISO/IEC 14496-12 and 23008-12), read for what Pillow does not tell: colours coded by numbers."""
+"""Opens AVIF files, and reads from their boxes (ISO/IEC 14496-12 and 23008-12) the colours that Pillow ignores."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ _MAX_BOXES = 10_000
 
 
 def is_avif(data: bytes) -> bool:
-    """Whether a file begins like an AVIF, however little of it there is."""
+    """Whether a file begins like an AVIF file, even if it is incomplete."""
     if data[4:8] != b"ftyp":
         return False
     end = int.from_bytes(data[:4], "big")
     head = data[8 : min(end, 4096)]
     brands = {head[at : at + 4] for at in (0, *range(8, len(head), 4))}
-    # A file of another brand with the same container, such as HEIC, says so where its list of brands is whole.
+    # A file of another format in the same container, such as HEIC, has other brands if its list is complete.
     return bool(brands & _BRANDS) or (end > len(data) and (head[:4] in _CONTAINERS or len(head) < 4))
 
 
 def open_file(data: bytes, check_size: CheckSize) -> Opened:
-    """Read an AVIF's boxes."""
+    """Read the boxes of an AVIF file."""
     try:
         image = AvifImageFile(BytesIO(data))
     except Exception as error:
         if all(end <= len(data) for _, _, end in _boxes(data, 0, len(data))) and _find(data, 0, len(data), b"meta"):
             raise
-        raise damaged("AVIF", "the file ends in the middle of it") from error
+        raise damaged("AVIF", "the file is incomplete") from error
     check_size(*image.size)
     return Opened(
         image,
         partial(_load, image, data),
         profile=image.info.get("icc_profile") or _coded_profile(data),
-        # libavif states here how the picture is to be turned, by the file's own boxes (irot, imir), as browsers do.
+        # libavif writes the rotation from the file's own boxes (irot, imir) here, which browsers use as well.
         exif=image.info.get("exif"),
         animated=image.is_animated,
     )
 
 
 def _load(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode all pixels. The decoder notices data that end too early, but not filler in their place.
+    """Decode all pixels. The decoder detects missing data, but not filler in their place.
 
     Raises:
-        ImageUnreadable: the last coded data repeat; those of flat pictures do not.
+        ImageUnreadable: the coded data end in a repetition, which does not occur even in flat pictures.
     """
     if any(ends_in_filler(data, start, end) for start, end in _coded(data)):
         raise damaged("AVIF", FILLER)
@@ -61,7 +61,7 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _coded(data: bytes) -> Iterator[tuple[int, int]]:
-    """Start and end of the coded data of each picture in the file; texts and padding are not among them."""
+    """Yield the start and end of the coded data of each picture in the file, without texts and padding."""
     meta = _find(data, 0, len(data), b"meta")
     if meta is None:
         return
@@ -75,7 +75,7 @@ def _coded(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _coded_items(data: bytes, start: int, end: int) -> set[int]:
-    """Numbers of the items that hold AV1 (`iinf`)."""
+    """Return the ids of the items that contain AV1 data (`iinf`)."""
     items = set()
     for kind, first, last in _boxes(data, start + (8 if data[start] else 6), end):
         id_bytes = 2 if data[first] == 2 else 4
@@ -85,7 +85,7 @@ def _coded_items(data: bytes, start: int, end: int) -> set[int]:
 
 
 def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
-    """Item, start and end in the file of each extent (`iloc`)."""
+    """Yield the item id, start and end of each extent in the file (`iloc`)."""
     version, reader = body[0], BytesIO(body[4:])
 
     def number(size: int) -> int:
@@ -96,7 +96,7 @@ def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
     index_bytes = sizes & 15 if version else 0
     for _ in range(min(number(4 if version == 2 else 2), _MAX_BOXES)):
         item, in_file = number(4 if version == 2 else 2), not version or number(2) & 15 == 0
-        number(2)  # which file: this one
+        number(2)  # index of the file, which is this one
         base = number(base_bytes)
         for _ in range(min(number(2), _MAX_BOXES)):
             number(index_bytes)
@@ -107,7 +107,7 @@ def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _coded_profile(data: bytes) -> bytes | None:
-    """The profile for the code points ("nclx") of the primary picture; None for sRGB and for what is not known."""
+    """Return a profile for the code points ("nclx") of the primary picture; None for sRGB and unknown code points."""
     for body in _properties(data):
         if body[:4] == b"nclx" and len(body) >= 11:
             primaries, transfer = int.from_bytes(body[4:6], "big"), int.from_bytes(body[6:8], "big")
@@ -116,7 +116,7 @@ def _coded_profile(data: bytes) -> bytes | None:
 
 
 def _properties(data: bytes) -> Iterator[bytes]:
-    """Bodies of the `colr` boxes that belong to the primary picture."""
+    """Yield the bodies of the `colr` boxes that belong to the primary picture."""
     meta = _find(data, 0, len(data), b"meta")
     if meta is None:
         return
@@ -136,7 +136,7 @@ def _properties(data: bytes) -> Iterator[bytes]:
 
 
 def _owned(body: bytes, item: int) -> list[int]:
-    """Numbers of an item's properties, counted from 1 (`ipma`)."""
+    """Return the numbers of an item's properties, which start at 1 (`ipma`)."""
     id_bytes, index_bytes = (4 if body[0] > 0 else 2), (2 if body[3] & 1 else 1)
     mask, at = (1 << (8 * index_bytes - 1)) - 1, 8
     for _ in range(int.from_bytes(body[4:8], "big")):
@@ -152,12 +152,12 @@ def _owned(body: bytes, item: int) -> list[int]:
 
 
 def _find(data: bytes, start: int, end: int, wanted: bytes) -> tuple[int, int] | None:
-    """Start and end of the body of the first box of a kind."""
+    """Return the start and end of the body of the first box of a kind."""
     return next(((first, last) for kind, first, last in _boxes(data, start, end) if kind == wanted), None)
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each box's body; the end of the last one may be beyond `end`."""
+    """Yield the kind of each box and the start and end of its body. The last end may lie beyond `end`."""
     at = start
     for _ in range(_MAX_BOXES):
         if at + 8 > end:

@@ -1,4 +1,4 @@
-"""From a picture's own colours to sRGB, as browsers show it: the model is trained and asked in sRGB."""
+"""Converts the colours of a picture to sRGB, as browsers do. The model works with sRGB only."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from PIL import Image, ImageChops, ImageCms
 
 MAX_PROFILE_BYTES = 4 * 2**20
-"""Larger profiles count as none. Those of printing presses, the largest in use, have up to 3 MiB."""
+"""Maximum size of a profile; larger ones are ignored. The largest in use, for printing presses, have up to 3 MiB."""
 
 _SAME = 2
-"""Largest difference of a channel, in levels of 255, within which a profile is taken for sRGB's own."""
+"""Maximum difference per channel, in levels of 255, up to which a profile counts as sRGB."""
 _KEPT = 16
-"""Transforms kept. Most pictures carry one of a handful of profiles."""
+"""Number of cached transforms. Most pictures have one of a few profiles."""
 _PICTURE_CLASSES = ("mntr", "scnr", "prtr", "spac")
 _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Colour space of a profile → mode of Pillow."""
+"""Pillow's mode for each colour space of a profile."""
 
 
 def is_srgb(mode: str, profile: bytes | None) -> bool:
-    """Whether pixels of a mode are in sRGB already, or their profile counts as none."""
+    """Whether pixels of a mode are already sRGB, or their profile is ignored."""
     if profile is None or len(profile) > MAX_PROFILE_BYTES:
         return True
     if mode not in ("L", "LA"):
@@ -31,10 +31,10 @@ def is_srgb(mode: str, profile: bytes | None) -> bool:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert L, LA, RGB, RGBA or CMYK from an ICC profile to sRGB; alpha stays.
+    """Convert a picture in L, LA, RGB, RGBA or CMYK from an ICC profile to sRGB, and keep its alpha channel.
 
-    The picture is returned as it is where the profile is sRGB itself, is damaged, or describes other channels than the
-    picture has: such a profile counts as none. A grey picture may have an RGB profile.
+    The picture is returned unchanged if the profile is sRGB itself, is damaged, or describes other channels than the
+    picture has. A grey picture may have an RGB profile.
     """
     if profile is None or is_srgb(image.mode, profile):
         return image
@@ -55,7 +55,7 @@ def _applied(transform: ImageCms.ImageCmsTransform | None, image: Image.Image) -
 
 @lru_cache(maxsize=_KEPT)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform to sRGB for pixels of a mode; None where none is needed, or none can be made."""
+    """Return the transform to sRGB for pixels of a mode; None if it is not needed or cannot be built."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         described: Any = source.profile
@@ -77,7 +77,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether no colour of a grid, all greys among them, changes by more than `_SAME`: the profile is sRGB itself."""
+    """Whether the profile is sRGB: no colour of a grid that includes all greys changes by more than `_SAME`."""
     if mode == "CMYK":
         return False
     levels = range(0, 256, 15)

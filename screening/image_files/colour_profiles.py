@@ -1,4 +1,4 @@
-"""ICC profiles for colours that a file states by numbers: code points (ITU-T H.273), gamma and chromaticities."""
+"""Builds ICC profiles for colours that a file gives as code points (ITU-T H.273) or as gamma and chromaticities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 Matrix = Sequence[Sequence[float]]
 Points = tuple[float, ...]
-"""x and y of white, red, green and blue."""
+"""The chromaticities x and y of white, red, green and blue."""
 
 _D65 = (0.3127, 0.3290)
 _SRGB: Points = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
@@ -22,35 +22,35 @@ _PRIMARIES: dict[int, Points] = {
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
 _SRGB_CURVE = 0.0
-"""Stands for sRGB's curve where a gamma is meant otherwise."""
+"""Value in place of a gamma that selects the curve of sRGB."""
 _GAMMAS = {1: _SRGB_CURVE, 2: _SRGB_CURVE, 4: 2.2, 5: 2.8, 6: _SRGB_CURVE, 8: 1.0, 13: _SRGB_CURVE, 14: _SRGB_CURVE,
            15: _SRGB_CURVE}  # fmt: skip
-"""Transfer code → gamma. BT.709's own curve describes cameras; what is encoded by it is shown as sRGB is. PQ (16) and
-HLG (18) are not here: what of high dynamic range a browser shows depends on the display."""
+"""Gamma for each transfer code. The curve of BT.709 describes cameras, and browsers show such pictures as sRGB. PQ (16)
+and HLG (18) are missing, because the display determines how a browser shows high dynamic range."""
 
 _ENCODING = 1 / 2.2
 _SIGNIFICANT = 0.05
-"""Relative difference of gammas that counts, as in libpng: files with gAMA 45455 mean sRGB."""
+"""Minimum relative difference from sRGB's gamma that counts. As in libpng, files with gAMA 45455 mean sRGB."""
 _SAME_POINT = 0.005
 
 _LARGEST = 4.0
-"""Largest coordinate of a primary; real ones are below 1."""
+"""Maximum coordinate of a primary; real ones are below 1."""
 _BRADFORD: Matrix = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 _D50 = (0.9642, 1.0, 0.8249)
 
 
 def is_known(primaries: int, transfer: int) -> bool:
-    """Whether code points of H.273 can be converted to sRGB."""
+    """Whether these code points of H.273 can be converted to sRGB."""
     return primaries in _PRIMARIES and transfer in _GAMMAS
 
 
 def coded(primaries: int, transfer: int) -> bytes | None:
-    """The profile of code points for which `is_known`; None for sRGB."""
+    """Return the profile for known code points; None for sRGB."""
     return _profile(_PRIMARIES[primaries], _GAMMAS[transfer])
 
 
 def measured(encoding: float | None, points: Sequence[float] | None) -> bytes | None:
-    """The profile of PNG's gAMA (the exponent of encoding, about 0.45) and cHRM; None for sRGB and for nonsense."""
+    """Return the profile for PNG's gAMA (the encoding exponent, about 0.45) and cHRM; None for sRGB or bad values."""
     gamma = _SRGB_CURVE
     if encoding is not None and abs(encoding / _ENCODING - 1) > _SIGNIFICANT:
         if not 0.1 <= encoding <= 10:
@@ -63,7 +63,7 @@ def measured(encoding: float | None, points: Sequence[float] | None) -> bytes | 
 
 @lru_cache(maxsize=32)
 def _profile(points: Points, gamma: float) -> bytes | None:
-    """An ICC profile (version 4, matrix and curve); None for sRGB and for colours that span nothing."""
+    """Build an ICC profile (version 4, matrix and curve); None for sRGB and for degenerate primaries."""
     if points == _SRGB and gamma == _SRGB_CURVE:
         return None
     try:
@@ -82,7 +82,7 @@ def _profile(points: Points, gamma: float) -> bytes | None:
 
 
 def _to_d50(points: Points) -> Matrix:
-    """RGB → XYZ, adapted to the white of ICC profiles by Bradford's method."""
+    """Return the matrix from RGB to XYZ, adapted to the white point of ICC profiles by Bradford's method."""
     white, *colours = (_xyz_of(points[i], points[i + 1]) for i in range(0, 8, 2))
     primaries = _transposed(colours)
     to_xyz = _product(primaries, _diagonal(_times(_inverse(primaries), white)))
@@ -114,7 +114,7 @@ def _diagonal(values: Sequence[float]) -> Matrix:
 def _inverse(matrix: Matrix) -> Matrix:
     """
     Raises:
-        ZeroDivisionError: there is none.
+        ZeroDivisionError: the matrix is singular.
     """
     (a, b, c), (d, e, f), (g, h, i) = matrix
     adjugate = [
@@ -127,7 +127,7 @@ def _inverse(matrix: Matrix) -> Matrix:
 
 
 def _fixed(value: float) -> int:
-    """ICC's s15Fixed16Number."""
+    """Convert a number to ICC's s15Fixed16Number."""
     return round(value * 65536)
 
 
@@ -136,7 +136,7 @@ def _xyz(values: Sequence[float]) -> bytes:
 
 
 def _file(tags: dict[bytes, bytes]) -> bytes:
-    """Header, table of tags, and their data (ICC.1:2022, section 7)."""
+    """Assemble a profile from its header, the table of tags and their data (ICC.1:2022, section 7)."""
     at, table, data = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
     for name, body in tags.items():
         table += struct.pack(">4sII", name, at + len(data), len(body))

@@ -1,7 +1,7 @@
-"""JPEG (ITU-T T.81): its scans, and a decoder that notices missing data.
+"""Opens JPEG files (ITU-T T.81) and decodes them with a check for missing data.
 
-libjpeg paints what it has no data for in grey and only warns, and Pillow hides the warning. So the decoder is fed here
-piece by piece, one piece per scan, and must not want more than the scan holds.
+libjpeg fills areas without data with grey and only warns, and Pillow hides the warning. Therefore this module feeds the
+decoder one scan at a time, and refuses a picture if the decoder needs more data than a scan contains.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from screening.image_files.tail import SPARE_BYTES, ends_in_filler
 
 _SOS, _DRI, _EOI = 0xDA, 0xDD, 0xD9
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
-"""Frame headers that libjpeg decodes: baseline, extended and progressive, with Huffman and with arithmetic coding."""
+"""Frame headers that libjpeg decodes: baseline, extended and progressive, with Huffman or arithmetic coding."""
 _PROGRESSIVE, _ARITHMETIC = frozenset({0xC2, 0xCA}), frozenset({0xC9, 0xCA})
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length: TEM, RST0-7, SOI."""
 _OTHER_FRAMES = frozenset({0xC3, *range(0xC5, 0xC8), 0xCB, *range(0xCD, 0xD0)})
-"""Lossless and hierarchical JPEG, which browsers do not show either."""
+"""Frame headers of lossless and hierarchical JPEG, which browsers do not show either."""
 _COEFFICIENTS = 64
 _NO_BIT = 14
-"""Above every bit of a coefficient: nothing of it is coded."""
+"""Bit number of a coefficient that is not coded yet; real bits have smaller numbers."""
 _RESTARTS = bytes(range(0xD0, 0xD8))
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _MARKER = re.compile(rb"\xff[\x01-\xfe]")
-"""Bytes of 0xFF may stand before a marker; a zero follows one that is data."""
+"""A marker. Further bytes of 0xFF may precede it; a 0xFF that is data is followed by a zero."""
 _MARKER_NO_RESTART = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _STUFFED_BYTE = re.compile(rb"\xff\0|.", re.DOTALL)
-"""One byte of entropy-coded data; a zero follows 0xFF there."""
+"""One byte of entropy-coded data, in which a zero follows each 0xFF."""
 
 _HUFFMAN_READ_AHEAD = b"\xff\x00" * 8
-"""64 one-bits, after a scan. libjpeg reads up to 57 bits ahead, and no Huffman code is all ones: at most the last two
-blocks of 8 x 8 pixels can be made of this."""
+"""64 one-bits that are fed after a scan, because libjpeg reads up to 57 bits ahead. No Huffman code is all ones, so at
+most the last two blocks of 8 x 8 pixels can be decoded from them."""
 _ARITHMETIC_READ_AHEAD = bytes(64)
-"""The arithmetic encoder may leave out zeros at the end of a scan (T.81, D.1.8)."""
+"""Zeros that are fed after a scan, because an arithmetic encoder may omit zeros at its end (T.81, D.1.8)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Horizontal and vertical sampling factors."""
+    """Horizontal and vertical sampling factors of a colour component."""
 
     across: int
     down: int
@@ -57,7 +57,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One pass over the picture: where its entropy-coded data are, and what they code."""
+    """One pass over the picture: the position of its entropy-coded data, and the coefficients that they code."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ class Scan:
 
 @dataclass(slots=True)
 class Layout:
-    """What the markers of a JPEG say, up to the end of its first picture."""
+    """Contents of the markers of a JPEG file, up to the end of its first picture."""
 
     width: int = 0
     height: int = 0
@@ -80,12 +80,12 @@ class Layout:
     restart_interval: int = 0
     scans: list[Scan] = field(default_factory=list)
     end: int | None = None
-    """Where the end marker stands; None: the file has none."""
+    """Position of the end marker; None if the file has none."""
 
     def read_frame(self, marker: int, body: bytes) -> None:
         if marker in _OTHER_FRAMES or body[0] != 8:
-            kind = f"has {body[0]} bits per colour" if marker in _FRAMES else "is a lossless or hierarchical one"
-            raise ImageUnsupported(f"the JPEG picture {kind}; save it as a baseline or progressive one of 8 bits")
+            kind = f"has {body[0]} bits per colour" if marker in _FRAMES else "is lossless or hierarchical"
+            raise ImageUnsupported(f"the JPEG picture {kind}; save it as a baseline or progressive JPEG with 8 bits")
         self.frame = marker
         self.height, self.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
         for at in range(6, 6 + 3 * body[5], 3):
@@ -96,11 +96,11 @@ class Layout:
         first, last, bits = body[1 + 2 * count : 4 + 2 * count]
         ids = tuple(body[1 : 1 + 2 * count : 2])
         if not set(ids) <= self.components.keys():
-            raise damaged("JPEG", "a scan names a colour that the header does not")
+            raise damaged("JPEG", "a scan refers to a colour that is not in the header")
         self.scans.append(Scan(start, end, ids, first, last, bits >> 4, bits & 15, self.restart_interval))
 
     def units(self, scan: Scan) -> int:
-        """Coded units (MCUs) of a scan; restart intervals are counted in them (T.81, A.2)."""
+        """Return the number of coded units (MCUs) of a scan, in which restart intervals are counted (T.81, A.2)."""
         widest = max(part.across for part in self.components.values())
         tallest = max(part.down for part in self.components.values())
         across, down = 1, 1
@@ -113,9 +113,11 @@ class Layout:
         return math.ceil(self.width / (8 * widest)) * math.ceil(self.height / (8 * tallest))
 
     def needed_scans(self) -> list[Scan] | None:
-        """The scans up to the one that completes the picture: every colour is coded and, in a progressive picture,
-        each coefficient to its last bit. None: they never do, or a refinement has nothing to refine (T.81, G.1.1.1).
-        Later ones add nothing."""
+        """Return the scans up to the one that completes the picture. Later scans add nothing.
+
+        A picture is complete if every colour is coded and, in a progressive picture, each coefficient to its last bit.
+        Returns None if the scans never complete it, or if one refines bits that are not coded yet (T.81, G.1.1.1).
+        """
         progressive = self.frame in _PROGRESSIVE
         bits = dict.fromkeys(itertools.product(self.components, range(_COEFFICIENTS)), _NO_BIT)
         for number, scan in enumerate(self.scans, 1):
@@ -130,7 +132,7 @@ class Layout:
 
 
 def open_file(data: bytes, check_size: CheckSize) -> Opened:
-    """Read a JPEG's markers."""
+    """Read the markers of a JPEG file."""
     layout = read_layout(data)
     if not layout.components:
         raise damaged("JPEG", "the file ends in its header")
@@ -146,11 +148,11 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
 
 
 def read_layout(data: bytes) -> Layout:
-    """Walk the markers of a JPEG's first picture.
+    """Read the markers of the first picture in a JPEG file.
 
     Raises:
-        ImageUnreadable: a segment breaks off, or a scan names a colour that the header does not.
-        ImageUnsupported: a kind of JPEG that libjpeg and browsers do not decode.
+        ImageUnreadable: a segment is incomplete, or a scan refers to a colour that is not in the header.
+        ImageUnsupported: libjpeg and browsers do not decode this kind of JPEG.
     """
     layout, at = Layout(), 2
     while (at := _next_marker(data, at)) < len(data):
@@ -175,16 +177,16 @@ def read_layout(data: bytes) -> Layout:
 
 
 def _next_marker(data: bytes, at: int) -> int:
-    """Where the next marker's last 0xFF stands; the length of `data` where there is none."""
+    """Return the position of the last 0xFF of the next marker, or the length of `data` if there is none."""
     found = _MARKER.search(data, at)
     return found.start() if found else len(data)
 
 
 def _end_of_scan(data: bytes, at: int, *, restarts: bool) -> int:
-    """Where the entropy-coded data end: at a marker other than an expected restart, or with the file."""
+    """Return the end of the entropy-coded data: a marker other than an expected restart, or the end of the file."""
     found = (_MARKER_NO_RESTART if restarts else _MARKER).search(data, at)
     at = found.start() if found else len(data)
-    # A restart that nothing follows is no promise of more data, and must not pass for it either.
+    # A restart marker without data after it does not belong to the scan, and must not be counted as data.
     return at - 2 if restarts and data[at - 2] == 0xFF and 0xD0 <= data[at - 1] <= 0xD7 else at
 
 
@@ -192,7 +194,7 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     """Decode all pixels.
 
     Raises:
-        ImageUnreadable: a scan, or part of one, is missing.
+        ImageUnreadable: a scan or a part of one is missing.
     """
     scans = layout.needed_scans()
     if not scans:
@@ -202,9 +204,10 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
     at = 0
     for scan in scans:
         _check_restarts(data, scan, layout)
-        # An arithmetic decoder cannot wait for more data within a scan, and restart markers would be skipped.
+        # This check does not work for arithmetic coding, whose decoder cannot wait for more data within a scan, or with
+        # restart markers, which the decoder would skip.
         if not arithmetic and not scan.restart_interval and scan.end - scan.start >= 2 * SPARE_BYTES:
-            # Padding after the last scan is harmless; between scans it is what a hole in the file leaves.
+            # Padding after the last scan is harmless. Between scans, it is a sign of a gap in the file.
             if scan is not last:
                 at = _feed_most(decoder, data, at, scan.end, MISSING)
             elif ends_in_filler(data, scan.start, scan.end):
@@ -221,8 +224,10 @@ def _load(image: JpegImageFile, data: bytes, layout: Layout) -> Image.Image:
 
 
 def _feed_most(decoder: _Decoder, data: bytes, at: int, end: int, why: str) -> int:
-    """Feed `data` from `at` to near the `end` of a scan, and refuse a scan that is complete there already: it does not
-    need its last bytes. Those of a flat area repeat like filler, but are needed. Returns how far the data were fed.
+    """Feed `data` from `at` almost to the `end` of a scan, and refuse a scan that is already complete there.
+
+    The last bytes of such a scan are filler. The bytes of a flat area also repeat, but the decoder needs them. Returns
+    the position up to which data were fed.
     """
     tail = end - SPARE_BYTES + (data[end - SPARE_BYTES - 1] == 0xFF)
     one, two = _STUFFED_BYTE.findall(data, tail, tail + 4)[:2]
@@ -233,8 +238,11 @@ def _feed_most(decoder: _Decoder, data: bytes, at: int, end: int, why: str) -> i
 
 
 def _check_restarts(data: bytes, scan: Scan, layout: Layout) -> None:
-    """Refuse a scan whose restart markers are not all there, in their order. Looking for a missing one, libjpeg skips
-    bytes as it does after a whole scan, so that feeding it does not tell the two apart."""
+    """Refuse a scan whose restart markers are incomplete or out of order.
+
+    Feeding the decoder does not reveal this, because libjpeg skips bytes to find a missing marker, as it does after a
+    complete scan.
+    """
     if scan.restart_interval:
         wanted = max(0, math.ceil(layout.units(scan) / scan.restart_interval) - 1)
         found = b"".join(_RESTART.findall(data, scan.start, scan.end))
@@ -243,8 +251,11 @@ def _check_restarts(data: bytes, scan: Scan, layout: Layout) -> None:
 
 
 class _Decoder:
-    """Pillow's JPEG decoder, fed by hand. `Image._getdecoder` is private; Pillow's own `ImageFile.Parser` is built on
-    it, but refuses formats that read their file themselves, as its JPEG plugin does."""
+    """Feeds Pillow's JPEG decoder piece by piece.
+
+    `Image._getdecoder` is private. Pillow's public `ImageFile.Parser` uses it too, but refuses formats whose plugin
+    reads the file itself, such as JPEG.
+    """
 
     def __init__(self, image: Any) -> None:
         image.load_prepare()
@@ -257,7 +268,7 @@ class _Decoder:
     def feed(self, data: bytes) -> None:
         """
         Raises:
-            OSError: libjpeg gives up.
+            OSError: libjpeg cannot decode the data.
         """
         if self.finished:
             return
@@ -269,14 +280,14 @@ class _Decoder:
         self._unread = b"" if self.finished else self._unread[read:]
 
     def skips(self, *units: bytes) -> bool:
-        """Feed single bytes, and tell whether the decoder looks for the next marker or wants more data of its scan.
+        """Feed single bytes. Returns whether the decoder searches for the next marker, instead of needing more data.
 
-        Looking for a marker, it skips every byte at once. In the middle of a scan one byte is not enough to read on,
-        because libjpeg reads bits seven bytes at a time. The first byte may complete what it waited for, but then the
+        A decoder that searches for a marker consumes every byte at once. In the middle of a scan, one byte is not
+        enough, because libjpeg reads seven bytes at a time. The first byte may complete such a group, but then the
         second does not.
 
         Args:
-            units: two bytes, each 0xFF with the zero that follows it.
+            units: two bytes of data; 0xFF includes the zero that follows it.
         """
         skipped = True
         for unit in units:

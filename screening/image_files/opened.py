@@ -1,4 +1,4 @@
-"""A picture file whose header was read."""
+"""The result of opening a picture file, which all formats share."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from PIL import Image
 from screening.errors import ImageUnreadable
 
 MISSING = "part of its pixel data is missing"
-FILLER = "filler stands in place of its last part"
+FILLER = "its last part was replaced by filler"
 
 CheckSize = Callable[[int, int], None]
-"""Called with width and height as soon as the header tells them, before anything of that size is allocated."""
+"""Function that checks width and height. It is called before any memory for the pixels is allocated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A picture file whose header was read and whose pixels are not decoded."""
+    """A picture file whose header has been read and whose pixels are not decoded yet."""
 
     image: Image.Image
-    """Pillow's image; `load` fills it."""
+    """Pillow's image, which `load` fills."""
     load: Callable[[], Image.Image]
-    """Decodes all pixels, transparency as an alpha channel. Raises `ImageUnreadable` where data are missing."""
+    """Decodes all pixels, with transparency as an alpha channel. Raises `ImageUnreadable` if data are missing."""
     profile: bytes | None = None
-    """ICC profile of the pixels' colours; None: sRGB."""
+    """ICC profile of the pixels' colours; None for sRGB."""
     exif: bytes | None = None
     animated: bool = False
     scans: int = 1
-    """How often decoding passes over all pixels: the scans of a JPEG."""
+    """Number of passes over all pixels that decoding takes; more than 1 only for JPEG."""
 
 
 def damaged(kind: str, why: str) -> ImageUnreadable:
-    """The error for a file of which not all is there."""
+    """Return the error for an incomplete or damaged file."""
     return ImageUnreadable(f"the {kind} picture is truncated or damaged ({why})")

@@ -1,7 +1,7 @@
-"""PNG (third edition): its chunks, transparency and colours.
+"""Opens PNG files (third edition) and handles their transparency and colours.
 
-Pillow gets the chunks that make the pixels, and no others: it refuses sound pictures for their texts and profiles, and
-misreads transparency (tRNS) at 2, 4 and 16 bits.
+Pillow gets only the chunks that contain the pixels. It would refuse intact pictures because of their texts and
+profiles, and it misinterprets transparency (tRNS) at 2, 4 and 16 bits.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _USED = frozenset({b"acTL", b"cHRM", b"cICP", b"eXIf", b"gAMA", b"iCCP", b"sRGB", b"tRNS"})
 _MAX_CHUNKS = 100_000
 _STEP = 1 << 20
-"""Bytes inflated at a time."""
+"""Number of bytes that are inflated at a time."""
 
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Adam7: first column and row of each pass, and its steps."""
+"""First column, first row and steps of each pass of Adam7 interlacing."""
 
 
 @dataclass(slots=True)
 class Chunks:
-    """The chunks that count, checksums verified."""
+    """The chunks that are used. Their checksums have been verified."""
 
     width: int = 0
     height: int = 0
@@ -44,7 +44,7 @@ class Chunks:
     colour: int = 0
     interlaced: bool = False
     pixels: list[memoryview] = field(default_factory=list)
-    """Whole chunks for Pillow, in their order."""
+    """Complete chunks for Pillow, in the order of the file."""
     data: list[memoryview] = field(default_factory=list)
     """Bodies of the IDAT chunks."""
     others: dict[bytes, bytes] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Chunks:
 
     @property
     def inflated_bytes(self) -> int:
-        """Size of the pixel data: a filter byte and the pixels of each row, in each pass."""
+        """Size of the decompressed pixel data: a filter byte and the pixels of each row, in each pass."""
         bits = self.depth * _CHANNELS[self.colour]
         total = 0
         for left, top, across, down in _PASSES if self.interlaced else ((0, 0, 1, 1),):
@@ -66,7 +66,7 @@ class Chunks:
 
 
 def open_file(data: bytes, check_size: CheckSize) -> Opened:
-    """Read a PNG's chunks."""
+    """Read the chunks of a PNG file."""
     chunks = read_chunks(data)
     check_size(chunks.width, chunks.height)
     image = PngImageFile(BytesIO(b"".join((SIGNATURE, *chunks.pixels))))
@@ -83,17 +83,17 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
 def read_chunks(data: bytes) -> Chunks:
     """
     Raises:
-        ImageUnreadable: there is no header, or a chunk that makes the pixels is damaged. Other damaged chunks are left
-            out, as browsers do.
+        ImageUnreadable: the header is missing, or a chunk with pixels is damaged. Other damaged chunks are ignored, as
+            in browsers.
     """
     chunks, view = Chunks(), memoryview(data)
     for kind, start, end in _walk(data):
         if end > len(data):
-            raise damaged("PNG", "the file ends in the middle of it")
+            raise damaged("PNG", "the file is incomplete")
         whole = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         if kind in _PIXEL_CHUNKS:
             if not whole and kind != b"IEND":
-                raise damaged("PNG", f"checksum of its {kind.decode()} chunk")
+                raise damaged("PNG", f"its {kind.decode()} chunk has a wrong checksum")
             chunks.pixels.append(view[start:end])
         if kind == b"IHDR":
             chunks.read_header(data[start + 8 : end - 4])
@@ -101,7 +101,7 @@ def read_chunks(data: bytes) -> Chunks:
             chunks.data.append(view[start + 8 : end - 4])
         elif kind in _USED and whole:
             chunks.others.setdefault(kind, data[start + 8 : end - 4])
-            if kind == b"tRNS" and chunks.colour == _PALETTE:  # alpha by colour, which Pillow reads rightly
+            if kind == b"tRNS" and chunks.colour == _PALETTE:  # Pillow reads the alpha values of a palette correctly
                 chunks.pixels.append(view[start:end])
     if not chunks.depth:
         raise damaged("PNG", "the file ends in its header")
@@ -109,7 +109,7 @@ def read_chunks(data: bytes) -> Chunks:
 
 
 def _walk(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk."""
+    """Yield the name, start and end of each chunk."""
     at = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
         if at + 12 > len(data):
@@ -123,7 +123,7 @@ def _walk(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _load(image: Image.Image, chunks: Chunks) -> Image.Image:
-    """Decode all pixels; grey of 16 bits becomes 8, the transparent colour an alpha channel.
+    """Decode all pixels. Converts 16-bit grey to 8 bits, and a transparent colour to an alpha channel.
 
     Raises:
         ImageUnreadable: rows are missing.
@@ -134,7 +134,7 @@ def _load(image: Image.Image, chunks: Chunks) -> Image.Image:
     has_key = chunks.colour in (_GREY, _RGB) and len(key) >= 2 * _CHANNELS[chunks.colour]
     opaque = _opaque(image, chunks, struct.unpack_from(f">{_CHANNELS[chunks.colour]}H", key)) if has_key else None
     if chunks.depth == 16 and chunks.colour == _GREY:
-        # Pillow's own conversion clips at 255 and turns 16-bit pictures white.
+        # Pillow's own conversion clips at 255 and would turn 16-bit pictures white.
         image = image.convert("I").point(lambda value: value / 257).convert("L")
     elif image.mode == "1":
         image = image.convert("L")
@@ -144,8 +144,10 @@ def _load(image: Image.Image, chunks: Chunks) -> Image.Image:
 
 
 def _check_rows(image: Image.Image, chunks: Chunks) -> None:
-    """Refuse a picture with fewer rows than its header says: Pillow leaves missing rows black where the compressed
-    stream ends properly. Rows are counted where the last one is black; the passes of interlaced pictures end elsewhere.
+    """Refuse a picture with fewer rows than its header says.
+
+    Pillow leaves missing rows black if the compressed stream ends properly. Therefore rows are counted only if the last
+    one is black, or if the picture is interlaced.
     """
     last_row = image.crop((0, chunks.height - 1, chunks.width, chunks.height))
     if not chunks.interlaced and image.mode != "I;16" and last_row.getbbox(alpha_only=False) is not None:
@@ -161,7 +163,7 @@ def _check_rows(image: Image.Image, chunks: Chunks) -> None:
 
 
 def _opaque(image: Image.Image, chunks: Chunks, key: Sequence[int]) -> Image.Image:
-    """Alpha of a grey or RGB picture: 0 where a pixel is the transparent colour, in all bits of the file."""
+    """Return the alpha channel of a grey or RGB picture: 0 where all bits of a pixel match the transparent colour."""
     values = [value & (1 << chunks.depth) - 1 for value in key]
     if chunks.colour == _GREY:
         if chunks.depth == 16:
@@ -174,7 +176,7 @@ def _opaque(image: Image.Image, chunks: Chunks, key: Sequence[int]) -> Image.Ima
 
 
 def _unlike(image: Image.Image, colour: Sequence[int]) -> Image.Image:
-    """255 where a pixel differs from a colour in any channel, 0 elsewhere."""
+    """Return a mask with 255 where a pixel differs from a colour in any channel, and 0 elsewhere."""
     planes = [
         plane.point([255 * (value != wanted) for value in range(256)])
         for plane, wanted in zip(image.split(), colour, strict=True)
@@ -183,7 +185,7 @@ def _unlike(image: Image.Image, colour: Sequence[int]) -> Image.Image:
 
 
 def _low_bytes(chunks: Chunks) -> Image.Image:
-    """The low bytes of 16-bit RGB. Pillow takes the high ones; read as little-endian, "high" is the other byte."""
+    """Return the low bytes of 16-bit RGB. Pillow uses the high byte, which is the other one in little-endian order."""
     image = PngImageFile(BytesIO(b"".join((SIGNATURE, *chunks.pixels))))
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()
@@ -191,7 +193,7 @@ def _low_bytes(chunks: Chunks) -> Image.Image:
 
 
 def _profile(others: dict[bytes, bytes]) -> bytes | None:
-    """What states the colours, in the order of precedence of PNG's third edition, section 4.3."""
+    """Return the profile of the colours, by the order of precedence in PNG's third edition, section 4.3."""
     coded = others.get(b"cICP", b"")
     if len(coded) == 4 and coded[2:] == b"\0\1" and colour_profiles.is_known(coded[0], coded[1]):
         return colour_profiles.coded(coded[0], coded[1])

@@ -1,11 +1,11 @@
-"""Filler in place of a file's last part, as failed downloads and full disks leave it."""
+"""Detects filler in place of the last part of a file, which failed downloads and full disks leave."""
 
 from __future__ import annotations
 
 FILLER_BYTES = 256
-"""Shortest run at the end of compressed data that is looked at. Compressed data of a picture hardly repeat so long."""
+"""Length of the repetition that counts as filler. Compressed data of a picture hardly ever repeat that long."""
 SPARE_BYTES = 32
-"""Bytes of such a run that a whole picture may have and not need."""
+"""Number of bytes in such a repetition that a complete picture may contain without needing them."""
 _LONGEST_PERIOD = 64
 
 

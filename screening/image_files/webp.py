@@ -1,4 +1,4 @@
-"""WebP: Pillow and libwebp do nearly all."""
+"""Opens WebP files with Pillow and libwebp, and detects filler at their end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CODED = (b"VP8 ", b"VP8L", b"ALPH")
 
 
 def open_file(data: bytes, check_size: CheckSize) -> Opened:
-    """Read a WebP's header."""
+    """Read the header of a WebP file."""
     size = int.from_bytes(data[4:8], "little")
     if 8 + size > len(data):
-        raise damaged("WebP", f"{len(data)} of its {8 + size} bytes are there")
-    if data[12:16] == b"VP8X":  # libwebp takes memory for all pixels before it tells their number
+        raise damaged("WebP", f"the file has only {len(data)} of {8 + size} bytes")
+    if data[12:16] == b"VP8X":  # libwebp would allocate memory for all pixels before it reports the size
         check_size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
     image = WebPImageFile(BytesIO(data))
     check_size(*image.size)
@@ -34,10 +34,10 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
 
 
 def _load(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode all pixels; libwebp itself notices coded data that end too early.
+    """Decode all pixels. libwebp itself detects coded data that end too early.
 
     Raises:
-        ImageUnreadable: the picture does not need its last bytes, which repeat. Flat areas repeat, but are needed.
+        ImageUnreadable: the last bytes repeat and are not needed. Flat areas repeat too, but their bytes are needed.
     """
     image.load()
     for kind, start, end in _chunks(data):
@@ -47,7 +47,7 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _shortened(data: bytes, start: int, end: int) -> bytes:
-    """The file with `SPARE_BYTES` less at the end of one chunk's body."""
+    """Return the file without the last `SPARE_BYTES` of one chunk's body."""
     length = end - start - SPARE_BYTES
     body = data[12 : start - 4] + length.to_bytes(4, "little") + data[start : start + length] + bytes(length % 2)
     rest = data[end + (end - start) % 2 :]
@@ -63,7 +63,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk's body."""
+    """Yield the name of each chunk and the start and end of its body."""
     at = 12
     while at + 8 <= len(data):
         start, length = at + 8, int.from_bytes(data[at + 4 : at + 8], "little")

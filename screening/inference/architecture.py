@@ -1,7 +1,7 @@
-"""Whether a checkpoint holds the tensors that its configuration asks for: all of them, no others, each of its shape.
+"""Check of a checkpoint's tensors against its configuration: all are there, no others, and each has its shape.
 
-vLLM compares less. A part of a fused tensor may be missing (`k_proj` of q, k and v): its place is then memory that
-nobody wrote, and probes recorded from that would prove it.
+vLLM checks less. If a part of a fused tensor is missing (`k_proj` of q, k and v), vLLM uses uninitialised memory in its
+place, and probes recorded with that memory would pass.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from screening.errors import CheckpointError
 
 
 def check_architecture(directory: Path) -> None:
-    """Match the weight files' headers with the model that `config.json` describes. No weight is read.
+    """Compare the weight files' headers with the model that `config.json` describes. This reads no weights.
 
-    The names are compared by transformers' own loader, on torch's meta device, which has shapes and no values: it knows
-    which names stand for which module, and that a tied head is in no file.
+    transformers' own loader compares the names, on torch's meta device, which has shapes and no values. It knows which
+    name belongs to which module, and that a tied head is in no file.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or of another shape, or the configuration is not understood.
+        CheckpointError: a tensor is missing, unknown or of another shape, or the configuration is not valid.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -31,31 +31,35 @@ def check_architecture(directory: Path) -> None:
                 local_files_only=True,
                 trust_remote_code=False,
                 device_map="meta",
-                ignore_mismatched_sizes=True,  # reported instead of raised
+                ignore_mismatched_sizes=True,  # so that they are reported and not raised
                 output_loading_info=True,
             )
-        except MemoryError:  # which may be the machine's fault
+        except MemoryError:  # This may be the machine's fault.
             raise
-        except Exception as error:  # transformers raises errors of its own choosing on a configuration
+        except Exception as error:  # transformers raises exceptions of many classes.
             raise CheckpointError(f"{directory}: no model can be built from its config.json: {error}") from error
     if missing := sorted(found["missing_keys"]):
-        raise CheckpointError(f"{directory} lacks tensors of its architecture ({len(missing)}): {missing[0]}")
+        raise CheckpointError(
+            f"{directory} lacks {len(missing)} tensors of its architecture, the first is {missing[0]}"
+        )
     if unknown := sorted(found["unexpected_keys"]):
-        raise CheckpointError(f"{directory} holds tensors unknown to its architecture ({len(unknown)}): {unknown[0]}")
+        raise CheckpointError(
+            f"{directory} holds {len(unknown)} tensors unknown to its architecture, the first is {unknown[0]}"
+        )
     if misshapen := sorted(found["mismatched_keys"]):
         name, shape, wanted = misshapen[0]
-        raise CheckpointError(f"{directory}: {name} is {list(shape)}, and its architecture wants {list(wanted)}")
-    # vLLM chooses its model by these names, and transformers by `model_type`.
+        raise CheckpointError(f"{directory}: {name} has the shape {list(shape)}; its architecture has {list(wanted)}")
+    # vLLM chooses the model by these names, and transformers by `model_type`.
     named, built = model.config.architectures, type(model).__name__
     if named != [built]:
         raise CheckpointError(
-            f"{directory}: the architectures of its config.json are {named}; its model_type makes them ['{built}']"
+            f"{directory}: config.json names the architectures {named}; its model_type belongs to ['{built}']"
         )
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide progress bars, warnings and reports, which would stand above our sentence."""
+    """Hide transformers' progress bars, warnings and reports, which would hide our error message."""
     from transformers.utils import logging
 
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,9 +1,10 @@
-"""Log-probabilities of watched tokens from an engine that checks drafts (`screening.inference.speculative_drafter`).
+"""Log-probabilities of watched tokens from an engine with speculative decoding.
 
-vLLM 0.32 heeds `logprob_token_ids` in its `Sampler` only. An engine with a `speculative_config` asks its
-`RejectionSampler` instead, at every step, which knows the likeliest tokens (`logprobs`) at most: the watched ones would
-be missing from the answer. `screening.confidence` needs just those, so that sampler is wrapped, inside vLLM's worker.
-Neither vllm nor torch is imported for it.
+This belongs to `screening.inference.speculative_drafter` and is installed only when that is switched on. vLLM 0.32
+supports `logprob_token_ids` in its `Sampler` only. An engine with a `speculative_config` uses its `RejectionSampler` at
+every step, which returns the likeliest tokens (`logprobs`) at most, so the watched tokens would be missing from the
+answer. `screening.confidence` needs them. Therefore a wrapper replaces that sampler inside vLLM's worker. This module
+imports neither vllm nor torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 
 class DraftedLogprobs:
-    """vLLM's `RejectionSampler`, with `logprob_token_ids` heeded as its `Sampler` does."""
+    """vLLM's `RejectionSampler` with the same support for `logprob_token_ids` that its `Sampler` has."""
 
     def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
@@ -23,15 +24,15 @@ class DraftedLogprobs:
         """
         Args:
             metadata: `SpecDecodeMetadata`.
-            logits: (tokens, vocabulary), of each request those of its drafted tokens and of the one behind them.
+            logits: (tokens, vocabulary); of each request those of its drafted tokens and of the one after them.
             sampling_metadata: `SamplingMetadata`; `logprob_token_ids` maps a request's place in the batch to tokens.
 
         Returns:
-            `SamplerOutput`; its log-probabilities have one row per request and token that can have been generated, the
-            rejected ones too, which `RejectionSampler.parse_output` drops.
+            `SamplerOutput`. Its log-probabilities have one row per request and token that may have been generated.
+            `RejectionSampler.parse_output` drops the rows of rejected tokens.
         """
         watched = sampling_metadata.logprob_token_ids
-        # With them its own sampler gives fewer columns than it expects.
+        # With them, vLLM's sampler returns fewer columns than it expects.
         output = self._sampler(metadata, draft_probs, logits, replace(sampling_metadata, logprob_token_ids=None))
         if not watched:
             return output
@@ -42,7 +43,7 @@ class DraftedLogprobs:
         starts[0] = 0
         rows = starts + starts.new_ones(longest).cumsum(0) - 1
         is_own = rows < ends
-        rows = rows.clamp(max=len(logits) - 1)  # beyond its own ones stands anything: it is dropped as well
+        rows = rows.clamp(max=len(logits) - 1)  # rows of other requests, which are dropped as well
         logprobs = self._sampler.sampler.compute_logprobs(logits)
 
         ids, is_known = _columns(watched, requests, tokens)
@@ -52,15 +53,17 @@ class DraftedLogprobs:
         generated = rows.new_zeros(len(logits)).long()
         generated[rows[is_own]] = tokens[is_own]
         ranks = (logprobs >= logprobs.gather(1, generated.unsqueeze(1))).sum(1)[rows.flatten()]
-        # An empty one of its own kind, to be filled: the class cannot be named here.
+        # An empty object of vLLM's class, which cannot be imported here.
         tensors = self._sampler.sampler.gather_specific_token_logprobs(logprobs[:1], {0: []}, tokens[0, :1])
         tensors = tensors._replace(logprob_token_ids=ids.int(), logprobs=values, selected_token_ranks=ranks)
         return replace(output, logprobs_tensors=tensors)
 
 
 def _columns(watched: Mapping[int, Sequence[int]], requests: int, like: Any) -> tuple[Any, Any]:
-    """Per request a column for the generated token and one for each watched token, (requests, columns): which token,
-    and whether there is one, because another request may watch more."""
+    """Return the token of each column, and whether the column is in use, both as (requests, columns).
+
+    A request has one column for the generated token and one for each watched token. Another request may watch more.
+    """
     widest = max(map(len, watched.values()))
     wanted = [list(watched.get(request, ())) for request in range(requests)]
     ids = like.new_tensor([[0, *tokens, *[0] * (widest - len(tokens))] for tokens in wanted])

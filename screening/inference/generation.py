@@ -1,7 +1,7 @@
-"""How a checkpoint is asked: what the service and the trainer's evaluation must do alike, as pure functions.
+"""How vLLM is configured and asked, as pure functions that the service and the trainer's evaluation share.
 
-Both give the returned keywords to vLLM (`EngineArgs`/`AsyncEngineArgs`, `SamplingParams`). This module imports neither
-vllm nor torch: it decides, they do.
+Both pass the returned keywords to vLLM (`EngineArgs`/`AsyncEngineArgs`, `SamplingParams`). This module imports neither
+vllm nor torch.
 """
 
 from __future__ import annotations
@@ -20,34 +20,32 @@ from screening.runtime.cpus import engine_threads
 from screening.task import NONE, NORMAL, OPTIONS
 
 SEED = 0
-"""Fixed: the same question gets the same answer, but for near ties, which turn on what else is in a step."""
+"""Fixed seed. The same question gets the same answer, except for near ties, which depend on the rest of a step."""
 
 KV_CACHE_BYTES_ON_CPU = 512 * 2**20
-"""vLLM on the CPU otherwise reserves a share of the machine's memory and refuses to start when it is not free."""
+"""Size of the KV cache on a CPU. By default vLLM reserves a share of the memory, and does not start if it is in use."""
 
 CpuWorker = Literal["inside", "apart"]
-"""Where vLLM's worker runs on a CPU."""
+"""Where vLLM's worker runs on a CPU: inside the engine core's process, or apart, in a process of its own."""
 
 DRAFTED_ON_CPU = 12
-"""Tokens that `screening.inference.speculative_drafter` may guess ahead of each request on a CPU. On a GPU none: there
-vLLM schedules a step while the last one computes, which drafts from outside the GPU would end, and what is worth more
-has not been measured.
+"""Default number of draft tokens on a CPU (`screening.inference.speculative_drafter`). On a GPU it is 0: there vLLM
+schedules a step while the previous one computes, which drafts from the CPU would prevent. This was not measured.
 """
 
 _AS_FITS = -1
 _INSIDE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-_DRAFTER = "screening.inference.speculative_drafter.HabitDrafter"
+_DRAFTER = "screening.inference.speculative_drafter.AnswerDrafter"
 _WORKER_EXTENSION = "screening.inference.worker_extension.WorkerExtension"
 
 WATCH_DRAFTS = "watch_drafts"
-"""What an engine with a `speculative_config` is told (`collective_rpc`) before its first request."""
+"""Command (`collective_rpc`) to an engine with a `speculative_config`, before its first request."""
 
 WATCH_PICTURES = "watch_pictures"
-"""What an engine is told (`collective_rpc`) before its first request, so that it remembers features of pictures."""
+"""Command (`collective_rpc`) to keep the features of pictures, before the first request."""
 
 PICTURE_FEATURES = "picture_features"
-"""Asks an engine (`collective_rpc`) for the features of pictures by name; see
-`screening.inference.picture_features`."""
+"""Command (`collective_rpc`) that returns the features of pictures by name (`screening.inference.picture_features`)."""
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -55,14 +53,14 @@ QUIET_ENVIRONMENT: Mapping[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-"""To be set before vllm is imported: a checkpoint is a directory, nothing is looked up or reported elsewhere."""
+"""Environment variables to set before vllm is imported. They prevent downloads and usage reports."""
 
 FINISHED = ("stop", "length")
-"""Any other `finish_reason` is a failure that `generate` often reports without raising (`abort`, `error`)."""
+"""Reasons of a normal end. Others (`abort`, `error`) are failures that `generate` often reports without raising."""
 
 
 class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
+    """The methods of a transformers tokenizer that this module uses."""
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
@@ -73,10 +71,10 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Tokens whose log-probability is asked for at every step.
+    """Tokens whose log-probability vLLM reports at every step.
 
-    `letters` maps `A`-`D` and `N` to the token that spells the letter; a letter that is no single token is left out.
-    `normal` holds every token that can begin the verdict word `normal`.
+    `letters` maps `A`-`D` and `N` to the token of the letter, without letters that take several tokens. `normal` holds
+    every token that can begin the verdict word `normal`.
     """
 
     letters: Mapping[str, int]
@@ -84,7 +82,7 @@ class Watched:
 
     @property
     def ids(self) -> list[int]:
-        """All of them, sorted, for `SamplingParams.logprob_token_ids`."""
+        """All watched tokens, sorted, for `SamplingParams.logprob_token_ids`."""
         return sorted({*self.letters.values(), *self.normal})
 
 
@@ -102,7 +100,7 @@ class _Logprob(Protocol):
 
 
 def watched(tokenizer: Tokenizer) -> Watched:
-    """Find the tokens that carry the decision (see `screening.confidence`)."""
+    """Return the tokens that carry the decision (see `screening.confidence`)."""
     letters: dict[str, int] = {}
     for letter in (*OPTIONS, NONE):
         ids = tokenizer.encode(letter, add_special_tokens=False)
@@ -110,7 +108,7 @@ def watched(tokenizer: Tokenizer) -> Watched:
             letters[letter] = ids[0]
     normal: set[int] = set()
     for spelling in (f" {NORMAL}", NORMAL):
-        # A tokenizer may spell the blank as a token of its own: the first token with a letter in it decides.
+        # A tokenizer may have a separate token for the blank, so the first token with a letter in it decides.
         for token_id in tokenizer.encode(spelling, add_special_tokens=False):
             if tokenizer.decode([token_id]).strip():
                 normal.add(token_id)
@@ -126,37 +124,37 @@ def engine_arguments(
     cpu_worker: CpuWorker = "inside",
     draft_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Keywords of vLLM's engine arguments that make it ask as the checkpoint was trained.
+    """Return keywords of vLLM's engine arguments that prepare questions as in the checkpoint's training.
 
     Args:
-        cpu_worker: `inside`, in the engine core's process, needs `cpu_environment` in the environment; `apart`, in one
-            of its own, is what vLLM does by default. The core then turns in a loop while the worker computes, which
-            takes a whole core of the CPU (docs/experiments.md).
-        draft_tokens: tokens guessed ahead (`screening.inference.speculative_drafter`); 0: none; None: `DRAFTED_ON_CPU`
-        there, else none.
+        cpu_worker: `inside`, in the engine core's process, needs `cpu_environment` in the environment. `apart`, in a
+            process of its own, is vLLM's default; the engine core then waits in a busy loop, which takes a whole CPU
+            core (docs/experiments/2026-11-21-swaps-under-load.md).
+        draft_tokens: number of draft tokens (`screening.inference.speculative_drafter`), 0 for no drafts; None for
+            `DRAFTED_ON_CPU` on a CPU and 0 on a GPU.
     """
     arguments: dict[str, Any] = {
         "model": str(checkpoint_dir),
-        "served_model_name": manifest.name,  # the label of the engine's metrics; otherwise the directory
+        "served_model_name": manifest.name,  # the label of the engine's metrics, by default the directory
         "seed": SEED,
         "limit_mm_per_prompt": {"image": PICTURES_PER_SAMPLE},
         "mm_processor_kwargs": tiling_arguments(manifest),
-        # The checkpoint's generation_config.json must not change sampling behind our back.
+        # The checkpoint's generation_config.json must not change the sampling.
         "generation_config": "vllm",
         "worker_extension_cls": _WORKER_EXTENSION,
     }
     if manifest.decoding.mode == "grammar":
-        # The guidance backend refuses the tags of our grammar.
+        # The guidance backend rejects the tags of our grammar.
         arguments["structured_outputs_config"] = {"backend": "xgrammar"}
     if device == "cpu":
-        # Compiling makes the start 40 s instead of 15 s and saves nothing on a model that runs on a CPU.
+        # Compiling makes the start take 40 s instead of 15 s, and answers on a CPU are no faster.
         arguments["enforce_eager"] = True
         arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU
-        arguments["max_model_len"] = _AS_FITS  # a large model's own length would not fit into that cache
-        # The free-memory check at start still reads this share, although the cache above has a fixed size.
+        arguments["max_model_len"] = _AS_FITS  # A large model's full length would not fit into that cache.
+        # The check of free memory at the start uses this share, although the cache has a fixed size.
         arguments["gpu_memory_utilization"] = 0.1
         if cpu_worker == "inside":
-            # As a path: `uni`, the short name, is refused on a CPU, where vLLM sets up threads in the worker's process.
+            # A path, because vLLM rejects the short name `uni` on a CPU.
             arguments["distributed_executor_backend"] = _INSIDE
     if draft_tokens is None:
         draft_tokens = DRAFTED_ON_CPU if device == "cpu" else 0
@@ -170,31 +168,31 @@ def engine_arguments(
 
 
 def cpu_environment() -> dict[str, str]:
-    """For an engine on a CPU, unless the environment says otherwise: one usable CPU is left for everything else."""
+    """Return default variables for an engine on a CPU. They leave one usable CPU for everything else."""
     return {"OMP_NUM_THREADS": str(engine_threads())}
 
 
 def tiling_arguments(manifest: Manifest) -> dict[str, Any]:
-    """InternVL's processor cuts pictures into tiles unless told otherwise, whatever its configuration file says."""
+    """Return the tiling arguments. InternVL's processor cuts tiles by default, whatever its configuration file says."""
     if manifest.image.max_patches == 1:
         return {"crop_to_patches": False}
     return {"crop_to_patches": True, "max_patches": manifest.image.max_patches}
 
 
 def prompt_text(tokenizer: Tokenizer, prompt: Prompt, mode: Mode) -> str:
-    """The question as the model's template writes it, with one image placeholder per picture; vLLM expands each."""
+    """Return the question in the chat template, with one image placeholder per picture, which vLLM expands."""
     text = tokenizer.apply_chat_template(messages(prompt, mode), tokenize=False, add_generation_prompt=True)
     return str(text)
 
 
 def sampling_arguments(manifest: Manifest, mode: Mode, watch_ids: Sequence[int]) -> dict[str, Any]:
-    """Keywords of vLLM's `SamplingParams`, without the grammar: see `answer_regex` for that."""
+    """Return keywords of vLLM's `SamplingParams`, without the grammar, which `answer_regex` returns."""
     decoding = manifest.decoding
     return {
         "temperature": 0.0,
         "seed": SEED,
         "max_tokens": decoding.max_tokens_cot if mode is Mode.COT else decoding.max_tokens_direct,
-        # Log-probabilities of exactly these tokens, and of the one generated: `logprobs` must stay unset for that.
+        # With `logprobs` unset, vLLM reports exactly these tokens and the generated one.
         "logprob_token_ids": list(watch_ids) or None,
         # vLLM would spell every watched token at every step, a tenth of the service's work: see `Spelling`.
         "detokenize": False,
@@ -214,23 +212,23 @@ def last_log_probabilities(
 
     Args:
         token_ids, logprobs: `prompt_token_ids` and `prompt_logprobs` of vLLM's `RequestOutput`.
-        count: how many tokens, at least 1.
+        count: number of tokens, at least 1.
 
     Returns:
-        As many, in the prompt's order, or fewer of a shorter prompt; NaN where vLLM gave none, as for a first token.
+        As many numbers, in the prompt's order, or fewer if it is shorter. NaN where vLLM has none (the first token).
 
     Raises:
-        ValueError: vLLM gave no entry for some token.
+        ValueError: vLLM gave fewer entries than tokens.
     """
     pairs = zip((token_ids or ())[-count:], (logprobs or ())[-count:], strict=True)
     return [entry[token].logprob if entry else math.nan for token, entry in pairs]
 
 
 def answer_regex(manifest: Manifest, mode: Mode) -> str | None:
-    """The grammar for constrained decoding; None when the checkpoint decodes freely.
+    """Return the grammar for constrained decoding as a regular expression; None if the checkpoint decodes freely.
 
-    The thinking is bounded, or a model that never stops fills the token limit. The option sets are listed, because
-    `A?B?C?D?` also matches nothing.
+    The reasoning has a maximum length, because a model that never stops would reach the token limit without an answer.
+    The option sets are listed, because `A?B?C?D?` also matches the empty text.
     """
     if manifest.decoding.mode == "free":
         return None
@@ -243,14 +241,14 @@ def answer_regex(manifest: Manifest, mode: Mode) -> str | None:
 
 
 class Spelling:
-    """From the token ids of a finished answer to text. A tokenizer's pieces are looked up once each."""
+    """Turns the token ids of a finished answer into text. Each token is decoded once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._pieces: dict[int, str] = {}
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The whole, without special tokens, and without the part of a character at which it was cut off."""
+        """Return the whole text without special tokens, and without an incomplete character at the end."""
         ids = list(token_ids)
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).rstrip("\ufffd")
@@ -258,7 +256,7 @@ class Spelling:
     def steps(
         self, token_ids: Sequence[int], logprobs: Sequence[Mapping[int, _Logprob] | None] | None
     ) -> tuple[Step, ...]:
-        """`CompletionOutput.token_ids` and `.logprobs` of vLLM in this module's form; empty without logprobs."""
+        """Convert vLLM's `CompletionOutput.token_ids` and `.logprobs` into steps; empty without log-probabilities."""
         if logprobs is None:
             return ()
         return tuple(
@@ -267,7 +265,7 @@ class Spelling:
         )
 
     def _piece(self, token_id: int) -> str:
-        """A token alone, special ones too; one that holds part of a character only is spelled with U+FFFD."""
+        """Decode one token, also a special one. A token with a part of a character gives U+FFFD."""
         if (piece := self._pieces.get(token_id)) is None:
             piece = self._pieces[token_id] = str(self._tokenizer.decode([token_id]))
         return piece

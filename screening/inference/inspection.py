@@ -1,12 +1,12 @@
-"""What a checkpoint's files say for themselves, before an engine loads them: all that fails the same way every time.
+"""Inspection of a checkpoint's files without an engine. It finds what would fail in every engine.
 
-An engine takes half a minute to fail on an empty `config.json`, and by then nothing is served. Here the same libraries
-read the same files without weights: the configuration builds a model of shapes, which the weight files must fill; the
-tokenizer, the template and the processor turn a question into tokens and pixels, which must be what the manifest says.
+An engine takes half a minute to fail on an empty `config.json`, and nothing is served meanwhile. The inspection has the
+same libraries read the same files without weights: the configuration becomes a model of shapes, which must match the
+weight files; tokenizer, chat template and processor turn a question into tokens and pixels, which must match the
+manifest.
 
-`trainer publish` calls `inspect`. The service runs this module as a program of its own
-(service/engines/checkpoint_inspection.py): what a file does to a library, a crash or the memory of the machine
-included, must not reach the process that answers.
+`trainer publish` calls `inspect`. The service runs this module as a subprocess
+(service/engines/checkpoint_inspection.py), because a damaged file can make a library crash or fill the memory.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from screening.inference.generation import prompt_text, tiling_arguments
 from screening.prompt import PICTURES_PER_SAMPLE
 
 REFUSED = 3
-"""Exit status when the checkpoint is at fault; the reason is on standard output."""
+"""Exit status if the checkpoint is at fault. The reason is on standard output."""
 MOST_MEMORY = 16 * 2**30
-"""Bytes of data that the program may use; a model of shapes takes some hundred MB."""
+"""Maximum memory of the subprocess in bytes. A model of shapes takes some hundred MB."""
 _QUANTIZED = ("quantization_config", "compression_config")
 _QUANTIZING_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
-"""Files that say the same as these fields of `config.json`."""
+"""Files that have the same meaning as these fields of `config.json`."""
 _MOST_JSON_BYTES = 256 * 2**20
 
 
@@ -43,13 +43,13 @@ def inspect(directory: Path, manifest: Manifest) -> Reading:
     """Read everything but the weights as an engine would.
 
     Args:
-        directory: its files were compared with the manifest.
+        directory: the checkpoint; its files were compared with the manifest.
 
     Returns:
-        How it reads text; for the caller to record, or to compare with what was recorded.
+        How the checkpoint reads text. The caller records this, or compares it with what was recorded.
 
     Raises:
-        CheckpointError: an engine could not load it, or would ask it otherwise than the manifest says.
+        CheckpointError: an engine could not load it, or would prepare questions differently from the manifest.
     """
     _check_json(directory, manifest)
     config = _read_config(directory)
@@ -60,33 +60,33 @@ def inspect(directory: Path, manifest: Manifest) -> Reading:
     with quiet_transformers():
         try:
             return _read(directory, manifest, config)
-        except (CheckpointError, MemoryError):  # the latter may be the machine's fault
+        except (CheckpointError, MemoryError):  # MemoryError may be the machine's fault.
             raise
-        except Exception as error:  # libraries raise errors of their own choosing on a damaged file
+        except Exception as error:  # The libraries raise exceptions of many classes.
             raise CheckpointError(
                 f"{directory}: its tokenizer, template and processor cannot read a question: {_one_line(error)}"
             ) from error
 
 
 def compare_reading(manifest: Manifest, found: Reading) -> None:
-    """Compare how a checkpoint reads text with how it did when it was published.
+    """Compare how a checkpoint reads text with what was recorded when it was published.
 
     Raises:
-        CheckpointError: otherwise.
+        CheckpointError: they differ, or nothing was recorded.
     """
     wanted = manifest.probes.reading if manifest.probes else None
     if wanted is None:
-        raise CheckpointError("its probes do not say how it reads text. Publish it again with --again")
+        raise CheckpointError("its probes do not record how it reads text. Publish it again with --again")
     if wanted.vocabulary != found.vocabulary:
-        raise CheckpointError("its tokenizer does not give the tokens that it gave when the checkpoint was published")
+        raise CheckpointError("its tokenizer does not give the tokens that it gave at publishing")
     for mode, digest in found.prompts.items():
         if wanted.prompts.get(mode) != digest:
-            raise CheckpointError(f"its prompt for {mode} is not the tokens that it was when published")
+            raise CheckpointError(f"its prompt for {mode} does not give the tokens that it gave at publishing")
     if wanted.files is None:
-        raise CheckpointError("its probes do not say which files an engine reads. Publish it again with --again")
-    if wanted.files != found.files:  # last, because the others say more
+        raise CheckpointError("its probes do not record which files an engine reads. Publish it again with --again")
+    if wanted.files != found.files:  # last, because the other messages say more
         raise CheckpointError(
-            "its config.json, or another file besides the weights, is not the one with which its probes were recorded. "
+            "its config.json, or another file besides the weights, was changed after its probes were recorded. "
             "Publish it again with --again"
         )
 
@@ -110,22 +110,22 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 
 def _check_untied(config: Mapping[str, Any]) -> None:
-    """An engine that takes up weights in place leaves the old head where embeddings are tied, and does not say so.
+    """Check that the embeddings are not tied: an engine that reloads tied weights in place keeps the old head.
 
     Raises:
         CheckpointError: they are tied.
     """
     if config.get("tie_word_embeddings") or (config.get("text_config") or {}).get("tie_word_embeddings"):
         raise CheckpointError(
-            "its config.json ties the embeddings: they cannot be swapped; `trainer import` unties them"
+            "its config.json ties the embeddings, which cannot be swapped. `trainer import` unties them"
         )
 
 
 def _check_unquantized(config: Mapping[str, Any], manifest: Manifest) -> None:
-    """Weights of another number format are neither trained nor swapped here.
+    """Check that the weights are not quantized: this project neither trains nor swaps such weights.
 
     Raises:
-        CheckpointError: an engine would take the weights for quantized ones.
+        CheckpointError: an engine would treat the weights as quantized.
     """
     parts = [config, *(part for name in ("text_config", "vision_config") if isinstance(part := config.get(name), dict))]
     if found := next((key for part in parts for key in _QUANTIZED if part.get(key) is not None), None):
@@ -135,7 +135,9 @@ def _check_unquantized(config: Mapping[str, Any], manifest: Manifest) -> None:
 
 
 def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
-    """Compare the manifest's picture size with the vision tower's; where a configuration has other names, pixels tell.
+    """Compare the manifest's picture size with the vision tower's.
+
+    A configuration with other field names passes here; `_check_question` checks its pixels.
 
     Raises:
         CheckpointError: they differ.
@@ -150,12 +152,12 @@ def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
         if tokens != image.tokens_per_picture:
             raise CheckpointError(
                 f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; "
-                f"its config.json makes {tokens}"
+                f"its config.json gives {tokens}"
             )
 
 
 def _side(value: object) -> int | None:
-    """Of a square: 128 or [128, 128]."""
+    """Return the side of a square that is given as 128 or [128, 128]."""
     if isinstance(value, list) and value and all(one == value[0] for one in value):
         value = value[0]
     return value if isinstance(value, int) else None
@@ -170,7 +172,9 @@ def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Rea
     text_config = config.get("text_config") or config
     rows, last = text_config.get("vocab_size"), max(tokenizer.get_vocab().values())
     if rows is not None and last >= rows:
-        raise CheckpointError(f"{directory}: its tokenizer has a token {last}, its config.json a vocab_size of {rows}")
+        raise CheckpointError(
+            f"{directory}: its tokenizer has the token {last}, and vocab_size in its config.json is {rows}"
+        )
     prompts = {}
     for mode in Mode:
         text = prompt_text(tokenizer, manifest.prompt, mode)
@@ -188,7 +192,7 @@ def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Rea
 
 
 def _check_question(processor: Any, text: str, manifest: Manifest, config: Mapping[str, Any]) -> list[int]:
-    """Prepare one question as the engine's processor does. Returns its tokens, those of the pictures included."""
+    """Prepare one question as the engine's processor does, and return its tokens, those of the pictures included."""
     image = manifest.image
     made = processor(
         text=[text], images=list(probe_pictures(0, image.size)), return_tensors="pt", **tiling_arguments(manifest)
@@ -197,11 +201,11 @@ def _check_question(processor: Any, text: str, manifest: Manifest, config: Mappi
     pixels = list(made["pixel_values"].shape)
     if pixels[-2:] != [image.size, image.size]:
         raise CheckpointError(
-            f"image.size is {image.size} in its manifest; its processor makes {pixels[-2]} x {pixels[-1]} pixels"
+            f"image.size is {image.size} in its manifest; its processor gives {pixels[-2]} x {pixels[-1]} pixels"
         )
     pictures, token = pixels[0], config.get("image_token_id")
     if image.max_patches == 1 and pictures != PICTURES_PER_SAMPLE:
-        raise CheckpointError(f"its processor makes {pictures} tiles of {PICTURES_PER_SAMPLE} pictures")
+        raise CheckpointError(f"its processor cuts {PICTURES_PER_SAMPLE} pictures into {pictures} tiles")
     if token is not None and ids.count(token) != pictures * image.tokens_per_picture:
         raise CheckpointError(
             f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; its processor writes "
@@ -211,8 +215,10 @@ def _check_question(processor: Any, text: str, manifest: Manifest, config: Mappi
 
 
 def _vocabulary(tokenizer: Any) -> str:
-    """Digest of what each token is called and spells, and of the tokens of a text that holds them all: any two entries
-    or merges that change places change it."""
+    """Return a digest of each token's name and text, and of the tokens of a text that holds all of them.
+
+    It changes if any two entries or merges change places.
+    """
     count = 1 + max(tokenizer.get_vocab().values())
     names = tokenizer.convert_ids_to_tokens(range(count))
     pieces = [tokenizer.decode([token]) for token in range(count)]
@@ -229,7 +235,7 @@ def _one_line(error: Exception) -> str:
 
 
 def main(directory: Path) -> int:
-    """Inspect a checkpoint and compare how it reads text with what its probes recorded."""
+    """Inspect a checkpoint, and compare how it reads text with what its probes recorded."""
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     try:
         manifest = read_manifest(directory)

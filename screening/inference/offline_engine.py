@@ -1,4 +1,4 @@
-"""vLLM's offline engine on a verified checkpoint: the trainer's only module that starts it."""
+"""vLLM's offline engine on a verified checkpoint. The trainer starts it here only."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from screening.inference.picture_features import Vector, read_features
 from screening.runtime.process_reaper import guard
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-"""The engine's log is for its failures; standard output is for the report. The environment's own setting wins."""
+"""Log settings of the engine: errors only, on standard error, because reports go to standard output."""
 
 
 @contextmanager
 def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any]:
-    """A `vllm.LLM`; its processes end with the block, and with this process if that is killed.
+    """Yield a `vllm.LLM`. Its processes end with the block, or with this process if it is killed.
 
     Args:
         more: engine arguments in place of those of `screening.inference.generation.engine_arguments`.
@@ -42,7 +42,7 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
     device: Literal["cpu", "cuda"] = "cpu" if current_platform.is_cpu() else "cuda"
     for name, value in cpu_environment().items() if device == "cpu" else ():
         os.environ.setdefault(name, value)
-    # A forked engine would hold the pipe by which `guard` sees this process die.
+    # A forked engine would inherit the pipe by which `guard` sees this process die.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     with guard():
         llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
@@ -52,20 +52,20 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
             llm.collective_rpc(WATCH_PICTURES)
             yield llm
         finally:
-            # `LLM` has no public way to end its processes before the interpreter does.
+            # `LLM` has no public method that ends its processes before the interpreter ends.
             llm.llm_engine.engine_core.shutdown()
 
 
 def request(prompt: str, pictures: Sequence[Image.Image]) -> dict[str, Any]:
-    """What `LLM.generate` takes; the pictures are named, so that `features_of` finds them."""
+    """Return an input of `LLM.generate`. It names the pictures, so that `features_of` finds them."""
     names = [_name(picture) for picture in pictures]
     return {"prompt": prompt, "multi_modal_data": {"image": list(pictures)}, "multi_modal_uuids": {"image": names}}
 
 
 def features_of(llm: Any, pictures: Sequence[Image.Image]) -> list[Vector | None]:
-    """Features of pictures that the engine has just read (`screening.inference.picture_features`); None for one not
-    known."""
-    # Every worker of a tensor-parallel engine runs the whole vision tower.
+    """Return the features of pictures that the engine has just read (`screening.inference.picture_features`); None for
+    an unknown picture."""
+    # Each worker of a tensor-parallel engine runs the whole vision tower, so the first answer is complete.
     answers = llm.collective_rpc(PICTURE_FEATURES, args=([_name(picture) for picture in pictures],))
     return [read_features(data) for data in answers[0]]
 

@@ -1,14 +1,13 @@
-"""What vLLM's worker saw in each picture, as one short vector: the input of `screening.checkpoint.domain`.
+"""Features of each picture that vLLM's worker has read, as one vector: the input of `screening.checkpoint.domain`.
 
-The features of a picture are
+The features of a picture are:
 
 - the mean of the vision tower's last layer over the picture's patches (its class token is left out), and
 - the logarithm of the variance of brightness in each cell of a grid of 4 x 4 over the pixels.
 
-docs/decisions/out-of-domain.md says why these. vLLM's worker computes them while it encodes a picture: a hook on the
-vision tower pools, and a dictionary in place of vLLM's encoder cache remembers the result under the name that vLLM
-gives the picture. Neither vllm nor torch is imported: the service
-reads this module too.
+docs/decisions/out-of-domain.md gives the reasons. vLLM's worker computes the features while it encodes a picture: a
+hook on the vision tower pools them, and a dictionary in place of vLLM's encoder cache keeps them under the name that
+vLLM gives the picture. This module imports neither vllm nor torch, because the service imports it too.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from typing import Any
 import numpy as np
 
 GRID = 4
-"""Cells per side."""
+"""Number of cells on each side of the grid."""
 LEAST_VARIANCE = 1e-5
-"""Of normalised brightness: a flat cell has a finite logarithm."""
+"""Added to the variance of brightness, so that the logarithm of a flat cell is finite."""
 REMEMBERED = 16_384
-"""Pictures whose features a worker remembers, the latest. More than the encoder cache and the prefix cache hold: a
-picture that is in one of them is not looked at again."""
+"""Number of latest pictures whose features a worker keeps. This must be more than the encoder cache and the prefix
+cache hold, because a picture in one of them is not encoded again."""
 
 _TIED = "picture_features"
-"""Attribute of an encoder's output."""
+"""Attribute of an encoder's output that holds the picture's features."""
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class FeatureCache(dict[str, Any]):
-    """vLLM's encoder cache, which remembers the features of the pictures that passed through it."""
+    """vLLM's encoder cache, which also keeps the features of the pictures that passed through it."""
 
     def __init__(self, limit: int = REMEMBERED) -> None:
         super().__init__()
@@ -44,7 +43,7 @@ class FeatureCache(dict[str, Any]):
     def __setitem__(self, name: str, tokens: Any) -> None:
         """
         Args:
-            tokens: the encoder's output for one picture; `_encode` has tied the picture's features to it.
+            tokens: the encoder's output for one picture. `_hook` has attached the picture's features to it.
         """
         super().__setitem__(name, tokens)
         if (features := getattr(tokens, _TIED, None)) is None:
@@ -55,17 +54,17 @@ class FeatureCache(dict[str, Any]):
             self._features.popitem(last=False)
 
     def update(self, *mappings: Any, **more: Any) -> None:
-        """As a dictionary does, through `__setitem__`: one of vLLM's two model runners fills the cache this way."""
+        """Update through `__setitem__`. One of vLLM's two model runners fills the cache this way."""
         for name, tokens in dict(*mappings, **more).items():
             self[name] = tokens
 
     def clear(self) -> None:
-        """vLLM calls this when other weights are loaded: what the old ones saw is void."""
+        """Forget everything. vLLM calls this when other weights are loaded."""
         super().clear()
         self._features.clear()
 
     def features(self, names: Sequence[str]) -> list[bytes | None]:
-        """Features of pictures as little-endian float32; None for a picture that is not known."""
+        """Return features of pictures as little-endian float32; None for an unknown picture."""
         return [self._features_of(name) for name in names]
 
     def _features_of(self, name: str) -> bytes | None:
@@ -77,15 +76,15 @@ class FeatureCache(dict[str, Any]):
 
 
 def read_features(data: bytes | None) -> Vector | None:
-    """The vector that `FeatureCache.features` wrote."""
+    """Decode a vector from `FeatureCache.features`."""
     return None if data is None else np.frombuffer(data, dtype="<f4")
 
 
 def install(runner: Any) -> FeatureCache:
-    """Have one of vLLM 0.32's model runners pool and remember the features of the pictures that it encodes.
+    """Make a model runner of vLLM 0.32 keep the features of the pictures that it encodes.
 
-    Its first runner (`v1/worker/gpu_model_runner.py`, also used on CPUs) has the encoder cache as a dictionary, the
-    second one (`v1/worker/gpu/model_runner.py`) has the dictionary inside an object. vLLM offers no public way to the
+    The first runner (`v1/worker/gpu_model_runner.py`, also used on CPUs) has the encoder cache as a dictionary. The
+    second one (`v1/worker/gpu/model_runner.py`) has the dictionary inside an object. vLLM has no public access to the
     vision tower's output.
     """
     _hook(runner.get_model())
@@ -100,18 +99,18 @@ def install(runner: Any) -> FeatureCache:
 
 
 def pool(pixels: Any, hidden: Any) -> Any:
-    """Features of pictures, as a tensor of (pictures, width + 16).
+    """Compute the features of pictures, as a tensor of (pictures, width + 16).
 
     Args:
-        pixels: tensor of (pictures, 3, side, side), as the vision tower takes them.
-        hidden: tensor of (pictures, 1 + patches, width), as it gives them, class token first.
+        pixels: tensor of (pictures, 3, side, side), the input of the vision tower.
+        hidden: tensor of (pictures, 1 + patches, width), its output, the class token first.
     """
     means = hidden[:, 1:].float().mean(1)
     brightness = pixels.float().mean(1)
     side = brightness.shape[-1] // GRID * GRID
     cells = brightness[:, :side, :side].unflatten(2, (GRID, -1)).unflatten(1, (GRID, -1)).transpose(2, 3)
     cells = cells.reshape(len(pixels), GRID * GRID, -1)
-    # torch's own variance takes four times as long; what cancels is far below the least variance.
+    # torch's own variance takes four times as long. The cancellation error is far below LEAST_VARIANCE.
     variances = ((cells * cells).mean(2) - cells.mean(2) ** 2).clamp(min=0)
     features = means.new_empty((len(pixels), means.shape[1] + GRID * GRID))
     features[:, : means.shape[1]] = means
@@ -120,7 +119,7 @@ def pool(pixels: Any, hidden: Any) -> Any:
 
 
 def _hook(model: Any) -> None:
-    """Tie the features of each picture to the tensor that the model's encoder returns for it."""
+    """Attach the features of each picture to the tensor that the model's encoder returns for it."""
     pooled: list[Any] = []
     encode = model.embed_multimodal
 
@@ -130,7 +129,7 @@ def _hook(model: Any) -> None:
     def embed_multimodal(**arguments: Any) -> Any:
         pooled.clear()
         outputs = encode(**arguments)
-        if len(pooled) == len(outputs):  # not of pictures in tiles, where the tower sees several for each output
+        if len(pooled) == len(outputs):  # not with tiles, of which one output has several
             for output, features in zip(outputs, pooled, strict=True):
                 setattr(output, _TIED, features)
         return outputs

@@ -1,4 +1,4 @@
-"""What this project adds to vLLM's worker (`worker_extension_cls`), called by `collective_rpc`."""
+"""Methods that this project adds to vLLM's worker (`worker_extension_cls`), called by `collective_rpc`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from screening.inference.picture_features import FeatureCache, install
 
 
 class WorkerExtension:
-    """Mixed into vLLM's worker. Its methods are called from outside by name."""
+    """A mixin of vLLM's worker."""
 
     model_runner: Any
     _feature_cache: FeatureCache
 
     def watch_drafts(self) -> None:
-        """Report watched log-probabilities beside drafts. To be called once, before the first request."""
+        """Report log-probabilities of watched tokens in spite of drafts. Call this once, before the first request."""
         runner = self.model_runner
         runner.rejection_sampler = DraftedLogprobs(runner.rejection_sampler)
 
     def watch_pictures(self) -> None:
-        """Remember the features of pictures. To be called once, before the first request."""
+        """Keep the features of pictures. Call this once, before the first request."""
         self._feature_cache = install(self.model_runner)
 
     def picture_features(self, names: list[str]) -> list[bytes | None]:

@@ -1,7 +1,7 @@
-"""The command-line parser of every launcher: a mistake costs one line, and is never guessed at.
+"""The command-line parser of every launcher. It reports a mistake in one line and accepts no abbreviations.
 
-argparse takes `--max-queu` for `--max-queue`, and prints the whole usage above each error. It also repeats the values
-of options that it does not know, which may be secrets.
+argparse alone would accept `--max-queu` as `--max-queue`, and would print the whole usage before each error. It would
+also repeat the values of unknown options, which may be secrets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, with short errors and with the nearest name of an unknown option."""
+    """An argparse parser without abbreviations, with short errors and with suggestions for unknown options."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **keywords})
@@ -23,8 +23,8 @@ class Parser(argparse.ArgumentParser):
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             name = rest[0].partition("=")[0]
-            # Only options are repeated: what follows none may be the second half of a secret.
-            shown = repr(name) if name.startswith("-") else "without an option before it"
+            # The error repeats only options, because any other argument may be the second half of a secret.
+            shown = repr(name) if name.startswith("-") else "that does not follow an option"
             self.error(f"unexpected argument {shown}")
         return parsed
 
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Every option of the parser and of its commands."""
+    """Yield every option of the parser and of its commands."""
     for action in parser._actions:
         yield from action.option_strings
         if isinstance(action, argparse._SubParsersAction):

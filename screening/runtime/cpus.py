@@ -1,7 +1,7 @@
-"""How many CPUs this process may use: what the scheduler allows, and what the control group's quota pays for.
+"""Determines how many CPUs this process may use, from its CPU affinity and the quotas of its control groups.
 
-Libraries count the machine's cores. Under a quota of 2 CPUs on a machine with 64 cores they start 64 threads, which use
-up a period's quota at once and then all stand still for the rest of it.
+Libraries count the cores of the machine. Under a quota of 2 CPUs on a machine with 64 cores, they would start 64
+threads, which would use up the quota of each period at once and then stall for the rest of it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _ROOT = Path("/")
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
-    """At least 1. A quota of 1.5 CPUs counts as 2.
+    """Return the number of usable CPUs, at least 1. A quota of 1.5 CPUs counts as 2.
 
     Args:
-        root: where `proc` and `sys` are found; for tests.
+        root: directory that contains `proc` and `sys`; for tests.
     """
     allowed = len(os.sched_getaffinity(0))
     quotas = [math.ceil(quota) for quota in _quotas(root)]
@@ -27,21 +27,21 @@ def usable_cpus(root: Path = _ROOT) -> int:
 
 
 def engine_threads(root: Path = _ROOT) -> int:
-    """Threads that compute the model on a CPU: one CPU is left for everything else."""
+    """Return the number of threads for the model on a CPU. One CPU is left for everything else."""
     return max(1, usable_cpus(root) - 1)
 
 
 def limit_threads(environment: MutableMapping[str, str], root: Path = _ROOT) -> None:
-    """Have OpenMP, and so torch and numpy, respect a quota that is below what they would count.
+    """Make OpenMP, and thereby torch and numpy, respect a CPU quota.
 
-    Call it before they are imported. Does nothing where there is no such quota, or where the operator has decided.
+    Call this before importing them. It does nothing without a quota, or if the operator has set OMP_NUM_THREADS.
     """
     if usable_cpus(root) < len(os.sched_getaffinity(0)):
         environment.setdefault("OMP_NUM_THREADS", str(engine_threads(root)))
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The quotas, in CPUs, of this process's control groups and of those that contain them."""
+    """Yield the quotas, in CPUs, of this process's control groups and of their parent groups."""
     for controllers, group in _groups(root):
         if not controllers:
             yield from _each(root / "sys/fs/cgroup", group, _quota_v2)
@@ -52,7 +52,10 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> list[tuple[str, str]]:
-    """Controllers and path of each control group of this process (cgroups(7)); version 2 has no controllers."""
+    """Return the controllers and the path of each control group of this process (cgroups(7)).
+
+    Groups of version 2 have no controllers.
+    """
     with suppress(OSError):
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
         return [(fields[1], fields[2]) for line in lines if len(fields := line.split(":", 2)) == 3]
@@ -60,7 +63,7 @@ def _groups(root: Path) -> list[tuple[str, str]]:
 
 
 def _each(mount: Path, group: str, quota: Callable[[Path], float | None]) -> Iterator[float]:
-    # In a container the group's path may be the host's, of which only the mount itself can be seen.
+    # In a container, the group's path may be that of the host, and only the mount itself is visible.
     inside = [part for part in PurePosixPath(group).parts if part not in ("/", "..")]
     for depth in range(len(inside) + 1):
         with suppress(OSError, ValueError):
@@ -79,6 +82,6 @@ def _quota_v1(group: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """Version 1 writes -1 where there is no quota."""
+    """Return the quota in CPUs; None without a quota, which version 1 writes as -1."""
     microseconds, of = int(quota), int(period)
     return microseconds / of if microseconds > 0 and of > 0 else None

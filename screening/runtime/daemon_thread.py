@@ -1,7 +1,7 @@
-"""Work in a thread that the end of the process does not wait for.
+"""Runs work in a daemon thread, for which the process does not wait when it ends.
 
-Threads of an executor, `asyncio.to_thread`'s included, are waited for when the loop and the interpreter end. What may
-hang for minutes outside this process (a registry's connection, a store on a network) must not keep it that long.
+The event loop and the interpreter wait for the threads of an executor, also those of `asyncio.to_thread`. Work that may
+hang for minutes, such as a connection to a registry or a read from a network store, must not delay the end that long.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 
 
 def in_daemon_thread(work: Callable[[], Result], *, name: str) -> asyncio.Future[Result]:
-    """Do it in a thread of its own. Whoever stops waiting does not stop it: what it finds is thrown away then.
+    """Run `work` in a new daemon thread. Cancelling the future does not stop the thread; its result is then discarded.
 
     Args:
-        name: of the thread, as a debugger shows it.
+        name: name of the thread, as a debugger shows it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
@@ -37,7 +37,7 @@ def in_daemon_thread(work: Callable[[], Result], *, name: str) -> asyncio.Future
         failure: Exception | None = None
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+        except Exception as error:  # noqa: BLE001 - the future raises it again
             failure = error
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, result, failure)

@@ -1,4 +1,4 @@
-"""Mends an environment that libraries cannot live with: a user without a name, a home that cannot be written."""
+"""Repairs two properties of containers that break libraries: a user without a name, and a read-only home directory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _CACHES = {
     "NUMBA_CACHE_DIR": "numba",
     "MPLCONFIGDIR": "matplotlib",
 }
-"""Variable → folder below the temporary home of the caches."""
+"""Folder in the temporary cache directory for each variable."""
 
 
 class NoTemporaryDirectory(Exception):
-    """Neither TMPDIR nor the usual places can be written."""
+    """Neither TMPDIR nor the default directories for temporary files are writable."""
 
 
 def name_the_user(environment: MutableMapping[str, str]) -> None:
-    """Give a name to a user id without an entry in the passwd file, as OpenShift assigns them.
+    """Set a user name if the user id has no entry in the passwd file, which is usual on OpenShift.
 
-    `getpass.getuser`, which torch calls for the name of a cache directory, raises `KeyError` otherwise.
+    Otherwise `getpass.getuser`, which torch calls for the name of a cache directory, would raise `KeyError`.
     """
     try:
         pwd.getpwuid(os.getuid())
@@ -38,15 +38,15 @@ def name_the_user(environment: MutableMapping[str, str]) -> None:
 
 
 def house_the_caches(environment: MutableMapping[str, str]) -> Path | None:
-    """Where the home directory cannot be written, send the libraries' caches to a temporary directory.
+    """Redirect the caches of libraries to a temporary directory if the home directory is not writable.
 
-    HOME itself stays: it may hold credentials. Variables that are set already stay as well.
+    HOME itself does not change, because it may contain credentials. Variables that are already set keep their values.
 
     Returns:
-        The temporary directory, to be deleted at the end; None where the home can be used.
+        The temporary directory, which the caller must delete; None if the home directory is writable.
 
     Raises:
-        NoTemporaryDirectory: there is no place for temporary files either.
+        NoTemporaryDirectory: no directory for temporary files is writable either.
     """
     if _can_be_written(Path("~").expanduser() if "HOME" not in environment else Path(environment["HOME"])):
         return None
@@ -54,8 +54,8 @@ def house_the_caches(environment: MutableMapping[str, str]) -> Path | None:
         home = Path(tempfile.mkdtemp(prefix="screening-caches-"))
     except OSError as error:
         raise NoTemporaryDirectory(
-            f"the home directory cannot be written, and no temporary directory either ({error}). "
-            "Mount a directory that can be written and name it in TMPDIR."
+            f"neither the home directory nor a temporary directory is writable ({error}). "
+            "Mount a writable directory and set TMPDIR to it."
         ) from None
     for variable, folder in _CACHES.items():
         environment.setdefault(variable, str(home / folder))

@@ -1,7 +1,7 @@
-"""How a command ends that was stopped or found the disk full: one sentence and an exit status, for every command line.
+"""Exit statuses of all command lines, and the detection of a full disk.
 
-A library reports a full disk in its own way: as an `OSError` without a path, or as an error of another kind with the
-system's words in its text.
+Libraries report a full disk in different ways: some raise an `OSError` without a path, others raise another error whose
+text contains the system's message.
 """
 
 from __future__ import annotations
@@ -15,25 +15,29 @@ from itertools import chain
 from pathlib import Path
 
 STOPPED = 128 + signal.SIGINT
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 DISK_FULL = 1
-"""Exit status where the disk is full: the same command can be run again."""
+"""Exit status if the disk is full. The same command can be run again."""
+UNFINISHED = 1
+"""Exit status when a command stopped before its end. Run again, the same command continues."""
+BAD_INPUT = 2
+"""Exit status when an argument or an input file cannot be used."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The last one is a limit on the size of files (`ulimit -f`, or the file system's own)."""
+"""Error numbers of a full disk. EFBIG is a limit on the size of files (`ulimit -f`, or that of the file system)."""
 _WORDS = {os.strerror(number).lower(): number for number in _FULL} | {
     "database or disk is full": errno.ENOSPC,  # SQLite
     "pytorchstreamwriter failed writing file": errno.ENOSPC,  # torch.save
 }
 _IN_RUST = re.compile(r"\(os error (\d+)\)")
-"""How safetensors and tokenizers end their messages."""
+"""The end of error messages of safetensors and tokenizers."""
 
 
 def disk_full(error: BaseException, out: Path | None = None) -> str | None:
-    """A sentence for an error that comes of a full disk; None for any other.
+    """Return a message for an error that was caused by a full disk; None for any other error.
 
     Args:
-        out: what the command was writing to, where the error names no path.
+        out: path that the command was writing to, for errors that do not contain one.
     """
     for one in _chain(error):
         if isinstance(one, OSError) and one.errno in _FULL:

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TypeVar, cast
 
+from screening.errors import UserError
+
 Entry = TypeVar("Entry")
 
 
-class ExtensionError(ValueError):
+class ExtensionError(UserError, ValueError):
     """A name stands for nothing that can be used; the message says what it may be."""
 
 

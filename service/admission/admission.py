@@ -1,12 +1,12 @@
-"""Who may come in, counted before any byte of a body is read.
+"""Admission control: limits how many requests the service accepts and how many run at the same time.
 
-`door` holds one of `max_concurrent + max_queue` places for the whole request; `slot` holds one of `max_concurrent` for
-decoding and the engine. A request refused at the door has cost nothing but its headers.
+`admit` holds one of `max_concurrent + max_queue` places for the whole request. A request without a place is refused
+before the service reads its body. `slot` holds one of `max_concurrent` slots for decoding and the engine.
 
-An upload that is still under way after its fair time gives its place to a new request when there is no other: slow
-callers must not keep out fast ones.
+An upload that takes longer than one period loses its place when a new request finds none, so that slow callers cannot
+block fast ones.
 
-Between them is the gate: while another checkpoint goes live it is closed, and who is past the door waits.
+Between the two stands a gate. It is closed during a hot swap, and admitted requests wait until it opens.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ STARTING = "The service is starting."
 DRAINING = "The service is draining."
 
 SOON = 5
-"""Seconds after which to ask again, where nothing better is known."""
+"""Retry-After in seconds when no better estimate exists."""
 LONGEST = 60
-"""Longest wait that is told while the engine is built anew, in seconds."""
+"""Maximum Retry-After in seconds during an engine restart."""
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """One request's place behind the door."""
+    """The place that one admitted request holds."""
 
     upload: Upload | None = None
-    """Its body, while that arrives."""
+    """The upload of the request's body while it is in progress."""
 
 
 class Admission:
-    """The door, the slots, and the count that a drain waits for."""
+    """Hands out places and slots, and counts the requests that a drain waits for."""
 
     def __init__(self, *, max_concurrent: int, max_queue: int, metrics: Metrics) -> None:
         self._capacity = max_concurrent + max_queue
@@ -58,13 +58,13 @@ class Admission:
         self._nothing_runs = asyncio.Event()
         self._nothing_runs.set()
         self._places: dict[Place, None] = {}
-        """Those held, the oldest first."""
+        """The places that requests hold, oldest first."""
         self.running = 0
         self._mean_seconds = 1.0
         self._evicting = False
         self._ready_at: float | None = None
         self.rebuild_seconds: float = SOON
-        """How long the engine took to start last."""
+        """Duration of the last engine start."""
         metrics.capacity.set(self._capacity)
 
     @property
@@ -78,26 +78,29 @@ class Admission:
 
     @property
     def closed_because(self) -> str | None:
-        """Why the door is closed, as a sentence."""
+        """Reason, as a sentence, why no request is admitted; None while requests are admitted."""
         return self._closed
 
     @property
     def draining(self) -> bool:
-        """Whether the service is about to end."""
+        """Whether the service is shutting down."""
         return self._closed == DRAINING
 
     def open(self) -> None:
-        """Start-up is over. A door that drains stays closed."""
+        """Admit requests after start-up. Has no effect during a drain."""
         if self._closed == STARTING:
             self._closed = None
 
     def close(self) -> None:
-        """Drain: let nobody in any more."""
+        """Start a drain: admit no further request."""
         self._closed = DRAINING
 
     @asynccontextmanager
     async def gate_closed(self, seconds: float) -> AsyncIterator[bool]:
-        """Let nobody start for the time of the block. Yields whether what ran has ended, waiting so long at most."""
+        """Let no admitted request start during the block.
+
+        Waits at most `seconds` for the running requests, then yields whether all of them have finished.
+        """
         self._gate.clear()
         try:
             try:
@@ -111,10 +114,10 @@ class Admission:
 
     @contextmanager
     def suspended(self, why: str, *, evict: bool = False) -> Iterator[None]:
-        """Refuse new requests for the time of the block; a drain that begins meanwhile stays.
+        """Refuse new requests during the block. A drain that begins meanwhile remains in effect.
 
         Args:
-            evict: also refuse those who are inside and have not reached the engine; otherwise they wait.
+            evict: also refuse admitted requests that do not run yet; otherwise they wait.
         """
         before, self._closed = self._closed, self._closed or why
         self._evicting = evict
@@ -126,34 +129,34 @@ class Admission:
                 self._closed = before
 
     def expect_ready(self, seconds: float | None) -> None:
-        """When the engine should be back, from now; None when it is back."""
+        """Record in how many seconds the engine is expected to run again; None once it runs."""
         self._ready_at = None if seconds is None else time.monotonic() + seconds
 
     def ready_in(self) -> int:
-        """Whole seconds until the engine should be back, told by the last start; a guess when that is overdue.
+        """Estimate in whole seconds when the engine runs again, based on its last start.
 
-        At most `LONGEST`: clients give up when they are told to wait for minutes.
+        The result is at most `LONGEST`, because clients give up when they are told to wait for minutes.
         """
         left = self.rebuild_seconds if self._ready_at is None else self._ready_at - time.monotonic()
         return min(math.ceil(left), LONGEST) if left > 0 else SOON
 
     def refusal(self) -> NotReady:
-        """What somebody is told before a closed door."""
+        """The error for a request that arrives while none is admitted."""
         why = self._closed or STARTING
         return NotReady(why, SOON if why in (STARTING, DRAINING) else self.ready_in())
 
     @contextmanager
-    def door(self) -> Iterator[Place]:
-        """Hold a place from the first header to the answer. An upload loses it when it is sent away.
+    def admit(self) -> Iterator[Place]:
+        """Hold a place for the duration of a request. A slow upload can lose its place earlier.
 
         Raises:
-            NotReady: starting, draining, or the engine is built anew.
-            Overloaded: no place left; carries the estimated wait.
+            NotReady: the service is starting or draining, or its engine is restarting.
+            Overloaded: no place is free; carries the estimated wait.
         """
         if self._closed is not None:
             self._metrics.rejected.labels("not_ready").inc()
             raise self.refusal()
-        if self.inside >= self._capacity and not self._send_an_upload_away():
+        if self.inside >= self._capacity and not self._evict_slow_upload():
             self._metrics.rejected.labels("queue_full").inc()
             raise Overloaded(self.retry_after())
         place = Place()
@@ -164,11 +167,11 @@ class Admission:
         finally:
             self._leave(place)
 
-    def _send_an_upload_away(self) -> bool:
-        """Take the place of the oldest upload that has had its fair time; False when there is none."""
+    def _evict_slow_upload(self) -> bool:
+        """Free the place of the oldest upload that takes longer than one period. Returns whether there was one."""
         for place in self._places:
-            if place.upload is not None and place.upload.can_be_sent_away:
-                place.upload.send_away(self.retry_after())
+            if place.upload is not None and place.upload.can_be_evicted:
+                place.upload.evict(self.retry_after())
                 self._metrics.rejected.labels("queue_full").inc()
                 self._leave(place)
                 return True
@@ -180,13 +183,13 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it; first come, first served.
+        """Wait for a slot and hold it during the block. Requests get slots in the order in which they ask.
 
         Raises:
-            EngineLost: the engine was lost meanwhile, and is built anew.
+            EngineLost: the engine crashed meanwhile and is restarting.
         """
         async with self._slots:
-            while not self._gate.is_set():  # it may close again before we are woken
+            while not self._gate.is_set():  # the gate may close again before this task wakes up
                 await self._gate.wait()
             if self._evicting:
                 raise EngineLost(self.ready_in())
@@ -200,17 +203,17 @@ class Admission:
                 self.running -= 1
                 self._count()
                 seconds = time.monotonic() - began
-                # What fails fast says nothing about how long an answer takes.
+                # The duration of a request that fails quickly says nothing about the duration of an answer.
                 if finished or seconds > self._mean_seconds:
                     self._mean_seconds += _RECENT * (seconds - self._mean_seconds)
 
     def retry_after(self) -> int:
-        """Whole seconds until the queue of now is worked off: waiting x mean service time / concurrency, at least 1."""
+        """Estimated time in whole seconds to process the queue: waiting requests x mean time / concurrency."""
         waiting = self.inside - self.running + 1
         return max(1, math.ceil(waiting * self._mean_seconds / self._max_concurrent))
 
     async def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until nobody is inside; False when somebody still is after `seconds`."""
+        """Wait at most `seconds` until no request holds a place. Returns whether none does."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()

@@ -1,7 +1,7 @@
-"""How fast a body must arrive, and which upload gives up its place when the service is full.
+"""Enforces the minimum pace of an upload and lets a full service evict a slow one.
 
-An upload may take as long as it needs while it keeps its pace: in each period of `Pace.seconds` at least
-`Pace.seconds x Pace.bytes_per_second` must arrive. A period begins when the bytes of the one before it are complete.
+An upload may take any time while it keeps its pace: in each period of `Pace.seconds`, at least
+`Pace.seconds x Pace.bytes_per_second` must arrive. A period begins as soon as the bytes of the previous one are there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.errors import BodyTimeout, Overloaded, ServiceError, UploadTooSlow
 
 
 class Upload:
-    """One body on its way: `async with upload:` around reading it, `arrived` after each piece."""
+    """The upload of one body. Read the body inside `async with upload:` and call `arrived` after each piece."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -33,8 +33,8 @@ class Upload:
         """
         Raises:
             BodyTimeout: the body stopped arriving.
-            UploadTooSlow: it arrived too slowly.
-            Overloaded: it was sent away.
+            UploadTooSlow: the body arrived too slowly.
+            Overloaded: the upload was evicted.
         """
         try:
             await self._limit.__aexit__(kind, error, trace)
@@ -42,7 +42,7 @@ class Upload:
             raise self._failure() from None
 
     def arrived(self, size: int) -> None:
-        """Count a piece of the body."""
+        """Count the bytes of a piece of the body."""
         self._last = asyncio.get_running_loop().time()
         self._total += size
         self._in_period += size
@@ -51,23 +51,26 @@ class Upload:
             self._limit.reschedule(self._last + self._pace.seconds)
 
     @property
-    def can_be_sent_away(self) -> bool:
-        """Whether it has had its fair time: a whole period."""
+    def can_be_evicted(self) -> bool:
+        """Whether the upload has had at least one whole period."""
         over = asyncio.get_running_loop().time() - self._began > self._pace.seconds
         return over and not self._limit.expired()
 
-    def send_away(self, retry_after: int) -> None:
-        """End it in favour of a request that would be refused otherwise."""
+    def evict(self, retry_after: int) -> None:
+        """End the upload in favour of a request that would otherwise be refused."""
         self._retry_after = retry_after
         self._limit.reschedule(asyncio.get_running_loop().time())
 
     def _failure(self) -> ServiceError:
         if self._retry_after is not None:
-            return Overloaded(self._retry_after, "The queue is full, and this upload took long.")
+            return Overloaded(self._retry_after, "The queue is full, and this upload was slow.")
         seconds = self._pace.seconds
         if asyncio.get_running_loop().time() - self._last > seconds / 2:
-            return BodyTimeout(f"The body stopped after {self._total} bytes; the service waited for {seconds:g} s.")
+            return BodyTimeout(
+                f"The body stopped arriving after {self._total} bytes; the service waited {seconds:g} s. "
+                "Send the request again."
+            )
         return UploadTooSlow(
             f"Only {self._in_period} bytes of the body arrived within {seconds:g} s; at least "
-            f"{self._pace.bytes:.0f} must. Send smaller pictures, or use a faster connection."
+            f"{self._pace.bytes:.0f} are required. Send smaller pictures, or use a faster connection."
         )

@@ -1,13 +1,15 @@
-"""Another checkpoint goes live like a transaction: proved before anyone is let in, or not at all.
+"""The verified hot swap: the service replaces its checkpoint under load, completely or not at all.
 
-    copy and verify → compare with what is served → close the gate → wait until nothing runs
-    → reload the weights in place → prove them by the probes → open the gate
+    copy and verify → compare with the served checkpoint → close the gate → wait until no request runs
+    → reload the weights in place → verify them by the probes → open the gate
 
-Requests that are inside wait at the gate, their deadlines running; none fails, and none sees two sets of weights. When
-the engine refuses the weights or the probes differ, the old weights go back and are proved in the same way; when that
-fails too, the engine is built anew on the old checkpoint. A checkpoint that cannot be taken up in place (another
-tokenizer, another architecture), or is not proved there because another kind of machine recorded its probes, is taken
-up by building the engine anew (service/checkpoints/engine_restart.py).
+Requests that were admitted wait at the gate while their deadlines run. None fails because of the swap, and none is
+answered by two sets of weights. If the engine rejects the weights or fails the probes, the swap reloads the old weights
+and verifies them in the same way; if that fails too, it restarts the engine on the old checkpoint.
+
+A checkpoint that cannot be loaded in place (another tokenizer or architecture), or that may differ only by the rounding
+of another kind of machine, is loaded by an engine restart (service/checkpoints/engine_restart.py).
+docs/decisions/hot-swap.md has the diagram of all states.
 """
 
 from __future__ import annotations
@@ -16,28 +18,28 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 from pydantic import ConfigDict
 
 from screening.checkpoint.manifest import Manifest
-from screening.checkpoint.seal import judged_as
-from screening.checkpoint.weights import changed_files, compare_tensors, read_tensors
+from screening.checkpoint.seal import verdict_key
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
-from service.checkpoints.engine_restart import rebuild
+from service.checkpoints.engine_restart import restart
 from service.checkpoints.served import Copy, ServedCheckpoint
-from service.checkpoints.swap_history import proves_a_fault
-from service.checkpoints.verification import NotRepeated, Proved
+from service.checkpoints.swap_history import Attempt, proves_a_fault
+from service.checkpoints.swap_preparation import prepare
+from service.checkpoints.verification import MayBeRounding, Verified
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
 from service.timings import milliseconds_since
 
 LOGGER = logging.getLogger("service.checkpoints.hot_swap")
 
-REMEMBERED = 64
-"""Past swaps that are remembered."""
+MAX_REMEMBERED = 64
+"""Maximum number of past swaps that are remembered."""
 
 How = Literal["unchanged", "in place", "rebuilt"]
 
@@ -49,31 +51,32 @@ class Swap:
     __pydantic_config__: ClassVar = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
-    """SHA-256 of the manifest of the checkpoint served since."""
+    """SHA-256 of the manifest of the checkpoint that is served since this swap."""
     version: str
-    """Its version."""
+    """Version of that checkpoint."""
     previous: str
-    """SHA-256 of the manifest of the checkpoint served before."""
+    """SHA-256 of the manifest of the checkpoint that was served before."""
     how: How
-    """`in place`: weights loaded into the running engine; `rebuilt`: a new engine; `unchanged`: served already."""
+    """`in place`: the running engine loaded the weights; `rebuilt`: the engine was restarted; `unchanged`: the
+    checkpoint was served already."""
     prepare_ms: float
-    """Copying and verifying, while requests were answered."""
+    """Time for copying and verifying, while requests were answered."""
     drain_ms: float
-    """From closing the gate until nothing ran."""
+    """Time from closing the gate until no request ran."""
     closed_ms: float
-    """From then until the gate was open again."""
+    """Time from then until the gate was open again."""
     load_ms: float
-    """Of that, loading the weights, or a new engine."""
+    """Part of `closed_ms` that loading the weights, or restarting the engine, took."""
     proof_ms: float
-    """And proving them."""
+    """Part of `closed_ms` that verifying the weights took."""
     deviation: float
-    """Largest difference between a probe's log-probability and the one found."""
+    """Largest difference between a recorded log-probability of a probe and the one found."""
     at: float
-    """Unix time of its end."""
+    """Unix time of the end of the swap."""
 
 
 class HotSwap:
-    """Swaps, one at a time."""
+    """Replaces the served checkpoint. Only one swap runs at a time."""
 
     def __init__(self, served: ServedCheckpoint) -> None:
         self.served = served
@@ -81,270 +84,194 @@ class HotSwap:
         self._admission = served.admission
         self._metrics = served.metrics
         self._settings = served.settings
-        self._memory = served.memory
-        self.swaps: deque[Swap] = deque(maxlen=REMEMBERED)
-        """Those that succeeded, oldest first."""
+        self._history = served.history
+        self.swaps: deque[Swap] = deque(maxlen=MAX_REMEMBERED)
+        """Swaps that succeeded, the oldest first."""
 
-    async def take_up(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
-        """Make a checkpoint the one that is served.
+    async def swap_to(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
+        """Serve another checkpoint.
 
         Args:
-            digest: what the registry says that it is; a directory that is at fault is then remembered as refused.
-            retry: try it even if it was refused before.
+            source: the published directory.
+            digest: the digest that the registry gives; a checkpoint that is at fault is then remembered as refused.
+            retry: whether to try a checkpoint that was refused before.
 
         Raises:
-            SwapBusy: not now.
-            CheckpointRefused: it is not taken up; what was served is served on.
+            SwapBusy: the swap is not possible now.
+            CheckpointRefused: the checkpoint cannot be served; the service goes on with the one it had.
         """
         if self.served.busy:
-            raise SwapBusy("Another checkpoint is being taken up, or the engine is being built anew.")
-        self._refuse_to_drain()
-        async with self.served.taking_up:
+            raise SwapBusy("The service is loading another checkpoint, or the engine is restarting.")
+        self._require_not_ending()
+        async with self.served.swap_lock:
             try:
-                return await self._take_up(source, digest, retry=retry)
+                return await self._swap_to(source, digest, retry=retry)
             except CheckpointRefused as error:
                 self._metrics.swaps.labels("refused").inc()
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
                 raise
             finally:
-                await self.served.tidy()  # it was taken up, or only copied
+                await self.served.settle()  # also deletes the copy of a checkpoint that was refused
 
-    def needs_new_engine(self, offered: Manifest) -> bool:
-        """Whether it cannot go in place, as its manifest tells.
-
-        Where weights in place turn out not to repeat their probes a new engine is built as well; nothing tells before.
-        """
-        return bool(_changed(self.served.manifest, offered))
-
-    async def _take_up(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
+    async def _swap_to(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
         began, old = time.perf_counter(), self.served.now
         offered: Manifest | None = None
         try:
             offered = await self.served.look(source, digest)
-            new, in_place = await self._prepare(source, offered, retry=retry)
+            new, in_place = await prepare(self.served, source, offered, retry=retry)
         except CheckpointError as error:
-            # Another copy of the same checkpoint, or this one when it is whole, may be good.
+            # Another copy of the same checkpoint, or this one once it is complete, may be good.
             may_heal = isinstance(error, CheckpointUnavailable | CheckpointDamaged)
             if digest is not None and offered is not None and not may_heal:
-                self._memory.refuse(judged_as(offered), str(error))
+                self._history.refuse(verdict_key(offered), str(error))
             raise CheckpointRefused(str(error)) from error
         prepare_ms = milliseconds_since(began)
-        async with self.served.lock:  # from here on an engine that is lost waits to be built anew
+        async with self.served.engine_lock:  # From here on, the restart of a lost engine waits for the swap.
             if new.manifest.digest == old.manifest.digest:
-                await self._adopt(new, old)
-                self._memory.spared = None
-                return self._done("unchanged", new, old, Proved(), prepare_ms)
+                await self._update_probes(new, old)
+                self._history.fell_back = False
+                return self._record("unchanged", new, old, prepare_ms=prepare_ms)
             try:
-                await self._memory.attempt(new.judged)
-                return await self._switch(new, old, in_place=in_place, prepare_ms=prepare_ms)
-            except asyncio.CancelledError:  # the process ends, and not because of this checkpoint
-                self._memory.survived(new.judged)
-                raise
+                async with self._history.attempt(new.key) as attempt:
+                    return await self._load_behind_gate(new, old, attempt, in_place=in_place, prepare_ms=prepare_ms)
             except CheckpointRefused as error:
-                self._memory.refuse(new.judged, str(error))
+                self._history.refuse(new.key, str(error))
                 raise
 
-    async def _prepare(self, source: Path, offered: Manifest, *, retry: bool) -> tuple[Copy, bool]:
-        """Everything that can be known before the engine is touched; and whether the weights can go in place."""
-        refused = self._memory.refused.get(judged_as(offered))
-        if refused is not None and not retry:
-            raise CheckpointError(f"{offered.digest} was refused before: {refused}")
-        if offered.probes is None:
-            raise CheckpointDamaged(f"{source} carries no probes; publish it with `python -m trainer publish`")
-        new, old = await self.served.take_in(source, offered), self.served.now
-        if changed := _changed(old.manifest, new.manifest):
-            log(LOGGER, logging.INFO, "not in place", digest=new.manifest.digest, changed=changed)
-            await self._inspect(source, new)
-            return new, False
-        try:
-            before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
-        except CheckpointError as error:
-            raise CheckpointUnavailable(f"The copy of what is served cannot be compared with: {error}") from error
-        if difference := compare_tensors(before, await asyncio.to_thread(read_tensors, new.directory, new.manifest)):
-            raise CheckpointError(f"{source} has the configuration of what is served and other tensors: {difference}")
-        if _reads_otherwise(old.manifest, new.manifest):
-            await self._inspect(source, new)
-        try:
-            async with asyncio.timeout(self._settings.swap_reload_seconds):
-                await self._engine.expect(new.manifest)
-        except Exception:  # whatever it is: only the proof takes longer, or finds the same fault
-            LOGGER.exception("proof not prepared", extra={"fields": {"digest": new.manifest.digest}})
-        return new, True
-
-    async def _inspect(self, source: Path, new: Copy) -> None:
-        """Find what would fail in any engine, while the one that serves goes on.
+    async def _update_probes(self, new: Copy, old: Copy) -> None:
+        """Take over probes that were recorded again for the served checkpoint, if the engine passes them.
 
         Raises:
-            CheckpointError: it would fail.
-        """
-        try:
-            await self._engine.inspect(new.directory, new.manifest)
-        except CheckpointError as error:
-            raise type(error)(str(error).replace(str(new.directory), str(source))) from error
-
-    async def _adopt(self, new: Copy, old: Copy) -> None:
-        """What is served, with probes that were recorded anew: taken over if they prove it.
-
-        Raises:
-            CheckpointRefused: they do not; those that did are kept.
+            CheckpointRefused: the engine fails them; the old probes stay.
             SwapBusy: the engine was lost meanwhile, or is too slow.
         """
         if new.manifest.probes == old.manifest.probes:
             return
-        prover, before = self.served.prover, old.manifest
+        verifier, before = self.served.verifier, old.manifest
+        # Probes that pass by rounding replace those that do no better, and never those that are repeated.
+        allow_rounding = before.probes is None or verifier.passed_by_rounding(before)
         try:
             async with asyncio.timeout(self._settings.swap_reload_seconds):
-                # What rounding alone proves takes the place of what does no better, and of nothing that is repeated.
-                await prover.prove(new.manifest, may_round=before.probes is None or prover.rounded(before))
-        except Exception as error:  # whatever it is, the old probes stay
+                await verifier.verify(new.manifest, allow_rounding=allow_rounding)
+        except Exception as error:  # Whatever it is, the old probes stay.
             lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
             if lost and not proves_a_fault(error):
-                raise SwapBusy(f"Its new probes were not answered ({_reason(error)}).") from error
+                raise SwapBusy(f"The engine did not answer the new probes ({_reason(error)}).") from error
             reason = _reason(error)
-            raise CheckpointRefused(f"It is served already, and its new probes do not prove it: {reason}") from error
+            raise CheckpointRefused(f"It is served already, and it fails its new probes: {reason}") from error
         self.served.copy = new
 
-    async def _switch(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
-        """Behind the closed gate. Leaves it open on what is proved, the new weights or the old."""
-        judged, patience = new.judged, self._settings.swap_drain_seconds
-        closing = time.perf_counter()
+    async def _load_behind_gate(
+        self, new: Copy, old: Copy, attempt: Attempt, *, in_place: bool, prepare_ms: float
+    ) -> Swap:
+        """Close the gate, load the new weights, and open it on verified weights: the new ones or the old ones."""
+        patience, closing = self._settings.swap_drain_seconds, time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
-            try:
-                self._refuse_to_drain()
-                if not idle:
-                    raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
-                if not self._engine.alive:
-                    raise SwapBusy("The engine was lost and is built anew.", self._admission.ready_in())
-            except SwapBusy:
-                self._memory.survived(judged)  # it has not been touched
-                raise
+            self._require_not_ending()
+            if not idle:
+                raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
+            if not self._engine.alive:
+                raise SwapBusy("The engine was lost and is restarting.", self._admission.ready_in())
             drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
-                proved, in_place = await self._load(new, in_place=in_place)
-            except Exception as error:  # whatever went wrong, the old weights must be back before the gate opens
-                self._log_failure("swap failed", new, error)
-                # An engine that is dead or hangs would not take the old weights either. Neither is a fault of the new
-                # ones yet: somebody may have killed it at that very moment, or the machine was slow.
-                lost = isinstance(error, TimeoutError) or not self._engine.alive
-                lost |= await self._go_back(old, in_place=in_place and not lost)
-                if lost and not proves_a_fault(error):
-                    if self.served.ending:
-                        self._memory.survived(judged)
-                    self._refuse_to_drain()
-                    if self._memory.may_try_again(judged):
-                        raise SwapBusy(f"The engine was lost while it took it up ({_reason(error)}).") from error
-                raise CheckpointRefused(_reason(error)) from error
+                verified, in_place = await self._load(new, in_place=in_place)
+            except Exception as error:  # noqa: BLE001 - the old weights must be back before the gate opens
+                await self._roll_back(new, old, attempt, error, in_place=in_place)
             self.served.becomes(new)
-            self._memory.spared = None
-        how: How = "in place" if in_place else "rebuilt"
-        return self._done(how, new, old, proved, prepare_ms, drain_ms, milliseconds_since(closed))
+        times = {"prepare_ms": prepare_ms, "drain_ms": drain_ms, "closed_ms": milliseconds_since(closed)}
+        return self._record("in place" if in_place else "rebuilt", new, old, verified, **times)
 
-    async def _load(self, copy: Copy, *, in_place: bool) -> tuple[Proved, bool]:
-        """Have the engine take and prove it; and whether it did in place in the end."""
+    async def _load(self, new: Copy, *, in_place: bool) -> tuple[Verified, bool]:
+        """Load and verify the new weights; also returns whether this succeeded in place."""
         if in_place:
             try:
-                return await self._reload(copy), True
-            except NotRepeated as error:
-                log(LOGGER, logging.INFO, "not repeated", digest=copy.manifest.digest, reason=str(error))
-        return await rebuild(self.served, copy, "swap"), False
+                return await self._reload(new), True
+            except MayBeRounding as error:
+                log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, reason=str(error))
+        return await restart(self.served, new, "swap"), False
 
-    def _refuse_to_drain(self) -> None:
-        """
-        Raises:
-            SwapBusy: the service is about to end; those inside must not wait for a swap.
-        """
-        if self.served.ending or self._admission.draining:
-            raise SwapBusy("The service is about to end.")
-
-    async def _reload(self, copy: Copy) -> Proved:
+    async def _reload(self, copy: Copy) -> Verified:
         async with asyncio.timeout(self._settings.swap_reload_seconds):
             reloading = self._engine.reload(copy.directory, copy.manifest)
-            return await self.served.prover.load_and_prove(copy.manifest, reloading, may_round=False)
+            return await self.served.verifier.load_and_verify(copy.manifest, reloading, allow_rounding=False)
 
-    async def _go_back(self, old: Copy, *, in_place: bool) -> bool:
-        """The old weights again, proved; by a new engine if they cannot be put back into this one.
+    async def _roll_back(self, new: Copy, old: Copy, attempt: Attempt, error: Exception, *, in_place: bool) -> NoReturn:
+        """Load the old weights again after the new ones failed, and say why those failed.
 
-        When that fails as well the engine is lost, and the supervisor goes on trying.
+        Raises:
+            CheckpointRefused: the checkpoint is at fault, or the engine was lost again while it loaded the checkpoint.
+            SwapBusy: the engine was lost, which may have had another cause: a kill, or a slow machine.
+        """
+        self._log_failure("swap failed", new, error)
+        # An engine that died or hangs would not load the old weights either.
+        lost = isinstance(error, TimeoutError) or not self._engine.alive
+        lost |= await self._load_old(old, in_place=in_place and not lost)
+        if lost and not proves_a_fault(error):
+            attempt.engine_lost = not self.served.ending
+            self._require_not_ending()
+            if not attempt.is_last:
+                raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({_reason(error)}).") from error
+        raise CheckpointRefused(_reason(error)) from error
+
+    async def _load_old(self, old: Copy, *, in_place: bool) -> bool:
+        """Load and verify the old weights: in place if possible, else by an engine restart.
+
+        If the restart fails as well, no engine runs, and the supervisor goes on trying.
 
         Returns:
-            Whether the engine was found dead on the way: its death may be heard of later than its first failure.
+            Whether the engine turned out to be dead. Its death may be noticed later than its first failure.
         """
         died = False
-        if in_place and old.manifest.probes is not None:
+        if in_place:
             try:
                 await self._reload(old)
                 self._metrics.swaps.labels("rolled_back").inc()
                 return died
-            except Exception as error:  # noqa: BLE001 - an engine that takes neither is beyond repair
+            except Exception as error:  # noqa: BLE001 - whatever it is, the engine restarts
                 died = not self._engine.alive
                 self._log_failure("roll-back failed", old, error)
         try:
-            await rebuild(self.served, old, "roll_back")
-        except Exception as error:  # noqa: BLE001 - the caller must hear why the new checkpoint was refused
-            self._log_failure("rebuild failed", old, error)
-            return died
-        self._metrics.swaps.labels("rebuilt_back").inc()
+            await restart(self.served, old, "roll_back")
+            self._metrics.swaps.labels("rebuilt_back").inc()
+        except Exception as error:  # noqa: BLE001 - the caller must learn why the new checkpoint was refused
+            self._log_failure("engine restart failed", old, error)
         return died
 
+    def _require_not_ending(self) -> None:
+        """
+        Raises:
+            SwapBusy: the service is about to end; the requests in it must not wait for a swap.
+        """
+        if self.served.ending or self._admission.draining:
+            raise SwapBusy("The service is about to end.")
+
     def _log_failure(self, event: str, copy: Copy, error: Exception) -> None:
-        """With a traceback; at the end of the service, which stops the engine under a swap, as one plain line."""
+        """Log a failure with its traceback, or, if the end of the service caused it, one line for all that follows."""
         if not self.served.ending:
             fields = {"digest": copy.manifest.digest, "error": str(error)}
             LOGGER.error(event, exc_info=error, extra={"fields": fields})
-        elif event == "swap failed":  # what follows from it is said with it
+        elif event == "swap failed":
             log(LOGGER, logging.INFO, "swap given up: the service ends", digest=copy.manifest.digest)
 
-    def _done(
-        self,
-        how: How,
-        new: Copy,
-        old: Copy,
-        proved: Proved,
-        prepare_ms: float,
-        drain_ms: float = 0.0,
-        closed_ms: float = 0.0,
-    ) -> Swap:
-        """Remember it, and say so in metrics and log."""
-        digest, version = new.manifest.digest, new.manifest.version
-        swap = Swap(
-            digest,
-            version,
-            old.manifest.digest,
-            how,
-            prepare_ms,
-            drain_ms,
-            closed_ms,
-            proved.load_ms,
-            proved.proof_ms,
-            proved.deviation,
-            time.time(),
-        )
+    def _record(self, how: How, new: Copy, old: Copy, verified: Verified | None = None, **times: float) -> Swap:
+        """Remember a swap that succeeded, and put it into the metrics and the log.
+
+        Args:
+            times: `prepare_ms`, `drain_ms` and `closed_ms`.
+        """
+        fields = {"drain_ms": 0.0, "closed_ms": 0.0} | times | asdict(verified or Verified())
+        identity = new.manifest.digest, new.manifest.version, old.manifest.digest
+        swap = Swap(*identity, how, at=time.time(), **fields)
         self.swaps.append(swap)
         self._metrics.swaps.labels(how.replace(" ", "_")).inc()
         if how != "unchanged":
-            self._metrics.swap_closed.observe(closed_ms / 1000)
-        log(LOGGER, logging.INFO, "swap", how=how, digest=digest, closed_ms=closed_ms, drain_ms=drain_ms)
+            self._metrics.swap_closed.observe(swap.closed_ms / 1000)
+        log(LOGGER, logging.INFO, "swap", how=how, digest=swap.digest, closed_ms=swap.closed_ms, drain_ms=swap.drain_ms)
         return swap
 
 
 def _reason(error: Exception) -> str:
-    ours = isinstance(error, CheckpointError | ServiceError)  # sentences that a person can read
     if isinstance(error, TimeoutError):
-        return "the engine did not take it up in time"
-    return str(error) if ours else f"{type(error).__name__}: {error}"
-
-
-def _changed(old: Manifest, new: Manifest) -> list[str]:
-    """What an engine learns at its start only."""
-    # How pictures become tiles is told to it then.
-    return changed_files(old, new) or (["image"] if old.image != new.image else [])
-
-
-def _reads_otherwise(old: Manifest, new: Manifest) -> bool:
-    """Whether questions become other tokens, or may have longer answers, than with what is served.
-
-    With the same files they do not, unless the prompt differs or one of the manifests is wrong about it.
-    """
-    if old.probes is None or new.probes is None or old.probes.reading != new.probes.reading:
-        return True
-    return old.prompt != new.prompt or old.decoding != new.decoding
+        return "the engine did not load it in time"
+    has_sentence = isinstance(error, CheckpointError | ServiceError)
+    return str(error) if has_sentence else f"{type(error).__name__}: {error}"

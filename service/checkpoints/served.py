@@ -1,9 +1,7 @@
-"""What is served: a verified copy of one checkpoint, in one engine; and what all that changes it must share.
+"""The checkpoint that is served, and what every part that changes it shares: locks, copies and history.
 
-    an offer → taken in: copied and verified → loaded and proved → served → every other copy deleted
-
-service/checkpoints/startup.py begins with one, service/checkpoints/hot_swap.py takes up another in its place, and
-service/checkpoints/engine_restart.py gives it a new engine.
+service/checkpoints/startup.py loads the first checkpoint, service/checkpoints/hot_swap.py replaces it by another one,
+and service/checkpoints/engine_restart.py restarts the engine on it.
 """
 
 from __future__ import annotations
@@ -17,13 +15,13 @@ from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.regular_file import Step
-from screening.checkpoint.seal import check_seal, judged_as
+from screening.checkpoint.seal import check_seal, verdict_key
 from screening.errors import CheckpointDamaged
 from service.admission.admission import Admission
 from service.checkpoints.local_store import LocalStore
 from service.checkpoints.store_reads import StoreReads
-from service.checkpoints.swap_history import SwapMemory
-from service.checkpoints.verification import Prover
+from service.checkpoints.swap_history import SwapHistory
+from service.checkpoints.verification import Verifier
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.metrics import Metrics
@@ -45,13 +43,13 @@ class Copy:
     manifest: Manifest
 
     @property
-    def judged(self) -> str:
-        """What a verdict on it is about."""
-        return judged_as(self.manifest)
+    def key(self) -> str:
+        """Key under which a verdict on this checkpoint is remembered."""
+        return verdict_key(self.manifest)
 
 
 class ServedCheckpoint:
-    """One service's, from its start to its end."""
+    """The checkpoint that one service serves, from the service's start to its end."""
 
     def __init__(
         self,
@@ -63,125 +61,126 @@ class ServedCheckpoint:
     ) -> None:
         """
         Args:
-            configured: the checkpoint to begin with where nothing else is wanted.
+            configured: the checkpoint to start on if neither the last run nor the registry names another one.
 
         Raises:
-            CheckpointError: another service uses the state directory, or it cannot be written.
+            CheckpointError: another service uses the state directory, or the directory cannot be written.
         """
         self.engine = engine
-        self.prover = Prover(engine)
+        self.verifier = Verifier(engine)
         self.admission = admission
         self.metrics = metrics
         self.settings = settings
         self.configured = configured
-        self.taking_up = asyncio.Lock()
-        """Held while a checkpoint is taken up, from the first look at it on: only its holder changes what is served,
-        and which copies are on disk. Whoever needs both locks takes this one first."""
-        self.lock = asyncio.Lock()
-        """Held while other weights go into the engine and are proved, and while it is built anew. Not while a
-        checkpoint is copied: a lost engine must not wait for a store that hangs."""
+        self.swap_lock = asyncio.Lock()
+        """Held during a whole swap, the copying included. Only its holder may change which checkpoint is served and
+        which copies are on disk. A task that needs both locks takes this one first."""
+        self.engine_lock = asyncio.Lock()
+        """Held while the engine loads and verifies weights, and while it restarts. Nothing holds it while a checkpoint
+        is copied: the restart of a lost engine must not wait for a store that hangs."""
         self.copy: Copy | None = None
+        """The checkpoint that is served; None before the service has started."""
         self.ending = False
-        """No engine is built any more."""
+        """Whether the service is about to end. The engine is then not restarted any more."""
         state = settings.state_dir
         self.temporary: list[Path] = []
-        """Directories that should not outlive this process."""
+        """Directories that must be deleted when this process ends."""
         if state is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="screening-", ignore_cleanup_errors=True)
             state = Path(self._temporary.name)
             self.temporary.append(state)
         self.store = LocalStore(state)
-        self.memory = SwapMemory(self.store)
+        self.history = SwapHistory(state, self.store)
         self.reads = StoreReads(settings.store_read_seconds, metrics)
 
     @property
-    def begun(self) -> bool:
-        """Whether anything is served yet."""
-        return self.copy is not None
-
-    @property
     def now(self) -> Copy:
-        """What is served. Only once the service has started."""
+        """The checkpoint that is served. Only after the start."""
         if self.copy is None:
-            raise RuntimeError("nothing is served yet")
+            raise RuntimeError("No checkpoint is served yet.")
         return self.copy
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of what is served. Only once the service has started."""
+        """The manifest of the checkpoint that is served. Only after the start."""
         return self.now.manifest
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is being taken up, or the engine is being built anew."""
-        return self.taking_up.locked() or self.lock.locked()
+        """Whether a swap or an engine restart is under way."""
+        return self.swap_lock.locked() or self.engine_lock.locked()
 
     async def look(self, source: Path, digest: str | None = None) -> Manifest:
-        """The manifest of what lies there, whose seal is whole.
+        """Read the manifest of a published checkpoint and check its seal.
 
         Args:
-            digest: what it must be; None for whatever it is.
+            digest: the digest that the checkpoint must have; None accepts any.
 
         Raises:
-            CheckpointError: it cannot be read, was changed after it was published, or is another one.
+            CheckpointError: the manifest cannot be read, was changed after publishing, or has another digest.
         """
         return await self.reads.read(source, partial(_read_sealed, source, digest))
 
-    async def take_in(self, source: Path, offered: Manifest | None = None) -> Copy:
-        """A verified copy.
+    async def copy_in(self, source: Path, offered: Manifest | None = None) -> Copy:
+        """Copy a published checkpoint into the local store and verify the copy.
 
         Args:
-            offered: what was found there by `look`; None to look now.
+            offered: the manifest that `look` returned; None to read it now.
 
         Raises:
-            CheckpointError: it is not whole, or not what was offered.
+            CheckpointError: the checkpoint is incomplete, or was replaced since `look`.
         """
         offered = offered or await self.look(source)
-        copy = Copy(*await self.reads.read(source, partial(self.store.take_in, source), name="copy"))
+        copy = Copy(*await self.reads.read(source, partial(self.store.copy_in, source), name="copy"))
         if copy.manifest != offered:
             raise CheckpointDamaged(f"{source} was replaced while it was copied")
         return copy
 
-    def becomes(self, copy: Copy) -> None:
-        """From here on this is what is served: the engine holds it, and has proved it."""
+    def becomes(self, copy: Copy, *, wanted: bool = True) -> None:
+        """Serve this checkpoint from now on. The engine has loaded it and passed its probes.
+
+        Args:
+            wanted: False if it is served only because the checkpoint of the last run could not be started.
+        """
         self.copy = copy
-        self.memory.proved(copy.judged)
-        self.metrics.serves(self.engine.contract, self.engine)
+        self.history.accept(copy.key)
+        self.history.fell_back &= not wanted
+        self.metrics.serves(self.engine.checkpoint, self.engine)
 
     async def confirm(self) -> None:
-        """What is served is what is wanted: the next start goes on with it too.
+        """Note that the served checkpoint is the one that is wanted, so that the next start begins with it.
 
-        Not while a checkpoint is taken up, whose copy would be deleted; whoever asks again will find it done.
+        During a swap this does nothing, because it would delete the copy that is being loaded. The caller asks again.
         """
-        if self.memory.spared is None or self.taking_up.locked():
+        if not self.history.fell_back or self.swap_lock.locked():
             return
-        async with self.taking_up:
-            self.memory.spared = None
-            await self.tidy()
+        async with self.swap_lock:
+            self.history.fell_back = False
+            await self.settle()
 
-    async def tidy(self) -> None:
-        """Note on disk what is served and what is remembered, and delete every other copy.
+    async def settle(self) -> None:
+        """Write to the disk what is served and remembered, and delete the copies that nothing needs.
 
-        The caller holds `taking_up`, or starts the service.
+        The caller holds `swap_lock`, or starts the service.
         """
-        await self.memory.tidy(self.manifest)
+        await self.history.settle(self.manifest)
 
     def end(self) -> None:
-        """From here on no engine is built any more: the process is about to end."""
+        """Announce the end of the service: the engine is not restarted any more."""
         self.ending = True
 
     async def close(self, patience: float = 5.0) -> None:
-        """Leave the state directory to another process, once a swap that was under way has given up.
+        """Release the state directory for another process, after a swap under way has given up.
 
-        One that does not give up in time keeps it until this process has ended.
+        If the swap takes longer than `patience` seconds, the directory stays locked until this process ends.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience), self.taking_up, self.lock:
+            async with asyncio.timeout(patience), self.swap_lock, self.engine_lock:
                 self.store.close()
 
 
 def _read_sealed(source: Path, digest: str | None, step: Step) -> Manifest:
-    """See `ServedCheckpoint.look`. In a thread: digests of a large manifest take long enough to hold up requests."""
+    """See `ServedCheckpoint.look`. It runs in a thread: hashing a large manifest would delay requests."""
     manifest = read_manifest(source, step)
     if digest is not None and manifest.digest != digest:
         raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")

@@ -1,9 +1,10 @@
-"""How the service starts on a checkpoint: the first of three that an engine takes and proves.
+"""The start of the service: it serves the first of three checkpoints that the engine loads and that passes its probes.
 
-    what was served last → what the registry names → what is configured
+    the checkpoint of the last run → the one that the registry names → the configured one
 
-What was served last is not given up lightly: it is tried again, and stays for the next start unless it is itself at
-fault. What the registry names may take the whole process with it, so the attempt is noted on disk first.
+If the checkpoint of the last run cannot be started, the service tries it once more, and keeps its copy for the next
+start unless the checkpoint itself is at fault. The checkpoint that the registry names may kill the whole process when
+it is loaded, so the attempt is noted on disk first.
 """
 
 from __future__ import annotations
@@ -13,108 +14,94 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from screening.checkpoint.seal import judged_as
+from screening.checkpoint.seal import verdict_key
 from screening.errors import CheckpointError
 from service.checkpoints.served import Copy, Offer, ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
-from service.logs import log
 
-LOGGER = logging.getLogger(
-    "service.checkpoints.hot_swap"
-)  # what becomes of the served checkpoint is one story in the log
+LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
 
 ATTEMPTS = 2
-"""With what was served last, before something else is served: an engine that was killed may still hold its memory."""
+"""Number of attempts at the checkpoint of the last run: an engine that was killed may still hold its memory."""
 
-Production = Callable[[], Awaitable[Offer | None]]
-"""Asks the registry."""
+AskRegistry = Callable[[], Awaitable[Offer | None]]
 
 
-async def start_serving(served: ServedCheckpoint, production: Production | None = None) -> None:
-    """Load what was served last, or what the registry names, or the configured checkpoint, and prove it.
+async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | None = None) -> None:
+    """Start the engine on the first of the three checkpoints that works.
 
     Raises:
         CheckpointError: the configured checkpoint cannot be served.
     """
-    if await _start_last_served(served):
+    if await _start_last_served(served) or await _start_production(served, ask_registry):
         return
-    if not await _start_production(served, production):
-        await _start_on(served, await served.take_in(served.configured))
+    await _start_on(served, await served.copy_in(served.configured), wanted=False)
 
 
 async def _start_last_served(served: ServedCheckpoint) -> bool:
-    """Whether it is served now. Unless it is itself at fault, it stays what the next start tries first."""
+    """Whether the checkpoint of the last run is served now."""
+    if (digest := served.history.next_start) is None:
+        return False
     for _ in range(ATTEMPTS):
         try:
-            if (last := await asyncio.to_thread(served.store.last_served)) is None:
+            if (copy := await asyncio.to_thread(served.store.find, digest)) is None:
                 return False
-            await _start_on(served, Copy(*last), inspected=True)
+            await _start_on(served, Copy(*copy), inspect=False)
             return True
-        except Exception as error:  # whatever it is, there are other checkpoints
-            LOGGER.exception("last served failed", extra={"fields": {"error": str(error)}})
+        except Exception as error:  # Whatever it is, there are other checkpoints.
+            LOGGER.exception("checkpoint of the last run not started", extra={"fields": {"error": str(error)}})
             await served.engine.stop()
             if proves_a_fault(error):
                 return False
-    served.memory.spared = served.store.last_digest()
+    served.history.fell_back = True
     return False
 
 
-async def _start_production(served: ServedCheckpoint, production: Production | None) -> bool:
-    """Whether what the registry names is served now."""
-    memory = served.memory
-    spared, memory.spared = memory.spared, None
-    attempted = None
+async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry | None) -> bool:
+    """Whether the checkpoint that the registry names is served now.
+
+    Only a death of this process counts as an attempt against the checkpoint. A failure does not.
+    """
     try:
-        if (copy := await _offered(served, production)) is not None:
-            attempted = copy.judged
-            await memory.attempt(attempted)
+        if (copy := await _copy_production(served, ask_registry)) is None:
+            return False
+        async with served.history.attempt(copy.key):
             await _start_on(served, copy)
             return True
-    except asyncio.CancelledError:  # the service is told to end
-        if attempted:
-            memory.survived(attempted)
-            memory.write_deaths()
-        raise
-    except Exception as error:  # whatever it is, the configured checkpoint is still there
-        LOGGER.exception("production failed", extra={"fields": {"error": str(error)}})
+    except Exception as error:  # Whatever it is, there is the configured checkpoint.
+        LOGGER.exception("checkpoint of the registry not started", extra={"fields": {"error": str(error)}})
         await served.engine.stop()
-        if attempted:
-            memory.survived(attempted)  # this process, that is
-            await asyncio.to_thread(memory.write_deaths)
-    memory.spared = spared
-    return False
+        return False
 
 
-async def _offered(served: ServedCheckpoint, production: Production | None) -> Copy | None:
-    """A verified copy of what the registry names; None where it names nothing, or what was refused before."""
-    offer = await production() if production else None
+async def _copy_production(served: ServedCheckpoint, ask_registry: AskRegistry | None) -> Copy | None:
+    """A verified copy of the checkpoint that the registry names; None if it names none, or a refused one."""
+    offer = await ask_registry() if ask_registry else None
     if offer is None:
         return None
     offered = await served.look(offer.directory, offer.digest)
-    if judged_as(offered) in served.memory.refused:
+    if verdict_key(offered) in served.history.refused:
         return None
     if offered.probes is None:
-        raise CheckpointError(f"{offer.directory} carries no probes")
-    return await served.take_in(offer.directory, offered)
+        raise CheckpointError(f"{offer.directory} has no probes")
+    return await served.copy_in(offer.directory, offered)
 
 
-async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspected: bool = False) -> None:
-    """Load it and have it proved, where it carries probes; from then on it is served.
+async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspect: bool = True, wanted: bool = True) -> None:
+    """Start the engine on a checkpoint and verify it; from then on the checkpoint is served.
 
     Args:
-        inspected: it was served before.
+        inspect: whether the checkpoint was not served before, and must be inspected as well.
+        wanted: see `ServedCheckpoint.becomes`.
     """
-    began = time.monotonic()
-    steps = [served.engine.start(copy.directory)]
-    if not inspected and copy.manifest.probes is not None:
-        steps.insert(0, served.engine.inspect(copy.directory, copy.manifest))  # first, because it says more
-    results = await asyncio.gather(*steps, return_exceptions=True)  # both end, so that nothing is left behind
+    began, manifest = time.monotonic(), copy.manifest
+    start = served.engine.start(copy.directory)
+    steps: list[Awaitable[object]] = [served.verifier.load_and_verify(manifest, start, allow_rounding=True)]
+    if inspect and manifest.probes is not None:
+        steps.insert(0, served.engine.inspect(copy.directory, manifest))  # first, because its error says more
+    results = await asyncio.gather(*steps, return_exceptions=True)  # waits for both, so that neither runs on
     if errors := [result for result in results if isinstance(result, BaseException)]:
         raise errors[0]
-    if copy.manifest.probes is None:
-        log(LOGGER, logging.WARNING, "checkpoint without probes", digest=copy.manifest.digest)
-    else:
-        await served.prover.prove(copy.manifest, may_round=True)
     served.admission.rebuild_seconds = time.monotonic() - began
-    served.becomes(copy)
-    await served.tidy()
+    served.becomes(copy, wanted=wanted)
+    await served.settle()

@@ -1,8 +1,8 @@
-"""Reads of checkpoint stores: none may hold the service up for ever.
+"""Reads of checkpoint stores, with a time limit for each step.
 
 A store is often a network file system, and a read from one whose server is gone does not return. Each read runs in a
-thread of its own and announces every step. When a step takes too long, whoever waits gets an error and goes on; the
-thread ends itself at its next step, if there is one. Until then it is shown as hanging.
+thread of its own and announces every step. When a step takes too long, the caller gets an error and goes on. The thread
+ends at its next step, if there is one; until then the read is shown as hanging.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.errors import CheckpointUnavailable
 from screening.runtime.daemon_thread import in_daemon_thread
+from service.errors import CheckpointRefused
 from service.logs import log
 from service.metrics import Metrics
 
 LOGGER = logging.getLogger("service.checkpoints.store_reads")
 
-MOST_HANGING = 16
-"""Threads that hang. Beyond them no store is read, for each holds memory and a file."""
+MAX_HANGING = 16
+"""Maximum number of hanging threads. With so many, no store is read: each thread holds memory and an open file."""
 
 Result = TypeVar("Result")
 
@@ -37,17 +38,17 @@ class StoreRead(BaseModel):
     path: str
     """The file or directory that is accessed now."""
     seconds: float
-    """Since the last step."""
+    """Seconds since the last step."""
     hanging: bool
-    """Whether it was given up: the store does not answer, and a thread still waits for it."""
+    """Whether the service has given up this read: the store does not answer, and a thread still waits for it."""
 
 
 class _GivenUp(Exception):
-    """Ends a read that nothing waits for any more."""
+    """Ends the thread of a read that was given up."""
 
 
 class Watch:
-    """What is known of one read. Its thread writes, the event loop reads."""
+    """The progress of one read. The read's thread writes it, and the event loop reads it."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
@@ -57,13 +58,13 @@ class Watch:
         self.given_up = False
 
     def __call__(self, path: Path) -> None:
-        """The `Step` of this read."""
+        """Note a step. This object is the `Step` of its read (`screening.checkpoint.regular_file`)."""
         if self.given_up:
             raise _GivenUp
         self.path, self.since = path, time.monotonic()
 
     def leave_store(self) -> None:
-        """The rest concerns the local disk only, and may take as long as it does."""
+        """Lift the time limit: the rest of the work accesses the local disk only."""
         self(self.source)
         self.in_store = False
 
@@ -81,7 +82,7 @@ class StoreReads:
         self._under_way: set[Watch] = set()
 
     def under_way(self) -> list[StoreRead]:
-        """Those that have not ended, the oldest step first."""
+        """Reads that have not ended, the one with the oldest step first."""
         now = time.monotonic()
         return [
             StoreRead(path=str(one.path), seconds=round(now - one.since, 1), hanging=one.given_up)
@@ -89,12 +90,24 @@ class StoreReads:
             if one.in_store
         ]
 
+    async def resolve(self, store: Path, name: str) -> Path:
+        """Find the directory of a store that an operator or the registry names.
+
+        Raises:
+            CheckpointRefused: the path points outside the store, or the store hangs.
+        """
+        try:
+            return await self.read(store / name, lambda _: inside(store, name))
+        except CheckpointUnavailable as error:
+            raise CheckpointRefused(str(error)) from error
+
     async def read(self, source: Path, work: Callable[[Watch], Result], *, name: str = "store") -> Result:
-        """Do it in a thread.
+        """Do `work` in a thread.
 
         Args:
-            source: what is read, for messages; while a read of it hangs, no other one begins.
-            work: calls what it is given as a `Step`.
+            source: the path that is read. While a read of it hangs, no other read of it begins.
+            work: calls its argument as a `Step`.
+            name: of the thread, as a debugger shows it.
 
         Raises:
             CheckpointUnavailable: the store hangs.
@@ -102,8 +115,8 @@ class StoreReads:
         hanging = [one for one in self._under_way if one.given_up]
         if before := next((one for one in hanging if one.source == source), None):
             raise CheckpointUnavailable(self._hangs(before))
-        if len(hanging) >= MOST_HANGING:
-            raise CheckpointUnavailable(f"{source} is not read: {len(hanging)} reads hang, as of {hanging[0].path}")
+        if len(hanging) >= MAX_HANGING:
+            raise CheckpointUnavailable(f"{source} is not read: {len(hanging)} reads hang, one of {hanging[0].path}")
         watch = Watch(source)
         self._under_way.add(watch)
         future = in_daemon_thread(lambda: work(watch), name=name)
@@ -133,8 +146,24 @@ class StoreReads:
         if watch.given_up:
             self._count()
             if not future.cancelled():
-                future.exception()  # nothing waits for it
+                future.exception()  # marks the exception as retrieved; no caller waits for it
             log(LOGGER, logging.INFO, "store answers again", path=str(watch.path))
 
     def _count(self) -> None:
         self._metrics.store_hanging.set(sum(one.given_up for one in self._under_way))
+
+
+def inside(store: Path, name: str) -> Path:
+    """Return the resolved path of a directory of a store.
+
+    Raises:
+        CheckpointRefused: the name points outside the store, by dots or by a symbolic link, or is a link to itself.
+    """
+    root = store.resolve()
+    try:
+        path = (root / name).resolve()
+    except RuntimeError as error:
+        raise CheckpointRefused(f"{name!r} is a symbolic link that points to itself.") from error
+    if path == root or not path.is_relative_to(root):
+        raise CheckpointRefused(f"{name!r} points outside the checkpoint store.")
+    return path

@@ -1,105 +1,156 @@
-"""What a service remembers of checkpoints, over restarts too: what it serves, what it refused, what it died with.
+"""What a service remembers of checkpoints over restarts, in the one file `STATE/state.json`.
 
-A checkpoint may take the whole process with it, so an attempt is noted on disk before the engine is touched.
+- which checkpoint the next start tries first;
+- which checkpoints were refused, and why;
+- which checkpoints an engine was loading when it, or the whole process, died. Loading a checkpoint may kill the process
+  that notes it, so the note is on disk before the engine is touched.
 
-Verdicts are about everything that was judged, files, probes and the rest of the manifest
-(`screening.checkpoint.seal.judged_as`): a copy with other probes that was refused says nothing about the intact
-checkpoint of the same digest.
+A verdict holds for everything that was judged: the files, the probes and the rest of the manifest. Its key is therefore
+`screening.checkpoint.seal.verdict_key` and not the digest: the verdict on a copy with damaged probes says nothing about
+the intact checkpoint of the same digest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.regular_file import write_atomically
 from screening.checkpoint.seal import digest_in
 from screening.errors import CheckpointError, CheckpointUnavailable
 from service.checkpoints.local_store import LocalStore
 
 LOGGER = logging.getLogger("service.checkpoints.swap_history")
 
-REMEMBERED = 64
-"""Refused checkpoints that are remembered."""
-MOST_DEATHS = 2
-"""So often an engine, or the whole service, may die or hang while it takes up a checkpoint. Then that is refused."""
+MAX_REFUSED = 64
+"""Maximum number of refused checkpoints that are remembered."""
+MAX_ATTEMPTS = 2
+"""Number of times that an engine may be lost while it loads a checkpoint. After that the checkpoint is refused."""
 
 
-class SwapMemory:
-    """Lies in the state directory; a disk that is full is logged and holds nothing up."""
+class State(BaseModel):
+    """The content of `state.json`."""
 
-    def __init__(self, store: LocalStore) -> None:
+    served: str | None = None
+    """Digest of the checkpoint that the next start tries first."""
+    refused: dict[str, str] = {}
+    """Verdict key → reason."""
+    attempts: dict[str, int] = {}
+    """Verdict key → how often an engine was lost while it loaded that checkpoint, an attempt under way included."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at loading a checkpoint."""
+
+    number: int
+    """1 for the first."""
+    engine_lost: bool = False
+    """Whether the engine was lost. If so, the attempt counts against the checkpoint."""
+
+    @property
+    def is_last(self) -> bool:
+        return self.number >= MAX_ATTEMPTS
+
+
+class SwapHistory:
+    """Keeps `state.json`. A write that fails (a full disk) is logged, and the service goes on."""
+
+    def __init__(self, state: Path, store: LocalStore) -> None:
+        self._file = state / "state.json"
         self._store = store
-        self.refused: dict[str, str] = store.refused()
-        """What was judged → reason."""
-        self.spared: str | None = None
-        """What was served last, when it could not be started for a reason that is not its own."""
-        self._deaths: dict[str, int] = store.deaths()
-        """What was judged → how often an engine, or this service, died with it."""
-        for judged in [judged for judged, times in self._deaths.items() if times >= MOST_DEATHS]:
-            self.refuse(judged, f"the service ended {self._deaths.pop(judged)} times while it took it up")
+        noted = _read(self._file)
+        self.next_start = noted.served
+        """Digest of the checkpoint that the next start tries first."""
+        self.fell_back = False
+        """Whether another checkpoint is served only because `next_start` could not be started, for a reason that is not
+        the checkpoint's own fault."""
+        self.refused = noted.refused
+        """Verdict key → reason, the latest last."""
+        self._attempts = noted.attempts
+        for key, times in list(self._attempts.items()):
+            if times >= MAX_ATTEMPTS:
+                self.refuse(key, f"the service ended {times} times while it loaded this checkpoint")
 
-    def refuses(self, digest: str) -> bool:
-        """Whether some checkpoint of this digest was refused."""
-        return any(digest_in(judged) == digest for judged in self.refused)
-
-    def refuse(self, judged: str, reason: str) -> None:
-        """It is not tried again. `tidy` writes it down."""
-        self._deaths.pop(judged, None)
-        self.refused[judged] = reason
-        if digest_in(judged) == self.spared:
-            self.spared = None
-        while len(self.refused) > REMEMBERED:
+    def refuse(self, key: str, reason: str) -> None:
+        """Do not try this checkpoint again. `settle` writes the verdict to the disk."""
+        self._attempts.pop(key, None)
+        self.refused[key] = reason
+        if digest_in(key) == self.next_start:
+            self.fell_back = False
+        while len(self.refused) > MAX_REFUSED:
             del self.refused[next(iter(self.refused))]
 
-    def proved(self, judged: str) -> None:
-        """An engine holds it: nothing is held against it any more."""
-        self.refused.pop(judged, None)
-        self._deaths.pop(judged, None)
+    def accept(self, key: str) -> None:
+        """Forget the refusal and the attempts of this checkpoint: an engine has loaded it and passed its probes."""
+        self.refused.pop(key, None)
+        self._attempts.pop(key, None)
 
-    async def attempt(self, judged: str) -> None:
-        """Note on disk that an engine is about to take this up: the whole process may die of it."""
-        self._deaths[judged] = self._deaths.get(judged, 0) + 1
-        await asyncio.to_thread(self.write_deaths)
+    @asynccontextmanager
+    async def attempt(self, key: str) -> AsyncIterator[Attempt]:
+        """Note on disk that an engine is about to load this checkpoint, for the time of the block.
 
-    def survived(self, judged: str) -> None:
-        """Take back the last `attempt`. Whoever calls it writes, or tidies up."""
-        self._deaths[judged] -= 1
-        if not self._deaths[judged]:
-            del self._deaths[judged]
+        If the block fails, the note is taken back unless the block has set `engine_lost`.
+        """
+        attempt = Attempt(self._attempts.get(key, 0) + 1)
+        self._attempts[key] = attempt.number
+        await asyncio.to_thread(self._save, self._state())
+        try:
+            yield attempt
+        except BaseException:  # also when the service ends and the task is cancelled
+            if key in self._attempts and not attempt.engine_lost:
+                self._attempts[key] -= 1
+                if not self._attempts[key]:
+                    del self._attempts[key]
+                await asyncio.to_thread(self._save, self._state())
+            raise
 
-    def may_try_again(self, judged: str) -> bool:
-        """Whether an engine may be lost once more while it takes this up."""
-        return self._deaths[judged] < MOST_DEATHS
+    async def settle(self, served: Manifest) -> None:
+        """Write to the disk what is served and what is remembered, and then delete the copies that nothing needs.
 
-    def write_deaths(self) -> None:
-        """Now, in this thread."""
-        _try(partial(self._store.remember_deaths, dict(self._deaths)))
+        This may take long, so call it when requests are admitted again.
+        """
+        if not self.fell_back:
+            self.next_start = served.digest
+        await asyncio.to_thread(self._settle, served, self._state(), {served.digest, self.next_start or served.digest})
 
-    async def tidy(self, served: Manifest) -> None:
-        """Note on disk what is served, and delete every other copy. After the gate has opened: it may take a while."""
-        settle = (
-            partial(self._store.settle, served)
-            if self.spared is None
-            else partial(self._store.keep_only, {served.digest, self.spared})
-        )
-        for step in (
-            settle,
-            partial(self._store.remember_deaths, dict(self._deaths)),
-            partial(self._store.remember_refused, dict(self.refused)),
-        ):
-            await asyncio.to_thread(_try, step)
+    def _settle(self, served: Manifest, state: State, needed: set[str]) -> None:
+        if not self._save(state, served):
+            self._store.keep_only(needed)  # That may free enough of a full disk.
+            self._save(state, served)
+        self._store.keep_only(needed)
+
+    def _state(self) -> State:
+        return State(served=self.next_start, refused=dict(self.refused), attempts=dict(self._attempts))
+
+    def _save(self, state: State, served: Manifest | None = None) -> bool:
+        """Whether the state, and the manifest of the copy that is served, could be written."""
+        try:
+            if served is not None:
+                self._store.update_manifest(served)
+            if state != _read(self._file):
+                write_atomically(self._file, state.model_dump_json() + "\n")
+        except OSError as error:
+            LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
+            return False
+        return True
 
 
 def proves_a_fault(error: Exception) -> bool:
-    """Whether the checkpoint itself is at fault, whatever the moment and the machine."""
+    """Whether an error shows that the checkpoint itself is at fault, on every machine and at every moment."""
     return isinstance(error, CheckpointError) and not isinstance(error, CheckpointUnavailable)
 
 
-def _try(step: Callable[[], None]) -> None:
+def _read(file: Path) -> State:
+    """The state of an earlier run; an empty one if the file is missing or damaged."""
     try:
-        step()
-    except OSError as error:  # a full disk: it is served all the same, and forgotten by a restart
-        LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
+        return State.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return State()

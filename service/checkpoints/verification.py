@@ -1,11 +1,13 @@
-"""An engine proves that it holds a checkpoint: it gives the log-probabilities that the checkpoint's probes recorded.
+"""Verification of the weights that an engine holds, by the probes of its checkpoint.
 
-*By repetition*: it gives the recorded numbers. On the kind of machine that recorded them nothing else is a proof, for
-there any other number means other weights.
+A probe is a question with the log-probabilities that the published weights give. The engine passes in one of two ways:
 
-*By rounding*, on another kind of machine: the numbers are as near to float32's as rounding explains. That is a weaker
-proof, so only a freshly started engine may give it, because it has read every tensor from verified files. What it gave
-is kept, and from then on this checkpoint has to repeat that, in place, after a roll-back and in the next engine alike.
+- *By repetition*: it gives the recorded numbers. On the kind of machine that recorded them this is the only way,
+  because there every other number means other weights.
+- *By rounding*, on another kind of machine: its numbers are as close to float32's as rounding explains. This is a
+  weaker check, so only a freshly started engine may pass it, because that engine has read every tensor from verified
+  files. The verifier keeps the engine's numbers, and from then on the checkpoint must repeat them: after a reload in
+  place, after a roll-back and after an engine restart.
 """
 
 from __future__ import annotations
@@ -20,129 +22,120 @@ from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import Probes
 from screening.checkpoint.seal import seal_of
 from screening.errors import CheckpointError
-from service.checkpoints.domain_verification import prove_domain
+from service.checkpoints.domain_verification import verify_domain
 from service.engines.protocol import Engine
 from service.logs import log
 from service.timings import milliseconds_since
 
-LOGGER = logging.getLogger(
-    "service.checkpoints.hot_swap"
-)  # what becomes of the served checkpoint is one story in the log
-
+LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
 
 _RECORD_HERE = (
-    ". If its files are sound, this machine rounds otherwise than the recording one: record the probes on a machine "
-    "like this one, with `python -m trainer publish --again`"
+    ". If the checkpoint's files are sound, this machine rounds differently from the one that recorded the probes: "
+    "record them on a machine like this one, with `python -m trainer publish --again`"
 )
-"""What to do where a new engine, which read verified files, does not prove them."""
-REMEMBERED = 64
-"""Checkpoints whose numbers on this machine are kept."""
+"""Advice for an engine that read verified files and still fails the probes."""
+MAX_REMEMBERED = 64
+"""Maximum number of checkpoints whose numbers on this machine are kept."""
 
 
-class NotRepeated(CheckpointError):
-    """Weights in place that rounding might explain and that do not repeat what was recorded: a new engine will tell."""
+class MayBeRounding(CheckpointError):
+    """Weights loaded in place do not give the recorded numbers, and rounding could explain that. Only an engine restart
+    can tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proved:
-    """A checkpoint that the engine holds, and has shown to hold."""
+class Verified:
+    """What loading and verifying a checkpoint took and found; see `service.checkpoints.hot_swap.Swap`."""
 
     load_ms: float = 0.0
     proof_ms: float = 0.0
     deviation: float = 0.0
 
 
-class Prover:
-    """Asks one service's engine, and remembers what it gave where another kind of machine recorded the probes."""
+class Verifier:
+    """Asks one engine the probes, and keeps the numbers that the engine gave where it passed by rounding."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._given: dict[str, list[list[float]]] = {}
-        """Seal of a checkpoint that was proved by rounding → what this machine gave."""
+        """Seal of a checkpoint that passed by rounding → the log-probabilities that this machine gave."""
 
-    def rounded(self, manifest: Manifest) -> bool:
-        """Whether this checkpoint was proved here, by rounding."""
+    def passed_by_rounding(self, manifest: Manifest) -> bool:
+        """Whether this checkpoint passed by rounding on this machine."""
         return seal_of(manifest) in self._given
 
-    async def load_and_prove(self, manifest: Manifest, loading: Awaitable[None], *, may_round: bool) -> Proved:
-        """Wait until the engine is loaded, in place or anew, and have it prove what it holds.
+    async def load_and_verify(self, manifest: Manifest, loading: Awaitable[None], *, allow_rounding: bool) -> Verified:
+        """Wait until the engine has loaded a checkpoint, then verify what it holds.
 
         Args:
-            may_round: see `prove`.
+            allow_rounding: whether the engine is freshly started and may pass by rounding. Only a fresh engine may hold
+                a checkpoint without probes: the one that the service was configured with.
 
         Raises:
-            CheckpointError: it does not prove it.
+            CheckpointError: the engine fails the probes.
             Exception: whatever the engine raised while it loaded.
         """
         began = time.perf_counter()
         await loading
         load_ms, loaded = milliseconds_since(began), time.perf_counter()
-        if manifest.probes is None:  # only what the service was started on; a swap to one is refused
-            return Proved(load_ms)
-        worst = await self.prove(manifest, may_round=may_round)
-        return Proved(load_ms, milliseconds_since(loaded), worst)
+        if manifest.probes is None and allow_rounding:
+            log(LOGGER, logging.WARNING, "checkpoint without probes is not verified", digest=manifest.digest)
+            return Verified(load_ms)
+        worst = await self.verify(manifest, allow_rounding=allow_rounding)
+        return Verified(load_ms, milliseconds_since(loaded), worst)
 
-    async def prove(self, manifest: Manifest, *, may_round: bool) -> float:
-        """Have the engine prove its weights, and then that it scores pictures as the checkpoint's domain says.
+    async def verify(self, manifest: Manifest, *, allow_rounding: bool) -> float:
+        """Verify the engine's weights by the probes, and its out-of-domain scores by the probes of the domain.
 
         Args:
-            may_round: see `_prove_weights`.
+            allow_rounding: whether the engine is freshly started and may pass by rounding.
 
         Returns:
-            The largest difference between a probe's log-probability and the one found.
+            The largest difference between a recorded log-probability and the one found.
 
         Raises:
-            NotRepeated: see there.
-            CheckpointError: the engine does not prove one of the two, or there are no probes.
+            MayBeRounding: the engine is not freshly started, and rounding could explain the difference.
+            CheckpointError: the engine fails, or the checkpoint has no probes.
         """
-        worst = await self._prove_weights(manifest, may_round=may_round)
-        await prove_domain(self._engine, manifest)
+        worst = await self._verify_weights(manifest, allow_rounding=allow_rounding)
+        await verify_domain(self._engine, manifest)
         return worst
 
-    async def _prove_weights(self, manifest: Manifest, *, may_round: bool) -> float:
-        """The largest difference between a probe's log-probability and the one found.
-
-        Args:
-            may_round: rounding is enough, because the engine loaded this checkpoint at its start.
-
-        Raises:
-            NotRepeated: see there.
-            CheckpointError: it is more than this machine explains, or there are no probes.
-        """
+    async def _verify_weights(self, manifest: Manifest, *, allow_rounding: bool) -> float:
         if manifest.probes is None:
-            raise CheckpointError("the checkpoint carries no probes")
+            raise CheckpointError("the checkpoint has no probes")
         probes, seal = manifest.probes, seal_of(manifest)
-        # All at once: the engine reads them as one batch, and tolerances were found alone and in company.
+        # All at once: the engine reads them as one batch. Tolerances were measured alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
         worst = probes.deviation(found)
         if probes.repeated(found):
             return worst
-        unproved = self._unproved(probes, worst)
+        difference = self._difference(probes, worst)
         if (given := self._given.get(seal)) is not None:
             if not probes.repeated(found, given):
-                raise CheckpointError(f"{unproved}; what this machine gave for it before is not repeated either")
+                raise CheckpointError(f"{difference}. This machine gave other numbers for this checkpoint before, too")
             return worst
-        if not self._may_round(probes) or not probes.rounded(found):
-            raise CheckpointError(f"{unproved}{_RECORD_HERE}" if may_round else unproved)
-        if not may_round:
-            raise NotRepeated(unproved)
+        if not self._recorded_elsewhere(probes) or not probes.rounded(found):
+            raise CheckpointError(f"{difference}{_RECORD_HERE}" if allow_rounding else difference)
+        if not allow_rounding:
+            raise MayBeRounding(difference)
         self._keep(seal, found)
         details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding, "deviation": worst}
         machines = {"recorded_by": probes.machine, "machine": self._engine.machine}
-        log(LOGGER, logging.INFO, "proved by rounding", digest=manifest.digest, **details, **machines)
+        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **details, **machines)
         return worst
 
-    def _may_round(self, probes: Probes) -> bool:
-        """Whether another kind of machine recorded them; not where that is unknown."""
+    def _recorded_elsewhere(self, probes: Probes) -> bool:
+        """Whether another kind of machine is known to have recorded the probes."""
         return probes.machine not in (None, self._engine.machine)
 
     def _keep(self, seal: str, found: list[list[float]]) -> None:
         self._given[seal] = found
-        while len(self._given) > REMEMBERED:
+        while len(self._given) > MAX_REMEMBERED:
             del self._given[next(iter(self._given))]
 
-    def _unproved(self, probes: Probes, worst: float) -> str:
-        text = f"the engine does not give the checkpoint's log-probabilities: {worst:.3g} off"
+    def _difference(self, probes: Probes, worst: float) -> str:
+        text = f"the engine does not give the checkpoint's log-probabilities: the largest difference is {worst:.3g}"
         if probes.machine == self._engine.machine:
             return text
         return f"{text}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}"

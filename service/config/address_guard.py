@@ -1,4 +1,4 @@
-"""Which addresses the service may connect to when a caller names a URL: public ones, and those the operator allows."""
+"""Decides which IP addresses the service may fetch pictures from: public ones, and those that the operator allows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are an IPv4 address."""
+"""NAT64 prefix of RFC 6052. The last 32 bits are an IPv4 address."""
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
-"""RFC 8215: translated by rules of the local network."""
+"""NAT64 prefix for local use, of RFC 8215. The local network decides what such an address means."""
 _IPV4_COMPATIBLE = IPv6Network("::/96")
-"""RFC 4291, section 2.5.5.1, deprecated."""
+"""IPv4-compatible addresses of RFC 4291, section 2.5.5.1, which are deprecated."""
 
 
 def may_connect(address: str, allowed: Sequence[Network] = ()) -> bool:
-    """Whether an address is public or inside an allowed network, and so is every IPv4 address that it stands for.
+    """Whether an address, or each IPv4 address that it embeds, is public or in an allowed network.
 
     Private, loopback, link-local, multicast, shared (RFC 6598) and reserved addresses are not public.
     """
@@ -31,7 +31,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """The address itself, or the IPv4 addresses that a translation or a tunnel makes of it."""
+    """The address itself, or the IPv4 addresses that a translator or tunnel endpoint would derive from it."""
     if isinstance(address, IPv4Address):
         yield address
     elif address.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""The command-line option of each setting: its name, what it takes, and its help."""
+"""Adds a command-line option for each setting: its name, its value and its help."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pydantic.fields import FieldInfo
 from service.config.settings import PREFIX, Settings
 
 _UNITS = {"seconds": "SECONDS", "ms": "MILLISECONDS", "bytes": "BYTES", "pixels": "PIXELS"}
-"""Last word of a setting's name → what its option takes."""
+"""Placeholder for an option's value, by the last word of the setting's name."""
 _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """One option for each setting; the value stays text, which `Settings` reads."""
+    """Add one option for each setting. Values stay text, which `Settings` parses."""
     for name, field in Settings.model_fields.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", dest=name, metavar=_takes(name, field), help=_help(name, field)
@@ -34,11 +34,11 @@ def _takes(name: str, field: FieldInfo) -> str:
         return unit
     if get_origin(kind) is tuple:
         return "VALUE[,VALUE…]"
-    return {Path: "DIR", int: "N", float: "NUMBER"}.get(kind, "TEXT")
+    return {Path: "DIR", int: "N", float: "NUMBER", bool: "{true,false}"}.get(kind, "TEXT")
 
 
 def _kind(field: FieldInfo) -> Any:
-    """The setting's type, without None."""
+    """The type of a setting without None."""
     kind: Any = field.annotation
     if get_origin(kind) in (Union, UnionType):
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
@@ -52,7 +52,11 @@ def _help(name: str, field: FieldInfo) -> str:
         for bound, words in _BOUNDS.items()
         if (value := getattr(constraint, bound, None)) is not None
     ]
-    if field.default not in (None, ()):
-        facts.append(f"default: {field.default}")
-    about = f" ({'; '.join(facts)})" if facts else ""
-    return f"{field.description} [{PREFIX}{name.upper()}]{about}".replace("%", "%%")
+    facts.append("required by --engine vllm" if name == "checkpoint" else f"default: {_default(field)}")
+    return f"{field.description} ({'; '.join(facts)}) [{PREFIX}{name.upper()}]".replace("%", "%%")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default in (None, ()):
+        return "none"
+    return f"{field.default:.15g}" if isinstance(field.default, float) else str(field.default)

@@ -1,4 +1,4 @@
-"""Keys of callers, as the settings give them: each has a name for logs and the SHA-256 of the key itself."""
+"""Parses the API keys in the settings: each entry has the SHA-256 of a key and a name for the log."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 _ENTRY = re.compile(r"(?:(?P<name>[A-Za-z0-9._-]{1,64}):)?(?P<sha256>[0-9a-fA-F]{64})")
 _PREFIX = 8
-"""Hexadecimal digits of its hash that name a key without a name."""
+"""Number of leading digits of the hash that serve as the name of a key without a name."""
 
 
 class NamedKey(NamedTuple):
-    """A key that may call, without the key."""
+    """Name and SHA-256 of an API key. The service never knows the key itself."""
 
     name: str
     sha256: str
 
 
 def named_keys(text: str) -> tuple[NamedKey, ...]:
-    """Read `shop:HASH,importer:HASH,HASH`. Several keys may have one name, for instance while one replaces the other.
+    """Parse `shop:HASH,importer:HASH,HASH`. Several keys may share a name, for example during a key rotation.
 
     Raises:
-        ValueError: an entry is neither, or two entries have the same hash. The message does not repeat the entry, which
-            may be a key.
+        ValueError: an entry has another form, or two entries have the same hash. The message does not repeat the
+            entry, because it may be a key.
     """
     keys: list[NamedKey] = []
     for number, entry in enumerate((part.strip() for part in text.split(",")), 1):
@@ -31,8 +31,8 @@ def named_keys(text: str) -> tuple[NamedKey, ...]:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise ValueError(
-                f"entry {number}: give the SHA-256 of the key and not the key itself: 64 hexadecimal digits, as "
-                'printf %s "$KEY" | sha256sum prints them, or NAME: and these digits'
+                f"entry {number} is not the SHA-256 of a key. Give 64 hexadecimal digits, as "
+                'printf %s "$KEY" | sha256sum prints them, or NAME: followed by these digits'
             )
         digest = match["sha256"].lower()
         if any(digest == key.sha256 for key in keys):

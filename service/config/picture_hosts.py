@@ -1,4 +1,4 @@
-"""The operator's list of hosts from which pictures may be fetched."""
+"""Parses and applies the operator's list of hosts from which the service may fetch pictures."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class PictureHost:
 
     scheme: str
     host: str
-    """In ASCII; an IPv6 address without brackets."""
+    """The host name in ASCII, or an IP address; IPv6 addresses have no brackets here."""
     port: int
     subdomains: bool
-    """Whether `host` stands for the names below it."""
+    """Whether the entry allows the subdomains of `host` instead of `host` itself."""
 
     def allows(self, scheme: str, host: str, port: int | None) -> bool:
-        """Whether a URL with these parts may be fetched. `port` is None where the URL has none."""
+        """Whether this entry allows a URL with these parts. `port` is None if the URL has none."""
         named = host.endswith("." + self.host) if self.subdomains else host == self.host
         return named and scheme == self.scheme and (_DEFAULT_PORTS[scheme] if port is None else port) == self.port
 
 
 def picture_host(text: str) -> PictureHost:
-    """Read an entry: `cdn.shop.example`, `*.shop.example`, `pictures.internal:8443`, `http://10.0.0.7:8080`.
+    """Parse an entry: `cdn.shop.example`, `*.shop.example`, `pictures.internal:8443` or `http://10.0.0.7:8080`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the entry has none of these forms.
     """
     match = _ENTRY.fullmatch(text.strip().lower())
     if match is None:
@@ -47,5 +47,5 @@ def picture_host(text: str) -> PictureHost:
     scheme = match["scheme"] or "https"
     port = int(match["port"] or _DEFAULT_PORTS[scheme])
     if not 1 <= port <= 65535:
-        raise ValueError(f"{text!r} has a port that is not between 1 and 65535")
+        raise ValueError(f"{text!r} has an invalid port; ports are 1 to 65535")
     return PictureHost(scheme, ascii_host, port, bool(match["any"]))

@@ -1,15 +1,16 @@
-"""Every setting of the service; the only file that reads settings from the environment."""
+"""Defines every setting of the service. No other file reads settings from the environment."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from screening.checkpoint.registry import MODEL, MODEL_NAME, PRODUCTION
@@ -23,217 +24,197 @@ from service.config.upload_pace import Pace
 PREFIX = "SCREENING_"
 
 _OTHERS = frozenset({"SCREENING_API_KEY", "SCREENING_BASE_URL", "SCREENING_TEST_CHECKPOINT"})
-"""Variables of the client and of the tests, which often share a shell with the service."""
+"""Variables of the client and of the tests. They often exist in the shell that starts the service."""
 
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 
 
 class Settings(BaseSettings):
-    """Settings from the command line, then from `SCREENING_*`. docs/operations.md has the table; a test holds it."""
+    """The settings of the service. docs/operations.md lists them all, and a test enforces that."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     checkpoint: Path | None = None
-    """Directory of the checkpoint to serve; required by the vllm engine."""
+    """Directory of the checkpoint to serve."""
     state_dir: Path | None = None
-    """Directory for copies of checkpoints and for what a restart needs to know; none: a temporary one."""
+    """Directory for copies of checkpoints and for state that survives a restart; if unset, a temporary one."""
     checkpoint_store: Path | None = None
-    """Directory of published checkpoints that POST /admin/checkpoint may name; none: it refuses every name."""
+    """Directory of the published checkpoints that POST /admin/checkpoint may load; if unset, it refuses all."""
     registry: str | None = None
-    """Tracking URI of the MLflow registry whose alias the service follows; none: it follows no registry."""
+    """Tracking URI of the MLflow registry to watch for new checkpoints; if unset, none is watched."""
     registry_model: str = Field(MODEL, pattern=MODEL_NAME)
     """Name of the registered model in the registry."""
     registry_alias: str = Field(PRODUCTION, min_length=1)
-    """Alias in the registry that names the checkpoint to serve."""
+    """Alias in the registry whose checkpoint the service serves."""
     registry_poll_seconds: float = Field(30.0, gt=0)
-    """Time in seconds between two polls of the registry, varied at random by up to a quarter."""
+    """Time in seconds between two polls of the registry, with a random variation of up to 25 %."""
     registry_timeout_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to wait for the registry; at start-up the service then uses its own checkpoint."""
+    """Maximum time in seconds to wait for the registry. At start-up the service then loads --checkpoint."""
     rebuild_spread_seconds: float = Field(120.0, ge=0)
     """Maximum random delay in seconds before a checkpoint that needs an engine restart is loaded."""
     engine: str = "vllm"
-    """Engine that answers: vllm; scripted, a deterministic stand-in that needs no checkpoint; or package.module:name,
-    an engine of your own."""
+    """Engine that answers requests: vllm; scripted, a deterministic stand-in that needs no checkpoint; or
+    package.module:name, an engine of your own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device that vLLM computes on; auto takes the one that the installed vLLM was built for."""
+    """Device that vLLM runs on; auto selects the device that the installed vLLM was built for."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
-    """Share of the GPU's memory that vLLM may use. Ignored on a CPU."""
+    """Fraction of the GPU's memory that vLLM may use; ignored on a CPU."""
     cpu_worker: CpuWorker = "inside"
-    """Place of vLLM's worker on a CPU: inside the engine core's process, or apart, which uses one more core."""
+    """Process of vLLM's worker on a CPU: inside shares the engine core's process; apart uses one more core."""
     draft_tokens: int | None = Field(None, ge=0, le=64)
-    """Tokens drafted ahead by speculative decoding; 0 switches it off; none: 12 on a CPU, 0 on a GPU."""
+    """Number of tokens that speculative decoding drafts ahead; 0 disables it; if unset, 12 on a CPU, 0 on a GPU."""
+    fast_preprocessing: bool = True
+    """Whether a lookup table prepares the pictures, if its result equals that of vLLM's slower preprocessing."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 listens on every interface."""
     port: int = Field(8000, ge=0, le=65535)
-    """Port to listen on; 0 takes a free port and logs it."""
+    """Port to listen on; 0 selects a free port and logs it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum log level."""
 
     max_concurrent: int = Field(16, ge=1, le=4096)
     """Maximum number of requests that are decoded or in the engine at the same time."""
     max_queue: int = Field(48, ge=0, le=65536)
-    """Maximum number of further requests that wait, counted on arrival; the service answers 429 to more."""
+    """Maximum number of further requests that wait for a slot; the service answers 429 to more."""
     deadline_seconds: float = Field(60.0, gt=0)
-    """Maximum time in seconds from the arrival of the whole body to the answer; the service answers 504 after it."""
+    """Maximum time in seconds from the end of the upload to the answer; after that, the service answers 504."""
     header_timeout_seconds: float = Field(20.0, gt=0)
-    """Maximum time in seconds for a request's headers to arrive, and for the first byte of a new connection. The
-    service answers 408 to headers that broke off, and closes a connection that sent nothing."""
+    """Maximum time in seconds for the headers of a request, and for the first byte of a new connection, to arrive. The
+    service answers 408 to incomplete headers, and closes a connection that sent nothing."""
     body_timeout_seconds: float = Field(20.0, gt=0)
-    """Period in seconds in which a body must make progress: at least this times --body-min-rate bytes, or its end. The
-    service answers 408 otherwise. A body that keeps this pace may take as long as it needs."""
+    """Period in seconds in which at least --body-min-rate times this many bytes of a body must arrive, or its end. The
+    service answers 408 otherwise. An upload that keeps this pace may take any time."""
     body_min_rate: float = Field(8192.0, ge=0)
     """Minimum rate of an upload in bytes per second, measured over --body-timeout-seconds."""
     keep_alive_seconds: float = Field(75.0, gt=0)
-    """Time in seconds for which an idle connection is kept open for the next request. Keep it above the idle timeout
-    of the proxy in front, 60 s for AWS ALB and nginx, or the proxy sends requests into connections that close."""
+    """Time in seconds for which an idle connection stays open. It must exceed the idle timeout of the proxy in front of
+    the service (60 s for AWS ALB and nginx), or the proxy will send requests over connections that are closing."""
     max_connections: int = Field(1024, ge=1)
-    """Open connections. The one that has been idle for longest is closed for a new one; while all have a request in
-    progress, new ones wait. The limit of open files may allow fewer."""
+    """Maximum number of open connections. For a new connection, the service closes the one that has been idle longest.
+    While all have a request in progress, new ones wait. The limit of open files may allow fewer."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
-    """Addresses or networks of the proxies whose X-Forwarded-For names the client for the log, separated by commas; *
-    trusts every peer. Empty: none is trusted."""
+    """Addresses or networks of the proxies whose X-Forwarded-For gives the client's address for the log, separated by
+    commas; * trusts every peer; if unset, none is trusted."""
     drain_seconds: float = Field(65.0, ge=0)
-    """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP; the rest is answered 503. A
-    value below the deadline cuts some off."""
+    """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP. The service then answers 503 to
+    the remaining ones. Choose a value above --deadline-seconds to lose none."""
     swap_drain_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to wait for requests in flight before a swap; the swap is put off after it."""
+    """Maximum time in seconds to wait for requests in flight before a swap; after that, the swap is postponed."""
     swap_reload_seconds: float = Field(120.0, gt=0)
     """Maximum time in seconds to load and verify new weights; the engine then restarts on the old ones."""
     store_read_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to read at most 1 MiB from a checkpoint store; the swap is put off after it."""
+    """Maximum time in seconds to read up to 1 MiB from a checkpoint store; after that, the swap is postponed."""
     engine_hang_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds without output while requests are in the engine; it is restarted after it."""
+    """Maximum time in seconds without output while the engine has requests; after that, the service restarts it."""
     engine_rebuild_seconds: float = Field(600.0, gt=0)
     """Maximum time in seconds for one engine restart."""
     engine_rebuild_attempts: int = Field(5, ge=1)
-    """Number of failed engine restarts in a row after which /livez answers 503."""
+    """Number of consecutive failed engine restarts after which /livez answers 503."""
     decode_threads: int = Field(2, ge=1, le=256)
-    """Number of threads that decode pictures up to 4 megapixels; as many others decode larger ones."""
+    """Number of threads that decode pictures of up to 4 megapixels; an equal number decodes larger pictures."""
 
     max_body_bytes: int = Field(32 * 2**20, ge=1)
     """Maximum size of a request body in bytes; the service answers 413 to a larger one."""
     max_picture_bytes: int = Field(10 * 2**20, ge=1)
     """Maximum size of one picture in bytes; the service answers 413 to a larger one."""
     max_picture_pixels: int = Field(25_000_000, ge=1)
-    """Maximum number of pixels of one picture, read from its header; the service answers 422 to more."""
+    """Maximum number of pixels of one picture; the service answers 422 to a larger one."""
     max_total_pixels: int = Field(100_000_000, ge=1)
-    """Maximum number of pixels of the five pictures together; the service answers 422 to more."""
+    """Maximum number of pixels of the five pictures together; the service answers 422 to larger ones."""
     max_picture_side: int = Field(16_384, ge=1)
-    """Maximum width and height of a picture in pixels; larger pictures are answered 422."""
+    """Maximum width and height of a picture in pixels; the service answers 422 to a larger one."""
 
     answer_cache_entries: int = Field(10_000, ge=0)
-    """Maximum number of cached answers; 0 switches the answer cache off."""
+    """Maximum number of cached answers; 0 disables the answer cache."""
     answer_cache_bytes: int = Field(64 * 2**20, ge=1)
-    """Maximum size of the answer cache in bytes; the least recently used answer is dropped first."""
+    """Maximum size of the answer cache in bytes; the least recently used answer is evicted first."""
     idempotency_entries: int = Field(10_000, ge=0)
-    """Maximum number of replies kept for their Idempotency-Key; 0 keeps none."""
+    """Maximum number of replies that are stored by Idempotency-Key; 0 stores none."""
     idempotency_bytes: int = Field(64 * 2**20, ge=1)
-    """Maximum size of all kept replies in bytes; the oldest reply is dropped first."""
+    """Maximum size of all stored replies in bytes; the oldest reply is evicted first."""
     idempotency_seconds: float = Field(3600.0, gt=0)
-    """Time in seconds for which a reply is kept."""
+    """Time in seconds for which a reply is stored."""
 
     review_below: float = Field(0.5, ge=0, le=1)
-    """Threshold of the confidence below which an answer carries needs_review, unless the request gives its own."""
+    """Confidence below which an answer has needs_review set, unless the request gives its own threshold."""
     api_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; empty lets everyone in."""
+    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; if unset, anyone may call it."""
     admin_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; empty switches /admin off."""
+    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; if unset, /admin is disabled."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins whose pages may call the service from a browser, separated by commas, or *; empty: none (no CORS)."""
+    """Origins whose pages may call the service from a browser, separated by commas, or *; if unset, no CORS."""
 
     picture_hosts: Annotated[tuple[PictureHost, ...], NoDecode] = ()
-    """Hosts from which pictures are fetched by URL: NAME, *.NAME, NAME:PORT, http://NAME, by commas; empty: none."""
+    """Hosts from which the service may fetch pictures by URL, separated by commas: NAME, *.NAME, NAME:PORT or
+    http://NAME; if unset, pictures by URL are disabled."""
     picture_networks: Annotated[tuple[Network, ...], NoDecode] = ()
-    """Networks, such as 10.1.0.0/16, that picture hosts may be in although they are not public; empty: none."""
+    """Private networks that may contain picture hosts, such as 10.1.0.0/16, separated by commas; if unset, hosts must
+    have public addresses."""
     picture_fetch_seconds: float = Field(10.0, gt=0)
-    """Maximum time in seconds to fetch one picture by URL; then 422."""
+    """Maximum time in seconds to fetch one picture by URL; after that, the service answers 422."""
 
     decisions: str | None = None
-    """Database that keeps decisions and feedback: sqlite:///FILE for one machine or postgresql://USER@HOST/NAME for
-    several; none: decisions are not kept."""
+    """Database for decisions and feedback: sqlite:///FILE for one machine or postgresql://USER@HOST/NAME for several;
+    if unset, decisions are not stored."""
     pictures: str | None = None
-    """Store of the pictures of kept decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…"""
+    """Store for the pictures of decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…; if unset, none."""
     decisions_required: bool = False
-    """Whether a request is answered 503 when its decision cannot be queued; otherwise the decision is dropped."""
+    """Whether the service answers 503 if it cannot queue a decision (true), or drops the decision (false)."""
     decisions_queue_bytes: int = Field(256 * 2**20, ge=2**20)
-    """Maximum size in bytes of the decisions that wait in memory to be stored, pictures included."""
+    """Maximum size in bytes of the decisions that wait in memory to be stored, including their pictures."""
     decisions_days: float | None = Field(None, gt=0)
-    """Time in days for which a decision is kept before `python -m service prune` deletes it; none: for ever."""
+    """Time in days after which `python -m service prune` deletes a decision; if unset, never."""
     decisions_flush_seconds: float = Field(10.0, ge=0)
-    """Maximum time in seconds to store what waits when the service ends; the rest is dropped."""
+    """Maximum time in seconds to store waiting decisions at shutdown; the rest is dropped."""
     feedback_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; empty
-    switches /decisions off."""
+    """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; if
+    unset, /decisions is disabled."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
-    """Mean time of a scripted answer in milliseconds."""
+    """Mean time in milliseconds that the scripted engine takes for an answer."""
     scripted_start_ms: float = Field(0.0, ge=0)
     """Time in milliseconds that the scripted engine takes to start."""
     scripted_failure: Literal["none", "unreadable", "error", "dead", "start"] = "none"
-    """Fault of the scripted engine: unreadable text, an error per request, death at the first, or a failed start."""
+    """Failure that the scripted engine simulates: unreadable output, an error for every request, a crash at the first
+    request (dead), or a failed start."""
 
     @field_validator("api_keys", "admin_keys", "feedback_keys", mode="before")
     @classmethod
-    def _keys(cls, value: object) -> object:
+    def _parse_keys(cls, value: object) -> object:
         return named_keys(value) if isinstance(value, str) else value
 
-    @field_validator("picture_hosts", mode="before")
+    @field_validator("picture_hosts", "picture_networks", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
-    def _hosts(cls, value: object) -> object:
-        return tuple(map(picture_host, _entries(value))) if isinstance(value, str) else value
-
-    @field_validator("picture_networks", mode="before")
-    @classmethod
-    def _networks(cls, value: object) -> object:
-        return tuple(map(ip_network, _entries(value))) if isinstance(value, str) else value
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _origins(cls, value: object) -> object:
-        return tuple(map(_origin, _entries(value))) if isinstance(value, str) else value
-
-    @field_validator("trusted_proxies", mode="before")
-    @classmethod
-    def _are_networks(cls, value: object) -> object:
+    def _parse_list(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
-        parts = tuple(part.strip() for part in value.split(",") if part.strip())
-        for part in parts:
-            if part != "*":
-                try:
-                    ip_network(part, strict=False)
-                except ValueError:
-                    raise ValueError(f"{part!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
-        return parts
+        parse = _PARSERS[info.field_name or ""]
+        return tuple(parse(entry) for part in value.split(",") if (entry := part.strip()))
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Settings:
+    def _check_combinations(self) -> Settings:
         if self.registry is not None and "://" not in self.registry:
-            raise ValueError("--registry is not an address; give sqlite:////path.db or http://server")
+            raise ValueError("--registry is not a tracking URI; give one such as sqlite:////path.db or http://server")
         if (self.decisions is None) != (self.pictures is None):
             raise ValueError("--decisions and --pictures belong together: give both, or neither")
         return self
 
     @property
     def upload_pace(self) -> Pace:
-        """The pace of uploads in the form that `service.admission.upload` takes."""
+        """The minimum pace of uploads."""
         return Pace(self.body_timeout_seconds, self.body_min_rate)
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits in the form that intake takes."""
+        """The limits that apply to each picture and to all five."""
         return ImageLimits(
             self.max_picture_bytes, self.max_picture_pixels, self.max_total_pixels, self.max_picture_side
         )
 
 
-def _entries(text: str) -> list[str]:
-    return [entry for part in text.split(",") if (entry := part.strip())]
-
-
 def _origin(text: str) -> str:
-    """An origin as browsers send it: in lower case, without a path and without the default port."""
+    """Return an origin as browsers send it: in lower case, without a path and without the default port."""
     origin = text.lower()
     if origin == "*":
         return origin
@@ -243,8 +224,27 @@ def _origin(text: str) -> str:
     return f"{scheme}://{host.removesuffix({'https': ':443', 'http': ':80'}[scheme])}"
 
 
+def _proxy(text: str) -> str:
+    """Check that uvicorn understands an entry of `trusted_proxies`."""
+    if text != "*":
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
+    return text
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "picture_hosts": picture_host,
+    "picture_networks": ip_network,
+    "cors_origins": _origin,
+    "trusted_proxies": _proxy,
+}
+"""Parser for one entry of each setting that holds a list."""
+
+
 class StoreSettings(BaseSettings):
-    """What the commands for the decision store read from the environment of the service."""
+    """Settings that the commands for the decision store share with the service."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
@@ -253,22 +253,22 @@ class StoreSettings(BaseSettings):
 
 
 class SettingsError(Exception):
-    """A setting is unknown or has a wrong value; the message names it."""
+    """A setting is unknown or has an invalid value. The message names it."""
 
 
 def load(given: dict[str, Any]) -> Settings:
-    """Settings from the command line's values, then the environment, then defaults.
+    """Read the settings from the command line, the environment and the defaults, in this order of precedence.
 
     Raises:
-        SettingsError: unknown `SCREENING_*` variable, or a value that does not fit.
+        SettingsError: a `SCREENING_*` variable is unknown, or a value is invalid.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for variable in sorted(os.environ):
         if variable.upper().startswith(PREFIX) and variable.upper() not in known | _OTHERS:
             near = difflib.get_close_matches(variable.upper(), known, n=1)
             raise SettingsError(
-                f"{variable} is no setting{f'; did you mean {near[0]}?' if near else '.'} (In Kubernetes, a Service "
-                "named like this adds such variables: set enableServiceLinks: false.)"
+                f"Unknown setting {variable}{f'; did you mean {near[0]}?' if near else '.'} (In Kubernetes, a Service "
+                "whose name begins with 'screening' adds such variables; set enableServiceLinks: false.)"
             )
     try:
         return Settings(**given)

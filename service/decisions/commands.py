@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -23,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns 0, 1 for a store that cannot be used now, or 2 for wrong arguments."""
     arguments = _parser().parse_args(argv)
     try:
-        found: dict[str, object] = arguments.run(arguments)
+        with closing(_open_database(arguments)) as database:
+            found: dict[str, object] = arguments.run(database, arguments)
     except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 1
@@ -68,8 +70,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _database(arguments: argparse.Namespace) -> dict[str, object]:
-    database = _open_database(arguments)
+def _database(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.action == "status":
         return {"database": database.name, "version": database.version(), "needed": head()}
     if arguments.action == "downgrade" and arguments.version is None:
@@ -78,14 +79,14 @@ def _database(arguments: argparse.Namespace) -> dict[str, object]:
     return {"database": database.name, "before": before, "after": after}
 
 
-def _prune(arguments: argparse.Namespace) -> dict[str, object]:
-    database, pictures = _open(arguments)
+def _prune(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
+    pictures = _open_pictures(database, arguments)
     decisions, deleted = erasure.prune(database, pictures, datetime.now(UTC))
     return {"decisions": decisions, "pictures": deleted}
 
 
-def _erase(arguments: argparse.Namespace) -> dict[str, object]:
-    database, pictures = _open(arguments)
+def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
+    pictures = _open_pictures(database, arguments)
     caller = f"command:{_user()}"[:64]
     if arguments.decision is not None:
         return {"decisions": int(erasure.erase_one(database, pictures, arguments.decision, caller=caller))}
@@ -103,12 +104,11 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Database, PictureStore]:
-    database = _open_database(arguments)
+def _open_pictures(database: Database, arguments: argparse.Namespace) -> PictureStore:
     database.check()
     if arguments.pictures is None:
         raise PictureStoreError("give --pictures, or set SCREENING_PICTURES")
-    return database, PictureStore(arguments.pictures)
+    return PictureStore(arguments.pictures)
 
 
 def _open_database(arguments: argparse.Namespace) -> Database:

@@ -1,7 +1,7 @@
-"""A checkpoint is inspected in a process of its own (`screening.inference.inspection`), while this one answers
-requests.
+"""Inspection of a checkpoint (`screening.inference.inspection`) in a subprocess, while the service answers requests.
 
-What its files do to the libraries that read them, a crash, an endless loop or gigabytes of memory, stays there.
+A damaged file can make the libraries that read it crash, loop for ever or fill the memory. That must not reach the
+service.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from screening.inference.generation import QUIET_ENVIRONMENT
 from screening.inference.inspection import REFUSED
 
 SECONDS = 300.0
-"""Maximum time of an inspection. The tiny checkpoint takes 5 s on an idle machine."""
+"""Maximum time of an inspection in seconds. models/tiny takes 5 s on an idle machine."""
 _ENVIRONMENT = {
     **QUIET_ENVIRONMENT,
     "TRANSFORMERS_VERBOSITY": "error",
@@ -26,7 +26,7 @@ _ENVIRONMENT = {
 }
 
 
-async def inspect_apart(directory: Path, seconds: float = SECONDS) -> None:
+async def inspect_in_subprocess(directory: Path, seconds: float = SECONDS) -> None:
     """Run `screening.inference.inspection` on a verified copy.
 
     Raises:
@@ -44,15 +44,15 @@ async def inspect_apart(directory: Path, seconds: float = SECONDS) -> None:
         async with asyncio.timeout(seconds):
             said, complaint = await process.communicate()
     except TimeoutError:
-        raise CheckpointUnavailable(f"{directory} was not inspected within {seconds:g} s") from None
+        raise CheckpointUnavailable(f"The inspection of {directory} did not end within {seconds:g} s") from None
     finally:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.communicate()  # reads what is left, which closes the pipes
+        await process.communicate()  # reads the rest, which closes the pipes
     if process.returncode == REFUSED:
         raise CheckpointError(said.decode(errors="replace").strip())
     if process.returncode != 0:
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         raise CheckpointUnavailable(
-            f"{directory} could not be inspected: the program ended with {process.returncode}: {last}"
+            f"{directory} could not be inspected: the inspection ended with status {process.returncode}: {last}"
         )

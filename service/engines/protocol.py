@@ -19,8 +19,8 @@ from screening.task import STANDARD_DIMENSIONS, Dimension
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """What the loaded checkpoint says about itself; changes as a whole or not at all."""
+class LoadedCheckpoint:
+    """What an engine's checkpoint says about itself. A swap replaces the whole object."""
 
     name: str
     version: str
@@ -28,12 +28,12 @@ class Contract:
     image_size: int
     """Side of the square pictures that `Engine.generate` takes, in pixels."""
     calibration: Mapping[Mode, Calibration]
-    """Uncalibrated in a mode that is not in it."""
+    """Calibration of each mode; a mode that is missing is uncalibrated."""
     watched: Watched
     domain: DomainRule | None = None
-    """What it was trained on, for answers about something else; None for a checkpoint that does not say."""
+    """The kind of pictures that the checkpoint was trained on; None if the checkpoint does not say."""
     dimensions: tuple[Dimension, ...] = STANDARD_DIMENSIONS
-    """What it was trained to see; an answer names no other."""
+    """The dimensions that the checkpoint was trained on; an answer names no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +41,31 @@ class Question:
     """One request as the engine sees it."""
 
     request_id: str
-    """The engine's own: a response's id may belong to several requests."""
+    """The engine's own id. The id of a response may belong to several requests."""
     mode: Mode
     pictures: tuple[Image.Image, ...]
-    """Original, A, B, C, D: square RGB of the contract's size."""
+    """Original, A, B, C, D: square RGB pictures of the checkpoint's `image_size`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the engine wrote. `steps` is empty when it gives no log-probabilities."""
+    """What the engine wrote. `steps` is empty if the engine gives no log-probabilities."""
 
     text: str
     steps: tuple[Step, ...]
     prompt_tokens: int
     completion_tokens: int
-    contract: Contract
+    checkpoint: LoadedCheckpoint
     """The checkpoint that wrote it."""
     domain_scores: tuple[float, ...] | None = None
-    """Of each picture, original first; 1 and above is out of the domain (`screening.checkpoint.domain`). None for a
-    checkpoint without a domain, and where the engine cannot say."""
+    """Score of each picture, the original first; 1 and above is out of the domain (`screening.checkpoint.domain`). None
+    for a checkpoint without a domain, and if the engine does not know the score."""
 
 
 class Engine(Protocol):
     """Turns a question into text.
 
-    `generate` may be cancelled at any time and then frees what the request held in the engine.
+    `generate` may be cancelled at any time; it then frees what the request held in the engine.
     """
 
     @property
@@ -79,49 +79,51 @@ class Engine(Protocol):
 
     @property
     def machine(self) -> str:
-        """What computes; see `screening.runtime.machine`. Only after `start`."""
+        """The kind of machine that computes; see `screening.runtime.machine`. Only after `start`."""
 
     @property
-    def contract(self) -> Contract:
-        """The checkpoint served now. Only after `start`."""
+    def checkpoint(self) -> LoadedCheckpoint:
+        """The checkpoint that is loaded. Only after `start`."""
 
     @property
     def alive(self) -> bool:
-        """False when every request would fail: the engine died, was stopped or killed, or its last start failed."""
+        """False if every request would fail: the engine died, was stopped or killed, or its last start failed."""
 
     async def start(self, checkpoint: Path | None, /) -> None:
-        """Load everything; returns when the first question may be asked. Raises when it cannot be done.
+        """Load everything. Returns when the engine can answer the first question; raises if it cannot be started.
 
         Args:
             checkpoint: directory to load; None for an engine that needs none.
         """
 
     async def stop(self) -> None:
-        """Free everything; harmless when nothing was started. `start` may be called again afterwards."""
+        """Free everything. Harmless if nothing was started. `start` may be called again afterwards."""
 
     async def kill(self) -> None:
-        """End its processes at once, for an engine that hangs: what is in it ends with EngineLost."""
+        """End the processes of an engine that hangs, at once. Its requests end with EngineLost."""
 
     async def inspect(self, checkpoint: Path, manifest: Manifest, /) -> None:
-        """Find out whether this kind of engine could load a checkpoint, without loading it; `start` need not have been
-        called, and requests are answered meanwhile.
+        """Check whether this kind of engine could load a checkpoint, without loading it.
+
+        It needs no started engine, and does not disturb one that answers requests.
 
         Raises:
-            CheckpointError: it could not, or would read its prompts otherwise than its probes recorded.
-            CheckpointUnavailable: this could not be found out.
+            CheckpointError: the engine could not load it, or would read its prompts differently from its publisher.
+            CheckpointUnavailable: the check itself failed.
         """
 
     async def reload(self, checkpoint: Path, manifest: Manifest, /) -> None:
-        """Put other weights of the same architecture in the place of those loaded. Nothing may run meanwhile.
+        """Replace the loaded weights by others of the same architecture. No request may run meanwhile.
 
         Raises:
-            EngineLost: the engine died, or was stopped, before or meanwhile.
-            EngineFailed: it did not work, or this engine has no weights. What is loaded is unknown then.
+            EngineLost: the engine died or was stopped.
+            EngineFailed: the reload failed, or this engine has no weights. Which weights are loaded is then unknown.
         """
 
     async def expect(self, manifest: Manifest, /) -> None:
-        """Prepare for a checkpoint that is to be reloaded, while requests are answered: its prompts, and its proof. It
-        only saves time later.
+        """Prepare the prompts and probes of a checkpoint that will be reloaded, while requests are answered.
+
+        This only makes the reload and its verification faster.
 
         Raises:
             Exception: whatever the engine raised.
@@ -142,8 +144,11 @@ class Engine(Protocol):
         """
 
     def running(self) -> int:
-        """Requests inside the engine now."""
+        """Number of requests inside the engine now."""
 
     @property
     def progress(self) -> int:
-        """Outputs so far, those of unfinished requests counted: with requests inside, it stands still in a hang."""
+        """Number of outputs so far, those of unfinished requests included.
+
+        If it does not change while requests are inside, the engine hangs.
+        """

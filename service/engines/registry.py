@@ -18,6 +18,7 @@ def _vllm(settings: Settings) -> Engine:
         gpu_memory_utilization=settings.gpu_memory_utilization,
         cpu_worker=settings.cpu_worker,
         draft_tokens=settings.draft_tokens,
+        fast_preprocessing=settings.fast_preprocessing,
     )
 
 

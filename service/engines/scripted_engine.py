@@ -1,8 +1,8 @@
-"""A deterministic stand-in for the model: for tests, the SDK's tests and laptops. It judges nothing.
+"""A deterministic engine without a model, for tests and for trying the service on a laptop. It does not judge pictures.
 
-Its verdicts follow from a hash of the pixels; its text is written by the grammar's own `compose` and `render` and goes
-through the same parser as the model's. Every answer says `"engine": "scripted"`. Its domain is every picture but those
-whose middle is magenta, so that warnings can be tried without a model.
+Its verdicts follow from a hash of the pixels. `compose` and `render` of the answer grammar write its text, and the
+parser of the model's answers reads it. Every answer says `"engine": "scripted"`. A picture whose middle is magenta is
+out of its domain, so that the warnings can be tried as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import Probe
 from screening.inference.generation import Step, Watched
 from screening.task import NONE, NORMAL, OPTIONS, Dimension
-from service.engines.protocol import Contract, Generated, Question
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.errors import EngineFailed, EngineLost
 
 IMAGE_SIZE = 112
@@ -34,9 +34,9 @@ _NORMAL_ID = 6
 _FIRST_FREE_ID = 7
 _SURE = math.log(0.99)
 _USABLE_SHARE = 0.35
-"""Of pictures whose hash says usable."""
+"""Share of the pictures that are usable."""
 
-_CONTRACT = Contract(
+_CHECKPOINT = LoadedCheckpoint(
     name="scripted",
     version="1",
     digest="sha256:" + hashlib.sha256(b"scripted engine, version 1").hexdigest(),
@@ -50,7 +50,7 @@ Failure = Literal["none", "unreadable", "error", "dead", "start"]
 
 
 class ScriptedEngine:
-    """Answers after `latency_ms` on average (each question 0.5 to 1.5 times that, by its hash)."""
+    """Answers after `latency_ms` on average: 0.5 to 1.5 times that, by a hash of the question."""
 
     def __init__(self, *, latency_ms: float = 20.0, start_ms: float = 0.0, failure: Failure = "none") -> None:
         self._latency = latency_ms / 1000
@@ -73,8 +73,8 @@ class ScriptedEngine:
         return "scripted"
 
     @property
-    def contract(self) -> Contract:
-        return _CONTRACT
+    def checkpoint(self) -> LoadedCheckpoint:
+        return _CHECKPOINT
 
     @property
     def alive(self) -> bool:
@@ -90,7 +90,7 @@ class ScriptedEngine:
     async def start(self, _checkpoint: Path | None = None, /) -> None:
         await asyncio.sleep(self._start)
         if self._failure == "start":
-            raise RuntimeError("the scripted engine was told to fail at its start")
+            raise RuntimeError("The scripted engine was told to fail at its start.")
 
     async def stop(self) -> None:
         return None
@@ -102,13 +102,13 @@ class ScriptedEngine:
         return None
 
     async def reload(self, _checkpoint: Path, _manifest: Manifest, /) -> None:
-        raise EngineFailed("the scripted engine has no weights")
+        raise EngineFailed("The scripted engine has no weights.")
 
     async def expect(self, _manifest: Manifest, /) -> None:
         return None
 
     async def log_probabilities(self, _probe: Probe, /) -> list[float]:
-        raise EngineFailed("the scripted engine has no weights")
+        raise EngineFailed("The scripted engine has no weights.")
 
     async def domain_scores(self, pictures: Sequence[Image.Image], /) -> tuple[float, ...] | None:
         return tuple(map(domain_score, pictures))
@@ -127,9 +127,9 @@ class ScriptedEngine:
             self._alive = False
             raise EngineLost()
         if self._failure == "error":
-            raise EngineFailed("the scripted engine was told to fail")
-        contract = self.contract
-        steps = tuple(_steps(digests[1:], question.mode, contract.dimensions))
+            raise EngineFailed("The scripted engine was told to fail.")
+        checkpoint = self.checkpoint
+        steps = tuple(_steps(digests[1:], question.mode, checkpoint.dimensions))
         text = "".join(step.piece for step in steps)
         if self._failure == "unreadable":
             text = text[: len(text) // 2] if question.mode is Mode.COT else "?"
@@ -138,26 +138,26 @@ class ScriptedEngine:
             steps,
             prompt_tokens=128,
             completion_tokens=len(steps),
-            contract=contract,
+            checkpoint=checkpoint,
             domain_scores=await self.domain_scores(question.pictures),
         )
 
 
 def domain_score(picture: Image.Image) -> float:
-    """2 for a picture whose middle is magenta, below 1 for any other."""
+    """Return 2 for a picture whose middle is magenta, and less than 1 for any other."""
     red, green, blue = picture.crop((48, 48, 64, 64)).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]
     return 2.0 if min(red, blue) > 240 and green < 16 else (red + green + blue) / 1000
 
 
 def _digests(question: Question) -> list[bytes]:
-    """One of the whole question, then one per generated picture beside the original."""
+    """Return a digest of the whole question, then one of each generated picture together with the original."""
     original, *generated = (picture.tobytes() for picture in question.pictures)
     each = [hashlib.sha256(original + picture).digest() for picture in generated]
     return [hashlib.sha256(b"".join(each)).digest(), *each]
 
 
 def _steps(digests: list[bytes], mode: Mode, dimensions: Sequence[Dimension]) -> Iterator[Step]:
-    """The text in pieces, with the log-probabilities that a model would give."""
+    """Yield the text in pieces, with log-probabilities as a model would give them."""
     usable = {option: _usable(digest) for option, digest in zip(OPTIONS, digests, strict=True)}
     findings = tuple(_finding(option, digest, dimensions) for option, digest in zip(OPTIONS, digests, strict=True))
     options = frozenset(option for option in OPTIONS if usable[option] >= 0.5)
@@ -176,7 +176,7 @@ def _steps(digests: list[bytes], mode: Mode, dimensions: Sequence[Dimension]) ->
 
 
 def _usable(digest: bytes) -> float:
-    """Probability of being usable, in (0, 1), at or above 0.5 for the share of pictures that is usable."""
+    """Return the probability of being usable, in (0, 1): at least 0.5 for `_USABLE_SHARE` of all pictures."""
     draw = (digest[1] + 0.5) / 256
     return 1 - 0.5 * draw / _USABLE_SHARE if draw < _USABLE_SHARE else 0.49 * (1 - draw) / (1 - _USABLE_SHARE)
 

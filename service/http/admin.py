@@ -1,4 +1,7 @@
-"""`/admin`: which checkpoint is served, and another one now. A key of its own; switched off without one."""
+"""The paths under `/admin`, which show the checkpoint that the service serves and swap it.
+
+They need an admin key, and are disabled if the operator has set none.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from screening.errors import CheckpointUnavailable
 from service.admission.upload import Upload
 from service.checkpoints.hot_swap import HotSwap, Swap
-from service.checkpoints.local_store import inside
-from service.checkpoints.registry_watcher import Follower, Following
+from service.checkpoints.registry_watcher import Following, RegistryWatcher
 from service.checkpoints.store_reads import StoreRead
 from service.errors import (
     BodyTimeout,
@@ -42,51 +43,52 @@ router = APIRouter(prefix="/admin", tags=["admin"])
 
 _MAX_BODY = 4096
 _running: set[asyncio.Task[Any]] = set()
-"""Swaps go on when their caller hangs up; a task that nobody holds may be collected."""
+"""Keeps references to running swaps, which continue after their caller disconnects. asyncio itself holds only weak
+references to tasks."""
 
 
 class Refusal(BaseModel):
-    """A checkpoint that failed, and is not tried again unless `retry` says so."""
+    """A checkpoint that failed. The service refuses it from then on unless a request sets `retry`."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
     """Digest of the checkpoint."""
     manifest: str
-    """Digest of its whole manifest. The same checkpoint with another manifest, for example with other probes, is not
+    """Digest of the whole manifest. The same checkpoint with another manifest, for example with other probes, is not
     refused."""
     reason: str
-    """Why it was refused."""
+    """Why the checkpoint was refused."""
 
 
 class CheckpointState(BaseModel):
-    """What is served and how it came to be."""
+    """The checkpoint that the service serves, and the history of its swaps."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     serving: CheckpointName
-    """The checkpoint that answers now."""
+    """The checkpoint that the service serves now."""
     busy: bool
-    """A swap is under way."""
+    """Whether a swap is running."""
     swaps: list[Swap]
-    """Newest first."""
+    """Past swaps, newest first."""
     refused: list[Refusal]
-    """Newest first."""
+    """Refused checkpoints, newest first."""
     reading: list[StoreRead]
-    """Reads of the checkpoint store that have not ended; one that hangs holds up nothing else."""
+    """Reads of the checkpoint store that have not finished. A read that hangs does not block other reads."""
     following: Following | None
-    """None where no registry is followed."""
+    """State of the registry watcher. Null if the service watches no registry."""
 
 
 class CheckpointOrder(BaseModel):
-    """Which checkpoint to take up."""
+    """Request to serve a checkpoint."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     checkpoint: str = Field(min_length=1, pattern=r"^[^\x00]+$")
-    """A directory of the store."""
+    """Name of a directory in the checkpoint store."""
     retry: bool = False
-    """Try it even if it was refused before."""
+    """Whether to try a checkpoint that was refused before."""
 
 
 _ORDER: dict[str, Any] = {
@@ -104,21 +106,21 @@ _ORDER: dict[str, Any] = {
     responses=problem_responses(Unauthenticated, Forbidden, NotReady),
     openapi_extra={"security": [{"key": []}]},
     operation_id="get_checkpoint",
-    response_description="The state of the service's checkpoint.",
-    summary="What is served, what was, and what was refused",
+    response_description="The current checkpoint, past swaps and refused checkpoints.",
+    summary="Show the current checkpoint, past swaps and refused checkpoints",
 )
 async def get_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
     served = hot_swap.served
     serving = served.manifest
-    follower: Follower | None = request.app.state.follower
+    watcher: RegistryWatcher | None = request.app.state.registry_watcher
     state = CheckpointState(
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
         busy=served.busy,
         swaps=list(reversed(hot_swap.swaps)),
-        refused=[_refusal(judged, reason) for judged, reason in reversed(served.memory.refused.items())],
+        refused=[_refusal(key, reason) for key, reason in reversed(served.history.refused.items())],
         reading=served.reads.under_way(),
-        following=follower.state if follower else None,
+        following=watcher.state if watcher else None,
     )
     return Response(state.model_dump_json(), media_type="application/json")
 
@@ -141,15 +143,15 @@ async def get_checkpoint(request: Request) -> Response:
     ),
     openapi_extra=_ORDER,
     operation_id="serve_checkpoint",
-    response_description="The checkpoint is served.",
-    summary="Serve a checkpoint of the store once it is verified, or keep the one that is served",
+    response_description="The service serves the checkpoint.",
+    summary="Verify a checkpoint of the store and serve it, or keep the current one if verification fails",
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap, service = _hot_swap(request), _service(request)
     body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
     order = _order_in(body)
     source = await _resolve(hot_swap, service.settings.checkpoint_store, order.checkpoint)
-    task = asyncio.get_running_loop().create_task(hot_swap.take_up(source, retry=order.retry))
+    task = asyncio.get_running_loop().create_task(hot_swap.swap_to(source, retry=order.retry))
     _running.add(task)
     task.add_done_callback(_running.discard)
     swap = await asyncio.shield(task)
@@ -162,20 +164,20 @@ def _service(request: Request) -> Service:
 
 
 def _hot_swap(request: Request) -> HotSwap:
-    """Let in who has a key.
+    """Check the admin key and return the hot swap.
 
     Raises:
-        Forbidden: no key is set, or the engine has no checkpoint.
-        NotReady: nothing is served yet.
-        Unauthenticated: this is none of the keys.
+        Forbidden: the operator has set no admin key, or the engine has no checkpoint.
+        NotReady: the engine is still starting.
+        Unauthenticated: the request carries no admin key.
     """
     service = _service(request)
     allowed = service.settings.admin_keys
     if not allowed:
-        raise Forbidden("Set SCREENING_ADMIN_KEYS to the sha256 of a key to use /admin.")
+        raise Forbidden("To use /admin, set SCREENING_ADMIN_KEYS to the SHA-256 of a key.")
     check_key(request, allowed, "an admin key")
     if service.hot_swap is None:
-        raise Forbidden("This engine serves no checkpoint.")
+        raise Forbidden("The scripted engine has no checkpoint. Start the service with --engine vllm.")
     if not request.app.state.started:
         raise NotReady("The service is starting.")
     return service.hot_swap
@@ -186,19 +188,18 @@ def _order_in(body: bytes | bytearray) -> CheckpointOrder:
         return CheckpointOrder.model_validate_json(bytes(utf8_of(body)))
     except ValidationError as error:
         if error.errors(include_url=False)[0]["type"] == "json_invalid":
-            raise MalformedRequest('Send JSON: {"checkpoint": NAME}, a directory of the store.') from None
-        raise InvalidRequest("checkpoint: the name of a directory of the store; retry: true or false.") from None
+            raise MalformedRequest('The body is not JSON. Send {"checkpoint": NAME}.') from None
+        raise InvalidRequest(
+            "checkpoint must be the name of a directory in the checkpoint store, and retry must be true or false."
+        ) from None
 
 
-def _refusal(judged: str, reason: str) -> Refusal:
-    digest, _, manifest = judged.partition("@")
+def _refusal(key: str, reason: str) -> Refusal:
+    digest, _, manifest = key.partition("@")
     return Refusal(digest=digest, manifest=manifest, reason=reason)
 
 
 async def _resolve(hot_swap: HotSwap, store: Path | None, name: str) -> Path:
     if store is None:
-        raise Forbidden("Set SCREENING_CHECKPOINT_STORE to the directory that holds the checkpoints.")
-    try:
-        return await hot_swap.served.reads.read(store / name, lambda _: inside(store, name))
-    except CheckpointUnavailable as error:
-        raise CheckpointRefused(str(error)) from error
+        raise Forbidden("To swap checkpoints, set SCREENING_CHECKPOINT_STORE to the directory that contains them.")
+    return await hot_swap.served.reads.resolve(store, name)

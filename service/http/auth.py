@@ -1,4 +1,4 @@
-"""Bearer keys. The service knows only their hashes."""
+"""Authentication with bearer keys, of which the service knows only the hashes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from service.errors import Unauthenticated
 def check_key(request: HTTPConnection, allowed: Collection[NamedKey], kind: str) -> str:
     """Compare the bearer key's SHA-256 with every allowed one, in constant time, and return it.
 
-    The key's name is kept with the request for `caller_of`.
+    `caller_of` returns the name of the key afterwards.
 
     Args:
-        kind: for the message: "a key", "an admin key".
+        kind: name of the kind of key in the error message: "a key" or "an admin key".
 
     Raises:
-        Unauthenticated: there is no key, or it is none of them.
+        Unauthenticated: the request carries no key or an unknown one.
     """
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).hexdigest()
     matches = [one.name for one in allowed if hmac.compare_digest(digest, one.sha256)]
     if scheme.lower() != "bearer" or not matches:
-        raise Unauthenticated(f"Send Authorization: Bearer <key> with {kind} of this service.")
+        raise Unauthenticated(f"The key is missing or unknown. Send Authorization: Bearer <key> with {kind}.")
     request.state.caller = matches[0]
     return digest
 
 
 def caller_of(request: HTTPConnection) -> str | None:
-    """The name of the key that the request was let in with; None before `check_key` and where no keys are set."""
+    """Name of the key that authenticated the request; None if no key was checked."""
     return getattr(request.state, "caller", None)

@@ -1,4 +1,4 @@
-"""`/docs`: the interface as a page to try it. Its files come from here, so that it works without internet access."""
+"""The page `/docs`, on which people can try the API. All its files are local, so it works without internet access."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from starlette.responses import FileResponse, Response
 router = APIRouter(include_in_schema=False)
 
 _FOLDER = Path(__file__).parent / "docs_page"
-"""Swagger UI 5.35.0 as in the npm package swagger-ui-dist (Apache-2.0; LICENSE and NOTICE beside it), and our page."""
+"""Our page, and Swagger UI 5.35.0 from the npm package swagger-ui-dist (Apache-2.0, see LICENSE and NOTICE there)."""
 _FILES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "start.js": "text/javascript",
 }
 _HEADERS = {
-    # Swagger UI draws its icons from data: URLs, and shows pictures from blob: URLs.
+    # Swagger UI uses data: URLs for its icons and blob: URLs for pictures.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,7 +29,7 @@ _HEADERS = {
 
 @router.get("/")
 async def get_root() -> Response:
-    """Lead people to the page. The address is relative: nothing of the request's Host goes into it."""
+    """Redirect to the page. The location is relative, so that the request's Host header cannot influence it."""
     return Response(status_code=307, headers={"Location": "docs"})
 
 

@@ -1,9 +1,9 @@
-"""The outermost layer: a request id for everybody, one log line per request, and nothing ever escapes unanswered.
+"""Middleware that gives each request an id, writes one log line per request and answers unexpected exceptions.
 
-A request is cancelled only when the process ends before its answer (`service.server.draining_server`): it is answered
-503.
+`service.server.draining_server` cancels a request only when the process must end before its answer. The middleware then
+answers 503.
 
-Plain ASGI: Starlette's BaseHTTPMiddleware would hide the client's hanging up from the request.
+The middleware is plain ASGI, because Starlette's BaseHTTPMiddleware would hide a client's disconnect from the request.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from service.logs import REQUEST_ID, log
 
 LOGGER = logging.getLogger("service.request")
 
-ENDED = f"The service ended before it had answered. Send the request again in {SOON} s."
-"""What the caller of a cancelled request is told."""
+ENDED = f"The service shut down before it could answer. Send the request again in {SOON} s."
+"""Problem detail for a cancelled request."""
 _QUIET = ("/livez", "/readyz", "/startupz", "/metrics")
-"""Asked every few seconds by machines: logged only when they fail unexpectedly."""
+"""Paths that monitoring requests every few seconds. Their requests are logged at debug level only."""
 
 
-class Edge:
-    """Wraps the whole app. Routes add fields to the log line through `scope["state"]["log"]`."""
+class RequestMiddleware:
+    """Wraps the whole app. Routes can add fields to the log line through `scope["state"]["log"]`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""What OpenAPI says beyond the answers' schemas: requests that are read by hand, problems and headers per path."""
+"""Completes the OpenAPI description with what FastAPI cannot derive: request bodies, problems and headers."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _HEADERS: dict[str, Object] = {
     "X-Request-Id": {
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-        "description": "Name of this request in the service's log: the caller's own, where it sent a fit one.",
+        "description": "Id of this request in the service's log. A valid id from the caller is used unchanged.",
     },
     "Retry-After": {
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
-        "description": "Whole seconds to wait before the request is sent again.",
+        "description": "Number of seconds to wait before sending the request again.",
     },
     "WWW-Authenticate": {
         "required": True,
         "schema": {"type": "string"},
-        "description": "How to authenticate: `Bearer`.",
+        "description": "Authentication scheme: `Bearer`.",
     },
     "Accept-Encoding": {
         "schema": {"type": "string", "enum": ["identity"]},
-        "description": "Present when the body was compressed: it must be sent as it is (RFC 9110, section 12.5.3).",
+        "description": "Present if the body was compressed. Send it uncompressed (RFC 9110, section 12.5.3).",
     },
     "Idempotent-Replayed": {
         "schema": {"type": "string", "enum": ["true"]},
-        "description": "Present when this is the answer that was given to the same Idempotency-Key before.",
+        "description": "Present if this is the stored answer to an earlier request with the same Idempotency-Key.",
     },
 }
 _HEADERS_OF: dict[type[Exception], tuple[str, ...]] = {
@@ -64,12 +64,12 @@ _HEADERS_OF: dict[type[Exception], tuple[str, ...]] = {
 
 
 def header(name: str) -> Object:
-    """An entry of a response's `headers`."""
+    """Return an entry for the `headers` of a response."""
     return {name: {"$ref": f"#/components/headers/{name}"}}
 
 
 def problem_responses(*errors: type[Exception]) -> Responses:
-    """OpenAPI entries for the errors that a path can raise; a fault of the service is one of them on every path."""
+    """Return the OpenAPI entries for the errors that a path can raise. An internal failure is always among them."""
     responses: Responses = {}
     for error in errors:
         entry = _add(responses, PROBLEMS[error])
@@ -105,7 +105,7 @@ _BINARY: Object = {"type": "string", "contentMediaType": "application/octet-stre
 SCREEN_REQUEST: Object = {
     "requestBody": {
         "required": True,
-        "description": "The same fields in either encoding.",
+        "description": "Both encodings have the same fields.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -124,18 +124,19 @@ SCREEN_REQUEST: Object = {
                             "type": "string",
                             "enum": ["cot", "direct"],
                             "default": "cot",
-                            "description": "`cot`: think, then answer. `direct`: letters only.",
+                            "description": "`cot`: the model explains, then answers. `direct`: the model answers with "
+                            "letters only.",
                         },
                         "metadata": {
                             "type": "string",
-                            "description": "A JSON object as text, at most 4 KiB. The answer repeats it.",
+                            "description": "A JSON object as text, at most 4 KiB. The answer echoes it.",
                         },
                         "review_below": {
                             "type": "number",
                             "minimum": 0,
                             "maximum": 1,
-                            "description": "Threshold of this request: an answer with a lower confidence carries "
-                            "`needs_review`. Missing or empty: the operator's threshold.",
+                            "description": "Confidence below which the answer has `needs_review` set. If it is missing "
+                            "or empty, the operator's threshold applies.",
                         },
                     },
                     "additionalProperties": False,
@@ -150,14 +151,16 @@ SCREEN_REQUEST: Object = {
             "in": "header",
             "required": False,
             "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-            "description": "Echoed; one is made when it is missing or does not have this form.",
+            "description": "Id of the request, which the response echoes. The service creates one if it is missing or "
+            "invalid.",
         },
         {
             "name": "Idempotency-Key",
             "in": "header",
             "required": False,
             "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "description": "The same key with the same request gets the same answer again; with another request, 422.",
+            "description": "A repeated request with the same key gets the stored answer. Another request with the same "
+            "key is answered 422.",
         },
     ],
     "security": [{}, {"key": []}],
@@ -165,10 +168,10 @@ SCREEN_REQUEST: Object = {
 
 
 def extend_openapi(app: FastAPI, *requests: type[BaseModel]) -> None:
-    """Add what FastAPI cannot see.
+    """Extend the OpenAPI description of an app with what FastAPI cannot derive.
 
     Args:
-        requests: models of bodies that are read by hand.
+        requests: models of request bodies that the routes parse themselves.
     """
     make: Callable[[], Object] = app.openapi
 
@@ -190,7 +193,7 @@ def _extended(schema: Object, models: tuple[type[BaseModel], ...]) -> Object:
     schemas["Problem"] = schemas.pop(ProblemBody.__name__)
     components["headers"] = _HEADERS
     components["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "A key that the operator gave you."}
+        "key": {"type": "http", "scheme": "bearer", "description": "An API key from the operator."}
     }
     for path in schema["paths"].values():
         for operation in path.values():

@@ -1,4 +1,4 @@
-"""What holds for every path: the version in front of it, HEAD, and the path that a caller probably meant."""
+"""Rules that apply to every path: the version prefix, HEAD requests, and suggestions for mistyped paths."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 VERSION = "/v1"
-"""Prefix under which every path has a second name."""
+"""Prefix under which every path is available as well."""
 
 
 class Versioned:
-    """Makes `/v1/screen` the same as `/screen`: one handler, one name in logs and metrics."""
+    """Middleware that routes `/v1/screen` like `/screen`, so that both have one handler and one name in the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -25,7 +25,7 @@ class Versioned:
 
 
 class HeadAsGet:
-    """Answers HEAD as GET, without the body (RFC 9110, section 9.3.2)."""
+    """Middleware that answers HEAD like GET, but without the body (RFC 9110, section 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -42,12 +42,12 @@ class HeadAsGet:
 
 
 def route_path(scope: Scope) -> str:
-    """The path without its version, and without the prefix of a proxy that the server was told of."""
+    """Return the path without its version prefix."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 def meant(path: str, known: Iterable[str]) -> str | None:
-    """The known path that differs from `path` only by slashes or case."""
+    """Return the known path that differs from `path` only in slashes or case."""
     plain = re.sub("/{2,}", "/", path).rstrip("/").lower()
     return next((one for one in known if one == plain), None)

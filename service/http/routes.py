@@ -1,4 +1,4 @@
-"""The paths of docs/http-api.md. Each is thin: the work is in `screen`, the wiring in `app`."""
+"""The HTTP routes that docs/http-api.md describes. `service.pipeline.screen` does the work of `POST /screen`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ SCREEN_ERRORS = (
     NotReady,
     DeadlineExceeded,
 )
-"""What `POST /screen` can answer besides an answer."""
+"""Errors that `POST /screen` can answer."""
 
 
 @router.post(
@@ -78,15 +78,15 @@ SCREEN_ERRORS = (
     openapi_extra=SCREEN_REQUEST,
     operation_id="screen",
     tags=["screening"],
-    summary="Which of four generated pictures may be shown?",
+    summary="Decide which of four generated pictures may be shown",
     response_description="The decision.",
 )
 async def post_screen(request: Request) -> Response:
-    """One original photo and four generated pictures of the same product; answers which of the four may be shown, what
-    is wrong with each of the others, and how sure the model is."""
+    """Takes one original photo and four generated pictures of the same product. The answer says which of the four may
+    be shown, what is wrong with the others, and how confident the model is."""
     service: Service = request.app.state.service
     fields: dict[str, Any] = request.state.log
-    outcome, status = NOT_READY.slug, NOT_READY.status  # of a request that is cancelled, as `Edge` answers it
+    outcome, status = NOT_READY.slug, NOT_READY.status  # `RequestMiddleware` answers this if cancelled
     try:
         caller = _authenticate(request, service)
         _check_headers(request)
@@ -106,7 +106,7 @@ async def post_screen(request: Request) -> Response:
 
 
 def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
-    """What the log says of an answer; of one that goes out again, the line of the first time does, by its id."""
+    """Log fields of an answer. A replayed answer has none: its first log line has the same id and all fields."""
     if answer is None:
         return {}
     return {
@@ -128,7 +128,7 @@ def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
     tags=["probes"],
     response_description="The probe succeeds.",
     summary="Liveness probe",
-    description="Restart the process unless it answers 200.",
+    description="Restart the process if this probe does not answer 200.",
 )
 async def get_livez(request: Request) -> Response:
     service: Service = request.app.state.service
@@ -146,7 +146,7 @@ async def get_livez(request: Request) -> Response:
     tags=["probes"],
     response_description="The probe succeeds.",
     summary="Readiness probe",
-    description="Send requests only while it answers 200.",
+    description="Send requests only while this probe answers 200.",
 )
 async def get_readyz(request: Request) -> Response:
     service: Service = request.app.state.service
@@ -165,7 +165,7 @@ async def get_readyz(request: Request) -> Response:
     tags=["probes"],
     response_description="The probe succeeds.",
     summary="Startup probe",
-    description="Answers 200 once the engine has been started.",
+    description="Answers 200 once the engine has started.",
 )
 async def get_startupz(request: Request) -> Response:
     service: Service = request.app.state.service
@@ -178,11 +178,13 @@ async def get_startupz(request: Request) -> Response:
     "/metrics",
     response_class=Response,
     responses=problem_responses()
-    | {200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    | {
+        200: {"description": "Metrics in Prometheus format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
     operation_id="metrics",
     tags=["probes"],
-    summary="Metrics as Prometheus text",
-    description="Metrics of the service begin with `screening_`, those of the engine with `vllm:`.",
+    summary="Metrics in Prometheus format",
+    description="Names of the service's metrics begin with `screening_`, those of the engine with `vllm:`.",
 )
 async def get_metrics(request: Request) -> Response:
     service: Service = request.app.state.service
@@ -194,7 +196,7 @@ async def get_metrics(request: Request) -> Response:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Every error that a route raises, as an RFC 9457 problem."""
+    """Answer any error that a route raises as an RFC 9457 problem."""
     headers: dict[str, str] = {}
     if isinstance(error, RequestValidationError):
         error = _of_parameters(error)
@@ -231,17 +233,18 @@ def _of_parameters(error: RequestValidationError) -> InvalidRequest:
 
 
 def _of_routing(request: Request, error: HTTPException) -> tuple[Problem, str]:
-    """A path or method that there is not, with the path that was probably meant."""
+    """The problem for an unknown path or method. It suggests the path that the caller probably meant."""
     path = route_path(request.scope)
     what = f"{request.method} {request.url.path}"
     if error.status_code == METHOD_NOT_ALLOWED.status:
-        return METHOD_NOT_ALLOWED, f"{what}: the path has no such method. The Allow header names those there are."
+        return METHOD_NOT_ALLOWED, f"{what}: the path does not support this method. The Allow header lists its methods."
     if error.status_code != NOT_FOUND.status:
-        return Problem(error.status_code, "malformed-request", "The request could not be read"), f"{what}: not read."
+        problem = Problem(error.status_code, "malformed-request", "The request could not be read")
+        return problem, f"{what}: the request could not be read."
     known = meant(path, (route.path for route in request.app.routes))
     if known is None:
-        return NOT_FOUND, f"{what}: there is no such path. GET /docs shows those there are."
-    return NOT_FOUND, f"{what}: there is no such path. Use {request.scope.get('root_path', '')}{known}."
+        return NOT_FOUND, f"{what}: the path does not exist. GET /docs lists all paths."
+    return NOT_FOUND, f"{what}: the path does not exist. Use {request.scope.get('root_path', '')}{known}."
 
 
 def _healthy(service: Service) -> Response:
@@ -249,7 +252,7 @@ def _healthy(service: Service) -> Response:
 
 
 def _authenticate(request: Request, service: Service) -> str:
-    """Let in everyone when no keys are set, and otherwise who has one. Returns the caller's name; "" for everyone."""
+    """Check the API key if the operator has set any. Returns the SHA-256 of the key, or "" if no key is needed."""
     if not service.settings.api_keys:
         return ""
     try:
@@ -262,4 +265,4 @@ def _authenticate(request: Request, service: Service) -> str:
 def _check_headers(request: Request) -> None:
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
-        raise MalformedRequest("Idempotency-Key must be given once and be 1 to 255 visible ASCII characters.")
+        raise MalformedRequest("Send Idempotency-Key once, with 1 to 255 visible ASCII characters.")

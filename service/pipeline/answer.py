@@ -1,4 +1,7 @@
-"""From the model's text to the answer. What is judged once can be given to many: each answer has its own envelope."""
+"""Turns the model's output into the answer to a request.
+
+`interpret` parses the output once. `compose_answer` then builds the answer of each request that shares it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ from typing import Any, Literal
 from screening.answer import Answer, Mode, Unreadable, parse
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
-from screening.confidence import judge as judge_confidence
-from screening.confidence import option_probabilities
+from screening.confidence import judge, option_probabilities
 from screening.task import NONE, OPTIONS
-from service.engines.protocol import Contract, Generated
+from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
 
@@ -21,85 +23,90 @@ Source = Literal["engine", "shared", "cache"]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What a model's text says, without the tokens' log-probabilities, which are large and used up."""
+class Interpretation:
+    """The parsed output of the model, without the log-probabilities of its tokens, which need much memory."""
 
-    read: Answer | Unreadable
+    parsed: Answer | Unreadable
     choice: str | None
     confidence: float
     probabilities: Mapping[str, float]
-    """Calibrated, by option and for `N`; without those that could not be read."""
+    """Calibrated probabilities of the options and of `N`, as far as they could be read."""
     mode: Mode
     prompt_tokens: int
     completion_tokens: int
-    contract: Contract
-    """The checkpoint that wrote it."""
+    checkpoint: LoadedCheckpoint
+    """The checkpoint that produced the output."""
     warnings: tuple[AnswerWarning, ...] = ()
 
     @property
     def readable(self) -> bool:
-        return isinstance(self.read, Answer)
+        return isinstance(self.parsed, Answer)
 
     def needs_review(self, review_below: float) -> bool:
-        """Whether a person should look at it, by a threshold that the operator or the caller chose."""
+        """Whether a person should review the answer, given the threshold of the operator or the caller."""
         return not self.readable or bool(self.warnings) or self.confidence < review_below
 
 
-def judge(generated: Generated, mode: Mode, *, review_below: float, metrics: Metrics) -> Judged:
-    """Read the model's text; what is not understood stays without a choice. Counts what the model wrote.
-
-    Args:
-        review_below: the operator's threshold, for the metric.
-    """
-    contract = generated.contract
-    metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
-    metrics.tokens.labels("completion").inc(generated.completion_tokens)
-    read = parse(generated.text, mode, contract.dimensions)
+def interpret(generated: Generated, mode: Mode) -> Interpretation:
+    """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice."""
+    checkpoint = generated.checkpoint
+    parsed = parse(generated.text, mode, checkpoint.dimensions)
     warnings = domain_warnings(generated)
-    if isinstance(read, Unreadable):
-        metrics.unreadable.labels(read.reason.value, mode.value).inc()
-        choice, confidence, probabilities = None, 0.0, {}
-    else:
-        calibration = contract.calibration.get(mode, UNCALIBRATED)
-        judgement = judge_confidence(read, generated.steps, contract.watched, calibration)
+    choice, confidence, probabilities = None, 0.0, {}
+    if isinstance(parsed, Answer):
+        calibration = checkpoint.calibration.get(mode, UNCALIBRATED)
+        judgement = judge(parsed, generated.steps, checkpoint.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
         probabilities = option_probabilities(judgement, calibration)
-        if warnings and contract.domain is not None:
-            confidence = min(confidence, contract.domain.confidence_cap)
-        metrics.choices.labels(choice, mode.value).inc()
-        metrics.confidence.observe(confidence)
-    if generated.domain_scores is not None:
-        metrics.domain_score.observe(max(generated.domain_scores))
-    for warning in warnings:
-        metrics.out_of_domain.labels(warning.code).inc()
-    judged = Judged(
-        read,
+        if warnings and checkpoint.domain is not None:
+            confidence = min(confidence, checkpoint.domain.confidence_cap)
+    return Interpretation(
+        parsed,
         choice,
         confidence,
         probabilities,
         mode,
         generated.prompt_tokens,
         generated.completion_tokens,
-        contract,
+        checkpoint,
         warnings,
     )
-    if judged.needs_review(review_below):
+
+
+def count_output(generated: Generated, interpretation: Interpretation, review_below: float, metrics: Metrics) -> None:
+    """Record an output of the model in the metrics.
+
+    Args:
+        review_below: the operator's threshold.
+    """
+    parsed, mode = interpretation.parsed, interpretation.mode
+    metrics.tokens.labels("prompt").inc(generated.prompt_tokens)
+    metrics.tokens.labels("completion").inc(generated.completion_tokens)
+    if isinstance(parsed, Unreadable):
+        metrics.unreadable.labels(parsed.reason.value, mode.value).inc()
+    else:
+        metrics.choices.labels(interpretation.choice, mode.value).inc()
+        metrics.confidence.observe(interpretation.confidence)
+    if generated.domain_scores is not None:
+        metrics.domain_score.observe(max(generated.domain_scores))
+    for warning in interpretation.warnings:
+        metrics.out_of_domain.labels(warning.code).inc()
+    if interpretation.needs_review(review_below):
         metrics.needs_review.inc()
-    return judged
 
 
 def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
-    """At most one: which pictures are unlike those that the checkpoint was trained on, or that this is not known."""
-    if (rule := generated.contract.domain) is None:
+    """Return a warning if pictures are unlike the checkpoint's training data, or if this could not be determined."""
+    if (rule := generated.checkpoint.domain) is None:
         return ()
     if generated.domain_scores is None:
-        detail = "Whether the pictures are like those that the checkpoint was trained on could not be determined."
+        detail = "The service could not determine whether the pictures resemble the training data of the checkpoint."
         return (_warning("domain-unknown", detail, PICTURE_NAMES, None),)
     if not (strange := strange_pictures(generated.domain_scores)):
         return ()
     detail = (
-        f"{', '.join(strange)}: unlike the pictures that the checkpoint was trained on ({rule.trained_on}). "
-        "Its answer and confidence mean little here."
+        f"{', '.join(strange)}: unlike the training data of the checkpoint ({rule.trained_on}). "
+        "Its answer and confidence are not reliable for these pictures."
     )
     return (_warning("out-of-domain", detail, strange, round(max(generated.domain_scores), 3)),)
 
@@ -109,62 +116,65 @@ def _warning(code: str, detail: str, pictures: Sequence[str], score: float | Non
     return AnswerWarning.model_validate(fields)
 
 
-def size_of(judged: Judged) -> int:
-    """Bytes in memory, rather too many than too few; the contract is the engine's and not counted."""
-    if isinstance(judged.read, Unreadable):
-        return 512 + sys.getsizeof(judged.read.detail)
+def size_of(interpretation: Interpretation) -> int:
+    """Upper estimate of the memory in bytes, without the checkpoint, which the engine holds anyway."""
+    parsed = interpretation.parsed
+    if isinstance(parsed, Unreadable):
+        return 512 + sys.getsizeof(parsed.detail)
     return (
         1280
-        + 512 * len(judged.warnings)
-        + sys.getsizeof(judged.read.reasoning)
-        + sum(384 + sys.getsizeof(finding.comment) for finding in judged.read.findings)
+        + 512 * len(interpretation.warnings)
+        + sys.getsizeof(parsed.reasoning)
+        + sum(384 + sys.getsizeof(finding.comment) for finding in parsed.findings)
     )
 
 
 def compose_answer(
-    judged: Judged,
+    interpretation: Interpretation,
     *,
-    identity: str,
+    answer_id: str,
     source: Source,
     timings: Timings,
     engine: str,
     metadata: dict[str, Any],
     review_below: float,
 ) -> ScreenAnswer:
-    """One caller's answer, with the caller's threshold for `needs_review`."""
-    read, contract = judged.read, judged.contract
+    """Build the answer to one request, with that request's threshold for `needs_review`."""
+    parsed, checkpoint = interpretation.parsed, interpretation.checkpoint
     return ScreenAnswer.model_validate(
         {
-            "id": identity,
-            "outcome": "answered" if judged.readable else "unreadable",
-            "unreadable_reason": read.reason.value if isinstance(read, Unreadable) else None,
-            "choice": judged.choice,
-            "acceptable": sorted(read.options) if isinstance(read, Answer) else [],
-            "reasoning": read.reasoning if isinstance(read, Answer) else None,
-            "options": _options(read, judged.probabilities),
-            "none_probability": judged.probabilities.get(NONE),
-            "confidence": judged.confidence,
-            "needs_review": judged.needs_review(review_below),
-            "warnings": list(judged.warnings),
-            "mode": judged.mode,
-            "checkpoint": CheckpointName(name=contract.name, version=contract.version, digest=contract.digest),
+            "id": answer_id,
+            "outcome": "answered" if interpretation.readable else "unreadable",
+            "unreadable_reason": parsed.reason.value if isinstance(parsed, Unreadable) else None,
+            "choice": interpretation.choice,
+            "acceptable": sorted(parsed.options) if isinstance(parsed, Answer) else [],
+            "reasoning": parsed.reasoning if isinstance(parsed, Answer) else None,
+            "options": _options(parsed, interpretation.probabilities),
+            "none_probability": interpretation.probabilities.get(NONE),
+            "confidence": interpretation.confidence,
+            "needs_review": interpretation.needs_review(review_below),
+            "warnings": list(interpretation.warnings),
+            "mode": interpretation.mode,
+            "checkpoint": CheckpointName(name=checkpoint.name, version=checkpoint.version, digest=checkpoint.digest),
             "engine": engine,
             "source": source,
             "timings": timings,
-            "usage": Usage(prompt_tokens=judged.prompt_tokens, completion_tokens=judged.completion_tokens),
+            "usage": Usage(
+                prompt_tokens=interpretation.prompt_tokens, completion_tokens=interpretation.completion_tokens
+            ),
             "metadata": metadata,
         }
     )
 
 
-def _options(read: Answer | Unreadable, probabilities: Mapping[str, float]) -> list[OptionAnswer]:
-    """One entry per generated picture, whatever the reasoning says or leaves out."""
-    findings = {finding.option: finding for finding in read.findings} if isinstance(read, Answer) else {}
+def _options(parsed: Answer | Unreadable, probabilities: Mapping[str, float]) -> list[OptionAnswer]:
+    """Return one entry per generated picture, even for pictures that the reasoning does not mention."""
+    findings = {finding.option: finding for finding in parsed.findings} if isinstance(parsed, Answer) else {}
     options = []
     for option in OPTIONS:
         finding = findings.get(option)
         issues = sorted(finding.dimensions or ()) if finding else []
-        usable = isinstance(read, Answer) and option in read.options
+        usable = isinstance(parsed, Answer) and option in parsed.options
         options.append(
             OptionAnswer.model_validate(
                 {

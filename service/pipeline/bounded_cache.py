@@ -1,4 +1,8 @@
-"""What one process keeps in memory to give again: bounded by entries, by bytes and, where asked, by age."""
+"""An in-memory cache that is bounded by entries, by bytes and, optionally, by age.
+
+cachetools does not fit: its caches have one bound, its TTLCache does not evict the oldest entry first, and counting
+evictions by reason means overriding the methods that remove entries.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from service.metrics import Metrics
 Value = TypeVar("Value")
 
 ENTRY_BYTES = 320
-"""Of a 32-byte key, its entry, and their place in the dictionary."""
+"""Memory of a 32-byte key, its entry object and their slot in the dictionary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,8 @@ class _Entry(Generic[Value]):
     put_at: float
 
 
-class BoundedStore(Generic[Value]):
-    """Values by key. Without an age limit, what was not asked for longest goes first; with one, the oldest."""
+class BoundedCache(Generic[Value]):
+    """Values by key. A full cache evicts the least recently used entry or, if it has an age limit, the oldest."""
 
     def __init__(
         self,
@@ -39,10 +43,11 @@ class BoundedStore(Generic[Value]):
     ) -> None:
         """
         Args:
-            kind: what the metrics call it.
-            max_entries: 0 keeps nothing.
-            max_bytes: keys and book-keeping included. A value that has more alone is not kept.
-            size_of: bytes of a value in memory.
+            kind: name of the cache in the metrics.
+            max_entries: maximum number of entries; 0 stores nothing.
+            max_bytes: maximum memory, including keys and book-keeping. A larger value is not stored.
+            size_of: returns the memory of a value in bytes.
+            max_seconds: age at which an entry expires; None for no limit.
         """
         self._kind = kind
         self._metrics = metrics
@@ -67,7 +72,7 @@ class BoundedStore(Generic[Value]):
         return entry.value
 
     def put(self, key: bytes, value: Value) -> None:
-        """Keep a value, in the place of one with the same key."""
+        """Store a value and replace one with the same key."""
         self._drop_expired()
         if key in self._entries:
             self._remove(key)
@@ -80,7 +85,7 @@ class BoundedStore(Generic[Value]):
         self._show()
 
     def _drop_expired(self) -> None:
-        """In the order of their age, which is the order of an OrderedDict whose entries are never moved."""
+        """Remove expired entries. With an age limit, entries are never moved, so that the oldest is always first."""
         if self._max_seconds is None:
             return
         oldest_allowed = self._clock() - self._max_seconds

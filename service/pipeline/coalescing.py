@@ -1,7 +1,7 @@
-"""Identical requests in flight share one piece of work.
+"""Request coalescing: identical requests in flight share one piece of work.
 
-Each waits with a deadline and a connection of its own. Who leaves does not disturb the others; when the last one
-leaves, the work is cancelled, and with it what it holds in the engine. When the work fails, it fails for all of them.
+Each request waits with its own deadline and its own connection. A request that stops waiting does not affect the
+others. When the last one stops, the work is cancelled and leaves the engine. If the work fails, all requests fail.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class _Flight(Generic[Result]):
     waiters: int = 0
 
 
-class SameWork(Generic[Result]):
-    """Work under way, by key."""
+class RequestCoalescer(Generic[Result]):
+    """Starts work for a key, or joins the work that is already in progress for it."""
 
     def __init__(self, *, max_age: float) -> None:
         """
         Args:
-            max_age: seconds after which work that has not ended is no longer joined. If it hangs, those who ask later
-                must not hang with it.
+            max_age: seconds after which unfinished work can no longer be joined, so that later requests do not hang
+                together with it.
         """
         self._max_age = max_age
         self._flights: dict[bytes, _Flight[Result]] = {}
@@ -38,10 +38,10 @@ class SameWork(Generic[Result]):
         return len(self._flights)
 
     async def do(self, key: bytes, work: Callable[[], Coroutine[Any, Any, Result]]) -> tuple[Result, bool]:
-        """The result of the work with this key, and whether somebody else had begun it.
+        """Return the result of the work for this key, and whether another request had started it.
 
         Raises:
-            Exception: whatever the work raises, for everyone who waits for it.
+            Exception: any exception of the work; every request that waits for it gets it.
         """
         flight = self._flights.get(key)
         joined = flight is not None and time.monotonic() - flight.began < self._max_age
@@ -49,14 +49,14 @@ class SameWork(Generic[Result]):
             flight = self._begin(key, work)
         flight.waiters += 1
         try:
-            await asyncio.wait({flight.task})  # unlike awaiting the task itself, this leaves it alone when cancelled
+            await asyncio.wait({flight.task})  # cancelling this wait does not cancel the task
             return flight.task.result(), joined
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
-                self._forget(key, flight.task)  # nobody may join what is being given up
+                self._forget(key, flight.task)  # no request may join work that is being cancelled
                 flight.task.cancel()
-                # The engine must have forgotten the request before the last waiter's place at the door is free again.
+                # The request must have left the engine before the last waiter gives up its place in admission.
                 await asyncio.wait({flight.task})
 
     def _begin(self, key: bytes, work: Callable[[], Coroutine[Any, Any, Result]]) -> _Flight[Result]:
@@ -67,7 +67,7 @@ class SameWork(Generic[Result]):
                 self._forget(key, task)
 
         task = asyncio.create_task(run())
-        task.add_done_callback(_look_at)
+        task.add_done_callback(_retrieve_error)
         flight = self._flights[key] = _Flight(task, time.monotonic())
         return flight
 
@@ -77,7 +77,7 @@ class SameWork(Generic[Result]):
             del self._flights[key]
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """An error that came when everybody had left is nobody's; asyncio would complain that it was never looked at."""
+def _retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Retrieve an error that no request waits for any more. asyncio would otherwise log that it was never retrieved."""
     if not task.cancelled():
         task.exception()

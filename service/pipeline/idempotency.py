@@ -1,15 +1,14 @@
-"""`Idempotency-Key`: a request that is sent again gets the response of the first time, id and all.
+"""Idempotency keys: a request that is sent again gets the response to the first one, including its id.
 
-The rules are those of the IETF's draft (draft-ietf-httpapi-idempotency-key-header), with two decisions of our own:
+The rules follow the IETF draft draft-ietf-httpapi-idempotency-key-header, with two differences:
 
-- *The first is still in flight.* The draft answers 409. Here the second joins: it shares the inference (`same_work`)
-  and gets the same response. A 409 protects what must not happen twice; a screening changes nothing. And who sends
-  again has mostly lost the connection to the first: after 409 a client would use up its few retries while its answer
-  is being made.
-- *Errors are not kept.* Bad input is refused again by itself, and everything else (429, 5xx) is what a client is meant
-  to try again with the same key. A key whose requests all failed is free for another request.
+- If the first request is still in flight, the draft answers 409. Here the second request shares the inference
+  (`coalescing`) and gets the same response. The 409 protects operations that must not run twice, but a screening
+  changes nothing. Also, a client usually retries because its connection broke, and would waste its retries on 409s.
+- Errors are not stored. Bad input is refused again anyway, and a client is supposed to retry every other error (429,
+  5xx) with the same key. If all requests with a key failed, the key can be used for another request.
 
-Keys belong to a caller: two callers' keys never meet.
+The same key from two callers counts as two keys.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.errors import IdempotencyKeyReused
-from service.pipeline.bounded_cache import BoundedStore
+from service.pipeline.bounded_cache import BoundedCache
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A 200 that went out, and can go out again."""
+    """A response with status 200 that can be sent again."""
 
     id: str
     outcome: str
@@ -35,7 +34,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class KeptReply:
-    """A reply and the request that it answers."""
+    """A reply and the fingerprint of the request that it answers."""
 
     fingerprint: bytes
     reply: Reply
@@ -43,47 +42,48 @@ class KeptReply:
 
 @dataclass(slots=True)
 class Claim:
-    """A key in the hands of those whose requests are in flight with it."""
+    """A key that requests in flight hold."""
 
     name: bytes | None
-    """Of caller and key; None for a request without a key."""
+    """Digest of the caller and the key; None for a request without a key."""
     fingerprint: bytes
-    identity: str
-    """The id of the response: the same for all of them."""
+    answer_id: str
+    """Id of the response, which all holders share."""
     reply: Reply | None = None
-    """Given already: send it again."""
+    """The reply to send again, if there is one already."""
     holders: int = 0
+    """Number of requests in flight that hold the key."""
 
 
 def size_of(kept: KeptReply) -> int:
-    """Bytes in memory, rather too many than too few."""
+    """Upper estimate of the memory of a stored reply in bytes."""
     return sys.getsizeof(kept.reply.body) + 512
 
 
 class Idempotency:
-    """Who holds which key, and what was answered."""
+    """Tracks which requests hold which key, and stores the replies."""
 
-    def __init__(self, kept: BoundedStore[KeptReply]) -> None:
+    def __init__(self, kept: BoundedCache[KeptReply]) -> None:
         self._kept = kept
         self._claims: dict[bytes, Claim] = {}
 
     @contextmanager
-    def claim(self, caller: str, key: str | None, fingerprint: bytes, identity: str) -> Iterator[Claim]:
-        """Hold a key for the time of a request.
+    def claim(self, caller: str, key: str | None, fingerprint: bytes, answer_id: str) -> Iterator[Claim]:
+        """Hold a key for the duration of a request.
 
         Args:
-            caller: whose key it is.
-            key: None for a request without: it gets a claim that nobody shares.
-            identity: the id of the response, if nobody else has claimed the key.
+            caller: the caller to whom the key belongs.
+            key: the key; a request without one (None) gets a claim that it does not share.
+            answer_id: id of the response, unless another request has claimed the key.
 
         Raises:
             IdempotencyKeyReused: the key was used, or is in use, for another request.
         """
         if key is None:
-            yield Claim(None, fingerprint, identity)
+            yield Claim(None, fingerprint, answer_id)
             return
         name = hashlib.sha256(f"{caller} {key}".encode()).digest()
-        claim = self._claims.get(name) or self._remembered(name) or Claim(name, fingerprint, identity)
+        claim = self._claims.get(name) or self._remembered(name) or Claim(name, fingerprint, answer_id)
         if claim.fingerprint != fingerprint:
             raise IdempotencyKeyReused()
         self._claims[name] = claim
@@ -96,7 +96,7 @@ class Idempotency:
                 del self._claims[name]
 
     def settle(self, claim: Claim, reply: Reply) -> Reply:
-        """What to send: this reply, or the one that another holder of the key was faster with."""
+        """Store the first reply to a claim. Returns the reply to send, which may be that of another holder."""
         if claim.reply is None:
             claim.reply = reply
             if claim.name is not None:

@@ -1,4 +1,4 @@
-"""One request, read top to bottom: door → body → pictures → asked before? → slot → pixels → engine → answer."""
+"""Handles one request from top to bottom: admit → read the body → check the caches → decode → engine → answer."""
 
 from __future__ import annotations
 
@@ -25,74 +25,74 @@ from service.engines.protocol import Engine, Question
 from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
 from service.ids import new_id
 from service.metrics import Metrics
-from service.pipeline.answer import Judged, Source, compose_answer, judge
-from service.pipeline.bounded_cache import BoundedStore
-from service.pipeline.coalescing import SameWork
+from service.pipeline.answer import Interpretation, Source, compose_answer, count_output, interpret
+from service.pipeline.bounded_cache import BoundedCache
+from service.pipeline.coalescing import RequestCoalescer
 from service.pipeline.idempotency import Idempotency, Reply
-from service.pipeline.thread_pools import Lanes
-from service.request import request_body as intake
+from service.pipeline.thread_pools import ThreadPools
+from service.request import request_body
 from service.request.fields import picture_name
 from service.request.fingerprint import request_fingerprint, work_key
 from service.request.picture_fetch import PictureFetch
 from service.request.request_body import Submission
 from service.schemas import ScreenAnswer, Timings
-from service.timings import Clock
+from service.timings import StageTimer
 
 Result = TypeVar("Result")
 
 LARGE_BODY_BYTES = 4 * 2**20
-"""Bodies above this are parsed in threads of their own."""
+"""Larger bodies are parsed in a separate thread pool."""
 LARGE_PICTURE_PIXELS = 4_000_000
 LARGE_SCANNED_PIXELS = 40_000_000
-"""Pictures above these are decoded in threads of their own. A progressive JPEG has about ten scans."""
+"""Pictures above one of these limits are decoded in a separate thread pool. A progressive JPEG has about ten scans."""
 
 
 @dataclass(frozen=True, slots=True)
-class Worked:
-    """What identical requests share: the judged answer, and when its stages passed."""
+class Inference:
+    """The result that identical requests share: the interpreted output, and the times of its stages."""
 
-    judged: Judged
-    clock: Clock
+    interpretation: Interpretation
+    timer: StageTimer
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a request needs; made by `create_app`."""
+    """The components that handle requests. `create_app` builds them."""
 
     settings: Settings
     engine: Engine
     admission: Admission
     metrics: Metrics
-    parsers: Lanes
+    parsers: ThreadPools
     """Threads that parse request bodies."""
-    decoders: Lanes
+    decoders: ThreadPools
     """Threads that decode pictures."""
     served: ServedCheckpoint | None
-    """What is served; None for an engine without a checkpoint."""
+    """The checkpoint that the service serves; None for an engine without checkpoints."""
     hot_swap: HotSwap | None
-    """How another checkpoint takes its place; None likewise."""
+    """Swaps the checkpoint; None for an engine without checkpoints."""
     supervisor: Supervisor | None
-    """Builds a lost engine anew; None likewise."""
-    same_work: SameWork[Worked]
-    """Identical requests in flight."""
-    answers: BoundedStore[Judged]
-    """Answers to give again, each under the checkpoint that wrote it."""
+    """Restarts an engine that crashed or hangs; None for an engine without checkpoints."""
+    coalescer: RequestCoalescer[Inference]
+    """Lets identical requests in flight share one inference."""
+    answers: BoundedCache[Interpretation]
+    """The answer cache. Its keys contain the digest of the checkpoint."""
     idempotency: Idempotency
-    """Replies to send again."""
+    """Stores replies by Idempotency-Key."""
     picture_fetch: PictureFetch
-    """Fetches pictures that a request names by URL."""
+    """Fetches pictures that a request gives as URLs."""
     decisions: DecisionStore | None
-    """Keeps decisions for review; None where they are not kept."""
+    """Stores decisions for review; None if decisions are not stored."""
 
     @property
     def serving(self) -> str:
-        """Digest of the checkpoint served. During a swap that is the old one, until the new one is proved."""
-        return self.served.manifest.digest if self.served else self.engine.contract.digest
+        """Digest of the checkpoint that the service serves. During a swap, this is the old one until verification."""
+        return self.served.manifest.digest if self.served else self.engine.checkpoint.digest
 
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """What goes out, and the answer that it was made of; None for a reply that goes out again."""
+    """The reply to send and the answer that it contains; None for a replayed reply."""
 
     reply: Reply
     answer: ScreenAnswer | None
@@ -107,26 +107,26 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
     """Answer one `POST /screen`.
 
     Args:
-        caller: whose `Idempotency-Key` it is.
+        caller: the caller to whom the `Idempotency-Key` belongs.
 
     Raises:
-        ServiceError: see `service.errors`; every refusal of a request is one of them.
+        ServiceError: the request is refused or fails; see `service.errors` for the subclasses.
     """
-    clock, key = Clock(service.metrics), request.headers.get("idempotency-key")
+    timer, key = StageTimer(service.metrics), request.headers.get("idempotency-key")
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost(service.admission.ready_in())
     if service.decisions is not None:
         service.decisions.check_room()
-    with service.admission.door() as place:
+    with service.admission.admit() as place:
         try:
             async with asyncio.timeout(None) as deadline:
-                submission = await _take_in(request, service, clock, place, deadline)
+                submission = await _read_request(request, service, timer, place, deadline)
                 fingerprint = request_fingerprint(submission.content, submission.metadata, submission.review_below)
                 with service.idempotency.claim(caller, key, fingerprint, new_id("scr_")) as claim:
                     if claim.reply is not None:
                         return Screened(claim.reply, None)
-                    answer = await _answer(request, claim.identity, submission, service, clock)
+                    answer = await _answer(request, claim.answer_id, submission, service, timer)
                     if service.decisions is not None:
                         service.decisions.keep(answer, caller, submission.content, submission.pictures)
                     reply = Reply(answer.id, answer.outcome, answer.model_dump_json().encode())
@@ -135,7 +135,9 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
         except TimeoutError:
             service.metrics.aborted.labels("deadline").inc()
             seconds = service.settings.deadline_seconds
-            raise DeadlineExceeded(f"No answer within {seconds:g} s after the body had arrived.") from None
+            raise DeadlineExceeded(
+                f"The service had no answer within {seconds:g} s after the upload. Send the request again later."
+            ) from None
         except EngineLost as error:
             raise EngineLost(service.admission.ready_in()) from error
         except ClientGone:
@@ -143,50 +145,52 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
             raise
 
 
-async def _take_in(
-    request: Request, service: Service, clock: Clock, place: Place, deadline: asyncio.Timeout
+async def _read_request(
+    request: Request, service: Service, timer: StageTimer, place: Place, deadline: asyncio.Timeout
 ) -> Submission:
-    """Read and understand the body, and fetch the pictures that lie elsewhere.
+    """Read and parse the body, and fetch the pictures that it gives as URLs.
 
-    While the body arrives, its pace is limited; the deadline begins when it has arrived.
+    The upload must keep a minimum pace. The deadline starts when the upload is complete.
     """
     settings = service.settings
-    media_type, boundary = intake.content_type(request)
-    with clock.stage("body"):
+    media_type, boundary = request_body.content_type(request)
+    with timer.stage("body"):
         place.upload = Upload(settings.upload_pace)
-        body = await intake.read_body(request, max_bytes=settings.max_body_bytes, upload=place.upload)
+        body = await request_body.read_body(request, max_bytes=settings.max_body_bytes, upload=place.upload)
         place.upload = None
         deadline.reschedule(asyncio.get_running_loop().time() + settings.deadline_seconds)
-        parse = partial(intake.parse, body, media_type, boundary)
+        parse = partial(request_body.parse, body, media_type, boundary)
         fields = await service.parsers.run(parse, large=len(body) > LARGE_BODY_BYTES)
     if not (blobs := fields.blobs):
-        with clock.stage("fetch"):
+        with timer.stage("fetch"):
             blobs = await _unless_gone(request, service.picture_fetch.blobs(fields.pictures))
-    accept = partial(intake.accept, fields, blobs, settings.image_limits)
+    accept = partial(request_body.accept, fields, blobs, settings.image_limits)
     return await service.parsers.run(accept, large=sum(map(len, blobs)) > LARGE_BODY_BYTES)
 
 
 async def _answer(
-    request: Request, identity: str, submission: Submission, service: Service, clock: Clock
+    request: Request, answer_id: str, submission: Submission, service: Service, timer: StageTimer
 ) -> ScreenAnswer:
-    """From the cache, from the work of an identical request in flight, or from the engine."""
+    """Answer from the cache, from the inference of an identical request in flight, or from the engine."""
     asked, key = time.perf_counter(), work_key(service.serving, submission.content)
     source: Source
-    if (judged := service.answers.get(key)) is not None:
-        worked, source = Worked(judged, Clock(service.metrics)), "cache"
+    if (interpretation := service.answers.get(key)) is not None:
+        inference, source = Inference(interpretation, StageTimer(service.metrics)), "cache"
     else:
-        work = partial(_work, submission, service)
-        worked, joined = await _unless_gone(request, service.same_work.do(key, work))
+        infer = partial(_infer, submission, service)
+        inference, joined = await _unless_gone(request, service.coalescer.do(key, infer))
         source = "shared" if joined else "engine"
-    clock.note("total", clock.began)
-    # Of shared work, only what passed while this caller waited.
-    queue_ms, decode_ms, engine_ms = (worked.clock.milliseconds(name, asked) for name in ("queue", "decode", "engine"))
+    timer.note("total", timer.began)
+    # If requests share the inference, each reports only the time that it waited.
+    queue_ms, decode_ms, engine_ms = (
+        inference.timer.milliseconds(name, asked) for name in ("queue", "decode", "engine")
+    )
     return compose_answer(
-        worked.judged,
-        identity=identity,
+        inference.interpretation,
+        answer_id=answer_id,
         source=source,
         timings=Timings(
-            queue_ms=queue_ms, decode_ms=decode_ms, engine_ms=engine_ms, total_ms=clock.milliseconds("total")
+            queue_ms=queue_ms, decode_ms=decode_ms, engine_ms=engine_ms, total_ms=timer.milliseconds("total")
         ),
         engine=service.engine.name,
         metadata=submission.metadata,
@@ -194,23 +198,24 @@ async def _answer(
     )
 
 
-async def _work(submission: Submission, service: Service) -> Worked:
-    """Wait for a slot, decode, ask the engine, judge: once for all who share it, and for those who ask again."""
-    clock, mode = Clock(service.metrics), submission.mode
+async def _infer(submission: Submission, service: Service) -> Inference:
+    """Wait for a slot, decode the pictures, run the engine and interpret its output. Stores the result in the cache."""
+    timer, mode = StageTimer(service.metrics), submission.mode
     async with service.admission.slot():
-        clock.note("queue", clock.began)
-        with clock.stage("decode"):
-            squares = await _squares(submission.pictures, service.engine.contract.image_size, service.decoders)
-        with clock.stage("engine"):
+        timer.note("queue", timer.began)
+        with timer.stage("decode"):
+            squares = await _squares(submission.pictures, service.engine.checkpoint.image_size, service.decoders)
+        with timer.stage("engine"):
             generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
-    judged = judge(generated, mode, review_below=service.settings.review_below, metrics=service.metrics)
-    if judged.readable:
-        # Under the checkpoint that wrote it, which need not be the one served when it was asked for.
-        service.answers.put(work_key(generated.contract.digest, submission.content), judged)
-    return Worked(judged, clock)
+    interpretation = interpret(generated, mode)
+    count_output(generated, interpretation, service.settings.review_below, service.metrics)
+    if interpretation.readable:
+        # The key names the checkpoint that produced the output. A swap may have changed it since the request came in.
+        service.answers.put(work_key(generated.checkpoint.digest, submission.content), interpretation)
+    return Inference(interpretation, timer)
 
 
-async def _squares(pictures: tuple[Picture, ...], size: int, decoders: Lanes) -> tuple[Image.Image, ...]:
+async def _squares(pictures: tuple[Picture, ...], size: int, decoders: ThreadPools) -> tuple[Image.Image, ...]:
     jobs = [
         decoders.run(partial(_square, index, picture, size), large=_is_large(picture))
         for index, picture in enumerate(pictures)
@@ -218,7 +223,7 @@ async def _squares(pictures: tuple[Picture, ...], size: int, decoders: Lanes) ->
     try:
         return tuple(await asyncio.gather(*jobs))
     finally:
-        # After one refusal the others' pixels are of no use; a job that has not begun is taken out of the threads.
+        # If one picture is refused, the others are not needed. Cancelling removes jobs that have not started.
         for job in jobs:
             job.cancel()
 
@@ -235,19 +240,19 @@ def _square(index: int, picture: Picture, size: int) -> Image.Image:
 
 
 async def _unless_gone(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
-    """Wait, but no longer than the caller does.
+    """Wait for a result until the caller disconnects.
 
     Raises:
-        ClientGone: the caller hung up first.
+        ClientGone: the caller disconnected first.
     """
     task = asyncio.create_task(waiting)
-    # The body was read to its end: the next message can only be the disconnect.
+    # The body has been read to its end, so that the next message can only be the disconnect.
     gone = asyncio.create_task(_next_message(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone("the client hung up while the request was worked on")
+        raise ClientGone("the client disconnected while the request was processed")
     finally:
         task.cancel()
         gone.cancel()

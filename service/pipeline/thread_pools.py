@@ -1,4 +1,4 @@
-"""Threads for small and for large work, so that a request of large pictures does not hold up those of small ones."""
+"""Separate thread pools for small and large tasks, so that requests with large pictures do not delay the others."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-class Lanes:
-    """Two pools of threads, each first come, first served."""
+class ThreadPools:
+    """Two thread pools, each of which runs its tasks in the order of submission."""
 
     def __init__(self, name: str, threads: int) -> None:
         """
         Args:
-            threads: of each pool. At most so many large tasks run at a time, which bounds their memory.
+            name: prefix of the threads' names.
+            threads: number of threads in each pool. It limits how many large tasks run at once, and so their memory.
         """
         self._small = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-small")
         self._large = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-large")
 
     def run(self, work: Callable[[], Result], *, large: bool) -> asyncio.Future[Result]:
-        """Start work in its pool. Cancelling the future takes work that has not begun out of the pool."""
+        """Submit work to its pool. Cancelling the future removes work that has not started."""
         return asyncio.get_running_loop().run_in_executor(self._large if large else self._small, work)
 
     def close(self) -> None:
-        """Drop the work that has not begun. What runs is not waited for."""
+        """Drop work that has not started, without waiting for running work."""
         for pool in (self._small, self._large):
             pool.shutdown(wait=False, cancel_futures=True)

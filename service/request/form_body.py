@@ -1,4 +1,4 @@
-"""A multipart/form-data body becomes the fields of a request."""
+"""Parses a multipart/form-data body into the fields of a request."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _GENERATED = re.compile(r"generated(\[\]|\[(\d{1,4})\])?")
 
 
 def read_form(body: bytes, boundary: bytes) -> Fields:
-    """Understand a whole form.
+    """Parse a complete form.
 
     Raises:
-        MalformedRequest: the body is not divided by its boundary.
+        MalformedRequest: the body is not valid multipart with this boundary.
         InvalidRequest: a field is missing, unknown, given twice, or wrong.
     """
     originals: list[bytes] = []
@@ -55,7 +55,7 @@ def read_form(body: bytes, boundary: bytes) -> Fields:
 
 
 def _in_order(generated: list[tuple[str, bytes]]) -> list[bytes]:
-    """The four generated pictures: as they came, or by the index in their names."""
+    """Return the four generated pictures in the order of the indexes in their names, or else in order of arrival."""
     if len(generated) != len(OPTIONS):
         raise InvalidRequest(
             f"generated: {len(generated)} files were sent; send exactly four, in the order A, B, C, D."
@@ -67,7 +67,7 @@ def _in_order(generated: list[tuple[str, bytes]]) -> list[bytes]:
     expected = [picture_name(1 + index) for index in range(len(OPTIONS))]
     if len(indexes) < len(names):
         raise InvalidRequest(
-            f"generated: {', '.join(names)} mix names with and without an index. Use one form for all."
+            f"generated: some of the names {', '.join(names)} have an index and others do not. Use one form for all."
         )
     if sorted(indexes) != list(range(len(OPTIONS))):
         raise InvalidRequest(f"generated: the fields are {', '.join(names)}; they must be {', '.join(expected)}.")
@@ -75,7 +75,7 @@ def _in_order(generated: list[tuple[str, bytes]]) -> list[bytes]:
 
 
 def _content(part: Part, name: str) -> bytes:
-    """The bytes of a file; mail libraries send them as base64."""
+    """Return the bytes of a file. Mail libraries encode them as base64."""
     if part.transfer_encoding == "base64":
         try:
             return base64_text.decode(part.data.decode("latin-1"))
@@ -83,14 +83,14 @@ def _content(part: Part, name: str) -> bytes:
             raise InvalidRequest(f"{name}: {error}.", picture=name) from None
     if part.transfer_encoding not in ("", "binary", "8bit", "7bit"):
         encoding = part.transfer_encoding[:MAX_NAME]
-        raise InvalidRequest(f"{name}: the content transfer encoding {encoding!a} is not supported. Send the bytes.")
+        raise InvalidRequest(f"{name}: the content transfer encoding {encoding!a} is not supported. Send raw bytes.")
     return part.data
 
 
 def _text(part: Part, name: str) -> str:
     data = _content(part, name)
     if len(data) > METADATA_BYTES:
-        raise InvalidRequest(f"{name} has more than {METADATA_BYTES} bytes.")
+        raise InvalidRequest(f"{name} has more than {METADATA_BYTES} bytes, which is the limit.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -101,7 +101,7 @@ def _mode(text: str | None) -> Mode:
     try:
         return Mode(text.strip()) if text is not None else Mode.COT
     except ValueError:
-        raise InvalidRequest(f"mode: {(text or '')[:MAX_NAME]!a} is neither cot nor direct.") from None
+        raise InvalidRequest(f"mode: {(text or '')[:MAX_NAME]!a} is not a mode. Send cot or direct.") from None
 
 
 def _metadata(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An application/json body becomes the fields of a request."""
+"""Parses an application/json body into the fields of a request."""
 
 from __future__ import annotations
 
@@ -16,40 +16,38 @@ from service.request.fields import EXPECTED, MAX_NAME, Fields, PictureUrl, check
 from service.schemas import METADATA_BYTES, PictureAddress, ScreenRequest
 
 _MAX_JSON_VALUES = METADATA_BYTES + 64
-"""Commas and opening brackets in a JSON body: the metadata's, and room for the request's own fields."""
+"""Maximum number of commas and opening brackets in a JSON body: those of the metadata and of the request's fields."""
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]{0,30}://")
-"""Base64 text has no colon."""
+"""The beginning of a URL. Base64 text contains no colon."""
 
 
 def utf8_of(body: bytes | bytearray) -> bytes | bytearray:
-    """The body without a UTF-8 byte order mark.
+    """Return the body without its UTF-8 byte order mark.
 
     Raises:
-        MalformedRequest: it is UTF-16 or UTF-32.
+        MalformedRequest: the body is UTF-16 or UTF-32.
     """
     encoding = json.detect_encoding(bytes(body[:4]))
     if encoding == "utf-8-sig":
         return body[len(BOM_UTF8) :]
     if encoding != "utf-8":
         name = encoding[: len("utf-16")].upper()
-        raise MalformedRequest(
-            f"The JSON body is encoded as {name}, by its byte order mark or its zero bytes. Send UTF-8."
-        )
+        raise MalformedRequest(f"The JSON body is encoded as {name}, judging by its first bytes. Send UTF-8.")
     return body
 
 
 def read_json(body: bytes | bytearray) -> Fields:
-    """Understand a whole JSON body.
+    """Parse a complete JSON body.
 
     Raises:
-        MalformedRequest: it is not JSON in UTF-8.
+        MalformedRequest: the body is not JSON in UTF-8.
         InvalidRequest: a field is missing, unknown, given twice, or wrong.
     """
     body = utf8_of(body)
-    # The parser builds the whole tree before the schema refuses it, holding the interpreter lock: count what it would
-    # build. Base64 has none of these characters.
+    # The parser builds the whole tree under the interpreter lock before the schema can refuse it. So the number of
+    # values is estimated first. Base64 text contains none of these characters.
     if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_JSON_VALUES:
-        raise MalformedRequest("The JSON body has more values than a request can have. Send only the fields of one.")
+        raise MalformedRequest("The JSON body has more values than a request can have. Send the fields of one request.")
     try:
         request = ScreenRequest.model_validate_json(body)
     except ValidationError as error:
@@ -73,7 +71,7 @@ def _picture(value: str | PictureAddress, name: str) -> bytes | PictureUrl:
 
 
 def _refusal(error: ValidationError) -> InvalidRequest | MalformedRequest:
-    """The first fault, with the field's name as the request writes it."""
+    """Return an error for the first fault, with the name of the field as the request writes it."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return MalformedRequest(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.")
@@ -85,12 +83,12 @@ def _refusal(error: ValidationError) -> InvalidRequest | MalformedRequest:
 
 
 def _refuse_repeated(body: bytes | bytearray) -> None:
-    """Refuse a field that is given twice: parsers differ in which one counts."""
+    """Refuse a field that is given twice, because JSON parsers differ in which of the two they use."""
     names = [*ScreenRequest.model_fields, *PictureAddress.model_fields]
-    # A name can be written with escapes: "\\u006f" is "o".
+    # A name can contain escapes: "\\u006f" is "o".
     if b"\\u" not in body and all(body.count(b'"%s"' % name.encode()) <= 1 for name in names):
         return
-    # The names may also stand inside the metadata: only a parser that sees each pair can tell.
+    # The metadata may contain the same names, so only a parser that keeps every pair can tell.
     fields: tuple[tuple[str, Any], ...] = json.loads(body, object_pairs_hook=tuple)
     _refuse_twice(fields, "")
     pictures = [value for name, value in fields if name == "original"]

@@ -1,9 +1,9 @@
-"""Fetches pictures that a request names by URL, from hosts that the operator allows.
+"""Fetches the pictures that a request gives as URLs, from hosts that the operator allows.
 
-A caller must not reach what only the service can reach (server-side request forgery). The host must stand on the
-operator's list. Its name is resolved once; every address that it has must be public or allowed; and the connection
-goes to one of these addresses, so that a second answer of the name server changes nothing. TLS and the Host header use
-the name. Redirects and proxies of the environment are not followed.
+A caller must not be able to reach private systems through the service (server-side request forgery). Therefore the host
+must be on the operator's list, and every address that its name resolves to must be public or allowed. The service
+resolves the name once and connects to one of these addresses, so that a later DNS answer has no effect. TLS and the
+Host header still use the name. The service follows no redirects and uses no proxies from the environment.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _HEADERS: dict[bytes | str, bytes | str] = {
     "Accept-Encoding": "identity",
 }
 _MAX_URL = 8192
-"""Characters."""
+"""Maximum length of a URL in characters."""
 
 
 class AddressRefused(Exception):
-    """The host has an address that may not be connected to."""
+    """The host has an address that the service may not connect to."""
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """All addresses of a host, by the system's resolver."""
+    """Resolve a host name to all its addresses with the system's resolver."""
     look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await in_daemon_thread(look_up, name="resolve")
     return [str(entry[4][0]) for entry in found]
 
 
 class GuardedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, never to a name."""
+    """Connects to addresses that passed the check, never to a host name."""
 
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
@@ -74,13 +74,13 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
 
 @dataclass(slots=True)
 class _Budget:
-    """Bytes that all pictures of one request may still have."""
+    """Number of bytes that the pictures of one request may still use together."""
 
     left: int
 
 
 class PictureFetch:
-    """Fetches the pictures of requests."""
+    """Fetches the pictures that requests give as URLs."""
 
     def __init__(
         self,
@@ -93,9 +93,11 @@ class PictureFetch:
     ) -> None:
         """
         Args:
-            hosts: from which pictures may be fetched.
-            networks: addresses allowed though they are not public.
-            seconds: for one picture, from resolving the name to the last byte.
+            hosts: hosts from which pictures may be fetched.
+            networks: private networks that are allowed nevertheless.
+            seconds: time limit for one picture, from resolving the name to the last byte.
+            max_picture_bytes: maximum size of one picture.
+            max_total_bytes: maximum size of all pictures of a request.
         """
         self._hosts = hosts
         self._seconds = seconds
@@ -104,12 +106,12 @@ class PictureFetch:
         self._network = GuardedNetwork(networks)
 
     async def blobs(self, pictures: Sequence[bytes | PictureUrl]) -> list[bytes]:
-        """The bytes of all pictures, those behind URLs fetched at the same time.
+        """Return the bytes of all pictures. Those given as URLs are fetched concurrently.
 
         Raises:
             PictureUrlRefused: a URL may not be fetched.
-            PictureFetchFailed: a picture did not come.
-            RequestTooLarge: one picture, or all together, have too many bytes.
+            PictureFetchFailed: a picture could not be fetched.
+            RequestTooLarge: one picture, or all pictures together, have too many bytes.
         """
         names = [picture_name(index) for index in range(len(pictures))]
         checked = [
@@ -134,34 +136,34 @@ class PictureFetch:
         return httpx.create_ssl_context()
 
     def _checked(self, text: str, name: str) -> httpx.URL:
-        """A URL whose host is on the list.
+        """Parse a URL and check that its host is on the operator's list.
 
         Raises:
-            PictureUrlRefused: it is not, or the URL has a form that is not accepted.
+            PictureUrlRefused: the host is not on the list, or the form of the URL is not accepted.
         """
         if not self._hosts:
             raise PictureUrlRefused(
                 name,
-                "pictures by URL are switched off. Send the bytes, or ask the operator to allow the picture's host.",
+                "pictures by URL are disabled. Send the bytes, or ask the operator to allow the picture's host.",
             )
         if len(text) > _MAX_URL:
-            raise PictureUrlRefused(name, f"the URL has more than {_MAX_URL} characters.")
+            raise PictureUrlRefused(name, f"the URL has more than {_MAX_URL} characters, which is the limit.")
         try:
             url = httpx.URL(text.strip())
             host = url.raw_host.decode("ascii")
-            _ = url.host  # decodes the name for messages, which fails for some
+            _ = url.host  # messages use the decoded name, and decoding fails for some
         except (httpx.InvalidURL, ValueError):
             raise PictureUrlRefused(name, "the URL is not valid.") from None
         if url.userinfo:
-            raise PictureUrlRefused(name, "the URL holds a user name or password. Leave them out.")
+            raise PictureUrlRefused(name, "the URL contains a user name or password. Remove them.")
         if any(entry.allows(url.scheme, host, url.port) for entry in self._hosts):
             return url
         if url.scheme not in ("https", "http"):
             raise PictureUrlRefused(
-                name, f"the URL begins with {url.scheme[:20]!a}. Give one that begins with https://."
+                name, f"the URL has the scheme {url.scheme[:20]!a}. Send a URL that begins with https://."
             )
         raise PictureUrlRefused(
-            name, f"{url.scheme}://{url.netloc.decode('ascii')[:200]} is not among the hosts that the operator allows."
+            name, f"{url.scheme}://{url.netloc.decode('ascii')[:200]} is not one of the hosts that the operator allows."
         )
 
     async def _blob(
@@ -173,7 +175,9 @@ class PictureFetch:
             async with asyncio.timeout(self._seconds):
                 return await self._fetch(pool, picture, name, budget)
         except TimeoutError:
-            raise PictureFetchFailed(name, f"{picture.host} did not send it within {self._seconds:g} s.") from None
+            raise PictureFetchFailed(
+                name, f"{picture.host} did not send the picture within {self._seconds:g} s."
+            ) from None
         except AddressRefused:
             raise PictureUrlRefused(name, f"the address of {picture.host} is not public.") from None
         except (socket.gaierror, UnicodeError):
@@ -197,19 +201,19 @@ class PictureFetch:
     def _check_head(self, response: httpcore.Response, url: httpx.URL, name: str) -> None:
         headers = {key.lower(): value for key, value in response.headers}
         if 300 <= response.status < 400:
-            raise PictureFetchFailed(name, f"{url.host} answered with a redirect. Give the picture's final address.")
+            raise PictureFetchFailed(name, f"{url.host} answered with a redirect. Send the picture's final URL.")
         if response.status != 200:
-            raise PictureFetchFailed(name, f"{url.host} answered {response.status} in place of the picture.")
+            raise PictureFetchFailed(name, f"{url.host} answered {response.status} instead of the picture.")
         if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
-            raise PictureFetchFailed(name, f"{url.host} sent the picture compressed though it was asked not to.")
+            raise PictureFetchFailed(name, f"{url.host} compressed the response although it was asked not to.")
         length = headers.get(b"content-length", b"")
         if length.isdigit() and (len(length) > 18 or int(length) > self._max_picture_bytes):
             raise self._too_large(name)
 
     def _too_large(self, name: str) -> RequestTooLarge:
         error = RequestTooLarge(
-            f"{name}: the picture has more than {self._max_picture_bytes / 2**20:.1f} MiB, or all five more than "
-            f"{self._max_total_bytes / 2**20:.1f} MiB. Send smaller pictures."
+            f"{name}: the picture is larger than {self._max_picture_bytes / 2**20:.1f} MiB, or the five pictures "
+            f"together are larger than {self._max_total_bytes / 2**20:.1f} MiB. Send smaller pictures."
         )
         error.picture = name
         return error

@@ -1,8 +1,8 @@
-"""From a stranger's body to five pictures whose headers were accepted.
+"""Reads and parses the body of a request, up to five pictures with accepted headers.
 
-The body is read under a byte limit and at a minimum pace (`service.admission.upload`) whatever Content-Length claims,
-kept in memory (never on disk), and only then parsed; parsing runs in a thread, because a hostile 32 MiB takes long
-enough to hold up everybody else.
+`read_body` enforces a byte limit and a minimum pace (`service.admission.upload`), independent of Content-Length. The
+body stays in memory and is never written to disk. `parse` must run in a thread: parsing a hostile body of 32 MiB takes
+long enough to block all other requests.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ MULTIPART = "multipart/form-data"
 JSON = "application/json"
 
 _COMPRESSED = {"gzip": b"\x1f\x8b", "deflate": b"\x78\x9c", "zstd": b"\x28\xb5\x2f\xfd"}
-"""How such data begins; neither JSON nor multipart can."""
-_UNCOMPRESSED = "Send it uncompressed: pictures are compressed already."
+"""First bytes of compressed data. Neither JSON nor multipart can begin with them."""
+_UNCOMPRESSED = "Send it uncompressed; picture files are compressed already."
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A request that was understood. `pictures` are original, A, B, C, D; no pixel is decoded yet."""
+    """A valid request. `pictures` holds original, A, B, C, D; their pixels are not decoded yet."""
 
     pictures: tuple[Picture, ...]
     mode: Mode
     metadata: dict[str, Any]
     review_below: float | None
     content: bytes
-    """Digest of mode and pictures: what is asked."""
+    """Digest of the mode and the pictures."""
 
 
 def content_type(request: Request) -> tuple[str, bytes]:
-    """The body's media type and, for multipart, its boundary.
+    """Return the media type of the body and, for multipart, its boundary.
 
     Raises:
-        UnsupportedMediaType: neither multipart nor JSON.
-        MalformedRequest: multipart without a boundary.
+        UnsupportedMediaType: the body is neither multipart nor JSON.
+        MalformedRequest: a multipart content type has no boundary.
     """
     media_type, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1"))
     name = media_type.decode("latin-1").strip().lower()
@@ -73,7 +73,7 @@ def content_type(request: Request) -> tuple[str, bytes]:
 
 
 def _refuse_encoded(request: Request) -> None:
-    """Refuse a compressed body before it is read. `identity` means that it is not compressed."""
+    """Refuse a compressed body before reading it. The encoding `identity` means that it is not compressed."""
     named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
     encodings = [name for part in named if (name := part.strip()) not in ("", "identity")]
     if encodings:
@@ -82,17 +82,17 @@ def _refuse_encoded(request: Request) -> None:
 
 
 async def read_body(request: Request, *, max_bytes: int, upload: Upload) -> bytearray:
-    """Read the body, counting bytes as they arrive.
+    """Read the whole body and count its bytes as they arrive.
 
     Raises:
-        UnsupportedMediaType: it is compressed.
-        RequestTooLarge: Content-Length says so, or more bytes than `max_bytes` arrived.
+        UnsupportedMediaType: the body is compressed.
+        RequestTooLarge: the body, or its Content-Length, exceeds `max_bytes`.
         BodyTimeout, UploadTooSlow, Overloaded: see `Upload`.
-        ClientGone: the caller hung up on the way.
+        ClientGone: the caller disconnected during the upload.
     """
     _refuse_encoded(request)
     limit = f"{max_bytes / 2**20:.1f} MiB" if max_bytes >= 2**20 else f"{max_bytes} bytes"
-    too_large = RequestTooLarge(f"The body is larger than {limit}, the most that this path takes.")
+    too_large = RequestTooLarge(f"The body is larger than {limit}, the limit of this path.")
     claimed = request.headers.get("content-length", "")
     if claimed.isascii() and claimed.isdigit() and (len(claimed) > 18 or int(claimed) > max_bytes):
         raise too_large
@@ -105,16 +105,16 @@ async def read_body(request: Request, *, max_bytes: int, upload: Upload) -> byte
                 if len(body) > max_bytes:
                     raise too_large
     except ClientDisconnect:
-        raise ClientGone("the client hung up while it sent the body") from None
+        raise ClientGone("the client disconnected during the upload") from None
     return body
 
 
 def parse(body: bytes | bytearray, media_type: str, boundary: bytes) -> Fields:
-    """Understand a whole body.
+    """Parse a complete body.
 
     Raises:
-        UnsupportedMediaType: it is compressed, without saying so.
-        MalformedRequest: not the encoding it claims to be.
+        UnsupportedMediaType: the body is compressed although it has no Content-Encoding.
+        MalformedRequest: the body is not valid JSON or multipart.
         InvalidRequest: a field is missing, unknown, given twice, or wrong.
     """
     for name, magic in _COMPRESSED.items():
@@ -124,10 +124,10 @@ def parse(body: bytes | bytearray, media_type: str, boundary: bytes) -> Fields:
 
 
 def accept(fields: Fields, blobs: Sequence[bytes], limits: ImageLimits) -> Submission:
-    """Accept or refuse pictures by their headers.
+    """Accept or refuse the pictures by their file headers.
 
     Args:
-        blobs: the bytes of the five pictures.
+        blobs: bytes of the five pictures.
 
     Raises:
         PictureRefused: a picture is not accepted.

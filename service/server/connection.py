@@ -1,14 +1,14 @@
-"""One HTTP/1.1 connection, with the time limits that uvicorn does not have.
+"""An HTTP/1.1 connection with the time limits that uvicorn lacks.
 
-| the service waits for | limit | then it |
+| the service waits for | limit | afterwards it |
 |---|---|---|
 | the first byte of a new connection | `header_seconds` | closes the connection |
-| the rest of a request's headers | `header_seconds` from their first byte | answers 408 and closes |
-| the next request of a kept connection | uvicorn's `timeout_keep_alive` | closes |
-| the rest of a body that it has answered already | `body_seconds` | closes |
-| a client that does not read its response | `body_seconds` | closes |
+| the rest of a request's headers | `header_seconds` from their first byte | answers 408 and closes the connection |
+| the next request on an idle connection | uvicorn's `timeout_keep_alive` | closes the connection |
+| the rest of a body after the response | `body_seconds` | closes the connection |
+| a client that does not read its response | `body_seconds` | closes the connection |
 
-How fast a body must arrive that is not answered yet is the business of `service.admission.upload`.
+`service.admission.upload` enforces the pace of a body before the response.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOGGER = logging.getLogger("service.server.connection")
 
 
 class _Awaited(Enum):
-    """What a connection waits for, as far as this module limits it."""
+    """The events for which this module limits the waiting time."""
 
     HEADERS = auto()
     REST_OF_BODY = auto()
@@ -37,7 +37,7 @@ class _Awaited(Enum):
 
 
 class Connection(H11Protocol):
-    """uvicorn's protocol, with one timer for whatever the peer has to do next."""
+    """uvicorn's protocol, extended by a timer for the peer's next action."""
 
     def __init__(self, *arguments: Any, header_seconds: float, body_seconds: float, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -49,7 +49,7 @@ class Connection(H11Protocol):
         self._awaited: _Awaited | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since: float | None = None
-        """When the last response was complete, or the connection was opened; None while a request is in progress."""
+        """Time at which the last response ended or the connection was opened; None while a request is in progress."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -58,7 +58,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # Without an error uvicorn does this itself; its timer would keep the connection's buffers in memory.
+        # uvicorn does this itself only if there is no error. Its timer would keep the connection's buffers in memory.
         self._unset_keepalive_if_required()
         self._stop_timer()
 
@@ -70,10 +70,10 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._in_progress:  # the next request may have been in the buffer
+        if not self._in_progress:  # the buffer may already have held the next request
             self.idle_since = self.loop.time()
         self._watch()
-        if self._awaited is _Awaited.HEADERS:  # they have begun: this connection is not idle
+        if self._awaited is _Awaited.HEADERS:  # the next headers have begun, so the connection is not idle
             self._unset_keepalive_if_required()
 
     def pause_writing(self) -> None:
@@ -85,7 +85,7 @@ class Connection(H11Protocol):
         self._watch()
 
     def shutdown(self) -> None:
-        # After a protocol error h11 refuses to send anything, and the exception would end uvicorn's shutdown.
+        # After a protocol error, h11 refuses to send anything, and its exception would abort uvicorn's shutdown.
         if self.conn.our_state is h11.ERROR:
             self.transport.close()
         else:
@@ -95,7 +95,7 @@ class Connection(H11Protocol):
         self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")
 
     def _unsupported_upgrade_warning(self) -> None:
-        """A client that asks for a WebSocket is answered by HTTP; that is not worth two lines of the log."""
+        """Suppress two log lines of uvicorn. A client that requests a WebSocket gets an HTTP response."""
 
     @property
     def _in_progress(self) -> bool:
@@ -112,7 +112,7 @@ class Connection(H11Protocol):
         return _Awaited.HEADERS if is_new or begun else None
 
     def _watch(self) -> None:
-        """Start the timer when the connection begins to wait for something else, and stop it when that has come."""
+        """Start the timer when the connection begins to wait for an event, and stop it when the event has happened."""
         if (awaited := self._now_awaited()) is self._awaited:
             return
         self._stop_timer()
@@ -127,18 +127,18 @@ class Connection(H11Protocol):
 
     def _expire(self) -> None:
         if self._awaited is _Awaited.READING:
-            self.transport.abort()  # a regular close waits until everything is written
+            self.transport.abort()  # a regular close would wait until everything is written
         elif self._awaited is _Awaited.HEADERS and self.conn.trailing_data[0]:
             seconds = self._seconds[_Awaited.HEADERS]
-            self._refuse(HEADER_TIMEOUT, f"The headers of the request did not arrive within {seconds:g} s.")
+            self._refuse(HEADER_TIMEOUT, f"The headers did not arrive within {seconds:g} s. Send the request again.")
         else:
             self.transport.close()
 
     def _refuse(self, problem: Problem, detail: str) -> None:
-        """Answer, before there is a request, with a problem document, and close the connection."""
+        """Answer with a problem document before the request is complete, and close the connection."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             request_id = new_id("req_")
-            # No request reached the app, so that nothing else would log the id that the client is given.
+            # The request did not reach the app, so this is the only log line with the id that the client gets.
             client = self.client[0] if self.client else None
             fields = {"status": problem.status, "client": client, "detail": detail, "request_id": request_id}
             log(LOGGER, logging.INFO, "refused", **fields)

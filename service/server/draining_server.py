@@ -1,10 +1,10 @@
-"""A uvicorn server that drains: SIGTERM → refuse the new, finish what is inside, then exit with 0.
+"""A uvicorn server that drains: after SIGTERM it refuses new requests, finishes those in flight and exits with 0.
 
-uvicorn alone closes its socket at once, so that a load balancer which has not noticed yet gets refused connections;
-here the socket stays open and answers 503 with Retry-After until no request is left.
+uvicorn alone would close its socket at once, and a load balancer that has not noticed yet would see refused
+connections. Here the socket stays open, and new requests are answered 503 with Retry-After until no request is left.
 
-SIGINT and SIGHUP do the same: a terminal that closes or a supervisor that reloads must not end requests. A second
-SIGTERM or SIGINT ends the process at once; what is still inside is answered 503.
+SIGINT and SIGHUP also start a drain, because a closing terminal or a reloading supervisor must not abort requests. A
+second SIGTERM or SIGINT ends the process at once; requests that are still in flight are answered 503.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ LOGGER = logging.getLogger("service.server.draining_server")
 FAILED_START = 3
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SAME_SECONDS = 0.5
-"""A wrapper often forwards a signal that the terminal or the supervisor has sent to the whole process group."""
-_LAST_WORDS_SECONDS = 0.2
-"""For the answers to the requests that a forced end cancels."""
+"""Period in which a second signal counts as the same one. A wrapper often forwards a signal that the terminal or the
+supervisor has already sent to the whole process group."""
+_FINAL_ANSWERS_SECONDS = 0.2
+"""Time for the 503 answers to the requests that a forced end cancels."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """See the settings of these names."""
+    """Limits for connections; see the settings of the same names."""
 
     max_connections: int
     header_seconds: float
@@ -47,7 +48,7 @@ class ConnectionLimits:
 
 
 class DrainingServer(uvicorn.Server):
-    """`exit_code` is what the process should end with."""
+    """Serves until a signal ends it. The process should exit with `exit_code` then."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class DrainingServer(uvicorn.Server):
         self.exit_code = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - as in uvicorn
-        """Replaces uvicorn's, which leaves accepting to the event loop (see `service.server.listener`)."""
+        """Start our own listener, where uvicorn would let the event loop accept (see `service.server.listener`)."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(FAILED_START)
@@ -89,7 +90,7 @@ class DrainingServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own version raises the signal again after its shutdown, which would make a clean exit a failed one.
+        # uvicorn's own version raises the signal again after its shutdown, so that a clean exit would look failed.
         loop = asyncio.get_running_loop()
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         taken = [number for number in _SIGNALS if not (nohup and number == signal.SIGHUP)]
@@ -102,7 +103,7 @@ class DrainingServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def fail_start(self) -> None:
-        """The engine cannot be started: end the process with an error."""
+        """End the process with an error, because the engine cannot be started."""
         self.exit_code = FAILED_START
         self.should_exit = True
 
@@ -114,7 +115,7 @@ class DrainingServer(uvicorn.Server):
             self._drain_began = loop.time()
             self._draining = loop.create_task(self._drain())
         elif number != signal.SIGHUP and loop.time() - self._drain_began > _SAME_SECONDS:
-            # systemd may send a SIGHUP after each SIGTERM.
+            # SIGHUP is excluded because systemd may send one after each SIGTERM.
             self._end_now(number)
 
     async def _drain(self) -> None:
@@ -123,12 +124,11 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     def _end_now(self, number: int) -> None:
-        """Answer what is inside, and end without waiting; `screening.runtime.process_reaper` clears up after the
-        engine."""
+        """Answer the requests in flight and end without waiting. The process reaper then cleans up after the engine."""
         log(
             LOGGER, logging.WARNING, "ending at once", signal=signal.Signals(number).name, inside=self._admission.inside
         )
         self.exit_code = 128 + number
         for task in self.server_state.tasks:
             task.cancel()
-        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, os._exit, self.exit_code)
+        asyncio.get_running_loop().call_later(_FINAL_ANSWERS_SECONDS, os._exit, self.exit_code)

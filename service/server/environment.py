@@ -1,4 +1,4 @@
-"""Prepares the environment of the process for libraries that read it when they are imported."""
+"""Prepares the process environment for libraries that read it on import."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LOGGER = logging.getLogger("service.server.environment")
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:
-    """Respect a CPU quota, name the user, and keep metrics in memory. Call it before the rest is imported."""
+    """Apply the CPU quota, set a user name and keep metrics in memory. Call this before importing other modules."""
     limit_threads(environment)
     name_the_user(environment)
     for variable in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         if environment.pop(variable, None) is not None:
-            # It makes several processes share metrics by files, in a directory that must exist.
-            text = f"{variable} is ignored: the service is one process and keeps its metrics in memory"
+            # With this variable, prometheus_client stores metrics in files of a directory, which must exist.
+            text = f"{variable} is ignored, because the service is a single process and keeps its metrics in memory"
             log(LOGGER, logging.WARNING, text)

@@ -1,4 +1,4 @@
-"""From settings to a process that serves: its sockets and its server."""
+"""Starts the server: opens its sockets, builds the app and runs it until the process is told to end."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class CannotStart(Exception):
 
 
 def serve(settings: Settings, engine: Engine) -> int:
-    """Serve until the process is told to end; returns its exit code.
+    """Serve until the process is told to end. Returns the exit code.
 
     Raises:
-        CannotStart: the address cannot be listened on, no directory can be written, or the checkpoint is refused.
+        CannotStart: the address is not available, no directory is writable, or the checkpoint is refused.
     """
-    # A service that stands still can be asked where, without a debugger in its container.
+    # SIGUSR1 prints the stacks of a service that hangs, so that its container needs no debugger.
     faulthandler.register(signal.SIGUSR1)
     try:
         listening = listen(settings.host, settings.port)
@@ -53,8 +53,8 @@ def serve(settings: Settings, engine: Engine) -> int:
 def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> None:
     hosts = sorted({one.getsockname()[0] for one in listening})
     if not settings.api_keys and not all(ip_address(host).is_loopback for host in hosts):
-        text = "no API keys: everyone who reaches this address may call /screen. Set --api-keys or listen on 127.0.0.1"
-        log(LOGGER, logging.WARNING, text, hosts=hosts)
+        text = "no API keys are set, so anyone who can reach the service may call /screen"
+        log(LOGGER, logging.WARNING, text, hosts=hosts, remedy="set --api-keys or listen on 127.0.0.1")
 
 
 def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket], caches: Path | None) -> int:
@@ -65,8 +65,8 @@ def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket],
         app,
         host=settings.host,
         port=settings.port,
-        # httptools, which uvicorn prefers, is not what `service.server.connection` builds on, and takes headers of any
-        # size.
+        # `service.server.connection` extends uvicorn's h11 protocol. httptools, which uvicorn prefers, would accept
+        # headers of any size.
         http="h11",
         ws="none",
         log_config=None,
@@ -75,8 +75,8 @@ def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket],
         h11_max_incomplete_event_size=65536,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # a float does as well
-        # After our own drain nothing should be left; this only bounds what hangs.
+        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # a float works as well
+        # Our own drain should leave no requests. This limit applies to requests that hang.
         timeout_graceful_shutdown=5,
     )
     limits = ConnectionLimits(
@@ -94,10 +94,10 @@ def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket],
 
 
 def _guarded(temporary: Sequence[Path] | None, caches: Path | None) -> AbstractContextManager[object]:
-    """While it is open, the engine's processes and our temporary files go when we are killed.
+    """Return a context in which the engine's processes and our temporary files are removed if the service is killed.
 
     Args:
-        temporary: the served checkpoint's; None for an engine without one, which leaves nothing behind.
+        temporary: temporary directories of the served checkpoint; None for an engine that needs no clean-up.
     """
     if temporary is None:
         return nullcontext()

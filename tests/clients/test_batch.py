@@ -30,7 +30,7 @@ def test_a_batch_answers_every_line_and_skips_them_the_second_time(
     assert sorted(written(tmp_path)) == ["1", "2", "3"]
     assert run_batch(server, source) == cli.OK
     assert len(server.received) == len(written(tmp_path)) == 3
-    assert "0 screened, 3 had an answer already, 0 failed" in capsys.readouterr().out
+    assert "0 screened, 3 skipped (answered before), 0 failed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -52,31 +52,34 @@ def test_another_file_is_never_written_to(server: Any, write_batch: Any, tmp_pat
 
 
 BAD_LINES = {
-    "lone surrogate in metadata": (rb'{"id": "x", %s, "metadata": {"name": "\ud83d"}}', r"'metadata' holds '\ud83d'"),
+    "lone surrogate in metadata": (
+        rb'{"id": "x", %s, "metadata": {"name": "\ud83d"}}',
+        r"'metadata' contains '\ud83d'",
+    ),
     "lone surrogate in a path": (
         rb'{"id": "x", "original": "\udc00.jpg", "generated": []}',
-        r"'original' holds '\udc00'",
+        r"'original' contains '\udc00'",
     ),
-    "lone surrogate in the id": (rb'{"id": "\ud83d", %s}', r"'id' holds '\ud83d'"),
+    "lone surrogate in the id": (rb'{"id": "\ud83d", %s}', r"'id' contains '\ud83d'"),
     "lone surrogate in a field's name": (rb'{"id": "x", %s, "\ud83d": 1}', "one half of a surrogate pair"),
     "not JSON": (b"not json", "not JSON"),
     "cut off": (b'{"id": "x", "original": "orig', "not JSON"),
     "not UTF-8": (b'{"id": "M\xfcller", %s}', "not UTF-8: byte 10 of the line is 0xfc"),
     "null byte": (b'{"id": "x\x00", %s}', "not JSON"),
     "null character in a path": (rb'{"id": "x", "original": "\u0000", "generated": ["a","b","c","d"]}', "original"),
-    "deep list": (b"[" * 200_000, "not JSON of a sensible depth"),
-    "deep metadata": (b'{"id": "x", %s, "metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "depth"),
+    "deep list": (b"[" * 200_000, "nested too deeply"),
+    "deep metadata": (b'{"id": "x", %s, "metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "deeply"),
     "huge line": (b'{"id": "x", "original": "' + b"x" * 3_000_000 + b'"}', "longer than 1,048,576 bytes"),
     "huge number": (b'{"id": ' + b"1" * 5000 + b", %s}", "not JSON"),
     "NaN in metadata": (b'{"id": "x", %s, "metadata": {"a": NaN}}', "NaN is not a JSON value"),
     "infinity in metadata": (b'{"id": "x", %s, "metadata": {"a": 1e999}}', "metadata"),
     "metadata is a list": (b'{"id": "x", %s, "metadata": [1]}', "metadata must be an object"),
     "no object": (b'["list"]', "must be a JSON object"),
-    "no id": (b"{%s}", '"id" is missing'),
-    "id is empty": (b'{"id": "", %s}', '"id" is missing'),
-    "id is true": (b'{"id": true, %s}', '"id" is missing'),
-    "id is infinite": (b'{"id": 1e999, %s}', '"id" is missing'),
-    "id is a list": (b'{"id": [1], %s}', '"id" is missing'),
+    "no id": (b"{%s}", '"id" must be'),
+    "id is empty": (b'{"id": "", %s}', '"id" must be'),
+    "id is true": (b'{"id": true, %s}', '"id" must be'),
+    "id is infinite": (b'{"id": 1e999, %s}', '"id" must be'),
+    "id is a list": (b'{"id": [1], %s}', '"id" must be'),
     "id of an earlier line": (b'{"id": "1", %s}', "line 1 has the same id"),
     "id of an earlier line as a number": (b'{"id": 1, %s}', "line 1 has the same id"),
     "missing file": (b'{"id": "x", "original": "nowhere.jpg", "generated": ["a","b","c","d"]}', "nowhere.jpg"),
@@ -117,7 +120,7 @@ def test_a_bad_line_fails_alone_with_its_reason(
     captured = capsys.readouterr()
     assert sorted(written(tmp_path)) == ["1", "2", "3", "4"]
     assert captured.err.startswith("line 3") and said in captured.err and captured.err.count("\n") == 1
-    assert "4 screened, 0 had an answer already, 1 failed" in captured.out
+    assert "4 screened, 0 skipped (answered before), 1 failed" in captured.out
     assert run_batch(server, source) == cli.FAILED, "and again by the next run"
     assert len(server.received) == 4
 
@@ -283,7 +286,7 @@ def test_two_batches_do_not_write_to_one_file(server: Any, write_batch: Any, tmp
     source, out = write_batch("1"), tmp_path / "out.jsonl"
     with Results(str(out)):
         assert run_batch(server, source) == cli.USAGE
-        assert "another batch writes to" in capsys.readouterr().err
+        assert "another batch is writing to" in capsys.readouterr().err
     assert server.received == []
     assert run_batch(server, source) == cli.OK
 

@@ -207,7 +207,7 @@ def test_a_host_that_no_socket_takes_is_refused(host: str) -> None:
 
 @pytest.mark.parametrize("key", [b"secret", 4711, ["secret"]])
 def test_a_key_that_is_no_text_is_refused(key: Any) -> None:
-    with pytest.raises(InputError, match="it must be a text"):
+    with pytest.raises(InputError, match="it must be a string"):
         Client(api_key=key)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from screening_client import OptionVerdict
+
 DIMENSIONS = {"appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"}
 
 
@@ -30,7 +32,7 @@ def load(examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(examples))
     before = set(sys.modules)
     yield import_module
-    for name in {"demo", "demo_page", "make_examples"} - before:
+    for name in {"demo", "demo_page", "demo_products", "make_examples"} - before:
         sys.modules.pop(name, None)
 
 
@@ -53,19 +55,41 @@ def run_demo(examples: Path, *options: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_decision_is_right_by_the_paper_s_rule(load: Any, acceptable: str, label: str, right: bool) -> None:
-    demo: ModuleType = load("demo")
+    demo: ModuleType = load("demo_products")
     assert demo.agrees(tuple(acceptable), label) is right
     assert demo.agrees(tuple(acceptable), label, answered=False) is False
 
 
+@pytest.mark.parametrize(
+    ("issues", "comment", "match"),
+    [
+        (
+            ("physical_shadow", "appearance_deformation"),
+            "shadow + appearance: two shadows and the number differs",
+            True,
+        ),
+        (("physical_shadow", "appearance_deformation"), "shadow + appearance: two shadows and the cap differs", False),
+        (("physical_shadow",), "shadow: the number differs and two shadows", False),
+        ((), None, False),
+    ],
+)
+def test_a_comment_matches_with_the_planted_dimensions_and_remarks_in_any_order(
+    load: Any, issues: tuple[Any, ...], comment: str | None, match: bool
+) -> None:
+    planted = load("demo_products").Planted(
+        ("appearance_deformation", "physical_shadow"), "the number differs and two shadows"
+    )
+    assert planted.matches(OptionVerdict("A", False, issues, comment)) is match
+
+
 def test_the_shipped_products_are_whole_small_and_varied(load: Any, examples: Path) -> None:
-    products = load("demo").load_products(examples / "products")
+    products = load("demo_products").load_products(examples / "products")
     labels = [product.label for product in products]
     assert len(products) >= 8 and labels.count("N") >= 2
     assert set("ABCD") <= set("".join(labels))
-    assert {name for product in products for dimensions, _ in product.planted for name in dimensions} == DIMENSIONS
+    assert {name for product in products for planted in product.planted for name in planted.dimensions} == DIMENSIONS
     for product in products:
-        usable = "".join(o for o, (dims, _) in zip("ABCD", product.planted, strict=True) if not dims) or "N"
+        usable = "".join(o for o, p in zip("ABCD", product.planted, strict=True) if not p.dimensions) or "N"
         assert product.label == usable
         for path in [product.original, *product.generated]:
             assert path.stat().st_size < 25_600
@@ -81,11 +105,14 @@ def test_the_demo_screens_every_product_and_stops_its_service(examples: Path, tm
     rows = re.findall(r"^\d\d-\S+ .* (yes|no)$", done.stdout, re.MULTILINE)
     assert len(rows) == count
     assert f"{rows.count('yes')} of {count} decisions agree with the planted truth" in done.stdout
+    matching = re.findall(r"^\d\d-\S+ .* ([0-4])/4 ", done.stdout, re.MULTILINE)
+    assert f"{sum(map(int, matching))} of {4 * count} comments on the pictures match the planted truth" in done.stdout
     assert done.stdout.count("I ultimately chose") == count and "drained and stopped" in done.stdout
     html = page.read_text()
     assert html.count("data:image/jpeg;base64,") == 5 * count and "http" not in html
 
 
+@pytest.mark.slow
 def test_the_demo_uses_a_running_service(examples: Path, real_service: str) -> None:
     done = run_demo(examples, "--base-url", real_service, "--mode", "direct")
     assert done.returncode == 0 and "Starting" not in done.stdout
@@ -158,7 +185,7 @@ def test_examples_are_written_small_and_never_over_others(load: Any, tmp_path: P
     assert make.main(arguments) == 0
     assert make.main(arguments) == 1
     assert make.main([*arguments, "--replace"]) == 0
-    products = load("demo").load_products(tmp_path / "out")
+    products = load("demo_products").load_products(tmp_path / "out")
     assert len(products) == 10 and products[0].name == "a red can"
     with Image.open(products[0].original) as image:
         assert image.size == (384, 288)

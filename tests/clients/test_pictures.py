@@ -304,6 +304,7 @@ def difference(one: Image.Image, other: Image.Image, size: int = 448) -> float:
     return max(ImageStat.Stat(ImageChops.difference(*small)).mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(4000, 3000), (1500, 2049)])
 def test_a_large_image_fits_the_service_without_visible_loss(size: tuple[int, int]) -> None:
     image = photo(*size)

@@ -328,7 +328,7 @@ def test_a_closed_client_says_what_to_do(server: Any, question: Any) -> None:
     client.close()
     client.close()
     for call in (lambda: client.screen(**question), client.ready, lambda: client.with_options().ready()):
-        with pytest.raises(ClientStateError, match="make a new one"):
+        with pytest.raises(ClientStateError, match="create a new one"):
             call()
     with httpx.Client() as http:
         client = Client(base_url=server.url, http_client=http)
@@ -342,9 +342,9 @@ def test_a_closed_twin_says_what_to_do(server: Any, question: Any) -> None:
         await client.screen(**question)
         await client.close()
         await client.close()
-        with pytest.raises(ClientStateError, match="make a new one"):
+        with pytest.raises(ClientStateError, match="create a new one"):
             await client.screen(**question)
-        with pytest.raises(ClientStateError, match="make a new one"):
+        with pytest.raises(ClientStateError, match="create a new one"):
             await client.ready()
 
     asyncio.run(call())

@@ -43,6 +43,7 @@ def test_paths_bytes_files_and_pil_images_are_the_same_question(
     assert plain.source == "cache", "the service saw the same bytes"
 
 
+@pytest.mark.slow
 def test_five_pil_images_of_twelve_megapixels_are_screened(real_service: str) -> None:
     noise = Image.effect_noise((4000, 3000), 60)
     images = [Image.merge("RGB", [noise, noise.point(lambda value: 255 - value), noise]) for _ in range(5)]
@@ -72,6 +73,7 @@ def answers_by_source(url: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_two_calls_with_the_same_pictures_cost_one_inference(slow_service: str, question: Any) -> None:
     with Client(base_url=slow_service) as client, ThreadPoolExecutor(2) as pool:
         one, other = (pool.submit(client.screen, **question, metadata={"n": n}) for n in (1, 2))
@@ -83,6 +85,7 @@ def test_two_calls_with_the_same_pictures_cost_one_inference(slow_service: str, 
     assert answers_by_source(slow_service) == {"engine": 1, "shared": 1, "cache": 1}
 
 
+@pytest.mark.slow
 def test_a_call_with_a_key_of_its_own_is_answered_once(slow_service: str, question: Any) -> None:
     """What a pipeline gets that starts again after a crash, and what it gets when it takes a key for two products."""
     with Client(base_url=slow_service) as client:
@@ -94,6 +97,7 @@ def test_a_call_with_a_key_of_its_own_is_answered_once(slow_service: str, questi
     assert answers_by_source(slow_service) == {"engine": 1, "replay": 1}
 
 
+@pytest.mark.slow
 def test_an_attempt_that_loses_its_answer_gets_it_by_the_next(slow_service: str, question: Any) -> None:
     """The connection breaks after the answer was made: the retry carries the same key."""
     lost: list[httpx.Response] = []
@@ -134,6 +138,7 @@ def test_many_at_once_come_back_in_order(real_service: str, question: Any) -> No
     assert [result.metadata["number"] for result in results] == list(range(40))
 
 
+@pytest.mark.slow
 def test_callers_sent_away_by_a_full_queue_come_back_and_are_answered(narrow_service: str, question: Any) -> None:
     """Eight at once for two places: 429 with the service's own Retry-After, obeyed until all have their answer."""
     statuses: list[int] = []
@@ -163,6 +168,7 @@ def different(five: tuple[bytes, ...], count: int) -> list[ScreenRequest]:
     return [ScreenRequest(original=picture(number), generated=five[1:]) for number in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twin", ["sync", "async"])
 def test_a_bulk_run_against_a_small_service_loses_nothing(
     narrow_service: str, five: tuple[bytes, ...], twin: str

@@ -39,7 +39,7 @@ def ids(text: str) -> list[Any]:
 def test_answers_go_to_a_pipe_and_everything_else_to_stderr(server: Any, write_batch: Any, stdout: str) -> None:
     out, err = start(server, "batch", write_batch(1, 2, 3), "--out", stdout).communicate(timeout=60)
     assert sorted(ids(out)) == [1, 2, 3]
-    assert err == "3 screened, 0 had an answer already, 0 failed\n"
+    assert err == "3 screened, 0 skipped (answered before), 0 failed\n"
 
 
 def test_answers_go_to_a_redirected_file(server: Any, write_batch: Any, tmp_path: Path) -> None:

@@ -76,10 +76,14 @@ def test_answers_are_kept_as_decisions(five: tuple[bytes, ...]) -> None:
             client.decisions.feedback(ids[1], kind="shown", options="C", idempotency_key="k")
         assert [(one["decision"], one["kind"], one["options"]) for one in service.feedback] == [(ids[1], "shown", "AB")]
         assert asyncio.run(twin(ids[1]))[1].feedback == (given,)
+        pages = client.decisions.list(page_size=2)
+        assert [next(pages).id for _ in range(2)] == [ids[4], ids[3]]
+        client.decisions.erase(ids[3])
+        assert [one.id for one in pages] == ids[2::-1], "the cursor outlives its decision"
         client.decisions.erase(ids[1])
         with pytest.raises(NotFound):
             client.decisions.get(ids[1])
-    assert len(asyncio.run(twin(ids[0]))[0]) == 4 and service.feedback == []
+    assert len(asyncio.run(twin(ids[0]))[0]) == 3 and service.feedback == []
 
 
 def test_scripted_errors_are_for_decisions_too(question: Any) -> None:

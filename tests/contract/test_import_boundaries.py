@@ -1,9 +1,10 @@
-"""Who may import whom (README, "The parts"): read from the source, and seen in fresh interpreters."""
+"""Which package and folder may import which (docs/architecture.md): from the source, and in fresh interpreters."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 LAYERS = {
     "screening": "task errors answer prompt calibration image_files images runtime checkpoint inference confidence",
     "service": (
-        "errors ids logs config schemas engines metrics timings admission checkpoints request decisions pipeline http app "
-        "server"
+        "errors ids logs config schemas engines metrics timings admission checkpoints request decisions pipeline http "
+        "app server"
     ),
     "trainer": ("labels records data_directory metrics reward runs endpoint data evaluation training release research"),
     "loadtest": "console results load targets commands",
@@ -127,6 +128,13 @@ def test_imports_run_one_way(repository, package):
         place = order.index(layer(module))
         wrong += [f"{module} -> {name}" for name in imported_modules(path, known) if order.index(layer(name)) > place]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_the_architecture_page_states_the_layers(repository, package):
+    page = (repository / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{package}` |"))
+    assert re.findall(r"`(\w+)`", row.split("|")[2]) == LAYERS[package].split()
 
 
 def test_vllm_is_imported_by_one_module_of_the_service(repository):

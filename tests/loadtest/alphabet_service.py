@@ -17,7 +17,7 @@ from screening.answer import Finding, compose, render
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import Probe
 from screening.task import OPTIONS
-from service.engines.protocol import Contract, Generated, Question
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 
 LETTERS = {"first": "EFGH", "second": "%&*#"}
@@ -37,10 +37,10 @@ class AlphabetEngine(ScriptedEngine):
         self._manifest: Manifest | None = None
 
     @property
-    def contract(self) -> Contract:
+    def checkpoint(self) -> LoadedCheckpoint:
         assert self._manifest is not None
         m = self._manifest
-        return Contract(m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched)
+        return LoadedCheckpoint(m.name, m.version, m.digest, m.image.size, m.calibration, super().checkpoint.watched)
 
     async def start(self, checkpoint: Path | None = None, /) -> None:
         assert checkpoint is not None
@@ -55,12 +55,12 @@ class AlphabetEngine(ScriptedEngine):
         return list(probe.logprobs)
 
     async def generate(self, question: Question) -> Generated:
-        contract = self.contract
+        checkpoint = self.checkpoint
         await super().generate(question)
         self._asked += 1
         findings = tuple(Finding(option, frozenset(), self._word()) for option in OPTIONS)
         text = render(compose(frozenset("A"), findings), question.mode)
-        return Generated(text, (), prompt_tokens=1, completion_tokens=1, contract=contract)
+        return Generated(text, (), prompt_tokens=1, completion_tokens=1, checkpoint=checkpoint)
 
     def _word(self) -> str:
         fault = self._fault if self._asked >= 10 else "none"

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from loadtest.__main__ import COMMANDS, main
 from loadtest.commands import idle_swap, kill, soak, swap, sweep
-from loadtest.results.record import Book
-from loadtest.targets.canary_checkpoints import Oracle
-from loadtest.targets.swapping import OracleBlind
+from loadtest.results.record import RunRecorder
+from loadtest.targets.canary_checkpoints import Canary
+from loadtest.targets.swapping import CanaryError
 from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding, ImageContract
 from screening.checkpoint.probes import Probe, Probes
@@ -74,11 +74,12 @@ def test_numbers_that_make_no_load_are_refused(arguments) -> None:
 
 def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
     (tmp_path / "summary.json").write_text("{}")
-    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 1
+    assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_where_the_service_stops_keeping_up(scripted_service, parse, left, tmp_path, capsys) -> None:
     # Two hundred milliseconds an answer, one at a time: five a second at most.
     with scripted_service("--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3") as url:
@@ -117,6 +118,7 @@ def scripted_service() -> Callable[..., Any]:
     )
 
 
+@pytest.mark.slow
 def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> None:
     args = parse(
         "soak", "--engine", "scripted", "--minutes", "0.1", "--rate", "3", "--repeated-originals", "1",
@@ -130,7 +132,7 @@ def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> N
     assert "/readyz" in (found.directory / "service.log").read_text(), "options behind -- go to the service"
 
 
-def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
+def make_pair(folder: Path) -> tuple[Canary, Canary]:
     """Two checkpoints of one store that `alphabet_service` writes differently for."""
     made = []
     for seed, (version, letters) in enumerate(LETTERS.items()):
@@ -145,7 +147,7 @@ def make_pair(folder: Path) -> tuple[Oracle, Oracle]:
             image=ImageContract(size=112, tokens_per_picture=16),
             probes=Probes(questions=(probe,), tolerance=0.01),
         )  # fmt: skip
-        made.append(Oracle(directory, manifest.digest, letters))
+        made.append(Canary(directory, manifest.digest, letters))
     return made[0], made[1]
 
 
@@ -159,8 +161,8 @@ def swap_run(parse, left, tmp_path):
             "--out", str(tmp_path / "run"), *arguments,
             program=(sys.executable, str(HERE / "alphabet_service.py"), fault),
         )  # fmt: skip
-        with Book(args.out) as book:
-            return swap.run_with(make_pair(tmp_path / "store"), book, args), left(tmp_path / "run")
+        with RunRecorder(args.out) as recorder:
+            return swap.run_with(make_pair(tmp_path / "store"), recorder, args), left(tmp_path / "run")
 
     return run
 
@@ -168,11 +170,12 @@ def swap_run(parse, left, tmp_path):
 UNSURE = {
     "pause beyond the drain, median",
     "memory at the end / after the first swap",
-    "restart / swap, nobody admitted",
+    "restart time / swap pause",
 }
 """Figures that a busy machine can spoil; here they need only be there."""
 
 
+@pytest.mark.slow
 def test_sound_swaps_pass(swap_run, capsys) -> None:
     _, found = swap_run("none")
     assert set(found.failed()) <= UNSURE
@@ -186,6 +189,7 @@ def test_sound_swaps_pass(swap_run, capsys) -> None:
     assert "pass  answers of mixed weights" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
     code, found = swap_run("mixed", "--no-restart")
     assert code == 1
@@ -193,31 +197,35 @@ def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
     assert found.summary["findings"]["mixed"]
 
 
+@pytest.mark.slow
 def test_weights_that_stayed_under_a_new_name_fail_the_run(swap_run) -> None:
     code, found = swap_run("stale", "--no-restart")
     assert code == 1
     assert set(found.failed()) - UNSURE == {"answers of a wrong version"}
 
 
+@pytest.mark.slow
 def test_too_few_swaps_fail_the_run(swap_run) -> None:
     code, found = swap_run("none", "--no-restart", "--least-swaps", "1000")
     assert code == 1
     assert set(found.failed()) - UNSURE == {"swaps under load"}
 
 
+@pytest.mark.slow
 def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
-    with pytest.raises(OracleBlind, match="unrecognised"):
+    with pytest.raises(CanaryError, match="unrecognised"):
         swap_run("blind")
 
 
-def idle_swap_args(parse, tmp_path, pair: tuple[Oracle, Oracle], *arguments: str) -> Any:
-    directories = [str(oracle.directory) for oracle in pair]
+def idle_swap_args(parse, tmp_path, pair: tuple[Canary, Canary], *arguments: str) -> Any:
+    directories = [str(canary.directory) for canary in pair]
     program = (sys.executable, str(HERE / "alphabet_service.py"), "none")
     return parse(
         "idle_swap", "--out", str(tmp_path / "run"), "--checkpoints", *directories, *arguments, program=program
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
     args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "3")
     assert idle_swap.run(args) == 0
@@ -227,19 +235,20 @@ def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
     for event in swaps:
         assert 25 < event["load_ms"] <= event["load_ms"] + event["proof_ms"] <= event["closed_ms"]
     shown = capsys.readouterr().out
-    assert "restart / swap, nobody admitted" in shown
+    assert "restart time / swap pause" in shown
     assert "nan" not in shown
 
 
+@pytest.mark.slow
 def test_an_idle_swap_that_is_not_fast_enough_fails(parse, left, tmp_path) -> None:
     args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "1", "--ratio", "1e9")
     assert idle_swap.run(args) == 1
-    assert left(tmp_path / "run").failed() == ["restart / swap, nobody admitted"]
+    assert left(tmp_path / "run").failed() == ["restart time / swap pause"]
 
 
 def test_an_idle_swap_needs_two_checkpoints(parse, tmp_path, capsys) -> None:
     (first, _) = make_pair(tmp_path / "store")
-    with pytest.raises(CheckpointError, match="Two different"):
+    with pytest.raises(CheckpointError, match="two different"):
         idle_swap.run(idle_swap_args(parse, tmp_path, (first, first)))
 
 
@@ -261,6 +270,7 @@ def quick_to_blame(monkeypatch):
     monkeypatch.setattr(kill, "GONE_SECONDS", 1.0)
 
 
+@pytest.mark.slow
 def test_a_service_that_recovers_passes(kill_run) -> None:
     code, found = kill_run("none")
     assert code == 0, found.summary["verdicts"]
@@ -271,19 +281,22 @@ def test_a_service_that_recovers_passes(kill_run) -> None:
     assert found.summary["load"]["retried"] > 0, "the clients must have met the dead engine for this to show anything"
 
 
+@pytest.mark.slow
 def test_a_failure_that_callers_see_fails_the_run(kill_run) -> None:
     code, found = kill_run("failing")
     assert code == 1
-    assert found.failed() == ["failures that a caller saw"]
+    assert found.failed() == ["errors that a caller saw"]
     assert found.summary["load"]["failed"].keys() == {"ServerError"}
 
 
+@pytest.mark.slow
 def test_processes_that_outlive_their_engine_are_found_and_removed(kill_run, quick_to_blame) -> None:
     code, found = kill_run("orphan")
     assert code == 1
     assert found.failed() == ["processes left by killed engines", "processes left by the killed service"]
 
 
+@pytest.mark.slow
 def test_shared_memory_that_outlives_its_engine_is_found(kill_run, quick_to_blame) -> None:
     before = set(Path("/dev/shm").glob("mortal-*"))
     try:
@@ -295,6 +308,7 @@ def test_shared_memory_that_outlives_its_engine_is_found(kill_run, quick_to_blam
             path.unlink()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
     out = tmp_path / "run"
     command = [

@@ -249,7 +249,7 @@ def test_a_picture_at_the_limit_of_pixels_passes_and_one_over_it_does_not():
 @pytest.mark.parametrize("size", [(101, 5), (5, 101)])
 def test_a_side_over_its_limit_is_refused(size):
     assert inspect(encoded(quarters(100, 100)), ImageLimits(max_side=100)).width == 100
-    with pytest.raises(ImageTooLarge, match="limit of a side is 100") as caught:
+    with pytest.raises(ImageTooLarge, match="limit for each side is 100") as caught:
         inspect(encoded(Image.new("RGB", size)), ImageLimits(max_side=100))
     assert caught.value.unit == "pixels"
 

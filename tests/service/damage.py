@@ -1,4 +1,4 @@
-"""Ways to break a published checkpoint. Each takes a whole copy and leaves it broken.
+"""Ways to break a published checkpoint. Each function damages a whole copy.
 
 `(described)` means that the manifest is true of the broken files and sealed, as when the fault came before publishing:
 neither hashes nor the seal can find it. `(hashed again)` means that only the hashes are: seal and probes are old.
@@ -140,7 +140,7 @@ def pickle_described(two: Path) -> None:
     describe(two, read_manifest(two))
 
 
-def file_that_nobody_listed(two: Path) -> None:
+def file_that_is_not_listed(two: Path) -> None:
     (two / "notes.txt").write_text("by hand")
 
 
@@ -392,7 +392,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     truncated_file: "truncated file",
     flipped_bit_on_disk: "one bit flipped in one weight, on disk",
     manifest_of_another: "manifest of another checkpoint",
-    file_that_nobody_listed: "a file that the manifest does not name",
+    file_that_is_not_listed: "a file that the manifest does not list",
     link_to_a_file_outside: "a file is a link out of the store",
     directory_that_is_a_link_out: "the directory is a link out of the store",
     truncated_file_described: "truncated file (described)",

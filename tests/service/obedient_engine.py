@@ -1,9 +1,10 @@
-"""An engine that holds one checkpoint and fails where a test tells it to, and checkpoints small enough to write."""
+"""An engine that holds one checkpoint and fails where a test says so, and checkpoints small enough to write."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,11 +23,11 @@ from screening.checkpoint.manifest import (
     write_manifest,
 )
 from screening.checkpoint.probes import Probe, Probes
-from screening.checkpoint.seal import judged_as, sealed
+from screening.checkpoint.seal import sealed, verdict_key
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT
 from service.config.settings import Settings
-from service.engines.protocol import Contract, Generated, Question
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 from service.errors import EngineFailed, EngineLost
 
@@ -36,17 +37,17 @@ ADMIN_KEYS = hashlib.sha256(_KEY.encode()).hexdigest()
 
 
 ROUNDING = 0.02
-"""How far `ObedientEngine` is from float32."""
+"""Distance of `ObedientEngine` from float32."""
 
 
 def logprobs_of(directory: Path) -> tuple[float, ...]:
-    """What `ObedientEngine` gives for its weights: numbers that follow from the file."""
+    """Log-probabilities of `ObedientEngine` for its weights: numbers that follow from the file."""
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).digest()
     return tuple(-2 - byte / 10 for byte in digest[:6])
 
 
 def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tensors: np.ndarray) -> Path:
-    """A whole checkpoint with weights of this seed and the probes that prove them."""
+    """Write a complete checkpoint with weights of this seed and their probes."""
     directory.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     weights = {"a": rng.normal(size=(4, 8)).astype(np.float32), "b": rng.normal(size=8).astype(np.float32)}
@@ -58,7 +59,7 @@ def make_checkpoint(directory: Path, seed: int, *, tokenizer: str = "{}", **tens
 
 
 def describe(directory: Path, **fields: Any) -> Manifest:
-    """Write the manifest of what lies there, probes included."""
+    """Write the manifest of a directory, probes included."""
     numbers = logprobs_of(directory)
     exact = tuple(value - ROUNDING for value in numbers)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=numbers, exact=exact)
@@ -68,7 +69,7 @@ def describe(directory: Path, **fields: Any) -> Manifest:
 
 
 def write_sealed(directory: Path, **fields: Any) -> Manifest:
-    """Write the manifest of what lies there as if its probes had been recorded on exactly that."""
+    """Write the manifest of a directory, sealed as if its probes had been recorded on it."""
     manifest = sealed(write_manifest(directory, **fields))
     store_manifest(manifest, directory)
     return manifest
@@ -88,13 +89,19 @@ def one_bit(directory: Path) -> None:
 
 
 def digest(directory: Path) -> str:
-    """Of the checkpoint that lies there."""
+    """Digest of a published checkpoint."""
     return read_manifest(directory).digest
 
 
-def judged(directory: Path) -> str:
-    """What a verdict on the checkpoint that lies there is about."""
-    return judged_as(read_manifest(directory))
+def key_of(directory: Path) -> str:
+    """Key of a verdict on a published checkpoint."""
+    return verdict_key(read_manifest(directory))
+
+
+def remembered(state: Path) -> dict[str, Any]:
+    """What a service has written into its state directory."""
+    noted: dict[str, Any] = json.loads((state / "state.json").read_text())
+    return noted
 
 
 def copies(state: Path) -> set[str]:
@@ -130,7 +137,7 @@ def version(wanted: str) -> Callable[[Path], bool]:
 
 
 class ObedientEngine(ScriptedEngine):
-    """Holds one checkpoint at a time and fails where it is told to."""
+    """Holds one checkpoint at a time and fails where the test says so."""
 
     loads_checkpoints = True
 
@@ -163,13 +170,12 @@ class ObedientEngine(ScriptedEngine):
         return not self._death.is_set() and (self.loaded is not None or not self.history)
 
     @property
-    def contract(self) -> Contract:
+    def checkpoint(self) -> LoadedCheckpoint:
         assert self._manifest is not None
         m = self._manifest
         domain = m.domain.rule if m.domain else None
-        return Contract(
-            m.name, m.version, m.digest, m.image.size, m.calibration, super().contract.watched, domain, m.dimensions
-        )
+        w = super().checkpoint.watched
+        return LoadedCheckpoint(m.name, m.version, m.digest, m.image.size, m.calibration, w, domain, m.dimensions)
 
     def running(self) -> int:
         return self._inside
@@ -179,7 +185,7 @@ class ObedientEngine(ScriptedEngine):
         self._death.set()
 
     def hang(self) -> None:
-        """Answer nothing any more."""
+        """Answer no request from now on."""
         self._moves.clear()
 
     async def start(self, checkpoint: Path | None = None, /) -> None:
@@ -250,10 +256,10 @@ class ObedientEngine(ScriptedEngine):
             self._inside -= 1
 
     async def _answer(self, question: Question) -> Generated:
-        before = self.contract
+        before = self.checkpoint
         await self._moves.wait()
         generated = await super().generate(question)
-        assert self.contract == before, "two checkpoints in one answer"
+        assert self.checkpoint == before, "two checkpoints in one answer"
         return Generated(generated.text, generated.steps, 1, 1, before, generated.domain_scores)
 
 

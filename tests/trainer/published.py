@@ -21,6 +21,7 @@ from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedDat
 from trainer.evaluation.reliability import summarise
 from trainer.metrics import Judged, evaluate_scores
 from trainer.records import Sample
+from trainer.release.publish.probing import Prober
 
 LABELS = ("A", "B", "C", "D", "N", "AC", "BD", "N", "B", "D")
 
@@ -58,6 +59,11 @@ def make_checkpoint(directory: Path, weights: str, *, proved: bool = True, **fie
     probes = Probes(questions=(probe,), tolerance=0.1) if proved else None
     fields = {"name": "test", "version": weights, "prompt": COMPACT, "decoding": Decoding()} | fields
     return write_manifest(directory, image=ImageContract(size=32, tokens_per_picture=4), probes=probes, **fields)
+
+
+def make_prober(logprob: float = -1.0) -> Prober:
+    """An engine that gives every question the same log-probabilities, and every domain probe its recorded scores."""
+    return Prober(lambda questions: [[logprob]] * len(questions), "this machine", lambda _domain, probe: probe.scores)
 
 
 def say(options: str) -> str:

@@ -82,6 +82,7 @@ def test_a_file_of_rendering_that_meets_a_full_disk(
     assert f"{out} cannot be written: No space left on device" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_path: Path, repository: Path) -> None:
     drawn = ["--count", "400", "--seed", "1", "--size", "96", "--workers", workers]

@@ -105,6 +105,7 @@ class Command:
         self.process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_killed_command_takes_its_engine_with_it(
     number: int, tmp_path: Path, repository: Path, wait_until: Callable[..., None]
@@ -121,6 +122,7 @@ def test_a_killed_command_takes_its_engine_with_it(
         command.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["raise", "leave"])
 def test_an_engine_that_is_left_is_gone_and_the_command_goes_on(
     word: str, tmp_path: Path, repository: Path, wait_until: Callable[..., None]

@@ -1,4 +1,4 @@
-"""What a run has cost so far, and when to stop."""
+"""Count the tokens and the cost of a run, and enforce their limits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 
 class LimitReached(Exception):
-    """The next request might go over the limit. Nothing is in flight any more."""
+    """The next request might exceed a limit, and no request is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Of a million tokens, in any currency."""
+    """Prices of a million tokens, in any currency."""
 
     prompt: float
     completion: float
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """In the prices' currency."""
+        """Cost of one request, in the currency of the prices."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
@@ -38,18 +38,18 @@ class _Limit:
         self.largest = max(self.largest, amount)
 
     def allows(self, in_flight: int) -> bool:
-        """Whether one more request fits, each in flight being counted like the dearest answer so far."""
+        """Whether one more request fits; every request in flight counts as much as the most expensive one so far."""
         if in_flight and not self.largest:
-            return False  # the first one tells what a request costs
+            return False  # the cost of a request is known after the first answer
         return self.spent < self.total and self.spent + self.largest * (in_flight + 1) <= self.total
 
 
 class Meter:
-    """Counts tokens and cost over all runs in one directory, and keeps their limits.
+    """Counts tokens and cost over all runs in one directory, and enforces their limits.
 
-    A request starts only if it and all that are in flight would fit, each counted like the dearest answer so far.
-    Until the first answer tells what one costs, they go one by one. What can go over is an answer dearer than all
-    before.
+    A request starts only if it and all requests in flight fit into the limit; each counts as much as the most expensive
+    one so far. Until the first answer shows the cost of a request, requests run one at a time. A limit can only be
+    exceeded by an answer that is more expensive than all before it.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Meter:
 
     @property
     def tokens(self) -> int:
-        """Of prompts and completions together."""
+        """Tokens of prompts and completions together."""
         return self.prompt_tokens + self.completion_tokens
 
     @property
     def cost(self) -> float | None:
-        """In the prices' currency; None without prices."""
+        """Cost so far, in the currency of the prices; None without prices."""
         return self._prices.cost(self.prompt_tokens, self.completion_tokens) if self._prices else None
 
     def add(self, prompt_tokens: int, completion_tokens: int) -> None:
@@ -92,10 +92,10 @@ class Meter:
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
-        """A request inside its limits. Waits while those in flight might use up what is left.
+        """Reserve one request within the limits; waits while the requests in flight might use up the rest.
 
         Raises:
-            LimitReached: nothing is in flight and even one more might be too much.
+            LimitReached: no request is in flight, and one more might exceed a limit.
         """
         async with self._changed:
             while not all(limit.allows(self._in_flight) for limit in self._limits):

@@ -1,7 +1,8 @@
-"""One request to an OpenAI-compatible endpoint: a question in, a completion out, retried while that may help.
+"""Send one question to an OpenAI-compatible endpoint and return the completion, with retries.
 
-Retried: 429, 408, 5xx, timeouts, broken connections, and answers that are not chat completions (a proxy's error page).
-Not retried: any other 4xx. The client's own retries are off, or each of ours would be three.
+Retried are 429, 408, 5xx, timeouts, broken connections, and answers that are not chat completions (for example a
+proxy's error page). Other 4xx answers are not retried. The openai client's own retries are off: they cannot pause all
+requests of a run after a `Retry-After`, and they do not retry answers that are not chat completions.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from trainer.endpoint.errors import EndpointUnusable, Refused, Unanswered
 from trainer.endpoint.pace import Clock, Pace
 
 LONGEST_RETRY_AFTER = 600.0
-"""Seconds. An endpoint that asks for more (a quota of the day) ends the run; the same command continues it later."""
+"""Longest accepted `Retry-After` in seconds. A longer one, such as a daily quota, ends the run; the same command
+continues it later."""
 
-_FOR_ALL = {401: "the key is not accepted", 402: "the account has no credit", 404: "there is no such model or address"}
+_FOR_ALL = {401: "the key is not accepted", 402: "the account has no credit", 404: "the model or address is unknown"}
 """Statuses that every other request would get as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back."""
+    """The answer to one question."""
 
     text: str
     finish: str
@@ -38,28 +40,28 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     metered: bool
-    """Whether the endpoint said how many tokens it took."""
+    """Whether the endpoint reported the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How every request is made."""
+    """Settings of every request that decide the answers."""
 
     model: str
     reply_tokens: int
     length_field: str = "max_tokens"
-    """Newer models of some providers take `max_completion_tokens` only."""
+    """Name of the field that limits the reply; newer models of some providers accept only `max_completion_tokens`."""
     temperature: float | None = None
-    """None leaves it to the endpoint."""
+    """Sampling temperature; None uses the endpoint's default."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
 
 class NotACompletion(Exception):
-    """Status 200, but not a chat completion with a choice in it."""
+    """The endpoint answered with status 200, but not with a chat completion that has a choice."""
 
 
 class Endpoint:
-    """Asks questions. Use as an async context manager: it holds connections."""
+    """A client for one endpoint. Use it as an async context manager, because it holds open connections."""
 
     def __init__(
         self,
@@ -72,18 +74,18 @@ class Endpoint:
         tries: int = 6,
         timeout: float = 120.0,
     ) -> None:
-        """Nothing is sent yet.
+        """Create the client without sending a request.
 
         Args:
-            api_key: None or empty for a local server: no Authorization header is sent then.
-            tries: of one request, the first included.
-            timeout: seconds of one try, from its start to the last byte.
+            api_key: None or empty for a local server; no Authorization header is sent then.
+            tries: maximum number of tries of one request, the first included.
+            timeout: maximum time in seconds of one try, from its start to the last byte.
         """
         self.retries = 0
         self._asking = asking
         self._pace = pace
         self._timeout = timeout
-        # The client insists on a key; the header with it is left out below.
+        # The openai client requires a key; the header is removed below if there is none.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
         self._headers = {} if api_key else {"Authorization": openai.Omit()}
         self._retrying = AsyncRetrying(
@@ -102,7 +104,7 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, content: Sequence[Mapping[str, Any]]) -> Completion:
-        """Put one question.
+        """Ask one question.
 
         Args:
             content: parts of one user message, text and `image_url`.
@@ -111,7 +113,7 @@ class Endpoint:
             Refused, Unanswered, EndpointUnusable: see `trainer.endpoint.errors`.
         """
         try:
-            # A copy per request: tenacity's objects keep the state of the call that they retry.
+            # A copy per request, because a tenacity object stores the state of its call.
             return cast("Completion", await self._retrying.copy()(self._ask_once, content))
         except openai.APIStatusError as error:
             said = f"status {error.status_code}: {_said(error)}"
@@ -132,13 +134,13 @@ class Endpoint:
         }
         if self._asking.temperature is not None:
             body["temperature"] = self._asking.temperature
-        # The client's timeout is per read; a server that drips one byte a minute would never run into it.
+        # The client's timeout is per read, so a server that sends one byte a minute would never reach it.
         async with asyncio.timeout(self._timeout):
             try:
                 completion = await self._client.chat.completions.create(
                     **body, extra_headers=self._headers, extra_body=dict(self._asking.extra_body)
                 )
-            except ValueError as error:  # a body that says it is JSON and is not
+            except ValueError as error:  # the content type is JSON, the body is not
                 raise NotACompletion("the body is not JSON") from error
         return _read(completion)
 
@@ -150,13 +152,13 @@ class Endpoint:
 
 
 def _read(completion: object) -> Completion:
-    """Servers leave out what the client's types promise; the client does not check."""
+    """Check the answer, because servers omit fields that the client's types declare and the client does not check."""
     choices = completion.choices if isinstance(completion, ChatCompletion) else None
     if not isinstance(completion, ChatCompletion) or not choices:
-        raise NotACompletion("it is not a chat completion with a choice in it")
+        raise NotACompletion("the body is not a chat completion with a choice")
     choice: Any = choices[0]
     if choice.message is None:
-        raise NotACompletion("its choice has no message")
+        raise NotACompletion("the choice has no message")
     usage: Any = completion.usage
     return Completion(
         text=choice.message.content or choice.message.refusal or "",
@@ -169,7 +171,7 @@ def _read(completion: object) -> Completion:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed in a while."""
+    """Whether the same request may succeed later."""
     if isinstance(error, openai.APIStatusError):
         passing = error.status_code in (408, 429) or error.status_code >= 500
         return passing and (_retry_after(error) or 0) <= LONGEST_RETRY_AFTER
@@ -177,11 +179,11 @@ def _may_pass(error: BaseException) -> bool:
 
 
 _backoff = wait_random_exponential(multiplier=2, max=60)
-"""Full jitter: up to 2, 4, 8, … 60 s."""
+"""Exponential backoff with full jitter: at most 2, 4, 8, … 60 s."""
 
 
 def _wait(state: RetryCallState) -> float:
-    """Backoff with jitter; never shorter than Retry-After, and spread behind it, or all would come back at once."""
+    """Backoff with jitter. The wait is never shorter than `Retry-After`; jitter after it spreads the retries."""
     error = state.outcome.exception() if state.outcome else None
     after = _retry_after(error) if error is not None else None
     if after is None:
@@ -190,9 +192,9 @@ def _wait(state: RetryCallState) -> float:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the endpoint asks to wait (RFC 9110, section 10.2.3: a number or a date); None if it does not say.
+    """Seconds that the endpoint asks to wait (RFC 9110, section 10.2.3: a number or a date); None without a header.
 
-    `retry-after-ms` is a habit of some providers, and finer.
+    Some providers also send `retry-after-ms`, which is more precise.
     """
     if not isinstance(error, openai.APIStatusError):
         return None
@@ -213,7 +215,7 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def _said(error: openai.APIStatusError) -> str:
-    """The endpoint's own words, in one line."""
+    """The endpoint's own error message in one line."""
     return " ".join(error.message.split())[:300]
 
 

@@ -1,4 +1,4 @@
-"""What a run is told about its endpoint; `trainer.endpoint.options` has the same as options of a command."""
+"""Settings of a run that asks an endpoint; `trainer.endpoint.options` declares the same as command-line options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.endpoint.pace import Clock, Pace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOrder:
-    """Ask a model behind an endpoint about the samples of a data directory."""
+    """The settings of one run over the samples of a data directory."""
 
     data: Path
     out: Path
@@ -20,28 +20,29 @@ class EndpointOrder:
     asking: Asking
     api_key: str | None = field(default=None, repr=False)
     picture_size: int = 768
-    """Longer side, in pixels."""
+    """Longer side of the pictures in pixels."""
     limit: int | None = None
-    """Only the first so many samples."""
+    """Number of samples, from the first; None means all."""
     concurrency: int = 8
-    """Requests at once."""
+    """Maximum number of requests at once."""
     requests_per_minute: float | None = None
+    """Maximum request rate; None means no limit."""
     tries: int = 6
-    """Of one request."""
+    """Maximum number of tries of one request."""
     timeout: float = 120.0
-    """Seconds of one try."""
+    """Maximum time of one try in seconds."""
     max_tokens: int | None = None
-    """Over all runs in `out`, as is the budget."""
+    """Maximum number of tokens over all runs in `out`; None means no limit."""
     budget: float | None = None
-    """In the currency of the prices."""
+    """Maximum cost over all runs in `out`, in the currency of the prices; None means no limit."""
     prices: Prices | None = None
 
     def new_meter(self) -> Meter:
-        """Counts what is spent; nothing yet."""
+        """A new meter with the limits of this run."""
         return Meter(max_tokens=self.max_tokens, budget=self.budget, prices=self.prices)
 
     def connect(self, clock: Clock) -> Endpoint:
-        """The endpoint, to be used as an async context manager. Nothing is sent yet."""
+        """A client for the endpoint, to be used as an async context manager. No request is sent yet."""
         return Endpoint(
             self.base_url,
             self.api_key,

@@ -1,4 +1,7 @@
-"""When a request may start: so many a minute, and none while the endpoint asks everybody to wait."""
+"""Rate limit of requests, which also stops all requests while the endpoint asks to wait.
+
+The limiter is our own because aiolimiter cannot hold back all requests for a time and accepts no clock for tests.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import time
 
 
 class Clock:
-    """Time as a run sees it; a test brings its own."""
+    """The clock of a run; tests replace it."""
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Seconds on a monotonic clock."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -18,9 +21,9 @@ class Clock:
 
 
 class Pace:
-    """Gives out the moments at which requests may start, evenly spaced.
+    """Spaces the starts of requests evenly.
 
-    Evenly, not sixty at once and then a pause: providers count in shorter windows than the minute they advertise.
+    Bursts are avoided because providers count requests in shorter windows than the minute that they advertise.
     """
 
     def __init__(self, per_minute: float | None, clock: Clock) -> None:
@@ -30,7 +33,7 @@ class Pace:
         self._held_until = clock.now()
 
     async def turn(self) -> None:
-        """Wait until the next request may start. Callers are served in the order in which they came."""
+        """Wait until the next request may start. Callers are served in the order of their calls."""
         while True:
             now = self._clock.now()
             slot = max(now, self._next)
@@ -41,6 +44,6 @@ class Pace:
                 return
 
     def hold(self, seconds: float) -> None:
-        """Let nothing start for so long: a Retry-After is about the key, not about the one request that got it."""
+        """Start no request for a time, because a `Retry-After` concerns the API key and not a single request."""
         self._held_until = max(self._held_until, self._clock.now() + seconds)
         self._next = max(self._next, self._held_until)

@@ -1,4 +1,4 @@
-"""Pictures of the data directory as an endpoint takes them: JPEG in a data URL."""
+"""Encode pictures of a data directory for an endpoint, as JPEG in a data URL."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def picture_part(url: str) -> dict[str, Any]:
 
 
 def data_url(directory: Path, file: str, size: int) -> str:
-    """A picture, upright, in its own proportions, its longer side at most `size` pixels.
+    """Encode a picture upright and in its own proportions, with its longer side at most `size` pixels.
 
-    Not padded to a square as a checkpoint's pictures are: endpoints charge by the pixel, and their models judge
-    proportions better without a frame. Small pictures are not enlarged. Nothing but pixels is sent: the picture is
-    encoded anew.
+    The picture is not padded to a square as for a checkpoint, because endpoints charge by the pixel and their models
+    judge proportions better without a border. Small pictures are not enlarged. The picture is re-encoded, so no
+    metadata is sent.
 
     Raises:
         DataError: the file cannot be read, is damaged, or is over a limit of `screening.images`.

@@ -1,7 +1,7 @@
-"""All questions of a run: N workers, each with one question at a time, until all are settled or none can be.
+"""Ask all questions of a run with N workers, each of which handles one question at a time.
 
-Told apart: a question without an answer (the others go on), a question that is refused (it is settled), a limit, and an
-endpoint that is of no use to any question.
+A question without an answer does not stop the others. A refused question counts as settled. A limit, or an endpoint
+that cannot answer any question, ends the run.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from trainer.endpoint.client import Completion, Endpoint
 from trainer.endpoint.errors import EndpointUnusable, Refused, Unanswered
 
 REFUSED_FROM_THE_START = 5
-"""So many refusals before the first answer, and it is not the pictures: the endpoint refuses everything."""
+"""Number of refusals before the first answer after which the endpoint is taken to refuse every request."""
 
 
 class Named(Protocol):
-    """A question; `id` names it in messages."""
+    """A question; messages contain its `id`."""
 
     @property
     def id(self) -> str: ...
@@ -32,28 +32,28 @@ Item = TypeVar("Item", bound=Named)
 
 @dataclass(slots=True)
 class Outcome:
-    """How a run ended."""
+    """What a run left open."""
 
     limit_reached: bool = False
     unanswered: dict[str, str] = field(default_factory=dict)
-    """Question → why there was no answer, after all tries."""
+    """Question → reason why it had no answer after all tries."""
 
     def sentences(self, meter: Meter) -> tuple[str, ...]:
-        """What is still to be done, and how; empty when nothing is."""
+        """Sentences about what is left to do; empty if nothing is."""
         lines = []
         if self.unanswered:
             name, why = next(iter(self.unanswered.items()))
-            lines.append(f"no answer about {len(self.unanswered)} samples ({name}: {why}); the same command asks again")
+            lines.append(f"no answer for {len(self.unanswered)} samples ({name}: {why}); the same command asks again")
         if self.limit_reached:
             lines.append(
-                f"stopped at the limit after {meter.tokens} tokens; to go on, run the same command with a higher "
+                f"stopped at the limit after {meter.tokens} tokens; to continue, run the same command with a higher "
                 "--max-tokens-total or --budget"
             )
         return tuple(lines)
 
 
 class Workers:
-    """Asks one endpoint, within the limits of one run."""
+    """Workers that ask one endpoint within the limits of one run."""
 
     def __init__(self, endpoint: Endpoint, meter: Meter, concurrency: int) -> None:
         self._endpoint = endpoint
@@ -63,16 +63,16 @@ class Workers:
         self._failures_in_a_row = 0
         self._unusable: EndpointUnusable | None = None
         self._held: list[tuple[Refused, Callable[[], None]]] = []
-        """Refusals before the first answer of this run."""
+        """Refusals before the first answer of this run, each with the function that records it."""
 
     async def settle_all(self, items: Iterable[Item], settle: Callable[[Item], Awaitable[None]]) -> Outcome:
-        """Settle every question, or as many as limits and endpoint allow.
+        """Settle every question, or as many as the limits and the endpoint allow.
 
         Args:
-            settle: asks about one question (`ask`, once or several times) and keeps what came back.
+            settle: asks one question (with one or more calls of `ask`) and stores the replies.
 
         Raises:
-            EndpointUnusable: no request can succeed now. What was kept is kept.
+            EndpointUnusable: no request can succeed now. Stored replies remain.
         """
         waiting = deque(items)
         outcome = Outcome()
@@ -100,34 +100,37 @@ class Workers:
         return outcome
 
     async def ask(self, content: Sequence[Mapping[str, Any]]) -> Completion:
-        """Put one request, within the limits.
+        """Send one request within the limits.
 
         Args:
             content: parts of one user message.
 
         Raises:
             Refused, Unanswered, EndpointUnusable: see `trainer.endpoint.errors`.
-            LimitReached: it might go over a limit.
+            LimitReached: the request might exceed a limit.
         """
         async with self._meter.request():
-            if self._unusable:  # found out while this one waited for its turn
+            if self._unusable:  # found while this request waited
                 raise self._unusable
             completion = await self._complete(content)
             self._meter.add(completion.prompt_tokens, completion.completion_tokens)
         self._answers += 1
         self._failures_in_a_row = 0
-        while self._held:  # the endpoint answers others, so these were refused for what they are
+        while self._held:  # the endpoint answers other requests, so these were refused for their content
             self._held.pop(0)[1]()
         return completion
 
     def refused(self, error: Refused, keep: Callable[[], None]) -> bool:
-        """Keep a refusal: at once, or as soon as the endpoint has answered anything, as it may refuse everything.
+        """Record a refusal, but only after the endpoint has answered a request, since it may refuse every request.
+
+        Args:
+            keep: records the refusal.
 
         Returns:
-            Whether it is kept now.
+            Whether the refusal is recorded now.
 
         Raises:
-            EndpointUnusable: it does refuse everything.
+            EndpointUnusable: the endpoint refuses every request.
         """
         if self._answers:
             keep()
@@ -141,7 +144,7 @@ class Workers:
         try:
             completion = await self._endpoint.ask(content)
             if self._meter.limited and not completion.metered:
-                raise EndpointUnusable("the endpoint does not report tokens, so no limit on them can be kept")
+                raise EndpointUnusable("the endpoint does not report token counts, so a limit cannot be enforced")
         except EndpointUnusable as error:
             self._unusable = error
             raise
@@ -153,4 +156,4 @@ class Workers:
             raise EndpointUnusable(f"{self._failures_in_a_row} questions in a row got no answer ({error})") from error
 
     def _refuses_everything(self) -> EndpointUnusable:
-        return EndpointUnusable(f"it refuses every request ({self._held[0][0]})")
+        return EndpointUnusable(f"the endpoint refuses every request ({self._held[0][0]})")

@@ -1,7 +1,7 @@
-"""Whether confidence can be trusted: pure functions over (confidence, was it right) pairs.
+"""Measures how far confidence can be trusted: pure functions over pairs of confidence and whether the answer was right.
 
-Two questions of an operator: does 0.9 mean nine in ten (calibration), and how many mistakes remain if the least sure
-answers go to people (risk against coverage)?
+They answer two questions of an operator. Are nine in ten answers with confidence 0.9 right (calibration)? How many
+mistakes remain if people review the least sure answers (risk over coverage)?
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 BINS = 15
 RESAMPLES = 1000
 COVERAGES = tuple(step / 20 for step in range(1, 21))
-"""At which risk is kept for the curve: 5 %, 10 %, … 100 %."""
+"""Coverages of the risk-coverage curve: 5 %, 10 %, … 100 %."""
 
 
 class _Table(BaseModel):
@@ -24,7 +24,7 @@ class _Table(BaseModel):
 
 
 class Bin(_Table):
-    """One bin of equally many answers, from unsure to sure."""
+    """One of the bins of equally many answers, sorted by confidence."""
 
     n: int
     mean_confidence: float
@@ -37,28 +37,28 @@ class Reliability(_Table):
     n: int
     expected_calibration_error: float
     expected_calibration_error_interval: tuple[float, float] | None = None
-    """From resampled answers; see `calibration_error_interval`."""
+    """Bootstrap interval; see `calibration_error_interval`."""
     expected_calibration_error_by_chance: tuple[float, float] | None = None
-    """What answers of these very confidences would show if each confidence were true: the mean, and what is exceeded
-    one time in twenty. The error is never negative, so it is not 0 then; judge it against this."""
+    """Mean and 95th percentile of the error that answers with these confidences would show if each were calibrated.
+    Since the error is never negative, it is above 0 even then; judge the measured error against these."""
     brier: float
     """Mean squared difference between confidence and being right."""
     error: float
-    """Share of wrong answers when all are kept."""
+    """Share of wrong answers if all are kept."""
     error_at_80_coverage: float
     """Share of wrong answers among the surest 80 %."""
     area_under_risk_coverage: float
-    """Mean of that share over all coverages; lower is better, and a perfect ranking is not 0 unless all are right."""
+    """Mean of that share over all coverages. Lower is better; it is 0 only if all answers are right."""
     risks: tuple[float, ...] = ()
     """Share of wrong answers among the surest 5 %, 10 %, … 100 %: the risk-coverage curve."""
     bins: tuple[Bin, ...]
 
 
 def summarise(confidences: Sequence[float], right: Sequence[bool], level: float = 0.95) -> Reliability | None:
-    """All numbers of reliability; None without answers.
+    """Compute all numbers of reliability; None without answers.
 
     Args:
-        level: of the interval.
+        level: confidence level of the interval.
 
     Raises:
         ValueError: the lengths differ, or a confidence is not between 0 and 1 (NaN included).
@@ -89,8 +89,8 @@ def summarise(confidences: Sequence[float], right: Sequence[bool], level: float 
 def equal_mass_bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS) -> tuple[Bin, ...]:
     """Answers sorted by confidence and cut into `count` runs whose sizes differ by at most one (Nixon et al. 2019).
 
-    Bins of equal width would leave most of them empty: a trained model is nearly always sure. Fewer answers than bins
-    give one bin each.
+    Most bins of equal width would be empty, because a trained model is nearly always sure. With fewer answers than
+    bins, each answer has its own bin.
     """
     accuracy = _accuracy_of_ties(confidences, right)
     ordered = sorted(confidences)
@@ -119,8 +119,8 @@ def calibration_error_interval(
 ) -> tuple[float, float]:
     """Basic bootstrap interval of the expected calibration error (Davison and Hinkley 1997, section 5.2).
 
-    Noise only ever adds to this error, and resampling adds the same noise once more. The basic interval takes off what
-    resampling added, so it can lie below the error that was seen; it is cut at 0.
+    Noise only increases this error, and resampling adds the same noise once more. The basic interval subtracts what
+    resampling added, so it can lie below the measured error; it is cut at 0.
     """
     generator = np.random.default_rng(seed)
     ties, hits = _Ties(confidences), np.asarray(right, float)
@@ -138,7 +138,7 @@ def calibration_error_interval(
 def calibration_error_by_chance(confidences: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """Mean and 95th percentile of the expected calibration error if every confidence is true (Bröcker and Smith 2007).
 
-    So much is noise of this many answers in bins; it says nothing against the model.
+    An error of this size is noise for this number of answers and says nothing about the model.
     """
     generator = np.random.default_rng(seed)
     ties = _Ties(confidences)
@@ -148,7 +148,7 @@ def calibration_error_by_chance(confidences: Sequence[float], seed: int = 0) -> 
 
 
 class _Ties:
-    """Answers by their confidence, for errors of many resamples: the same number as `expected_calibration_error`."""
+    """Answers grouped by confidence. Computes `expected_calibration_error` fast enough for many resamples."""
 
     def __init__(self, confidences: Sequence[float]) -> None:
         self.values, self.of = np.unique(np.asarray(confidences, float), return_inverse=True)
@@ -157,7 +157,12 @@ class _Ties:
         self._edges = np.arange(bins + 1) * len(self.of) // bins
 
     def error(self, sizes: np.ndarray, right: np.ndarray) -> float:
-        """Args: answers, and right ones, per value of confidence. A tie that lies in two bins is divided evenly."""
+        """The expected calibration error. A tie that lies in two bins is divided evenly.
+
+        Args:
+            sizes: number of answers per value of confidence.
+            right: number of right answers per value of confidence.
+        """
         answers = np.concatenate([[0], np.cumsum(sizes)])
         gap = np.concatenate([[0], np.cumsum(sizes * self.values - right)])
         return float(np.abs(np.diff(np.interp(self._edges, answers, gap))).sum() / answers[-1])
@@ -177,8 +182,8 @@ def _at(risks: Sequence[float], coverage: float) -> float:
 def _accuracy_of_ties(confidences: Sequence[float], right: Sequence[bool]) -> dict[float, float]:
     """Share of right answers at each value of confidence.
 
-    Answers of equal confidence cannot be told apart, so each stands for the mean of its tie: no result depends on the
-    order in which the samples came.
+    Answers of equal confidence cannot be told apart, so each counts as the mean of its tie. Then no result depends on
+    the order of the samples.
     """
     ties: dict[float, list[bool]] = {}
     for confidence, is_right in zip(confidences, right, strict=True):

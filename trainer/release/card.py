@@ -1,54 +1,52 @@
-"""`python -m trainer card`: a checkpoint's scores go into its manifest and into a page for people (`README.md`).
+"""`python -m trainer card`: writes a checkpoint's scores into its manifest and into a model card (`README.md`).
 
-Neither changes the checkpoint's digest: the digest is over what decides an answer.
+Neither changes the checkpoint's digest, which covers only what decides an answer.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from screening.errors import UserError
+from screening.runtime.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
     from trainer.evaluation.evaluate.result import Evaluation
 
 
-class CardError(Exception):
-    """The evaluations are not of this checkpoint, not whole, or not on held-out data."""
+class CardError(UserError):
+    """The evaluations are of another checkpoint, incomplete, or on data that was used for training or calibration."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint that gets the scores and the card")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="DIR", help="checkpoint that gets the scores and the card"
+    )
     parser.add_argument(
         "--evaluations",
         type=Path,
         nargs="+",
         required=True,
         metavar="DIR",
-        help="what `trainer evaluate` wrote for this checkpoint, one directory per mode",
+        help="one or two directories that `trainer evaluate` wrote for this checkpoint, at most one per mode",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-
-    try:
-        write_card(args.checkpoint, args.evaluations)
-    except (CardError, CheckpointError, EvaluationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_card(args.checkpoint, args.evaluations)
     return 0
 
 
 def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
-    """Put the scores of the evaluations into the manifest and write the card.
+    """Write the scores of the evaluations into the manifest, and write the card.
 
     Raises:
-        CardError: an evaluation is of another checkpoint, or two are of the same mode.
+        CardError: an evaluation is of another checkpoint, of a part of the samples, or on data that was used for
+            training or calibration; or two are of the same mode.
         CheckpointError, EvaluationError: a directory cannot be read.
     """
     from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
@@ -64,16 +62,16 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
         if result.data.digest in manifest.calibrated_on:
             raise CardError(f"{directory} is an evaluation on data that the checkpoint's confidence was fitted on")
         if result.data.evaluated < result.data.samples:
-            raise CardError(f"{directory} is an evaluation of some samples only; run it without --limit")
+            raise CardError(f"{directory} is an evaluation of a part of the samples. Run it without --limit")
     if len({result.mode for result in results}) < len(results):
-        raise CardError("two evaluations are of the same mode; name one per mode")
+        raise CardError("two evaluations are of the same mode. Give one per mode")
     manifest = manifest.model_copy(update={"scores": {result.mode.value: summary(result) for result in results}})
     store_manifest(manifest, checkpoint)
-    (checkpoint / CARD_NAME).write_text(card(manifest, results), encoding="utf-8")
+    write_atomically(checkpoint / CARD_NAME, card(manifest, results))
 
 
 def summary(result: Evaluation) -> dict[str, Any]:
-    """The numbers that travel with a checkpoint; percent, with 95 % intervals."""
+    """The scores that the manifest keeps: percentages with 95 % intervals."""
     scores = result.scores
     return {
         "overall": scores.overall.model_dump(mode="json"),
@@ -96,8 +94,10 @@ def card(manifest: Manifest, results: Sequence[Evaluation]) -> str:
     return f"""\
 # {manifest.name} {manifest.version}
 
-A small InternVL (`InternVLForConditionalGeneration`) that screens generated product pictures: one original and four
-generated ones in, reasoning and the letters of the usable ones out. Written by `python -m trainer card`.
+An InternVL (`InternVLForConditionalGeneration`) that screens generated product pictures. It reads one original and
+four generated pictures, and answers with its reasoning and the letters of the usable pictures.
+
+Written by `python -m trainer card`.
 
 | | |
 |---|---|
@@ -105,13 +105,13 @@ generated ones in, reasoning and the letters of the usable ones out. Written by 
 | pictures | {manifest.image.size} x {manifest.image.size} pixels, {manifest.image.tokens_per_picture} tokens each |
 | prompt | `{manifest.prompt.version}` |
 | decoding | {manifest.decoding.mode}, at most {manifest.decoding.max_tokens_cot} tokens |
-| recipe | `{recipe.get("name", "?")}`, whole in `screening.json` |
+| recipe | `{recipe.get("name", "?")}`, complete in `screening.json` |
 | digest | `{manifest.digest}` |
 
-## What it is for, and what not
+## Intended use and limits
 
-It makes the whole service run on a laptop, real engine and all. It has seen **drawn** pictures only: do not let it
-judge photographs. It looks at {manifest.image.size} pixels, so the smallest defects are beyond it.
+{_domain(manifest)}Every picture is scaled to {manifest.image.size} x {manifest.image.size} pixels, so the
+model cannot see defects that are smaller than a pixel then.
 
 ## Trained on
 
@@ -119,9 +119,21 @@ judge photographs. It looks at {manifest.image.size} pixels, so the smallest def
 
 ## Scores
 
-On drawn pictures of a seed that no training used.
+Measured on data that was used neither for training nor for calibration.
 
 {scores}"""
+
+
+def _domain(manifest: Manifest) -> str:
+    if manifest.domain is None:
+        return (
+            "The checkpoint does not describe the pictures that it was trained on, so the service cannot warn about "
+            "pictures of another kind.\n"
+        )
+    return (
+        f"It was trained on **{manifest.domain.trained_on}**. Do not rely on its answers about other pictures: the "
+        "service marks them and lowers their confidence.\n"
+    )
 
 
 def _facts(value: object) -> str:
@@ -131,5 +143,5 @@ def _facts(value: object) -> str:
 
 
 def _demote(markdown: str) -> str:
-    """Headings two levels down, so that the reports fit under the card's own."""
+    """Move headings two levels down, so that the reports fit under the card's own headings."""
     return "\n".join(f"##{line}" if line.startswith("#") else line for line in markdown.splitlines()) + "\n"

@@ -1,17 +1,18 @@
-"""`python -m trainer untrained RECIPE`: a whole checkpoint of a recipe's true sizes, with random weights.
+"""`python -m trainer untrained RECIPE`: write a complete checkpoint of a recipe's real size with random weights.
 
-It answers nonsense, and loads, swaps and takes memory and time as a trained one does: a machine, a service or a GPU can
-be tried before anybody has downloaded or trained a model. Prompt, tokenizer and chat template are another checkpoint's.
+Its answers are meaningless, but it loads, swaps and uses memory and time like a trained one. So a machine, a service or
+a GPU can be tested before a model is downloaded or trained. Prompt, tokenizer and chat template come from another
+checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.runs.argument_types import not_negative, positive
+from trainer.runs.arguments import RECIPE_HELP, add_directory
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
@@ -20,46 +21,38 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the checkpoint; must not exist")
-    parser.add_argument("--seed", type=not_negative, default=0, help="of the weights (default: 0)")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
+    add_directory(parser, "--out", "new directory for the checkpoint; must not exist")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the random weights (default: 0)")
     parser.add_argument(
         "--like",
         type=Path,
         default=REPOSITORY / "models" / "tiny",
         metavar="DIR",
-        help="checkpoint whose tokenizer and prompt are taken (default: models/tiny)",
+        help="checkpoint that provides tokenizer and prompt (default: models/tiny)",
     )
     parser.add_argument(
         "--max-tokens",
         type=positive,
         metavar="N",
-        help="of an answer; random weights end none by themselves (default: the recipe's)",
+        help="maximum tokens of an answer, which random weights always reach (default: the recipe's)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.training.plan.architectures import PlanError
-    from trainer.training.recipe import RecipeError
-
-    try:
-        manifest = untrained(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
-    except (CheckpointError, PlanError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    manifest = random_init(args.recipe, args.out, seed=args.seed, like=args.like, max_tokens=args.max_tokens)
     weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
     print(f"{args.out}: {weights / 2**30:.2f} GiB of random weights, {manifest.digest}")
     return 0
 
 
-def untrained(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens: int | None = None) -> Manifest:
+def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_tokens: int | None = None) -> Manifest:
     """Write the checkpoint.
 
     Raises:
-        CheckpointError: `like` is no whole checkpoint.
-        FileExistsError: `out` is there already.
-        PlanError, RecipeError: the recipe's model cannot be found out.
+        CheckpointError: `like` is not a complete checkpoint.
+        FileExistsError: `out` already exists.
+        PlanError, RecipeError: the architecture of the recipe's model cannot be determined.
     """
     import torch
     from transformers import AutoProcessor, InternVLForConditionalGeneration

@@ -1,4 +1,4 @@
-"""Types for the options of a command: what is asked for and not given is refused by argparse, in a sentence."""
+"""Types for command-line options. argparse refuses other values and prints the message of the type."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def share(text: str) -> float:
 
 
 def level(text: str) -> float:
-    """Of confidence: a number between 0 and 1, neither of them."""
+    """A confidence level: a number above 0 and below 1."""
     if not 0 < (value := amount(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, for example 0.95")
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and below 1, for example 0.95")
     return value
 
 

@@ -1,7 +1,7 @@
-"""Pieces of the pages that trainer commands write: one file each, without scripts or outside addresses.
+"""Parts of the HTML pages that trainer commands write. Each page is one file without scripts or external links.
 
-Whatever comes from a model or a data directory is escaped; a content security policy forbids all but the page's own
-style and embedded pictures.
+All text from a model or a data directory is escaped. A content security policy allows only the page's own style and
+embedded pictures.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ figcaption { font-size: .8rem; margin-top: .2rem; overflow-wrap: anywhere; }
 @media (max-width: 44rem) { .pictures { grid-template-columns: repeat(3, 1fr); }
   .answers { grid-template-columns: 1fr; } }
 """
-"""Of all pages; a page adds its own rules behind these."""
+"""CSS of all pages; a page appends its own rules."""
 
 
 def opening(title: str, style: str = "") -> str:
-    """A page up to and with its heading. The page ends with `CLOSING`.
+    """The beginning of a page, up to its heading. The page ends with `CLOSING`.
 
     Args:
         title: plain text.
@@ -65,7 +65,7 @@ CLOSING = "</body></html>\n"
 
 
 def embedded(data: bytes, kind: str) -> str:
-    """A picture as the address of an `<img>`.
+    """A picture as a data URL for an `<img>`.
 
     Args:
         kind: `jpeg` or `png`.
@@ -74,7 +74,7 @@ def embedded(data: bytes, kind: str) -> str:
 
 
 def figure(jpeg: bytes, name: str, caption: str, *, usable: bool) -> str:
-    """One picture of a sample with its name and a few words; `usable` ones have a green frame."""
+    """One picture of a sample with its name and a caption; usable pictures have a green frame."""
     return (
         f'<figure{" class=usable" if usable else ""}><img alt="{escape(name)}" src="{embedded(jpeg, "jpeg")}">'
         f"<figcaption><b>{escape(name)}</b> {escape(caption)}</figcaption></figure>"
@@ -82,7 +82,7 @@ def figure(jpeg: bytes, name: str, caption: str, *, usable: bool) -> str:
 
 
 def truth(picture: Generated) -> str:
-    """`usable`, or what is wrong with a picture, as plain text."""
+    """`usable`, or the issues of a picture, as plain text."""
     if picture.usable:
         return "usable"
     what = ", ".join(sorted(dimension.title for dimension in picture.dimensions)) or "not usable"
@@ -90,7 +90,7 @@ def truth(picture: Generated) -> str:
 
 
 def thumbnail(data: Path, sample: Sample, file: str) -> bytes:
-    """A small upright JPEG of one picture; its proportions are kept, they are evidence.
+    """A small upright JPEG of one picture. It keeps its proportions, because distorted proportions are a defect.
 
     Args:
         data: the sample's data directory.

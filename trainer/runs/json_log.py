@@ -1,12 +1,11 @@
-"""Logs that a kill cannot spoil: one JSON object per line, only ever appended to.
+"""Append-only logs that survive a kill: one JSON object per line.
 
-What costs minutes or money to know again (a teacher's reply, a model's answer) is a line as soon as it is known. A
-last line without its end is what a kill has torn; it is cut off when the log is opened again.
+Results that cost minutes or money (a teacher's reply, a model's answer) are written as soon as they are known. A kill
+can leave an incomplete last line, which is removed when the log is opened again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -14,64 +13,64 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
+
+from screening.errors import UserError
 
 Line = TypeVar("Line", bound=BaseModel)
 
 
-class LogError(Exception):
-    """A log cannot be used: another process writes it, or it is damaged elsewhere than in its last line."""
+class LogError(UserError):
+    """A log cannot be used: another process is writing it, or a line before the last one is damaged."""
 
 
 class JsonLog(Generic[Line]):
-    """An open log; nobody else writes it."""
+    """An open log. Its lock keeps other processes from writing it."""
 
     def __init__(self, handle: int, written: list[Line], sync_every: float) -> None:
         self.written = written
-        """What earlier runs left, in order."""
+        """Lines of earlier runs, in order."""
         self._handle = handle
         self._sync_every = sync_every
         self._sync_at = time.monotonic() + sync_every
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Write whole lines. A kill of the process from now on does not lose them."""
+        """Write whole lines. A later kill of the process does not lose them."""
         for line in lines:
             data = line.model_dump_json(exclude_defaults=True).encode() + b"\n"
             while data:
                 data = data[os.write(self._handle, data) :]
-        if time.monotonic() >= self._sync_at:  # for a power cut
+        if time.monotonic() >= self._sync_at:  # protects against a power cut
             os.fsync(self._handle)
             self._sync_at = time.monotonic() + self._sync_every
 
 
 @contextmanager
 def open_log(path: Path, kind: type[Line], *, sync_every: float = 0.0) -> Iterator[JsonLog[Line]]:
-    """Open a log to append to it, or begin it.
+    """Open a log for appending, and create it if it does not exist.
 
     Args:
-        kind: what a line is; its name in lower case stands in messages.
-        sync_every: seconds of lines that a power cut may cost. Syncing holds up whoever shares the thread.
+        kind: type of a line; messages contain its name in lower case.
+        sync_every: maximum age in seconds of lines that a power cut may lose. Syncing blocks the calling thread.
 
     Raises:
-        LogError: see there.
+        LogError: another process is writing the log, or it is damaged.
         OSError: the file cannot be opened or written.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LogError(f"{path} is being written by another process; wait for it to end") from None
+        lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()
+    except Timeout:
+        raise LogError(f"{path} is being written by another process; wait for it to end") from None
+    with lock, path.open("ab", buffering=0) as file:
         data = path.read_bytes()
-        os.ftruncate(handle, _whole(data))
-        yield JsonLog(handle, _parse(path, data, kind), sync_every)
-        os.fsync(handle)
-    finally:
-        os.close(handle)  # also gives up the lock
+        file.truncate(_whole(data))
+        yield JsonLog(file.fileno(), _parse(path, data, kind), sync_every)
+        os.fsync(file.fileno())
 
 
 def read_log(path: Path, kind: type[Line]) -> list[Line]:
-    """The whole lines of a log, which stays as it is.
+    """Read the complete lines of a log without changing it.
 
     Raises:
         LogError: a line is damaged.
@@ -81,7 +80,7 @@ def read_log(path: Path, kind: type[Line]) -> list[Line]:
 
 
 def _whole(data: bytes) -> int:
-    """How many bytes belong to whole lines."""
+    """Number of bytes in complete lines."""
     return data.rfind(b"\n") + 1
 
 
@@ -92,7 +91,7 @@ def _parse(path: Path, data: bytes, kind: type[Line]) -> list[Line]:
             lines.append(kind.model_validate_json(line))
         except ValidationError as error:
             raise LogError(
-                f"{path}, line {number} is not a {kind.__name__.lower()} of this version; "
-                "remove the line to have it made again, or name another --out"
+                f"{path}, line {number} is damaged or not a {kind.__name__.lower()} of this version; "
+                "remove the line to have it computed again, or name another --out"
             ) from error
     return lines

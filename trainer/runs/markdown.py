@@ -1,4 +1,4 @@
-"""Pieces of the Markdown reports that trainer commands write."""
+"""Parts of the Markdown reports that trainer commands write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with padded columns: the first to the left, the others to the right."""
+    """A Markdown table with padded columns; the first is left-aligned, the others right-aligned."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A run directory belongs to one run: the same command continues it, any other is refused."""
+"""Run directories. Each belongs to one run: the same command continues it, and any other command is refused."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import os
 from pathlib import Path
 from typing import Any
 
+from screening.errors import UserError
+from screening.runtime.atomic_write import partial_path, write_atomically
+
 ORIGIN_NAME = "run.json"
-_HALF_CLAIMED = f".{ORIGIN_NAME}.partial"
-"""All that a run leaves which is killed while it claims its directory."""
+_HALF_CLAIMED = partial_path(Path(ORIGIN_NAME)).name
+"""The only file that a run leaves if it is killed while it claims its directory."""
 LOCK_NAME = ".lock"
 
 
-class RunMismatch(Exception):
-    """The directory holds a run with other settings or inputs, or another process works in it; name another."""
+class RunMismatch(UserError):
+    """The directory holds a run with other settings or inputs, or another process is using it."""
 
 
 _occupied: dict[Path, int] = {}
-"""Locks of this process, as file descriptors, held until it ends."""
+"""Locked directory → file descriptor of its lock. This process holds the locks until it ends."""
 
 
 def claim(directory: Path, origin: dict[str, Any]) -> None:
-    """Make the directory this run's, or see that it is.
+    """Claim a new or empty directory for this run, or check that the directory already belongs to it.
 
     Args:
         origin: everything that decides the run's result, as JSON values.
 
     Raises:
-        RunMismatch: it is another run's, or holds files of something else.
+        RunMismatch: the directory belongs to another run, or holds other files.
     """
     see_whose(directory, origin)
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,7 @@ def claim(directory: Path, origin: dict[str, Any]) -> None:
 
 
 def see_whose(directory: Path, origin: dict[str, Any]) -> None:
-    """As `claim`, and writes nothing: for before the work, where the directory is made at its end.
+    """Check like `claim`, without writing. For commands that create the directory at the end of their work.
 
     Raises:
         RunMismatch: as `claim`.
@@ -48,41 +51,31 @@ def see_whose(directory: Path, origin: dict[str, Any]) -> None:
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
             raise RunMismatch(
-                f"{directory} holds a run with other settings or data; name another directory or remove it"
+                f"{directory} holds a run with other settings or data; name another directory or remove this one"
             )
     elif directory.exists():
         entries = list(directory.iterdir()) if directory.is_dir() else [directory]
         others = sorted(entry.name for entry in entries if entry.name != _HALF_CLAIMED)
         if others:
-            raise RunMismatch(f"{directory} holds something else ({', '.join(others[:3])}); name another directory")
+            raise RunMismatch(f"{directory} holds other files ({', '.join(others[:3])}); name another directory")
 
 
 def occupy(directory: Path) -> None:
-    """Keep other processes out of a run directory until this one ends, however it ends.
+    """Lock a run directory against other processes until this process ends, even by a kill.
 
-    Of the processes of one distributed training the first does it for all.
+    In a distributed training, the process of rank 0 holds the lock for all.
 
     Raises:
-        RunMismatch: another process works in it.
+        RunMismatch: another process is using the directory.
     """
     path = directory.resolve()
     if path in _occupied or os.environ.get("RANK", "0") != "0":
         return
     lock = os.open(directory / LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        # A record lock and not flock's: that one lives on in whatever a killed process had forked.
+        # A record lock, not filelock's flock: a flock survives in the processes that a killed run had forked.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         os.close(lock)
-        raise RunMismatch(f"another process works in {directory}; wait for it, or end it") from None
+        raise RunMismatch(f"another process is using {directory}; wait until it ends, or stop it") from None
     _occupied[path] = lock
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)

@@ -1,7 +1,7 @@
-"""The tiny checkpoint's architecture: InternVL3's, small enough to train on two CPU cores.
+"""The tiny checkpoint's architecture: InternVL3, small enough to train on two CPU cores.
 
-Same classes and file formats as `OpenGVLab/InternVL3-2B-hf`: an InternViT per picture, pixel shuffle (4 patches → 1
-token), a two-layer projector, a Qwen2 language model. Embeddings are untied at both config levels, because vLLM's
+Classes and file formats are those of `OpenGVLab/InternVL3-2B-hf`: an InternViT per picture, pixel shuffle (4 patches to
+1 token), a two-layer projector, a Qwen2 language model. Embeddings are untied at both config levels, because vLLM's
 in-place weight reload keeps an old tied head silently (upstream issue vllm #51665).
 """
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from transformers import InternVLForConditionalGeneration, InternVLProcessor, PreTrainedTokenizerFast
 
-# ImageNet statistics, as InternVL's own preprocessor_config.json has them.
+# ImageNet statistics, as in InternVL's own preprocessor_config.json.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class Architecture(BaseModel):
-    """Sizes of a small InternVL. Every head has 32 dimensions: vLLM's CPU attention takes no fewer."""
+    """Sizes of a small InternVL. Every head has 32 dimensions, the minimum of vLLM's CPU attention."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -35,25 +35,28 @@ class Architecture(BaseModel):
     text_layers: int = Field(default=4, gt=0)
     text_mlp: int = Field(default=704, gt=0)
     initializer_range: float = Field(default=0.07, gt=0, le=1)
-    """With transformers' default of 0.02 nothing visual is learned within 50k pictures; with 0.07 within 15k."""
+    """Standard deviation of the initial weights. With 0.07, visual learning starts within 15k pictures; with
+    transformers' default of 0.02 the model learned nothing visual within 50k."""
     max_positions: int = Field(default=1024, gt=0)
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.vision_width % 32 or self.text_width % 32:
-            raise ValueError("vision_width and text_width must be multiples of 32, the size of a head")
+            raise ValueError("vision_width and text_width must be multiples of 32, the size of an attention head")
         if self.image_size % (2 * self.patch_size):
-            raise ValueError("image_size must be an even number of patches: pixel shuffle folds them two by two")
+            raise ValueError(
+                "image_size must be an even multiple of patch_size, because pixel shuffle merges patches two by two"
+            )
         return self
 
     @property
     def tokens_per_picture(self) -> int:
-        """Image tokens in the prompt, after pixel shuffle by one half per side."""
+        """Image tokens of one picture in the prompt, after pixel shuffle has halved both sides."""
         return (self.image_size // self.patch_size // 2) ** 2
 
 
 def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) -> InternVLForConditionalGeneration:
-    """A model with random weights in float32. Seed torch before the call."""
+    """Build a model with random weights in float32. Seed torch before the call."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     a = architecture
@@ -97,10 +100,10 @@ def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) 
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForConditionalGeneration:
-    """The model of a checkpoint in float32.
+    """Load the model of a checkpoint in float32.
 
     Raises:
-        CheckpointError: its sizes are not the architecture's.
+        CheckpointError: its sizes differ from the architecture's.
     """
     from transformers import InternVLForConditionalGeneration
 
@@ -113,12 +116,14 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
     wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.vision_layers]
     wanted += [a.text_width, a.text_layers, a.text_mlp, a.max_positions]
     if found != wanted:
-        raise CheckpointError(f"{checkpoint} has other sizes than the recipe's architecture: {found}, not {wanted}")
+        raise CheckpointError(
+            f"{checkpoint} does not have the sizes of the recipe's architecture: {found}, not {wanted}"
+        )
     return model
 
 
 def build_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
-    """The processor that goes with the model: one tile per picture, pictures already square."""
+    """Build the model's processor: one tile per picture, for pictures that are already square."""
     from transformers import InternVLProcessor, InternVLVideoProcessor
     from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
@@ -127,7 +132,7 @@ def build_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerFa
         size=side,
         crop_to_patches=False,
         min_patches=1,
-        max_patches=1,  # InternVLProcessor tiles by default whatever the file says, unless there is only one tile
+        max_patches=1,  # needed because InternVLProcessor tiles by default and ignores crop_to_patches in its file
         image_mean=list(IMAGE_MEAN),
         image_std=list(IMAGE_STD),
         do_convert_rgb=True,

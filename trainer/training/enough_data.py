@@ -1,7 +1,7 @@
-"""Is there enough to train on? Said before a training starts, by `plan` and by every training in the same sentence.
+"""Checks that there is enough data to train on. `plan` and every training report the same sentences.
 
-A training that takes no step, or only part of one, ends like any other and leaves a checkpoint; only its weights are
-those of its parent. `trainer.training.finetuning` therefore also checks afterwards that the weights changed.
+A training that takes no whole step would end normally and leave a checkpoint with the weights of its parent. So these
+checks run before a training, and `trainer.training.finetuning` checks afterwards that the weights changed.
 """
 
 from __future__ import annotations
@@ -13,55 +13,56 @@ from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
 
 
 def sft_problem(name: str, settings: SftRecipe, rows: int, gpus: int) -> str | None:
-    """What keeps an SFT stage from taking whole steps; None where nothing does.
+    """Why an SFT stage cannot take a whole step; None if it can.
 
     Args:
         name: section of the recipe.
-        rows: questions, and captions where the stage trains on them.
-        gpus: processes that train together.
+        rows: number of questions, and of captions if the stage trains on them.
+        gpus: number of processes that train together.
     """
     per_step = settings.batch_size * settings.gradient_accumulation * gpus
     if rows >= per_step:
         return None
     return (
-        f"{name} has {rows} rows to train on, fewer than the {per_step} of one step; give more data, or lower "
+        f"{name} has {rows} rows to train on, fewer than the {per_step} of one step. Give more data, or lower "
         f"{name}.batch_size or {name}.gradient_accumulation"
     )
 
 
 def grpo_problem(settings: HcmGrpoRecipe, samples: int, hard: int, gpus: int) -> str | None:
-    """What keeps stage 2 from taking whole steps, or from mining hard cases; None where nothing does.
+    """Why stage 2 cannot take a whole step or has no hard cases; None if it can and has.
 
     Args:
-        samples, hard: questions, and how many of them the stage-1 model answers wrong.
-        gpus: processes that train together.
+        samples: number of questions.
+        hard: number of questions that the stage-1 model answers wrong.
+        gpus: number of processes that train together.
     """
     if problem := groups_problem(settings):
         return problem
     parts, last = settings.last_parts, settings.last_epochs
     sizes = epoch_sizes(samples, hard, epochs=settings.epochs, last_epochs=last, last_parts=parts)
     if not sizes:
-        return "stage 2 has no epochs; raise hcm_grpo.epochs, or leave out hcm_grpo"
+        return "stage 2 has no epochs. Raise hcm_grpo.epochs, or leave out hcm_grpo"
     if empty := [number for number, size in enumerate(sizes, 1) if not size]:
-        return f"epoch {empty[0]} of stage 2 would be empty; add `all` to hcm_grpo.last_parts"
+        return f"epoch {empty[0]} of stage 2 would be empty. Add `all` to hcm_grpo.last_parts"
     per_step = settings.batch_size * settings.gradient_accumulation * gpus // settings.group_size
     if (questions := sum(sizes)) < per_step:
         return (
-            f"all of stage 2 has {questions} questions, fewer than the {per_step} of one step; give more data, or "
-            "lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
+            f"stage 2 has {questions} questions in all its epochs, fewer than the {per_step} of one step. Give more "
+            "data, or lower hcm_grpo.batch_size or hcm_grpo.gradient_accumulation"
         )
     if last and not hard and (mined := next((part for part in ("hard", "random") if part in parts), None)):
         return (
-            f"there are no hard cases, and hcm_grpo.last_parts asks for `{mined}`; give questions that the stage-1 "
-            f"model answers wrong, or take `{mined}` out of hcm_grpo.last_parts"
+            f"the stage-1 model answers every question right, so hcm_grpo.last_parts cannot have `{mined}`. Give "
+            f"harder questions, or remove `{mined}` from hcm_grpo.last_parts"
         )
     return None
 
 
 def groups_problem(settings: HcmGrpoRecipe) -> str | None:
-    """Why the completions of a step cannot be divided into groups; None where they can.
+    """Why the completions of a step cannot be divided into groups; None if they can.
 
-    TRL asks for whole groups over all GPUs; the trainer asks for them on each, so that no group is spread.
+    TRL needs whole groups over all GPUs. The trainer needs them on each GPU, so that each group stays on one.
     """
     completions = settings.batch_size * settings.gradient_accumulation
     if not (over := completions % settings.group_size):
@@ -70,15 +71,15 @@ def groups_problem(settings: HcmGrpoRecipe) -> str | None:
     return (
         f"the {completions} completions of a step on a GPU (hcm_grpo.batch_size {settings.batch_size} x "
         f"gradient_accumulation {settings.gradient_accumulation}) are not divisible by group_size "
-        f"{settings.group_size}, {over} are left over; set hcm_grpo.batch_size to {whole}"
+        f"{settings.group_size}, {over} are left over. Set hcm_grpo.batch_size to {whole}"
     )
 
 
 def refuse(problem: str | None) -> None:
-    """Stop a training before it starts.
+    """Raise a problem, so that a training does not start.
 
     Raises:
-        RecipeError: there is a problem.
+        RecipeError: `problem` is not None.
     """
     if problem:
         raise RecipeError(problem)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: weights in bfloat16, processor and tokenizer in Hugging Face format, then the manifest."""
+"""Writes a checkpoint: weights in bfloat16, processor and tokenizer in Hugging Face format, and the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, **manifest: Any) -> Manifest:
-    """Write a whole checkpoint beside `directory` and put it there by one rename; one that is there is replaced.
+    """Write a checkpoint next to `directory` and move it there by one rename; an existing one is replaced.
 
     Args:
         manifest: the fields of `screening.checkpoint.manifest.Manifest` except `files` and `created`.
@@ -26,7 +26,7 @@ def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, *
         written = write_manifest(temporary, **manifest)
         shutil.rmtree(directory, ignore_errors=True)
         temporary.rename(directory)
-    except BaseException:  # a full disk, or Ctrl-C: half a checkpoint would hold the room that is short
+    except BaseException:  # a full disk, or Ctrl-C: an incomplete checkpoint would take up space
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return written
@@ -45,7 +45,7 @@ def export_successor(
     """`export` a checkpoint that was trained from another one and keeps its contract.
 
     Args:
-        stage: becomes the version, and the name under which `data` joins the parent's.
+        stage: becomes the version, and the name of `data` among the parent's data.
     """
     return export(
         directory,
@@ -65,7 +65,7 @@ def export_successor(
 
 
 def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any]:
-    """What a checkpoint was trained on, one stage more. A second round of a stage is numbered: none is forgotten."""
+    """Add a stage to the data that a checkpoint was trained on. A repeated stage gets a number, so both are kept."""
     name, number = stage, 1
     while name in data and data[name] != of_stage:
         number += 1
@@ -74,11 +74,12 @@ def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any
 
 
 def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """Write weights, config, tokenizer and processor; the model in memory stays as it is."""
+    """Write weights, config, tokenizer and processor without changing the model in memory."""
     import torch
 
-    # A copy: rounding the model in place would round the weights that training goes on with.
+    # A copy is rounded, because the training may continue with the float32 weights.
     copy.deepcopy(model).to("cpu", torch.bfloat16).save_pretrained(directory)
     processor.save_pretrained(directory)
     for path in directory.iterdir():
-        path.chmod(0o644)  # weights are written readable by their owner only; the service runs as somebody else
+        # safetensors makes files that only their owner can read, but the service runs as another user.
+        path.chmod(0o644)

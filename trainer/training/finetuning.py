@@ -1,9 +1,7 @@
-"""What SFT and HCM-GRPO share around TRL's trainers: freezing, training to the end, resuming without losing weights."""
+"""Code around TRL's trainers that SFT and HCM-GRPO share: freezing, training to the end, and resuming."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,23 +9,24 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, PreTrainedModel, Trainer
 
-from screening.checkpoint.manifest import Manifest, read_manifest
+from screening.checkpoint.manifest import Manifest
 from trainer.training.distributed import LaunchError, processes
 from trainer.training.export import export_successor
 from trainer.training.recipe import Recipe, RecipeError
+from trainer.training.saved_states import SavedStates, agreed_state, told_by_first
 from trainer.training.tracking.callbacks import LogFile
 from trainer.training.tracking.store import Store
 from trainer.training.tracking.tracker import track
 
 STATES_NAME = "trl"
-"""Folder of a run directory for the states from which it is continued."""
+"""Folder of a run directory with the saved states from which a run resumes."""
 
 
-class StrictResume:
-    """Mixin for trainers: resume from the weights that were saved.
+class StrictResume(SavedStates):
+    """Mixin for trainers: resume from the weights that were saved, from states that are whole.
 
-    transformers saves keys in hub format and loads them with `strict=False` on resume, so that a resumed run silently
-    goes on from the initial weights.
+    transformers saves keys in hub format and loads them with `strict=False`, so that a resumed run would silently
+    continue from the initial weights.
     """
 
     model: Any
@@ -39,7 +38,7 @@ class StrictResume:
 
 
 def freeze_vision(model: PreTrainedModel) -> None:
-    """Freeze ViT and aligner: so in stage 1, while stage 2 trains everything (paper, section 4)."""
+    """Freeze ViT and aligner, as stage 1 does; stage 2 trains everything (paper, section 4)."""
     for part in (model.model.vision_tower, model.model.multi_modal_projector):
         part.requires_grad_(False)
 
@@ -55,77 +54,59 @@ def train_to_end(
     recipe: Recipe,
     tracking: Store | None,
 ) -> Manifest:
-    """Train, on from the newest whole state if there is one, and write OUT/checkpoint; both tracked.
+    """Train, resuming from the newest complete state if there is one, and write OUT/checkpoint.
 
     Args:
-        checkpoint, parent: what the training started from, and its manifest.
-        origin: what `out` was claimed with; its `stage` becomes the version.
-        data: about the training data, for the manifest.
-        tracking: where MLflow gets a copy of the log; None for nowhere.
+        checkpoint: the checkpoint that the training starts from.
+        parent: its manifest.
+        origin: the record with which `out` was claimed; its `stage` becomes the version.
+        data: facts about the training data, for the manifest.
+        tracking: MLflow store that gets a copy of the log; None for none.
 
     Raises:
-        LaunchError: the model is divided among the processes.
-        RecipeError: the training took no step, changed no weight or ended in values that are not finite; nothing is
-            written then.
+        LaunchError: the model is sharded over the processes.
+        RecipeError: the training took no step, changed no weight or ended in values that are not finite. Then no
+            checkpoint is written.
     """
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # no process would have all of it to write
-        raise LaunchError("every process must hold the whole model: launch without FSDP and DeepSpeed")
+    # With a sharded model, no process could write the whole checkpoint.
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise LaunchError("every process must hold the whole model. Launch without FSDP and DeepSpeed")
     state = processes()
     with track(tracking, out, origin) as tracker:
         trainer.add_callback(LogFile(out, tracker))
-        states = Path(trainer.args.output_dir)
-        with state.main_process_first():
-            newest = last_whole_checkpoint(states, clean=state.is_main_process)
-        trainer.train(resume_from_checkpoint=newest)
-        see_that_it_learned(trainer, checkpoint)  # by every process, so that none waits for one that refuses
+        trainer.train(resume_from_checkpoint=agreed_state(Path(trainer.args.output_dir), state))
+        check_weights_changed(trainer, checkpoint)  # in every process, so that none waits for one that has raised
+        written = None
         if state.is_main_process:
-            written = export_successor(
+            made = export_successor(
                 out / "checkpoint",
                 trainer.model,
-                AutoProcessor.from_pretrained(checkpoint),  # a trainer may have changed its own
+                AutoProcessor.from_pretrained(checkpoint),  # the trainer may have changed its own copy
                 parent,
                 stage=origin["stage"],
                 data=data,
                 recipe=recipe.model_dump(mode="json"),
             )
-            tracker.checkpoint = written.digest
-        state.wait_for_everyone()
-    return read_manifest(out / "checkpoint")
+            tracker.checkpoint = made.digest
+            written = made.model_dump_json()
+        # The others may not see the directory yet.
+        return Manifest.model_validate_json(str(told_by_first(written, state)))
 
 
-def see_that_it_learned(trainer: Trainer, start: Path) -> None:
-    """Compare the weights with those at the start, as a checkpoint holds them: in bfloat16.
+def check_weights_changed(trainer: Trainer, start: Path) -> None:
+    """Check that training changed the weights, compared in bfloat16 as a checkpoint holds them.
 
     Raises:
         RecipeError: see `train_to_end`.
     """
     if not trainer.state.global_step:
-        raise RecipeError("the training took no step, so there is no new checkpoint; give more data or smaller batches")
+        raise RecipeError("the training took no step, so there is no new checkpoint. Give more data or smaller batches")
     now = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     if broken := next((name for name, tensor in now.items() if not torch.isfinite(tensor).all()), None):
-        raise RecipeError(f"the training diverged: {broken} holds values that are not finite; lower learning_rate")
+        raise RecipeError(f"the training diverged: {broken} holds values that are not finite. Lower learning_rate")
     before = type(trainer.model).from_pretrained(start, dtype=torch.bfloat16).state_dict()
     if all(torch.equal(tensor, now[name].to("cpu", torch.bfloat16)) for name, tensor in before.items()):
         raise RecipeError(
-            f"{trainer.state.global_step} steps changed no weight, so there is no new checkpoint; raise learning_rate, "
-            "or look into the log: where all completions of a group earn the same reward, stage 2 learns nothing"
+            f"{trainer.state.global_step} steps changed no weight, so there is no new checkpoint. Raise learning_rate, "
+            "or look into the log: stage 2 learns nothing if all completions of each group earn the same reward"
         )
-
-
-def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
-    """The newest state of a run that was saved to its end.
-
-    transformers writes a state in place, `trainer_state.json` last, and takes the newest directory as it is.
-
-    Args:
-        clean: remove newer halves, which a killed run left; not where somebody else may be writing one.
-    """
-    for path in sorted(directory.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            if clean:
-                shutil.rmtree(path)
-        else:
-            return str(path)
-    return None

@@ -1,7 +1,7 @@
-"""Instructions of the training tasks besides screening itself (that one is `screening.prompt`)."""
+"""Instructions of the training tasks other than screening, whose prompts are in `screening.prompt`."""
 
 DESCRIBE = "Describe the picture."
-"""One picture → its caption."""
+"""Asks for the caption of one picture."""
 
 DESCRIBE_ALL = "Describe every picture."
-"""Five pictures → five captions."""
+"""Asks for the captions of five pictures."""

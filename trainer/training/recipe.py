@@ -1,6 +1,6 @@
 """Recipes: every setting of a training run, in one YAML file per model.
 
-Unknown keys are refused, and the resolved recipe is saved with each run, so that a typing error fails at once and a
+Unknown keys are refused, so that a typing error fails at once. The resolved recipe is saved with each run, so that the
 run can be repeated.
 """
 
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
 from screening.runtime.extensions import find
 from trainer.reward import REWARDS
@@ -31,8 +32,8 @@ from trainer.training.hard_cases import HCM_PARTS, Part
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-class RecipeError(ValueError):
-    """A recipe is missing or not understood; the message names the file and the field."""
+class RecipeError(UserError, ValueError):
+    """A recipe is missing or wrong, or its training cannot start; the message names the file and the field."""
 
 
 class _Strict(BaseModel):
@@ -41,7 +42,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes` and `on` as true, and pydantic takes that for 1."""
+        """Refuse booleans for numbers: YAML reads `yes` and `on` as true, which pydantic would take for 1."""
         switch = any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
         if switch and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("give a number, not true or false")
@@ -58,65 +59,65 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Shares3 = Annotated[tuple[Share, Share, Share], AfterValidator(_not_all_zero)]
 Shares4 = Annotated[tuple[Share, Share, Share, Share], AfterValidator(_not_all_zero)]
 Shares5 = Annotated[tuple[Share, Share, Share, Share, Share], AfterValidator(_not_all_zero)]
-"""Shares are drawn in proportion to each other."""
+"""Shares are relative to each other; they need not add up to 1."""
 LARGEST = 10**9
-"""Larger counts are typing errors: no training ends that takes so many steps."""
+"""Maximum of a count. A larger one is a typing error: a training with so many steps would never end."""
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountFrom0 = Annotated[int, Field(ge=0, le=LARGEST)]
 Factor = Annotated[float, Field(ge=0, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
-"""A learning rate. Larger ones than 1 are typing errors with AdamW and Muon."""
+"""A learning rate. With AdamW and Muon, a rate above 1 is a typing error."""
 WeightDecay = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What NumPy takes."""
+"""A seed in the range that NumPy accepts."""
 
 
 class PoolRecipe(_Strict):
-    """Pictures for pretraining."""
+    """The pool of pictures for pretraining."""
 
     products: Count
     usable_per_product: Count
     defective_per_product: int = Field(ge=4, le=LARGEST)
-    """A sample without a usable picture takes four."""
+    """Defective pictures per product; a sample without a usable picture takes four."""
     variations_per_product: CountFrom0 = 0
-    """Pictures in which several of the product's attributes are changed at once; see
+    """Pictures per product in which several of its attributes are changed at once; see
     `trainer.data.render.defects.vary`."""
     seed: Seed
     render_size: int = Field(ge=32, le=4096)
-    """Side in pixels at which pictures are rendered, before they are brought to the model's size."""
+    """Side in pixels at which pictures are rendered, before they are scaled to the model's size."""
     severities: Shares3
     dimension_weights: Shares4
-    """Share of each dimension that the renderer draws among the planted defects, in the order of
+    """Shares of the dimensions that the renderer draws among the planted defects, in the order of
     `trainer.data.render.DIMENSION_WEIGHTS`: appearance, shadow, layout, extension."""
     held_out: Count
-    """Products kept out of training, for the numbers in the log."""
+    """Number of products kept out of training, on which the log's measurements are made."""
 
     @model_validator(mode="after")
     def _some_are_left(self) -> Self:
         if self.held_out >= self.products:
-            raise ValueError(f"held_out {self.held_out} leaves none of the {self.products} products to train on")
+            raise ValueError(f"held_out {self.held_out} leaves none of the {self.products} products for training")
         return self
 
 
-class Course(_Strict):
-    """One stage of pretraining: how long, and the learning rate over time."""
+class StageSettings(_Strict):
+    """Settings of one stage of pretraining: its length and its learning rate over time."""
 
     steps: Count
     families_per_step: Count
-    """A family is an original with four generated pictures."""
+    """Families per step. A family is an original with four generated pictures."""
     learning_rate: Rate
     final_rate: float = Field(default=0.02, ge=0, le=1)
-    """The cosine ends at this multiple of `learning_rate`."""
+    """Learning rate at the end of the cosine, as a multiple of `learning_rate`."""
     vision_rate: Factor = 1.0
-    """Learning rate of the ViT, as a multiple of the others'."""
+    """Learning rate of the ViT, as a multiple of that of the other parts."""
     warmup_steps: CountFrom0
     weight_decay: WeightDecay
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: for the matrices of the layers of ViT and language model; the rest is AdamW's either way."""
+    """`muon` trains the matrices in the layers of ViT and language model with Muon, and the rest with AdamW."""
 
 
-class HeadsCourse(Course):
-    """A stage without words."""
+class HeadsStageSettings(StageSettings):
+    """Settings of a stage that trains classification heads, without words."""
 
     varied_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the generated pictures that are variations of the product (`variations_per_product` of the pool)."""
@@ -127,36 +128,37 @@ def _some_task(shares: Mapping[Any, float]) -> Mapping[Any, float]:
     return shares
 
 
-class SpeakCourse(Course):
-    """The stage with words."""
+class SpeakStageSettings(StageSettings):
+    """Settings of the stage that trains the language model to answer in words."""
 
     shares: Annotated[
         dict[Literal["describe", "describe_all", "screen", "screen_direct"], Share], AfterValidator(_some_task)
     ]
-    """A step draws its task in these proportions."""
+    """Shares of the tasks; each step draws its task by them."""
     usable_counts: Shares5 | None = None
-    """Share of samples with 0..4 usable pictures, if other than in the stages before. With fewer usable ones the model
-    holds back when in doubt: a wrong picture shown costs a shop more than a good one not shown."""
+    """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
+    the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
+    one."""
 
 
 class PretrainRecipe(_Strict):
-    """Stands in for the base model's own pretraining; see `trainer.research.pretrain.stages`."""
+    """Pretraining of a small model in place of a base model's own; see `trainer.research.pretrain.stages`."""
 
     pool: PoolRecipe
     vocabulary: Count
-    see: HeadsCourse | None
-    """None for a recipe that goes on from a checkpoint that sees already (`pretrain --start`)."""
-    read: HeadsCourse
-    speak: SpeakCourse
+    see: HeadsStageSettings | None
+    """None for a recipe that starts from a checkpoint whose ViT is already trained (`pretrain --start`)."""
+    read: HeadsStageSettings
+    speak: SpeakStageSettings
     jitter: CountFrom0
-    """Pictures are shifted by up to this many pixels at the model's size."""
+    """Maximum random shift of a picture, in pixels at the model's size."""
     usable_counts: Shares5
-    """Share of samples with 0..4 usable pictures."""
+    """Shares of samples with 0 to 4 usable pictures."""
     seed: Seed
 
 
 class SftRecipe(_Strict):
-    """One SFT stage (paper, section 4 and table 2): ViT and aligner frozen, language model trained."""
+    """Settings of one SFT stage (paper, section 4 and table 2): ViT and aligner are frozen."""
 
     epochs: Count = 5
     batch_size: Count = 8
@@ -165,23 +167,22 @@ class SftRecipe(_Strict):
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: WeightDecay = 0.0
     captions: bool
-    """Train on captions of the pictures as well (stage 1.1)."""
+    """Whether to train on captions of the pictures as well, as in stage 1.1."""
     captions_per_sample: Count | None = None
-    """Take at most so many of a sample's captions, drawn by the seed: a base that describes already needs few."""
+    """Maximum number of captions per sample, drawn by the seed; None for all. A base model that can already describe
+    pictures needs few."""
     direct_share: Share = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
     gradient_checkpointing: bool = False
-    """Keep one tensor per layer for the backward pass and compute the others again: a third more work, same result."""
+    """Keep one tensor per layer for the backward pass and recompute the others: a third more work, the same result."""
     save_steps: Count = 200
-    """Optimizer steps from one saved state to the next: what a kill costs at most. The result does not depend on it."""
+    """Optimizer steps between saved states; a kill loses at most so many. The result does not depend on it."""
     seed: Seed = 0
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What decides the weights, as JSON values. A run may be continued with other `save_steps`, and one from before
-        `captions_per_sample` took all."""
-        excluded = {"save_steps"} | ({"captions_per_sample"} if self.captions_per_sample is None else set())
-        return self.model_dump(mode="json", exclude=excluded)
+        """The settings that decide the weights, as JSON values. A run may be continued with other `save_steps`."""
+        return self.model_dump(mode="json", exclude={"save_steps"})
 
 
 def _reward(name: str) -> str:
@@ -190,74 +191,68 @@ def _reward(name: str) -> str:
 
 
 class HcmGrpoRecipe(_Strict):
-    """Stage 2 (paper, section 4 and table 2): nothing frozen, rollouts from the model as it is at each step.
+    """Settings of stage 2 (paper, section 4 and table 2): all weights are trained, on rollouts of the current model.
 
-    Defaults are table 2's where it has a number: G = 4, beta = 0.04, temperature 1, top_k 3, top_p 0.8, 8 completions
-    per device, 3 + 2 epochs. We know no learning rate, clipping range or length limit of it; those are ours.
+    Defaults are those of table 2: G = 4, beta = 0.04, temperature 1, top_k 3, top_p 0.8, 8 completions per device,
+    3 + 2 epochs. The paper does not state learning rate, clipping range and length limit; those are ours.
     """
 
     reward: Annotated[str, AfterValidator(_reward)] = "dpa"
     """r_acc of eq. 6: `dpa` (eq. 7), `exact` (plain GRPO), or `package.module:name`, a reward of your own."""
     epochs: CountFrom0 = 3
-    """First epochs, over the whole training set."""
+    """Number of first epochs, each over the whole training set."""
     last_epochs: CountFrom0 = 2
+    """Number of last epochs, each over `last_parts`."""
     last_parts: tuple[Part, ...] = HCM_PARTS
-    """What each of the last epochs is made of, [] for none; `trainer.training.hard_cases` lists the paper's
-    variants."""
+    """Parts of which each of the last epochs is made, [] for none; `trainer.training.hard_cases.curriculum` lists the
+    paper's variants."""
     group_size: int = Field(default=4, ge=2, le=LARGEST)
-    """G, completions per question; the advantage is taken within them (eq. 2)."""
+    """G: completions per question, among which the advantage is computed (eq. 2)."""
     batch_size: Count = 8
-    """Completions (not questions) per device and pass, as TRL counts."""
+    """Completions (not questions) per device and pass, as TRL counts them."""
     gradient_accumulation: Count = 1
-    """Passes per optimizer step; the rollouts of all of them are made at once."""
+    """Passes per optimizer step; their rollouts are generated together."""
     learning_rate: Rate
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Of the learning rate, after the warm-up. A constant one does not depend on the length of the course, so that
-    courses which begin alike can share their beginning (`hcm-grpo --after`)."""
+    """Learning rate after the warm-up. A constant rate does not depend on the length of the curriculum, as a warm start
+    (`hcm-grpo --after`) needs it."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: WeightDecay = 0.0
     max_grad_norm: float = Field(default=1.0, gt=0)
     scale_rewards: Literal["group", "none"] = "group"
-    """`group`: advantages are divided by the standard deviation of the group (eq. 2), that of a sample (G - 1). `none`:
-    they are not, so that a small difference of rewards in a group counts for less than a large one (Dr. GRPO, Liu et
-    al. 2025)."""
+    """`group` divides advantages by the sample standard deviation of the group (eq. 2; divisor G - 1). `none` does not,
+    so that a small difference of rewards in a group counts less than a large one (Dr. GRPO, Liu et al. 2025)."""
     kl_beta: Factor = 0.04
-    """Weight of the KL penalty against the reference model (eq. 3); 0 leaves the reference model out."""
+    """Weight of the KL penalty against the reference model (eq. 3); with 0 no reference model is loaded."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """The ratio of eq. 4 is clipped to 1 ± this."""
+    """Clipping range: the ratio of eq. 4 is clipped to 1 ± this value."""
     temperature: float = Field(default=1.0, gt=0, le=1000)
     top_k: CountFrom0 = 3
-    """0 takes all tokens."""
+    """Number of most probable tokens to sample from; 0 for all."""
     top_p: float = Field(default=0.8, gt=0, le=1)
     max_completion_tokens: Count
-    """Rollouts are cut here; a cut one is not readable and earns nothing."""
+    """Maximum length of a rollout in tokens. A longer one is cut, unreadable, and earns no reward."""
     cut_rollouts: bool = False
-    """Whether `max_completion_tokens` may be below `max_tokens_cot`, what an answer may have: the model then learns to
-    answer in fewer tokens. `plan` refuses it unless it is meant."""
+    """Whether `max_completion_tokens` may be below `max_tokens_cot`, the maximum length of an answer. The model then
+    learns to answer in fewer tokens. If this is false, `plan` reports it as a problem."""
     vllm: Literal["none", "colocate"] = "none"
-    """Rollouts by transformers' `generate`, or by a vLLM engine on the same GPU."""
+    """Engine of the rollouts: `none` for transformers in the training process, `colocate` for vLLM on the same GPU."""
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the GPU's memory that the colocated engine takes: weights, KV cache and its own activations."""
+    """Share of the GPU's memory for the colocated engine: its weights, KV cache and activations."""
     gradient_checkpointing: bool = True
     save_steps: Count = 50
-    """As in SFT."""
+    """Optimizer steps between saved states, as in SFT."""
     seed: Seed = 0
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What decides the weights, as JSON values. A run may be continued with other `save_steps`; `cut_rollouts` is
-        for `plan`; and a run from before a setting of `_LATER` had what is its default now."""
-        found = self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts"})
-        defaults = type(self).model_fields
-        return {name: value for name, value in found.items() if name not in _LATER or value != defaults[name].default}
-
-
-_LATER = ("schedule", "scale_rewards")
-"""Settings of stage 2 that recipes did not have at first."""
+        """The settings that decide the weights, as JSON values. A run may be continued with other `save_steps`, and
+        `cut_rollouts` concerns only `plan`."""
+        return self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts"})
 
 
 class Recipe(_Strict):
-    """Everything that makes one model."""
+    """All settings that make one model."""
 
     name: str
     base: str | None = None
@@ -270,21 +265,32 @@ class Recipe(_Strict):
     sft_answer: SftRecipe
     """Stage 1.2: answer-driven reasoning."""
     hcm_grpo: HcmGrpoRecipe | None = None
-    """Stage 2; None ends the training after stage 1."""
+    """Stage 2; None if the training ends after stage 1."""
     max_tokens_cot: Count
 
     @property
     def prompt_texts(self) -> Prompt:
         return PROMPTS[self.prompt]
 
+    @property
+    def stage_2(self) -> HcmGrpoRecipe:
+        """The settings of stage 2.
+
+        Raises:
+            RecipeError: the recipe has none.
+        """
+        if self.hcm_grpo is None:
+            raise RecipeError(f"recipe {self.name!r} has no section `hcm_grpo`, which stage 2 needs")
+        return self.hcm_grpo
+
 
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a recipe by name (`tiny`) or path.
 
-    A recipe may begin with `extends: NAME_OR_PATH`: it then says only what is different, key by key down the tree.
+    A recipe with `extends: NAME_OR_PATH` states only the keys, at any depth, that differ from that recipe.
 
     Raises:
-        RecipeError: there is no such recipe, or it has unknown, missing or wrong fields.
+        RecipeError: the recipe does not exist, or has unknown, missing or wrong fields.
     """
     path = _path_of(name_or_path)
     try:
@@ -294,7 +300,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong, as one sentence: a field with its value, those that are there before those that are missing."""
+    """The first error as one sentence with field and value. Wrong fields come before missing ones."""
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
     first, *others = found
     given = f" (it is {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
@@ -313,13 +319,13 @@ def _path_of(name_or_path: str) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise RecipeError(
-            f"there is no recipe {name_or_path!r}; shipped ones: {known}; or give the path of a YAML file"
+            f"recipe {name_or_path!r} does not exist. Give the path of a YAML file, or a shipped recipe: {known}"
         )
     return path
 
 
 def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
-    """The file's content, merged into that of the recipe that it extends."""
+    """The content of a recipe file, merged into the recipe that it extends."""
     if path.resolve() in readers:
         raise RecipeError(f"{path} extends itself")
     try:
@@ -332,7 +338,7 @@ def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
         return settings
     parent = settings.pop("extends")
     if not isinstance(parent, str):
-        raise RecipeError(f"{path}: `extends` is the name of a recipe, or the path of one")
+        raise RecipeError(f"{path}: `extends` must be the name or the path of a recipe")
     beside = path.parent / parent
     return _merged(_read(beside if beside.is_file() else _path_of(parent), (*readers, path.resolve())), settings)
 

@@ -1,66 +1,40 @@
 """Start the service on the tiny checkpoint, screen the example products, print the decisions, stop the service.
 
     python clients/python/examples/demo.py                          real vLLM on models/tiny
-    python clients/python/examples/demo.py --engine scripted        the wiring only, without a model
-    python clients/python/examples/demo.py --base-url http://…      a service that runs already
+    python clients/python/examples/demo.py --engine scripted        a scripted engine without a model
+    python clients/python/examples/demo.py --base-url http://…      a service that is already running
     python clients/python/examples/demo.py --html demo.html         also write a page with the pictures
 
-Exit codes: 0 all products were screened; 1 something failed, and it is said what; 130 stopped by Ctrl-C.
+Exit codes: 0 all products were screened; 1 an error stopped the demo, and the message explains it; 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demo_page import page
+from demo_products import DemoFailed, Result, load_products, totals
 
 from loadtest.targets.local_service import ServiceFailed, local_client, running
 from screening_client import Client, Screening, ScreeningClientError, ScreenRequest
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
-PICTURES = ("a", "b", "c", "d")
 WIDTH = 110
-
-
-@dataclass(frozen=True)
-class Product:
-    """One example: five pictures, and what was planted in them."""
-
-    folder: Path
-    name: str
-    label: str
-    """The usable pictures, `AC`, or `N`."""
-    planted: tuple[tuple[tuple[str, ...], str], ...]
-    """Dimensions and comment of each picture."""
-
-    @property
-    def original(self) -> Path:
-        return self.folder / "original.jpg"
-
-    @property
-    def generated(self) -> list[Path]:
-        return [self.folder / f"{letter}.jpg" for letter in PICTURES]
-
-
-class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the exit codes above."""
     arguments = _arguments(argv)
-    # Whoever ends this program politely expects the service to be ended too.
+    # SIGTERM must stop the service too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _demo(arguments)
@@ -85,12 +59,12 @@ def _demo(arguments: argparse.Namespace) -> None:
             concurrency=4,
         )
         seconds = time.monotonic() - started
-        results = list(zip(products, screenings, strict=True))
-        for number, (product, screening) in enumerate(results, 1):
-            print(_block(product, screening, f"[{number}/{len(results)}]"))
+        results = [Result(*pair) for pair in zip(products, screenings, strict=True)]
+        for number, result in enumerate(results, 1):
+            print(_block(result, f"[{number}/{len(results)}]"))
         print(_summary(results, seconds))
         if arguments.html:
-            arguments.html.write_text(page(results, agrees), encoding="utf-8")
+            arguments.html.write_text(page(results), encoding="utf-8")
             print(f"Page with the pictures: {arguments.html}")
         if not arguments.base_url:
             print("Stopping the service …")
@@ -98,53 +72,22 @@ def _demo(arguments: argparse.Namespace) -> None:
         print("The service drained and stopped.")
 
 
-def agrees(acceptable: Sequence[str], label: str, *, answered: bool = True) -> bool:
-    """Whether a decision is right (paper, section 5.1): every named option is in the label; `N` only for `N`."""
-    if not answered:
-        return False
-    return set(acceptable) <= set(label) if acceptable else label == "N"
-
-
-def load_products(folder: Path) -> list[Product]:
-    """Read `NN-name/{original,a,b,c,d}.jpg` and `truth.json`.
-
-    Raises:
-        DemoFailed: there are none, or one is not whole.
-    """
-    products = [_load(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
-    if not products:
-        raise DemoFailed(f"{folder} holds no products; see make_examples.py")
-    return products
-
-
-def _load(folder: Path) -> Product:
-    try:
-        truth: dict[str, Any] = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
-        planted = tuple((tuple(each["dimensions"]), str(each["comment"])) for each in truth["pictures"])
-        product = Product(folder, str(truth["product"]), str(truth["label"]), planted)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DemoFailed(f"{folder / 'truth.json'} cannot be used: {error!r}") from error
-    if len(planted) != len(PICTURES):
-        raise DemoFailed(f"{folder / 'truth.json'} describes {len(planted)} pictures, not {len(PICTURES)}")
-    return product
-
-
 def _service(arguments: argparse.Namespace) -> Any:
-    """The address of a running service, or a service of our own."""
+    """The address of a running service, or a service that this program starts."""
     if arguments.base_url:
         print(f"Using the service at {arguments.base_url}.")
         return nullcontext(arguments.base_url)
     options = ["--engine", arguments.engine]
     if arguments.engine == "vllm":
         if not arguments.checkpoint.is_dir():
-            raise DemoFailed(f"{arguments.checkpoint} is no checkpoint; name one with --checkpoint")
+            raise DemoFailed(f"{arguments.checkpoint} is not a directory; name a checkpoint with --checkpoint")
         options += ["--checkpoint", str(arguments.checkpoint.resolve())]
     print(f"Starting the service: python -m service {' '.join(options)}")
     return running(options, repository=REPOSITORY, start_seconds=arguments.start_timeout, on_wait=_spinner())
 
 
 def _spinner() -> Callable[[float], None]:
-    """Seconds waited: in place on a terminal, a line every ten seconds elsewhere."""
+    """Show how long the start takes: in place on a terminal, otherwise one line every ten seconds."""
     told = 0
 
     def tell(seconds: float) -> None:
@@ -159,18 +102,18 @@ def _spinner() -> Callable[[float], None]:
     return tell
 
 
-def _block(product: Product, screening: Screening, number: str) -> str:
-    """One product: the decision, then what was planted and what was said about each picture."""
-    verdict = "agrees" if agrees(screening.acceptable, product.label, answered=screening.answered) else "DIFFERS"
+def _block(result: Result, number: str) -> str:
+    """One product: the decision, then what the service said about each picture and what was planted in it."""
+    product, screening = result.product, result.screening
     lines = [
         f"{number} {product.folder.name}: {product.name}",
         f"  choice {screening.choice or '-'}   acceptable {_letters(screening)}   confidence {screening.confidence:.2f}"
-        f"   planted truth {product.label}   {verdict}",
+        f"   planted truth {product.label}   {'agrees' if result.agrees else 'DIFFERS'}",
     ]
-    for option, (dimensions, comment) in zip(screening.options, product.planted, strict=True):
+    for option, planted, match in zip(screening.options, product.planted, result.comments, strict=True):
         lines.append(f"  {option.option} {'usable' if option.usable else 'out   '}  {option.comment or '-'}")
-        planted = f"{', '.join(dimensions).replace('_', ' ') or 'normal'}: {comment}"
-        lines.append("           planted: " + textwrap.shorten(planted, WIDTH - 20, placeholder=" …"))
+        note = "planted" if match or not option.comment else "but planted"
+        lines.append(f"           {note}: " + textwrap.shorten(str(planted), WIDTH - 20, placeholder=" …"))
     if screening.reasoning:
         lines.append(textwrap.fill(screening.reasoning, WIDTH, initial_indent="  ", subsequent_indent="  "))
     elif screening.unreadable_reason:
@@ -178,32 +121,26 @@ def _block(product: Product, screening: Screening, number: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(results: Sequence[tuple[Product, Screening]], seconds: float) -> str:
-    rows = [("product", "choice", "acceptable", "confidence", "planted truth", "agrees")]
-    right = 0
-    for product, screening in results:
-        good = agrees(screening.acceptable, product.label, answered=screening.answered)
-        right += good
-        confidence = f"{screening.confidence:.2f}"
-        name = product.folder.name
-        rows.append((name, screening.choice or "-", _letters(screening), confidence, product.label, _yes(good)))
+def _summary(results: Sequence[Result], seconds: float) -> str:
+    rows = [("product", "choice", "acceptable", "confidence", "planted truth", "comments", "agrees")]
+    for result in results:
+        product, screening = result.product, result.screening
+        comments = f"{sum(result.comments)}/{len(result.comments)}" if screening.reasoning else "-"
+        found = (screening.choice or "-", _letters(screening), f"{screening.confidence:.2f}")
+        rows.append((product.folder.name, *found, product.label, comments, "yes" if result.agrees else "no"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    first = results[0][1]
+    first = results[0].screening
     answered_by = f"{first.checkpoint.name} {first.checkpoint.version} on {first.engine}"
     lines += ["", f"{len(results)} products in {seconds:.1f} s, answered by {answered_by}."]
     if first.engine == "scripted":
         lines.append("The scripted engine does not look at the pictures: its agreement is chance.")
-    return "\n".join([*lines, f"{right} of {len(results)} decisions agree with the planted truth"])
+    return "\n".join([*lines, *totals(results)])
 
 
 def _letters(screening: Screening) -> str:
     return "".join(screening.acceptable) or screening.choice or "-"
-
-
-def _yes(good: bool) -> str:
-    return "yes" if good else "no"
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
@@ -212,13 +149,42 @@ def _interrupt(_signal: int, _frame: object) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=REPOSITORY / "models" / "tiny", help="what to serve")
-    parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm", help="default: %(default)s")
-    parser.add_argument("--base-url", help="use the service that runs there")
-    parser.add_argument("--products", type=Path, default=HERE / "products", help="the example products")
-    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="default: %(default)s")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures and decisions")
-    parser.add_argument("--start-timeout", type=float, default=300, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=REPOSITORY / "models" / "tiny",
+        help="directory of the checkpoint to serve (default: models/tiny)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("vllm", "scripted"),
+        default="vllm",
+        help="engine of the started service (default: %(default)s)",
+    )
+    parser.add_argument("--base-url", metavar="URL", help="use a running service at this address (default: start one)")
+    parser.add_argument(
+        "--products",
+        type=Path,
+        default=HERE / "products",
+        metavar="DIR",
+        help="folder of example products (default: the shipped ones)",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("cot", "direct"),
+        default="cot",
+        help="reason first (cot) or answer only (direct) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with pictures and decisions (default: none)"
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="maximum time for the service to start (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""The decisions as one HTML file with the pictures inside: nothing to install, nothing to fetch."""
+"""Write the decisions as one HTML file that embeds the pictures and needs no other file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,10 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
-from screening_client import OptionVerdict, Screening
+from demo_products import Planted, Result, totals
 
-if TYPE_CHECKING:
-    from demo import Product
-
-
-class Agrees(Protocol):
-    """`demo.agrees`."""
-
-    def __call__(self, acceptable: Sequence[str], label: str, *, answered: bool) -> bool: ...
-
+from screening_client import OptionVerdict
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1d2126 }
@@ -31,26 +22,24 @@ figcaption { font-size: .85rem } .planted { color: #687079 } .reasoning { color:
 """
 
 
-def page(results: Sequence[tuple[Product, Screening]], agrees: Agrees) -> str:
+def page(results: Sequence[Result]) -> str:
     """The whole page."""
-    good = [agrees(s.acceptable, p.label, answered=s.answered) for p, s in results]
-    sections = "".join(_section(p, s, right) for (p, s), right in zip(results, good, strict=True))
-    checkpoint, engine = results[0][1].checkpoint, results[0][1].engine
-    by = escape(f"{checkpoint.name} {checkpoint.version} on {engine}")
+    first = results[0].screening
+    by = escape(f"{first.checkpoint.name} {first.checkpoint.version} on {first.engine}")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Screened products</title>'
         f"<style>{_STYLE}</style><h1>Screened products</h1>"
-        f"<p>{sum(good)} of {len(good)} decisions agree with the planted truth. Answered by {by}.</p>"
-        f"{sections}</html>\n"
+        f"<p>{escape('; '.join(totals(results)))}. Answered by {by}.</p>"
+        f"{''.join(map(_section, results))}</html>\n"
     )
 
 
-def _section(product: Product, screening: Screening, right: bool) -> str:
-    verdict = '<b class="yes">agrees</b>' if right else '<b class="no">differs</b>'
+def _section(result: Result) -> str:
+    product, screening = result.product, result.screening
+    verdict = '<b class="yes">agrees</b>' if result.agrees else '<b class="no">differs</b>'
     named = "".join(screening.acceptable) or screening.choice or "none"
-    figures = [_figure(product.original, "Original", "", "")]
-    for option, path, (dimensions, comment) in zip(screening.options, product.generated, product.planted, strict=True):
-        planted = f"{', '.join(dimensions).replace('_', ' ') or 'normal'}: {comment}"
+    figures = [_figure(product.original, "Original", None, "")]
+    for option, path, planted in zip(screening.options, product.generated, product.planted, strict=True):
         kind = ("usable" if option.usable else "out") + (" choice" if option.option == screening.choice else "")
         figures.append(_figure(path, _verdict(option), planted, kind))
     return (
@@ -66,9 +55,9 @@ def _verdict(option: OptionVerdict) -> str:
     return f"{option.option}: {option.comment or ('usable' if option.usable else 'out')}"
 
 
-def _figure(path: Path, text: str, planted: str, kind: str) -> str:
+def _figure(path: Path, text: str, planted: Planted | None, kind: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    note = f'<br><span class="planted">planted: {escape(planted)}</span>' if planted else ""
+    note = f'<br><span class="planted">planted: {escape(str(planted))}</span>' if planted else ""
     return (
         f'<figure class="{kind}"><img src="data:image/jpeg;base64,{data}" alt="{escape(text)}">'
         f"<figcaption>{escape(text)}{note}</figcaption></figure>"

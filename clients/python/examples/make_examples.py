@@ -1,10 +1,10 @@
-"""Make the example products of the demo out of a rendered data set that no model was trained on.
+"""Creates the example products of the demo from a rendered data set that no model was trained on.
 
-    python -m trainer render --count 60 --seed 770001 --out runs/examples     # a seed that no recipe uses
+    python -m trainer render --count 60 --seed 770001 --out runs/examples     # no recipe uses this seed
     python clients/python/examples/make_examples.py runs/examples
 
-Samples are chosen for variety (kinds of product, labels, planted defects) without asking any model: choosing the ones
-that a checkpoint gets right would make the demo a lie. Needs Pillow.
+The samples are chosen for variety of products, labels and planted defects, and without any model. Choosing samples that
+a checkpoint gets right would make the demo misleading. The script needs Pillow.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ NAMES = ("original", "a", "b", "c", "d")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Choose, convert, write."""
+    """Choose samples, convert them and write them. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path, metavar="DATASET_DIR", help="holds samples.jsonl and its pictures")
+    parser.add_argument("dataset", type=Path, metavar="DATASET_DIR", help="contains samples.jsonl and pictures")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "products", metavar="DIR")
-    parser.add_argument("--count", type=int, default=10, help="products in all (default: %(default)s)")
-    parser.add_argument("--none", type=int, default=2, help="of these without a usable picture (default: %(default)s)")
-    parser.add_argument("--replace", action="store_true", help="remove the products that are there")
+    parser.add_argument("--count", type=int, default=10, help="number of products (default: %(default)s)")
+    parser.add_argument("--none", type=int, default=2, help="products without a usable picture (default: %(default)s)")
+    parser.add_argument("--replace", action="store_true", help="remove existing products (default: keep them and stop)")
     arguments = parser.parse_args(argv)
     try:
         lines = (arguments.dataset / "samples.jsonl").read_text(encoding="utf-8").splitlines()
         samples = choose([json.loads(line) for line in lines], arguments.count, arguments.none)
         there = sorted(path.parent for path in arguments.out.glob("*/truth.json"))
         if there and not arguments.replace:
-            raise ValueError(f"{arguments.out} holds {len(there)} products already; --replace removes them")
+            raise ValueError(f"{arguments.out} contains {len(there)} products already; --replace removes them")
         for folder in there:
             shutil.rmtree(folder)
         for number, sample in enumerate(samples, 1):
@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def choose(samples: Sequence[dict[str, Any]], count: int, none: int) -> list[dict[str, Any]]:
-    """`count` samples, `none` of them labelled `N`, each bringing as much that is new as any; in their own order.
+    """Choose `count` samples, `none` of them labelled `N`, each with as many new features as possible.
 
     Raises:
-        ValueError: there are too few.
+        ValueError: there are too few samples.
     """
     chosen: list[int] = []
     seen: set[str] = set()
@@ -72,7 +72,7 @@ def choose(samples: Sequence[dict[str, Any]], count: int, none: int) -> list[dic
 
 
 def features(sample: dict[str, Any]) -> set[str]:
-    """What a sample shows: its kind of product and setting, its label, its planted defects."""
+    """Return the features of a sample: its kind of product, setting, label and planted defects."""
     defects = [defect for picture in sample["generated"] for defect in picture.get("defects", ())]
     shown = {f"defect {defect['kind']}" for defect in defects} | {f"dimension {each['dimension']}" for each in defects}
     shown |= {f"label {sample['label']}", f"letters {len(sample['label'])}", f"setting {sample.get('setting')}"}
@@ -80,7 +80,7 @@ def features(sample: dict[str, Any]) -> set[str]:
 
 
 def write(sample: dict[str, Any], dataset: Path, out: Path, number: int) -> Path:
-    """One product: five pictures and the truth. `truth.json` comes last: a folder without it is not whole."""
+    """Write one product: five pictures and the truth. `truth.json` is last, so a folder without it is incomplete."""
     attributes = sample["original"].get("attributes", {})
     words = f"{attributes.get('body', '')} {attributes.get('kind', sample['product'])}"
     folder = out / f"{number:02d}-{re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-')}"
@@ -102,7 +102,7 @@ def write(sample: dict[str, Any], dataset: Path, out: Path, number: int) -> Path
 
 
 def small_jpeg(path: Path) -> bytes:
-    """The picture as a JPEG within SIDE and MAX_BYTES, at the best quality that fits; as it is, if it does."""
+    """Return a picture as a JPEG within SIDE and MAX_BYTES, unchanged if possible, else at the best quality."""
     data = path.read_bytes()
     with Image.open(BytesIO(data)) as image:
         if image.format == "JPEG" and max(image.size) <= SIDE and len(data) <= MAX_BYTES:

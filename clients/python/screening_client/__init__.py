@@ -6,8 +6,8 @@
         screening = client.screen(original="original.jpg", generated=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
     print(screening.choice, screening.reasoning)
 
-A call, in order of the modules: settings, network, connections, pictures, request, wire, retries, result; bulk runs
-many of them. `testing` has a stand-in for the service.
+A call passes through these modules in order: settings, network, connections, pictures, request, wire, retries, result.
+`bulk` runs many calls. `testing` provides a fake service.
 """
 
 from screening_client.async_client import AsyncClient

@@ -1,4 +1,4 @@
-"""The arguments of the command line."""
+"""Defines the command-line arguments of `screening-client`."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from screening_client.errors import InputError
 
 EXIT_CODES = """\
 exit codes:
-    0    done: an answer for every request, or the service is ready
-    1    the service refused a request or failed, or some lines of a batch did
+    0    success: every request has an answer, or the service is ready
+    1    the service refused a request or failed; in a batch, at least one line failed
     2    wrong arguments or unusable files; nothing was sent
-    3    not reachable, not ready, overloaded or too slow: the same command may work later
-    4    the service answered, but the model's text could not be read: there is no decision; in a batch, for some lines
-    74   the output cannot be written, because the disk is full for instance; a batch can be continued
+    3    the service is unreachable, not ready, overloaded or too slow; the same command may succeed later
+    4    the model's text could not be read, so there is no decision; in a batch, for at least one line
+    74   the output cannot be written, for example because the disk is full; a batch can be continued
     130  stopped by Ctrl-C (SIGINT); a batch can be continued
-    141  the program that read the output has ended, as `head` does (SIGPIPE)
+    141  the program that reads the output has ended, such as `head` (SIGPIPE)
     143  stopped by SIGTERM; a batch can be continued
 
-environment:
-    SCREENING_BASE_URL, SCREENING_API_KEY    where --base-url and --api-key are not given
-    SCREENING_LOG                            debug or info: what the client does, on stderr"""
+environment variables:
+    SCREENING_BASE_URL    address of the service; --base-url overrides it
+    SCREENING_API_KEY     API key; --api-key overrides it
+    SCREENING_LOG         log level on stderr: debug, info, warning or error; default: no log"""
 
 _BATCH = """\
-Screens every line of a file. A line is a JSON object:
+Screens every line of a file. Each line is a JSON object:
 
     {"id": "4711", "original": "o.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]}
 
-"id" is a text or a number. "mode", "metadata" and "review_below" are optional. Paths are relative to the file, or to
-the current folder where lines come from the standard input. A bad line fails alone, with its reason on stderr. Run the
-command again to continue: lines whose id has an answer are skipped."""
+"id" is a string or a number. "mode", "metadata" and "review_below" are optional. Paths are relative to the file, or to
+the current directory if the lines come from the standard input. A bad line does not stop the batch; its error is
+reported on stderr. To continue a batch, run the same command again: it skips lines whose id has an answer."""
 
 
 class UsageError(InputError):
-    """Wrong arguments."""
+    """The command-line arguments are wrong."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print after its usage and exit with."""
+    """Raises an error where argparse would print its usage and exit."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -52,23 +53,27 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every command sets `command` to its name."""
-    top = _Parser(prog="screening-client", description="Which of four generated product pictures may be shown?")
+    """Build the parser. It stores the name of the command in `command`."""
+    top = _Parser(prog="screening-client", description="Decides which of four generated product pictures may be shown.")
     top.add_argument("--version", action="version", version=f"screening-client {constants.VERSION}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    _screen(commands.add_parser("screen", help="screen one product"))
+    about = "Screens the pictures of one product and prints the decision."
+    _screen(commands.add_parser("screen", help="screen one product", description=about))
     _batch(commands.add_parser("batch", help="screen every line of a file; can be continued", description=_BATCH))
-    _decisions(commands.add_parser("decisions", help="read and erase kept decisions"))
-    _feedback(commands.add_parser("feedback", help="say what became of a decision"))
-    _ready(commands.add_parser("ready", help="ask whether the service is ready"))
+    about = "Reads and erases decisions that the service keeps. Needs a feedback key."
+    _decisions(commands.add_parser("decisions", help="read and erase kept decisions", description=about))
+    about = "Reports what became of a decision. Needs a feedback key."
+    _feedback(commands.add_parser("feedback", help="report what became of a decision", description=about))
+    about = "Checks whether the service is ready."
+    _ready(commands.add_parser("ready", help="check whether the service is ready", description=about))
     return top
 
 
 def metadata(texts: list[str]) -> dict[str, Any]:
-    """`key=value` and JSON objects → one mapping. Values of the first form are texts.
+    """Merge `key=value` pairs and JSON objects into one mapping. The value of a pair is a string.
 
     Raises:
-        UsageError: neither of them.
+        UsageError: a text has neither form.
     """
     together: dict[str, Any] = {}
     for text in texts:
@@ -95,78 +100,85 @@ def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--base-url",
         metavar="URL",
-        help=f"address of the service; default: SCREENING_BASE_URL, otherwise {constants.BASE_URL}",
+        help=f"address of the service (default: SCREENING_BASE_URL, otherwise {constants.BASE_URL})",
     )
     command.add_argument(
         "--api-key",
         metavar="KEY",
-        help="default: SCREENING_API_KEY, which other users of the machine cannot see",
+        help="API key; other users of the machine can see it here, but not in SCREENING_API_KEY "
+        "(default: SCREENING_API_KEY, otherwise none)",
     )
     command.add_argument(
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="limit of each request in seconds, its retries included; default: no limit of the whole, "
-        f"{constants.CONNECT_TIMEOUT:g} to connect and {constants.READ_TIMEOUT:g} for an answer",
+        help="maximum time in seconds for each request, including its retries, more than 0 (default: no total limit; "
+        f"{constants.CONNECT_TIMEOUT:g} to connect and {constants.READ_TIMEOUT:g} for an answer)",
     )
     command.add_argument(
         "--max-retries",
         type=int,
         default=constants.MAX_RETRIES,
         metavar="N",
-        help="further attempts of a request that failed, 0 or more; default: %(default)s",
+        help="maximum number of retries of a failed request, 0 or more (default: %(default)s)",
     )
-    command.add_argument("--json", action="store_true", help="print JSON, errors included")
-
-
-def _asking(command: argparse.ArgumentParser, of_lines: str) -> None:
     command.add_argument(
-        "--mode", choices=("cot", "direct"), help=f"cot explains, direct is faster{of_lines}; default: cot"
+        "--json", action="store_true", help="print answers and errors as JSON (default: readable text)"
+    )
+
+
+def _question(command: argparse.ArgumentParser, scope: str) -> None:
+    command.add_argument(
+        "--mode",
+        choices=("cot", "direct"),
+        help=f"answer mode{scope}: cot explains, direct is faster (default: cot)",
     )
     command.add_argument(
         "--metadata",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help=f"echoed in the answer{of_lines}; a JSON object is possible as well; can be repeated; at most 4 KiB",
+        help=f"metadata{scope}, as KEY=VALUE or as a JSON object, at most 4 KiB; the answer echoes it; can be repeated "
+        "(default: none)",
     )
     command.add_argument(
         "--review-below",
         type=float,
         metavar="CONFIDENCE",
-        help=f"set needs_review below this confidence, 0 to 1{of_lines}; default: the operator's threshold",
+        help=f"confidence{scope}, 0 to 1, below which needs_review is set (default: the operator's threshold)",
     )
 
 
 def _screen(command: argparse.ArgumentParser) -> None:
-    command.add_argument("original", metavar="ORIGINAL", help="the product's own photo; - is the standard input")
+    command.add_argument("original", metavar="ORIGINAL", help="the original product photo; - reads the standard input")
     for letter in "ABCD":
         command.add_argument("generated", action="append", metavar=letter, help=f"generated picture {letter}")
-    _asking(command, "")
+    _question(command, "")
     _shared(command)
 
 
 def _batch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", metavar="FILE.jsonl", help="the lines; - is the standard input")
+    command.add_argument("file", metavar="FILE.jsonl", help="file with the lines; - reads the standard input")
     command.add_argument(
         "--out",
         required=True,
         metavar="RESULTS.jsonl",
-        help="answers are appended here; - is the standard output, which cannot be continued",
+        help="file to which answers are appended (required); - is the standard output, which cannot be continued",
     )
     command.add_argument(
         "--concurrency",
         type=int,
         default=constants.CONCURRENCY,
         metavar="N",
-        help="maximum number of requests at once; fewer while the service answers 429; default: %(default)s",
+        help="maximum number of concurrent requests, 1 or more; reduced while the service answers 429 "
+        "(default: %(default)s)",
     )
     command.add_argument(
         "--retry-unreadable",
         action="store_true",
-        help="ask again for ids whose last answer could not be read; the last line of an id counts",
+        help="also screen ids again whose last answer could not be read (default: skip them)",
     )
-    _asking(command, ", for lines that do not say otherwise")
+    _question(command, " for lines that give none")
     _shared(command)
 
 
@@ -189,5 +201,10 @@ def _feedback(command: argparse.ArgumentParser) -> None:
 
 
 def _ready(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", type=float, metavar="SECONDS", help="wait at most so long; default: ask once")
+    command.add_argument(
+        "--wait",
+        type=float,
+        metavar="SECONDS",
+        help="maximum time in seconds to wait until the service is ready, more than 0 (default: check once)",
+    )
     _shared(command)

@@ -1,4 +1,4 @@
-"""The asynchronous client, for asyncio. `client` is its twin: a test holds that their signatures are the same."""
+"""The asynchronous client, for asyncio. A test enforces that its signatures match those of `client`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class AsyncClient:
-    """A client of one screening service. Keep one per event loop; use it as a context manager, or `close` it."""
+    """A client of one screening service. Reuse it in its event loop, and `close` it or use it as a context manager."""
 
     def __init__(
         self,
@@ -64,18 +64,19 @@ class AsyncClient:
     ) -> None:
         """
         Args:
-            base_url: the service's address; otherwise SCREENING_BASE_URL, otherwise http://localhost:8000.
-            api_key: otherwise SCREENING_API_KEY, otherwise none is sent.
-            timeout: a number limits each whole call in seconds, retries included.
-            max_retries: attempts after the first.
-            default_headers: sent with every request, for gateways that ask for them.
-            check_request_id: whether an answer must carry the `X-Request-Id` that was sent. Only a proxy that replaces
-                this header is a reason to switch it off.
-            http_client: for proxies, certificates or transports of your own: an httpx client, which stays yours to
-                close, or a function that makes one, which is called once in every process and event loop.
+            base_url: address of the service. Default: SCREENING_BASE_URL, otherwise http://localhost:8000.
+            api_key: API key. Default: SCREENING_API_KEY, otherwise none is sent.
+            timeout: time limits; a number limits each whole call in seconds, including its retries.
+            max_retries: maximum number of retries after the first attempt.
+            default_headers: headers for every request, for example for a gateway.
+            check_request_id: whether an answer must carry the `X-Request-Id` that was sent. Disable it only if a proxy
+                replaces the header.
+            http_client: an httpx client with your own proxy, certificates or transport, which you must close, or a
+                function that creates one. The function is called once in every process and event loop.
 
         Raises:
-            InputError: one of these cannot be used; ConfigurationError: an environment variable cannot.
+            InputError: an argument is not valid.
+            ConfigurationError: an environment variable is not valid.
         """
         log.set_up()
         self._settings = resolve(
@@ -87,11 +88,11 @@ class AsyncClient:
             check_request_id=check_request_id,
         )
         self._owns_connections = True
-        self._connections = AsyncConnections.of(http_client or network_for(self._settings.base_url).async_client)
+        self._connections = AsyncConnections(http_client or network_for(self._settings.base_url).async_client)
 
     @property
     def with_raw_response(self) -> AsyncRawClient:
-        """`with_raw_response.screen(…)` returns the response with its headers; its `parse()` is the result."""
+        """A client whose `screen(…)` returns the HTTP response, of which `parse()` is the result."""
         return AsyncRawClient(self)
 
     @property
@@ -107,12 +108,12 @@ class AsyncClient:
         max_retries: int | None = None,
         default_headers: Mapping[str, str] | None = None,
     ) -> AsyncClient:
-        """A client with other options over the same connections. What is left out stays; headers are added.
+        """Return a client with other options that uses the same connections. `default_headers` are added.
 
-        Closing it does not close the connections; closing this client does, for both.
+        Options that are not given stay the same. Only closing the original client closes the connections.
 
         Raises:
-            InputError: one of these cannot be used.
+            InputError: an argument is not valid.
         """
         changed = copy.copy(self)
         changed._settings = self._settings.changed(
@@ -134,24 +135,24 @@ class AsyncClient:
         request_id: str | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Screening:
-        """Ask which of four generated pictures may be shown.
+        """Screen one product: ask which of four generated pictures may be shown.
 
         Args:
-            original: the product's own photo: a path, the bytes of a file, a binary file object or a PIL image.
+            original: the original product photo, as a path, bytes of a file, a binary file object or a PIL image.
             generated: a list of exactly four pictures, in the order A, B, C, D.
-            mode: `cot` thinks and explains, `direct` answers only.
-            metadata: at most 4 KiB of JSON, echoed in the result.
-            review_below: the confidence, 0 to 1, below which the result has `needs_review`; otherwise the operator's.
-            timeout: for this call, in place of the client's own.
-            idempotency_key: otherwise one is made, the same for all attempts of this call.
-            request_id: what the service's log calls this call; otherwise one is made.
-            extra_headers: for this call, added to the client's own.
+            mode: `cot` explains the answer; `direct` is faster.
+            metadata: a JSON object of at most 4 KiB, which the result echoes.
+            review_below: confidence, 0 to 1, below which `needs_review` is set. Default: the operator's threshold.
+            timeout: time limits of this call. Default: those of the client.
+            idempotency_key: key for all attempts of this call. Default: a new one.
+            request_id: id of this call in the service's log. Default: a new one.
+            extra_headers: headers of this call in addition to those of the client.
 
         Raises:
-            InputError: refused before anything was sent.
-            StatusError: the service refused or failed; see `errors` for the class of each status.
-            ConnectionFailed, TimedOut: no answer, after all retries.
-            UnexpectedAnswer: the answer is not a screening, or is another request's.
+            InputError: an argument is not valid; nothing was sent.
+            StatusError: the service refused the request or failed; see `errors` for the class of each status.
+            ConnectionFailed, TimedOut: there was no answer after all retries.
+            UnexpectedAnswer: the answer is not a screening, or belongs to another request.
             ClientStateError: the client is closed.
         """
         return await self._call(
@@ -195,15 +196,15 @@ class AsyncClient:
         progress: Progress = True,
         on_error: OnError = "raise",
     ) -> list[Screening] | list[Screening | ScreeningClientError]:
-        """Screen many, at most `concurrency` at a time. Results are in the order of the requests.
+        """Screen many products, at most `concurrency` at a time. The results are in the order of the requests.
 
         Args:
-            requests: any iterable or async iterable; it is read only as places become free.
-            concurrency: the maximum; fewer are sent at once while the service answers 429.
-            progress: a bar on stderr, if that is a terminal; or a function that is called after each result with the
-                number of results so far and the number of requests, which is None if `requests` has no length.
-            on_error: `raise` stops at the first error; `return` puts errors in the place of their results. To keep
-                the results from before an error, use `screen_as_completed`.
+            requests: any iterable or async iterable; an item is taken only when a place becomes free.
+            concurrency: maximum number of concurrent requests, which is reduced while the service answers 429.
+            progress: whether to show a bar on stderr if it is a terminal, or a function. It is called after each result
+                with the number of results and the number of requests, or None if `requests` has no length.
+            on_error: `raise` stops at the first error; `return` returns an error in place of each failed result. To
+                keep the results from before an error, use `screen_as_completed`.
         """
         completed = self.screen_as_completed(requests, concurrency=concurrency, progress=progress, on_error=on_error)
         async with aclosing(completed):
@@ -237,34 +238,34 @@ class AsyncClient:
         progress: Progress = False,
         on_error: OnError = "raise",
     ) -> AsyncGenerator[Any]:
-        """Screen many and give each result as soon as it is there, with its request.
+        """Screen many products and yield each result with its request as soon as it is available.
 
-        Leaving the loop cancels what is under way; use `contextlib.aclosing` to wait for that. An error that
-        `requests` raises is raised here, after the results of the requests before it.
+        Leaving the loop cancels the running requests; use `contextlib.aclosing` to wait for that. An error that
+        `requests` raises is raised here, after the results of the earlier requests.
 
         Args:
             requests, concurrency, progress: as in `screen_many`.
-            on_error: `raise` gives all results that are there, and then raises the first error; `return` gives errors
-                in the place of their results.
+            on_error: `raise` yields all available results and then raises the first error; `return` yields an error in
+                place of each failed result.
         """
         check_bulk(concurrency, on_error)
         return completed(self._screen, requests, concurrency, progress=progress, on_error=on_error)
 
     async def ready(self) -> bool:
-        """Whether the service takes requests now. One attempt; unreachable counts as not ready.
+        """Check once whether the service accepts requests. An unreachable service counts as not ready.
 
         Raises:
-            StatusError: an answer that waiting will not change, such as 404.
+            StatusError: the service answers with a status that waiting does not change, such as 404.
             ClientStateError: the client is closed.
         """
         return await self._is_ready(constants.READY_TIMEOUT)
 
     async def wait_until_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109 - as its twin
-        """Return as soon as the service takes requests.
+        """Wait until the service accepts requests.
 
         Raises:
-            TimedOut: it does not within `timeout` seconds.
-            StatusError: an answer that waiting will not change, such as 404.
+            TimedOut: the service is not ready within `timeout` seconds.
+            StatusError: the service answers with a status that waiting does not change, such as 404.
             InputError: `timeout` is not a positive number.
         """
         end = time.monotonic() + checked_seconds(timeout, "timeout")
@@ -274,7 +275,7 @@ class AsyncClient:
             await asyncio.sleep(constants.POLL_INTERVAL)
 
     async def close(self) -> None:
-        """Close the connections. A client passed in as `http_client` stays open."""
+        """Close the connections. A client that was passed as `http_client` stays open."""
         if self._owns_connections:
             await self._connections.close()
 
@@ -290,7 +291,7 @@ class AsyncClient:
         return f"AsyncClient(base_url={self._settings.address!r})"
 
     async def _is_ready(self, seconds: float) -> bool:
-        """One attempt of at most so long."""
+        """Check the readiness once, for at most this many seconds."""
         http = await self._connections.current()
         deadline = Deadline(resolve_timeout(seconds, self._settings.timeout))
         try:
@@ -316,10 +317,10 @@ class AsyncClient:
     async def _ask(
         self, request: ScreenRequest, read: Callable[[httpx.Response], Result], run: AsyncRun | None = None
     ) -> Result:
-        """One call: check → build once → attempts → result."""
+        """Perform one call: check the request, build it once, send it until it succeeds, and return the result."""
         deadline = Deadline(resolve_timeout(request.timeout, self._settings.timeout))
         http = await self._connections.current()
-        # Pictures are read from disk in a thread: a slow file system must not hold up the other calls.
+        # Pictures are read from disk in a thread, so that a slow file system does not block the other calls.
         body = await asyncio.to_thread(prepare, request)
         message = wire.screen_request(http, self._settings, body)
         retrying = async_retrying(self._settings.max_retries, deadline, run)
@@ -350,10 +351,10 @@ class AsyncClient:
             try:
                 return await asyncio.wait_for(self._send(http, message), deadline.remaining)
             except asyncio.TimeoutError as error:  # noqa: UP041 - another class than TimeoutError in Python 3.10
-                raise httpx.ReadTimeout("the time limit of the whole call is over") from error
+                raise httpx.ReadTimeout("the time limit of the whole call has passed") from error
 
     async def _send(self, http: httpx.AsyncClient, message: httpx.Request) -> httpx.Response:
-        # Streamed, because closing a response whose body was not read drops its connection.
+        # The response is streamed, because closing one whose body was not read drops its connection.
         response = await http.send(message, stream=True)
         try:
             wire.check_request_id(response, self._settings)

@@ -1,9 +1,9 @@
-"""A file of requests → a file of results that can be continued.
+"""Screens a file of requests into a file of results. A batch can be continued.
 
-In:  `{"id": "4711", "original": "o.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]}` per line, optionally with
-     `mode` and `metadata`; paths are relative to the file.
-Out: `{"id": "4711", "screening": {…}}` per answer, in the order of arrival. Only answers are written, so running
-     again does what is missing and what failed.
+Input:  One line per request, `{"id": "4711", "original": "o.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]}`,
+        optionally with `mode`, `metadata` and `review_below`. Paths are relative to the file.
+Output: One line per answer, `{"id": "4711", "screening": {…}}`, in the order of arrival. Failed requests are not
+        written, so a second run of the same command screens the missing and the failed ones.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ UNREADABLE = "unreadable"
 
 @dataclass(slots=True)
 class Counts:
-    """What a run did."""
+    """Numbers of lines that a run has processed."""
 
     screened: int = 0
     skipped: int = 0
     failed: int = 0
     unreadable: int = 0
-    """Of the screened, those without a decision: the model's text could not be read."""
+    """Number of screened lines without a decision, because the model's text could not be read."""
 
     @property
     def done(self) -> int:
@@ -47,7 +47,7 @@ class Failure:
     """A line without an answer."""
 
     line: Line | None
-    """None when the rest of the input cannot be read."""
+    """None if the rest of the input cannot be read."""
     error: ScreeningClientError
 
     @property
@@ -66,17 +66,17 @@ def run_batch(
     progress: bool = True,
     on_failure: Callable[[Failure], object] = lambda _failure: None,
 ) -> Counts:
-    """Screen every line of `source` whose id is not in `out` yet, and append the answers.
+    """Screen every line of `source` whose id is not in `out` yet, and append the answers to `out`.
 
     Args:
         source, out: paths, or `-` for the standard input and output.
-        defaults: what holds for lines that do not say otherwise.
-        retry_unreadable: ask again for ids whose last answer could not be read.
-        on_failure: told of each line that failed; the run goes on.
+        defaults: values for lines that give none.
+        retry_unreadable: whether to screen ids again whose last answer could not be read.
+        on_failure: called with each line that failed; the run continues.
 
     Raises:
-        InputError: `source` cannot be read, or `out` cannot be written or is not a file of results.
-        OSError: an answer could not be written.
+        InputError: `source` cannot be read, or `out` cannot be written or contains something other than results.
+        OSError: an answer cannot be written.
     """
     check_bulk(concurrency, "return")
     lines = Source(source)
@@ -104,7 +104,7 @@ def run_batch(
 
 
 class _Places:
-    """An iterable of free places. A thread that has one takes the next line, so that a slow pipe holds up no answer."""
+    """An iterable of free places. A thread with a place reads the next line, so that a slow pipe delays no answer."""
 
     def __init__(self, lines: Iterator[Line], answered: set[str], counts: Counts) -> None:
         self._lines = lines
@@ -118,7 +118,7 @@ class _Places:
             yield None
 
     def screen_next(self, client: Client, run: Run) -> tuple[Line, Screening] | Failure | None:
-        """None when all lines were taken."""
+        """Screen the next line. Returns None if there are no more lines."""
         line = self._take()
         if line is None:
             return None
@@ -129,13 +129,13 @@ class _Places:
             return line, client._screen(line.request, run)
         except ScreeningClientError as error:
             return Failure(line, error)
-        except Exception as error:  # noqa: BLE001 - a boundary: one line must not end the others
+        except Exception as error:  # noqa: BLE001 - a boundary: one line must not end the batch
             return Failure(line, InputError(f"cannot be sent: {type(error).__name__}: {error}"))
 
     def _take(self) -> Line | None:
         with self._lock:
             for line in self._lines:
-                # A bad line is told of in every run: a second line with an answered id may be another product.
+                # Every run reports a bad line again, because a second line with the same id may be another product.
                 if isinstance(line.request, InputError) or str(line.id) not in self._answered:
                     return line
                 self._counts.skipped += 1
@@ -148,7 +148,7 @@ def _finished(outcomes: Mapping[str, str], retry_unreadable: bool) -> set[str]:
 
 
 def _check_files(request: ScreenRequest) -> None:
-    """Refuse pipes and devices, which could be read for ever. What does not exist is reported by the client."""
+    """Refuse pipes and devices, which may never end. The client itself reports files that do not exist."""
     for path in (request.original, *request.generated):
         if isinstance(path, Path) and path.exists() and not path.is_file():
             raise InputError(f"{path} is not a regular file")

@@ -1,4 +1,4 @@
-"""The lines of a batch file → requests, or the reason why a line is none. One bad line never ends a batch."""
+"""Reads the lines of a batch file. Each line becomes a request, or an error that does not end the batch."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from screening_client.request import Mode, ScreenRequest
 FIELDS = ("id", "original", "generated", "mode", "metadata", "review_below")
 STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 LONGEST_LINE = 1 << 20
-"""In bytes. Five paths and 4 KiB of metadata need far less; a longer line is not read into memory."""
+"""Maximum length of a line in bytes, which keeps memory small. Five paths and 4 KiB of metadata need far less."""
 
 BINARY = getattr(os, "O_BINARY", 0)
-"""Windows would translate line ends otherwise."""
+"""Flag for opening files, without which Windows translates line breaks."""
 
 _PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for lines that do not say otherwise."""
+    """Values for lines that give none."""
 
     mode: Mode | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """A line's own entries take precedence over these."""
+    """Metadata that is merged with that of each line; the line's entries take precedence."""
     review_below: float | None = None
 
 
@@ -45,26 +45,26 @@ class Line:
 
     number: int
     id: str | int | float | None
-    """As it stands in the line; None when the line has no usable one."""
+    """The id as the line gives it; None if the line has no valid id."""
     request: ScreenRequest | InputError
 
     @property
     def name(self) -> str:
-        """What messages call this line."""
+        """Name of the line in messages."""
         return f"line {self.number}" + ("" if self.id is None else f", id {self.id}")
 
 
 class Source:
-    """A file of lines, or a pipe that is read as the lines come."""
+    """A file of lines, or a pipe whose lines are read as they arrive."""
 
     def __init__(self, path: str) -> None:
         """
         Raises:
-            InputError: it cannot be opened.
+            InputError: the file cannot be opened.
         """
         if URL.match(path):
             raise InputError(f"{path} is a URL; download the file, or give the service's address with --base-url")
-        # The descriptor is copied and read without Python's buffers, whose locks would block an end by Ctrl-C.
+        # The descriptor is read without Python's buffers, because their locks would block Ctrl-C.
         try:
             self._fd = _copy_of_stdin() if path in STDIN else os.open(path, os.O_RDONLY | BINARY)
             kind = os.fstat(self._fd).st_mode
@@ -75,14 +75,14 @@ class Source:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"{path} cannot be opened: {reason}") from error
         self.folder = Path() if path in STDIN else Path(path).parent
-        """Where relative paths begin: the file's folder, or the current folder for the standard input."""
+        """Base directory of relative paths: that of the file, or the current directory for the standard input."""
 
     def close(self) -> None:
-        """Only when no thread reads any more."""
+        """Close the file. No thread may read it any more."""
         os.close(self._fd)
 
     def count(self) -> int | None:
-        """How many lines are not blank; None for a pipe."""
+        """Return the number of lines that are not blank; None for a pipe."""
         if not self.is_regular or os.lseek(self._fd, 0, os.SEEK_CUR) != 0:
             return None
         total = sum(1 for line in self.raw_lines() if line is None or line.strip())
@@ -90,7 +90,7 @@ class Source:
         return total
 
     def raw_lines(self) -> Iterator[bytes | None]:
-        """Lines without their ends; None in place of one that is too long."""
+        """Yield the lines without their line breaks, and None in place of a line that is too long."""
         rest, too_long = b"", False
         while piece := self._read():
             *whole, rest = (rest + piece).split(b"\n")
@@ -109,7 +109,7 @@ class Source:
             raise InputError(f"the rest cannot be read: {error.strerror}") from error
 
     def lines(self, defaults: Defaults) -> Iterator[Line]:
-        """The lines that are not blank. An id that an earlier line has as well is refused."""
+        """Yield the lines that are not blank. A line with the same id as an earlier line becomes an error."""
         seen: dict[str, int] = {}
         for number, text in enumerate(self.raw_lines(), 1):
             if text is not None and not text.strip(b" \t\r\xef\xbb\xbf"):
@@ -121,20 +121,20 @@ class Source:
 
 
 def _copy_of_stdin() -> int:
-    if sys.stdin is None:  # its number may stand for another file by now
+    if sys.stdin is None:  # another file may use its descriptor by now
         raise OSError(errno.EBADF, "the standard input is closed")
     return os.dup(0)
 
 
 def parse_line(text: bytes | None, number: int, folder: Path, defaults: Defaults) -> Line:
-    """Read one line."""
+    """Parse one line."""
     try:
         row = _object(text, number)
     except InputError as error:
         return Line(number, None, error)
     identifier = row.get("id")
     if not is_id(identifier):
-        return Line(number, None, InputError('"id" is missing; it must be a number or a text that is not empty'))
+        return Line(number, None, InputError('"id" must be a number or a string that is not empty'))
     try:
         return Line(number, identifier, _request(row, folder, defaults))
     except InputError as error:
@@ -142,7 +142,7 @@ def parse_line(text: bytes | None, number: int, folder: Path, defaults: Defaults
 
 
 def is_id(value: object) -> bool:
-    """Whether a line can be named by this."""
+    """Whether a value is a valid id of a line."""
     if isinstance(value, float):
         return math.isfinite(value)
     return (isinstance(value, str) and value != "") or (isinstance(value, int) and not isinstance(value, bool))
@@ -158,7 +158,7 @@ def _object(text: bytes | None, number: int) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8: byte {error.start + 1} of the line is {text[error.start]:#04x}") from error
     except RecursionError as error:
-        raise InputError("not JSON of a sensible depth") from error
+        raise InputError("the JSON is nested too deeply") from error
     except ValueError as error:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(row, dict):
@@ -169,7 +169,7 @@ def _object(text: bytes | None, number: int) -> dict[str, Any]:
 def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenRequest:
     _check_text(row)
     if unknown := sorted(row.keys() - set(FIELDS)):
-        raise InputError(f"unknown field {', '.join(map(repr, unknown))}; fields are {', '.join(FIELDS)}")
+        raise InputError(f"unknown field {', '.join(map(repr, unknown))}; the fields are {', '.join(FIELDS)}")
     original, generated, metadata = row.get("original"), row.get("generated"), row.get("metadata")
     if not isinstance(original, str) or not isinstance(generated, list):
         raise InputError("original must be a path and generated a list of four paths")
@@ -188,18 +188,18 @@ def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenReq
 
 def _picture(text: str, folder: Path) -> str | Path:
     if URL.match(text):
-        return text  # as it is, so that the error names it; `folder` would hide what it was
+        return text  # unchanged, so that the error of the client shows the URL
     return folder / text
 
 
 def _check_text(row: dict[str, Any]) -> None:
-    """JavaScript cuts an emoji in two, and writes one half of it as valid JSON. UTF-8 cannot hold that."""
+    """Refuse half of a surrogate pair, which UTF-8 cannot encode. JavaScript can split an emoji into such halves."""
     for name, value in row.items():
         try:
             json.dumps({name: value}, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = error.object[error.start : error.start + 1]
-            raise InputError(f"{name!a} holds {half!a}, one half of a surrogate pair") from error
+            raise InputError(f"{name!a} contains {half!a}, one half of a surrogate pair") from error
         except RecursionError as error:
             raise InputError(f"{name!r} is nested too deeply") from error
 

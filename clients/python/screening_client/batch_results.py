@@ -1,6 +1,6 @@
-"""The file of results: one line for each answer, appended as it comes, and read again to continue.
+"""Writes the results of a batch, one line per answer, and reads them again when the batch is continued.
 
-A pipe, a terminal or another special file is only written to.
+Pipes, terminals and other special files are written but never read.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if sys.platform != "win32":
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 _ALREADY_OPEN = ("/dev/std", "/dev/fd/", "/proc/")
-"""Paths that stand for what the shell opened. What a file there holds already is not ours to read or cut."""
+"""Paths of files that the shell opened. Their existing contents are neither read nor truncated."""
 _BEGINNING = b'{"id"'
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | BINARY
 
 
 class Results:
-    """Where the answers go. Every answer is one write of a whole line, so that a killed run leaves whole lines.
+    """The file of results. Every answer is written as one complete line, so that a killed run leaves complete lines.
 
-    A disk that gets full can take a part of a line. It is cut off again.
+    If the disk becomes full in the middle of a line, the incomplete line is removed.
     """
 
     def __init__(self, path: str) -> None:
         """
         Raises:
-            InputError: it cannot be written, or it holds something else than results. Nothing is changed then.
+            InputError: the file cannot be written, or contains something other than results. It is left unchanged.
         """
         self._path = path
         self.outcomes: dict[str, str] = {}
-        """The outcome of the last answer for each id that stands in the file."""
+        """Outcome of the last answer for each id in the file."""
         try:
             self._fd = _copy_of_stdout() if path in STDOUT else os.open(path, _APPEND, 0o666)
         except (OSError, ValueError) as error:
@@ -58,7 +58,7 @@ class Results:
         """Append an answer.
 
         Raises:
-            OSError: the reader of the pipe has ended (`BrokenPipeError`), or the disk is full.
+            OSError: the disk is full, or the program at the other end of the pipe has ended (`BrokenPipeError`).
         """
         line = json.dumps({"id": identifier, "screening": screening.raw}).encode() + b"\n"
         end = os.fstat(self._fd).st_size
@@ -83,9 +83,9 @@ class Results:
         self.close()
 
     def _lock(self) -> None:
-        """Keep a second batch out: it would ask everything again, and take a line in the making for a torn one.
+        """Prevent a second batch on the same file, which would repeat all requests and remove unfinished lines.
 
-        The lock ends with the process. Windows, and file systems without locks, have none.
+        The lock ends with the process. There is none on Windows and on file systems without locks.
         """
         if sys.platform == "win32":
             return
@@ -93,7 +93,7 @@ class Results:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another batch writes to {self._path} at the moment; wait for its end, or name another file with --out"
+                f"another batch is writing to {self._path}; wait until it ends, or choose another file with --out"
             ) from error
         except OSError:  # a file system without locks
             return
@@ -103,11 +103,11 @@ class Results:
         while left:
             try:
                 left = left[os.write(self._fd, left) :]
-            except BlockingIOError:  # a pipe that another program made non-blocking
+            except BlockingIOError:  # another program has made the pipe non-blocking
                 select.select([], [self._fd], [])
 
     def _read(self) -> None:
-        """Find what was answered before. A last line that was not written to its end is cut off."""
+        """Read the earlier outcomes. An incomplete last line is removed."""
         whole, rest = 0, b""
         try:
             with Path(self._path).open("rb") as file:
@@ -122,7 +122,7 @@ class Results:
             raise _unusable(self._path, error) from error
         if rest and not rest.startswith(_BEGINNING[: len(rest)]):
             raise InputError(
-                f"the last line of {self._path} is not the beginning of a result; name another file with --out"
+                f"the last line of {self._path} is not the beginning of a result; choose another file with --out"
             )
         if rest:
             os.ftruncate(self._fd, whole)
@@ -135,13 +135,13 @@ class Results:
             row = None
         if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("screening"), dict):
             raise InputError(
-                f"line {number} of {self._path} is not a result; name another file with --out, or mend the line"
+                f"line {number} of {self._path} is not a result; choose another file with --out, or correct the line"
             )
         return str(row["id"]), str(row["screening"].get("outcome"))
 
 
 def _copy_of_stdout() -> int:
-    if sys.stdout is None:  # its number may stand for another file by now
+    if sys.stdout is None:  # another file may use its descriptor by now
         raise OSError(errno.EBADF, "the standard output is closed")
     return os.dup(1)
 

@@ -1,4 +1,4 @@
-"""What bulk runs have in common: their options, their outcomes and the report of their progress."""
+"""The options, outcomes and progress reports that all bulk runs share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from screening_client.errors import InputError, ScreeningClientError
 OnError: TypeAlias = Literal["raise", "return"]
 
 Progress: TypeAlias = "bool | Callable[[int, int | None], object]"
-"""A bar on stderr or none, or a function that is told how many are done, and of how many if that is known."""
+"""Whether to show a bar on stderr, or a function that gets the number of finished requests and, if known, the total."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,20 +25,20 @@ Outcome = TypeVar("Outcome", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Completed(Generic[Item, Outcome]):
-    """One request of many, and what became of it."""
+    """One request of a bulk run and its result."""
 
     index: int
-    """The position of the request in the iterable, from 0."""
+    """Position of the request in the iterable, starting at 0."""
     request: Item = field(repr=False)
     result: Outcome
-    """The screening, or with `on_error="return"` the error in its place."""
+    """The screening or, with `on_error="return"`, the error of a failed request."""
 
 
 def check_bulk(concurrency: int, on_error: str) -> None:
-    """Refuse unusable options before the first item is taken.
+    """Check the options before the first item is taken.
 
     Raises:
-        InputError: `concurrency` below 1 or an unknown `on_error`.
+        InputError: `concurrency` is below 1, or `on_error` is unknown.
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise InputError(f"concurrency must be a whole number, 1 or more, not {concurrency!r}")
@@ -47,14 +47,14 @@ def check_bulk(concurrency: int, on_error: str) -> None:
 
 
 def progress_bar(*, shown: bool, total: int | None) -> tqdm[Any]:
-    """A bar on stderr; none where stderr is not a terminal."""
-    disable = None if shown and sys.stderr is not None else True  # None: unless it is a terminal
+    """Return a progress bar on stderr, which shows nothing if stderr is not a terminal."""
+    disable = None if shown and sys.stderr is not None else True  # None disables it unless stderr is a terminal
     return tqdm(total=total, unit="screening", disable=disable, dynamic_ncols=True)
 
 
 @contextmanager
 def reporting(items: object, progress: Progress) -> Iterator[Callable[[], object]]:
-    """Gives a function to call after each outcome."""
+    """Yield a function that must be called after each outcome."""
     total = len(items) if isinstance(items, Sized) else None
     if callable(progress):
         done = count(1)
@@ -65,12 +65,12 @@ def reporting(items: object, progress: Progress) -> Iterator[Callable[[], object
 
 
 def in_order(completed: dict[int, Result]) -> list[Result]:
-    """Results by position → a list in the order of the items."""
+    """Return the results as a list in the order of the items."""
     return [completed[index] for index in sorted(completed)]
 
 
 def checked(outcome: Completed[Item, Result | BaseException]) -> Completed[Item, Result | ScreeningClientError]:
-    """Our own errors are outcomes; any other is a fault that ends the whole run."""
+    """Return an outcome with a result or an error of this package. Any other exception ends the whole run."""
     result = outcome.result
     if isinstance(result, BaseException) and not isinstance(result, ScreeningClientError):
         raise result

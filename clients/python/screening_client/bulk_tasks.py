@@ -1,6 +1,6 @@
-"""Bulk runs of the asynchronous client, in tasks.
+"""Bulk runs of the asynchronous client, which use tasks.
 
-Items are taken only as places become free, and outcomes are given while the next item is waited for.
+Items are taken only when places become free. Outcomes are yielded even while the next item is not available yet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def completed(
     progress: Progress,
     on_error: OnError,
 ) -> AsyncGenerator[Completed[Item, Result | ScreeningClientError]]:
-    """`as_completed` with a report of its progress."""
+    """Run `as_completed` and report its progress."""
     outcomes = as_completed(call, items, concurrency, on_error=on_error)
     async with aclosing(outcomes):
         with reporting(items, progress) as advance:
@@ -40,9 +40,9 @@ async def as_completed(
     *,
     on_error: OnError,
 ) -> AsyncGenerator[Completed[Item, Result | ScreeningClientError]]:
-    """Run `call` in tasks. Close it (`contextlib.aclosing`): what is under way is then cancelled and waited for.
+    """Run `call` in tasks. Closing this generator (`contextlib.aclosing`) cancels running calls and waits for them.
 
-    Outcomes are given while the next item is waited for. Errors are raised as in `as_completed`.
+    Errors are raised as in `bulk_threads.as_completed`.
     """
     tasks = _Tasks(call, items, concurrency)
     try:
@@ -61,7 +61,7 @@ async def as_completed(
 
 
 class _Tasks(Generic[Item, Result]):
-    """Tasks that take items in turn, each when the outcome of an earlier one was fetched."""
+    """Tasks that take one more item each time an outcome has been fetched."""
 
     def __init__(
         self,
@@ -70,19 +70,19 @@ class _Tasks(Generic[Item, Result]):
         concurrency: int,
     ) -> None:
         self.fault: Exception | None = None
-        """What the iterable raised."""
+        """The error of the caller's iterable, if it raised one."""
         self._call = call
         self._numbered = _numbered(items)
         self._run = AsyncRun(concurrency)
         self._places = asyncio.Semaphore(concurrency)
         self._taking = asyncio.Lock()
         self._outcomes: asyncio.Queue[Completed[Item, Result | Exception] | None] = asyncio.Queue()
-        """Outcomes, and one None for the end of each worker."""
+        """Outcomes, and a None for each worker that has ended."""
         self._at_work = concurrency
         self._workers = [asyncio.ensure_future(self._work()) for _ in range(concurrency)]
 
     async def next_outcome(self) -> Completed[Item, Result | ScreeningClientError] | None:
-        """Wait for one; None when there are no more."""
+        """Wait for the next outcome. Returns None if there are no more."""
         while self._at_work:
             outcome = await self._outcomes.get()
             if outcome is not None:
@@ -91,7 +91,7 @@ class _Tasks(Generic[Item, Result]):
         return None
 
     def free_a_place(self) -> None:
-        """Let one more item be taken."""
+        """Allow the workers to take one more item."""
         self._places.release()
 
     def outcomes_so_far(self) -> Iterator[Completed[Item, Result | ScreeningClientError]]:
@@ -102,7 +102,7 @@ class _Tasks(Generic[Item, Result]):
 
     async def stop(self) -> None:
         running = set(self._workers)
-        while running:  # before Python 3.12, `asyncio.wait_for` can lose a cancellation that meets the end of its task
+        while running:  # before Python 3.12, `asyncio.wait_for` can lose a cancellation while its task ends
             for worker in running:
                 worker.cancel()
             _, running = await asyncio.wait(running, timeout=constants.CANCEL_GRACE)
@@ -116,7 +116,7 @@ class _Tasks(Generic[Item, Result]):
                 result: Result | Exception
                 try:
                     result = await self._call(item, self._run)
-                except Exception as error:  # noqa: BLE001 - handed over to the task that iterates
+                except Exception as error:  # noqa: BLE001 - the task that iterates raises it again
                     result = error
                 self._outcomes.put_nowait(Completed(index, item, result))
         finally:
@@ -127,7 +127,7 @@ class _Tasks(Generic[Item, Result]):
         async with self._taking:
             try:
                 return await anext(self._numbered, None)
-            except Exception as error:  # noqa: BLE001 - of the caller's iterable; raised at the end
+            except Exception as error:  # noqa: BLE001 - an error of the caller's iterable, which is raised at the end
                 self.fault = error
                 return None
 

@@ -1,7 +1,7 @@
-"""Bulk runs of the synchronous client, in threads.
+"""Bulk runs of the synchronous client, which use threads.
 
-Items are taken in the caller's own thread and only as places become free, so that a generator over a million rows
-costs the memory of `concurrency` of them.
+Items are taken in the caller's thread and only when places become free. So a generator over a million rows needs memory
+for only `concurrency` of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def completed(
     progress: Progress,
     on_error: OnError,
 ) -> Generator[Completed[Item, Result | ScreeningClientError]]:
-    """`as_completed` with a report of its progress."""
+    """Run `as_completed` and report its progress."""
     outcomes = as_completed(call, items, concurrency, on_error=on_error)
     with closing(outcomes), reporting(items, progress) as advance:
         for done in outcomes:
@@ -39,10 +39,10 @@ def completed(
 def as_completed(
     call: Callable[[Item, Run], Result], items: Iterable[Item], concurrency: int, *, on_error: OnError
 ) -> Generator[Completed[Item, Result | ScreeningClientError]]:
-    """Run `call` in threads. When the caller stops iterating, nothing new begins and calls under way are cancelled.
+    """Run `call` in threads. If the caller stops iterating, no new call starts and running calls are cancelled.
 
-    An error of `items` is raised after the outcomes of all calls that had begun. With `on_error="raise"` an error of
-    a call is raised after the outcomes that had come by then.
+    An error of `items` is raised after the outcomes of all calls that have started. With `on_error="raise"`, an error
+    of a call is raised after the outcomes that are available at that time.
     """
     workers: _Workers[Item, Result] = _Workers(call, concurrency)
     numbered: Iterator[tuple[int, Item]] = enumerate(items)
@@ -52,9 +52,9 @@ def as_completed(
             try:
                 for index, item in islice(numbered, concurrency - workers.busy):
                     workers.start(index, item)
-                    if workers.has_outcome:  # a slow iterable does not hold up what is there already
+                    if workers.has_outcome:  # a slow iterable must not delay outcomes that are available
                         break
-            except Exception as error:  # noqa: BLE001 - of the caller's iterable; raised below
+            except Exception as error:  # noqa: BLE001 - an error of the caller's iterable, which is raised below
                 fault, numbered = error, iter(())
             if not workers.busy:
                 break
@@ -72,7 +72,7 @@ def as_completed(
 
 
 class _Workers(Generic[Item, Result]):
-    """Threads that run calls. They are daemons: one that cannot be cancelled must not keep the program from ending."""
+    """Threads that run calls. They are daemon threads, because a call that hangs must not prevent the program's end."""
 
     def __init__(self, call: Callable[[Item, Run], Result], concurrency: int) -> None:
         self._call = call
@@ -96,7 +96,7 @@ class _Workers(Generic[Item, Result]):
         return not self._outcomes.empty()
 
     def next_outcome(self) -> Completed[Item, Result | ScreeningClientError]:
-        """Wait for one."""
+        """Wait for the next outcome."""
         outcome = self._outcomes.get()
         self.busy -= 1
         return checked(outcome)
@@ -111,14 +111,14 @@ class _Workers(Generic[Item, Result]):
             yield checked(outcome)
 
     def stop(self) -> None:
-        """End all threads, and cancel what they do. Threads that do not end in time are left alone."""
+        """Cancel the running calls and end all threads. Threads that do not end in time are left alone."""
         if self.busy:
             self._run.cancel()
         for _ in self._threads:
             self._tasks.put(None)
         end = time.monotonic() + constants.CANCEL_GRACE
         for thread in self._threads:
-            if thread is not threading.current_thread():  # where the garbage collector closes the generator
+            if thread is not threading.current_thread():  # the garbage collector may close the generator in a worker
                 thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
@@ -127,6 +127,6 @@ class _Workers(Generic[Item, Result]):
             result: Result | BaseException
             try:
                 result = self._call(item, self._run)
-            except BaseException as error:  # noqa: BLE001 - handed over to the thread that iterates
+            except BaseException as error:  # noqa: BLE001 - the thread that iterates raises it again
                 result = error
             self._outcomes.put(Completed(index, item, result))

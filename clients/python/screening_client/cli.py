@@ -1,4 +1,4 @@
-"""The command `screening-client`. Its arguments and exit codes are in `arguments`."""
+"""The command `screening-client`. The module `arguments` defines its arguments and documents its exit codes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OUTPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 74, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, report; the exit codes are in `arguments`."""
+    """Run the command and return its exit code; see `arguments` for the exit codes."""
     try:
         with stopped_by_signals():
             return _main(argv)
@@ -62,7 +62,7 @@ def exit_code(error: ScreeningClientError) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    if hasattr(sys.stdout, "reconfigure"):  # a model's text may hold what the terminal's encoding lacks
+    if hasattr(sys.stdout, "reconfigure"):  # a model's text may contain characters that the terminal cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = argparse.Namespace(out=None, json="--json" in (sys.argv[1:] if argv is None else argv))
     try:
@@ -71,11 +71,11 @@ def _main(argv: Sequence[str] | None) -> int:
         return _tell(error, arguments)
     finally:
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a failure has its exit code
+            sys.stdout.flush()  # a failure here still gets its exit code
 
 
 def _tell(error: ScreeningClientError, arguments: argparse.Namespace) -> int:
-    """With `--json` the error is a document on stdout, in place of the answer, unless answers of a batch go there."""
+    """Report an error. With `--json`, print it as a document on stdout, unless a batch writes its answers there."""
     code = exit_code(error)
     if arguments.json and arguments.out in STDOUT:
         _note(json.dumps(error_document(error, code)))
@@ -154,11 +154,11 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def _summary(counts: Counts) -> str:
-    text = f"{counts.screened} screened, {counts.skipped} had an answer already, {counts.failed} failed"
+    text = f"{counts.screened} screened, {counts.skipped} skipped (answered before), {counts.failed} failed"
     if counts.failed:
-        text += "; run again to try those once more"
+        text += "; run the command again to retry the failed ones"
     if counts.unreadable:
-        text += f"\n{counts.unreadable} of the screened without a decision: the model's text could not be read"
+        text += f"\n{counts.unreadable} of the screened have no decision: the model's text could not be read"
     return text
 
 
@@ -214,7 +214,7 @@ def _say(message: str) -> None:
 
 
 def _note(text: str) -> None:
-    """Write to stderr, above a progress bar. A stderr that is closed or full must not end a batch."""
+    """Write to stderr, above a progress bar. A closed or full stderr must not end a batch."""
     if sys.stderr is not None:
         with suppress(OSError):
             tqdm.write(text, file=sys.stderr)

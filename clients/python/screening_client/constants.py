@@ -1,4 +1,4 @@
-"""Every default of the client, in one place. Times are in seconds."""
+"""All defaults of the client. Times are in seconds."""
 
 VERSION = "0.1.0"
 
@@ -10,13 +10,13 @@ READ_TIMEOUT = 120.0
 READY_TIMEOUT = 5.0
 
 MAX_RETRIES = 2
-FIRST_WAIT = 0.5  # upper end of the random wait before the first retry; doubles with every further one
-LONGEST_WAIT = 8.0
-LONGEST_RETRY_AFTER = 120.0  # a service that asks for more is obeyed by not retrying at all
-PATIENCE = 180.0  # one call: total wait for a service that says when it is back. Bulk: time without any answer
+FIRST_WAIT = 0.5  # maximum random wait before the first retry; it doubles with every further retry
+LONGEST_WAIT = 8.0  # maximum random wait before any retry
+LONGEST_RETRY_AFTER = 120.0  # maximum Retry-After; the client does not retry if the service asks for more
+PATIENCE = 180.0  # a single call's total wait for a 503 with Retry-After; in a bulk run, the time without any answer
 
 PAGE_SIZE = 100  # decisions of one request of a list
 
 CONCURRENCY = 8
-CANCEL_GRACE = 0.5  # how long a cancelled bulk run waits for its threads
+CANCEL_GRACE = 0.5  # maximum time that a cancelled bulk run waits for its threads
 POLL_INTERVAL = 0.5

@@ -1,8 +1,8 @@
-"""A PIL image → the bytes of an image file that the service takes. Needs Pillow, so it is imported only when used.
+"""Encodes a PIL image as a file that the service accepts. The module needs Pillow, so it is imported only when used.
 
-Transparent parts are laid on white here, as the service would do it. An image whose longer side has at most `MAX_SIDE`
-pixels is sent as PNG, pixel for pixel, if that has at most `MAX_BYTES`. Any other is scaled down to `MAX_SIDE` and sent
-as JPEG of quality 95 without chroma subsampling; only noise is still larger then, and is scaled down until it fits.
+Transparent parts are placed on white, as in the service. An image whose longer side has at most `MAX_SIDE` pixels is
+sent losslessly as PNG, if the file has at most `MAX_BYTES`. Any other image is scaled down to `MAX_SIDE` and sent as
+JPEG of quality 95 without chroma subsampling. An image that is still too large, such as noise, is scaled down further.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import cast
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
 MAX_SIDE = 2048
-"""Several times what a model looks at; the model's own size is at most 448 pixels in the models supported so far."""
+"""Maximum length of the longer side in pixels. The supported models use at most 448 pixels."""
 MAX_BYTES = 6 * 1024 * 1024
-"""Five of these fit into the service's limit of 32 MiB for a whole request."""
+"""Maximum size of a file. Five such files fit into the service's limit of 32 MiB for a request."""
 
 _LEAST_SIDE = 256
-"""What is too large at this size has a profile that is too large; the service says so."""
+"""Minimum length of the longer side in pixels. A file of this size can only be too large because of its colour profile,
+and the service then reports it."""
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,19 +29,19 @@ _TURNS: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → the operation that undoes it (CIPA DC-008, section 4.6.5)."""
+"""The operation that undoes each EXIF orientation (CIPA DC-008, section 4.6.5)."""
 _NOT_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _PROFILE_SPACES = {"RGB": b"RGB ", "L": b"GRAY"}
-"""Mode → colour space in the header of an ICC profile (ICC.1:2022, section 7.2.6)."""
+"""Colour space in the header of an ICC profile for each mode (ICC.1:2022, section 7.2.6)."""
 
 
 def encode(image: Image.Image) -> bytes:
-    """The bytes of a PNG or JPEG, upright and opaque, with the image's ICC profile.
+    """Encode an image as an upright, opaque PNG or JPEG file with the image's ICC profile.
 
     Raises:
-        ValueError: the mode or its values have no defined colours.
-        Exception: whatever a decoder raises, because PIL opens files lazily and a damaged one fails only here.
+        ValueError: the image's mode or values have no defined colours.
+        Exception: any error of a decoder, because PIL opens files lazily and a damaged file fails only here.
     """
     image.load()
     profile = image.info.get("icc_profile")
@@ -49,8 +50,8 @@ def encode(image: Image.Image) -> bytes:
     if turn is not None:
         flat = flat.transpose(turn)
     if not profile or profile[16:20] != _PROFILE_SPACES[flat.mode]:
-        profile = None  # of the colours before `flatten`
-    flat.info.clear()  # what Pillow would write by itself: a transparent colour, a comment
+        profile = None  # it describes the colours before `flatten`
+    flat.info.clear()  # Pillow would write this information too, such as a transparent colour or a comment
     if max(flat.size) <= MAX_SIDE:
         png = _save(flat, "PNG", icc_profile=profile)
         if len(png) <= MAX_BYTES:
@@ -64,13 +65,13 @@ def encode(image: Image.Image) -> bytes:
 
 
 def flatten(image: Image.Image, profile: bytes | None = None) -> Image.Image:
-    """Mode L or RGB, 8 bits, transparent parts on white.
+    """Convert an image to 8 bits in mode L or RGB, with transparent parts on white.
 
     Args:
-        profile: the image's ICC profile; used for CMYK, where it alone says which colours are meant.
+        profile: the image's ICC profile. Only CMYK needs it, because it defines the colours there.
 
     Raises:
-        ValueError: the mode or its values have no defined colours.
+        ValueError: the image's mode or values have no defined colours.
     """
     if image.mode in _NOT_PREMULTIPLIED:
         image = image.convert(_NOT_PREMULTIPLIED[image.mode])
@@ -99,7 +100,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
         )
     grey = wide.point(lambda value: value / 257).convert("L")
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # PNG: this value alone is transparent
+    if isinstance(transparent, int):  # in PNG, only this value is transparent
         above = wide.point(lambda value: value - transparent).convert("L")  # conversion clips at 0 and 255
         below = wide.point(lambda value: value * -1 + transparent).convert("L")
         grey.paste(255, mask=ImageChops.lighter(above, below).point([255] + [0] * 255))
@@ -118,20 +119,20 @@ def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
         rgb = ImageCms.profileToProfile(
             image, ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
-    except (ImageCms.PyCMSError, OSError):  # a damaged profile counts as none
+    except (ImageCms.PyCMSError, OSError):  # a damaged profile is ignored
         rgb = None
     return rgb or image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> object:
-    """EXIF's. One in XMP alone, which Pillow reads as well, turns nothing in browsers and in the service."""
+    """Return the EXIF orientation. Browsers and the service ignore one in XMP, which Pillow would use."""
     try:
         exif = image.getexif()
         if "xmp" in image.info or "XML:com.adobe.xmp" in image.info:
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
         return exif.get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - any parser error: the pixels of an image with damaged EXIF are sound
+    except Exception:  # noqa: BLE001 - any parser error: an image with damaged EXIF data still has valid pixels
         return None
 
 

@@ -1,14 +1,14 @@
-"""Errors of the client.
+"""The errors that the client raises.
 
 ScreeningClientError
-├── InputError                    refused here, before anything was sent
-│   └── ConfigurationError        an environment variable that the client reads cannot be used
+├── InputError                    an argument is not valid; nothing was sent
+│   └── ConfigurationError        an environment variable that the client reads is not valid
 ├── ClientStateError              the client is closed, or cannot be used in this process or event loop
-├── ConnectionFailed              no connection, or it broke
-├── TimedOut                      no answer in time
-├── UnexpectedAnswer              a successful status, but the body is not what was asked for
+├── ConnectionFailed              the connection could not be opened, or it broke
+├── TimedOut                      there was no answer in time
+├── UnexpectedAnswer              the status is a success, but the body is not the expected answer
 │   └── MismatchedAnswer          the answer carries the id of another request
-└── StatusError                   the service, or a proxy before it, answered with an error
+└── StatusError                   the service, or a proxy in front of it, answered with an error
     ├── BadRequest            400
     ├── Unauthenticated       401
     ├── Forbidden             403
@@ -35,7 +35,7 @@ PROBLEM_PREFIX = "urn:screening:problem:"
 
 
 class ScreeningClientError(Exception):
-    """Root of all errors of this package."""
+    """Base class of all errors of this package."""
 
     def __init__(
         self,
@@ -49,15 +49,15 @@ class ScreeningClientError(Exception):
     ) -> None:
         super().__init__(message)
         self.type = problem_type
-        """Stable URN of the problem, `urn:screening:problem:…`; None when no problem document came."""
+        """Stable URN of the problem, `urn:screening:problem:…`; None without a problem document."""
         self.title = title
         self.detail = detail
         self.request_id = request_id
-        """What to quote to the operator: the service logs it."""
+        """Id of the request, which the service logs. Quote it to the operator."""
         self.retry_after = retry_after
-        """Seconds that the service asked to wait, if it did."""
+        """Number of seconds that the service asked to wait; None if it did not."""
         self.attempts = 1
-        """How often the request was sent."""
+        """Number of times that the request was sent."""
 
     @property
     def code(self) -> str | None:
@@ -71,11 +71,11 @@ class ScreeningClientError(Exception):
 
 
 class InputError(ScreeningClientError, ValueError):
-    """An argument cannot be sent; the message names it. Nothing went over the network."""
+    """An argument is not valid. The message names it. Nothing was sent over the network."""
 
 
 class ConfigurationError(InputError):
-    """An environment variable, such as a proxy's address, cannot be used. The message names it and says what to do."""
+    """An environment variable, such as a proxy's address, is not valid. The message names it and says what to do."""
 
 
 class ClientStateError(ScreeningClientError, RuntimeError):
@@ -83,23 +83,23 @@ class ClientStateError(ScreeningClientError, RuntimeError):
 
 
 class ConnectionFailed(ScreeningClientError):
-    """The service could not be reached, or the connection broke before the whole answer came."""
+    """The service is unreachable, or the connection broke before the answer was complete."""
 
 
 class TimedOut(ScreeningClientError, TimeoutError):
-    """The service did not answer within the client's own time-out."""
+    """The service did not answer within the client's timeout."""
 
 
 class UnexpectedAnswer(ScreeningClientError):
-    """The body of a success is not what was asked for: another service at this address, or a newer contract."""
+    """The body of a success is not the expected one. The address may be wrong, or the service may be newer."""
 
 
 class MismatchedAnswer(UnexpectedAnswer):
-    """The answer carries another request's `X-Request-Id`, so it may be about other pictures. It was not read."""
+    """The answer carries the `X-Request-Id` of another request, so it may be about other pictures. It was not used."""
 
 
 class StatusError(ScreeningClientError):
-    """An answer with an error status."""
+    """The service answered with an error status."""
 
     def __init__(
         self,
@@ -123,17 +123,17 @@ class StatusError(ScreeningClientError):
         )
         self.status = status
         self.problem = dict(problem)
-        """The whole problem document; empty when the body was something else."""
+        """The complete problem document; empty if the body was not one."""
 
     @property
     def picture(self) -> str | None:
-        """The picture at fault, `original` or `generated[1]`, where the service names one."""
+        """Name of the picture at fault, such as `original` or `generated[1]`; None if the service names none."""
         picture = self.problem.get("picture")
         return picture if isinstance(picture, str) else None
 
 
 class BadRequest(StatusError):
-    """400: the body is not what its content type claims."""
+    """400: the body or a header of the request is malformed."""
 
 
 class Unauthenticated(StatusError):
@@ -141,15 +141,15 @@ class Unauthenticated(StatusError):
 
 
 class Forbidden(StatusError):
-    """403: the API key lacks the scope for this call."""
+    """403: the operator has not enabled this path, or the API key may not use it."""
 
 
 class NotFound(StatusError):
-    """404: no such decision, or no such path. Is `base_url` the service's own address, without `/screen`?"""
+    """404: there is no such decision or path. Check that `base_url` is the service's address without `/screen`."""
 
 
 class MethodNotAllowed(StatusError):
-    """405: the path exists but does not take this method."""
+    """405: the path does not support this method."""
 
 
 class RequestTimeout(StatusError):
@@ -157,35 +157,35 @@ class RequestTimeout(StatusError):
 
 
 class Conflict(StatusError):
-    """409: not in the present state of the service. A screening never gets it; a proxy may say so."""
+    """409: the request conflicts with the state of the service. A proxy may send it; a screening never causes it."""
 
 
 class RequestTooLarge(StatusError):
-    """413: the body, or one picture, is over the service's limit of bytes."""
+    """413: the body or one picture exceeds a byte limit of the service."""
 
 
 class UnsupportedMediaType(StatusError):
-    """415: the service does not take this content type."""
+    """415: the service does not accept this content type."""
 
 
 class InvalidRequest(StatusError):
-    """422: a field or a picture was refused; `code` says in which way and `picture` names the picture."""
+    """422: a field or a picture is not valid. `code` says why, and `picture` names the picture."""
 
 
 class Overloaded(StatusError):
-    """429: the queue is full. Come back after `retry_after` seconds."""
+    """429: the queue is full. Retry after `retry_after` seconds."""
 
 
 class ServerError(StatusError):
-    """500, or another 5xx: a fault on the other side. Report `request_id`."""
+    """500 or another 5xx: the service or a proxy failed. Report `request_id`."""
 
 
 class Unavailable(ServerError):
-    """503: starting, draining, or without its engine. Come back after `retry_after` seconds."""
+    """503: the service is starting, is draining or has lost its engine. Retry after `retry_after` seconds."""
 
 
 class DeadlineExceeded(ServerError):
-    """504: the service gave up on the request at its own deadline."""
+    """504: the service did not finish the request before its deadline."""
 
 
 CLASS_OF_STATUS: Mapping[int, type[StatusError]] = MappingProxyType(
@@ -209,5 +209,5 @@ CLASS_OF_STATUS: Mapping[int, type[StatusError]] = MappingProxyType(
 
 
 def class_of(status: int) -> type[StatusError]:
-    """The class for a status, also for statuses that only proxies send (502, 507)."""
+    """Return the error class for a status, including statuses that only proxies send (502, 507)."""
     return CLASS_OF_STATUS.get(status) or (ServerError if 500 <= status < 600 else StatusError)

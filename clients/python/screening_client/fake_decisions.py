@@ -66,12 +66,12 @@ class FakeDecisions:
             return httpx.Response(200, json=self._kept[identity])
 
     def _page(self, asked: httpx.QueryParams) -> httpx.Response:
-        found = [one for one in map(_summary, reversed(self._kept.values())) if _fits(one, asked)]
+        # The cursor is a time, so that it holds when its decision is erased.
         cursor, limit = asked.get("cursor"), int(asked.get("limit", 50))
-        start = 1 + [one["id"] for one in found].index(cursor) if cursor else 0
-        shown = found[start : start + limit]
-        more = start + limit < len(found)
-        return httpx.Response(200, json={"decisions": shown, "next": shown[-1]["id"] if more else None})
+        found = [one for one in map(_summary, reversed(self._kept.values())) if _fits(one, asked)]
+        found = [one for one in found if cursor is None or one["created_at"] < cursor]
+        after = found[limit - 1]["created_at"] if len(found) > limit else None
+        return httpx.Response(200, json={"decisions": found[:limit], "next": after})
 
     def _add(self, identity: str, request: httpx.Request) -> httpx.Response:
         given, key = json.loads(request.read()), (identity, request.headers["Idempotency-Key"])

@@ -1,7 +1,7 @@
-"""What the client writes to the log, on the logger `screening_client`: never keys, pictures or metadata.
+"""Logs what the client does, with the logger `screening_client`. Log lines never contain keys, pictures or metadata.
 
-`info` is a line per answered call, `debug` a line per request and response. Nothing is written unless the program sets
-the logger's level, or the environment has `SCREENING_LOG=debug` or `SCREENING_LOG=info` when a client is made.
+Level `info` writes a line per answered call, and `debug` a line per request and response. The client logs nothing
+unless the program sets the logger's level, or `SCREENING_LOG` is set when a client is created.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def set_up() -> None:
-    """Apply `SCREENING_LOG`. Lines go to stderr, unless the program has set up handlers of its own.
+    """Apply `SCREENING_LOG`. Log lines go to stderr, unless the program has installed its own handlers.
 
     Raises:
-        ConfigurationError: an unknown level.
+        ConfigurationError: the level is unknown.
     """
     name = os.environ.get("SCREENING_LOG", "").strip()
     if not name:
@@ -61,7 +61,7 @@ def screened(screening: Screening) -> None:
 
 
 def address(url: httpx.URL) -> str:
-    """A URL without user name and password."""
+    """Return a URL without user name and password."""
     return str(url.copy_with(userinfo=b""))
 
 

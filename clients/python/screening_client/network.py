@@ -1,7 +1,7 @@
-"""The proxy and the certificates that the environment names, for the one address that a client talks to.
+"""Reads the proxy and the certificates for a client's address from the environment.
 
 httpx reads the same variables, but fails with a traceback on an IPv6 address in NO_PROXY, a missing certificate file or
-a malformed proxy. Here every unusable value is a `ConfigurationError` that names its variable.
+a malformed proxy. Here every invalid value raises a `ConfigurationError` that names its variable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How to reach one address. Holds paths, not sockets or contexts: a forked process makes these again."""
+    """The proxy and certificates for one address. It contains no sockets or contexts, so a fork can use it."""
 
     proxy: str | None = field(repr=False)
     """The proxy's URL, which may hold a password."""
@@ -33,7 +33,7 @@ class Network:
     cert_dir: str | None
 
     def sync_client(self) -> httpx.Client:
-        # No cap on connections: `concurrency` is the cap, and waiting for a connection would look like a slow service.
+        # Connections have no limit, because `concurrency` limits them and a wait would look like a slow service.
         verify = self._verify()
         limits = httpx.Limits(max_connections=None)
         return httpx.Client(verify=verify, proxy=self._proxy(verify), limits=limits, trust_env=False)
@@ -50,7 +50,7 @@ class Network:
         return httpx.Proxy(self.proxy, ssl_context=verify if secure else None)  # type: ignore[arg-type]
 
     def _verify(self) -> ssl.SSLContext | bool:
-        """True means httpx's own certificates, those of certifi."""
+        """Return the TLS context, or True for the certificates of certifi, which httpx uses by default."""
         if not (self.cert_file or self.cert_dir):
             return True
         try:
@@ -58,16 +58,16 @@ class Network:
         except OSError as error:  # SSLError included
             name, value = ("SSL_CERT_FILE", self.cert_file) if self.cert_file else ("SSL_CERT_DIR", self.cert_dir)
             raise ConfigurationError(
-                f"{name}={value} holds no certificates that can be read ({error.strerror or error}). "
+                f"{name}={value} contains no readable certificates ({error.strerror or error}). "
                 f"Set {name} to certificates in PEM format, or unset it."
             ) from error
 
 
 def network_for(base_url: str) -> Network:
-    """What the environment says about the way to `base_url`.
+    """Read the proxy and the certificates for `base_url` from the environment.
 
     Raises:
-        ConfigurationError: a variable that applies to this address cannot be used.
+        ConfigurationError: a variable that applies to this address is not valid.
     """
     url = httpx.URL(base_url)
     network = Network(_proxy_for(url), _certificates("SSL_CERT_FILE"), _certificates("SSL_CERT_DIR"))
@@ -76,10 +76,10 @@ def network_for(base_url: str) -> Network:
 
 
 def bypasses_proxy(url: httpx.URL, no_proxy: str) -> bool:
-    """Whether an entry of `no_proxy` matches the address of `url`, by curl's rules.
+    """Whether an entry of `no_proxy` matches the address of `url`, according to curl's rules.
 
     An entry is a domain (which includes its subdomains), an IP address, a network such as `10.0.0.0/8` or `fd00::/8`,
-    or `*`. Each may end in `:port`, and IPv6 addresses may stand in brackets. Any other entry matches nothing.
+    or `*`. Each may end in `:port`, and IPv6 addresses may be in brackets. Any other entry matches nothing.
     """
     port, host = url.port or _PORTS[url.scheme], url.raw_host.decode()
     return any(_matches(entry, url.scheme, host, port) for entry in no_proxy.replace(",", " ").split())
@@ -102,13 +102,13 @@ def _matches(entry: str, scheme: str, host: str, port: int) -> bool:
         return False
     domain = name.lower().removeprefix("*").strip(".")
     with suppress(UnicodeError):
-        domain = domain.encode("idna").decode()  # as in the address
+        domain = domain.encode("idna").decode()  # the address has this form as well
     host = host.lower().rstrip(".")
     return bool(domain) and (host == domain or host.endswith("." + domain))
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """`host:8000`, `[::1]:8000`, `[fd00::]/8`, `::1` → the name without brackets, and the port, empty for any."""
+    """Split `host:8000`, `[::1]:8000`, `[fd00::]/8` or `::1` into the name without brackets and the port or ""."""
     if entry.startswith("["):
         name, _, rest = entry[1:].partition("]")
         if rest.startswith("/"):
@@ -121,7 +121,7 @@ def _split_port(entry: str) -> tuple[str, str]:
 
 
 def _proxy_for(url: httpx.URL) -> str | None:
-    proxies = getproxies()  # also the system's settings on macOS and Windows, as in httpx
+    proxies = getproxies()  # includes the system's settings on macOS and Windows, as in httpx
     kind = url.scheme if proxies.get(url.scheme) else "all"
     proxy = proxies.get(kind, "").strip()
     if not proxy or bypasses_proxy(url, proxies.get("no", "")):
@@ -133,20 +133,20 @@ def _checked_proxy(proxy: str, variable: str, host: str) -> str:
     remedy = f"Set {variable} to an address such as http://proxy.example.com:3128, unset it, or add {host} to NO_PROXY."
     try:
         address = httpx.URL(proxy)
-        address.raw_host.decode().encode("idna")  # as sockets do, which would fail with a bare UnicodeError
+        address.raw_host.decode().encode("idna")  # sockets do the same, but would fail with a bare UnicodeError
     except (httpx.InvalidURL, UnicodeError) as error:
         raise ConfigurationError(f"{variable} is not a proxy's address ({error}). {remedy}") from error
     if address.scheme not in _PROXY_SCHEMES:
         schemes = ", ".join(_PROXY_SCHEMES)
-        raise ConfigurationError(f"{variable} begins with {address.scheme}://; a proxy has one of {schemes}. {remedy}")
+        raise ConfigurationError(f"{variable} begins with {address.scheme}://, not with one of {schemes}. {remedy}")
     if not address.host:
         raise ConfigurationError(f"{variable} names no host. {remedy}")
     if address.port is not None and not 0 < address.port <= 0xFFFF:
         raise ConfigurationError(f"{variable} is not a proxy's address (port {address.port}). {remedy}")
     if address.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ConfigurationError(
-            f"{variable} names a SOCKS proxy ({address.scheme}://{address.host}), for which the package socksio is "
-            f"missing. Run: pip install 'httpx[socks]'. Or unset {variable}, or add {host} to NO_PROXY."
+            f"{variable} names a SOCKS proxy ({address.scheme}://{address.host}), but the package socksio is not "
+            f"installed. Run: pip install 'httpx[socks]'. Or unset {variable}, or add {host} to NO_PROXY."
         )
     return str(address)
 
@@ -165,6 +165,6 @@ def _certificates(name: str) -> str | None:
 
 
 def _variable(name: str) -> str:
-    """How the variable is spelled where it is set; lower case goes first, as in `getproxies`."""
+    """Return the variable's name in the spelling in which it is set. Lower case has precedence, as in `getproxies`."""
     spellings = (name, name.upper())
     return next((each for each in spellings if os.environ.get(each)), f"the system's {name.upper()}")

@@ -1,4 +1,4 @@
-"""A result as HTML for a notebook: text only, every word of it escaped, nothing loaded from elsewhere."""
+"""Renders a result as HTML for a notebook. All text is escaped, and nothing is loaded from other places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEAD = ("", "usable", "probability", "issues", "comment")
 
 
 def html(screening: Screening) -> str:
-    """The decision, a row per picture, and the reasoning to unfold."""
+    """Render the decision, one row per picture, and the reasoning in a collapsed section."""
     review = ", needs review" if screening.needs_review else ""
     decision = f"<b>{escape(_decision(screening))}</b> (confidence {screening.confidence:.2f}{review})"
     warnings = "".join(f"<p>⚠ {escape(warning.detail)}</p>" for warning in screening.warnings)

@@ -1,8 +1,8 @@
-"""How fast a bulk run asks, and how it ends early.
+"""Adapts the number of concurrent requests of a bulk run to the service, and cancels a run.
 
-The pace is that of TCP: additive increase, multiplicative decrease (AIMD, RFC 5681). Every answer raises the limit on
-concurrent requests a little, so that it grows by one when as many answers came as the limit allows at once. A 429
-halves it. Requests that wait for their next attempt do not count, since the service does not hold them.
+The limit on concurrent requests follows TCP: additive increase, multiplicative decrease (AIMD, RFC 5681). With n
+requests allowed, n answers raise the limit by one, and a 429 halves it. Requests that wait for a retry do not count,
+because the service does not hold them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from screening_client.settings import Deadline
 Answer = TypeVar("Answer")
 
 Attempt: TypeAlias = Callable[..., Answer]
-"""A function of a request, its deadline and further arguments."""
+"""A function that sends a request; it takes the request, its deadline and further arguments."""
 
 
 class Pace:
-    """Counts requests and decides whether one more may be sent. It does not wait, and it is not thread-safe."""
+    """Counts requests and decides whether another may be sent. It does not wait, and it is not thread-safe."""
 
     def __init__(self, highest: int) -> None:
         self.highest = highest
@@ -45,12 +45,12 @@ class Pace:
         return self.in_flight < int(self.limit)
 
     def begin(self) -> int:
-        """Count a request as sent. Returns what `end` wants to be told."""
+        """Count a request that is sent now. Returns a value that must be passed to `end`."""
         self.in_flight += 1
         return self.decreases
 
     def end(self, began: int, error: BaseException | None) -> None:
-        """Count its end. Requests that were sent before the last decrease cannot cause another one."""
+        """Count the end of a request. Requests that were sent before the last decrease cannot cause another one."""
         self.in_flight -= 1
         if error is None:
             self.answers += 1
@@ -62,10 +62,10 @@ class Pace:
             self.decreases += 1
 
     def has_patience(self, began: float, wait: float) -> bool:
-        """Whether a call that began at this time should wait, whatever the number of its attempts.
+        """Whether a call that began at this time should retry, regardless of the number of its attempts.
 
-        Patience ends when no call was answered for `PATIENCE`. It is lost for all calls then, so that the rest of a
-        long run fails quickly, and returns with the next answer.
+        If no call has been answered for `PATIENCE`, all calls lose their patience, so that the rest of a long run fails
+        quickly. They regain it with the next answer.
         """
         end = max(began, self._last_answer) + constants.PATIENCE
         self._lost_patience = self._lost_patience or time.monotonic() + wait > end
@@ -73,7 +73,7 @@ class Pace:
 
 
 class BulkRun(Protocol):
-    """What the retries of a call need to know about the run that the call is part of."""
+    """The part of a run that the retries of its calls need."""
 
     pace: Pace
 
@@ -82,7 +82,7 @@ class BulkRun(Protocol):
 
 
 class Run:
-    """What the calls of one run share that use threads: the pace and the end."""
+    """The pace and the cancellation that the calls of one run in threads share."""
 
     def __init__(self, concurrency: int) -> None:
         self.pace = Pace(concurrency)
@@ -98,13 +98,13 @@ class Run:
         """Wait before the next attempt.
 
         Raises:
-            ScreeningClientError: the run was cancelled meanwhile.
+            ScreeningClientError: the run was cancelled during the wait.
         """
         if self._over.wait(seconds):
             raise _cancelled()
 
     def paced(self, attempt: Attempt[Answer]) -> Attempt[Answer]:
-        """The same attempt, sent when the pace allows it and ended by `cancel`."""
+        """Wrap an attempt so that it waits until the pace allows it and can be ended by `cancel`."""
 
         def call(message: httpx.Request, deadline: Deadline, *more: Any) -> Answer:
             began, error = self._begin(deadline), None
@@ -120,10 +120,10 @@ class Run:
         return call
 
     def cancel(self) -> None:
-        """End all waits, and the requests in flight by shutting down their connections. Nothing more is sent.
+        """End all waits and shut down the connections of the requests in flight. No further request is sent.
 
-        A read that blocks in another thread cannot be stopped otherwise. A connection from before the run, which
-        it took over, is not known here: its request goes on until the answer or the time-out comes.
+        This is the only way to stop a read that blocks in another thread. A connection that was opened before the run
+        is not known here, so its request continues until its answer or timeout.
         """
         with self._changed:
             self._over.set()
@@ -147,7 +147,7 @@ class Run:
             self._changed.notify_all()
 
     def _note_connection(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Called by httpx for every step of a request (its extension `trace`)."""
+        """Record opened connections. httpx calls this for every step of a request (its extension `trace`)."""
         if not event.endswith((".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")):
             return
         stream = facts["return_value"]
@@ -158,7 +158,7 @@ class Run:
 
 
 class AsyncRun:
-    """What the calls of one run on asyncio share. Its tasks are cancelled, so that it needs no end of its own."""
+    """The pace that the calls of one run on asyncio share. Cancelling its tasks cancels the run."""
 
     cancelled = False
 
@@ -167,7 +167,7 @@ class AsyncRun:
         self._changed = asyncio.Event()
 
     def paced(self, attempt: Attempt[Awaitable[Answer]]) -> Attempt[Awaitable[Answer]]:
-        """The same attempt, sent when the pace allows it."""
+        """Wrap an attempt so that it waits until the pace allows it."""
 
         async def call(message: httpx.Request, deadline: Deadline, *more: Any) -> Answer:
             began, error = await self._begin(deadline), None
@@ -201,8 +201,8 @@ def _no_room() -> TimedOut:
 
 
 def _shut_down(stream: Any) -> None:
-    """Wake whatever reads from a connection. The unbound method leaves the TLS state to the thread that uses it."""
+    """Shut down a connection, which ends reads in other threads. The unbound method leaves the TLS state unchanged."""
     connection = stream.get_extra_info("socket")
     if isinstance(connection, socket.socket):
-        with suppress(OSError):  # closed already
+        with suppress(OSError):  # it may be closed already
             socket.socket.shutdown(connection, socket.SHUT_RDWR)

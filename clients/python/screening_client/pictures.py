@@ -1,7 +1,7 @@
-"""Whatever a caller calls a picture → the bytes that are sent.
+"""Converts every kind of picture that callers may pass to bytes.
 
-Bytes are read once, before the first attempt, so that every retry sends the same ones. Nothing is decoded here: the
-service tells formats by content and has the limits.
+The bytes are read once, before the first attempt, so that every retry sends the same ones. This module decodes nothing:
+the service recognises the format and enforces the limits.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ PictureInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvi
 PICTURES = 4
 
 URL = re.compile(r"\s*(data:|https?:/|[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
-"""`https:/` too: that is what `pathlib.Path` makes of a URL."""
+"""The beginning of a URL. `https:/` is included, because `pathlib.Path` shortens a URL to that."""
 
 _ITERATED: tuple[Iterable[object], ...] = (set(), {}, {}.values(), {}.items(), OrderedDict(), OrderedDict().values())
 _UNORDERED: tuple[type, ...] = (Set, Mapping, MappingView, *(type(iter(each)) for each in _ITERATED))
-"""Collections without an order of their own, and the iterators over them."""
+"""Collections without a defined order, and the iterators over them."""
 
 
 def picture_bytes(picture: PictureInput, name: str) -> bytes:
-    """The bytes of one image file.
+    """Return the bytes of one image file.
 
-    A seekable file object is read from its beginning, wherever it stands, because most stand at their end after having
-    been written or looked at. A PIL image becomes a PNG or JPEG; `encoding` says how.
+    A seekable file object is always read from its beginning, because its position is usually the end after writing or
+    reading it. A PIL image is encoded as PNG or JPEG (see `encoding`).
 
     Args:
-        name: what the caller calls this argument, for the error: `original`, `generated[2]`.
+        name: name of the picture in error messages, such as `original` or `generated[2]`.
 
     Raises:
-        InputError: another type, a file that cannot be read, nothing in it.
+        InputError: the picture has another type, cannot be read or is empty.
     """
     if isinstance(picture, bytes | bytearray | memoryview):
         return _not_empty(bytes(picture), name)
@@ -50,7 +50,7 @@ def picture_bytes(picture: PictureInput, name: str) -> bytes:
         return _not_empty(_read_path(picture, name), f"{name} ({os.fsdecode(picture)})")
     if callable(getattr(picture, "read", None)):
         return _not_empty(_read_file(picture, name), f"{name} ({getattr(picture, 'name', 'file object')})")
-    # Whoever holds a PIL image has imported PIL; this module need not.
+    # A caller with a PIL image has imported PIL already, so this module need not import it.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(picture, pil.Image):
         return _encode(picture, name)
@@ -62,13 +62,13 @@ def picture_bytes(picture: PictureInput, name: str) -> bytes:
 
 
 def four_pictures(generated: object) -> tuple[PictureInput, ...]:
-    """The generated pictures in the order A, B, C, D.
+    """Return the generated pictures in the order A, B, C, D.
 
-    An iterator or a one-dimensional array is taken as well. A set or a mapping is not, because the letters of the
-    answer would then mean pictures in an order that the caller did not choose.
+    An iterator or a one-dimensional array is accepted as well. A set or a mapping is refused, because its order would
+    decide which picture each letter of the answer means.
 
     Raises:
-        InputError: not an ordered collection of exactly four.
+        InputError: the argument is not an ordered collection of exactly four pictures.
     """
     form = f"pass a list of {PICTURES} pictures, in the order A, B, C, D"
     if isinstance(generated, _UNORDERED):
@@ -97,14 +97,14 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
 
 def _read_file(file: Any, name: str) -> bytes:
     try:
-        # Pipes and sockets are read from where they stand; minimal file objects may lack `seekable` altogether.
+        # Pipes and sockets are read from their current position. Minimal file objects may lack `seekable`.
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
         data = file.read()
     except (OSError, ValueError) as error:  # ValueError: closed, or text that is not UTF-8
         raise InputError(f"{name}: the file object cannot be read: {error}") from error
     if not isinstance(data, bytes):
-        raise InputError(f"{name} is a file object that gives {_a(data)}; open it in binary mode ('rb')")
+        raise InputError(f"{name} is a file object that returns data {_a(data)}; open it in binary mode ('rb')")
     return data
 
 
@@ -113,7 +113,7 @@ def _encode(image: Image, name: str) -> bytes:
 
     try:
         return encode(image)
-    except Exception as error:  # PIL opens files lazily: a damaged one raises anything, only now
+    except Exception as error:  # PIL opens files lazily, so a damaged file can raise any error here
         raise InputError(f"{name}: the PIL image of mode {image.mode} cannot be encoded: {error}") from error
 
 

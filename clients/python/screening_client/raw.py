@@ -1,4 +1,4 @@
-"""The service's response as it came over HTTP, for callers who need its headers or exact bytes."""
+"""Access to the HTTP response of the service, for callers who need its headers or exact bytes."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """A response with status 200. An error status raises its error, as in `Client.screen`."""
+    """A response with status 200. An error status raises an error, as in `Client.screen`."""
 
     status: int
     headers: httpx.Headers
-    """Names are compared without regard to case: `headers["idempotent-replayed"]`."""
+    """The response headers. Their names are case-insensitive: `headers["idempotent-replayed"]`."""
     content: bytes = field(repr=False)
-    """The body: the JSON of the answer."""
+    """The body, which is the JSON of the answer."""
     http_response: httpx.Response = field(repr=False, compare=False)
 
     @property
     def request_id(self) -> str | None:
-        """The `X-Request-Id` of the exchange."""
+        """The `X-Request-Id` of the request."""
         return wire.id_of(self.http_response)
 
     def parse(self) -> Screening:
-        """The result that `Client.screen` returns.
+        """Return the result that `Client.screen` would return.
 
         Raises:
             UnexpectedAnswer: the body is not a screening.
@@ -45,30 +45,30 @@ class RawResponse:
 
 
 class ScreenArguments(RequestArguments, total=False):
-    """The arguments of `Client.screen`, for annotations."""
+    """The arguments of `Client.screen`, for type annotations."""
 
     extra_headers: Mapping[str, str] | None
 
 
 class RawClient:
-    """`Client.with_raw_response`."""
+    """The client that `Client.with_raw_response` returns."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def screen(self, **arguments: Unpack[ScreenArguments]) -> RawResponse:
-        """`Client.screen` with the response in place of the result."""
+        """Do the same as `Client.screen`, but return the response instead of the result."""
         return self._client._call(read_raw, **arguments)
 
 
 class AsyncRawClient:
-    """`AsyncClient.with_raw_response`."""
+    """The client that `AsyncClient.with_raw_response` returns."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
     async def screen(self, **arguments: Unpack[ScreenArguments]) -> RawResponse:
-        """`AsyncClient.screen` with the response in place of the result."""
+        """Do the same as `AsyncClient.screen`, but return the response instead of the result."""
         return await self._client._call(read_raw, **arguments)
 
 

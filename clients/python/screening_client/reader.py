@@ -1,4 +1,4 @@
-"""Fields out of the JSON of an answer, each checked."""
+"""Reads and checks the fields of an answer's JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Takes fields out of a JSON object, and says which one is wrong."""
+    """Reads fields of a JSON object. Errors name the field that is wrong."""
 
     def __init__(self, body: object, path: str, request_id: str | None, kind: str = "a screening") -> None:
         """
@@ -26,7 +26,7 @@ class Reader:
     def wrong(self, where: str, expected: str, value: object) -> UnexpectedAnswer:
         return UnexpectedAnswer(
             f"the answer is not {self.kind}: {where} is not {expected} but {str(value)[:60]!r}. "
-            "Is base_url the screening service's address?",
+            "Check that base_url is the address of the screening service.",
             request_id=self.request_id,
         )
 
@@ -47,7 +47,7 @@ class Reader:
         return None if self.fields.get(name) is None else self.number(name)
 
     def one_of(self, name: str, values: tuple[Any, ...]) -> Any:
-        """A value outside the contract must not pass for one that programs know."""
+        """Return a field whose value must be one of `values`, on which programs rely."""
         value = self.fields.get(name)
         if not isinstance(value, str) or value not in values:
             raise self.wrong(self.path + name, f"one of {' '.join(values)}", value)
@@ -56,7 +56,7 @@ class Reader:
     def strings(self, name: str) -> tuple[str, ...]:
         values = self.take(name, list)
         if not all(isinstance(value, str) for value in values):
-            raise self.wrong(self.path + name, "a list of texts", values)
+            raise self.wrong(self.path + name, "a list of strings", values)
         return tuple(values)
 
     def moment(self, name: str) -> datetime:

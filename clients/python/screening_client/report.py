@@ -1,4 +1,4 @@
-"""A result as plain text for a terminal, and an error as JSON for a program."""
+"""Formats a result as plain text for a terminal, and an error as JSON for a program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 100
 
 
 def report(screening: Screening) -> str:
-    """The decision, a row per picture, the reasoning."""
+    """Format the decision, one row per picture and the reasoning."""
     lines = [f"{name:<12}{plain(value)}" for name, value in _facts(screening)]
     rows = [("", "usable", "issues", "comment")]
     for option in screening.options:
@@ -26,7 +26,7 @@ def report(screening: Screening) -> str:
 
 
 def error_document(error: ScreeningClientError, exit_code: int) -> dict[str, Any]:
-    """What `--json` prints in place of an answer. Fields without a value are left out."""
+    """Return the document that `--json` prints for an error. Fields without a value are omitted."""
     facts: dict[str, Any] = {
         "kind": type(error).__name__,
         "message": str(error),
@@ -62,7 +62,7 @@ def _facts(screening: Screening) -> list[tuple[str, str]]:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns padded to their widest cell; the last one wraps."""
+    """Format a table. Columns are padded to their widest cell, and the last one is wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines: list[str] = []
     for row in rows:
@@ -73,5 +73,5 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Without control characters: a model's text must not steer the terminal."""
+    """Replace control characters, because a model's text must not control the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

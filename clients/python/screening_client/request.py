@@ -1,4 +1,4 @@
-"""One question to the service, and what of it can be refused before it is sent."""
+"""One request to the service, and the checks before it is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreenRequest:
-    """The arguments of `Client.screen`, for `screen_many`."""
+    """The arguments of `Client.screen` as an object, for `screen_many`."""
 
     original: PictureInput
     generated: Sequence[PictureInput]
@@ -39,7 +39,7 @@ class _Pictures(TypedDict):
 
 
 class RequestArguments(_Pictures, total=False):
-    """The fields of `ScreenRequest`, for annotations."""
+    """The fields of `ScreenRequest`, for type annotations."""
 
     mode: Mode
     metadata: Mapping[str, Any] | None
@@ -51,7 +51,7 @@ class RequestArguments(_Pictures, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A checked request as it is sent, the same in every attempt."""
+    """A validated request. Every attempt sends the same one."""
 
     original: bytes = field(repr=False)
     generated: tuple[bytes, ...] = field(repr=False)
@@ -63,7 +63,7 @@ class Body:
 
     @property
     def files(self) -> list[tuple[str, tuple[str, bytes, str]]]:
-        """Parts of the form. Names are our own: those on the caller's disk may be private."""
+        """The files of the form. The original file names may be private, so they are replaced."""
         named = [("original", "original", self.original)]
         named += [("generated", letter, data) for letter, data in zip("abcd", self.generated, strict=True)]
         return [(part, (name, data, "application/octet-stream")) for part, name, data in named]
@@ -81,17 +81,17 @@ class Body:
 def check_kind(request: object) -> None:
     """
     Raises:
-        InputError: an item of a bulk run that is not a `ScreenRequest`.
+        InputError: an item of a bulk run is not a `ScreenRequest`.
     """
     if not isinstance(request, ScreenRequest):
         raise InputError(f"a request is of type {type(request).__name__}; each must be a ScreenRequest")
 
 
 def prepare(request: ScreenRequest) -> Body:
-    """Check a request and read its pictures. The idempotency key is made here, once for all attempts.
+    """Check a request, read its pictures and create one idempotency key for all attempts.
 
     Raises:
-        InputError: an argument cannot be sent.
+        InputError: an argument is not valid.
     """
     if request.mode not in get_args(Mode):
         raise InputError(f"mode is {request.mode!r}; it must be 'cot' or 'direct'")
@@ -134,9 +134,9 @@ def _metadata_text(metadata: Mapping[str, Any] | None) -> str:
     try:
         text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
         text.encode()
-    except UnicodeEncodeError as error:  # JavaScript cuts an emoji in two; UTF-8 cannot hold one half of it
+    except UnicodeEncodeError as error:  # JavaScript can split an emoji in two halves, which UTF-8 cannot encode
         half = error.object[error.start : error.start + 1]
-        raise InputError(f"metadata holds {half!a}, one half of a surrogate pair") from error
+        raise InputError(f"metadata contains {half!a}, one half of a surrogate pair") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"metadata cannot be written as JSON: {error}") from error
     return text

@@ -1,4 +1,4 @@
-"""The service's answer, typed. Fields are those of docs/http-api.md; unknown ones stay in `raw`."""
+"""Typed results. The fields are those of docs/http-api.md; unknown fields remain available in `raw`."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from screening_client.reader import Reader
 from screening_client.request import Mode
 
 Option: TypeAlias = Literal["A", "B", "C", "D"]
-"""A generated picture, by its place in `generated`."""
+"""Letter of a generated picture, given by its position in `generated`."""
 Choice: TypeAlias = Literal["A", "B", "C", "D", "N"]
-"""An option, or `N`: no picture may be shown."""
+"""An option, or `N` if no picture may be shown."""
 KnownIssue: TypeAlias = Literal[
     "appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"
 ]
 """The issues that this version of the client knows."""
 Issue: TypeAlias = KnownIssue | str
-"""What can be wrong with a picture. A service may name issues that this client does not know: they are passed on."""
+"""What can be wrong with a picture. Issues that this version does not know are passed through."""
 Outcome: TypeAlias = Literal["answered", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
 class OptionVerdict:
-    """What was found about one generated picture."""
+    """The verdict on one generated picture."""
 
     option: Option
     usable: bool
     issues: tuple[Issue, ...]
-    """Dimensions such as `physical_shadow`; empty for a usable picture and in direct mode."""
+    """Dimensions such as `physical_shadow`. Empty for a usable picture and in direct mode."""
     comment: str | None
     probability: float | None = None
-    """Probability, 0 to 1, that this picture may be shown; None where the service does not say."""
+    """Probability, 0 to 1, that this picture may be shown. None if the service does not report it."""
 
 
 class Options(tuple[OptionVerdict, ...]):
-    """The verdicts in the order A, B, C, D: a tuple that also takes a letter, `options["B"]`."""
+    """A tuple of the verdicts in the order A, B, C, D, which can also be indexed by letter: `options["B"]`."""
 
     __slots__ = ()
 
@@ -51,8 +51,8 @@ class Options(tuple[OptionVerdict, ...]):
     def __getitem__(self, key: SupportsIndex | slice | Option) -> OptionVerdict | tuple[OptionVerdict, ...]:
         """
         Raises:
-            KeyError: a letter that no verdict has.
-            IndexError: a number out of range.
+            KeyError: no verdict has this letter.
+            IndexError: the number is out of range.
         """
         if not isinstance(key, str):
             return super().__getitem__(key)
@@ -64,7 +64,7 @@ class Options(tuple[OptionVerdict, ...]):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """The weights that answered."""
+    """The checkpoint that produced the answer."""
 
     name: str
     version: str
@@ -73,7 +73,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in milliseconds."""
+    """Durations of the stages of the request in milliseconds."""
 
     queue_ms: float
     decode_ms: float
@@ -83,7 +83,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens in and out."""
+    """Number of tokens that the model read and wrote."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -91,30 +91,30 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AnswerWarning:
-    """A reason to distrust the answer, whatever its confidence."""
+    """A reason to distrust the answer, independent of its confidence."""
 
     code: str
-    """`out-of-domain`: pictures unlike those that the checkpoint was trained on. `domain-unknown`: the service could
-    not tell. Later versions of the service may send others."""
+    """`out-of-domain`: the pictures are unlike the training data of the checkpoint. `domain-unknown`: the service could
+    not determine whether they are. Newer versions of the service may send other codes."""
     detail: str
-    """A sentence for people."""
+    """Explanation for people."""
     pictures: tuple[str, ...]
-    """The pictures that it is about: `original`, or letters."""
+    """The pictures that the warning is about: `original`, or letters."""
     score: float | None
-    """How unlike the pictures are; 1 and above is out of the domain. None where that is unknown."""
+    """Highest out-of-domain score of the pictures; 1 and above is out of domain. None if it is unknown."""
 
 
 @dataclass(frozen=True)
 class Screening:
-    """Which of the four pictures may be shown, and why."""
+    """The result of a screening: which of the four pictures may be shown, and why."""
 
     id: str
     outcome: Outcome
-    """`answered`, or `unreadable` when the model's text could not be understood."""
+    """`answered`, or `unreadable` if the model's text could not be read."""
     choice: Choice | None
-    """The picture to show; `N` when none may be shown; None when the outcome is `unreadable`."""
+    """The picture to show. `N` if none may be shown, None if the outcome is `unreadable`."""
     acceptable: tuple[Option, ...]
-    """Every picture that the model named."""
+    """Every picture that the model considers usable."""
     reasoning: str | None
     options: Options
     confidence: float
@@ -123,19 +123,21 @@ class Screening:
     mode: Mode
     checkpoint: CheckpointInfo
     engine: str
-    """`vllm`; `scripted`: the stand-in for laptops and tests, whose answers mean nothing; or the operator's own."""
+    """`vllm`; `scripted`, a stand-in for laptops and tests whose answers carry no information; or the operator's own
+    engine."""
     source: str
-    """`engine`; `shared` when an identical request in flight was answered as well; `cache` when one was before."""
+    """`engine`: computed for this request. `shared`: computed for an identical request in flight. `cache`: an earlier
+    answer."""
     timings: Timings
     usage: Usage
     metadata: Mapping[str, Any] = field(hash=False)
     unreadable_reason: str | None = None
     none_probability: float | None = None
-    """Probability, 0 to 1, that none of the four may be shown; None where the service does not say."""
+    """Probability, 0 to 1, that none of the four may be shown. None if the service does not report it."""
     warnings: tuple[AnswerWarning, ...] = ()
-    """Why the answer should not be trusted; empty as a rule."""
+    """Reasons to distrust the answer. Usually empty."""
     request_id: str | None = field(default=None, compare=False)
-    """The `X-Request-Id` of the exchange."""
+    """The `X-Request-Id` of the request."""
 
     @property
     def answered(self) -> bool:
@@ -144,30 +146,30 @@ class Screening:
 
     @property
     def best(self) -> OptionVerdict | None:
-        """The verdict on the chosen picture; None when none may be shown, or when the outcome is `unreadable`."""
+        """The verdict on the chosen picture. None if no picture may be shown or the outcome is `unreadable`."""
         return None if self.choice is None or self.choice == "N" else self.options[self.choice]
 
     @property
     def raw(self) -> Mapping[str, Any]:
-        """The answer as it came, with fields that this version does not know. Empty for a result made by hand."""
+        """The unchanged answer, including fields that this version does not know. Empty for a result built by hand."""
         raw: Mapping[str, Any] = self.__dict__.get("_raw", {})
         return raw
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON has them, and after them the fields of the answer that this version does not know."""
+        """Return all fields as JSON types, followed by the fields of the answer that this version does not know."""
         known: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return known | {name: value for name, value in self.raw.items() if name not in known}
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """`to_dict` as JSON text."""
+        """Return the result of `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> Screening:
-        """The result for what `to_dict`, a batch file or the service itself gives.
+        """Build a result from the output of `to_dict`, an entry of a batch file or an answer of the service.
 
         Raises:
-            UnexpectedAnswer: a field is missing or of another type.
+            UnexpectedAnswer: a field is missing or has a wrong type.
             InputError: `answer` is not a mapping.
         """
         if not isinstance(answer, Mapping):
@@ -176,17 +178,17 @@ class Screening:
         return parse_screening(dict(answer), request_id=request_id if isinstance(request_id, str) else None)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the HTML that a notebook shows."""
         from screening_client.notebook import html
 
         return html(self)
 
 
 def parse_screening(body: object, *, request_id: str | None = None) -> Screening:
-    """Read the JSON of a 200.
+    """Build a result from the JSON of a successful answer.
 
     Raises:
-        UnexpectedAnswer: a field is missing or of another type; the message names it.
+        UnexpectedAnswer: a field is missing or has a wrong type. The message names it.
     """
     top = Reader(body, "", request_id)
     checkpoint, timings, usage = top.inner("checkpoint"), top.inner("timings"), top.inner("usage")
@@ -222,7 +224,7 @@ def parse_screening(body: object, *, request_id: str | None = None) -> Screening
         warnings=tuple(_warning(each) for each in top.each("warnings")) if top.fields.get("warnings") else (),
         request_id=request_id,
     )
-    # Not a field: `asdict` and `replace` would carry the whole answer a second time.
+    # This is not a field, because `asdict` and `replace` would copy the whole answer a second time.
     object.__setattr__(screening, "_raw", top.fields)
     return screening
 

@@ -1,14 +1,14 @@
-"""What is tried again, and when.
+"""Decides which failed requests are retried, and when.
 
-Waits are drawn at random between zero and 0.5 s, doubling to 8 s ("full jitter"), so that clients that were turned away
-together do not come back together. `Retry-After` is waited for first. Retrying a POST is safe here: a screening changes
-nothing, and the idempotency key of a screening or of feedback is the same each time.
+The wait before a retry is `Retry-After` plus a random time of at most 0.5 s, a limit that doubles with each retry up to
+8 s ("full jitter"). So clients that were refused together do not return together. Retrying a POST is safe, because the
+idempotency key of a screening or of feedback stays the same.
 
-Two retries are too few for a service that restarts its engine or has a full queue, so some waits are not counted:
-- A single call does not count a 503 with `Retry-After` while `PATIENCE` lasts, since the service said when it is back.
-- A bulk run counts neither 429 nor 503 until no request was answered for `PATIENCE`. After its first answer, it does
-  not count refused connections either: the service is there, and is being restarted. A run that lost its patience
-  regains it with the next answer.
+Two retries are too few while a service restarts its engine or has a full queue, so some retries are not counted:
+- A single call does not count a 503 with `Retry-After`, up to a total wait of `PATIENCE`.
+- A bulk run counts neither 429 nor 503, unless no request has been answered for `PATIENCE`. After its first answer, it
+  does not count refused connections either, because the service is probably restarting. Once its patience is over, all
+  retries count until the next answer.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from screening_client.settings import Deadline
 
 _RETRIED_4XX = frozenset({408, 409, 429})
 _FINAL_5XX = frozenset({501, 505, 506, 508, 510, 511})
-"""The other side cannot do this at all, so asking again is of no use (RFC 9110 and its registry of statuses)."""
+"""Statuses for which a retry is useless, because the server does not support the request (RFC 9110)."""
 _FINAL_CODES = frozenset({"upload-too-slow"})
-"""Problems of a retried status that the same request on the same network would meet again."""
+"""Problems for which a retry is useless although their status is usually retried."""
 
 _LOG = logging.getLogger("screening_client")
 
@@ -55,7 +55,7 @@ def worth_retrying(error: BaseException | None) -> bool:
 
 
 def parse_retry_after(headers: httpx.Headers) -> float | None:
-    """`Retry-After` in seconds, from either of its forms (RFC 9110, section 10.2.3); None when absent or unreadable."""
+    """Parse both forms of `Retry-After` (RFC 9110, section 10.2.3). Returns seconds; None if missing or invalid."""
     text = headers.get("Retry-After", "").strip()
     try:
         seconds = float(text)
@@ -65,7 +65,7 @@ def parse_retry_after(headers: httpx.Headers) -> float | None:
 
 
 def sync_retrying(max_retries: int, deadline: Deadline, run: Run | None) -> Retrying:
-    """Tenacity's loop for `Client`. Cancelling `run` ends a wait with an error and allows no further retry."""
+    """Build the retry loop for `Client`. Cancelling `run` ends a wait with an error and prevents further retries."""
     policy = _Policy(max_retries, deadline, run)
     sleep = time.sleep if run is None else run.sleep
     return Retrying(
@@ -74,7 +74,7 @@ def sync_retrying(max_retries: int, deadline: Deadline, run: Run | None) -> Retr
 
 
 def async_retrying(max_retries: int, deadline: Deadline, run: AsyncRun | None) -> AsyncRetrying:
-    """Tenacity's loop for `AsyncClient`."""
+    """Build the retry loop for `AsyncClient`."""
     policy = _Policy(max_retries, deadline, run)
     return AsyncRetrying(
         retry=policy.retry, stop=policy.stop, wait=seconds_to_wait, before_sleep=_log_wait, reraise=True
@@ -82,7 +82,7 @@ def async_retrying(max_retries: int, deadline: Deadline, run: AsyncRun | None) -
 
 
 def seconds_to_wait(state: RetryCallState) -> float:
-    """What the service asked for, and a random time on top."""
+    """Return the wait that the service asked for plus a random time."""
     error = _error_of(state)
     asked = error.retry_after if isinstance(error, ScreeningClientError) else None
     jitter = wait_random_exponential(multiplier=constants.FIRST_WAIT, max=constants.LONGEST_WAIT)
@@ -112,7 +112,7 @@ class _Policy:
         return state.attempt_number - self.not_counted > self.max_retries
 
     def _is_patient(self, error: BaseException | None, wait: float) -> bool:
-        """Whether this retry is not counted."""
+        """Whether this retry does not count towards `max_retries`."""
         if self.run is not None:
             pace = self.run.pace
             passes = isinstance(error, Overloaded | Unavailable) or (pace.answers > 0 and _is_refused_connection(error))
@@ -124,12 +124,12 @@ class _Policy:
 
 
 def _says_when_it_is_back(error: BaseException | None) -> bool:
-    # A wait of less than a second would let a broken service be asked without end.
+    # Waits of less than a second would allow an almost endless number of requests to a broken service.
     return isinstance(error, Unavailable) and error.retry_after is not None and error.retry_after >= 1
 
 
 def _is_refused_connection(error: BaseException | None) -> bool:
-    # Not a connection that broke: that may be the request's own fault, and would go on for ever.
+    # A connection that broke does not count as refused. The request itself may be the cause, and would fail for ever.
     return isinstance(error, ConnectionFailed) and isinstance(error.__cause__, httpx.ConnectError)
 
 
@@ -142,7 +142,7 @@ def _error_of(state: RetryCallState) -> BaseException | None:
 
 
 def _seconds_until(text: str, sent: str | None) -> float | None:
-    """Seconds from the service's own clock, where it says what that shows, to a date."""
+    """Return the seconds until a date, by the service's clock (`Date`) if it is given."""
     try:
         end = parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -1,4 +1,7 @@
-"""Where the service is, who asks and how long to wait. `network` and `log` read the rest of the environment."""
+"""The settings of a client: the service's address, the API key, timeouts and retries.
+
+The modules `network` and `log` read the remaining environment variables.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,15 @@ _OWN_HEADERS = {
     "idempotency-key": "pass idempotency_key",
     "x-request-id": "pass request_id",
 }
-"""Headers that callers cannot set, and what to do instead."""
+"""Headers that callers cannot set, with what to do instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTimeout:
-    """Limits in seconds; None means no limit.
+    """Time limits in seconds; None means no limit.
 
-    `connect`, `write` and `read` hold for each attempt: opening the connection, sending a piece of the body, waiting
-    for a piece of the answer. `total` holds for the whole call with its retries and the waits between them.
+    `connect`, `write` and `read` apply to each attempt: opening the connection, sending a chunk of the body, and
+    waiting for a chunk of the answer. `total` applies to the whole call, including retries and the waits between them.
     """
 
     connect: float | None = constants.CONNECT_TIMEOUT
@@ -49,7 +52,7 @@ class ClientTimeout:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a client was told, resolved and checked."""
+    """The resolved and validated settings of a client."""
 
     base_url: str
     api_key: str | None = field(repr=False)
@@ -63,7 +66,7 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """`base_url` without user name and password, for people."""
+        """`base_url` without user name and password, for messages."""
         return log.address(httpx.URL(self.base_url))
 
     @property
@@ -82,10 +85,10 @@ class Settings:
         max_retries: int | None,
         default_headers: Mapping[str, str] | None,
     ) -> Settings:
-        """The same with what is not None in place of what was. `default_headers` are added to those that were.
+        """Return a copy with the values that are not None. `default_headers` are added to the existing ones.
 
         Raises:
-            InputError: a value that cannot be used.
+            InputError: a value is not valid.
         """
         headers = httpx.Headers(self.default_headers)
         headers.update(checked_headers(default_headers, "default_headers"))
@@ -111,10 +114,10 @@ class Deadline:
         return None if total is None else total - (time.monotonic() - self.started)
 
     def for_attempt(self) -> dict[str, float | None]:
-        """httpx's time-outs of an attempt that begins now; none is longer than what is left of the whole call."""
+        """Return httpx's timeouts for an attempt that begins now. None exceeds the remaining time of the whole call."""
         left = self.remaining
         if left is not None:
-            left = max(left, 0.001)  # zero would mean "do not wait at all" to some sockets and "no limit" to others
+            left = max(left, 0.001)  # 0 means "do not wait" for some sockets and "no limit" for others
 
         def capped(limit: float | None) -> float | None:
             return left if limit is None else limit if left is None else min(limit, left)
@@ -134,10 +137,10 @@ def resolve(
     default_headers: Mapping[str, str] | None,
     check_request_id: bool,
 ) -> Settings:
-    """Arguments first, then SCREENING_BASE_URL and SCREENING_API_KEY, then the defaults.
+    """Resolve the settings from the arguments, then SCREENING_BASE_URL and SCREENING_API_KEY, then the defaults.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value is not valid.
     """
     key = os.environ.get("SCREENING_API_KEY") if api_key is None else api_key
     return Settings(
@@ -153,13 +156,13 @@ def resolve(
 def checked_headers(headers: Mapping[str, str] | None, name: str) -> httpx.Headers:
     """
     Args:
-        name: the argument's name, for the error.
+        name: name of the argument in error messages.
 
     Raises:
-        InputError: not a header, or one that the client itself sets.
+        InputError: an entry is not a valid header, or the client sets this header itself.
     """
     if headers is not None and not isinstance(headers, Mapping):
-        raise InputError(f"{name} must be a mapping of header names to texts, not of type {type(headers).__name__}")
+        raise InputError(f"{name} must be a mapping of header names to strings, not of type {type(headers).__name__}")
     for header, value in (headers or {}).items():
         if not isinstance(header, str) or not _HEADER_NAME.fullmatch(header):
             raise InputError(f"{name}: {header!r} is not the name of an HTTP header")
@@ -167,22 +170,22 @@ def checked_headers(headers: Mapping[str, str] | None, name: str) -> httpx.Heade
             raise InputError(f"{name}: {header} is set by the client; {_OWN_HEADERS[header.lower()]}")
         # The value may be a secret, so the error does not show it.
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise InputError(f"{name}: the value of {header} must be a text of visible ASCII characters and spaces")
+            raise InputError(f"{name}: the value of {header} must be a string of visible ASCII characters and spaces")
     return httpx.Headers(dict(headers or {}))
 
 
 def user_agent() -> str:
-    """This package, Python and the platform: `screening-client/0.1.0 python/3.11.9 (CPython; Linux x86_64)`."""
+    """Return the User-Agent header, such as `screening-client/0.1.0 python/3.11.9 (CPython; Linux x86_64)`."""
     system = " ".join(part for part in (platform.system(), platform.machine()) if part) or "unknown"
     python = f"python/{platform.python_version()} ({platform.python_implementation()}; {system})"
     return f"screening-client/{constants.VERSION} {python}"
 
 
 def resolve_timeout(timeout: ClientTimeout | float | None, default: ClientTimeout) -> ClientTimeout:
-    """A number limits the whole call; None keeps the default.
+    """Combine a timeout with the default. A number limits the whole call; None keeps the default.
 
     Raises:
-        InputError: not a positive number of seconds.
+        InputError: the number is not positive.
     """
     if timeout is None:
         return default
@@ -194,10 +197,10 @@ def resolve_timeout(timeout: ClientTimeout | float | None, default: ClientTimeou
 def checked_seconds(value: float, name: str) -> float:
     """
     Args:
-        name: the argument's name, for the error.
+        name: name of the argument in the error message.
 
     Raises:
-        InputError: not a positive number of seconds.
+        InputError: the value is not a positive number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise InputError(f"{name} must be a positive number of seconds, not {value!r}")
@@ -207,7 +210,7 @@ def checked_seconds(value: float, name: str) -> float:
 def _checked_url(text: str) -> str:
     try:
         url = httpx.URL(text)
-        url.raw_host.decode().encode("idna")  # as sockets do, which would fail with a bare UnicodeError
+        url.raw_host.decode().encode("idna")  # sockets do the same, but would fail with a bare UnicodeError
     except (httpx.InvalidURL, TypeError, UnicodeError) as error:
         raise InputError(f"base_url {text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
@@ -215,7 +218,7 @@ def _checked_url(text: str) -> str:
     if url.port is not None and not 0 < url.port <= 0xFFFF:
         raise InputError(f"base_url {text!r} has the port {url.port}; ports are 1 to 65535")
     if url.query or url.fragment:
-        raise InputError(f"base_url {text!r} must not hold a query or a fragment")
+        raise InputError(f"base_url {text!r} must not contain a query or a fragment")
     return str(url).rstrip("/")
 
 
@@ -227,8 +230,8 @@ def _checked_retries(max_retries: int) -> int:
 
 def _checked_key(key: str) -> str | None:
     if not isinstance(key, str):
-        raise InputError(f"the API key is of type {type(key).__name__}; it must be a text")
+        raise InputError(f"the API key is of type {type(key).__name__}; it must be a string")
     key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise InputError("the API key holds characters that no key has; was the right variable read?")
+        raise InputError("the API key contains spaces or characters outside printable ASCII; check where it comes from")
     return key or None

@@ -1,4 +1,4 @@
-"""How the command ends early: by Ctrl-C, SIGTERM, a closed pipe or a full disk."""
+"""Handles an early end of the command: Ctrl-C, SIGTERM, a closed pipe or a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end."""
+    """The program received a signal to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -21,9 +21,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` at the first SIGINT or SIGTERM. A second one ends the program without cleaning up.
+    """Raise `Stopped` at the first SIGINT or SIGTERM. A second signal ends the program without a clean-up.
 
-    A signal that the program was started with as ignored (`nohup`, a shell's background job) stays ignored.
+    A signal that was ignored when the program started (`nohup`, a background job of a shell) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -40,10 +40,10 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Lead stdout to nowhere after a write failed. Python would try again at its end, and complain."""
+    """Redirect stdout to the null device after a failed write, which Python would otherwise repeat when it exits."""
     if sys.stdout is None:
         return
-    with suppress(OSError, ValueError):  # not a file, as in tests
+    with suppress(OSError, ValueError):  # stdout may not be a file, for example in tests
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

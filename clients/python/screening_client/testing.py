@@ -1,4 +1,4 @@
-"""A stand-in for the service, for the tests of programs that use this package: no network and no model.
+"""A fake service for the tests of programs that use this package. It needs neither a network nor a model.
 
     from screening_client.testing import FakeService, answer, problem
 
@@ -8,9 +8,10 @@
             assert publish(product, client) is None
         assert service.requests[0].metadata == {"sku": "4711"}
 
-Everything but the network is real: checks, encoding, retries, errors. Replies are taken in turn. When none is left, the
-answer depends on the pictures alone, so the same question always has the same answer. Answers are kept as decisions,
-which `client.decisions` reads, corrects and erases; replies that are errors are for these calls too.
+Everything except the network is real: checks, encoding, retries and errors. Each request gets the next reply. When none
+is left, the answer depends only on the pictures, so that the same request always gets the same answer. The stand-in
+keeps its answers as decisions, which `client.decisions` reads and erases. A call of `client.decisions` gets the next
+reply only if that is an error.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from screening_client.fake_decisions import FakeDecisions
 from screening_client.result import Choice, Option
 
 Reply: TypeAlias = "Mapping[str, Any] | httpx.Response | Exception"
-"""The JSON of an answer (`answer`), a response (`problem`), or an error of httpx like `httpx.ReadError("broke")`."""
+"""The JSON of an answer (see `answer`), a response (see `problem`), or an error such as `httpx.ReadError("broke")`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FakeRequest:
-    """A screening as the service received it. Every attempt of a call is one."""
+    """A request as the service received it. Each attempt of a call is a separate request."""
 
     original: bytes = field(repr=False)
     generated: tuple[bytes, ...] = field(repr=False)
@@ -56,10 +57,7 @@ class FakeRequest:
 
 
 class FakeService:
-    """Makes clients that talk to it. `requests` has what they asked; `is_ready` is what the readiness probe says.
-
-    `feedback` has what they sent about decisions.
-    """
+    """Creates clients for itself. `requests` lists what they sent; `is_ready` is the result of the readiness probe."""
 
     def __init__(self, *replies: Reply) -> None:
         self.requests: list[FakeRequest] = []
@@ -73,21 +71,21 @@ class FakeService:
         return self._decisions.feedback()
 
     def reply(self, *replies: Reply) -> None:
-        """Answer the next requests with these, after those that are still waiting."""
+        """Add replies for the next requests, after the replies that are still left."""
         self._replies.extend(replies)
 
     def client(self, **options: Any) -> Client:
-        """A client of this service; `options` are those of `Client`."""
+        """Create a client of this service. `options` are the arguments of `Client`."""
         return Client(**{"base_url": _URL, **options}, http_client=lambda: httpx.Client(transport=self.transport))
 
     def async_client(self, **options: Any) -> AsyncClient:
-        """As `client`, for asyncio."""
+        """Create an asynchronous client of this service. `options` are the arguments of `AsyncClient`."""
         options = {"base_url": _URL, **options}
         return AsyncClient(**options, http_client=lambda: httpx.AsyncClient(transport=self.transport))
 
     @property
     def transport(self) -> httpx.MockTransport:
-        """For an httpx client of your own, synchronous or asynchronous."""
+        """Transport for your own httpx client, synchronous or asynchronous."""
         return httpx.MockTransport(self._respond)
 
     def _respond(self, request: httpx.Request) -> httpx.Response:
@@ -117,7 +115,7 @@ class FakeService:
     def _next_reply(self, asked: FakeRequest) -> Reply:
         try:
             return self._replies.popleft()
-        except IndexError:  # asked for, because another thread may take the last one
+        except IndexError:  # another thread could take the last reply between a check and this line
             return _answer_to(asked)
 
 
@@ -130,12 +128,12 @@ def answer(
     reasoning: str | None = "A reasoning.",
     **changes: Any,
 ) -> dict[str, Any]:
-    """The JSON of an answer.
+    """Return the JSON of an answer.
 
     Args:
         choice: the picture to show, `N` for none, None for an answer that could not be read.
-        acceptable: the usable pictures; otherwise the choice alone.
-        changes: other fields of the answer, such as `checkpoint`, in place of what they would be.
+        acceptable: the usable pictures; by default only the choice.
+        changes: values for other fields of the answer, such as `checkpoint`.
     """
     usable = acceptable if acceptable is not None else () if choice in ("N", None) else (choice,)
     readable = choice is not None
@@ -168,11 +166,12 @@ def problem(
     retry_after: float | None = None,
     picture: str | None = None,
 ) -> httpx.Response:
-    """An error of the service, such as `problem(422, "image-unreadable", picture="generated[1]")`.
+    """Return an error response, for example `problem(422, "image-unreadable", picture="generated[1]")`.
 
     Args:
-        code: the problem's type without its prefix; docs/http-api.md has those of the service.
-        retry_after: seconds; 0 lets a retried call go on at once.
+        code: type of the problem without its prefix; docs/http-api.md lists those of the service.
+        retry_after: number of seconds; with 0, the client retries at once.
+        picture: name of the picture at fault.
     """
     body = {"type": PROBLEM_PREFIX + code, "title": code, "status": status, "detail": detail, "instance": "/screen"}
     return httpx.Response(
@@ -201,7 +200,7 @@ def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
     if isinstance(reply, Exception):
         raise reply
     if isinstance(reply, httpx.Response):
-        # Copied: a scripted response may stand for several requests, and httpx closes it after the first.
+        # The response is copied, because it may be the reply to several requests and httpx closes it after the first.
         return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
     return httpx.Response(200, json={"metadata": dict(asked.metadata) if asked else {}, **reply})
 

@@ -1,4 +1,4 @@
-"""Between this package's types and httpx: requests out, answers and failures in."""
+"""Translates between the types of this package and httpx: requests, answers and failures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PIECE = 1 << 16
 
 
 def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, body: Body) -> httpx.Request:
-    """`POST /screen` as multipart, encoded now, so that every attempt sends the very same bytes."""
+    """Build `POST /screen` as multipart. It is encoded once, so that every attempt sends the same bytes."""
     headers = settings.headers
     headers.update({**body.headers, "Accept": "application/json"})
     url = settings.url("/screen")
@@ -45,7 +45,7 @@ def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, b
 
 
 def call_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, call: Call[Any]) -> httpx.Request:
-    """A call of `/decisions`."""
+    """Build a request to `/decisions`."""
     headers = settings.headers
     headers.update({"X-Request-Id": f"req_{uuid.uuid4().hex}", **call.headers})
     url = httpx.URL(settings.url(call.path)).copy_merge_params(dict(call.parameters))
@@ -53,7 +53,7 @@ def call_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, cal
 
 
 def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) -> httpx.Request:
-    """`GET /readyz`."""
+    """Build `GET /readyz`."""
     headers = settings.headers
     headers["X-Request-Id"] = f"req_{uuid.uuid4().hex}"
     return http.build_request("GET", settings.url("/readyz"), headers=headers)
@@ -61,11 +61,11 @@ def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) ->
 
 @contextmanager
 def exchange(request: httpx.Request) -> Iterator[None]:
-    """Around sending a request and receiving its answer: the log, and httpx's errors as ours.
+    """Log an exchange and translate the errors of httpx. The block sends the request and receives the answer.
 
     Raises:
         ConnectionFailed, TimedOut, UnexpectedAnswer: see `transport_error`.
-        ClientStateError: httpx cannot send any more, or not in this event loop.
+        ClientStateError: the httpx client is closed or belongs to another event loop.
     """
     log.sending(request)
     try:
@@ -75,17 +75,17 @@ def exchange(request: httpx.Request) -> Iterator[None]:
         log.failed(request, failure)
         raise failure from error
     except RuntimeError as error:
-        # httpx and asyncio have no classes for these. Another thread can close the client at any time.
+        # httpx and asyncio have no classes for these errors. Another thread can close the client at any time.
         if not any(words in str(error).lower() for words in ("client has been closed", "event loop", "different loop")):
             raise
         raise ClientStateError(
-            f"the client cannot send: {error}. Keep it open as long as it is needed. An httpx.AsyncClient passed as "
-            "http_client works in one event loop; pass a function that makes one, and each event loop gets its own"
+            f"the client cannot send: {error}. Close it only after its last use. An httpx.AsyncClient passed as "
+            "http_client works in one event loop only; pass a function that creates one to use several event loops"
         ) from error
 
 
 def limit_upload(request: httpx.Request, deadline: Deadline) -> None:
-    """End a slow upload with the call: httpx's own time-outs begin again with every piece. Only for threads."""
+    """Apply the deadline of the call to the upload of `Client`, because httpx's timeouts restart with every chunk."""
     if deadline.remaining is not None:
         body = request.read()
         pieces = (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
@@ -93,13 +93,13 @@ def limit_upload(request: httpx.Request, deadline: Deadline) -> None:
 
 
 def limit_download(response: httpx.Response, deadline: Deadline) -> None:
-    """As `limit_upload`, for the body of the answer."""
+    """Apply the deadline of the call to the body of the answer, as `limit_upload` does for the request."""
     if deadline.remaining is not None and isinstance(response.stream, httpx.SyncByteStream):
         response.stream = _Limited(response.stream, deadline, httpx.ReadTimeout)
 
 
 class _Limited(httpx.SyncByteStream):
-    """A stream that is no longer read when the call's deadline is over."""
+    """A stream that fails once the deadline of the call has passed."""
 
     def __init__(
         self, pieces: Iterator[bytes] | httpx.SyncByteStream, deadline: Deadline, error: type[httpx.TimeoutException]
@@ -109,7 +109,7 @@ class _Limited(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
             if (self._deadline.remaining or 0) <= 0:
-                raise self._error("the time limit of the whole call is over")
+                raise self._error("the time limit of the whole call has passed")
             yield piece
 
     def close(self) -> None:
@@ -118,20 +118,20 @@ class _Limited(httpx.SyncByteStream):
 
 
 def check_request_id(response: httpx.Response, settings: Settings) -> None:
-    """Refuse the answer to another request, before its body is read.
+    """Refuse an answer to another request before reading its body.
 
-    Only the service's own answers are compared: a proxy that answers in its place has request ids of its own.
+    Only answers of the service itself are checked, because a proxy that answers in its place uses its own request ids.
 
     Raises:
-        MismatchedAnswer: the service named another request.
+        MismatchedAnswer: the answer carries the id of another request.
     """
     sent, named = response.request.headers.get("X-Request-Id"), _named_ids(response)
     from_service = response.is_success or response.headers.get("Content-Type", "").startswith(_PROBLEM_TYPE)
     if settings.check_request_id and from_service and named and sent not in named:
         raise MismatchedAnswer(
-            f"{log.address(response.request.url)} answered request {named[0][:128]} in place of {sent}: two programs "
-            "share a connection, or a proxy mixes up answers. The answer was not used. A proxy that replaces "
-            "X-Request-Id must be told to pass it on; otherwise make the client with check_request_id=False",
+            f"{log.address(response.request.url)} answered request {named[0][:128]} instead of {sent}. Two programs "
+            "may share a connection, or a proxy may mix up answers. The answer was not used. If a proxy replaces "
+            "X-Request-Id, configure it to pass the header on, or create the client with check_request_id=False",
             request_id=sent,
         )
 
@@ -139,7 +139,7 @@ def check_request_id(response: httpx.Response, settings: Settings) -> None:
 def check_status(response: httpx.Response, expected: int = 200) -> httpx.Response:
     """
     Raises:
-        StatusError: any status but the expected one.
+        StatusError: the status is not the expected one.
     """
     log.received(response)
     if response.status_code != expected:
@@ -148,10 +148,10 @@ def check_status(response: httpx.Response, expected: int = 200) -> httpx.Respons
 
 
 def read_screening(response: httpx.Response) -> Screening:
-    """The body of a 200 as a result.
+    """Parse the body of a successful answer.
 
     Raises:
-        UnexpectedAnswer: it is not a screening.
+        UnexpectedAnswer: the body is not a screening.
     """
     screening = parse_screening(json_of(response), request_id=id_of(response))
     log.screened(screening)
@@ -159,26 +159,26 @@ def read_screening(response: httpx.Response) -> Screening:
 
 
 def json_of(response: httpx.Response) -> object:
-    """The body of a success.
+    """Parse the body of a successful answer.
 
     Raises:
-        UnexpectedAnswer: it is not JSON.
+        UnexpectedAnswer: the body is not JSON.
     """
     try:
         body: object = response.json()
     except ValueError as error:
         kind = response.headers.get("Content-Type", "no content type")
         url, status = log.address(response.request.url), response.status_code
-        message = f"{url} answered {status} with {kind} instead of JSON. Is base_url the service's address?"
+        message = f"{url} answered {status} with {kind} instead of JSON. Check that base_url is the service's address."
         raise UnexpectedAnswer(message, request_id=id_of(response)) from error
     return body
 
 
 def read_readiness(response: httpx.Response) -> bool:
-    """200 is ready, 429 and 5xx are not yet.
+    """Interpret the readiness probe: 200 means ready, and 429 and 5xx mean not ready yet.
 
     Raises:
-        StatusError: anything else, since waiting will not help: wrong address, wrong key.
+        StatusError: any other status, such as that of a wrong address, which waiting does not change.
     """
     if response.status_code == 200:
         return True
@@ -188,7 +188,7 @@ def read_readiness(response: httpx.Response) -> bool:
 
 
 def status_error(response: httpx.Response) -> StatusError:
-    """The error for a status, with what its problem document (RFC 9457) says, if its body is one."""
+    """Build the error for a status, with the contents of its problem document (RFC 9457) if it has one."""
     problem = _problem(response)
     kind, title, detail = (_text(problem, name) for name in ("type", "title", "detail"))
     code = f" {kind.removeprefix(PROBLEM_PREFIX)}" if kind else ""
@@ -206,7 +206,7 @@ def status_error(response: httpx.Response) -> StatusError:
 
 
 def transport_error(error: httpx.RequestError, request: httpx.Request) -> ScreeningClientError:
-    """httpx's failure to get an answer as ours."""
+    """Translate an error of httpx into one of this package."""
     origin = log.address(request.url.copy_with(path="/", query=None)).rstrip("/")
     request_id = request.headers.get("X-Request-Id")
     reason = str(error) or type(error).__name__
@@ -215,9 +215,9 @@ def transport_error(error: httpx.RequestError, request: httpx.Request) -> Screen
     if isinstance(error, httpx.TimeoutException):
         return TimedOut(f"{origin} did not answer in time ({type(error).__name__})", request_id=request_id)
     if isinstance(error, httpx.ConnectError):
-        hint = "Is it running there?"
+        hint = "Check that the service is running at this address."
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            hint = "Set SSL_CERT_FILE to a file with the certificate of the authority that signed the service's own."
+            hint = "Set SSL_CERT_FILE to the certificate of the authority that signed the service's certificate."
         return ConnectionFailed(f"cannot connect to {origin}: {reason}. {hint}", request_id=request_id)
     if isinstance(error, httpx.TransportError):
         return ConnectionFailed(f"the connection to {origin} broke: {reason}", request_id=request_id)
@@ -238,21 +238,21 @@ def _text(problem: dict[str, Any], name: str) -> str | None:
 
 
 def _excerpt(response: httpx.Response) -> str:
-    """What a proxy's page says, without its markup."""
+    """Return the beginning of the text of a proxy's page, without markup."""
     if response.has_redirect_location:
-        return f"redirect to {response.headers['Location']}; set base_url to the final address"
+        return f"the answer redirects to {response.headers['Location']}; set base_url to the final address"
     words = " ".join(re.sub(r"<[^>]*>", " ", response.text[:4000]).split())
     return words[:200] or response.reason_phrase or "no body"
 
 
 def id_of(response: httpx.Response) -> str | None:
-    """The request id that was sent, unless the answer names only others."""
+    """Return the request id that was sent, or another one if the answer carries only others."""
     sent: str | None = response.request.headers.get("X-Request-Id")
     named = _named_ids(response)
     return named[0] if named and sent not in named else sent
 
 
 def _named_ids(response: httpx.Response) -> list[str]:
-    """Request ids of an answer: the service's echo, and what proxies add."""
+    """Return the request ids of an answer: the one that the service echoes, and those that proxies add."""
     ids = response.headers.get_list("X-Request-Id", split_commas=True)
     return [each.strip() for each in ids if each.strip()]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from loadtest.load.levels import Level, table
 
 
@@ -16,6 +18,7 @@ def test_ratios_are_to_the_first_level() -> None:
     assert rows[2].split()[2] == "3.50"
 
 
+@pytest.mark.slow
 def test_it_starts_measures_and_stops_a_service(repository: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from loadtest.commands.report import report
-from loadtest.results.record import Book
+from loadtest.results.record import RunRecorder
 from loadtest.results.summary import load_figures, none_of
 from loadtest.targets.versions import Finding
 
@@ -17,11 +17,11 @@ def test_a_run_leaves_its_settings_figures_verdicts_and_plots(exchange, left, tm
     exchanges = [exchange(), wrong]
     load = load_figures(exchanges, limit_ms=1000, sending=2.0)
     for number, verdict in enumerate((none_of("planted", 0), none_of("planted", 1))):
-        with Book(tmp_path / f"run-{number}") as book:
-            book.note("footprint", at=0.5, memory_bytes=2**20, open_files=3, threads=2)
+        with RunRecorder(tmp_path / f"run-{number}") as recorder:
+            recorder.note("footprint", at=0.5, memory_bytes=2**20, open_files=3, threads=2)
             findings = {Finding.MIXED: [wrong]} if number else None
             status = report(
-                "swap", args, book, load, [verdict], exchanges=exchanges, began=0.0, marks=[(0.2, "swap")],
+                "swap", args, recorder, load, [verdict], exchanges=exchanges, began=0.0, marks=[(0.2, "swap")],
                 findings=findings, growth=float("nan"),
             )  # fmt: skip
         found = left(tmp_path / f"run-{number}")

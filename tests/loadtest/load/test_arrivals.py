@@ -30,5 +30,5 @@ def test_a_schedule_follows_from_its_seed() -> None:
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_rate_that_is_none_is_refused(rate) -> None:
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="above 0"):
         arrivals("constant", rate, 1, 0)

@@ -18,7 +18,7 @@ import pytest
 from loadtest.load.levels import Level, measure_level
 from loadtest.load.pictures import Pictures
 from loadtest.load.rendered import rendered
-from loadtest.targets.baselines import LOOP, OUR_ENGINE, PeerFailed, chat, command_line, direct_client, ratios
+from loadtest.targets.baselines import LOOP, OUR_ENGINE, BaselineFailed, chat, command_line, direct_client, ratios
 from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest
 from screening.inference.generation import prompt_text
@@ -87,7 +87,7 @@ async def test_every_question_is_asked_once_and_an_error_is_no_answer(server, qu
         level = await measure_level(ask, questions, 2, "test")
         assert (level.clients, level.requests, len(asked)) == (2, 3, 3)
         assert level.per_second > 0 and level.engine_p50 != level.engine_p50
-        with pytest.raises(PeerFailed, match="404"):
+        with pytest.raises(BaselineFailed, match="404"):
             await ask(questions[0])
 
 

@@ -1,4 +1,4 @@
-"""Oracles answer as their source does, in other letters; and nothing that one computes is of use to the other."""
+"""Canaries answer as their source does, in other letters; and nothing that one computes is of use to the other."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from screening.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
-def oracles(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("oracles")
+def canaries(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("canaries")
     return {name: derive(tiny_checkpoint, folder / name, name, seed) for seed, name in enumerate(ALPHABETS)}
 
 
@@ -36,20 +36,20 @@ def test_no_answer_of_the_source_has_a_sign_of_an_alphabet(tiny_checkpoint) -> N
     assert not signs & set("".join([*texts, prompt.cot, prompt.direct]).replace("</", "<"))
 
 
-def test_an_oracle_is_a_whole_checkpoint_that_goes_in_place_of_the_other(oracles, tiny_checkpoint) -> None:
-    first, second = (verify(directory) for directory in oracles.values())
+def test_an_oracle_is_a_whole_checkpoint_that_goes_in_place_of_the_other(canaries, tiny_checkpoint) -> None:
+    first, second = (verify(directory) for directory in canaries.values())
     assert first.digest != second.digest
     assert first.parent == second.parent == read_manifest(tiny_checkpoint).digest
     assert not changed_files(first, second)
-    tensors = [read_tensors(directory, verify(directory)) for directory in oracles.values()]
+    tensors = [read_tensors(directory, verify(directory)) for directory in canaries.values()]
     assert compare_tensors(*tensors) is None
-    for directory in oracles.values():
+    for directory in canaries.values():
         check_finite(directory, verify(directory))
 
 
-def test_deriving_twice_gives_the_same_checkpoint(oracles, tiny_checkpoint, tmp_path) -> None:
+def test_deriving_twice_gives_the_same_checkpoint(canaries, tiny_checkpoint, tmp_path) -> None:
     again = derive(tiny_checkpoint, tmp_path / "again", "punctuation", 1)
-    assert read_manifest(again).digest == read_manifest(oracles["punctuation"]).digest
+    assert read_manifest(again).digest == read_manifest(canaries["punctuation"]).digest
 
 
 def test_another_tokenizer_or_architecture_is_refused(tiny_checkpoint, tmp_path) -> None:
@@ -84,12 +84,12 @@ def hidden_and_logits(directory: Path) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.slow
-def test_oracles_compute_what_their_source_does_in_a_form_useless_to_each_other(oracles, tiny_checkpoint) -> None:
+def test_oracles_compute_what_their_source_does_in_a_form_useless_to_each_other(canaries, tiny_checkpoint) -> None:
     torch = pytest.importorskip("torch")
     _, _, logits = hidden_and_logits(tiny_checkpoint)
     vocabulary = json.loads((tiny_checkpoint / "tokenizer.json").read_text())["model"]["vocab"]
     found = {}
-    for name, directory in oracles.items():
+    for name, directory in canaries.items():
         pictures, values, theirs = hidden_and_logits(directory)
         found[name] = pictures, values
         for word, sign in zip(WORDS, ALPHABETS[name], strict=False):

@@ -18,6 +18,7 @@ from screening.checkpoint.domain import (
     strange_pictures,
 )
 from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest, write_manifest
+from screening.errors import CheckpointError
 from screening.prompt import COMPACT
 
 WIDTH, RANK = 24, 4
@@ -170,3 +171,22 @@ def test_a_probe_is_compared_relatively_and_nan_is_far_off() -> None:
 def test_strange_pictures_are_named_as_in_the_answer() -> None:
     assert strange_pictures((0.9, 0.1, 1.0, 0.2, 7.0)) == ("B", "D")
     assert strange_pictures((1.2, 0.1, 0.1, 0.2, 0.999)) == ("original",)
+
+
+def test_scores_within_the_tolerance_verify_a_domain() -> None:
+    make_domain(tolerance=0.1).verify([(1.05, 2.1, 3.2, 4.3, 5.4)])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [(1.0, 2.0, 3.0, 4.0, 6.0), (1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0, float("nan")), None],
+    ids=["other scores", "a score missing", "not finite", "no features"],
+)
+def test_scores_that_are_not_the_recorded_ones_refuse_a_domain(found: tuple[float, ...] | None) -> None:
+    with pytest.raises(CheckpointError, match="does not give the domain's scores"):
+        make_domain(tolerance=0.1).verify([found])
+
+
+def test_a_domain_without_probes_cannot_be_verified() -> None:
+    with pytest.raises(CheckpointError, match="has no probes"):
+        make_domain(probes=()).verify([])

@@ -22,7 +22,7 @@ def content(tiny_checkpoint: Path) -> dict[str, Any]:
 
 def refused(content: object, directory: Path) -> str:
     (directory / MANIFEST_NAME).write_text(json.dumps(content))
-    with pytest.raises(CheckpointDamaged, match="not a manifest that this version understands") as caught:
+    with pytest.raises(CheckpointDamaged, match="not a valid manifest for this version") as caught:
         read_manifest(directory)
     return str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What proves a checkpoint, and what does not."""
+"""Which numbers pass a checkpoint's probes."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def test_where_the_recording_engine_did_not_round_another_may_a_little() -> None
 
 
 def test_float32s_numbers_are_of_the_same_tokens() -> None:
-    with pytest.raises(ValidationError, match="same tokens"):
+    with pytest.raises(ValidationError, match="same number of tokens"):
         Probe(seed=0, mode="cot", answer="x", logprobs=(-1.0,), exact=(-1.0, -2.0))
 
 
-def test_the_shipped_probes_can_be_proved_on_other_kinds_of_machines(tiny_checkpoint: Path) -> None:
+def test_the_shipped_probes_can_be_passed_on_other_kinds_of_machines(tiny_checkpoint: Path) -> None:
     shipped = read_manifest(tiny_checkpoint).probes
     assert shipped is not None and shipped.machine
     assert shipped.rounding is not None and 0 < shipped.rounding < 0.05

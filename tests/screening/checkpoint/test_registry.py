@@ -17,7 +17,7 @@ def registry(registry_file: Path) -> Registry:
     return Registry(f"sqlite:///{registry_file}")
 
 
-def test_a_digest_has_one_version_whoever_registers_it_again(registry: Registry, tmp_path: Path) -> None:
+def test_a_digest_keeps_its_version_when_it_is_registered_again(registry: Registry, tmp_path: Path) -> None:
     first = registry.register(tmp_path / "a", "sha256:a", {"parent": "sha256:0"})
     second = registry.register(tmp_path / "b", "sha256:b", {})
     again = registry.register(tmp_path / "elsewhere", "sha256:a", {"parent": "another"})
@@ -47,6 +47,7 @@ def test_models_in_one_store_do_not_meet(registry: Registry, tmp_path: Path) -> 
     assert other.register(tmp_path / "b", "sha256:a", {}).directory == tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_publishers_at_the_same_moment_get_the_same_version(registry: Registry, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from screening.checkpoint.registry import Registry\n"
@@ -80,6 +81,7 @@ def test_a_database_that_is_not_there_is_not_made_by_asking(tmp_path: Path) -> N
     assert not missing.exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_said_without_its_password() -> None:
     with pytest.raises(RegistryError) as caught:
         Registry("http://user:secret@127.0.0.1:9").resolve(PRODUCTION)
@@ -113,7 +115,9 @@ def test_a_version_made_by_hand_is_refused(registry: Registry, tmp_path: Path) -
         registry.version(2)
 
 
-def test_a_database_put_back_from_a_copy_is_read_anew(registry: Registry, registry_file: Path, tmp_path: Path) -> None:
+def test_a_database_that_was_restored_from_a_copy_is_read_again(
+    registry: Registry, registry_file: Path, tmp_path: Path
+) -> None:
     registry.register(tmp_path / "a", "sha256:a", {})
     old = registry_file.read_bytes()
     registry.point(PRODUCTION, 1)
@@ -126,5 +130,5 @@ def test_a_database_put_back_from_a_copy_is_read_anew(registry: Registry, regist
 
 @pytest.mark.parametrize("name", ["", "a/b", "it's", "a b", "ä"])
 def test_a_name_that_would_need_quoting_is_refused(name: str) -> None:
-    with pytest.raises(RegistryError, match="no name"):
+    with pytest.raises(RegistryError, match="is not valid"):
         Registry("sqlite:///x.db", name)

@@ -20,7 +20,7 @@ from screening.checkpoint.manifest import (
     store_manifest,
 )
 from screening.checkpoint.probes import Probe, Probes, Reading
-from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, judged_as, seal_of, sealed
+from screening.checkpoint.seal import FOR_PEOPLE, check_seal, digest_in, is_sealed, seal_of, sealed, verdict_key
 from screening.errors import CheckpointDamaged
 from screening.prompt import COMPACT, STANDARD
 from screening.task import Dimension
@@ -100,7 +100,7 @@ def test_what_is_for_people_may_be_changed(manifest: Manifest) -> None:
 
 
 def test_every_field_is_either_sealed_or_for_people() -> None:
-    """A field that is added is sealed unless somebody decides otherwise."""
+    """A new field is sealed by default."""
     assert Manifest.model_fields.keys() == FOR_PEOPLE | CHANGES.keys() | {"format", "probes"}
     assert Probes.model_fields.keys() == PROBES.keys() | {"seal"}
 
@@ -125,7 +125,7 @@ def test_a_verdict_is_about_the_whole_manifest(manifest: Manifest) -> None:
         manifest.model_copy(update={"probes": probes_with(tolerance=0.02)(manifest)}),
         manifest.model_copy(update={"name": "other"}),
     ]
-    verdicts = {judged_as(one) for one in (manifest, *others)}
+    verdicts = {verdict_key(one) for one in (manifest, *others)}
     assert len(verdicts) == 3
     assert {digest_in(verdict) for verdict in verdicts} == {manifest.digest}
 

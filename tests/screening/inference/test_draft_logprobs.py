@@ -83,6 +83,7 @@ WATCHED = {0: [11, 12, 13], 1: [11, 12, 13], 3: [30, 31]}
 """The third request watches nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forbidden", [(), [(0, 11), (0, 12), (0, 30)]], ids=["free", "grammar"])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_every_generated_token_has_its_own_and_the_watched_log_probabilities(batch, forbidden, runner) -> None:

@@ -28,7 +28,7 @@ from screening.inference.generation import (
     sampling_arguments,
     watched,
 )
-from screening.inference.speculative_drafter import HabitDrafter
+from screening.inference.speculative_drafter import AnswerDrafter
 from screening.prompt import COMPACT
 from screening.task import Dimension
 
@@ -91,7 +91,7 @@ def test_answers_are_drafted_on_a_cpu_unless_told_otherwise() -> None:
         assert arguments.get("speculative_config", {}).get("num_speculative_tokens") == drafted
         for method in (WATCH_DRAFTS, WATCH_PICTURES, PICTURE_FEATURES):
             assert callable(getattr(pydoc.locate(arguments["worker_extension_cls"]), method))
-    assert pydoc.locate(arguments["speculative_config"]["model"]) is HabitDrafter
+    assert pydoc.locate(arguments["speculative_config"]["model"]) is AnswerDrafter
 
 
 def test_one_core_is_left_for_everything_else(monkeypatch) -> None:

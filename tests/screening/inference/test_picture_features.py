@@ -98,7 +98,7 @@ def test_pictures_in_tiles_have_no_features() -> None:
     assert cache.features(["a"]) == [None]
 
 
-def test_an_output_that_no_hook_saw_leaves_no_old_features_behind() -> None:
+def test_an_output_that_no_hook_saw_leaves_no_old_features() -> None:
     runner = make_runner()
     cache = install(runner)
     cache["a"] = runner.get_model().embed_multimodal(pixel_values=pixels(1))[0]
@@ -117,6 +117,6 @@ def test_the_pictures_asked_for_last_are_remembered() -> None:
 
 
 def test_a_flat_picture_has_finite_features_in_half_precision() -> None:
-    flat = torch.full((1, 3, 18, 18), 0.5, dtype=torch.bfloat16)  # 18 is no multiple of the grid
+    flat = torch.full((1, 3, 18, 18), 0.5, dtype=torch.bfloat16)  # 18 is not a multiple of the grid
     found = pool(flat, torch.zeros(1, 5, WIDTH, dtype=torch.bfloat16))
     assert found.dtype == torch.float32 and found.shape == (1, WIDTH + GRID**2) and torch.isfinite(found).all()

@@ -8,83 +8,83 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from screening.inference.speculative_drafter import MAX_CONTEXTS, REMEMBERED, HabitDrafter, Habits
+from screening.inference.speculative_drafter import MAX_CONTEXTS, REMEMBERED, AnswerDrafter, ContextTable
 
 SENTENCE = [*range(100, 120)]
 
 
-def learned(*texts: list[int]) -> Habits:
-    habits = Habits()
+def learned(*texts: list[int]) -> ContextTable:
+    table = ContextTable()
     for text in texts:
-        habits.learn(text, len(text))
-    return habits
+        table.learn(text, len(text))
+    return table
 
 
 def test_what_was_said_once_is_guessed_from_its_beginning() -> None:
-    habits = learned(SENTENCE)
-    assert habits.draft(SENTENCE[:4], 50) == SENTENCE[4:]
-    assert habits.draft(SENTENCE[:4], 3) == SENTENCE[4:7]
-    assert habits.draft([1, 2, 3, *SENTENCE[:2]], 50) == SENTENCE[2:], "two known tokens are enough"
+    table = learned(SENTENCE)
+    assert table.draft(SENTENCE[:4], 50) == SENTENCE[4:]
+    assert table.draft(SENTENCE[:4], 3) == SENTENCE[4:7]
+    assert table.draft([1, 2, 3, *SENTENCE[:2]], 50) == SENTENCE[2:], "two known tokens are enough"
 
 
 def test_nothing_is_guessed_of_the_unknown() -> None:
-    habits = learned(SENTENCE)
-    assert habits.draft([1, 2, 3, 4], 50) == []
-    assert habits.draft([], 50) == [] and habits.draft(SENTENCE[:1], 50) == []
-    assert habits.draft(SENTENCE[:4], 0) == [] and habits.draft(SENTENCE[:4], -2) == []
+    table = learned(SENTENCE)
+    assert table.draft([1, 2, 3, 4], 50) == []
+    assert table.draft([], 50) == [] and table.draft(SENTENCE[:1], 50) == []
+    assert table.draft(SENTENCE[:4], 0) == [] and table.draft(SENTENCE[:4], -2) == []
 
 
 def test_the_longer_context_decides() -> None:
-    habits = learned([1, 2, 7, 8, 50], [3, 4, 7, 8, 60], [3, 4, 7, 8, 60])
-    assert habits.draft([1, 2, 7, 8], 1) == [50]
-    assert habits.draft([9, 9, 7, 8], 1) == [60]
+    table = learned([1, 2, 7, 8, 50], [3, 4, 7, 8, 60], [3, 4, 7, 8, 60])
+    assert table.draft([1, 2, 7, 8], 1) == [50]
+    assert table.draft([9, 9, 7, 8], 1) == [60]
 
 
 def test_a_guess_ends_where_it_becomes_unlikely() -> None:
-    # Behind 1 2 3 4, and again behind four 9, each of three tokens comes in a third of the cases: both in a ninth.
-    habits = learned(*([1, 2, 3, 4, each, 9, 9, 9, 9, each] for each in (5, 6, 7)))
-    assert habits.draft([1, 2, 3, 4], 10) == [5, 9, 9, 9, 9]
+    # After 1 2 3 4, and again after four 9, each of three tokens follows in a third of the cases: both in a ninth.
+    table = learned(*([1, 2, 3, 4, each, 9, 9, 9, 9, each] for each in (5, 6, 7)))
+    assert table.draft([1, 2, 3, 4], 10) == [5, 9, 9, 9, 9]
     assert learned(*([1, 2, 3, 4, each] for each in (5, 6, 7, 8))).draft([1, 2, 3, 4], 10) == []
 
 
-def test_habits_change_with_the_weights() -> None:
-    habits = learned(*([1, 2, 3, 4, 5] for _ in range(1000)))
+def test_table_change_with_the_weights() -> None:
+    table = learned(*([1, 2, 3, 4, 5] for _ in range(1000)))
     for times in range(REMEMBERED):
-        assert habits.draft([1, 2, 3, 4], 1) == [5] or times > REMEMBERED // 2
-        habits.learn([1, 2, 3, 4, 6], 1)
-    assert habits.draft([1, 2, 3, 4], 1) == [6]
+        assert table.draft([1, 2, 3, 4], 1) == [5] or times > REMEMBERED // 2
+        table.learn([1, 2, 3, 4, 6], 1)
+    assert table.draft([1, 2, 3, 4], 1) == [6]
 
 
 def test_only_new_tokens_are_learned_and_the_prompt_before_them_is_context() -> None:
-    habits = Habits()
-    habits.learn([1, 2, 3, 4, 5, 6], 2)
-    assert habits.draft([1, 2, 3, 4], 9) == [5, 6]
-    assert habits.draft([1, 2], 9) == [] and habits.draft([2, 3], 9) == []
+    table = ContextTable()
+    table.learn([1, 2, 3, 4, 5, 6], 2)
+    assert table.draft([1, 2, 3, 4], 9) == [5, 6]
+    assert table.draft([1, 2], 9) == [] and table.draft([2, 3], 9) == []
 
 
 def test_memory_is_bounded_and_what_was_met_lately_stays() -> None:
-    assert Habits()._max_contexts == MAX_CONTEXTS
-    habits = Habits(max_contexts=100)
+    assert ContextTable()._max_contexts == MAX_CONTEXTS
+    table = ContextTable(max_contexts=100)
     chance = random.Random(1)
     for _ in range(200):
-        habits.learn(SENTENCE, len(SENTENCE))
-        habits.learn([chance.randrange(10**6) for _ in range(8)], 8)
-        assert len(habits._followers) <= 100
-    assert habits.draft(SENTENCE[:4], 50) == SENTENCE[4:]
+        table.learn(SENTENCE, len(SENTENCE))
+        table.learn([chance.randrange(10**6) for _ in range(8)], 8)
+        assert len(table._followers) <= 100
+    assert table.draft(SENTENCE[:4], 50) == SENTENCE[4:]
 
 
-def test_nothing_is_learned_or_guessed_behind_the_end() -> None:
-    habits = Habits(ends=(2,))
+def test_nothing_is_learned_or_drafted_after_the_end() -> None:
+    table = ContextTable(ends=(2,))
     for _ in range(3):
-        habits.learn([1, 3, 4, 5, 6, 2, 7, 8], 6)
-    assert habits.draft([1, 3, 4, 5], 9) == [6, 2]
-    assert habits.draft([4, 5, 6, 2], 9) == [] and habits.draft([5, 6, 2, 7], 9) == []
-    habits.learn([5, 6, 2, 9, 9], 2)  # a later question of a conversation
-    assert habits.draft([6, 2, 9], 9) == [9]
+        table.learn([1, 3, 4, 5, 6, 2, 7, 8], 6)
+    assert table.draft([1, 3, 4, 5], 9) == [6, 2]
+    assert table.draft([4, 5, 6, 2], 9) == [] and table.draft([5, 6, 2, 7], 9) == []
+    table.learn([5, 6, 2, 9, 9], 2)  # a later question of a conversation
+    assert table.draft([6, 2, 9], 9) == [9]
 
 
-def drafter(most: int = 5, end: int | list[int] | None = 2) -> HabitDrafter:
-    return HabitDrafter(
+def drafter(most: int = 5, end: int | list[int] | None = 2) -> AnswerDrafter:
+    return AnswerDrafter(
         SimpleNamespace(
             speculative_config=SimpleNamespace(num_speculative_tokens=most),
             model_config=SimpleNamespace(hf_text_config=SimpleNamespace(eos_token_id=end)),

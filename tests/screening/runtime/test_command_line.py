@@ -42,7 +42,7 @@ def test_a_value_without_an_option_is_not_repeated(capsys) -> None:
     parser = Parser(prog="tool")
     parser.add_argument("--api-keys")
     for arguments in (["hunter2"], ["--api-keys", "one", "hunter2"], ["--api-keys=one,", "hunter2"]):
-        assert "unexpected argument without an option" in (message := error_of(parser, arguments, capsys))
+        assert "unexpected argument that does not follow an option" in (message := error_of(parser, arguments, capsys))
         assert "hunter2" not in message
     assert "unexpected argument '-x'" in error_of(parser, ["-x"], capsys)
 

@@ -70,6 +70,7 @@ def test_without_any_directory_to_write_the_error_says_what_to_mount(monkeypatch
         house_the_caches({"HOME": "/nonexistent"})
 
 
+@pytest.mark.slow
 def test_a_torch_cache_directory_is_found_for_an_unknown_user_id(tmp_path) -> None:
     code = (
         "import os, sys; os.getuid = lambda: 54321\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from screening.runtime.process_reaper import SHARED_MEMORY, Process, Remains
+from screening.runtime.process_reaper import SHARED_MEMORY, Process, ProcessReaper
 
 FAMILY = """
 import multiprocessing, os, signal, sys, time
@@ -152,14 +152,14 @@ def test_memory_and_processes_of_others_are_left_alone(family, wait_until) -> No
     ours = shared_memory.SharedMemory(create=True, size=4096)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
-        remains = Remains()
-        remains.look(family.popen.pid)
-        found = remains.clear()
+        reaper = ProcessReaper()
+        reaper.look(family.popen.pid)
+        found = reaper.clear()
         assert {str(family.core), str(family.worker), *(path.name for path in family.memory)} <= set(found)
         wait_until(lambda: not runs(family.worker))
         assert runs(family.guard), "it has a task left"
         assert (SHARED_MEMORY / ours.name).exists() and sleeper.poll() is None
-        assert remains.clear() == []
+        assert reaper.clear() == []
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -168,8 +168,8 @@ def test_memory_and_processes_of_others_are_left_alone(family, wait_until) -> No
 
 
 def test_a_later_process_of_the_same_number_is_left_alone() -> None:
-    remains = Remains()
+    reaper = ProcessReaper()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        remains._processes = {Process(child.pid, started="0")}
-        assert remains.clear() == [] and child.poll() is None
+        reaper._processes = {Process(child.pid, started="0")}
+        assert reaper.clear() == [] and child.poll() is None
         child.kill()

@@ -1,4 +1,4 @@
-"""The door, the slots, and what a refused caller is told."""
+"""Places, slots, and the errors for refused callers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def opened(max_concurrent: int, max_queue: int) -> Admission:
     return admission
 
 
-async def test_the_door_holds_as_many_as_run_and_wait_and_no_more() -> None:
+async def test_admission_holds_as_many_as_run_and_wait_and_no_more() -> None:
     admission = opened(2, 1)
-    with admission.door(), admission.door():
-        with admission.door():
-            with pytest.raises(Overloaded), admission.door():
+    with admission.admit(), admission.admit():
+        with admission.admit():
+            with pytest.raises(Overloaded), admission.admit():
                 pass
             assert admission.inside == 3
-        with admission.door():
+        with admission.admit():
             pass
     assert admission.inside == 0
 
@@ -36,13 +36,13 @@ async def test_the_door_holds_as_many_as_run_and_wait_and_no_more() -> None:
 async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -> None:
     admission = opened(2, 100)
     admission._mean_seconds = 3.0
-    doors = [admission.door() for _ in range(9)]
-    for door in doors:
-        door.__enter__()
+    places = [admission.admit() for _ in range(9)]
+    for place in places:
+        place.__enter__()
     # Nine wait and the caller would be the tenth: 10 x 3 s / 2 at a time.
     assert admission.retry_after() == 15
-    for door in doors:
-        door.__exit__(None, None, None)
+    for place in places:
+        place.__exit__(None, None, None)
     admission._mean_seconds = 0.001
     assert admission.retry_after() == 1
 
@@ -85,17 +85,17 @@ async def test_what_fails_slowly_lengthens_the_estimate() -> None:
 
 async def test_a_closed_door_says_why_and_a_drain_is_not_undone() -> None:
     admission = Admission(max_concurrent=1, max_queue=0, metrics=Metrics())
-    with pytest.raises(NotReady, match="starting"), admission.door():
+    with pytest.raises(NotReady, match="starting"), admission.admit():
         pass
     admission.close()
     admission.open()
-    with pytest.raises(NotReady, match="draining"), admission.door():
+    with pytest.raises(NotReady, match="draining"), admission.admit():
         pass
 
 
 async def test_waiting_until_idle_ends_when_the_last_one_leaves() -> None:
     admission = opened(1, 0)
-    with admission.door():
+    with admission.admit():
         assert await admission.wait_until_idle(0.01) is False
         waiting = asyncio.create_task(admission.wait_until_idle(30))
         await asyncio.sleep(0)

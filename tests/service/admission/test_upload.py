@@ -1,4 +1,4 @@
-"""Uploads and the door: a slow one gives way when the service is full, and only then."""
+"""A full service evicts a slow upload, and only then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACE = Pace(seconds=0.2, bytes_per_second=1000)
 
 
 @pytest.fixture
-def door() -> Admission:
+def admission() -> Admission:
     """Two places."""
     admission = Admission(max_concurrent=1, max_queue=1, metrics=Metrics())
     admission.open()
@@ -38,10 +38,11 @@ async def test_an_upload_at_its_pace_may_take_as_long_as_it_needs() -> None:
 
 @pytest.mark.anyio
 async def test_a_steady_upload_below_its_pace_is_too_slow() -> None:
-    with pytest.raises(UploadTooSlow, match="at least 200 must"):
+    with pytest.raises(UploadTooSlow, match="at least 200 are required"):
         await read(Upload(PACE), [1] * 100, 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("pieces", [[], [1], [150, 10], [5000]])
 async def test_an_upload_that_stops_is_a_body_timeout(pieces) -> None:
@@ -59,12 +60,12 @@ async def test_without_a_minimum_rate_every_byte_is_progress() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_full_door_takes_the_place_of_the_longest_upload_after_its_fair_time(door) -> None:
+async def test_a_full_service_evicts_the_oldest_upload_after_one_period(admission) -> None:
     ended: list[str] = []
 
     async def upload_slowly(name: str) -> None:
         try:
-            with door.door() as place:
+            with admission.admit() as place:
                 place.upload = Upload(PACE)
                 await read(place.upload, [100] * 3000, 0.02)
         except Overloaded as error:
@@ -76,28 +77,28 @@ async def test_a_full_door_takes_the_place_of_the_longest_upload_after_its_fair_
         await asyncio.sleep(0)
         slow.append(group.create_task(upload_slowly("second")))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded), door.door():
+        with pytest.raises(Overloaded), admission.admit():
             pass  # both are within their fair time
         await asyncio.sleep(2 * PACE.seconds)
-        with door.door():
-            assert door.inside == 2  # never more than there are places
+        with admission.admit():
+            assert admission.inside == 2  # never more than there are places
             await slow[0]
-            assert ended == ["first"] and door.inside == 2
-        assert door.inside == 1
+            assert ended == ["first"] and admission.inside == 2
+        assert admission.inside == 1
         slow[1].cancel()
-    assert door.inside == 0
+    assert admission.inside == 0
 
 
 @pytest.mark.anyio
-async def test_a_request_whose_body_has_arrived_keeps_its_place(door) -> None:
-    with door.door() as one, door.door() as other:
+async def test_a_request_whose_body_has_arrived_keeps_its_place(admission) -> None:
+    with admission.admit() as one, admission.admit() as other:
         for place in (one, other):
             place.upload = Upload(Pace(seconds=0.01, bytes_per_second=0))
             async with place.upload:
                 pass
         await asyncio.sleep(0.05)
         one.upload = other.upload = None
-        with pytest.raises(Overloaded), door.door():
+        with pytest.raises(Overloaded), admission.admit():
             pass
 
 

@@ -1,4 +1,4 @@
-"""A good checkpoint and a bad moment to swap: what is nobody's fault is tried again, and what was good is not lost."""
+"""A good checkpoint at a bad moment: the service tries it again, and loses nothing that was good."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pytest
 from screening.checkpoint.manifest import ImageContract, Manifest, read_manifest
 from screening.checkpoint.probes import Probe
 from service.admission.admission import Admission
-from service.checkpoints.local_store import LocalStore, inside
+from service.checkpoints.local_store import LocalStore
 from service.checkpoints.served import ServedCheckpoint
+from service.checkpoints.store_reads import inside
 from service.config.settings import Settings
 from service.errors import EngineFailed, EngineLost
 from service.metrics import Metrics
@@ -26,8 +27,9 @@ from tests.service.obedient_engine import (
     change_manifest,
     copies,
     digest,
-    judged,
+    key_of,
     make_checkpoint,
+    remembered,
     version,
     with_probes,
 )
@@ -48,7 +50,7 @@ async def test_a_reload_that_is_slow_once_is_no_fault_of_the_checkpoint(serve) -
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_another_chance(serve, store) -> None:
+async def test_a_checkpoint_on_which_the_engine_did_not_start_gets_a_second_attempt(serve, store) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     engine = ObedientEngine()
     async with serve(engine) as running:
@@ -60,28 +62,28 @@ async def test_an_engine_that_dies_while_it_is_built_on_the_new_checkpoint_gets_
 
 
 async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, store, tmp_path) -> None:
-    """The note is written before the engine is touched; here the test stands in for the death behind it."""
-    note, dead = tmp_path / "state" / "deaths.json", judged(store / "two")
+    """The attempt is noted before the engine is touched. This test writes the note that such a death leaves."""
+    state, key = tmp_path / "state", key_of(store / "two")
     noted: list[Any] = []
     engine = ObedientEngine()
     real = engine.reload
 
     async def reload(*arguments: Any) -> None:
-        noted.append(json.loads(note.read_text()))
+        noted.append(remembered(state)["attempts"])
         await real(*arguments)
 
     engine.reload = reload  # type: ignore[method-assign]
     async with serve(engine) as running:
         assert (await running.take_up("two")).status_code == 200
         assert (await running.take_up("one")).status_code == 200
-    assert noted[0] == {dead: 1}
-    assert json.loads(note.read_text()) == {}, "it lived"
+    assert noted[0] == {key: 1}
+    assert remembered(state)["attempts"] == {}, "it lived"
     for deaths, status in ((1, 200), (2, 409)):
-        note.write_text(json.dumps({dead: deaths}))
+        (state / "state.json").write_text(json.dumps(remembered(state) | {"attempts": {key: deaths}}))
         async with serve() as running:
             assert (await running.take_up("two")).status_code == status
             await running.take_up("one")
-        assert json.loads(note.read_text()) == {}
+        assert remembered(state)["attempts"] == {}
 
 
 async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
@@ -109,7 +111,7 @@ async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(ser
         (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
         weights = (copy / "model.safetensors").rename(tmp_path / "swept")
         refused = await running.take_up("two")
-        assert refused.status_code == 409 and "what is served" in refused.json()["detail"]
+        assert refused.status_code == 409 and "served checkpoint cannot be read" in refused.json()["detail"]
         assert (await running.state())["refused"] == []
         weights.rename(copy / "model.safetensors")
         assert (await running.take_up("two")).status_code == 200
@@ -127,7 +129,7 @@ async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(ser
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_what_is_served(serve, store) -> None:
+async def test_probes_that_were_recorded_again_replace_the_old_ones_if_the_engine_passes_them(serve, store) -> None:
     async with serve() as running:
         with_probes(store / "one", off=0.005)
         assert (await running.take_up("one")).json()["how"] == "unchanged"
@@ -135,11 +137,11 @@ async def test_probes_that_were_recorded_anew_are_taken_over_when_they_prove_wha
         assert served.probes == read_manifest(store / "one").probes
         with_probes(store / "one", off=1.0)
         refused = await running.take_up("one")
-        assert refused.status_code == 409 and "do not prove it" in refused.json()["detail"]
+        assert refused.status_code == 409 and "fails its new probes" in refused.json()["detail"]
         assert (await running.state())["refused"] == []
         assert running.metric("screening_swaps_total", result="refused") == 1
     async with serve() as running:
-        assert running.engine.history == ["start 1"], "the copy has the probes that prove it"
+        assert running.engine.history == ["start 1"], "the copy has the probes that the engine passed"
         assert running.app.state.service.served.manifest == served
 
 
@@ -192,30 +194,30 @@ async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_a
 
 
 async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
-    """The follower finds its alias served, while an operator's copy is there and not taken up yet."""
-    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.take_in
+    """The watcher finds its alias served while an operator's copy is there and not loaded yet."""
+    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.copy_in
 
-    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
+    def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         copy = real(self, source)
         if source.name == "two":
             copied.set()
-            assert go_on.wait(10), "nobody waits for it"
+            assert go_on.wait(10), "the test ended first"
         return copy
 
     async with serve() as running:
         served = running.app.state.service.served
-        served.memory.spared = "sha256:" + 64 * "0"  # as after a start that fell back
-        monkeypatch.setattr(LocalStore, "take_in", take_in)
+        served.history.fell_back = True  # as after a start that fell back
+        monkeypatch.setattr(LocalStore, "copy_in", copy_in)
         taking = asyncio.create_task(running.take_up("two"))
         await asyncio.to_thread(copied.wait, 10)
         await served.confirm()
         go_on.set()
         assert (await taking).status_code == 200
-        assert served.memory.spared is None
+        assert not served.history.fell_back
 
 
 async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_path, monkeypatch) -> None:
-    real, attempts = LocalStore.remember, []
+    real, attempts = LocalStore.update_manifest, []
 
     def full_at_first(self: LocalStore, wanted: Manifest) -> None:
         attempts.append(len(copies(tmp_path / "state")))
@@ -224,7 +226,7 @@ async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_pa
         real(self, wanted)
 
     async with serve() as running:
-        monkeypatch.setattr(LocalStore, "remember", full_at_first)
+        monkeypatch.setattr(LocalStore, "update_manifest", full_at_first)
         assert (await running.take_up("two")).status_code == 200
     assert attempts == [2, 1]
     async with serve() as running:
@@ -288,7 +290,7 @@ async def test_the_end_of_the_service_during_a_swap_is_one_plain_line(how, serve
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
 
 
-async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_what_is_not_proved(serve) -> None:
+async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_unverified_weights(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         served = running.app.state.service.served
@@ -306,33 +308,33 @@ async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
 async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
     """Where the engine does not end the reload, the end of the event loop does."""
-    note = tmp_path / "state" / "deaths.json"
+    state = tmp_path / "state"
     for _ in range(2):
         engine = ObedientEngine()
         async with serve(engine) as running:
             engine.seconds = 3600
-            taking = asyncio.create_task(running.app.state.service.hot_swap.take_up(tmp_path / "store" / "two"))
+            taking = asyncio.create_task(running.app.state.service.hot_swap.swap_to(tmp_path / "store" / "two"))
             async with asyncio.timeout(60):
                 while "reload 2" not in engine.history:
                     await asyncio.sleep(0.005)
-            assert list(json.loads(note.read_text()).values()) == [1]
+            assert list(remembered(state)["attempts"].values()) == [1]
             if ends == "by being cancelled":
                 taking.cancel()
                 await asyncio.gather(taking, return_exceptions=True)
         await asyncio.gather(taking, return_exceptions=True)
-        assert json.loads(note.read_text()) == {}
+        assert remembered(state)["attempts"] == {}
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, sample, monkeypatch) -> None:
+async def test_a_store_that_hangs_delays_only_the_order_that_names_it(serve, sample, monkeypatch) -> None:
     there = threading.Event()
 
     def slow(store: Path, name: str) -> Path:
-        assert there.wait(10), "nobody else is heard meanwhile"
+        assert there.wait(10), "other requests must be answered meanwhile"
         return inside(store, name)
 
-    monkeypatch.setattr("service.http.admin.inside", slow)
+    monkeypatch.setattr("service.checkpoints.store_reads.inside", slow)
     async with serve() as running:
         taking = asyncio.create_task(running.take_up("two"))
         await asyncio.sleep(0.05)
@@ -344,7 +346,7 @@ async def test_a_store_that_hangs_holds_up_who_names_it_and_nobody_else(serve, s
 def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_path, monkeypatch) -> None:
     copying, there, copied = threading.Event(), threading.Event(), []
 
-    def take_in(*_: Any) -> Any:
+    def copy_in(*_: Any) -> Any:
         copying.set()
         there.wait(10)
         copied.append(1)
@@ -354,12 +356,12 @@ def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
 
     async def end_while_it_is_copied() -> None:
-        taking = asyncio.create_task(served.take_in(store / "two"))
+        taking = asyncio.create_task(served.copy_in(store / "two"))
         while not copying.is_set():
             await asyncio.sleep(0.005)
         assert not taking.done()
 
-    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    monkeypatch.setattr(LocalStore, "copy_in", copy_in)
     asyncio.run(end_while_it_is_copied())
     assert not copied
     there.set()

@@ -1,4 +1,4 @@
-"""Another checkpoint goes live as a whole or not at all: the order of things, with an engine that obeys the test.
+"""The order of a hot swap, with an engine that fails where the test says so.
 
 tests/service/checkpoints/test_vllm_swap.py does the same to the real engine.
 """
@@ -34,6 +34,7 @@ from tests.service.obedient_engine import (
     version,
 )
 from trainer.release.publish.command import publish
+from trainer.release.publish.probing import Prober
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +74,8 @@ async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample,
 
     @contextmanager
     def prober(checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
-        yield lambda questions: [list(logprobs_of(checkpoint))] * len(questions), "scripted"
+        found = list(logprobs_of(checkpoint))
+        yield Prober(lambda questions: [found] * len(questions), "scripted", lambda _domain, probe: probe.scores)
 
     monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
     monkeypatch.setattr("screening.inference.inspection.inspect", lambda *_: None)  # these have no architecture
@@ -171,16 +173,16 @@ BROKEN = {
     truncated_but_described: "damaged",
     no_weights: "no weights",
     pickle_among_the_files: "pickle",
-    link_out_of_the_store: "leads out",
+    link_out_of_the_store: "points outside",
     not_a_number: "not finite",
     other_shape: r"a is F32 \[4, 9\], not F32 \[4, 8\]",
     one_tensor_more: "unknown, the first is c",
     one_tensor_less: "missing, the first is b",
-    one_tensor_less_than_was_published: "not those of its manifest: 1 tensors are missing, the first is b",
+    one_tensor_less_than_was_published: "other tensors than its manifest lists: 1 tensors are missing, the first is b",
     manifest_of_another: "sha256 differs",
     no_manifest: "not a checkpoint",
     no_probes: "no probes",
-    extra_file: "does not name: notes.txt",
+    extra_file: "does not list: notes.txt",
     shutil.rmtree: "not a checkpoint",
 }
 
@@ -221,7 +223,7 @@ async def test_what_the_engine_does_not_prove_is_rolled_back_and_not_tried_again
         assert engine.history[3:] == []
 
 
-async def test_an_engine_that_takes_neither_is_built_anew_on_the_old(serve, sample) -> None:
+async def test_an_engine_that_loads_neither_checkpoint_restarts_on_the_old_one(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.fails["reload"] = lambda _: True
@@ -256,7 +258,7 @@ async def test_a_reload_that_hangs_ends_with_a_new_engine_on_the_old(serve) -> N
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_proof_is_prepared_while_requests_are_answered(fails, serve, sample) -> None:
+async def test_the_verification_is_prepared_while_requests_are_answered(fails, serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.cannot_expect = fails
@@ -338,7 +340,7 @@ async def test_a_disk_that_fills_up_does_not_undo_a_swap(serve, sample, monkeypa
         raise OSError(28, "No space left on device")
 
     async with serve() as running:
-        monkeypatch.setattr(LocalStore, "remember", full)
+        monkeypatch.setattr(LocalStore, "update_manifest", full)
         assert (await running.take_up("two")).status_code == 200
         answer = await running.client.post("/screen", json=sample.json())
         assert answer.json()["checkpoint"]["version"] == "2"
@@ -408,7 +410,7 @@ async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:
         async with asyncio.timeout(30):
             while engine.history[-1] != "reload 2":
                 await asyncio.sleep(0.005)
-        assert await ask() == ("1", "cache"), "until the new one is proved, the old one is served"
+        assert await ask() == ("1", "cache"), "the old one is served until the new one is verified"
         assert not swapping.done()
         assert (await swapping).status_code == 200
         assert [await ask(), await ask()] == [("2", "engine"), ("2", "cache")]

@@ -42,7 +42,7 @@ def test_two_kinds_of_machine_agree_in_float32_and_are_as_far_from_it_as_roundin
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_what_another_kind_of_machine_recorded_is_served_after_a_proof_by_rounding(
+def test_a_checkpoint_of_another_kind_of_machine_is_served_if_it_passes_by_rounding(
     launch_service, recorded_by_intel, monkeypatch
 ) -> None:
     recorder = read_manifest(recorded_by_intel).probes
@@ -51,6 +51,6 @@ def test_what_another_kind_of_machine_recorded_is_served_after_a_proof_by_roundi
         monkeypatch.setenv(name, value)
     here = machine_name("cpu")
     with launch_service("--checkpoint", str(recorded_by_intel)) as service:
-        proofs = [event for event in service.events() if event["event"] == "proved by rounding"]
+        passed = [event for event in service.events() if event["event"] == "verified by rounding"]
     expected = [] if here == recorder.machine else [(recorder.machine, here)]
-    assert [(proof["recorded_by"], proof["machine"]) for proof in proofs] == expected
+    assert [(event["recorded_by"], event["machine"]) for event in passed] == expected

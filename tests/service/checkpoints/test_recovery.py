@@ -1,4 +1,4 @@
-"""An engine that dies or hangs is built anew: the order of things, with an engine that obeys the test.
+"""The restart of an engine that died or hangs, with an engine that fails where the test says so.
 
 tests/service/engines/test_vllm_end.py does the same to the real engine.
 """
@@ -40,7 +40,7 @@ async def ready(running: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_dead_engine_is_built_anew_on_what_was_served(serve, sample, make_sample) -> None:
+async def test_a_dead_engine_restarts_on_the_served_checkpoint(serve, sample, make_sample) -> None:
     engine = ObedientEngine(latency_ms=60_000)
     async with serve(engine) as running:
         assert (await running.take_up("two")).status_code == 200
@@ -77,7 +77,7 @@ async def test_retry_after_is_the_time_that_the_last_start_took(serve, sample) -
         assert int((await running.client.get("/readyz")).headers["retry-after"]) >= 1
 
 
-async def test_an_engine_that_hangs_is_killed_and_built_anew(serve, sample) -> None:
+async def test_an_engine_that_hangs_is_killed_and_restarts(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine, engine_hang_seconds=0.2) as running:
         engine.hang()
@@ -104,7 +104,7 @@ async def test_an_idle_engine_does_not_hang(serve) -> None:
         assert engine.history == ["start 1"]
 
 
-async def test_nobody_inside_reaches_an_engine_that_is_not_proved(serve, make_sample) -> None:
+async def test_no_admitted_request_reaches_an_engine_that_is_not_verified(serve, make_sample) -> None:
     engine = ObedientEngine(latency_ms=60_000)
     async with serve(engine, max_concurrent=1, max_queue=4) as running:
         bodies = [make_sample(seed).json() for seed in range(5)]
@@ -122,7 +122,7 @@ async def test_nobody_inside_reaches_an_engine_that_is_not_proved(serve, make_sa
         assert engine.reached == reached
 
 
-async def test_a_rebuild_that_fails_is_tried_again(serve, sample) -> None:
+async def test_a_restart_that_fails_is_tried_again(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.fails["start"] = lambda _: engine.history.count("start 1") < 3
@@ -133,7 +133,7 @@ async def test_a_rebuild_that_fails_is_tried_again(serve, sample) -> None:
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
 
 
-async def test_an_engine_that_dies_while_it_is_built_is_built_again(serve) -> None:
+async def test_an_engine_that_dies_during_a_restart_is_restarted_again(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.seconds = 0.3
@@ -144,7 +144,7 @@ async def test_an_engine_that_dies_while_it_is_built_is_built_again(serve) -> No
         await ready(running)
 
 
-async def test_a_rebuild_that_takes_too_long_is_ended_and_tried_again(serve) -> None:
+async def test_a_restart_that_takes_too_long_is_ended_and_tried_again(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine, engine_rebuild_seconds=0.2) as running:
         engine.seconds = 3600
@@ -155,7 +155,7 @@ async def test_a_rebuild_that_takes_too_long_is_ended_and_tried_again(serve) -> 
         assert engine.history.count("start 1") == 3
 
 
-async def test_a_new_engine_that_does_not_prove_itself_answers_nobody(serve, sample) -> None:
+async def test_a_new_engine_that_fails_the_probes_answers_no_request(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.fails["probe"] = lambda _: True
@@ -213,7 +213,7 @@ def test_waits_double_to_a_minute(monkeypatch) -> None:
     assert [wait_before(attempts) for attempts in (0, 1, 2, 3, 6, 7, 8, 5000)] == [0, 1, 2, 4, 32, 60, 60, 60]
 
 
-async def test_an_engine_that_dies_in_a_swap_is_built_anew_once_on_the_old(serve, sample) -> None:
+async def test_an_engine_that_dies_in_a_swap_restarts_once_on_the_old_checkpoint(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.seconds = 0.3
@@ -251,13 +251,13 @@ async def test_a_hang_while_a_swap_waits_for_requests_is_not_the_checkpoints_fau
 @pytest.fixture
 def slow_store(monkeypatch) -> Iterator[threading.Event]:
     """A store that `two` is not copied from before this is set."""
-    real, there = LocalStore.take_in, threading.Event()
+    real, there = LocalStore.copy_in, threading.Event()
 
-    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
+    def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         assert source.name != "two" or there.wait(60)
         return real(self, source)
 
-    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    monkeypatch.setattr(LocalStore, "copy_in", copy_in)
     yield there
     there.set()
 
@@ -278,7 +278,7 @@ async def test_a_dead_engine_does_not_wait_for_a_store_that_hangs(serve, sample,
         assert (await taking).status_code == 200 and engine.history[-1] == "reload 2"
 
 
-async def test_what_was_copied_while_the_engine_is_built_anew_is_taken_up_afterwards(serve, slow_store) -> None:
+async def test_a_checkpoint_that_was_copied_during_a_restart_is_loaded_afterwards(serve, slow_store) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         taking = asyncio.create_task(running.take_up("two"))
@@ -292,7 +292,7 @@ async def test_what_was_copied_while_the_engine_is_built_anew_is_taken_up_afterw
         assert engine.history == ["start 1", "stop", "start 1", "reload 2"]
 
 
-async def test_what_was_copied_for_an_engine_that_cannot_be_built_is_put_off(serve, slow_store) -> None:
+async def test_a_checkpoint_that_was_copied_for_an_engine_that_cannot_start_is_postponed(serve, slow_store) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         taking = asyncio.create_task(running.take_up("two"))
@@ -335,7 +335,7 @@ async def test_a_checkpoint_that_no_engine_starts_on_is_refused(serve, store) ->
         assert await running.version() == "1" and await running.status("/readyz") == 200
 
 
-async def test_a_shutdown_does_not_wait_for_a_rebuild(serve) -> None:
+async def test_a_shutdown_does_not_wait_for_a_restart(serve) -> None:
     engine = ObedientEngine()
     async with asyncio.timeout(60), serve(engine) as running:
         engine.seconds = 3600
@@ -345,7 +345,7 @@ async def test_a_shutdown_does_not_wait_for_a_rebuild(serve) -> None:
     assert engine.history[-1] == "stop"
 
 
-async def test_an_engine_that_dies_in_a_drain_is_not_built_anew(serve, sample) -> None:
+async def test_an_engine_that_dies_in_a_drain_is_not_restarted(serve, sample) -> None:
     engine = ObedientEngine(latency_ms=60_000)
     async with serve(engine) as running:
         inside = asyncio.create_task(running.client.post("/screen", json=sample.json()))

@@ -15,7 +15,8 @@ import pytest
 from screening.checkpoint.manifest import read_manifest, store_manifest
 from screening.checkpoint.registry import PRODUCTION, Registry
 from service.checkpoints.hot_swap import HotSwap
-from service.checkpoints.local_store import LocalStore, inside
+from service.checkpoints.local_store import LocalStore
+from service.checkpoints.store_reads import inside
 from service.errors import SwapBusy
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, one_bit, version
 
@@ -226,12 +227,12 @@ async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_taken_up(
     serve, fleet: Fleet, monkeypatch
 ) -> None:
     make_checkpoint(fleet.store / "three", 3)
-    real = LocalStore.take_in
+    real = LocalStore.copy_in
 
-    def take_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
+    def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
         return real(self, fleet.store / "three" if source.name == "two" else source)
 
-    monkeypatch.setattr(LocalStore, "take_in", take_in)
+    monkeypatch.setattr(LocalStore, "copy_in", copy_in)
     async with serve() as running:
         fleet.promote(2)
         assert "replaced while it was copied" in (await running.comes_to("unavailable"))["following"]["reason"]
@@ -273,24 +274,24 @@ async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fl
 
 
 class Polls:
-    """A service whose follower polls when the test says so, on a clock that moves by one poll each time."""
+    """A service whose watcher polls when the test says so, on a clock that moves by one poll each time."""
 
     def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.follower, self.now, self.tried = running.app.state.follower, 0.0, 0
-        self.follower._clock = lambda: self.now
+        self.watcher, self.now, self.tried = running.app.state.registry_watcher, 0.0, 0
+        self.watcher._clock = lambda: self.now
 
         async def busy(*_: Any, **__: Any) -> Any:
             self.tried += 1
             raise SwapBusy("not now")
 
-        monkeypatch.setattr(HotSwap, "take_up", busy)
+        monkeypatch.setattr(HotSwap, "swap_to", busy)
 
     async def until_tried(self, polls: int) -> list[int]:
         """Poll so often. Returns the numbers of the polls that tried to take the checkpoint up."""
         numbers = []
         for number in range(polls):
             before = self.tried
-            await self.follower._poll()
+            await self.watcher._poll()
             numbers += [number] * (self.tried - before)
             self.now += NEVER
         return numbers
@@ -347,6 +348,7 @@ async def test_a_store_that_is_not_mounted_is_asked_again(serve, fleet: Fleet) -
         await running.serves("2")
 
 
+@pytest.mark.slow
 async def test_a_swap_that_cannot_be_now_is_tried_at_the_next_poll(serve, fleet: Fleet, sample) -> None:
     engine = ObedientEngine(latency_ms=3000)
     async with serve(engine, swap_drain_seconds=0.05) as running:
@@ -372,22 +374,20 @@ async def test_the_store_may_be_mounted_elsewhere_and_nothing_leads_out_of_it(
         (mounted / "three").symlink_to(outside)
         fleet.promote(fleet.registry.register(fleet.store / "three", read_manifest(outside).digest, {}).number)
         state = await running.comes_to("refused")
-        assert "leads out" in state["following"]["reason"] and state["serving"]["version"] == "2"
+        assert "points outside" in state["following"]["reason"] and state["serving"]["version"] == "2"
 
 
-async def test_a_store_that_hangs_holds_up_the_follower_and_nobody_else(
-    serve, fleet: Fleet, sample, monkeypatch
-) -> None:
+async def test_a_store_that_hangs_delays_the_watcher_and_no_request(serve, fleet: Fleet, sample, monkeypatch) -> None:
     asked, there = threading.Event(), threading.Event()
 
     def slow(store: Path, name: str) -> Path:
         asked.set()
-        assert there.wait(10), "nobody else is heard meanwhile"
+        assert there.wait(10), "other requests must be answered meanwhile"
         return inside(store, name)
 
     async with serve(checkpoint_store=fleet.store) as running:
         await running.comes_to("current")
-        monkeypatch.setattr("service.checkpoints.registry_watcher.inside", slow)
+        monkeypatch.setattr("service.checkpoints.store_reads.inside", slow)
         await running.polled("current", 2)
         assert not asked.is_set(), "the store is not looked at for what is served already"
         fleet.promote(2)
@@ -409,13 +409,13 @@ def longest(monkeypatch) -> None:
 OTHER_TOKENIZER = '{"other": 1}'
 
 
-async def test_a_new_engine_is_put_off_while_the_old_one_serves_and_not_built_when_the_alias_moves(
+async def test_a_restart_is_postponed_while_the_old_engine_serves_and_dropped_when_the_alias_moves(
     serve, fleet: Fleet, sample, longest
 ) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     async with serve(rebuild_spread_seconds=3600) as running:
         fleet.promote(three)
-        assert "needs a new engine" in (await running.comes_to("waiting"))["following"]["reason"]
+        assert "engine restarts" in (await running.comes_to("waiting"))["following"]["reason"]
         await running.polled("waiting", 3)
         assert (await running.client.get("/readyz")).status_code == 200
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
@@ -425,7 +425,7 @@ async def test_a_new_engine_is_put_off_while_the_old_one_serves_and_not_built_wh
         assert running.engine.history == ["start 1", "reload 2"]
 
 
-async def test_a_new_engine_is_built_when_its_turn_comes(serve, fleet: Fleet, longest) -> None:
+async def test_the_engine_restarts_when_the_delay_is_over(serve, fleet: Fleet, longest) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     async with serve(rebuild_spread_seconds=0.3) as running:
         fleet.promote(three)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from tests.service.obedient_engine import (
     ObedientEngine,
     copies,
     digest,
-    judged,
+    key_of,
     make_checkpoint,
     one_bit,
+    remembered,
     version,
     with_probes,
 )
@@ -43,7 +43,7 @@ async def test_after_a_restart_the_last_served_is_served_whatever_the_store_says
 async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> None:
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
-    last = json.loads((tmp_path / "state" / "serving.json").read_text())["digest"].removeprefix("sha256:")
+    last = remembered(tmp_path / "state")["served"].removeprefix("sha256:")
     one_bit(tmp_path / "state" / "checkpoints" / last)
     async with serve() as running:
         assert await running.version() == "1"
@@ -74,7 +74,7 @@ async def test_what_cannot_be_started_now_is_what_the_next_start_tries_first(ser
         assert copies(tmp_path / "state") == {digest(store / "two")}
 
 
-async def test_a_swap_behind_such_a_start_is_what_the_next_start_goes_on_with(serve, store, tmp_path) -> None:
+async def test_a_swap_after_such_a_start_decides_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
     make_checkpoint(store / "three", 3)
     async with serve() as running:
         await running.take_up("two")
@@ -136,7 +136,7 @@ async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) ->
 
 
 async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, store) -> None:
-    """The engine rounds otherwise than the one that recorded the probes; they were recorded anew since."""
+    """The engine rounds differently from the one that recorded the probes, which were recorded again since."""
     engine = ObedientEngine()
     async with serve(engine):
         pass
@@ -148,7 +148,7 @@ async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, s
         assert await running.version() == "1"
     upgraded.history.clear()
     async with serve(upgraded):
-        assert upgraded.history == ["start 1"], "the copy has the probes that proved it"
+        assert upgraded.history == ["start 1"], "the copy has the probes that the engine passed"
 
 
 async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_since(serve, store, tmp_path) -> None:
@@ -167,7 +167,7 @@ async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_s
 async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(serve, start, store, tmp_path) -> None:
     """Starts that fail, and starts that are told to end, count no death: this process lives to say so."""
     two, offered = store / "two", digest(store / "two")
-    state, note = tmp_path / "state", tmp_path / "state" / "deaths.json"
+    state = tmp_path / "state"
     for end in ("fails", "is cancelled"):
         engine = ObedientEngine()
         engine.seconds = 60.0 if end == "is cancelled" else 0.0
@@ -185,8 +185,8 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
             async with asyncio.timeout(60):
                 while not engine.history:
                     await asyncio.sleep(0.005)
-            assert json.loads(note.read_text()) == {judged(two): 1}
+            assert remembered(state)["attempts"] == {key_of(two): 1}
             starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
-        assert json.loads(note.read_text()) == {}
+        assert remembered(state)["attempts"] == {}
         await served.close()

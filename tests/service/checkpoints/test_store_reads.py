@@ -23,7 +23,7 @@ from screening.errors import CheckpointError, CheckpointUnavailable
 from service.admission.admission import Admission
 from service.checkpoints.served import Offer, ServedCheckpoint
 from service.checkpoints.startup import start_serving
-from service.checkpoints.store_reads import MOST_HANGING, StoreReads, Watch
+from service.checkpoints.store_reads import MAX_HANGING, StoreReads, Watch
 from service.config.settings import Settings
 from service.metrics import Metrics
 from tests.service.obedient_engine import ObedientEngine
@@ -68,7 +68,8 @@ async def test_what_is_not_a_file_is_refused_at_once_and_the_next_order_is_serve
         async with asyncio.timeout(20):
             refused = await running.take_up("two")
         assert refused.status_code == 409, refused.text
-        assert any(part in refused.json()["detail"] for part in ("not a regular file", "leads out", "does not name"))
+        reasons = ("not a regular file", "points outside", "does not list")
+        assert any(reason in refused.json()["detail"] for reason in reasons)
         assert (await running.take_up("three")).json()["how"] == "unchanged"
         assert (await running.state())["reading"] == []
         assert running.engine.history == ["start 1"]
@@ -127,7 +128,7 @@ async def test_a_store_that_hangs_is_given_up_shown_and_holds_up_no_other_order(
 
 async def test_a_name_that_cannot_be_resolved_is_given_up_too(serve, monkeypatch) -> None:
     there = threading.Event()
-    monkeypatch.setattr("service.http.admin.inside", lambda *_: there.wait(60))
+    monkeypatch.setattr("service.checkpoints.store_reads.inside", lambda *_: there.wait(60))
     async with serve(store_read_seconds=0.2) as running:
         refused = await running.take_up("two")
         assert refused.status_code == 409 and "hangs" in refused.json()["detail"]
@@ -171,10 +172,10 @@ async def test_a_read_that_was_given_up_ends_at_its_next_step_and_changes_nothin
 async def test_hanging_threads_do_not_pile_up(tmp_path: Path) -> None:
     reads, there = StoreReads(0.01, Metrics()), threading.Event()
     hang: Callable[[Watch], object] = lambda _: there.wait(60)  # noqa: E731
-    for place in range(MOST_HANGING):
+    for place in range(MAX_HANGING):
         with pytest.raises(CheckpointUnavailable, match="has not been read"):
             await reads.read(tmp_path / str(place), hang)
-    with pytest.raises(CheckpointUnavailable, match=f"{MOST_HANGING} reads hang"):
+    with pytest.raises(CheckpointUnavailable, match=f"{MAX_HANGING} reads hang"):
         await reads.read(tmp_path / "one more", hang)
     there.set()
     async with asyncio.timeout(20):
@@ -266,7 +267,7 @@ async def test_a_start_whose_production_hangs_goes_on_with_its_own(serve, store,
         return offer
 
     await start_serving(served, production)
-    assert served.manifest.version == "1" and served.memory.refused == {}
+    assert served.manifest.version == "1" and served.history.refused == {}
     (reading,) = served.reads.under_way()
     assert reading.hanging
     await served.close()

@@ -1,4 +1,4 @@
-"""Who has to repeat the recorded numbers, and who may round otherwise."""
+"""Which engines must repeat the recorded numbers, and which may round differently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from screening.errors import CheckpointError
 from service.admission.admission import Admission
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
-from service.checkpoints.verification import NotRepeated, Prover
+from service.checkpoints.verification import MayBeRounding, Verifier
 from service.config.settings import Settings
 from service.engines.scripted_engine import ScriptedEngine
 from service.metrics import Metrics
@@ -59,84 +59,90 @@ def recorded(manifest: Manifest, machine: str | None, *, exact: bool = True) -> 
     return manifest.model_copy(update={"probes": probes})
 
 
-async def outcome(prover: Prover, manifest: Manifest, *, may_round: bool) -> str:
+async def outcome(verifier: Verifier, manifest: Manifest, *, allow_rounding: bool) -> str:
     try:
-        await prover.prove(manifest, may_round=may_round)
-    except NotRepeated:
+        await verifier.verify(manifest, allow_rounding=allow_rounding)
+    except MayBeRounding:
         return "open"
     except CheckpointError:
         return "refused"
-    return "proved"
+    return "passed"
 
 
-async def outcomes(engine: Rounding, manifest: Manifest, *, may_round: bool) -> list[str]:
+async def outcomes(engine: Rounding, manifest: Manifest, *, allow_rounding: bool) -> list[str]:
     found = []
     for engine.off in (REPEATED, ROUNDED, WRONG):
-        found.append(await outcome(Prover(engine), manifest, may_round=may_round))
+        found.append(await outcome(Verifier(engine), manifest, allow_rounding=allow_rounding))
     return found
 
 
-async def test_an_engine_that_was_built_anew_may_round_otherwise_on_another_kind_of_machine(
+async def test_a_freshly_started_engine_may_round_differently_on_another_kind_of_machine(
     engine, manifest, caplog
 ) -> None:
     with caplog.at_level(logging.INFO):
-        found = await outcomes(engine, recorded(manifest, "elsewhere"), may_round=True)
-    assert found == ["proved", "proved", "refused"]
-    assert caplog.text.count("proved by rounding") == 1
+        found = await outcomes(engine, recorded(manifest, "elsewhere"), allow_rounding=True)
+    assert found == ["passed", "passed", "refused"]
+    assert caplog.text.count("verified by rounding") == 1
 
 
 @pytest.mark.parametrize("machine", ["scripted", None])
-@pytest.mark.parametrize("may_round", [True, False])
-async def test_on_the_kind_of_machine_that_recorded_only_repeating_proves(machine, may_round, engine, manifest) -> None:
+@pytest.mark.parametrize("allow_rounding", [True, False])
+async def test_on_the_kind_of_machine_that_recorded_an_engine_must_repeat_the_numbers(
+    machine, allow_rounding, engine, manifest
+) -> None:
     """Also where the recorder is unknown: it may have been one of this kind."""
-    found = await outcomes(engine, recorded(manifest, machine), may_round=may_round)
-    assert found == ["proved", "refused", "refused"]
+    found = await outcomes(engine, recorded(manifest, machine), allow_rounding=allow_rounding)
+    assert found == ["passed", "refused", "refused"]
 
 
 async def test_what_rounding_might_explain_in_place_is_left_open(engine, manifest) -> None:
-    assert await outcomes(engine, recorded(manifest, "elsewhere"), may_round=False) == ["proved", "open", "refused"]
+    assert await outcomes(engine, recorded(manifest, "elsewhere"), allow_rounding=False) == [
+        "passed",
+        "open",
+        "refused",
+    ]
 
 
-async def test_what_was_proved_by_rounding_has_to_repeat_what_this_machine_gave(engine, manifest) -> None:
-    prover, these = Prover(engine), recorded(manifest, "elsewhere")
+async def test_a_checkpoint_that_passed_by_rounding_must_repeat_this_machines_numbers(engine, manifest) -> None:
+    verifier, these = Verifier(engine), recorded(manifest, "elsewhere")
     engine.off = ROUNDED
-    assert await outcome(prover, these, may_round=True) == "proved"
-    assert prover.rounded(these)
-    for may_round in (False, True):
-        for engine.off, wanted in ((ROUNDED, "proved"), (ROUNDED + 0.015, "refused"), (REPEATED, "proved")):
-            assert await outcome(prover, these, may_round=may_round) == wanted
+    assert await outcome(verifier, these, allow_rounding=True) == "passed"
+    assert verifier.passed_by_rounding(these)
+    for allow_rounding in (False, True):
+        for engine.off, wanted in ((ROUNDED, "passed"), (ROUNDED + 0.015, "refused"), (REPEATED, "passed")):
+            assert await outcome(verifier, these, allow_rounding=allow_rounding) == wanted
 
 
-async def test_one_proof_by_rounding_says_nothing_about_another_checkpoint_of_that_recorder(engine, manifest) -> None:
-    prover, these = Prover(engine), recorded(manifest, "elsewhere")
+async def test_passing_by_rounding_says_nothing_about_another_checkpoint_of_that_recorder(engine, manifest) -> None:
+    verifier, these = Verifier(engine), recorded(manifest, "elsewhere")
     engine.off = ROUNDED
-    assert await outcome(prover, these, may_round=True) == "proved"
+    assert await outcome(verifier, these, allow_rounding=True) == "passed"
     entry = FileEntry(size=1, sha256="0" * 64)
     other = these.model_copy(update={"files": {**these.files, "model.safetensors": entry}})
-    assert not prover.rounded(other)
-    assert await outcome(prover, other, may_round=False) == "open"
+    assert not verifier.passed_by_rounding(other)
+    assert await outcome(verifier, other, allow_rounding=False) == "open"
 
 
-async def test_without_float32s_numbers_only_repeating_proves(engine, manifest) -> None:
+async def test_without_float32_numbers_an_engine_must_repeat_the_recorded_ones(engine, manifest) -> None:
     these = recorded(manifest, "elsewhere", exact=False)
-    for may_round in (True, False):
-        assert await outcomes(engine, these, may_round=may_round) == ["proved", "refused", "refused"]
+    for allow_rounding in (True, False):
+        assert await outcomes(engine, these, allow_rounding=allow_rounding) == ["passed", "refused", "refused"]
 
 
 async def test_a_refusal_names_both_machines(engine, manifest) -> None:
-    prover, engine.off = Prover(engine), WRONG
-    with pytest.raises(CheckpointError, match=r"0\.48 off; recorded by elsewhere, here scripted"):
-        await prover.prove(recorded(manifest, "elsewhere"), may_round=True)
-    with pytest.raises(CheckpointError, match=r"0\.48 off$"):
-        await prover.prove(recorded(manifest, "scripted"), may_round=False)
+    verifier, engine.off = Verifier(engine), WRONG
+    with pytest.raises(CheckpointError, match=r"0\.48; recorded by elsewhere, here scripted"):
+        await verifier.verify(recorded(manifest, "elsewhere"), allow_rounding=True)
+    with pytest.raises(CheckpointError, match=r"0\.48$"):
+        await verifier.verify(recorded(manifest, "scripted"), allow_rounding=False)
 
 
 @pytest.mark.parametrize("machine", ["scripted", "elsewhere", None])
-async def test_an_engine_that_was_built_anew_and_proves_nothing_says_what_to_do(machine, engine, manifest) -> None:
+async def test_the_error_of_a_freshly_started_engine_says_what_to_do(machine, engine, manifest) -> None:
     """Also where another machine of the same name recorded the probes: nothing else tells the two apart."""
-    prover, engine.off = Prover(engine), WRONG
-    with pytest.raises(CheckpointError, match=r"0\.48 off.*`python -m trainer publish --again`$"):
-        await prover.prove(recorded(manifest, machine), may_round=True)
+    verifier, engine.off = Verifier(engine), WRONG
+    with pytest.raises(CheckpointError, match=r"0\.48.*`python -m trainer publish --again`$"):
+        await verifier.verify(recorded(manifest, machine), allow_rounding=True)
 
 
 async def test_what_another_kind_of_machine_recorded_needs_a_new_engine_once_and_then_goes_in_place(
@@ -158,7 +164,7 @@ async def test_a_swap_back_that_does_not_repeat_what_this_machine_gave_is_refuse
         assert (await running.take_up("two")).json()["how"] == "rebuilt"
         engine.off = 0.015  # as with one stale tensor: still near to float32
         refused = await running.take_up("one")
-        assert refused.status_code == 409 and "what this machine gave" in refused.json()["detail"]
+        assert refused.status_code == 409 and "This machine gave other numbers" in refused.json()["detail"]
 
 
 async def test_on_the_recording_kind_of_machine_weights_that_round_otherwise_are_never_served(
@@ -206,7 +212,7 @@ async def test_new_probes_that_only_round_do_not_take_the_place_of_those_that_re
     async with serve() as running:
         recorded_elsewhere(store / "one")
         swap = await running.take_up("one")
-        assert swap.status_code == 409 and "do not prove it" in swap.json()["detail"]
+        assert swap.status_code == 409 and "fails its new probes" in swap.json()["detail"]
 
 
 async def test_new_probes_that_only_round_take_the_place_of_those_that_do_no_better(serve, store) -> None:

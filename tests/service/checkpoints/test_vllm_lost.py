@@ -1,4 +1,4 @@
-"""What is asked of an engine that is gone ends, also when vLLM itself never says so. vLLM is a stand-in here."""
+"""Calls to an engine that is gone end, also when vLLM itself does not end them. vLLM is a fake here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest
 from screening.inference.generation import WATCH_DRAFTS
-from service.engines.fast_preprocessing import NoShortWay
+from service.engines.fast_preprocessing import NotPossible
+from service.engines.prompt_rendering import PromptRenderer
 from service.engines.vllm_engine import VllmEngine
 from service.errors import EngineFailed, EngineLost
 from tests.service.obedient_engine import make_checkpoint
@@ -97,7 +97,7 @@ class SilentLLM:
 
 async def ask(engine: VllmEngine, llm: SilentLLM, name: str) -> asyncio.Task[object]:
     """A request that has reached the engine."""
-    task = asyncio.create_task(engine._run({}, None, name))
+    task = asyncio.create_task(engine._request({}, None, name))
     while name not in llm.asked:
         await asyncio.sleep(0)
     return task
@@ -112,6 +112,7 @@ async def until_asked(llm: SilentLLM, what: str) -> None:
 def loaded(llm: SilentLLM) -> VllmEngine:
     engine = VllmEngine()
     engine._llm, engine._remains = llm, Nothing()
+    engine._prompts = PromptRenderer(llm, fast=True)
     engine._loading = asyncio.get_running_loop().create_future()
     return engine
 
@@ -151,7 +152,7 @@ def test_a_deadline_stays_a_deadline() -> None:
         engine = loaded(llm)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await engine._run({}, None, "one")
+                await engine._request({}, None, "one")
         assert llm.aborted == ["one"]
 
     asyncio.run(run())
@@ -274,11 +275,11 @@ class Renderer:
         return [{"rendered": prompt["prompt"]} for prompt in prompts]
 
 
-async def no_short_way(*_: object) -> None:
-    raise NoShortWay("a stand-in")
+async def not_possible(*_: object) -> None:
+    raise NotPossible("a stand-in")
 
 
-def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoint_only(tmp_path, monkeypatch) -> None:
+def test_a_probe_that_was_expected_is_rendered_once_and_used_for_its_checkpoint_only(tmp_path, monkeypatch) -> None:
     make_checkpoint(tmp_path / "two", 2)
     two = read_manifest(tmp_path / "two")
     assert two.probes is not None
@@ -286,49 +287,18 @@ def test_a_probe_that_was_expected_is_asked_as_prepared_once_and_of_its_checkpoi
     asked: list[object] = []
 
     async def run() -> None:
-        llm = SilentLLM()
-        engine = loaded(llm)
         renderer = Renderer()
         monkeypatch.setattr(SilentLLM, "renderer", renderer)
-        monkeypatch.setattr("service.engines.vllm_engine.RenderedPrompt.of", no_short_way)
+        monkeypatch.setattr("service.engines.prompt_rendering.FastPrompt.of", not_possible)
         monkeypatch.setattr(
-            "service.engines.vllm_engine.prompt_text", lambda _, prompt, mode: f"{prompt.version} {mode} "
+            "service.engines.prompt_rendering.prompt_text", lambda _, prompt, mode: f"{prompt.version} {mode} "
         )
-        await engine.expect(two)
+        prompts = PromptRenderer(SilentLLM(), fast=True)
+        await prompts.expect(two)
+        prompts.use(two)
         assert not renderer.cached, "the core has never been sent these pictures"
-
-        async def answer(prompt: dict[str, object], *_: object) -> SimpleNamespace:
-            asked.append(prompt if "rendered" in prompt else "raw")
-            return SimpleNamespace(prompt_token_ids=[1], prompt_logprobs=[None])
-
-        monkeypatch.setattr(engine, "_run", answer)
-        monkeypatch.setattr(engine, "_prompts", dict.fromkeys(Mode, "other "))
-        for digest in ("sha256:another", two.digest, two.digest):
-            monkeypatch.setattr(engine, "_contract", SimpleNamespace(digest=digest, image_size=two.image.size))
-            await engine.log_probabilities(probe)
+        asked.extend(prompts.probe(probe, digest) for digest in ("sha256:another", two.digest, two.digest))
 
     asyncio.run(run())
-    assert asked == ["raw", {"rendered": f"{two.prompt.version} cot x"}, "raw"]
-
-
-def test_what_an_engine_rendered_is_not_taken_for_what_the_next_one_renders(tmp_path, monkeypatch) -> None:
-    manifest = read_manifest(make_checkpoint(tmp_path / "one", 1))
-
-    async def run() -> None:
-        may_end = asyncio.Event()
-
-        async def slow(*_: object) -> str:
-            await may_end.wait()
-            return "by the old engine"
-
-        monkeypatch.setattr("service.engines.vllm_engine.RenderedPrompt.of", slow)
-        engine = loaded(SilentLLM())
-        expecting = asyncio.create_task(engine.expect(manifest.model_copy(update={"probes": None})))
-        await asyncio.sleep(0)
-        of_the_old, of_the_next = engine._rendered, dict[str, Any]()
-        engine._rendered = of_the_next  # as `start` does
-        may_end.set()
-        await expecting
-        assert of_the_old == {"the question": "by the old engine"} and of_the_next == {}
-
-    asyncio.run(run())
+    assert asked[1] == {"rendered": f"{two.prompt.version} cot x"}
+    assert all("prompt" in prompt for prompt in (asked[0], asked[2]))

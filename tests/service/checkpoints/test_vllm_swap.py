@@ -17,7 +17,7 @@ from tests.service.swapping import Callers, screen, take_up
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
-def test_ten_swaps_under_load_fail_nobody_and_prove_themselves(swapping_service, published, make_sample) -> None:
+def test_ten_swaps_under_load_fail_no_request_and_are_verified(swapping_service, published, make_sample) -> None:
     digests = {name: read_manifest(published / name).digest for name in ("one", "two")}
     with Callers(swapping_service, make_sample, 8) as callers:
         for turn in range(10):
@@ -28,7 +28,7 @@ def test_ten_swaps_under_load_fail_nobody_and_prove_themselves(swapping_service,
             assert screen(swapping_service, make_sample(99))["checkpoint"]["digest"] == digests[name]
     assert set(callers.statuses) == {200}, callers.statuses
     assert set(callers.digests) == set(digests.values())
-    assert not [event for event in swapping_service.events() if event["event"] == "proof not prepared"]
+    assert not [event for event in swapping_service.events() if event["event"] == "verification not prepared"]
 
 
 def test_after_swaps_there_and_back_the_answers_are_the_first_ones(swapping_service, make_sample) -> None:
@@ -71,7 +71,7 @@ def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_el
         assert take_up(service, "two").json()["how"] == "in place", "by now its recorder is known"
         assert take_up(service, "one").json()["how"] == "in place"
         assert screen(service, sample)["checkpoint"]["digest"] == read_manifest(published / "one").digest
-        rounded = any(event["event"] == "proved by rounding" for event in service.events())
+        rounded = any(event["event"] == "verified by rounding" for event in service.events())
     # A processor without AVX-512 computes the same with and without this variable; there, test_other_machine.py shows a
     # proof by rounding.
     assert rounded or "avx512f" not in Path("/proc/cpuinfo").read_text()

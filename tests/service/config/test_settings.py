@@ -41,7 +41,7 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({"engine": "scripted", "port": "many"}, "--port"),
         ({"engine": "scripted", "max_concurrent": "0"}, "--max-concurrent"),
         ({"engine": "scripted", "api_keys": "plain-key"}, "--api-keys"),
-        ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not an address; give"),
+        ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not a tracking URI; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
     ],
 )
@@ -58,8 +58,8 @@ def test_keys_are_separated_by_commas_and_may_have_names() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
-        ("api_keys", "secret", "entry 1: give the SHA-256 of the key"),
-        ("admin_keys", f"{'a' * 64},shop:secret", "entry 2: give the SHA-256 of the key"),
+        ("api_keys", "secret", "entry 1 is not the SHA-256 of a key"),
+        ("admin_keys", f"{'a' * 64},shop:secret", "entry 2 is not the SHA-256 of a key"),
         ("api_keys", f"a shop:{'a' * 64}", "entry 1"),
         ("api_keys", f"{'n' * 65}:{'a' * 64}", "entry 1"),
         ("api_keys", f"one:{'a' * 64},two:{'A' * 64}", "entry 2 repeats"),
@@ -123,8 +123,8 @@ def test_help_shows_values_units_bounds_and_defaults() -> None:
         "--deadline-seconds SECONDS",
         "--max-body-bytes BYTES",
         "--checkpoint DIR",
-        "[SCREENING_PORT] (at least 0; at most 65535; default: 8000)",
-        "[SCREENING_DEADLINE_SECONDS] (more than 0; default: 60.0)",
+        "(at least 0; at most 65535; default: 8000) [SCREENING_PORT]",
+        "(more than 0; default: 60) [SCREENING_DEADLINE_SECONDS]",
     ):
         assert shown in text, shown
 

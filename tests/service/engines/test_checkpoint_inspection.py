@@ -1,4 +1,4 @@
-"""A checkpoint is inspected in a process of its own, whatever that process does."""
+"""The inspection of a checkpoint in a subprocess, whatever that process does."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from pathlib import Path
 import pytest
 
 from screening.errors import CheckpointError, CheckpointUnavailable
-from service.engines.checkpoint_inspection import inspect_apart
+from service.engines.checkpoint_inspection import inspect_in_subprocess
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
+@pytest.mark.slow
 async def test_a_whole_checkpoint_passes_and_an_empty_configuration_is_its_fault(tiny_checkpoint, tmp_path) -> None:
-    await inspect_apart(tiny_checkpoint)
+    await inspect_in_subprocess(tiny_checkpoint)
     empty = shutil.copytree(tiny_checkpoint, tmp_path / "empty")
     (empty / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"config\.json") as caught:
-        await inspect_apart(empty)
+        await inspect_in_subprocess(empty)
     assert not isinstance(caught.value, CheckpointUnavailable)
 
 
 async def test_an_inspection_that_takes_too_long_is_ended_and_says_nothing_certain(tiny_checkpoint) -> None:
-    with pytest.raises(CheckpointUnavailable, match="was not inspected within"):
-        await inspect_apart(tiny_checkpoint, seconds=0.1)
+    with pytest.raises(CheckpointUnavailable, match="did not end within"):
+        await inspect_in_subprocess(tiny_checkpoint, seconds=0.1)
 
 
+@pytest.mark.slow
 async def test_a_configuration_that_would_fill_the_memory_of_the_machine_fills_nothing(
     tiny_checkpoint, tmp_path
 ) -> None:
@@ -36,7 +38,7 @@ async def test_a_configuration_that_would_fill_the_memory_of_the_machine_fills_n
     config["text_config"] |= {"num_hidden_layers": 10**9, "layer_types": ["full_attention"] * 5}
     (endless / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError):
-        await inspect_apart(endless, seconds=60)
+        await inspect_in_subprocess(endless, seconds=60)
 
 
 async def test_an_inspection_that_crashes_says_nothing_certain(tmp_path: Path, monkeypatch) -> None:
@@ -46,5 +48,5 @@ async def test_an_inspection_that_crashes_says_nothing_certain(tmp_path: Path, m
     (tmp_path / "screening" / "inference" / "inspection.py").write_text("import os; os.abort()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointUnavailable, match="ended with -6"):
-        await inspect_apart(tmp_path)
+    with pytest.raises(CheckpointUnavailable, match="ended with status -6"):
+        await inspect_in_subprocess(tmp_path)

@@ -20,7 +20,7 @@ from screening.checkpoint.manifest import read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.images import load_square
 from screening.inference.generation import QUIET_ENVIRONMENT, cpu_environment, engine_arguments, prompt_text
-from service.engines.fast_preprocessing import NoShortWay, RenderedPrompt
+from service.engines.fast_preprocessing import FastPrompt, NotPossible
 from service.engines.protocol import Question
 from service.engines.vllm_engine import VllmEngine
 from service.errors import EngineFailed
@@ -78,7 +78,7 @@ def processor(**changed: Callable[..., Any]) -> Callable[[Sequence[Image.Image]]
 
 
 def test_every_byte_of_every_picture_is_looked_up() -> None:
-    prompt = asyncio.run(RenderedPrompt.of(processor(), SIZE))
+    prompt = asyncio.run(FastPrompt.of(processor(), SIZE))
     pictures = noise(7)
     made = prompt(pictures)
     for picture, item in zip(pictures, made["mm_kwargs"]["image"], strict=True):
@@ -89,7 +89,7 @@ def test_every_byte_of_every_picture_is_looked_up() -> None:
 
 
 def test_a_picture_is_named_by_its_pixels() -> None:
-    prompt = asyncio.run(RenderedPrompt.of(processor(), SIZE))
+    prompt = asyncio.run(FastPrompt.of(processor(), SIZE))
 
     def names(pictures: Sequence[Image.Image]) -> list[str]:
         found: list[str] = prompt(pictures)["mm_hashes"]["image"]
@@ -104,7 +104,7 @@ def test_a_picture_is_named_by_its_pixels() -> None:
 
 
 def test_two_requests_share_nothing_that_vllm_may_change() -> None:
-    prompt = asyncio.run(RenderedPrompt.of(processor(), SIZE))
+    prompt = asyncio.run(FastPrompt.of(processor(), SIZE))
     prompt(noise(1))["prompt_token_ids"].append(99)
     assert prompt(noise(1))["prompt_token_ids"] == [1, 2, 3]
 
@@ -137,7 +137,7 @@ def cut_into_tiles(picture: Image.Image) -> torch.Tensor:
         ({"pixels": blurred}, "pixels does not follow"),
         ({"pixels": by_its_own_mean}, "pixels does not follow"),
         ({"pixels": of_another_channel}, "pixels does not follow"),
-        ({"pixels": cut_into_tiles}, "no single tensor"),
+        ({"pixels": cut_into_tiles}, "not exactly one tensor"),
         ({"patches": lambda call: torch.tensor(call)}, "patches does not follow"),
         ({"patches": lambda call: torch.tensor(1, dtype=[torch.int64, torch.int32][call])}, "patches does not follow"),
         ({"patches": lambda call: torch.tensor([0.0, -0.0][call])}, "patches does not follow"),
@@ -145,19 +145,19 @@ def cut_into_tiles(picture: Image.Image) -> torch.Tensor:
         ({"patches": lambda _: None}, "patches does not follow"),
         ({"field": lambda call: f"field {call}"}, "patches does not follow"),
         ({"place": lambda call: call}, "mm_placeholders differs"),
-        ({"keys": lambda call: {"cache_salt": "some"} if call else {}}, "were made"),
+        ({"keys": lambda call: {"cache_salt": "some"} if call else {}}, "the fields are"),
         ({"tokens": lambda call: [1, call]}, "prompt_token_ids differs"),
         ({"more": lambda call: {"video": []} if call else {}}, "more than pictures"),
     ],
 )
 def test_a_processor_that_does_more_than_look_up_is_found_out(changed, why) -> None:
-    with pytest.raises(NoShortWay, match=why):
-        asyncio.run(RenderedPrompt.of(processor(**changed), SIZE))
+    with pytest.raises(NotPossible, match=why):
+        asyncio.run(FastPrompt.of(processor(**changed), SIZE))
 
 
-def test_pictures_that_cannot_hold_every_byte_have_no_short_way() -> None:
-    with pytest.raises(NoShortWay, match="8 x 8"):
-        asyncio.run(RenderedPrompt.of(processor(), 8))
+def test_pictures_that_cannot_hold_every_byte_have_no_fast_form() -> None:
+    with pytest.raises(NotPossible, match="8 x 8"):
+        asyncio.run(FastPrompt.of(processor(), 8))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_pictures_that_cannot_hold_every_byte_have_no_short_way() -> None:
     ],
 )
 def test_what_is_not_five_pictures_of_this_size_is_refused(pictures, why) -> None:
-    prompt = asyncio.run(RenderedPrompt.of(processor(), SIZE))
+    prompt = asyncio.run(FastPrompt.of(processor(), SIZE))
     with pytest.raises(ValueError, match=why):
         prompt(pictures)
 
@@ -242,7 +242,7 @@ def test_the_engine_looks_pictures_up_in_the_table_of_the_engine_that_it_has(tmp
 
     async def run() -> None:
         engine = None
-        for pixels in (values, brighter):  # built anew, with another processor and the same prompt
+        for pixels in (values, brighter):  # restarted with another processor and the same prompt
             llm = AnsweringLLM(processor(pixels=pixels))
             engine = await started(llm, checkpoint, engine)
             await engine.generate(Question("one", Mode.COT, pictures))
@@ -259,7 +259,7 @@ def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgo
     one, two = (make_checkpoint(tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2)))
     before, after = read_manifest(one), read_manifest(two).model_copy(update={"probes": None})
     monkeypatch.setattr(
-        "service.engines.vllm_engine.prompt_text", lambda _, __, mode: f"{mode} of {'two' if expecting else 'one'}"
+        "service.engines.prompt_rendering.prompt_text", lambda _, __, mode: f"{mode} of {'two' if expecting else 'one'}"
     )
     expecting = False
 
@@ -269,13 +269,13 @@ def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgo
         engine = await started(llm, one)
         expecting = True
         await engine.expect(after)
-        assert llm.rendered == 2 * len(Mode) and len(engine._rendered) == 4
+        assert llm.rendered == 2 * len(Mode)
         llm.rendered = 0
         await engine.reload(two, after)
-        assert llm.rendered == 0 and sorted(engine._rendered) == ["cot of two", "direct of two"]
+        assert llm.rendered == 0
         expecting = False
-        await engine.reload(one, before)  # back, where nobody expected it
-        assert llm.rendered == 2 * len(Mode) and sorted(engine._rendered) == ["cot of one", "direct of one"]
+        await engine.reload(one, before)  # back, which was not expected
+        assert llm.rendered == 2 * len(Mode)
 
     asyncio.run(run())
 
@@ -284,7 +284,7 @@ def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgo
 @pytest.mark.parametrize(
     "changed", [{"pixels": blurred}, {"pixels": lambda _: None}, {"more": lambda _: {"image": []}}]
 )
-def test_where_there_is_no_short_way_vllm_renders_and_the_log_says_why(tmp_path, caplog, changed) -> None:
+def test_where_there_is_no_fast_form_vllm_renders_and_the_log_says_why(tmp_path, caplog, changed) -> None:
     async def run() -> None:
         llm = AnsweringLLM(processor(**changed))
         engine = await started(llm, make_checkpoint(tmp_path / "one", 1))
@@ -295,7 +295,18 @@ def test_where_there_is_no_short_way_vllm_renders_and_the_log_says_why(tmp_path,
 
     with caplog.at_level("INFO"):
         asyncio.run(run())
-    assert [record.getMessage() for record in caplog.records].count("pictures go through vLLM's processor") == 1
+    assert [record.getMessage() for record in caplog.records].count("fast preprocessing not possible") == 1
+
+
+@pytest.mark.vllm
+def test_fast_preprocessing_can_be_switched_off(tmp_path) -> None:
+    async def run() -> None:
+        llm = AnsweringLLM(processor())
+        engine = await started(llm, make_checkpoint(tmp_path / "one", 1), VllmEngine(fast_preprocessing=False))
+        await engine.generate(Question("one", Mode.COT, tuple(noise(3, 112))))
+        assert llm.rendered == 1 and llm.asked == llm.made
+
+    asyncio.run(run())
 
 
 @pytest.mark.vllm
@@ -313,7 +324,7 @@ def test_what_an_engine_needs_as_long_as_it_runs_is_left_out_of_the_garbage_coll
 def test_pictures_of_another_size_fail_their_request_alone(tmp_path) -> None:
     async def run() -> None:
         engine = await started(AnsweringLLM(processor()), make_checkpoint(tmp_path / "one", 1))
-        with pytest.raises(EngineFailed, match="not the pictures"):
+        with pytest.raises(EngineFailed, match="does not accept these pictures"):
             await engine.generate(Question("one", Mode.COT, tuple(noise(3, 96))))
 
     asyncio.run(run())
@@ -321,7 +332,7 @@ def test_pictures_of_another_size_fail_their_request_alone(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def renderer(tiny_checkpoint):
-    """vLLM's own, of the shipped checkpoint, without an engine behind it."""
+    """vLLM's renderer of the shipped checkpoint, without an engine."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**QUIET_ENVIRONMENT, **cpu_environment()}.items():
             patch.setenv(name, value)
@@ -349,7 +360,7 @@ def test_it_is_what_vllm_renders(renderer, tiny_checkpoint, wordy_sample, mode) 
         return dict(rendered)
 
     async def run() -> None:
-        short = await RenderedPrompt.of(render, size)
+        short = await FastPrompt.of(render, size)
         products = [load_square(data, size) for data in wordy_sample(0).pictures]
         plain = [Image.new("RGB", (size, size), colour) for colour in ("black", "white", "red", "lime", "blue")]
         for pictures in (products, plain, noise(11, size), probe_pictures(3, size)):

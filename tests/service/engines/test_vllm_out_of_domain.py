@@ -89,7 +89,7 @@ async def compare(folder: Path, repository: Path) -> int:
         for checkpoint in (one, two, one):
             manifest = read_manifest(checkpoint)
             assert manifest.domain is not None
-            if engine.contract.digest != manifest.digest:
+            if engine.checkpoint.digest != manifest.digest:
                 await engine.reload(checkpoint, manifest)
             for number, pictures in enumerate(questions):
                 expected = manifest.domain.scores(list(features(checkpoint, pictures)))

@@ -38,11 +38,11 @@ def test_an_answer_is_whole_and_comes_from_the_checkpoint(vllm_service, sample, 
         assert answer.choice is None and answer.needs_review
 
 
-def test_the_shipped_checkpoint_has_the_short_way_in_both_modes(vllm_service) -> None:
-    said = [event for event in vllm_service.events() if event["event"].startswith("pictures ")]
+def test_the_shipped_checkpoint_has_fast_preprocessing_in_both_modes(vllm_service) -> None:
+    said = [event for event in vllm_service.events() if event["event"].startswith("fast preprocessing")]
     assert [(event["event"], event["mode"]) for event in said] == [
-        ("pictures are looked up", "cot"),
-        ("pictures are looked up", "direct"),
+        ("fast preprocessing ready", "cot"),
+        ("fast preprocessing ready", "direct"),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.http.middleware import Edge
+from service.http.middleware import RequestMiddleware
 
 
 @pytest.mark.anyio
@@ -28,7 +28,7 @@ async def test_a_request_that_the_end_of_the_process_cancels_is_answered_503(pat
         return {"type": "http.request"}
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "client": ("192.0.2.1", 1)}
-    task = asyncio.create_task(Edge(wait_for_ever)(scope, receive, send))  # type: ignore[arg-type]
+    task = asyncio.create_task(RequestMiddleware(wait_for_ever)(scope, receive, send))  # type: ignore[arg-type]
     await reached.wait()
     task.cancel()
     await task  # it ends with an answer and not with an exception, which uvicorn would log

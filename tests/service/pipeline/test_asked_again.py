@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.protocol import Contract, Generated, Question
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 from service.errors import EngineFailed
 from service.pipeline import screen
@@ -34,8 +34,8 @@ class HeldEngine(ScriptedEngine):
             self.go.set()
 
     @property
-    def contract(self) -> Contract:
-        return dataclasses.replace(super().contract, version=self.version, digest=f"sha256:{self.version}")
+    def checkpoint(self) -> LoadedCheckpoint:
+        return dataclasses.replace(super().checkpoint, version=self.version, digest=f"sha256:{self.version}")
 
     async def generate(self, question: Question) -> Generated:
         self.asked += 1
@@ -50,7 +50,7 @@ class HeldEngine(ScriptedEngine):
             self.inside -= 1
         if self.fails:
             raise EngineFailed("told to fail")
-        return dataclasses.replace(await super().generate(question), contract=self.contract)
+        return dataclasses.replace(await super().generate(question), checkpoint=self.checkpoint)
 
 
 class Caller:
@@ -97,7 +97,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def waiters(running: Any) -> int:
     """Requests that wait for work, theirs or another's."""
-    return sum(flight.waiters for flight in running.app.state.service.same_work._flights.values())
+    return sum(flight.waiters for flight in running.app.state.service.coalescer._flights.values())
 
 
 def own(answer: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +172,7 @@ async def test_the_last_one_leaves_and_the_engine_is_free(start, sample) -> None
         assert (await running.client.post("/screen", json=sample.json())).json()["source"] == "engine"
 
 
+@pytest.mark.slow
 async def test_each_has_a_deadline_of_its_own(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine, deadline_seconds=3) as running:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from service.metrics import Metrics
-from service.pipeline.bounded_cache import ENTRY_BYTES, BoundedStore
+from service.pipeline.bounded_cache import ENTRY_BYTES, BoundedCache
 
 KEYS = st.binary(min_size=1, max_size=1).map(lambda byte: byte * 32)
 
@@ -24,9 +24,9 @@ class Time:
         return self.now
 
 
-def store(metrics: Metrics | None = None, **bounds: object) -> BoundedStore[bytes]:
+def store(metrics: Metrics | None = None, **bounds: object) -> BoundedCache[bytes]:
     fixed = {"max_entries": 100, "max_bytes": 100_000, "size_of": len}
-    return BoundedStore("answers", metrics or Metrics(), **(fixed | bounds))  # type: ignore[arg-type]
+    return BoundedCache("answers", metrics or Metrics(), **(fixed | bounds))  # type: ignore[arg-type]
 
 
 class Bounds(RuleBasedStateMachine):
@@ -125,7 +125,7 @@ def test_a_value_larger_than_the_whole_room_is_not_kept_and_drives_nothing_out()
 
 @pytest.mark.parametrize("value_bytes", [0, 2_000])
 def test_an_entry_takes_about_as_much_memory_as_is_counted(value_bytes: int) -> None:
-    def take(count: int) -> BoundedStore[bytes]:
+    def take(count: int) -> BoundedCache[bytes]:
         kept = store(max_entries=10**6, max_bytes=10**9)
         for number in range(count):
             kept.put(number.to_bytes(32), bytes(value_bytes))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.pipeline.coalescing import SameWork
+from service.pipeline.coalescing import RequestCoalescer
 
 pytestmark = pytest.mark.anyio
 
@@ -42,33 +42,33 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def ask(same: SameWork[str], job: Job, key: bytes = b"k") -> asyncio.Task[tuple[str, bool]]:
-    return asyncio.create_task(same.do(key, job))
+def ask(coalescer: RequestCoalescer[str], job: Job, key: bytes = b"k") -> asyncio.Task[tuple[str, bool]]:
+    return asyncio.create_task(coalescer.do(key, job))
 
 
 async def test_those_who_ask_meanwhile_get_the_same_result_and_know_it() -> None:
-    same, job = SameWork[str](max_age=60), Job()
-    tasks = [ask(same, job) for _ in range(5)]
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
+    tasks = [ask(coalescer, job) for _ in range(5)]
     await until(lambda: job.begun == 1)
     job.end.set()
     assert await asyncio.gather(*tasks) == [("result 1", number > 0) for number in range(5)]
-    assert (job.begun, len(same)) == (1, 0)
+    assert (job.begun, len(coalescer)) == (1, 0)
 
 
 async def test_other_work_and_later_work_are_done_anew() -> None:
-    same, job = SameWork[str](max_age=60), Job()
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
     job.end.set()
-    assert await asyncio.gather(ask(same, job, b"one"), ask(same, job, b"two")) == [
+    assert await asyncio.gather(ask(coalescer, job, b"one"), ask(coalescer, job, b"two")) == [
         ("result 1", False),
         ("result 2", False),
     ]
-    assert await same.do(b"one", job) == ("result 3", False)
+    assert await coalescer.do(b"one", job) == ("result 3", False)
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
 async def test_who_leaves_does_not_disturb_the_others(leaver: int) -> None:
-    same, job = SameWork[str](max_age=60), Job()
-    tasks = [ask(same, job) for _ in range(3)]
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
+    tasks = [ask(coalescer, job) for _ in range(3)]
     await until(lambda: job.begun == 1)
     tasks[leaver].cancel()
     await asyncio.wait({tasks[leaver]})
@@ -79,22 +79,22 @@ async def test_who_leaves_does_not_disturb_the_others(leaver: int) -> None:
 
 
 async def test_when_the_last_one_leaves_the_work_has_ended_before_it_is_gone() -> None:
-    same, job = SameWork[str](max_age=60), Job()
-    tasks = [ask(same, job) for _ in range(2)]
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
+    tasks = [ask(coalescer, job) for _ in range(2)]
     await until(lambda: job.begun == 1)
     for task in tasks:
         task.cancel()
         await asyncio.wait({task})
-    assert (job.cancelled, len(same)) == (1, 0)
+    assert (job.cancelled, len(coalescer)) == (1, 0)
 
 
 async def test_work_that_is_being_given_up_is_not_joined() -> None:
-    same, job = SameWork[str](max_age=60), Job()
-    leaving = ask(same, job)
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
+    leaving = ask(coalescer, job)
     await until(lambda: job.begun == 1)
     leaving.cancel()
     await asyncio.sleep(0)
-    late = ask(same, job)
+    late = ask(coalescer, job)
     await until(lambda: job.begun == 2)
     job.end.set()
     assert await late == ("result 2", False)
@@ -103,20 +103,20 @@ async def test_work_that_is_being_given_up_is_not_joined() -> None:
 
 
 async def test_what_fails_fails_for_all_and_is_tried_anew_afterwards() -> None:
-    same, job = SameWork[str](max_age=60), Job()
-    tasks = [ask(same, job) for _ in range(3)]
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
+    tasks = [ask(coalescer, job) for _ in range(3)]
     await until(lambda: job.begun == 1)
     job.error = ValueError("the honest reason")
     job.end.set()
     assert await asyncio.gather(*tasks, return_exceptions=True) == [job.error] * 3
     job.error = None
-    assert await same.do(b"k", job) == ("result 2", False)
+    assert await coalescer.do(b"k", job) == ("result 2", False)
 
 
 async def test_an_error_that_nobody_waits_for_any_more_is_not_complained_about() -> None:
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    same = SameWork[str](max_age=60)
+    coalescer = RequestCoalescer[str](max_age=60)
 
     async def fails_when_cancelled() -> str:
         try:
@@ -124,8 +124,8 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_complained_about()
         finally:
             raise ValueError("while it was given up")
 
-    task = asyncio.create_task(same.do(b"k", fails_when_cancelled))
-    await until(lambda: len(same) == 1)
+    task = asyncio.create_task(coalescer.do(b"k", fails_when_cancelled))
+    await until(lambda: len(coalescer) == 1)
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
@@ -136,20 +136,20 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_complained_about()
 
 
 async def test_work_that_hangs_is_not_joined_for_ever() -> None:
-    same, hangs, works = SameWork[str](max_age=0.05), Job(), Job()
-    stuck = ask(same, hangs)
+    coalescer, hangs, works = RequestCoalescer[str](max_age=0.05), Job(), Job()
+    stuck = ask(coalescer, hangs)
     await asyncio.sleep(0.06)
     works.end.set()
-    assert await same.do(b"k", works) == ("result 1", False)
+    assert await coalescer.do(b"k", works) == ("result 1", False)
     assert not stuck.done()
     stuck.cancel()
     await asyncio.wait({stuck})
-    assert (hangs.cancelled, len(same)) == (1, 0)
+    assert (hangs.cancelled, len(coalescer)) == (1, 0)
 
 
 async def test_a_hundred_who_come_and_go_leave_nothing_behind() -> None:
-    same, job = SameWork[str](max_age=60), Job()
-    tasks = [ask(same, job, bytes([number % 7])) for number in range(100)]
+    coalescer, job = RequestCoalescer[str](max_age=60), Job()
+    tasks = [ask(coalescer, job, bytes([number % 7])) for number in range(100)]
     for step, task in enumerate(tasks):
         if step % 3 == 0:
             task.cancel()
@@ -158,4 +158,4 @@ async def test_a_hundred_who_come_and_go_leave_nothing_behind() -> None:
     job.end.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(outcome, tuple) for outcome in outcomes) == 66
-    assert len(same) == 0
+    assert len(coalescer) == 0

@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import IdempotencyKeyReused
 from service.metrics import Metrics
-from service.pipeline.bounded_cache import BoundedStore
+from service.pipeline.bounded_cache import BoundedCache
 from service.pipeline.idempotency import Idempotency, KeptReply, Reply, size_of
 
 ONE, OTHER = b"one request", b"another request"
@@ -14,17 +14,17 @@ ONE, OTHER = b"one request", b"another request"
 
 def idempotency(**bounds: object) -> Idempotency:
     fixed = {"max_entries": 100, "max_bytes": 10**6, "max_seconds": 3600, "size_of": size_of}
-    return Idempotency(BoundedStore[KeptReply]("replies", Metrics(), **(fixed | bounds)))  # type: ignore[arg-type]
+    return Idempotency(BoundedCache[KeptReply]("replies", Metrics(), **(fixed | bounds)))  # type: ignore[arg-type]
 
 
-def reply(identity: str) -> Reply:
-    return Reply(identity, "answered", identity.encode())
+def reply(answer_id: str) -> Reply:
+    return Reply(answer_id, "answered", answer_id.encode())
 
 
 def test_the_first_answer_is_kept_for_its_key_and_its_request() -> None:
     keys = idempotency()
     with keys.claim("", "k", ONE, "scr_1") as claim:
-        assert claim.reply is None and claim.identity == "scr_1"
+        assert claim.reply is None and claim.answer_id == "scr_1"
         assert keys.settle(claim, reply("scr_1")).id == "scr_1"
     with keys.claim("", "k", ONE, "scr_2") as claim:
         assert claim.reply == reply("scr_1")
@@ -43,7 +43,7 @@ def test_another_request_with_the_key_is_refused_while_in_flight_and_afterwards(
 def test_those_in_flight_with_one_key_have_one_id_and_get_the_first_answer() -> None:
     keys = idempotency()
     with keys.claim("", "k", ONE, "scr_1") as first, keys.claim("", "k", ONE, "scr_2") as second:
-        assert second.identity == first.identity == "scr_1"
+        assert second.answer_id == first.answer_id == "scr_1"
         fast, slow = Reply("scr_1", "answered", b"fast"), Reply("scr_1", "answered", b"slow")
         assert keys.settle(second, fast) is fast
         assert keys.settle(first, slow) is fast
@@ -68,7 +68,7 @@ def test_a_key_whose_requests_all_failed_is_free_and_its_last_holder_frees_it() 
             pass
         raise ValueError
     with keys.claim("", "k", OTHER, "scr_4") as claim:
-        assert claim.identity == "scr_4"
+        assert claim.answer_id == "scr_4"
 
 
 def test_callers_do_not_share_keys() -> None:
@@ -76,7 +76,7 @@ def test_callers_do_not_share_keys() -> None:
     with keys.claim("me", "k", ONE, "scr_1") as claim:
         keys.settle(claim, reply("scr_1"))
     with keys.claim("you", "k", OTHER, "scr_2") as claim:
-        assert claim.reply is None and claim.identity == "scr_2"
+        assert claim.reply is None and claim.answer_id == "scr_2"
 
 
 def test_requests_without_a_key_share_nothing() -> None:
@@ -84,7 +84,7 @@ def test_requests_without_a_key_share_nothing() -> None:
     with keys.claim("", None, ONE, "scr_1") as claim:
         keys.settle(claim, reply("scr_1"))
         with keys.claim("", None, ONE, "scr_2") as other:
-            assert other.identity == "scr_2" and other.reply is None
+            assert other.answer_id == "scr_2" and other.reply is None
 
 
 def test_a_reply_is_forgotten_after_its_time() -> None:

@@ -13,7 +13,7 @@ from screening.checkpoint.domain import DomainProbe
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.errors import CheckpointError
-from service.checkpoints.domain_verification import prove_domain
+from service.checkpoints.domain_verification import verify_domain
 from service.engines.scripted_engine import ScriptedEngine, domain_score
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.service.obedient_engine import change_manifest, make_checkpoint
@@ -174,11 +174,11 @@ class Off(ScriptedEngine):
 async def test_scores_within_the_tolerance_prove_a_domain(tmp_path, off) -> None:
     engine = Off()
     engine.off = off
-    await prove_domain(engine, give_domain(make_checkpoint(tmp_path / "one", 1)))
+    await verify_domain(engine, give_domain(make_checkpoint(tmp_path / "one", 1)))
 
 
 @pytest.mark.parametrize("engine", [Forgetful(), Off()], ids=["no scores", "not finite"])
 async def test_scores_that_are_missing_or_not_finite_prove_nothing(tmp_path, engine) -> None:
     engine.off = float("nan")
     with pytest.raises(CheckpointError, match="domain's scores"):
-        await prove_domain(engine, give_domain(make_checkpoint(tmp_path / "one", 1)))
+        await verify_domain(engine, give_domain(make_checkpoint(tmp_path / "one", 1)))

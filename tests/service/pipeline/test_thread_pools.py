@@ -11,8 +11,8 @@ from PIL import Image
 
 from screening.images import Picture
 from service.pipeline import screen
-from service.pipeline.thread_pools import Lanes
-from service.request import request_body as intake
+from service.pipeline.thread_pools import ThreadPools
+from service.request import request_body
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +51,7 @@ async def test_a_small_request_is_answered_while_large_pictures_hold_their_threa
 
 
 async def test_a_small_body_is_parsed_while_a_large_one_holds_its_thread(start, sample, monkeypatch) -> None:
-    release, began, parse = threading.Event(), threading.Event(), intake.parse
+    release, began, parse = threading.Event(), threading.Event(), request_body.parse
 
     def held(body, *rest):
         if len(body) > screen.LARGE_BODY_BYTES:
@@ -59,7 +59,7 @@ async def test_a_small_body_is_parsed_while_a_large_one_holds_its_thread(start, 
             assert release.wait(60)
         return parse(body, *rest)
 
-    monkeypatch.setattr(intake, "parse", held)
+    monkeypatch.setattr(request_body, "parse", held)
     huge = sample.json()
     huge["original"] = " " * (screen.LARGE_BODY_BYTES + 1) + huge["original"]
     async with start() as running:
@@ -75,7 +75,7 @@ async def test_a_small_body_is_parsed_while_a_large_one_holds_its_thread(start, 
 
 async def test_parsing_and_decoding_do_not_share_threads(start, sample, monkeypatch) -> None:
     threads: dict[str, set[str]] = {"parse": set(), "decode": set()}
-    square, parse = screen._square, intake.parse
+    square, parse = screen._square, request_body.parse
 
     def parsing(*arguments):
         threads["parse"].add(threading.current_thread().name)
@@ -85,7 +85,7 @@ async def test_parsing_and_decoding_do_not_share_threads(start, sample, monkeypa
         threads["decode"].add(threading.current_thread().name)
         return square(*arguments)
 
-    monkeypatch.setattr(intake, "parse", parsing)
+    monkeypatch.setattr(request_body, "parse", parsing)
     monkeypatch.setattr(screen, "_square", decoding)
     async with start() as running:
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
@@ -101,7 +101,7 @@ async def test_pixels_and_scans_make_a_picture_large(width, scans, large) -> Non
 
 
 async def test_only_so_many_large_tasks_run_at_a_time() -> None:
-    lanes, release, lock = Lanes("test", 2), threading.Event(), threading.Lock()
+    pools, release, lock = ThreadPools("test", 2), threading.Event(), threading.Lock()
     running, most = 0, 0
 
     def work() -> None:
@@ -113,9 +113,9 @@ async def test_only_so_many_large_tasks_run_at_a_time() -> None:
         with lock:
             running -= 1
 
-    jobs = [lanes.run(work, large=True) for _ in range(6)]
-    await asyncio.wait_for(lanes.run(lambda: None, large=False), 60)
+    jobs = [pools.run(work, large=True) for _ in range(6)]
+    await asyncio.wait_for(pools.run(lambda: None, large=False), 60)
     release.set()
     await asyncio.gather(*jobs)
-    lanes.close()
+    pools.close()
     assert most == 2

@@ -3,7 +3,6 @@ judged and nothing else."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,9 @@ from tests.service.obedient_engine import (
     ADMIN,
     ObedientEngine,
     change_manifest,
-    judged,
+    key_of,
     make_checkpoint,
+    remembered,
     version,
     with_probes,
 )
@@ -132,7 +132,7 @@ async def test_a_bad_copy_does_not_poison_the_intact_checkpoint(found, serve, st
         assert refused.status_code == 409 and "log-probabilities" in refused.json()["detail"]
         assert read_manifest(bad).digest == read_manifest(store / "two").digest
         (noted,) = (await running.state())["refused"]
-        assert f"{noted['digest']}@{noted['manifest']}" == judged(bad)
+        assert f"{noted['digest']}@{noted['manifest']}" == key_of(bad)
         assert "refused before" in (await running.take_up("bad")).json()["detail"]
         if found == "by its probes":
             assert (await running.take_up("two")).status_code == 200
@@ -212,7 +212,7 @@ async def test_no_bad_copy_speaks_for_the_good_one(what, serve, store) -> None:
         assert "refused before" in (await running.take_up("bad")).json()["detail"]
         again = await running.client.post("/admin/checkpoint", json={"checkpoint": "bad", "retry": True}, headers=ADMIN)
         assert again.status_code == 409 and "refused before" not in again.json()["detail"]
-        assert [one["manifest"] for one in (await running.state())["refused"]] == [judged(bad).partition("@")[2]]
+        assert [one["manifest"] for one in (await running.state())["refused"]] == [key_of(bad).partition("@")[2]]
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
         assert (await running.take_up("one")).status_code == 200
@@ -229,15 +229,19 @@ async def test_a_retry_that_succeeds_clears_the_verdict_and_its_note(serve, stor
         order = {"checkpoint": "two", "retry": True}
         assert (await running.client.post("/admin/checkpoint", json=order, headers=ADMIN)).status_code == 200
         assert (await running.state())["refused"] == []
-    assert json.loads((tmp_path / "state" / "refused.json").read_text()) == {}
+    assert remembered(tmp_path / "state")["refused"] == {}
 
 
-@pytest.mark.parametrize("note", ["", "{", "[]", "null", '{"a": null}', '{"x@y": 7}', "\x00", "[" * 100_000])
-async def test_a_note_that_was_damaged_does_not_keep_a_service_from_starting(note, serve, tmp_path) -> None:
+DAMAGED = ["", "{", "[]", "null", '{"served": 7}', '{"refused": {"x@y": 7}}', "\x00", "[" * 100_000]
+
+
+@pytest.mark.parametrize("state", DAMAGED)
+async def test_a_damaged_state_file_does_not_keep_a_service_from_starting(state, serve, tmp_path) -> None:
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
-    for name in ("refused.json", "deaths.json"):
-        (tmp_path / "state" / name).write_text(note)
+    (tmp_path / "state" / "state.json").write_text(state)
+    async with serve() as running:
+        assert await running.version() == "1", "the configured one, as in a fresh directory"
+        assert (await running.take_up("two")).status_code == 200
     async with serve() as running:
         assert await running.version() == "2"
-        assert (await running.take_up("one")).status_code == 200

@@ -176,7 +176,7 @@ async def test_names_of_the_four_that_have_one_meaning_are_accepted(start, sampl
     [
         (["generated[0]", "generated[0]", "generated[1]", "generated[2]"], "generated[0], generated[1]"),
         (["generated[1]", "generated[2]", "generated[3]", "generated[4]"], "must be generated[0]"),
-        (["generated[0]", "generated[1]", "generated[2]", "generated"], "mix names"),
+        (["generated[0]", "generated[1]", "generated[2]", "generated"], "have an index and others do not"),
         (["generated_0", "generated_1", "generated_2", "generated_3"], "generated_0"),
         (["a", "b", "c", "d"], "'a'"),
         (["Generated"] * 4, "'Generated'"),

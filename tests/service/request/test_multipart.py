@@ -70,5 +70,5 @@ def test_a_part_without_the_end_of_its_headers_is_malformed() -> None:
 def test_parts_and_false_boundaries_are_counted() -> None:
     with pytest.raises(InvalidRequest, match="more than 9 parts"):
         parts(b"--edge\r\n\r\n\r\n" * 11 + b"--edge--")
-    with pytest.raises(MalformedRequest, match="begin like its boundary"):
+    with pytest.raises(MalformedRequest, match="begin with its boundary"):
         parts(b"--edge\r\n\r\n" + b"\n--edgex" * 100)

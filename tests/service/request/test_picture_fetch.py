@@ -117,7 +117,7 @@ async def test_they_are_switched_off_by_default(start, sample) -> None:
     async with start() as running:
         for value in ("https://cdn.example/a.jpg", {"url": "https://cdn.example/a.jpg"}):
             response = await running.client.post("/screen", json=sample.json(original=value))
-            assert "switched off" in problem(response, 422, "picture-url-refused")
+            assert "disabled" in problem(response, 422, "picture-url-refused")
 
 
 @pytest.mark.parametrize(

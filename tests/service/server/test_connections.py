@@ -61,6 +61,7 @@ def problem_in(response: bytes) -> tuple[int, str]:
     return document["status"], document["type"].rpartition(":")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent", [HALF, b"G", b"GET /readyz HTTP/1.1\r\n", b"POST /screen HTTP/1.1\r\nX: " + b"y" * 9000, GET + HALF]
 )
@@ -118,6 +119,7 @@ def test_the_id_of_a_refusal_before_there_is_a_request_is_in_the_log(impatient, 
     assert (line["event"], line["status"], line["client"]) == ("refused", status, "127.0.0.1")
 
 
+@pytest.mark.slow
 def test_a_slow_but_steady_upload_is_answered(impatient, sample) -> None:
     request = sample.raw_request()
     size = len(request) // 30
@@ -143,6 +145,7 @@ def test_an_upload_below_the_minimum_rate_is_408_of_its_own_type(impatient) -> N
         assert problem_in(response) == (408, "upload-too-slow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [b"", b"{", b"{" + b" " * 5000])
 def test_an_upload_that_stops_is_a_body_timeout(impatient, begun) -> None:
     head = b"POST /screen HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
@@ -160,6 +163,7 @@ def test_a_body_that_was_answered_already_does_not_hold_its_connection(impatient
                 time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_given_up(impatient) -> None:
     asked = 400
     with socket.socket() as connection:
@@ -171,6 +175,7 @@ def test_a_client_that_does_not_read_is_given_up(impatient) -> None:
         assert everything(connection).count(b"HTTP/1.1 200") < asked
 
 
+@pytest.mark.slow
 def test_new_connections_are_served_while_idle_ones_fill_the_limit(launch_service, sample) -> None:
     arguments = ("--engine", "scripted", "--scripted-latency-ms", "1000", "--max-connections", "8")
     with launch_service(*arguments) as process, ExitStack() as stack:
@@ -182,6 +187,7 @@ def test_new_connections_are_served_while_idle_ones_fill_the_limit(launch_servic
         assert sum(event["event"] == "too many connections" for event in process.events()) == 1
 
 
+@pytest.mark.slow
 def test_without_file_descriptors_the_service_waits_quietly_and_recovers(launch_service, wait_until) -> None:
     with launch_service("--engine", "scripted") as process, ExitStack() as stack:
         pid = process.popen.pid

@@ -53,6 +53,7 @@ async def test_a_drain_refuses_the_new_and_finishes_what_is_inside(start, sample
         assert (await inside).status_code == 200
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(
     launch_service, sample, make_sample, wait_until
 ) -> None:
@@ -117,6 +118,7 @@ def raw(process, data: bytes) -> socket.socket:
 UPLOAD = b"POST /screen HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_each_signal_to_end_drains(launch_service, sample, wait_until, number) -> None:
     with launch_service("--engine", "scripted", "--scripted-latency-ms", "2000") as process:
@@ -140,6 +142,7 @@ def test_nohup_is_respected(launch_service) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once_and_still_answers(launch_service, sample, wait_until, number) -> None:
     with launch_service("--engine", "scripted", "--scripted-latency-ms", "60000") as process:
@@ -153,6 +156,7 @@ def test_a_second_signal_ends_at_once_and_still_answers(launch_service, sample, 
         assert "Traceback" not in process.log.read_text()
 
 
+@pytest.mark.slow
 def test_what_outlasts_the_drain_is_answered_with_a_problem(launch_service, sample, wait_until) -> None:
     arguments = ("--scripted-latency-ms", "60000", "--drain-seconds", "0.5")
     with launch_service("--engine", "scripted", *arguments) as process:
@@ -174,9 +178,10 @@ def assert_service_ended(connection: socket.socket) -> None:
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: " in head.lower()
     problem = json.loads(body)
-    assert problem["type"].endswith(":not-ready") and "ended" in problem["detail"]
+    assert problem["type"].endswith(":not-ready") and "shut down" in problem["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [
@@ -199,6 +204,7 @@ def test_open_connections_neither_hold_up_the_end_nor_break_it(launch_service, s
         assert process.events()[-1]["event"].startswith("Finished")
 
 
+@pytest.mark.slow
 def test_connections_that_arrive_while_the_service_ends_do_not_break_it(launch_service) -> None:
     with launch_service("--engine", "scripted") as process:
         ended = threading.Event()
@@ -231,7 +237,8 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence(launch_service, scr
     with launch_service("--engine", "scripted", "--port", port, ready=False) as process:
         assert process.popen.wait(60) == 2
         last = process.log.read_text().splitlines()[-1]
-        assert last == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use"
+        reason = "Address already in use. Choose another --host or --port."
+        assert last == f"error: cannot listen on 127.0.0.1 port {port}: {reason}"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])

@@ -128,8 +128,8 @@ def test_a_wide_cut_out_stays_inside_the_frame(tmp_path):
     [
         (lambda _: None, "holds no PNG"),
         (lambda d: Image.new("RGB", (40, 40)).save(d / "a.png"), "a.png has no alpha channel"),
-        (lambda d: Image.new("RGBA", (40, 40), (1, 2, 3, 255)).save(d / "a.png"), "opaque everywhere"),
-        (lambda d: Image.new("RGBA", (40, 40), (1, 2, 3, 0)).save(d / "a.png"), "transparent almost everywhere"),
+        (lambda d: Image.new("RGBA", (40, 40), (1, 2, 3, 255)).save(d / "a.png"), "has no transparent pixels"),
+        (lambda d: Image.new("RGBA", (40, 40), (1, 2, 3, 0)).save(d / "a.png"), "almost entirely transparent"),
         (lambda d: (d / "a.png").write_bytes(b"no picture"), "a.png cannot be read"),
         (lambda d: (_cutout(d / "a.png"), (d / "a.png").write_bytes((d / "a.png").read_bytes()[:900])), "a.png"),
     ],
@@ -142,7 +142,7 @@ def test_unusable_cut_outs_are_named(tmp_path, make, message):
 
 def test_a_missing_directory_of_cut_outs_is_an_error_before_any_work(tmp_path, capsys):
     out = tmp_path / "d"
-    assert main(["render", "--count", "1", "--seed", "0", "--out", str(out), "--products", str(tmp_path / "no")]) == 1
+    assert main(["render", "--count", "1", "--seed", "0", "--out", str(out), "--products", str(tmp_path / "no")]) == 2
     assert "is not a directory" in capsys.readouterr().err
     assert not out.exists()
 

@@ -1,4 +1,4 @@
-"""Confidence fitted on validation answers: which curve, from which evaluations, and what becomes of the checkpoint."""
+"""Calibration: the choice of the curve, the evaluations that may be used, and the changes to the checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from screening.task import OPTIONS
 from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import main
-from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, Read
+from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
 from trainer.evaluation.calibrate.fit import calibrate as fit
 from trainer.evaluation.calibrate.fit import choose, isotonic, platt, position_shifts
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
@@ -29,11 +29,11 @@ from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedEnd
 from trainer.metrics import Judged
 
 Truth = Callable[[float], float]
-"""How probable it is that a choice of this probability is right."""
+"""Maps the probability of a choice to the probability that it is right."""
 
 
 def answers(count: int, picture: Truth, none: Truth | None = None, seed: int = 0) -> list[Answered]:
-    """Every third one is `N`. Probabilities are as a trained model gives them: mostly sure."""
+    """Answers of which every third is `N`, with mostly high probabilities, as of a trained model."""
     draw, made = random.Random(seed), []
     for number in range(count):
         probability = 1 / (1 + math.exp(-draw.gauss(2, 2)))
@@ -64,7 +64,7 @@ def test_answers_that_a_line_separates_do_not_make_it_infinitely_steep() -> None
 
 
 def test_isotonic_by_hand() -> None:
-    # Eight blocks of two. The fourth falls behind the third and is pooled with it; so are the equal ones.
+    # Eight blocks of two. The fourth is below the third and is pooled with it, as are equal ones.
     right = [False, False, False, True, True, True, False, True, *[True] * 8]
     curve = isotonic([Answered(False, (place + 1) / 20, is_right) for place, is_right in enumerate(right)])
     levels = [level for _, level in curve.knots]
@@ -94,18 +94,18 @@ def test_too_few_wrong_answers_are_no_ground_for_a_curve() -> None:
         choose([Answered(False, 0.9, number >= 19) for number in range(100)])
 
 
-def shunning(count: int, seed: int = 0) -> list[Read]:
-    """Answers of a model that takes pictures in place A for worse than they are, and is right about all others."""
+def shunning(count: int, seed: int = 0) -> list[ReadAnswer]:
+    """Answers of a model that underrates pictures in position A and is right about all others."""
     draw, made = random.Random(seed), []
     for _ in range(count):
         true = {option: 1 / (1 + math.exp(-draw.gauss(0, 3))) for option in OPTIONS}
         label = frozenset(option for option in OPTIONS if draw.random() < true[option])
         seen = {option: sigmoid(logit(u) - 1.2 * (option == "A")) for option, u in true.items()}
-        made.append(Read(frozenset(option for option in OPTIONS if seen[option] > 0.5), seen, 0.5, label))
+        made.append(ReadAnswer(frozenset(option for option in OPTIONS if seen[option] > 0.5), seen, 0.5, label))
     return made
 
 
-def chosen(read: Sequence[Read], calibration: Calibration) -> dict[str, int]:
+def chosen(read: Sequence[ReadAnswer], calibration: Calibration) -> dict[str, int]:
     picked = [choose_option(answer.options, answer.usable, calibration)[0] for answer in read if answer.options]
     return {option: picked.count(option) for option in OPTIONS}
 
@@ -117,16 +117,16 @@ def test_a_position_that_is_shunned_is_chosen_as_often_as_the_labels_have_it() -
     before, after = chosen(seen, UNCALIBRATED), chosen(seen, fitted)
     labels = {option: sum(1 / len(a.label) for a in seen if option in a.label) for option in OPTIONS}
     assert before["A"] < 0.75 * labels["A"]
-    share = sum(after.values()) / sum(labels.values())  # some answers name nothing
+    share = sum(after.values()) / sum(labels.values())  # some answers name no option
     assert all(after[option] == pytest.approx(share * labels[option], rel=0.1) for option in OPTIONS)
 
 
 def test_few_answers_shift_little() -> None:
     both = frozenset("AB")
-    few = [Read(both, {"A": 0.8, "B": 0.7}, 0.5, frozenset("B"))] * 2
+    few = [ReadAnswer(both, {"A": 0.8, "B": 0.7}, 0.5, frozenset("B"))] * 2
     assert abs(position_shifts(few).B) < 0.5 < abs(position_shifts(few * 50).B)
     assert position_shifts([]) == Shifts()
-    assert position_shifts([Read(frozenset(), {}, 0.5, frozenset())]) == Shifts()
+    assert position_shifts([ReadAnswer(frozenset(), {}, 0.5, frozenset())]) == Shifts()
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], **changes: Any) -> Path:
-    """What `trainer evaluate` leaves: each answer names A or nothing, and is right as `given` says."""
+    """Write an evaluation: each answer names A or nothing, and is right as `given` says."""
     mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
     samples = [sample_of(str(number), "N" if a.none is a.right else "A") for number, a in enumerate(given)]
     identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)
@@ -157,6 +157,7 @@ def calibrate(checkpoint: Path, *evaluations: Path) -> int:
     return main(["calibrate", "--checkpoint", str(checkpoint), "--evaluations", *map(str, evaluations)])
 
 
+@pytest.mark.slow
 def test_the_curves_of_both_modes_reach_the_manifest_and_nothing_else_changes(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +196,7 @@ def test_the_same_command_again_writes_the_same_manifest(checkpoint: Path, tmp_p
     assert file_sha256(checkpoint / "screening.json") == once
 
 
+@pytest.mark.slow
 def test_evaluations_of_a_calibrated_checkpoint_give_the_same_curves(checkpoint: Path, tmp_path: Path) -> None:
     given = answers(300, line(0.5, -1))
     assert calibrate(checkpoint, evaluation(tmp_path / "first", read_manifest(checkpoint), given)) == 0
@@ -203,6 +205,7 @@ def test_evaluations_of_a_calibrated_checkpoint_give_the_same_curves(checkpoint:
     assert read_manifest(checkpoint) == calibrated
 
 
+@pytest.mark.slow
 def test_evaluations_of_one_mode_on_several_data_sets_are_pooled(checkpoint: Path, tmp_path: Path) -> None:
     manifest = read_manifest(checkpoint)
     parts = [
@@ -233,6 +236,7 @@ def test_data_that_must_not_be_fitted_on_is_refused(
     assert read_manifest(checkpoint) == before
 
 
+@pytest.mark.slow
 def test_evaluations_of_another_model_are_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,21 +245,21 @@ def test_evaluations_of_another_model_are_refused(
     assert other.digest in capsys.readouterr().err
     result = evaluation(tmp_path / "same", read_manifest(checkpoint), answers(100, line(1, 0)))
     assert calibrate(checkpoint, result, result) == 2
-    assert "name each once" in capsys.readouterr().err
+    assert "are on the same data" in capsys.readouterr().err
     assert calibrate(checkpoint, tmp_path / "nothing") == 2
     assert "trainer evaluate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kept", ["probability", "usable"])
-def test_answers_from_before_probabilities_were_logged_are_asked_for_again(
-    kept: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("unknown", ["probability", "usable"])
+def test_answers_without_known_probabilities_are_not_fitted(
+    unknown: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = evaluation(tmp_path / "old", read_manifest(checkpoint), answers(100, line(1, 0)))
+    directory = evaluation(tmp_path / "e", read_manifest(checkpoint), answers(100, line(1, 0)))
     log = directory / "predictions.jsonl"
     lines = [json.loads(text) for text in log.read_text().splitlines()]
-    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != kept}) + "\n" for one in lines))
+    log.write_text("".join(json.dumps({k: v for k, v in one.items() if k != unknown}) + "\n" for one in lines))
     assert calibrate(checkpoint, directory) == 2
-    assert "evaluate again" in capsys.readouterr().err
+    assert "the probability of an option is missing" in capsys.readouterr().err
 
 
 def test_a_probability_that_is_not_a_number_does_not_spoil_the_log() -> None:

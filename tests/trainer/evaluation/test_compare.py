@@ -1,4 +1,4 @@
-"""Two evaluations of the same samples: numbers worked out by hand, refusals, and a page that can be trusted."""
+"""Comparison of two evaluations: numbers computed by hand, refusals, and a page without foreign HTML."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def think(options: str, comment: str = "seen") -> str:
 def make_evaluation(
     directory: Path, data: Path, texts: Sequence[str], *, name: str = "tiny", limit: int | None = None, **changes: Any
 ) -> Path:
-    """What `trainer evaluate` writes when the model says these texts; `changes` are of scores.json."""
+    """Write an evaluation with these texts as answers; `changes` apply to scores.json."""
     samples = read_samples(data)
     mode = changes.get("mode", Mode.COT)
     judged = [Judged(sample, parse(text, mode)) for sample, text in zip(samples, texts, strict=False)]
@@ -144,8 +144,8 @@ def test_the_exact_test_by_hand(worse: int, better: int, p: float) -> None:
 def test_the_exact_test_is_the_binomial_tail_for_counts_that_floats_cannot_hold() -> None:
     tail = Fraction(2 * sum(comb(5000, k) for k in range(2401)), 2**5000)
     assert mcnemar_exact(2400, 2600) == pytest.approx(float(tail), rel=1e-12)
-    assert mcnemar_exact(0, 5000) == 0.0  # too small for a float, and no error
-    with pytest.raises(ValueError, match="not negative"):
+    assert mcnemar_exact(0, 5000) == 0.0  # too small for a float; no error is raised
+    with pytest.raises(ValueError, match="must not be negative"):
         mcnemar_exact(-1, 2)
 
 
@@ -286,7 +286,7 @@ def test_without_the_data_there_are_no_dimensions_and_no_pictures(tmp_path: Path
     assert found["overall"]["difference"] == 20
     page = (tmp_path / "out" / "flips.html").read_text()
     assert page.count("<article") == 3 and "<img" not in page
-    assert "Without the data directory" in (tmp_path / "out" / "comparison.md").read_text()
+    assert "dimensions of the samples are unknown" in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_direct_answers_are_compared_too(tmp_path: Path, data: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_log_that_is_not_whole_is_refused(
     log.write_text(text[:keep] if keep < 0 else "".join(text.splitlines(keepends=True)[:keep]))
     for named in (data, None):
         assert compare(before, after, tmp_path / "out", named) == 2
-        assert "is not what the scores were computed from" in capsys.readouterr().err
+        assert "is not the log from which the scores were computed" in capsys.readouterr().err
 
 
 def test_a_log_with_other_answers_than_the_scores_is_refused(
@@ -365,10 +365,10 @@ def test_a_log_with_other_answers_than_the_scores_is_refused(
     log = after / "predictions.jsonl"
     log.write_text(log.read_text().replace('"options":"B"', '"options":"C"'))
     assert compare(before, after, tmp_path / "out") == 2
-    assert "is not what the scores were computed from" in capsys.readouterr().err
+    assert "is not the log from which the scores were computed" in capsys.readouterr().err
     log.write_text("{}\n")
     assert compare(before, after, tmp_path / "out") == 2
-    assert "predictions.jsonl, line 1 is not a prediction of this version" in capsys.readouterr().err
+    assert "predictions.jsonl, line 1 is damaged or not a prediction of this version" in capsys.readouterr().err
 
 
 def test_an_evaluation_that_did_not_end_is_refused(
@@ -376,7 +376,7 @@ def test_an_evaluation_that_did_not_end_is_refused(
 ) -> None:
     (after / "scores.json").unlink()
     assert compare(before, after, tmp_path / "out") == 2
-    assert "run `trainer evaluate` to its end" in capsys.readouterr().err
+    assert "Run `trainer evaluate` to its end" in capsys.readouterr().err
     assert compare(tmp_path / "nowhere", after, tmp_path / "out") == 2
 
 
@@ -407,7 +407,7 @@ def test_the_same_command_again_is_fine_and_another_comparison_is_refused(
     assert compare(after, before, out, data) == 2
     assert "holds a run with other settings" in capsys.readouterr().err
     assert compare(before, after, before, data) == 2
-    assert "holds something else" in capsys.readouterr().err
+    assert "holds other files" in capsys.readouterr().err
     assert not (before / "run.json").exists()
 
 
@@ -435,7 +435,7 @@ def test_the_plot_is_a_picture(tmp_path: Path, before: Path, after: Path, data: 
         assert image.format == "PNG"
         assert image.width > 1000
         colours = image.convert("RGB").getcolors(1 << 24)
-        assert colours is not None and len(colours) > 20  # not an empty sheet
+        assert colours is not None and len(colours) > 20  # the plot is not empty
     assert compare(before, after, tmp_path / "alone") == 0
     assert (tmp_path / "alone" / "comparison.png").exists()
     assert not list((tmp_path / "out").glob(".*"))

@@ -1,4 +1,4 @@
-"""Describing a checkpoint's domain, with a scripted look at pictures in the place of vLLM's."""
+"""Describing a checkpoint's domain, with scripted features of pictures instead of vLLM's."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def test_features_that_are_not_finite_describe_nothing(value: float) -> None:
 
 
 def test_too_few_questions_describe_nothing() -> None:
-    with pytest.raises(DomainFitError, match=f"give {LEAST_QUESTIONS}"):
+    with pytest.raises(DomainFitError, match=f"Give at least {LEAST_QUESTIONS}"):
         fit(questions(1, LEAST_QUESTIONS - 1))
 
 
 def scripted_features(picture: Image.Image) -> np.ndarray:
-    """Brightness in a few places: enough to describe pictures by."""
+    """Features of a picture: its brightness in a few places."""
     return np.asarray(picture.convert("L").resize((6, 6), Image.Resampling.BOX), dtype=np.float64).ravel()
 
 
 class Opened:
-    """Opens scripted lookers, the one in float32 rounding otherwise."""
+    """Opens scripted lookers. The one in float32 gives slightly different features."""
 
     def __init__(self, off: float = 0.0) -> None:
         self.off = off
@@ -91,6 +91,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     before = read_manifest(checkpoint)
@@ -99,13 +100,14 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> Non
     domain = after.domain
     assert domain is not None and domain.trained_on == "small drawings" and after.digest != before.digest
     assert before.digest in report and after.digest in report
-    assert 0.2 < domain.confidence_cap < 0.5, "what a blind guess is worth on the data"
+    assert 0.2 < domain.confidence_cap < 0.5, "the share of right blind guesses on the data"
     (probe,) = domain.probes
     found = domain.scores([scripted_features(picture) for picture in probe_pictures(probe.seed, SIZE)])
     assert domain.deviation(probe, found) == 0 and 0.02 <= domain.tolerance <= 0.25
     assert domain.calibration.questions == LEAST_QUESTIONS // 2
 
 
+@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     command.describe(checkpoint, data, "drawings", open_looker=Opened())

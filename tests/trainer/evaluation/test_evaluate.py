@@ -1,4 +1,4 @@
-"""The stage from samples to result, with a scripted engine in vLLM's place: what is asked, logged, resumed, written."""
+"""The stage from samples to result, with a scripted engine instead of vLLM: questions, log, resuming, and files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def truth(number: int) -> str:
-    """The chain of thought that is right about every picture."""
+    """A chain of thought that is right about every picture."""
     return thought(LABELS[number])
 
 
@@ -159,7 +159,7 @@ def test_the_result_is_read_back_and_names_what_was_evaluated(checkpoint: Path, 
 def test_an_evaluation_that_did_not_end_has_no_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(Unfinished, match="the engine died"):
         go(checkpoint, data, tmp_path / "out", Scripted(truth, fail_after=4))
-    with pytest.raises(EvaluationError, match="run `trainer evaluate` to its end"):
+    with pytest.raises(EvaluationError, match="Run `trainer evaluate` to its end"):
         read_evaluation(tmp_path / "out")
 
 
@@ -173,6 +173,7 @@ def test_a_broken_run_goes_on_where_it_stopped(checkpoint: Path, data: Path, tmp
     assert resumed.scores == whole.scores
 
 
+@pytest.mark.slow
 def test_a_log_cut_anywhere_leads_to_the_same_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = go(checkpoint, data, out, Scripted(truth))
@@ -210,7 +211,7 @@ def test_another_evaluation_is_not_mixed_in(checkpoint: Path, data: Path, tmp_pa
         go(make_checkpoint(tmp_path / "other", "other weights"), data, out, Scripted(truth))
     with pytest.raises(EvaluationError, match=r"another evaluation \(data set: sha256:"):
         go(checkpoint, make_data(tmp_path / "more", ("A", "B")), out, Scripted(truth))
-    with pytest.raises(EvaluationError, match=r"\(mode: cot, not direct\); give a new --out"):
+    with pytest.raises(EvaluationError, match=r"\(mode: cot, not direct\)\. Give a new --out"):
         go(checkpoint, data, out, Scripted(truth), mode=Mode.DIRECT)
 
 
@@ -236,7 +237,7 @@ def test_a_log_damaged_in_its_middle_is_refused(checkpoint: Path, data: Path, tm
     go(checkpoint, data, out, Scripted(truth))
     log = out / "predictions.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"id":"s1"', b'"id":s1', 1))
-    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is not a prediction"):
+    with pytest.raises(LogError, match=r"predictions\.jsonl, line 2 is damaged or not a prediction"):
         go(checkpoint, data, out, Scripted(truth))
 
 
@@ -306,7 +307,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
-    assert run(parser().parse_args(["--checkpoint", str(checkpoint), *places])) == 2
+    assert main(["evaluate", "--checkpoint", str(checkpoint), *places]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ")

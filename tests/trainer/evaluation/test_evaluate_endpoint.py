@@ -1,4 +1,4 @@
-"""Evaluating a model behind an endpoint, against a real HTTP server: what is sent, scored, retried, kept, compared."""
+"""Evaluating a model at an endpoint with a real HTTP server: requests, scores, retries, resuming, comparison."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def asked_about(endpoint: ChatServer) -> Counter[int]:
 def test_instruction_and_pictures_leave_the_machine_and_nothing_else(endpoint, order, clock, mode, prompt, instruction):
     evaluate_endpoint(replace(order, mode=mode, prompt=prompt), clock)
     assert asked_about(endpoint) == Counter(range(COUNT))
-    for asked in endpoint.asked:  # the server has seen that the five pictures are there, in order
+    for asked in endpoint.asked:  # the server checks that the five pictures are present, in order
         assert asked.body.keys() == {"model", "messages", "max_tokens", "temperature"}
         assert (asked.body["model"], asked.body["max_tokens"], asked.body["temperature"]) == ("some-vl", 200, 0.0)
         (message,) = asked.body["messages"]
@@ -122,7 +122,7 @@ def test_right_wrong_unreadable_and_refused_answers_by_hand(endpoint, order, clo
     assert result.tokens.cut == 1
     assert result.endpoint.refused == 1
     assert result.endpoint.answered_as == {"teacher-2026-01": 4}
-    assert endpoint.tasks[4, "reason"] == 1, "what is refused is not asked again"
+    assert endpoint.tasks[4, "reason"] == 1, "a refused request is not repeated"
     assert "Refused requests: 1." in (order.out / "report.md").read_text()
 
 
@@ -136,7 +136,7 @@ def test_what_is_not_known_is_said_and_not_counted_as_nothing(order, clock):
     report = (order.out / "report.md").read_text()
     assert "## Confidence" not in report
     assert "one choice" not in report
-    assert "Probabilities are not known" in report
+    assert "Probabilities are unknown" in report
     assert f"Tokens per question: {PROMPT_TOKENS} in, 10 out" in report
 
 
@@ -144,7 +144,7 @@ def test_an_endpoint_that_does_not_count_tokens_has_none_in_the_result(endpoint,
     endpoint.speak = lambda asked: replace(honest(asked), usage=False)
     result = evaluate_endpoint(order, clock)
     assert (result.tokens.prompt, result.tokens.completion) == (None, None)
-    assert "Tokens are not counted;" in (order.out / "report.md").read_text()
+    assert "The endpoint does not count tokens;" in (order.out / "report.md").read_text()
 
 
 def test_the_log_of_a_finished_evaluation_is_in_the_order_of_the_data(endpoint, order, clock):
@@ -169,7 +169,7 @@ def test_it_is_compared_with_a_checkpoints_evaluation(endpoint, order, clock, tm
         title = "some-vl → scripted 1" if points > 0 else "scripted 1 → some-vl"
         assert title in (out / "comparison.md").read_text()
         assert title in (out / "flips.html").read_text()
-        assert "confidence 0.00" in (out / "flips.html").read_text(), "of our own checkpoint alone"
+        assert "confidence 0.00" in (out / "flips.html").read_text(), "only of our own checkpoint"
         assert (out / "flips.html").read_text().count("confidence") == 2
 
 
@@ -214,7 +214,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(endpoint, order, clock):
 
 def test_without_an_answer_there_are_no_scores_and_the_same_command_asks_for_what_is_missing(endpoint, order, clock):
     endpoint.speak = lambda asked: Say("oops", status=500) if asked.sample == 2 else honest(asked)
-    with pytest.raises(Unfinished, match=r"no answer about 1 samples \(s2: status 500.*the same command asks again"):
+    with pytest.raises(Unfinished, match=r"no answer for 1 samples \(s2: status 500.*the same command asks again"):
         evaluate_endpoint(order, clock)
     assert not (order.out / "scores.json").exists()
     endpoint.speak = honest
@@ -239,7 +239,7 @@ def test_a_damaged_picture_is_named(order, clock):
         evaluate_endpoint(order, clock)
 
 
-# --- going on and spending ------------------------------------------------------------------------------------------
+# --- resuming and spending -------------------------------------------------------------------------------------------
 
 
 def test_a_finished_evaluation_is_scored_again_without_asking(endpoint, order, clock):
@@ -268,7 +268,7 @@ def test_a_finished_evaluation_is_scored_again_without_asking(endpoint, order, c
 def test_another_evaluation_is_not_mixed_in(endpoint, order, clock, other, named):
     evaluate_endpoint(order, clock)
     endpoint.asked.clear()
-    with pytest.raises(EvaluationError, match=rf"\({named}\); give a new --out"):
+    with pytest.raises(EvaluationError, match=rf"\({named}\)\. Give a new --out"):
         evaluate_endpoint(replace(order, **other), clock)
     assert not endpoint.asked
 
@@ -295,6 +295,7 @@ def words(order: Order, *more: str) -> list[str]:
     return ["evaluate", *named, *more]
 
 
+@pytest.mark.slow
 def test_a_killed_run_asks_only_for_what_it_had_not_written(endpoint, order, repository):
     stuck = threading.Event()
 
@@ -344,7 +345,7 @@ def test_the_status_tells_what_to_do(endpoint, order, capsys):
     endpoint.speak = lambda _: Say("no", status=401)
     assert main(words(order)) == 1
     assert "the key is not accepted" in (said := capsys.readouterr().err)
-    assert "the same command goes on" in said
+    assert "run the same command again to continue" in said
     assert main(words(replace(order, data=order.data / "nowhere"))) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -353,7 +354,7 @@ def test_the_status_tells_what_to_do(endpoint, order, capsys):
     ("options", "message"),
     [
         (["--endpoint", "http://127.0.0.1:9/v1"], "--endpoint needs --model"),
-        (["--checkpoint", "c", "--model", "m"], "--model goes with --endpoint"),
+        (["--checkpoint", "c", "--model", "m"], "--model is only for --endpoint"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--budget", "3"], "--budget needs --price-prompt"),
     ],
 )

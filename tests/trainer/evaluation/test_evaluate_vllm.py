@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    """Look every 50 ms, for five minutes at most: a busy machine starts an engine slowly."""
+    """Wait until the condition holds, for at most five minutes: a busy machine starts an engine slowly."""
     deadline = time.monotonic() + 300
     while not condition():
         if time.monotonic() > deadline:
@@ -89,6 +89,7 @@ def test_the_report_is_all_that_is_printed(evaluated: tuple[Path, Evaluation, st
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.exhaustive  # test_killed_engine.py does the same to a stand-in for the engine
 def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
     rendered: Path, evaluated: tuple[Path, Evaluation, str], tmp_path: Path
 ) -> None:
@@ -103,7 +104,7 @@ def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
     assert answering
     answered = log.read_bytes()
     assert engine
-    assert status == 128 + signal.SIGTERM  # it was stopped, it had not ended
+    assert status == 128 + signal.SIGTERM  # it was stopped before its end
     assert wait_for(lambda: not any(map(alive, engine)))
     assert 1 <= answered.count(b"\n") < COUNT
     trainer(*evaluation_of(rendered, out))

@@ -1,4 +1,4 @@
-"""Calibration and risk against numbers worked out by hand."""
+"""Calibration and risk, compared with numbers computed by hand."""
 
 from __future__ import annotations
 

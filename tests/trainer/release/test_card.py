@@ -1,4 +1,4 @@
-"""The card: scores reach the manifest, the digest stays, and only scores of this very checkpoint are taken."""
+"""The card: scores go into the manifest, the digest stays, and only evaluations of the checkpoint are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a published version into production: the gate by hand, what is kept, and what is refused."""
+"""Promotion: the gate with numbers computed by hand, the history, and refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainer.release.promote.report import title
 from trainer.release.publish.register import register
 
 OLD_WRONG = range(0, 200, 6)
-"""Thirty-four mistakes, spread over all labels."""
+"""Numbers of 34 samples with wrong answers, spread over all labels."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ class Shop:
         self.folder, self.registry, self.data = folder, registry, data
 
     def version(self, name: str, **answers: Any) -> int:
-        """Publish a checkpoint; answers as of `make_evaluation`."""
+        """Publish a checkpoint, and write an evaluation with `make_evaluation`."""
         directory = self.folder / "store" / name
         manifest = make_checkpoint(directory, name)
         make_evaluation(self.folder / f"evaluation-{name}", self.data, manifest, **answers)
@@ -79,7 +79,7 @@ def test_the_first_version_is_measured_against_floors_only(shop: Shop, capsys: p
     assert gate["production"] is None and {one["against_production"] for one in gate["criteria"]} == {False}
     assert len(gate["criteria"]) == 10 and all(one["passed"] for one in gate["criteria"])
     printed = capsys.readouterr().out
-    assert "nothing is in production" in printed and "production: nothing → version 1" in printed
+    assert "no version is in production" in printed and "production: no version → version 1" in printed
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:
@@ -202,7 +202,7 @@ def test_one_dimension_alone_can_fail(shop: Shop) -> None:
     samples = read_samples(shop.data)
     without = {d: [n for n, one in enumerate(samples) if not shows(one, d)] for d in Dimension}
     spared = Dimension.SHADOW
-    # Mistakes only where the shadow dimension does not show: its score stays, the others' fall.
+    # All mistakes are on samples without shadow defects: the shadow score stays, and the others fall.
     found = criteria(shop, {}, {"wrong": without[spared]})
     assert f"score, {spared.title}, against production" not in failed(found)
     assert "score, against production" in failed(found)
@@ -245,14 +245,14 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.promote("two", 3), "no version 3"),
+        (lambda s: s.promote("two", 3), "version 3 does not exist"),
         (lambda s: s.promote("one", 2, production="one"), "is an evaluation of sha256"),
         (lambda s: s.promote("two", 2, "--mode", "direct", production="one"), "in mode cot"),
-        (lambda s: s.promote("two", "two"), "is no version"),
+        (lambda s: s.promote("two", "two"), "is not a version"),
         (lambda s: s.run("promote", "2"), "--data is missing"),
         (lambda s: s.promote("two", 2, "--limits", str(s.folder / "no.yaml"), production="one"), "no.yaml"),
         (lambda s: s.promote("two", 2, "--limits", str(s.folder / "bad.yaml"), production="one"), "margins.overal"),
-        (lambda s: s.run("rollback", "--reason", "x"), "nothing was in production before version 1"),
+        (lambda s: s.run("rollback", "--reason", "x"), "no version was in production before version 1"),
     ],
 )
 def test_wrong_input_is_said_and_moves_nothing(
@@ -283,16 +283,16 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
 
     digest = data_digest(data, read_samples(data))
     shop.version("part", data=EvaluatedData(digest=digest, samples=210, evaluated=200))
-    assert shop.promote("part", 1) == 2 and "some samples only" in capsys.readouterr().err
+    assert shop.promote("part", 1) == 2 and "a part of the samples" in capsys.readouterr().err
     seen = make_checkpoint(shop.folder / "store" / "seen", "seen", data={"sft": {"digest": digest}})
     make_evaluation(shop.folder / "evaluation-seen", data, seen)
     register(shop.registry, shop.folder / "store" / "seen", seen)
-    assert shop.promote("seen", 2) == 2 and "trained on this data" in capsys.readouterr().err
+    assert shop.promote("seen", 2) == 2 and "trained on the data of --data" in capsys.readouterr().err
     fitted = {Mode.COT: Calibration(method="platt", answers=9, data=(digest,))}
     sure = make_checkpoint(shop.folder / "store" / "sure", "sure", calibration=fitted)
     make_evaluation(shop.folder / "evaluation-sure", data, sure)
     register(shop.registry, shop.folder / "store" / "sure", sure)
-    assert shop.promote("sure", 3) == 2 and "confidence was fitted on this data" in capsys.readouterr().err
+    assert shop.promote("sure", 3) == 2 and "confidence was fitted on the data of --data" in capsys.readouterr().err
     unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
     register(shop.registry, shop.folder / "store" / "unproved", unproved)
     assert shop.run("promote", "4", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
@@ -399,4 +399,4 @@ def test_the_commands_say_where_the_registry_should_be(
     assert main(["history", "--store", str(tmp_path / "store")]) == 2
     assert "mlflow.db: there is no such file" in capsys.readouterr().err
     assert main(["history", "--tracking-uri", "none"]) == 2
-    assert "no registry" in capsys.readouterr().err
+    assert "needs a registry" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures of another module
-"""Production that the registry has lost or changed: the gate refuses to compare a candidate with nothing."""
+"""A production version that the registry has lost or changed: promotion is refused without a comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.release.promote.moves import read_history
 from trainer.release.publish.register import register
 
 WORSE = range(0, 200, 3)
-"""Clearly worse than OLD_WRONG, and above every floor."""
+"""Samples with wrong answers: clearly more than OLD_WRONG, but within every floor."""
 
 
 def delete_version(shop: Shop, client: MlflowClient) -> None:
@@ -27,7 +27,7 @@ def delete_alias(shop: Shop, client: MlflowClient) -> None:
 
 
 def delete_model(shop: Shop, client: MlflowClient) -> None:
-    """All of it; then the weights of both versions are registered again, and `bad` gets production's number."""
+    """Delete the model, and register both versions again so that `bad` gets the number that was in production."""
     client.delete_registered_model("screening")
     publish_again(shop, "bad")
 
@@ -40,7 +40,7 @@ def delete_model_and_keep_the_number(shop: Shop, client: MlflowClient) -> None:
 
 
 def strip_notes(shop: Shop, client: MlflowClient) -> None:
-    """The notes on the model, and the version."""
+    """Delete the notes of the model and the version."""
     for key in client.get_registered_model("screening").tags:
         client.delete_registered_model_tag("screening", key)
     client.delete_model_version("screening", "1")
@@ -80,13 +80,13 @@ def number_of(shop: Shop, name: str) -> int:
 
 
 LOSSES: list[tuple[Callable[[Shop, MlflowClient], None], str]] = [
-    (delete_version, "no production any more"),
-    (delete_alias, "no production any more"),
-    (delete_model, "no production any more"),
+    (delete_version, "no production version"),
+    (delete_alias, "no production version"),
+    (delete_model, "no production version"),
     (delete_model_and_keep_the_number, "the model was deleted and registered again"),
-    (strip_notes, "no production any more"),
+    (strip_notes, "no production version"),
     (strip_digest, "version 1 was not registered"),
-    (point_elsewhere, "names version 3"),
+    (point_elsewhere, "points to version 3"),
     (damage_note, "the history cannot be read"),
 ]
 
@@ -110,7 +110,7 @@ def test_a_worse_version_does_not_pass_where_production_was_lost(
     said = capsys.readouterr().err
     assert message in said and "--force" in said and "Traceback" not in said
     assert lost.registry.named(PRODUCTION) == before
-    assert not (lost.folder / f"gate-{bad}-bad").exists(), "refused before anything is measured"
+    assert not (lost.folder / f"gate-{bad}-bad").exists(), "it is refused before any measurement"
 
 
 @pytest.mark.parametrize("lose", [lose for lose, _ in LOSSES])
@@ -139,7 +139,7 @@ def test_rollback_from_a_deleted_version_needs_force(shop: Shop, capsys: pytest.
         shop.run("promote", str(number), "--force", "--reason", "x")
     MlflowClient(shop.registry.uri, shop.registry.uri).delete_model_version("screening", "2")
     assert shop.run("rollback", "--reason", "x") == 2
-    assert "--force goes back to what" in capsys.readouterr().err
+    assert "With --force it goes back to" in capsys.readouterr().err
     assert shop.run("rollback", "--reason", "x", "--force") == 0
     assert shop.production() == 1
 
@@ -157,7 +157,7 @@ def test_rollback_never_leads_to_another_checkpoint_of_the_same_number(
     publish_again(shop, "one")
     client.set_registered_model_alias("screening", PRODUCTION, "2")
     assert shop.run("rollback", "--reason", "x", "--force") == 2
-    assert "another checkpoint" in capsys.readouterr().err
+    assert "not the checkpoint that was in production" in capsys.readouterr().err
     assert shop.production() == 2
 
 

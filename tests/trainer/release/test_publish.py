@@ -1,5 +1,4 @@
-"""What is published becomes a version of the registry. tests/service/checkpoints/test_vllm_swap.py publishes with the
-engine."""
+"""Publishing with fake engines: store, probes, domain and registry. test_publish_vllm.py uses the real engine."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +18,16 @@ from safetensors.numpy import save_file
 
 from screening.answer import Mode
 from screening.calibration import Calibration
+from screening.checkpoint.domain import Domain, DomainProbe
 from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify, write_manifest
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.checkpoint.seal import check_seal, sealed
 from screening.checkpoint.weights import read_tensors
 from screening.inference.generation import probe_sampling_arguments
-from tests.trainer.published import make_checkpoint
+from tests.trainer.published import make_checkpoint, make_prober
 from trainer.__main__ import main
 from trainer.release.publish.command import UNREGISTERED, published_name, put
-from trainer.release.publish.probing import open_prober, record, with_exact
+from trainer.release.publish.probing import Prober, open_prober, record, with_exact
 from trainer.release.publish.register import register, version_tags
 
 
@@ -36,7 +37,7 @@ def registry(registry_file: Path) -> Registry:
 
 
 def make_published(store: Path, name: str, value: float) -> Path:
-    """A directory as `publish` leaves it, so that publishing it again has no need of an engine."""
+    """Make a directory as `publish` leaves it, so that publishing it again needs no engine."""
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
@@ -67,12 +68,12 @@ def test_what_is_published_is_a_version_and_the_candidate(
     assert candidate is not None and candidate.number == 1
 
 
-def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
+def test_again_replaces_a_damaged_copy_and_records_its_probes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
     def prober(_checkpoint: Path, _manifest: Manifest, dtype: str = "bfloat16") -> Iterator[Any]:
-        yield lambda questions: [[-1.0 if dtype == "bfloat16" else -1.0625]] * len(questions), "this machine"
+        yield make_prober(-1.0 if dtype == "bfloat16" else -1.0625)
 
     monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
     monkeypatch.setattr("screening.inference.inspection.inspect", lambda *_: None)  # it has no architecture
@@ -83,7 +84,7 @@ def test_a_damaged_copy_is_replaced_and_its_probes_recorded_anew_when_asked(
     weights = (published / "model.safetensors").read_bytes()
     (published / "model.safetensors").write_bytes(weights[:-1])
     assert main(command) == 2
-    assert "replace it with --again" in capsys.readouterr().err
+    assert "Replace it with --again" in capsys.readouterr().err
 
     assert main([*command, "--again"]) == 0
     assert list(store.iterdir()) == [published]
@@ -138,9 +139,12 @@ def test_a_replacement_that_was_killed_halfway_is_undone_by_the_next_one(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("rounds", "message"), [([[math.nan]] * 4, "not finite"), ([[-1.0], [-1.3], [-1.0], [-1.0]], "prove nothing")]
+    ("rounds", "message"),
+    [([[math.nan]] * 4, "not finite"), ([[-1.0], [-1.3], [-1.0], [-1.0]], "too much to prove which weights")],
 )
-def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[list[float]], message: str) -> None:
+def test_a_checkpoint_is_not_published_if_the_engine_does_not_repeat_its_numbers(
+    rounds: list[list[float]], message: str
+) -> None:
     left = iter(rounds)
     values: list[float] = []
 
@@ -155,7 +159,7 @@ def test_an_engine_whose_numbers_prove_nothing_publishes_nothing(rounds: list[li
 
 def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
     class Dead(Exception):
-        """As vLLM's EngineDeadError, which is no RuntimeError."""
+        """Like vLLM's EngineDeadError, which is not a RuntimeError."""
 
     def generate(_: Any, sampling: Any, **__: Any) -> Any:
         assert sampling == probe_sampling_arguments()
@@ -172,10 +176,10 @@ def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
     monkeypatch.setattr("trainer.release.publish.probing.start_llm", lambda *_: nullcontext(engine))
     with (
-        open_prober(tiny_checkpoint, read_manifest(tiny_checkpoint)) as (ask, _),
+        open_prober(tiny_checkpoint, read_manifest(tiny_checkpoint)) as prober,
         pytest.raises(RuntimeError, match="the engine died while it answered"),
     ):
-        ask([(0, Mode.COT, "x")])
+        prober.ask([(0, Mode.COT, "x")])
 
 
 def test_what_rounding_does_not_explain_is_not_published() -> None:
@@ -184,7 +188,7 @@ def test_what_rounding_does_not_explain_is_not_published() -> None:
     near = with_exact(probes, lambda questions: [[-1.1, -2.0]] * len(questions))
     assert near.rounding == pytest.approx(0.0707, abs=1e-4)
     for far in (-1.5, math.nan):
-        with pytest.raises(ValueError, match="no rounding"):
+        with pytest.raises(ValueError, match="rounding explains at most"):
             with_exact(probes, lambda questions, far=far: [[far, -2.0]] * len(questions))
 
 
@@ -195,7 +199,7 @@ def test_the_same_digest_in_another_store_stays_where_it_was_registered(
     other = make_published(tmp_path / "other", "one", 1.0)
     publish(one, tmp_path / "store", registry.uri)
     assert publish(other, tmp_path / "other", registry.uri) == 0
-    assert f"registered as {one}, and stays that" in capsys.readouterr().err
+    assert f"registered earlier, and stays at {one}" in capsys.readouterr().err
 
 
 def test_a_registry_that_does_not_answer_leaves_the_copy_and_says_so(
@@ -218,8 +222,38 @@ def test_an_engine_that_does_not_start_is_an_error_and_publishes_nothing(
     monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
     assert publish(tiny_checkpoint, tmp_path / "store", "none") == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"error: {tiny_checkpoint} is not published, vLLM failed on it (Engine core init")
+    assert said.startswith(f"error: {tiny_checkpoint} is not published: vLLM failed on it (Engine core init")
     assert "run the same command again" in said
+    assert not list((tmp_path / "store").iterdir())
+
+
+def scores_of_other_weights(_domain: Domain, probe: DomainProbe) -> tuple[float, ...]:
+    return tuple(1.5 * score for score in probe.scores)
+
+
+def features_of_another_width(domain: Domain, _probe: DomainProbe) -> tuple[float, ...]:
+    return domain.scores([np.zeros(domain.statistics.width + 1)])
+
+
+@pytest.mark.parametrize(
+    ("domain_scores", "message"),
+    [(scores_of_other_weights, "the domain's scores"), (features_of_another_width, "do not fit statistics of width")],
+)
+def test_a_domain_that_belongs_to_other_weights_is_not_published(
+    domain_scores: Any,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_checkpoint: Path,
+) -> None:
+    @contextmanager
+    def prober(*_: Any, **__: Any) -> Iterator[Prober]:
+        yield replace(make_prober(), domain_scores=domain_scores)
+
+    monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
+    assert publish(tiny_checkpoint, tmp_path / "store", "none") == 2
+    assert message in capsys.readouterr().err
     assert not list((tmp_path / "store").iterdir())
 
 

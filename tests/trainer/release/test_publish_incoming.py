@@ -1,4 +1,4 @@
-"""What a publisher leaves in the store when it is stopped or killed, and who may clear it up."""
+"""Temporary directories in the store of publishers that were stopped or killed, and their removal."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_a_killed_publisher_left_goes_and_what_a_living_one_has_stays(tmp_p
 
 
 def test_one_without_a_lock_is_left_alone_for_a_day(tmp_path: Path) -> None:
-    """It was just made, or belongs to a version that knows no locks."""
+    """It may have just been made."""
     new, old = tmp_path / f"{PREFIX}new", tmp_path / f"{PREFIX}old"
     for directory in (new, old):
         (directory / "checkpoint").mkdir(parents=True)

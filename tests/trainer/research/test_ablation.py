@@ -137,6 +137,7 @@ def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: 
         tables(ablation)
 
 
+@pytest.mark.slow
 def test_tasks_wait_for_what_they_need_and_are_not_run_twice(tmp_path: Path) -> None:
     def render(name: str, *needs: Path) -> Task:
         out = tmp_path / name
@@ -162,6 +163,7 @@ def _run_long(directory: Path) -> None:
     run([Task("long", command, directory / "never")], directory / "logs", jobs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_is_told_to_end_takes_its_tasks_with_it(number: signal.Signals, tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_run_long, args=(tmp_path,))

@@ -57,7 +57,10 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     write(path, FACTS[:2])
     path.write_bytes(path.read_bytes() + b'{"number": "many"}\n')
-    with pytest.raises(LogError, match=r"log\.jsonl, line 3 is not a fact of this version"), open_log(path, Fact):
+    with (
+        pytest.raises(LogError, match=r"log\.jsonl, line 3 is damaged or not a fact of this version"),
+        open_log(path, Fact),
+    ):
         pass
     with pytest.raises(LogError, match="line 3"):
         read_log(path, Fact)

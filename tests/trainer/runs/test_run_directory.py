@@ -25,7 +25,7 @@ def test_a_directory_is_free_again_when_its_process_is_killed(tmp_path: Path, mo
     process.start()
     try:
         assert working.wait(60)
-        with pytest.raises(RunMismatch, match="another process works in"):
+        with pytest.raises(RunMismatch, match="another process is using"):
             occupy(tmp_path)
         monkeypatch.setenv("RANK", "1")
         occupy(tmp_path)  # of one distributed training

@@ -1,4 +1,4 @@
-"""The stopwatch by hand, and a whole measurement on a model of random weights."""
+"""The stopwatch with hand-made times, and a measurement on a model with random weights."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def test_a_timed_method_counts_by_its_arguments_and_returns_what_it_returned() -
     assert set(watch.seconds) == {"small", "large"}
 
 
+@pytest.mark.slow
 def test_all_three_are_measured(
     small_checkpoint: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,14 +67,15 @@ def test_all_three_are_measured(
         found = figures["trainers"][name]
         assert found["completions_per_second"] == pytest.approx(4 / found["step_seconds"])
         assert 0 < found["tokens_per_completion"] <= 6
-        # `rewards` may be too short to see; the parts make up the step.
-        assert all(found["parts"][part] > 0 for part in PARTS if part != "rewards")
-        assert sum(found["parts"].values()) == pytest.approx(found["step_seconds"], rel=0.1)
+        assert set(found["parts"]) == set(PARTS)
+        assert all(found["parts"][part] > 0 for part in PARTS if part != "rewards"), (
+            "a part that is never measured is 0"
+        )
         assert name in printed
     ratio = figures["trainers"][OURS]["completions_per_second"] / figures["trainers"][DEFAULT]["completions_per_second"]
     assert f"{ratio:.2f}x" in printed
 
 
-def test_a_count_of_steps_that_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+def test_less_than_one_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-train", "--steps", "0"]) == 2
     assert "--steps" in capsys.readouterr().err

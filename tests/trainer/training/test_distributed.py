@@ -1,4 +1,4 @@
-"""Two processes train together, as `accelerate launch` has them on two GPUs; here on the CPU, over gloo."""
+"""Two processes train together, as `accelerate launch` starts them on two GPUs, but here on the CPU with gloo."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
+from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint, put_in_place
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer"]
-"""`accelerate launch` starts GPU trainings with this program, and none on a CPU."""
+"""The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes."""
 
 
 def together(*arguments: object) -> str:
@@ -43,7 +44,7 @@ def recipe(path: Path, *, batch: int) -> Path:
     settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
     settings["hcm_grpo"] = {"group_size": 2, "batch_size": 2 * batch, "learning_rate": 0.01, "max_completion_tokens": 8}
     settings["hcm_grpo"] |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
-    settings["hcm_grpo"]["weight_decay"] = 0.9  # a model of random weights earns nothing, and learns nothing from that
+    settings["hcm_grpo"]["weight_decay"] = 0.9  # random weights earn no reward and would not learn
     path.write_text(yaml.safe_dump(settings))
     return path
 
@@ -63,14 +64,14 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(
     assert main(list(map(str, alone))) == 0
 
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
-    assert "processes" not in json.loads((tmp_path / "one" / "run.json").read_text())
+    assert json.loads((tmp_path / "one" / "run.json").read_text())["processes"] == 1
     verify(tmp_path / "two" / "checkpoint")
     two, one = (change(tmp_path / run / "checkpoint", small_checkpoint) for run in ("two", "one"))
     assert one.norm() > 0
     assert torch.cosine_similarity(two, one, dim=0) > 0.95
 
 
-def test_two_processes_share_a_course_and_one_writes(
+def test_two_processes_share_a_curriculum_and_one_writes(
     tmp_path: Path, small_data: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples = read_samples(small_data)
@@ -84,8 +85,61 @@ def test_two_processes_share_a_course_and_one_writes(
     assert printed.count("3 of 6 samples are hard") == 1
     assert verify(out / "checkpoint").parent == digests["checkpoint"]
     log = json.loads((out / "log.json").read_text())
-    # 6 + 9 questions, one for each process in a step; the odd one is dropped
+    # 6 + 9 questions, one per process in a step; the last one is dropped
     assert log[-1]["step"] == 7
 
     assert main([*map(str, given), "--tracking-uri", "none"]) == 2, "one process would take half the batch"
     assert "other settings" in capsys.readouterr().err
+
+
+RESUMES = """
+import shutil, sys, threading
+from pathlib import Path
+from trainer.training.distributed import processes
+from trainer.training.saved_states import agreed_state
+
+state = processes()
+states = Path(sys.argv[1]) / f"seen-by-{state.process_index}"
+if state.process_index == 1:  # a network file system shows the newest directory late
+    late = lambda: shutil.copytree(states.parent / "seen-by-0" / "checkpoint-4", states / "checkpoint-4")
+    threading.Timer(2, late).start()
+print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
+"""
+"""Both processes look for the state to go on from; the second one sees an older directory at first."""
+
+
+def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None:
+    for process, steps in ((0, (2, 4)), (1, (2,))):
+        for step in steps:
+            saved = tmp_path / f"seen-by-{process}" / f"checkpoint-{step}"
+            saved.mkdir(parents=True)
+            (saved / WHOLE_NAME).write_text("{}")
+    program = tmp_path / "resumes.py"
+    program.write_text(RESUMES)
+    done = subprocess.run(
+        [*TOGETHER[:-2], str(program), str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("chosen")) == [
+        "chosen 0 checkpoint-4",
+        "chosen 1 checkpoint-4",
+    ]
+
+
+def test_a_state_appears_by_one_rename_and_two_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        part = tmp_path / ".partial" / f"checkpoint-{step}"
+        part.mkdir(parents=True)
+        (part / "weights").write_text(str(step))
+        assert last_whole_checkpoint(tmp_path, clean=False) == (
+            str(tmp_path / f"checkpoint-{step - 2}") if step > 2 else None
+        )
+        put_in_place(part, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    assert (tmp_path / "checkpoint-6" / "weights").stat().st_nlink == 1

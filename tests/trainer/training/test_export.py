@@ -1,4 +1,4 @@
-"""What a checkpoint says of its past."""
+"""The record of the data that a checkpoint was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hard cases mining: who is hard, and the course through the epochs."""
+"""Hard cases mining: which samples are hard, and the curriculum over the epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from screening.task import OPTIONS, Dimension
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.metrics import Judged
 from trainer.records import Generated, Original, Sample
-from trainer.training.hard_cases import Cases, HardCasesError, Part, epoch_sizes, find_cases, lay_course
+from trainer.training.hard_cases import Cases, HardCasesError, Part, epoch_sizes, find_cases, make_curriculum
 
 # The sizes of the paper's training set for the 2B model.
 PAPER = Cases(tuple(f"s{n}" for n in range(1044)), tuple(f"s{n}" for n in range(434)))
@@ -72,7 +72,7 @@ def test_cases_follow_the_samples_not_the_predictions() -> None:
     samples = [sample(f"s{n}", "A") for n in range(20)]
     predictions = [answered(truth, "B" if number % 3 else "A") for number, truth in enumerate(samples)]
     assert find_cases(samples, predictions) == find_cases(samples, reversed(predictions))
-    # A part of the set needs a part of the predictions; the others are passed over.
+    # A part of the set needs only its own predictions; others are ignored.
     assert find_cases(samples[:5], predictions) == find_cases(samples[:5], predictions[:5])
 
 
@@ -92,16 +92,16 @@ def test_a_prediction_for_another_label_is_refused() -> None:
         find_cases([sample("s1", "AB")], [answered(sample("s1", "A"), "A")])
 
 
-def test_the_paper_course_has_three_full_epochs_and_two_with_the_hard_cases_again() -> None:
-    course = lay_course(PAPER)
-    assert [len(epoch) for epoch in course.epochs] == [1044, 1044, 1044, 1478, 1478]
-    for epoch in course.epochs[:3]:
+def test_the_paper_curriculum_has_three_full_epochs_and_two_with_the_hard_cases_again() -> None:
+    curriculum = make_curriculum(PAPER)
+    assert [len(epoch) for epoch in curriculum.epochs] == [1044, 1044, 1044, 1478, 1478]
+    for epoch in curriculum.epochs[:3]:
         assert Counter(epoch) == Counter(PAPER.all)
-    for epoch in course.epochs[3:]:
+    for epoch in curriculum.epochs[3:]:
         assert Counter(epoch) == Counter(PAPER.all) + Counter(PAPER.hard)
-    assert len(course.ids) == 6088  # 3 * 1044 + 2 * (1044 + 434)
-    assert [len(epoch) for epoch in course.epochs] == [1044, 1044, 1044, 1478, 1478]
-    assert course.ids[3 * 1044 : 3 * 1044 + 1478] == list(course.epochs[3])
+    assert len(curriculum.ids) == 6088  # 3 * 1044 + 2 * (1044 + 434)
+    assert [len(epoch) for epoch in curriculum.epochs] == [1044, 1044, 1044, 1478, 1478]
+    assert curriculum.ids[3 * 1044 : 3 * 1044 + 1478] == list(curriculum.epochs[3])
 
 
 @pytest.mark.parametrize(
@@ -116,62 +116,62 @@ def test_the_paper_course_has_three_full_epochs_and_two_with_the_hard_cases_agai
     ],
 )
 def test_the_variants_of_table_7(parts: Sequence[Part], size: int) -> None:
-    course = lay_course(PAPER, last_parts=parts)
-    assert [len(epoch) for epoch in course.epochs] == [1044] * 3 + [size] * 2
-    assert [len(epoch) for epoch in course.epochs] == epoch_sizes(1044, 434, last_parts=parts)
-    # The first epochs do not depend on what the last are made of: variants differ in nothing else.
-    assert course.epochs[:3] == lay_course(PAPER).epochs[:3]
+    curriculum = make_curriculum(PAPER, last_parts=parts)
+    assert [len(epoch) for epoch in curriculum.epochs] == [1044] * 3 + [size] * 2
+    assert [len(epoch) for epoch in curriculum.epochs] == epoch_sizes(1044, 434, last_parts=parts)
+    # The first epochs do not depend on last_parts, so variants differ in their last epochs only.
+    assert curriculum.epochs[:3] == make_curriculum(PAPER).epochs[:3]
 
 
 def test_without_last_parts_training_ends_after_the_first_epochs() -> None:
-    assert lay_course(PAPER, last_parts=[]).epochs == lay_course(PAPER).epochs[:3]
+    assert make_curriculum(PAPER, last_parts=[]).epochs == make_curriculum(PAPER).epochs[:3]
     assert epoch_sizes(1044, 434, last_parts=[]) == [1044] * 3
-    assert lay_course(PAPER, last_epochs=0).epochs == lay_course(PAPER).epochs[:3]
+    assert make_curriculum(PAPER, last_epochs=0).epochs == make_curriculum(PAPER).epochs[:3]
 
 
 def test_the_random_samples_are_distinct_and_the_same_in_both_epochs() -> None:
-    course = lay_course(PAPER, last_parts=["random"])
-    assert Counter(course.epochs[3]) == Counter(course.epochs[4])
-    assert max(Counter(course.epochs[3]).values()) == 1
-    # Drawn from all samples: a drawing of the 434 hard ones alone has a chance of about 1 in 10 to the 300.
-    assert not set(course.epochs[3]) <= set(PAPER.hard)
-    assert not set(course.epochs[3]) <= set(PAPER.easy)
+    curriculum = make_curriculum(PAPER, last_parts=["random"])
+    assert Counter(curriculum.epochs[3]) == Counter(curriculum.epochs[4])
+    assert max(Counter(curriculum.epochs[3]).values()) == 1
+    # The samples are drawn from all: the chance of drawing exactly the 434 hard ones is about 1 in 10 to the 300.
+    assert not set(curriculum.epochs[3]) <= set(PAPER.hard)
+    assert not set(curriculum.epochs[3]) <= set(PAPER.easy)
 
 
 def test_each_epoch_has_an_order_of_its_own_and_mixes_the_hard_cases_in() -> None:
-    course = lay_course(PAPER)
-    assert len({epoch[:20] for epoch in course.epochs}) == 5
-    assert course.epochs[0] != PAPER.all
-    twice = {name for name, times in Counter(course.epochs[3]).items() if times == 2}
-    last = [position for position, name in enumerate(course.epochs[3]) if name in twice]
+    curriculum = make_curriculum(PAPER)
+    assert len({epoch[:20] for epoch in curriculum.epochs}) == 5
+    assert curriculum.epochs[0] != PAPER.all
+    twice = {name for name, times in Counter(curriculum.epochs[3]).items() if times == 2}
+    last = [position for position, name in enumerate(curriculum.epochs[3]) if name in twice]
     halves = sum(position < 739 for position in last), sum(position >= 739 for position in last)
-    assert min(halves) > 350  # of 868 places; a block of hard cases at the end would leave 200 in the first half
+    assert min(halves) > 350  # half of 868 would be 434; with a block of hard cases at the end it would be 200
 
 
-def test_a_course_is_decided_by_its_seed_alone() -> None:
-    one = lay_course(PAPER, last_parts=["all", "random"], seed=7)
-    assert one == lay_course(PAPER, last_parts=["all", "random"], seed=7)
-    other = lay_course(PAPER, last_parts=["all", "random"], seed=8)
+def test_a_curriculum_is_decided_by_its_seed_alone() -> None:
+    one = make_curriculum(PAPER, last_parts=["all", "random"], seed=7)
+    assert one == make_curriculum(PAPER, last_parts=["all", "random"], seed=7)
+    other = make_curriculum(PAPER, last_parts=["all", "random"], seed=8)
     assert all(a != b for a, b in zip(one.epochs, other.epochs, strict=True))
     assert Counter(one.epochs[3]) != Counter(other.epochs[3])
 
 
 def test_the_order_is_the_same_on_every_machine() -> None:
-    """Written down once; a change would make a killed run go on in another order than it began."""
+    """A fixed expectation: if it changed, a killed run would continue in another order than it started with."""
     small = Cases(("a", "b", "c", "d", "e"), ("b", "d"))
-    course = lay_course(small, epochs=1, last_epochs=1, last_parts=["hard", "random"], seed=3)
-    assert course.epochs == (("d", "c", "b", "a", "e"), ("d", "c", "b", "a"))
+    curriculum = make_curriculum(small, epochs=1, last_epochs=1, last_parts=["hard", "random"], seed=3)
+    assert curriculum.epochs == (("d", "c", "b", "a", "e"), ("d", "c", "b", "a"))
 
 
 def test_an_empty_epoch_is_refused() -> None:
     perfect = Cases(("a", "b"), ())
-    with pytest.raises(HardCasesError, match="leave an epoch empty"):
-        lay_course(perfect, last_parts=["hard"])
-    assert len(lay_course(perfect).ids) == 10  # nothing is hard: the full set five times
-    with pytest.raises(HardCasesError, match="leave an epoch empty"):
-        lay_course(Cases((), ()))
-    with pytest.raises(HardCasesError, match="leave an epoch empty"):
-        lay_course(PAPER, epochs=0, last_parts=[])
+    with pytest.raises(HardCasesError, match="an epoch would be empty"):
+        make_curriculum(perfect, last_parts=["hard"])
+    assert len(make_curriculum(perfect).ids) == 10  # nothing is hard: the full set five times
+    with pytest.raises(HardCasesError, match="an epoch would be empty"):
+        make_curriculum(Cases((), ()))
+    with pytest.raises(HardCasesError, match="an epoch would be empty"):
+        make_curriculum(PAPER, epochs=0, last_parts=[])
 
 
 @given(
@@ -189,8 +189,8 @@ def test_sizes_foretold_are_the_sizes_laid(size, hard, epochs, last_epochs, part
     sizes = epoch_sizes(size, hard, **settings)
     if not sizes or not all(sizes):
         with pytest.raises(HardCasesError):
-            lay_course(Cases(ids, ids[:hard]), seed=seed, **settings)
+            make_curriculum(Cases(ids, ids[:hard]), seed=seed, **settings)
         return
-    course = lay_course(Cases(ids, ids[:hard]), seed=seed, **settings)
-    assert [len(epoch) for epoch in course.epochs] == sizes
-    assert set(course.ids) <= set(ids)
+    curriculum = make_curriculum(Cases(ids, ids[:hard]), seed=seed, **settings)
+    assert [len(epoch) for epoch in curriculum.epochs] == sizes
+    assert set(curriculum.ids) <= set(ids)

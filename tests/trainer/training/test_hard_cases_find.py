@@ -1,4 +1,4 @@
-"""From a checkpoint and its training set to `hard-cases.json`, with a scripted engine in vLLM's place."""
+"""Finding hard cases with a scripted engine instead of vLLM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer.training.hard_cases.summary import summary
 
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
 WRONG = {1: thought("A"), 3: "no answer", 5: thought("AB")}
-"""s1, s3 and s5 are hard; a part of the label is right."""
+"""s1, s3 and s5 are hard; an answer with a part of the label is right."""
 
 
 def speak(number: int) -> str:
@@ -62,7 +62,7 @@ def test_what_was_written_is_read_back_by_stage_2(checkpoint: Path, data: Path, 
 
 
 def test_the_summary_counts_by_dimension_severity_and_label(data: Path) -> None:
-    # Severities 1, 2, 3 go round by number; s3 (ABCD) shows nothing.
+    # Severities 1, 2, 3 follow each other by number; s3 (ABCD) shows no defect.
     page = summary("scripted 1", read_samples(data), Cases(tuple(f"s{n}" for n in range(7)), ("s1", "s3", "s5")))
     lines = page.splitlines()
     assert lines[0] == "# Hard cases of scripted 1: 3 of 7 (43 %)"
@@ -104,7 +104,7 @@ def test_an_evaluation_in_direct_mode_is_refused(checkpoint: Path, data: Path, t
 def test_hard_cases_of_something_else_are_refused(data: Path, tmp_path: Path) -> None:
     samples = read_samples(data)
     digests = {"checkpoint": "sha256:1", "data": "sha256:2"}
-    with pytest.raises(HardCasesError, match=r"cannot be read .*; run `python -m trainer hard-cases`"):
+    with pytest.raises(HardCasesError, match=r"cannot be read .*\. Run `python -m trainer hard-cases`"):
         read_hard_cases(tmp_path, samples, **digests)
     write_hard_cases(tmp_path, Cases(("s0", "s1"), ("s1",)), **digests)
     assert read_hard_cases(tmp_path, samples, **digests).hard == ("s1",)
@@ -113,10 +113,10 @@ def test_hard_cases_of_something_else_are_refused(data: Path, tmp_path: Path) ->
     with pytest.raises(HardCasesError, match=r"another data \(sha256:2, not sha256:9\)"):
         read_hard_cases(tmp_path, samples, **{**digests, "data": "sha256:9"})
     write_hard_cases(tmp_path, Cases(("x",), ("x",)), **digests)
-    with pytest.raises(HardCasesError, match="samples that the data does not have, x for one"):
+    with pytest.raises(HardCasesError, match="samples that the data does not have, such as x"):
         read_hard_cases(tmp_path, samples, **digests)
     (tmp_path / "hard-cases.json").write_text('{"hard": ["s1"], "of": 7}')
-    with pytest.raises(HardCasesError, match="not from this version"):
+    with pytest.raises(HardCasesError, match="written by another version"):
         read_hard_cases(tmp_path, samples, **digests)
 
 

@@ -1,4 +1,4 @@
-"""A public base model, as a hub would give it, becomes a checkpoint; what would go wrong silently is set right."""
+"""Importing a public base model: it becomes a checkpoint, and silent faults are corrected or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 +
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -> Path:
-    """The small model as a base: tied, tiling, and with an end token that the chat template does not write."""
+    """The small model as a base model: tied, tiling, and with an end token that the chat template does not write."""
     from transformers import AutoProcessor, InternVLForConditionalGeneration
 
     directory = tmp_path_factory.mktemp("hub") / "base"
@@ -46,6 +46,7 @@ def recipe(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_it_can_be_trained_and_carries_the_recipes_contract(
     base: Path, recipe: str, tmp_path: Path, small_data: Path, small_checkpoint: Path
 ) -> None:
@@ -75,7 +76,7 @@ def test_what_goes_wrong_silently_is_set_right(base: Path, recipe: str, tmp_path
     assert not config["tie_word_embeddings"] and not config["text_config"]["tie_word_embeddings"]
     processor = AutoProcessor.from_pretrained(tmp_path / "a")
     assert processor.image_processor.max_patches == 1
-    assert processor.tokenizer.eos_token == "<|im_end|>", "what the chat template writes behind an answer"
+    assert processor.tokenizer.eos_token == "<|im_end|>", "the token that the chat template writes after an answer"
     assert config["text_config"]["eos_token_id"] == processor.tokenizer.eos_token_id
 
 
@@ -247,7 +248,7 @@ def _say_it_is_quantized(base: Path) -> None:
 
 
 def _link(name: str) -> Callable[[Path], None]:
-    """As the hub's cache after an interrupted download, or one that was cleared."""
+    """The hub's cache after an interrupted download, or after it was cleared."""
 
     def damage(base: Path) -> None:
         (base / name).unlink()
@@ -267,7 +268,7 @@ def _have_a_config_that_is_text(base: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_drop_a_tensor, "tensors missing or unknown"),
+        (_drop_a_tensor, "Missing or unknown tensors"),
         (_be_another_model, "type 'qwen2'"),
         (_have_special_tags, "loses tags"),
         (_have_other_picture_lengths, "7 tokens"),
@@ -276,13 +277,13 @@ def _have_a_config_that_is_text(base: Path) -> None:
         (_truncate, "is truncated or damaged"),
         (_truncate_within_the_header, "is truncated or damaged"),
         (_empty, "is truncated or damaged"),
-        (_be_pickles, "pickle only (pytorch_model.bin)"),
+        (_be_pickles, "only as a pickle (pytorch_model.bin)"),
         (_have_no_weights, "has no weights"),
-        (_miss_a_shard, "names model-00002-of-00002.safetensors, which is not there"),
+        (_miss_a_shard, "names model-00002-of-00002.safetensors, which does not exist"),
         (_truncate_a_shard, "model-00002-of-00002.safetensors"),
         (_have_an_index_that_is_cut, "is not JSON"),
         (_have_an_index_without_files, "names no weight files"),
-        (_lead_elsewhere, "which is not there"),
+        (_lead_elsewhere, "which does not exist"),
         (_be_nan, "values that are not finite"),
         (_be_infinite, "values that are not finite"),
         (_overflow, "values that are not finite"),
@@ -293,7 +294,7 @@ def _have_a_config_that_is_text(base: Path) -> None:
         (_without_a_template, "has no chat template"),
         (_have_a_broken_template, "chat template cannot be rendered"),
         (_have_half_a_tokenizer, "tokenizer.json is not JSON"),
-        (_be_another_format, "another format only (model-Q4.gguf)"),
+        (_be_another_format, "only in another format (model-Q4.gguf)"),
         *((_be_quantized(dtype), "the weights are quantized") for dtype in ("int8", "float8_e4m3fn", "int64", "bool")),
         (_say_it_is_quantized, "is a quantized model"),
         *((_with_config(text), "names the model type None") for text in ("[]", "null", "3", '"x"')),
@@ -321,7 +322,7 @@ def test_a_base_that_cannot_be_trained_is_refused(
     error = capsys.readouterr().err
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
     assert said in line and "Traceback" not in error
-    assert error.rstrip().endswith(line), "one sentence, on one line"
+    assert error.rstrip().endswith(line), "the message is one line"
     assert not list(tmp_path.glob("out*"))
 
 
@@ -415,7 +416,7 @@ def test_a_model_that_is_not_there_is_named(
     for model, said in (
         (str(tmp_path / "missing"), "does not exist"),
         (str(tmp_path / "file"), "is a file"),
-        ("Someone/Nowhere-hf", "no directory here, and the hub did not give it"),
+        ("Someone/Nowhere-hf", "is not a directory, and the hub did not provide it"),
     ):
         assert main(["import", recipe, "--model", model, "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err

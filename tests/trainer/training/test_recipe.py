@@ -1,4 +1,4 @@
-"""Recipes: what is refused, and what `extends` makes of two files."""
+"""Recipes: refused content, and how `extends` merges two files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_recipe_says_only_what_is_different_from_the_one_it_extends(tmp_path: 
         ("extends: tiny\nhcm_grpo: {rewards: dpa}\n", "hcm_grpo.rewards"),
         ("extends: nothing-like-this\n", "nothing-like-this"),
         ("extends: wrong.yaml\n", "extends itself"),
-        ("extends: [tiny]\n", "name of a recipe"),
+        ("extends: [tiny]\n", "must be the name or the path of a recipe"),
         ("- a list\n", "wrong.yaml"),
         ("a: [", "not YAML"),
     ],

@@ -1,4 +1,4 @@
-"""Each picture goes through the processor once, and comes out as it would without the memory."""
+"""The caching image processor processes each picture once and gives the same result as the wrapped one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from trainer.training.hcm_grpo.pictures import RememberingImageProcessor
+from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 
 
-def processor(checkpoint: Path, remembered: int = 10) -> RememberingImageProcessor:
-    return RememberingImageProcessor(AutoProcessor.from_pretrained(checkpoint).image_processor, remembered=remembered)
+def processor(checkpoint: Path, remembered: int = 10) -> CachingImageProcessor:
+    return CachingImageProcessor(AutoProcessor.from_pretrained(checkpoint).image_processor, remembered=remembered)
 
 
 def picture(shade: int) -> Image.Image:
@@ -36,7 +36,7 @@ def test_the_oldest_pictures_are_forgotten(small_checkpoint: Path) -> None:
         remembering([picture(shade)])
     assert remembering.processed == 4
     many = remembering([picture(shade) for shade in range(5)])
-    assert len(many["pixel_values"]) == 5, "more pictures at once than are remembered"
+    assert len(many["pixel_values"]) == 5, "more pictures at once than the cache holds"
 
 
 def test_other_options_are_another_picture(small_checkpoint: Path) -> None:

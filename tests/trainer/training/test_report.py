@@ -1,4 +1,4 @@
-"""The report of a training: its curves, also while it runs, and what the model decided."""
+"""The report of a training: curves, also of a running one, and example decisions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stage_2_record(step: int) -> dict[str, Any]:
 
 @pytest.fixture
 def stage_2(tmp_path: Path, small_data: Path) -> Path:
-    """A run of stage 2 that was killed, or still runs, with the answers of hostile models on a hostile question."""
+    """A run of stage 2 that was killed or still runs, with HTML tags in settings, id and answer."""
     run = claimed(tmp_path / "stage2", "hcm-grpo", settings={"group_size": 2, "reward": "dpa"}, data=f"sha256:{TAG}")
     (run / "log.json").write_text(json.dumps([stage_2_record(step) for step in (5, 10, 15)]))
     sample = read_samples(small_data)[0].model_copy(update={"id": f"id {TAG}"})
@@ -59,7 +59,7 @@ def test_stage_2_shows_every_part_of_the_reward_and_the_groups_without_a_signal(
     assert found["completion length, tokens"] == ["mean", "min", "max"]
     assert found["shares cut"] == ["completions cut at the limit", "tokens with a clipped ratio"]
     assert {"groups without a signal (all rewards equal)", "KL to the reference", "entropy", "loss"} < set(found)
-    assert "learning rate" not in found, "what was not logged has no panel"
+    assert "learning rate" not in found, "a metric that was not logged has no panel"
     (total, *_) = next(panel for panel in panels_of(read_run(stage_2)) if panel.title == "reward").curves
     assert (total.steps, total.values) == ((5, 10, 15), pytest.approx((1.05, 1.1, 1.15)))
 
@@ -71,7 +71,7 @@ def test_the_page_holds_everything_and_runs_nothing(
     assert "hcm-grpo, not finished, at step 15" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["curves.png", "report.html"]
     html = (tmp_path / "report" / "report.html").read_text()
-    assert "<script" not in html and unescape(html).count(TAG) == 3, "of the settings, the id and the completion"
+    assert "<script" not in html and unescape(html).count(TAG) == 3, "in the settings, the id and the completion"
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", html)
     pictures = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
     assert [kind for kind, _ in pictures] == ["png"] + ["jpeg"] * 5
@@ -117,11 +117,11 @@ def test_pretraining_has_its_stages_one_after_the_other_and_what_was_measured(tm
     assert training.progress == "not finished, at step 10 of speak"
     curves = {(panel.title, curve.label): curve for panel in panels_of(training) for curve in panel.curves}
     assert curves["loss", "loss"].steps == (10, 30)
-    assert curves["defects seen, looking at one picture", "shadow"].values == (0.5,)
-    assert curves["sound pictures called fine, judging five", "shadow"].values == (1.0,)
+    assert curves["defects found in single pictures", "shadow"].values == (0.5,)
+    assert curves["normal pictures recognised among five", "shadow"].values == (1.0,)
     score = curves["score that the verdicts would get", "all"]
-    assert (score.steps, score.values) == ((30, 40), (0.5, 0.6)), "of the heads, then of the words"
-    assert {label for title, label in curves if title == "first word of a verdict right"} == {"normal", "shadow"}
+    assert (score.steps, score.values) == ((30, 40), (0.5, 0.6)), "first of the heads, then of the words"
+    assert {label for title, label in curves if title == "first word of a verdict correct"} == {"normal", "shadow"}
     assert main(["report", str(run)]) == 0
 
 
@@ -130,12 +130,12 @@ def test_a_finished_sft_run_says_so(tmp_path: Path, small_checkpoint: Path) -> N
     (run / "log.json").write_text(json.dumps([{"loss": 1.0, "mean_token_accuracy": float("nan"), "step": 10}]))
     (run / "checkpoint").symlink_to(small_checkpoint)
     assert read_run(run).progress == "finished, 10 steps"
-    assert labels(run) == {"loss": ["loss"]}, "what is no number is not drawn"
+    assert labels(run) == {"loss": ["loss"]}, "values that are not numbers are not drawn"
     assert main(["report", str(run)]) == 0
 
 
 def test_trainings_on_benchmarks_are_trainings(tmp_path: Path) -> None:
-    for stage, title in (("muirbench-hcm-grpo", "reward"), ("muirbench-sft", "tokens predicted right")):
+    for stage, title in (("muirbench-hcm-grpo", "reward"), ("muirbench-sft", "tokens predicted correctly")):
         run = claimed(tmp_path / stage, stage)
         (run / "log.json").write_text(json.dumps([{"reward": 1.0, "mean_token_accuracy": 0.5, "step": 5}]))
         assert list(labels(run)) == [title]
@@ -146,7 +146,7 @@ def test_trainings_on_benchmarks_are_trainings(tmp_path: Path) -> None:
     [
         ({}, "run.json cannot be read"),
         ({"run.json": "{}"}, "not the record of a run"),
-        ({"run.json": '{"stage": "compare"}'}, "'compare', which is no training"),
+        ({"run.json": '{"stage": "compare"}'}, "'compare', which is not a training"),
         ({"run.json": '{"stage": "sft-weak"}'}, "has not logged a step yet"),
         ({"run.json": '{"stage": "sft-weak"}', "log.json": '[{"loss": 1}]'}, "not the log of a training"),
         ({"run.json": '{"stage": "pretrain"}', "log.jsonl": "{}\n"}, "log.jsonl, line 1 is not"),

@@ -1,7 +1,7 @@
-"""kill -9 at any moment of SFT and of HCM-GRPO, then the same command: the weights of an unbroken run, bit for bit.
+"""A run of SFT or HCM-GRPO that is killed at any moment and run again ends with exactly the weights of an unbroken run.
 
-Processes and signal are real. A run kills itself where a test wants it, because the moments that matter (a state half
-written) last milliseconds.
+Processes and signals are real. A run kills itself at the moment that the test names, because the interesting moments,
+such as a half-written state, last only milliseconds.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ MOMENTS = (
     ("while a later state is written", "transformers.Trainer._save_optimizer_and_scheduler", 2),
     ("while the checkpoint is written", "trainer.training.export.write_manifest", 1),
 )
-"""One after the other in the life of one run: name, function, and which call of it in its process is the last thing."""
+"""Moments of kills in one run: name, function, and the number of its call in the process at which the kill happens."""
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Nine and ten steps, so that states and kills fall into the middle of epochs and on their borders."""
+    """Nine and ten steps, so that states and kills are both within epochs and on their borders."""
     sft = {"epochs": 3, "batch_size": 2, "learning_rate": 0.003, "captions": False}
     grpo = {"epochs": 2, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01}
     grpo |= {"max_completion_tokens": 6, "gradient_checkpointing": False}
@@ -81,7 +81,7 @@ def test_hcm_grpo_ends_in_the_weights_of_an_unbroken_run(
 
 
 def check_that_kills_change_nothing(command: list[str], start: Path, directory: Path) -> None:
-    """One run to its end, and one that is killed at each of the moments in turn."""
+    """A run that ends normally, and one that is killed at each moment in turn."""
     command += ["--tracking-uri", "none", "--out"]
     whole, killed = directory / "whole", directory / "killed"
     assert run_process([*command, str(whole)]) == 0
@@ -94,19 +94,19 @@ def check_that_kills_change_nothing(command: list[str], start: Path, directory: 
         file_sha256(d / "model.safetensors") for d in (start, whole / "checkpoint", killed / "checkpoint")
     )
     assert after[0] == after[1]
-    assert after[0] != before, "something was learned"
-    assert steps_of(killed) == steps_of(whole), "no step is missing, there twice, or another"
+    assert after[0] != before, "the training changed the weights"
+    assert steps_of(killed) == steps_of(whole), "no step is missing, repeated or different"
 
 
 def steps_of(out: Path) -> list[dict[str, Any]]:
-    """What was logged of each step, without how long it took."""
+    """The log of each step, without durations."""
     logged = [entry for entry in json.loads((out / "log.json").read_text()) if "loss" in entry]
     assert [entry["step"] for entry in logged] == list(range(1, 1 + len(logged)))
     return [{key: value for key, value in entry.items() if "time" not in key} for entry in logged]
 
 
 def run_process(command: list[str], function: str | None = None, call: int = 0) -> int | None:
-    """Run a command of the trainer in a process of its own; returns the exit code.
+    """Run a command of the trainer in a separate process; returns the exit code.
 
     The process is forked from one that has imported the trainer, which is most of a small run's time.
     """
@@ -123,14 +123,14 @@ def run_process(command: list[str], function: str | None = None, call: int = 0) 
 
 
 def _train(command: list[str], function: str | None, call: int) -> None:
-    """What the new process does."""
+    """The work of the new process."""
     import trainer.training.hcm_grpo.train
     import trainer.training.sft.train
     from trainer.__main__ import main
 
-    multiprocessing.set_start_method("fork", force=True)  # as in a process of its own; for workers that load data
+    multiprocessing.set_start_method("fork", force=True)  # as in a separate process, for the data loader's workers
     patch = pytest.MonkeyPatch()
-    # A model of random weights earns nothing, and learns nothing from that.
+    # Random weights earn no reward and would not learn.
     patch.setattr(trainer.training.hcm_grpo.train, "reward_functions", lambda *_: [_noise])
     for stage in (trainer.training.sft.train, trainer.training.hcm_grpo.train):
         patch.setattr(stage, "arguments", _saving_and_logging_often(stage.arguments))
@@ -153,7 +153,7 @@ def _saving_and_logging_often(arguments: Callable[..., Any]) -> Callable[..., An
 
 
 def _end_at(patch: pytest.MonkeyPatch, function: str, call: int) -> None:
-    """The process dies by SIGKILL in place of this call of the function."""
+    """Kill the process by SIGKILL instead of this call of the function."""
     owner, _, name = function.rpartition(".")
     real, calls = getattr(pydoc.locate(owner), name), itertools.count(1)
 

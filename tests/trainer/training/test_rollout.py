@@ -1,4 +1,4 @@
-"""Drawing tokens, and whole completions against transformers' `generate`."""
+"""Sampling of tokens, and completions compared with those of transformers' `generate`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def frequencies(logits: list[float], sampling: Sampling) -> list[float]:
     [
         (Sampling(), [0.5, 0.3, 0.15, 0.05]),
         (Sampling(top_k=2), [0.625, 0.375, 0, 0]),
-        (Sampling(top_p=0.8), [0.625, 0.375, 0, 0]),  # the two hold the share exactly
+        (Sampling(top_p=0.8), [0.625, 0.375, 0, 0]),  # the two reach top_p exactly
         (Sampling(top_p=0.81), [0.526, 0.316, 0.158, 0]),
         (Sampling(top_p=0.1), [1, 0, 0, 0]),
         (Sampling(top_k=3, top_p=0.8), [0.625, 0.375, 0, 0]),  # of three: 0.526, 0.316, 0.158
@@ -75,7 +75,7 @@ def test_greedy_completions_are_those_of_generate(model: PreTrainedModel, prompt
 def test_a_completion_ends_with_the_token_that_ends_it_whatever_the_others_do(
     model: PreTrainedModel, prompts: dict[str, Tensor]
 ) -> None:
-    """Ends are tokens that greedy completions contain at different places, so that rows leave the batch one by one."""
+    """The end tokens are at different places of the greedy completions, so that rows leave the batch one by one."""
     whole = roll_out(model, prompts, group_size=1, sampling=Sampling(top_k=1), max_tokens=12, ends=[])
     for end in {whole[0][2], whole[1][5]}:
         until = [tokens[: tokens.index(end) + 1] if end in tokens else tokens for tokens in whole]
@@ -87,7 +87,7 @@ def test_a_completion_ends_with_the_token_that_ends_it_whatever_the_others_do(
 def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone(
     attention: str, model: PreTrainedModel, prompts: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Completions of a group differ, and end at different steps; none may see another or end with it."""
+    """Completions of a group differ and end at different steps. None may see another or end with it."""
     text, size, length = model.config.get_text_config(), 4, 12
     steps: list[Tensor] = []
 
@@ -98,7 +98,7 @@ def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone
     monkeypatch.setattr(rollout, "choose", keep)
     torch.manual_seed(2)
     text._attn_implementation = attention
-    ends = list(range(0, text.vocab_size, 12))  # about every twelfth token drawn ends a completion
+    ends = list(range(0, text.vocab_size, 12))  # about every twelfth sampled token ends a completion
     drawn = roll_out(model, prompts, group_size=size, sampling=Sampling(), max_tokens=length, ends=ends)
     text._attn_implementation = "sdpa"
     assert len({len(tokens) for tokens in drawn}) > 2

@@ -1,4 +1,4 @@
-"""Rollouts by vLLM are asked what the policy is trained on, token for token. Its processor runs without an engine."""
+"""vLLM's prompt for rollouts has the tokens on which the policy is trained. vLLM's processor needs no engine here."""
 
 from __future__ import annotations
 

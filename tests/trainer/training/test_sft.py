@@ -1,4 +1,4 @@
-"""SFT: what is trained, on which tokens, from which pictures."""
+"""SFT: the trained parts, tokens and pictures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from screening.task import Dimension
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.runs.run_directory import RunMismatch
-from trainer.training.finetuning import last_whole_checkpoint
-from trainer.training.sft.agreement import see_that_dimensions_are_known
+from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint
+from trainer.training.sft.agreement import check_dimensions
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sft.train import StrictSFTTrainer, train
 
@@ -133,7 +133,7 @@ def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
         train("weak", recipe, checkpoint, data, out, 3)
 
 
-def test_a_resumed_run_goes_on_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
@@ -179,21 +179,27 @@ def test_a_full_disk_is_an_error_in_a_sentence(
     assert f"{tmp_path / 'out'} cannot be written: No space left on device" in capsys.readouterr().err
 
 
-def test_a_state_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
-    for step, text in ((200, "{}"), (400, None), (1000, "{")):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+def test_an_incomplete_state_is_ignored(tmp_path: Path) -> None:
+    """Its list of files is missing or damaged, or names a file of another size."""
+    for step, text in ((200, '{"weights": 3}'), (400, None), (600, '{"weights": 4}'), (1000, "{")):
+        state = tmp_path / f"checkpoint-{step}"
+        state.mkdir()
+        (state / "weights").write_text("abc")
         if text is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+            (state / WHOLE_NAME).write_text(text)
+    assert last_whole_checkpoint(tmp_path, clean=False) == str(tmp_path / "checkpoint-200")
+    assert len(list(tmp_path.iterdir())) == 4
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-200")
+    assert len(list(tmp_path.iterdir())) == 1
     assert last_whole_checkpoint(tmp_path / "none") is None
 
 
 def test_a_verdict_that_the_checkpoint_could_not_give_is_refused(data: Path) -> None:
     samples = read_samples(data)
     named = {dimension for sample in samples for picture in sample.generated for dimension in picture.dimensions}
-    see_that_dimensions_are_known(samples, named)
+    check_dimensions(samples, named)
     with pytest.raises(DataError, match=rf"names {min(named)}, but the checkpoint was trained on .*`trainer import`"):
-        see_that_dimensions_are_known(samples, [one for one in Dimension if one is not min(named)])
+        check_dimensions(samples, [one for one in Dimension if one is not min(named)])
 
 
 def test_samples_without_reasoning_are_not_taught_as_empty_thoughts(data: Path) -> None:

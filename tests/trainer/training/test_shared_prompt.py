@@ -1,4 +1,4 @@
-"""A group in one row: the layout by hand, and the same log-probabilities as one row per completion."""
+"""A group in one row: a hand-made layout, and the same log-probabilities as with one row per completion."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def places(sees: Tensor) -> list[list[int]]:
 
 def test_values_come_back_by_completion() -> None:
     rows = share_prompt(torch.ones(4, 5, dtype=torch.long), torch.ones(4, 5, dtype=torch.long), 2, 2)
-    of_token = torch.arange(2 * 8).view(2, 8)[:, 1:]  # what follows the first token of each row, as shifted labels do
+    of_token = torch.arange(2 * 8).view(2, 8)[:, 1:]  # the tokens after the first of each row, like shifted labels
     assert rows.by_completion(of_token).tolist() == [[3, 4], [6, 7], [11, 12], [14, 15]]
 
 
@@ -47,7 +47,9 @@ def test_rows_that_are_no_groups_are_refused() -> None:
 
 
 def test_pictures_of_the_first_completion_of_each_group() -> None:
-    pictures = torch.tensor([1, 2, 1, 2, 1, 2, 7, 8, 9, 7, 8, 9, 7, 8, 9])  # groups of three, of two and three pictures
+    pictures = torch.tensor(
+        [1, 2, 1, 2, 1, 2, 7, 8, 9, 7, 8, 9, 7, 8, 9]
+    )  # two groups of three completions, with two and three pictures
     assert once_per_group(pictures, [2, 2, 2, 3, 3, 3], 3).tolist() == [1, 2, 7, 8, 9]
 
 

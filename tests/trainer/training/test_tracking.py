@@ -1,4 +1,4 @@
-"""Tracking: one MLflow run per run directory, each step once, and no training that dies of it."""
+"""Tracking: one MLflow run per run directory, each step sent once, and no training that fails because of it."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from trainer.training.tracking.tracker import Tracker, track
 
 ORIGIN = {"stage": "sft-weak", "settings": {"epochs": 5, "learning_rate": 0.001}, "parent": "sha256:aa", "limit": None}
 NOBODY = Store("http://127.0.0.1:9", None)
-"""The discard port, where no tracking server listens."""
+"""A store at the discard port, where no tracking server listens."""
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once: MLflow takes seconds for its tables."""
+    """One database for all tests, because MLflow needs seconds to create its tables."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
@@ -49,7 +49,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(empty_database: Path, tmp_path: Path) -> Store:
-    """Where a training in a directory under `tmp_path` is tracked by default."""
+    """The default store of a training in a directory under `tmp_path`."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     found = choose_store(None, tmp_path / "run")
     assert found is not None
@@ -96,7 +96,7 @@ def test_a_store_is_the_options_the_environments_or_a_database_beside_the_run(
         "sqlite:////elsewhere/a.db", "file:///elsewhere/mlartifacts"
     )
     assert choose_store("none", tmp_path) is None
-    with pytest.raises(TrackingError, match=r"'mlflow\.db' is none"):
+    with pytest.raises(TrackingError, match=r"'mlflow\.db' is not the URI"):
         choose_store("mlflow.db", tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_a_killed_training_goes_on_in_its_run(
     losses = [(record["step"], record["loss"]) for record in log if "loss" in record]
     assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in history(store, "loss")] == [1, 2, 3, 4, 5, 6]
-    assert dict(history(store, "loss")) == pytest.approx(dict(losses)), "step 5 was done twice, with the same result"
+    assert dict(history(store, "loss")) == pytest.approx(dict(losses)), "step 5 was repeated, with the same result"
 
 
 def test_a_wrong_tracking_address_ends_with_status_2(

@@ -1,4 +1,4 @@
-"""`hcm-grpo --after RUN`: the same weights as training the shared epochs again, and no run that is not a beginning."""
+"""`hcm-grpo --after RUN`: the same weights as training the shared epochs again, and refusal of runs that differ."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Train]:
     """`train("name", after="other", **changes of the settings)`; every third sample is hard, or those of `hard`."""
 
-    def noise(completions: list[Any], **_: Any) -> list[float]:  # random weights earn nothing and learn nothing from it
+    def noise(completions: list[Any], **_: Any) -> list[float]:  # random weights earn no reward and would not learn
         return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
 
     samples = read_samples(small_data)
@@ -54,7 +54,7 @@ def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Trai
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda *_: [noise])
-        assert run("beginning", epochs=2, last_epochs=0) == 0
+        assert run("first", epochs=2, last_epochs=0) == 0
         yield run
 
 
@@ -63,16 +63,18 @@ def weights(run: Path) -> str:
 
 
 @pytest.mark.parametrize("parts", [["all", "hard"], ["easy"]])
-def test_a_shared_beginning_gives_the_weights_of_training_it_again(parts: list[str], train: Train, runs: Path) -> None:
+def test_a_warm_start_gives_the_same_weights_as_training_the_first_epochs_again(
+    parts: list[str], train: Train, runs: Path
+) -> None:
     name = "-".join(parts)
     assert train(f"whole-{name}", epochs=2, last_epochs=1, last_parts=parts) == 0
-    left = runs / f"after-{name}" / "trl" / ".taken-over"  # by a kill in the middle of the copy
+    left = runs / f"after-{name}" / "trl" / ".warm-start.partial"  # left by a kill during the copy
     left.mkdir(parents=True)
     (left / "half").touch()
-    shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was this one's already
-    assert train(f"after-{name}", after="beginning", epochs=2, last_epochs=1, last_parts=parts) == 0
+    shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was already claimed
+    assert train(f"after-{name}", after="first", epochs=2, last_epochs=1, last_parts=parts) == 0
     assert weights(runs / f"after-{name}") == weights(runs / f"whole-{name}")
-    assert weights(runs / f"after-{name}") != weights(runs / "beginning")
+    assert weights(runs / f"after-{name}") != weights(runs / "first")
 
 
 @pytest.mark.parametrize(
@@ -83,39 +85,39 @@ def test_a_shared_beginning_gives_the_weights_of_training_it_again(parts: list[s
         (2, {"seed": 1}, "seed differ"),
         (3, {"schedule": "cosine"}, "schedule: constant"),
         (4, {"warmup_ratio": 0.1}, "warmup_ratio: 0"),
-        (5, {"epochs": 1, "last_epochs": 1, "last_parts": ["hard"]}, "not how this one begins"),
-        (6, {"hard": 1}, "other samples are hard"),
+        (5, {"epochs": 1, "last_epochs": 1, "last_parts": ["hard"]}, "does not start with that run's"),
+        (6, {"hard": 1}, "had other hard cases"),
     ],
 )
-def test_what_is_not_a_beginning_is_refused_before_anything_is_written(
+def test_a_run_with_other_first_epochs_is_refused_before_anything_is_written(
     number: int, changes: dict[str, Any], said: str, train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(f"other-{number}", after="beginning", **({"epochs": 2, "last_epochs": 1} | changes)) == 2
+    assert train(f"other-{number}", after="first", **({"epochs": 2, "last_epochs": 1} | changes)) == 2
     assert said in capsys.readouterr().err
     assert not (runs / f"other-{number}").exists()
 
 
-def test_a_beginning_must_have_ended_with_a_whole_step(
+def test_a_warm_start_needs_a_run_that_ended_with_a_whole_step(
     train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("uneven", epochs=1, last_epochs=0, batch_size=10) == 0
     more = {"epochs": 1, "last_epochs": 1}
     assert train("after-uneven", after="uneven", **more, batch_size=10) == 2
-    assert "choose a batch" in capsys.readouterr().err
+    assert "Choose another batch_size" in capsys.readouterr().err
     assert train("after-nothing", after="nowhere", **more) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
 
 
-def test_a_beginning_that_is_still_trained_is_left_alone(
+def test_a_warm_start_leaves_a_run_alone_that_is_still_training(
     train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(runs / "beginning", runs / "working")
+    shutil.copytree(runs / "first", runs / "working")
     [state] = (runs / "working" / "trl").glob("checkpoint-*")
     half = state.with_name("checkpoint-99")
-    half.mkdir()  # being written
+    half.mkdir()  # another process is writing it
     state.rename(state.with_name("checkpoint-1"))
     assert train("too-early", after="working", epochs=2, last_epochs=1) == 2
-    assert "let it end" in capsys.readouterr().err
+    assert "Let it end" in capsys.readouterr().err
     assert half.exists()
     shutil.rmtree(state.with_name("checkpoint-1"))
     assert train("too-early", after="working", epochs=2, last_epochs=1) == 2

@@ -1,6 +1,6 @@
-"""Annotation: a teacher model, or the renderer's own knowledge, writes captions, reasoning and answers (paper, 3.2).
+"""Annotation: a teacher model, or the renderer's record of its defects, provides captions, reasoning and answers.
 
-A method says what to ask next (`progressive`, `answer_driven`), `teacher` asks an endpoint (with `trainer.endpoint`),
-`replies` keeps every reply on disk, `output` writes the data directory that `trainer sft` reads. `ground_truth` needs
-no endpoint.
+See section 3.2 of the paper. A method (`progressive`, `answer_driven`) decides what to ask next. `teacher` asks an
+endpoint through `trainer.endpoint`, `replies` stores every reply on disk, and `output` writes the data directory that
+`trainer sft` reads. `ground_truth` needs no endpoint.
 """

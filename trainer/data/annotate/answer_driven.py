@@ -1,7 +1,7 @@
-"""Answer-driven annotation (paper, section 3.2): from the true label, the thinking that leads there.
+"""Answer-driven annotation (paper, section 3.2): the teacher writes the reasoning that leads to the true label.
 
-The samples stay as they are, with new reasoning, for stage 1.2. A reasoning that does not lead to the label, or that
-speaks of having been told, is asked for again with a hint and at last rejected.
+The samples keep their labels and get new reasoning for stage 1.2. If a reasoning does not lead to the label, or reveals
+that the answer was given, the teacher is asked again with a hint. After the last attempt the sample is rejected.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class AnswerDriven:
         """Choose what the teacher is told.
 
         Args:
-            reveal_issues: the issues of each picture, not only the label. Beyond the paper, whose training split has
-                no issues; verdicts must then name exactly these.
+            reveal_issues: tell the issues of each picture too, not only the label. The verdicts must then name exactly
+                these issues. The paper's training split has no issues.
         """
         self._attempts = attempts
         self._reveal_issues = reveal_issues
@@ -37,13 +37,13 @@ class AnswerDriven:
         """See `Method`.
 
         Raises:
-            AnnotationError: the question has no label, or no dimensions where these are to be revealed.
+            AnnotationError: the question has no label, or it has no dimensions although they must be revealed.
         """
         if (truth := question.truth) is None:
-            raise AnnotationError(f"sample {question.id} has no label; answer-driven annotation starts from it")
+            raise AnnotationError(f"sample {question.id} has no label; answer-driven annotation needs one")
         if self._reveal_issues and not truth.dimensions_known:
             raise AnnotationError(
-                f"sample {question.id} has a label and no dimensions; use --reveal label, or add the dimensions"
+                f"sample {question.id} has a label but no dimensions; use --reveal label, or add the dimensions"
             )
         answer = settle(
             REASON,

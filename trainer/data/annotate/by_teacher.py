@@ -1,4 +1,4 @@
-"""A whole run of `annotate progressive` or `answer-driven`: what is open is asked, then the result is written."""
+"""A complete run of `annotate progressive` or `answer-driven`: ask all open questions, then write the result."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ from trainer.endpoint.workers import Outcome, Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(EndpointOrder):
-    """A teacher's run."""
+    """The settings of a run with a teacher."""
 
     method: str
     reveal_issues: bool = False
     attempts: int = 3
-    """Replies per question, at most."""
+    """Maximum number of replies per question."""
 
     def origin(self, data_digest: str) -> dict[str, object]:
-        """What decides a reply and whether it is used. How fast and for how much is not in it, nor where the endpoint
-        is: a server that comes back at another address is the same teacher."""
+        """The settings that decide the replies and which of them are used.
+
+        Rate and spending are left out. The address is left out too, because a server may move to another address.
+        """
         return {
             "stage": f"annotate-{self.method}",
             "data": data_digest,
@@ -50,24 +52,24 @@ class Order(EndpointOrder):
         }
 
     def new_method(self) -> Method:
-        """The method, without any state."""
+        """The method, which has no state."""
         if self.method == "progressive":
             return Progressive(self.attempts)
         return AnswerDriven(self.attempts, reveal_issues=self.reveal_issues)
 
 
 def annotate_by_teacher(order: Order, clock: Clock | None = None) -> Report:
-    """Annotate with a teacher, or go on with it. A finished annotation asks nothing and is written again.
+    """Annotate with a teacher, or continue an annotation. A finished one is written again without any request.
 
     Args:
-        clock: real time unless a test brings its own.
+        clock: replaces the real clock in tests.
 
     Raises:
         AnnotationError, LogError: OUT cannot be used.
-        EndpointUnusable: no request to the endpoint can succeed now; what was answered is kept.
+        EndpointUnusable: no request to the endpoint can succeed now; all replies so far are kept.
         DataError: the data directory cannot be used.
         RunMismatch: OUT holds an annotation with other settings.
-        KeyboardInterrupt: on Ctrl-C, after what was answered is on disk.
+        KeyboardInterrupt: on Ctrl-C, after all replies so far are on disk.
     """
     questions = begin(order.data, order.out, order.origin, order.limit)
     method = order.new_method()
@@ -75,7 +77,7 @@ def annotate_by_teacher(order: Order, clock: Clock | None = None) -> Report:
         meter = order.new_meter()
         for reply in replies:
             meter.add(reply.prompt_tokens, reply.completion_tokens)
-        steps = progress_of(method, questions, replies)  # complains of missing labels before anything is asked
+        steps = progress_of(method, questions, replies)  # reports missing labels before the first request
         outcome = asyncio.run(_ask(order, method, questions, steps, replies, meter, clock or Clock()))
         steps = progress_of(method, questions, replies)
         teaching = _teaching(replies, meter)
@@ -92,7 +94,7 @@ async def _ask(
     meter: Meter,
     clock: Clock,
 ) -> Outcome:
-    """Ask about every question that is open, with a bar on the console."""
+    """Ask all open questions, with a progress bar on the console."""
     todo = [question for question in questions if not is_settled(steps[question.id])]
     if not todo:
         return Outcome()
@@ -135,10 +137,10 @@ def _teaching(replies: Replies, meter: Meter) -> Teaching:
 
 
 def _open_end(annotation: Annotation, outcome: Outcome, meter: Meter) -> tuple[str, ...]:
-    """What is still to be done, and how."""
+    """What is left to do, and how."""
     lines = list(outcome.sentences(meter))
     if outcome.limit_reached:
-        lines.append("what is accepted so far can be trained on")
+        lines.append("the samples accepted so far can be used for training")
     if annotation.complete and not annotation.accepted.hits:
         lines.append(f"no sample was accepted; see {REJECTED_NAME}")
     return tuple(lines)

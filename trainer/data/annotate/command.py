@@ -1,101 +1,85 @@
-"""`python -m trainer annotate`: captions, reasoning and answers for a data directory (paper, section 3.2).
+"""`python -m trainer annotate`: write captions, reasoning and answers for a data directory (paper, section 3.2).
 
-progressive: a teacher describes, then reasons and answers; answer-driven: a teacher reasons towards the known label;
-ground-truth: the renderer's own knowledge, with mistakes on demand.
+progressive: a teacher describes the pictures, then reasons and answers. answer-driven: a teacher writes the reasoning
+for the known label. ground-truth: the text is made from the renderer's record, with a chosen share of mistakes.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-from pathlib import Path
 
+from screening.errors import UserError
+from screening.runtime.exits import UNFINISHED
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
 from trainer.runs.argument_types import not_negative, positive, share
-
-UNFINISHED = 1
-"""Exit status of a run that left questions open, or accepted none."""
+from trainer.runs.arguments import add_directory, add_limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the three methods and their options."""
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
-    progressive = methods.add_parser("progressive", help="describe each picture, then reason and answer (weak labels)")
-    answer_driven = methods.add_parser("answer-driven", help="write the reasoning that leads to the true label")
-    ground_truth = methods.add_parser("ground-truth", help="from what the renderer planted; asks nobody")
+    progressive = methods.add_parser(
+        "progressive", help="a teacher describes each picture, then reasons and answers (weak labels)"
+    )
+    answer_driven = methods.add_parser(
+        "answer-driven", help="a teacher writes the reasoning that leads to the true label"
+    )
+    ground_truth = methods.add_parser(
+        "ground-truth", help="make the text from what the renderer planted, without a teacher"
+    )
     for method in (progressive, answer_driven, ground_truth):
-        method.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory to annotate")
-        method.add_argument(
-            "--out", type=Path, required=True, metavar="DIR", help="data directory to write, or to go on with"
-        )
-        method.add_argument("--limit", type=positive, metavar="N", help="only the first N samples (default: all)")
+        add_directory(method, "--data", "data directory to annotate")
+        add_directory(method, "--out", "new data directory, or one to continue")
+        add_limit(method)
     for method in (progressive, answer_driven):
         _teacher_arguments(method)
     answer_driven.add_argument(
         "--reveal",
         choices=("label", "issues"),
         default="label",
-        help="what the teacher is told: the label, as in the paper, or also each picture's issues (default: label)",
+        help="tell the teacher the label, as in the paper, or also each picture's issues (default: label)",
     )
     ground_truth.add_argument(
         "--error-rate",
         type=share,
         default=0.0,
         metavar="P",
-        help="share of samples that are made wrong (default: 0; the paper's teacher: 0.6175)",
+        help="share of samples to make wrong, 0 to 1 (default: 0; the paper's teacher: 0.6175)",
     )
-    ground_truth.add_argument("--seed", type=not_negative, default=0, help="of the mistakes (default: 0)")
+    ground_truth.add_argument("--seed", type=not_negative, default=0, help="seed of the mistakes (default: 0)")
 
 
 def _teacher_arguments(parser: argparse.ArgumentParser) -> None:
-    teacher = parser.add_argument_group("teacher (decides the result: going on with other values is refused)")
-    teacher.add_argument("--model", required=True, help="its name at the endpoint")
+    teacher = parser.add_argument_group("teacher (decides the result; a run continues only with the same values)")
+    teacher.add_argument("--model", required=True, help="name of the model at the endpoint")
     teacher.add_argument(
-        "--attempts", type=positive, default=3, metavar="N", help="replies per question, at most (default: 3)"
+        "--attempts", type=positive, default=3, metavar="N", help="maximum number of replies per question (default: 3)"
     )
     add_asking_options(teacher, temperature="own")
     endpoint = add_endpoint_options(parser)
-    endpoint.add_argument("--base-url", required=True, metavar="URL", help="OpenAI-compatible, with its /v1")
+    endpoint.add_argument(
+        "--base-url", required=True, metavar="URL", help="address of an OpenAI-compatible endpoint, including /v1"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one method from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
-    from trainer.data.annotate.errors import AnnotationError
-    from trainer.data_directory import DataError
-    from trainer.endpoint.errors import EndpointError
-    from trainer.runs.json_log import LogError
-    from trainer.runs.run_directory import RunMismatch
-
+    """Run one method; returns the exit status."""
     if args.method != "ground-truth" and (wrong := complaint(args)):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    try:
-        if args.method == "ground-truth":
-            from trainer.data.annotate.from_truth import annotate_from_truth
+        raise UserError(wrong)
+    if args.method == "ground-truth":
+        from trainer.data.annotate.from_truth import annotate_from_truth
 
-            report = annotate_from_truth(
-                args.data, args.out, seed=args.seed, error_rate=args.error_rate, limit=args.limit
-            )
-        else:
-            from trainer.data.annotate.by_teacher import Order, annotate_by_teacher
+        report = annotate_from_truth(args.data, args.out, seed=args.seed, error_rate=args.error_rate, limit=args.limit)
+    else:
+        from trainer.data.annotate.by_teacher import Order, annotate_by_teacher
 
-            order = Order(
-                **order_arguments(args),
-                method=args.method,
-                reveal_issues=getattr(args, "reveal", "label") == "issues",
-                attempts=args.attempts,
-            )
-            report = annotate_by_teacher(order)
-    except EndpointError as error:
-        print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
-        return UNFINISHED
-    except (AnnotationError, DataError, LogError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what was answered is kept, the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
+        order = Order(
+            **order_arguments(args),
+            method=args.method,
+            reveal_issues=getattr(args, "reveal", "label") == "issues",
+            attempts=args.attempts,
+        )
+        report = annotate_by_teacher(order)
     for line in report.lines:
         print(line)
     return 0 if report.annotation.complete and report.annotation.accepted.hits else UNFINISHED

@@ -1,7 +1,9 @@
-"""The error of an annotation; those of its endpoint are in `trainer.endpoint.errors`."""
+"""The error of an annotation. Errors of the endpoint are in `trainer.endpoint.errors`."""
 
 from __future__ import annotations
 
+from screening.errors import UserError
 
-class AnnotationError(Exception):
-    """An annotation cannot start or go on; the message says what to do."""
+
+class AnnotationError(UserError):
+    """An annotation cannot start or continue; the message says what to do."""

@@ -1,4 +1,4 @@
-"""A whole run of `annotate ground-truth`."""
+"""A complete run of `annotate ground-truth`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.data.annotate.report import Report, begin, summary
 
 
 def annotate_from_truth(data: Path, out: Path, *, seed: int, error_rate: float, limit: int | None = None) -> Report:
-    """Annotate from the truth in the data; it takes seconds, so a killed run starts again.
+    """Annotate from the truth in the data. This takes seconds, so a killed run simply starts again.
 
     Raises:
         AnnotationError, DataError, RunMismatch: see `annotate_by_teacher`.

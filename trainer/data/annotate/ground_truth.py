@@ -1,10 +1,9 @@
-"""Annotation without a teacher: the reasoning of rendered samples, from what the renderer planted.
+"""Annotation without a teacher: write the reasoning of rendered samples from the defects that were planted.
 
-With an error rate some samples are made wrong on purpose, as a weak teacher would get them wrong: it overlooks a
-subtle defect, sees one where there is none, or names the wrong dimension. The paper's teacher is right on 38.25 %
-(table 3, Qwen-VL-Max, CoT), which an error rate of 0.6175 stands for. Wrong means wrong by the paper's score
-(section 5.1), and verdicts, label and reasoning of a wrong sample agree with each other, as a teacher's own do.
-Captions are left right.
+With an error rate, some samples are made wrong on purpose, with the mistakes of a weak teacher: it overlooks a subtle
+defect, reports one that does not exist, or names the wrong dimension. The paper's teacher is right on 38.25 % (table 3,
+Qwen-VL-Max, CoT), which corresponds to an error rate of 0.6175. Wrong means wrong by the paper's score (section 5.1).
+Verdicts, label and reasoning of a wrong sample agree with each other, as those of a teacher do. Captions stay correct.
 """
 
 from __future__ import annotations
@@ -25,44 +24,44 @@ from trainer.metrics import correct
 from trainer.records import Generated, Sample
 
 HARSH = 0.25
-"""Of the wrong samples with one or two good pictures, those whose answer becomes `N` with everything found bad."""
+"""Share of the wrong samples with one or two usable pictures whose answer becomes `N`, with all pictures called bad."""
 ALSO_OVERLOOKED = 0.15
 ALSO_INVENTED = 0.25
 ALSO_SWAPPED = 0.25
-"""Per picture: further mistakes of a sample that is wrong already."""
+"""Probability of a further mistake per picture, in a sample that is already wrong."""
 
 _OPENING_ENDS = "I observed <"
 
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """The annotator. The same seed and sample id give the same annotation, whatever else is in the data."""
+    """The annotator. The annotation of a sample depends only on the seed, the sample and its id."""
 
     seed: int
     error_rate: float = 0.0
 
     def annotate(self, question: Question) -> Accepted | Rejected:
-        """Write one sample's reasoning.
+        """Write the reasoning of one sample.
 
         Raises:
             AnnotationError: the question has no label, or no dimensions.
         """
         if (truth := question.truth) is None:
-            raise AnnotationError(f"sample {question.id} has no label; there is no ground truth to annotate it from")
+            raise AnnotationError(f"sample {question.id} has no label, so there is no ground truth to annotate it from")
         if not truth.dimensions_known:
             raise AnnotationError(
-                f"sample {question.id} has a label and no dimensions, so its reasoning cannot be written from the "
+                f"sample {question.id} has a label but no dimensions, so its reasoning cannot be written from the "
                 "truth; use `annotate answer-driven` with a teacher"
             )
         sample = self._corrupted(truth) if self.corrupts(truth) else truth
         try:
             answer = reasoned(sample)
-        except ValueError as error:  # a comment in the words of the grammar
+        except ValueError as error:  # the answer grammar limits the characters of a comment
             return Rejected(REASON, Fault("composition", str(error)))
         return Accepted(sample.model_copy(update={"reasoning": answer.reasoning}), answer)
 
     def corrupts(self, sample: Sample) -> bool:
-        """Whether this sample is made wrong. A higher rate makes more wrong and lets those that are wrong stay so."""
+        """Whether to make this sample wrong. With a higher rate, all samples that were wrong stay wrong."""
         return self._stream(sample, "whether").random() < self.error_rate
 
     def _corrupted(self, truth: Sample) -> Sample:
@@ -73,13 +72,15 @@ class GroundTruth:
         )
 
     def _stream(self, sample: Sample, purpose: str) -> random.Random:
-        return random.Random(f"{self.seed}/{sample.id}/{purpose}")  # from the text, so the same in every process
+        return random.Random(
+            f"{self.seed}/{sample.id}/{purpose}"
+        )  # seeded with a text, which is the same in every process
 
 
 def reasoned(sample: Sample) -> Answer:
-    """The answer in full, from the sample's own verdicts and comments.
+    """Write the complete answer from the sample's own verdicts and comments.
 
-    The sentence about the original is that of the reasoning which is there already, or made of the caption.
+    The sentence about the original is taken from the existing reasoning, or made from the caption.
 
     Raises:
         ValueError: see `screening.answer.compose`.
@@ -95,10 +96,10 @@ def reasoned(sample: Sample) -> Answer:
 
 
 def corrupt(truth: Sample, rng: random.Random) -> tuple[Generated, ...]:
-    """The four pictures as somebody sees them who gets the sample wrong.
+    """The four pictures as a teacher sees them who gets the sample wrong.
 
-    Wrong takes one of two forms: a bad picture among those named, or `N` although there is a good one. The first needs
-    a bad picture, the second a good one; every label allows at least one.
+    A sample is wrong in one of two ways: the answer names a bad picture, or it is `N` although a picture is usable. The
+    first needs a bad picture and the second a usable one, so every label allows at least one of the two.
     """
     good = [picture for picture in truth.generated if picture.usable]
     bad = [picture for picture in truth.generated if not picture.usable]
@@ -119,7 +120,7 @@ def corrupt(truth: Sample, rng: random.Random) -> tuple[Generated, ...]:
 
 
 def _subtle(bad: Sequence[Generated], rng: random.Random) -> Generated:
-    """The one that is overlooked: the subtler its worst defect, the more often."""
+    """Choose the bad picture that is overlooked; subtle defects are overlooked more often."""
     return rng.choices(bad, [1 / max(1, picture.severity) ** 2 for picture in bad])[0]
 
 
@@ -140,7 +141,7 @@ def _found_bad(picture: Generated, truth: Sample, rng: random.Random) -> Generat
 
 
 def _misjudged(picture: Generated, truth: Sample, rng: random.Random, *, may_overlook: bool) -> Generated:
-    """A bad picture beside the mistake that makes the sample wrong: mostly seen right."""
+    """A bad picture of a wrong sample that is not the mistake itself; it is mostly judged correctly."""
     chance = rng.random()
     if may_overlook and chance < ALSO_OVERLOOKED:
         return _overlooked(picture)
@@ -150,7 +151,7 @@ def _misjudged(picture: Generated, truth: Sample, rng: random.Random, *, may_ove
 
 
 def _with_defect(picture: Generated, truth: Sample, rng: random.Random, dimensions: Sequence[Dimension]) -> Generated:
-    """The picture with one made-up defect, of one of these dimensions, in place of its own; as it is without any."""
+    """Replace the defects of a picture by an invented one of the given dimensions; without dimensions, keep them."""
     if not dimensions:
         return picture
     defect = invent(rng.choice(dimensions), truth.original.attributes, rng)

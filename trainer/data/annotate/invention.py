@@ -1,4 +1,4 @@
-"""Defects that nobody planted, in the renderer's words, such as could be true of the product at hand."""
+"""Invent defects that were not planted but would be possible for the product, in the renderer's words."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DRAWN: dict[str, str | None] = {
     "mark_colour": "mark",
     "mark_replaced": "mark",
 }
-"""Kinds of appearance that somebody may see in a drawn product → the attribute it must have."""
+"""Kind of appearance defect → attribute that a product must have for it."""
 
 _PHOTOGRAPHED = ("hue_shifted", "slim", "wide")
-"""Kinds that can be said of any product: nothing is known about its parts."""
+"""Kinds of appearance defect that are possible for every product."""
 
 _OTHERS: dict[Dimension, tuple[str, ...]] = {
     Dimension.SHADOW: ("doubled", "missing", "direction", "too_long", "wrong_side"),
@@ -36,10 +36,10 @@ INVENTED = (Dimension.APPEARANCE, *_OTHERS)
 
 
 def invent(dimension: Dimension, attributes: Mapping[str, Any], rng: random.Random) -> Defect:
-    """A defect of a dimension, subtle where its kind can be: who sees one that is not there does not see a gross one.
+    """Invent a defect of a dimension. It is subtle if its kind allows that, because imagined defects are not gross.
 
     Args:
-        attributes: of the original, as the renderer writes them; may be empty.
+        attributes: attributes of the original, as the renderer writes them; may be empty.
     """
     kind = rng.choice(_kinds(dimension, attributes))
     row = KINDS[kind]

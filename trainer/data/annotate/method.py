@@ -1,6 +1,6 @@
-"""What a method of annotation is: a pure function from a question and the replies so far to the next step.
+"""The interface of an annotation method: a pure function from a question and the replies so far to the next step.
 
-All state is in the replies, so going on after a kill is the same as going on after a reply.
+All state is in the replies, so a killed run continues from the replies on disk.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from trainer.data.annotate.replies import Reply
 from trainer.records import Sample
 
 REASON = "reason"
-"""The task in which the teacher thinks and answers."""
+"""Name of the task in which the teacher reasons and answers."""
 
 Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Put this to the teacher."""
+    """The teacher must be asked this next."""
 
     task: str
     parts: tuple[Part, ...]
@@ -32,17 +32,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Done."""
+    """The sample is annotated."""
 
     sample: Sample
     """The annotated sample."""
     answer: Answer
-    """What the reasoning in it says, for the comparison with the truth."""
+    """The parsed answer of its reasoning, for the comparison with the truth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Given up."""
+    """The sample is rejected after the last attempt."""
 
     task: str
     fault: Fault
@@ -60,7 +60,7 @@ class Method(Protocol):
     name: str
 
     def step(self, question: Question, replies: Sequence[Reply]) -> Step:
-        """What to do next about one question."""
+        """Decide the next step for one question."""
 
 
 def settle(
@@ -70,12 +70,12 @@ def settle(
     ask: Callable[[str], tuple[Part, ...]],
     attempts: int,
 ) -> Read | Ask | Rejected:
-    """One task of a method: the first usable reply, else the question again, else the end.
+    """One task of a method: return the first usable reply, ask again, or give up after the last attempt.
 
     Args:
-        replies: of the sample, all tasks mixed.
-        ask: the question; gets what was wrong with the reply before, or an empty hint.
-        attempts: usable or not, so many replies are asked for at most.
+        replies: all replies about the sample, of all tasks.
+        ask: makes the question; its argument is a hint about the previous reply, empty the first time.
+        attempts: maximum number of replies to ask for.
     """
     own = [reply for reply in replies if reply.task == task]
     fault: Fault | None = None

@@ -1,8 +1,8 @@
-"""The result: a data directory for `trainer sft`, and the account of how it came about.
+"""Write the result: a data directory for `trainer sft`, and a report about the annotation.
 
 OUT/samples.jsonl       accepted samples, in the order of the source
 OUT/<pictures>          hard links to the source's files; copies where links are not possible
-OUT/rejected.jsonl      the others, with the reason and the last reply
+OUT/rejected.jsonl      rejected samples, with the reason and the last reply
 OUT/annotation.json     counts, agreement with the truth, tokens, cost
 """
 
@@ -19,11 +19,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.data.annotate.method import Accepted, Rejected, Step
 from trainer.data.annotate.questions import Question
 from trainer.data_directory import SAMPLES_NAME, DataError, picture_path
 from trainer.metrics import Judged, Share, picture_verdicts, random_baseline, share
-from trainer.runs.run_directory import write_atomically
 
 REPORT_NAME = "annotation.json"
 REJECTED_NAME = "rejected.jsonl"
@@ -34,45 +34,45 @@ class _Table(BaseModel):
 
 
 class Agreement(_Table):
-    """Accepted samples against the truth, where it is known."""
+    """Comparison of the accepted samples with the truth, if it is known."""
 
     correct: Share
-    """By the paper's rule (section 5.1): every option of the answer is in the true label. Paper's teacher: 38.25 %."""
+    """Correct by the paper's rule (section 5.1): every option of the answer is in the label. The paper has 38.25 %."""
     exact: Share
-    """The answer is the whole true label."""
+    """Samples whose answer is exactly the true label."""
     verdicts: Share
     """Pictures whose verdict names exactly the true dimensions."""
     random_baseline: float | None
-    """Percent; see `trainer.metrics.random_baseline`."""
+    """Score of blind guessing in percent; see `trainer.metrics.random_baseline`."""
 
 
 class Teaching(_Table):
-    """What the endpoint did, over all runs of this annotation."""
+    """Statistics of the endpoint over all runs of this annotation."""
 
     replies: int
     models: dict[str, int]
-    """Replies by the model's own name."""
+    """Number of replies per model name, as the endpoint reports it."""
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
-    """In the currency of the prices; None without prices. Requests that timed out may have cost something too."""
+    """Cost in the currency of the prices; None without prices. Requests that timed out may have cost extra."""
 
 
 class Annotation(_Table):
-    """`annotation.json`."""
+    """The content of `annotation.json`."""
 
     method: str
     complete: bool
     """Whether every question was settled."""
     samples: int
     accepted: Share
-    """Of the settled ones, with a Wilson interval."""
+    """Accepted samples among the settled ones, with a Wilson interval."""
     rejected: int
     unfinished: int
     rejected_reasons: dict[str, int]
     agreement: Agreement | None
     corrupted: Share | None = None
-    """Of the accepted ones, those made wrong on purpose (`ground-truth --error-rate`)."""
+    """Accepted samples that were made wrong on purpose (`ground-truth --error-rate`)."""
     teacher: Teaching | None = None
 
 
@@ -86,11 +86,11 @@ def write_output(
     teacher: Teaching | None = None,
     corrupted: int | None = None,
 ) -> Annotation:
-    """Write the data directory; what is there from an earlier run of the same annotation is replaced.
+    """Write the data directory. Files of an earlier run of the same annotation are replaced.
 
     Args:
         source: data directory of the questions.
-        steps: question → its last step; what is neither accepted nor rejected counts as unfinished.
+        steps: question → its last step. A question that is neither accepted nor rejected counts as unfinished.
 
     Raises:
         DataError: a picture cannot be linked or copied.
@@ -124,22 +124,21 @@ def write_output(
 
 
 def link_picture(source: Path, target: Path) -> None:
-    """Give a file a second name, or a copy on another file system; one that is there stays.
+    """Create a hard link, or a copy where links are not possible. An existing target is kept.
 
     Raises:
-        DataError: neither works.
+        DataError: neither is possible.
     """
     if target.exists():
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):
-            # The file itself, not a symbolic link that means something else from here.
+            # Resolved first, because a link to a symbolic link would point elsewhere from here.
             os.link(source.resolve(), target)
             return
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
     except OSError as error:
         raise DataError(f"{source} can be neither linked nor copied to {target} ({error.strerror})") from error
 

@@ -1,10 +1,10 @@
 """Progressive annotation (paper, section 3.2): describe each picture, then reason from the descriptions.
 
-Two data sets come of it: captions and weakly supervised reasoning, both for stage 1.1. The teacher's answer becomes
-the label, right or wrong; the paper's teacher was right on 38.25 % (table 3, Qwen-VL-Max, CoT).
+The result is two data sets for stage 1.1: captions and weakly supervised reasoning. The teacher's answer becomes the
+label even if it is wrong; the paper's teacher was right on 38.25 % (table 3, Qwen-VL-Max, CoT).
 
-Beyond the paper: a reasoning without a verdict on each picture, or whose answer contradicts its own verdicts, is asked
-for again and at last rejected (`trainer.data.annotate.reading`).
+Beyond the paper: if a reasoning has no verdict on some picture, or if its answer contradicts its own verdicts, the
+teacher is asked again, and the sample is rejected after the last attempt (`trainer.data.annotate.reading`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.records import Generated, Original, Sample
 
 
 class Progressive:
-    """Six questions per sample: five descriptions, each from one picture alone, and the reasoning."""
+    """Asks six questions per sample: a description of each picture alone, and then the reasoning."""
 
     name = "progressive"
 
@@ -45,7 +45,7 @@ class Progressive:
 
 
 def _sample(question: Question, captions: dict[str, str], answer: Answer) -> Sample:
-    """The weak sample: everything as the teacher sees it. Severities are not judged and stay 0."""
+    """The sample with the teacher's label and verdicts. The teacher does not judge severities, so they stay 0."""
     return Sample(
         id=question.id,
         product=question.product,

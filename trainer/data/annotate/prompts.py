@@ -1,7 +1,7 @@
-"""What the teacher is asked (paper, section 3.2 and appendix B, in our own words).
+"""Prompts for the teacher (after section 3.2 and appendix B of the paper, in our own words).
 
-The task and the form of the answer are those of `screening.prompt.STANDARD`: what the teacher writes is what the
-student learns to write.
+The task and the form of the answer are those of `screening.prompt.STANDARD`, because the student learns to write what
+the teacher writes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from screening.task import OPTIONS
 from trainer.records import Sample
 
 PLACES: tuple[str, ...] = ("original", *OPTIONS)
-"""The five pictures of a question, in its order."""
+"""The five pictures of a question, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureOf:
-    """Stands for a picture in a message: which of the five."""
+    """Placeholder in a message for one of the five pictures."""
 
     place: str
 
@@ -49,20 +49,20 @@ _AGAIN = "An earlier reply to this question could not be used. {hint} Write the 
 
 
 def describe(place: str, hint: str = "") -> tuple[Part, ...]:
-    """One picture, seen alone (progressive, first step).
+    """Ask for the description of one picture (progressive, first step).
 
     Args:
-        hint: what was wrong with the reply before; empty the first time.
+        hint: the problem with the previous reply; empty the first time.
     """
     return (DESCRIBE, PictureOf(place), *_again(hint))
 
 
 def reason_from(descriptions: Mapping[str, str], hint: str = "") -> tuple[Part, ...]:
-    """The question with the teacher's own descriptions (progressive, second step).
+    """Ask for the reasoning, with the teacher's own descriptions (progressive, second step).
 
     Args:
-        descriptions: place → what the teacher said of the picture there.
-        hint: what was wrong with the reply before; empty the first time.
+        descriptions: place → the teacher's description of that picture.
+        hint: the problem with the previous reply; empty the first time.
     """
     parts: list[Part] = [f"{STANDARD.cot}\n\n{_DESCRIBED}"]
     for place in PLACES:
@@ -71,11 +71,11 @@ def reason_from(descriptions: Mapping[str, str], hint: str = "") -> tuple[Part, 
 
 
 def reason_towards(truth: Sample, *, reveal_issues: bool, hint: str = "") -> tuple[Part, ...]:
-    """The question with its answer (answer-driven).
+    """Ask for the reasoning that leads to the given answer (answer-driven).
 
     Args:
         reveal_issues: tell the issues of each picture too, not only the label.
-        hint: what was wrong with the reply before; empty the first time.
+        hint: the problem with the previous reply; empty the first time.
     """
     known = _KNOWN.format(decision=_decision(truth))
     if reveal_issues:
@@ -84,12 +84,12 @@ def reason_towards(truth: Sample, *, reveal_issues: bool, hint: str = "") -> tup
     parts: list[Part] = [STANDARD.cot]
     for place in PLACES:
         parts += [_title(place), PictureOf(place)]
-    # Behind the pictures: all questions then share a prefix, and models weigh what they read last.
+    # Placed after the pictures: all questions then share a prefix, and models give more weight to what they read last.
     return (*parts, known, *_again(hint))
 
 
 def digest() -> str:
-    """Changes with every change of a text: replies to other prompts are not mixed."""
+    """A version that changes with every prompt text, so that replies to different prompts are never mixed."""
     texts = (STANDARD.cot, DESCRIBE, _DESCRIBED, _KNOWN, _ISSUES, _AGAIN)
     return f"sha256:{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()}"
 

@@ -1,4 +1,4 @@
-"""What is to be annotated: samples with their truth, and samples without a label (paper, table 1: pseudo-label)."""
+"""The questions to annotate: samples with labels, and samples without (paper, table 1: pseudo-label)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.records import AnySample, Original, Sample
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One original with its four generated pictures; `truth` is None where it has no label."""
+    """One original with its four generated pictures; `truth` is None if it has no label."""
 
     id: str
     product: str
@@ -50,6 +50,6 @@ def read_questions(directory: Path) -> list[Question]:
 def questions_digest(directory: Path, questions: Sequence[Question]) -> str:
     """The digest of the data directory, labelled or not; see `trainer.data_directory.data_digest`.
 
-    Pictures are not checked: a broken one rejects its sample and no other.
+    Pictures are not checked here, because a broken picture should only reject its own sample.
     """
-    return data_digest(directory, cast("Sequence[Sample]", questions), check=False)  # it looks at `files` alone
+    return data_digest(directory, cast("Sequence[Sample]", questions), check=False)  # it only reads `files`

@@ -1,8 +1,8 @@
-"""Reading what the teacher wrote: `screening.answer` parses it, and it must also agree with itself.
+"""Parse the teacher's replies with `screening.answer`, and check that their answer agrees with their verdicts.
 
 A sample's label is the set of its usable pictures, and a picture is usable if it has no issue (`trainer.records`). So
-a reasoning must give a verdict on each of the four pictures, and its answer must be those that it calls normal. One
-that says otherwise would teach the student to contradict itself.
+a reasoning must give a verdict on each of the four pictures, and its answer must name exactly the pictures that it
+calls normal. Any other reasoning would teach the student to contradict itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from trainer.records import Sample
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a reply cannot be used."""
+    """The reason why a reply cannot be used."""
 
     reason: str
-    """Stable, for counting: a `screening.answer.Reason`, or one of those below."""
+    """Stable name for counting: a `screening.answer.Reason`, or one of those below."""
     detail: str
-    """A sentence for people, and the hint that the teacher gets."""
+    """A sentence for reports, which is also the hint for the teacher."""
 
 
 CUT = Fault("cut", "It was cut off at the limit of its length: write shorter sentences.")
@@ -40,7 +40,7 @@ _TELLS = re.compile(
 
 
 def read_caption(reply: Reply) -> str | Fault:
-    """A description as one line of text."""
+    """Parse a description into one line of text."""
     if (fault := _not_given(reply)) is not None:
         return fault
     if reply.finish == "length":
@@ -49,7 +49,7 @@ def read_caption(reply: Reply) -> str | Fault:
 
 
 def read_reasoning(reply: Reply) -> Answer | Fault:
-    """A reasoning whose answer and verdicts agree; its findings are those of A, B, C and D, in order."""
+    """Parse a reasoning whose answer and verdicts agree. Its findings are those of A, B, C and D, in order."""
     if (fault := _not_given(reply)) is not None:
         return fault
     result = parse(reply.text, Mode.COT)
@@ -62,10 +62,10 @@ def read_reasoning(reply: Reply) -> Answer | Fault:
 
 
 def contradicts_truth(answer: Answer, truth: Sample, *, issues: bool) -> Fault | None:
-    """What an answer that agrees with itself says against the known truth.
+    """Find a contradiction between a consistent answer and the known truth.
 
     Args:
-        issues: whether the dimensions of each picture count too, not only which pictures are usable.
+        issues: compare the dimensions of each picture too, not only which pictures are usable.
     """
     for finding, picture in zip(answer.findings, truth.generated, strict=True):
         if bool(finding.dimensions) == picture.usable:
@@ -81,7 +81,7 @@ def contradicts_truth(answer: Answer, truth: Sample, *, issues: bool) -> Fault |
 
 
 def tells(answer: Answer) -> Fault | None:
-    """A reasoning that speaks of the answer it was given: the student will be given none."""
+    """Find a reasoning that mentions the given answer, since the student will not be given one."""
     return TELLS if _TELLS.search(answer.reasoning or "") else None
 
 
@@ -97,7 +97,7 @@ def _without_verdict(answer: Answer) -> Fault | None:
         if option not in stated:
             return Fault(
                 "no_verdict",
-                f"It gave no verdict on picture {option}: behind <{option}> write `normal` or the names of the issues "
+                f"It gave no verdict on picture {option}: after <{option}> write `normal` or the names of the issues "
                 f"({', '.join(one.short for one in DIMENSIONS)}), then a colon and the sentence.",
             )
     return None

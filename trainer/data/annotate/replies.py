@@ -1,7 +1,7 @@
-"""Every reply of the teacher, written down before anything else happens with it.
+"""Store every reply of the teacher before it is processed.
 
-`replies.jsonl` is the only state of an annotation: what to ask next, what was accepted, what it cost are all computed
-from it. So a killed run loses what was in flight and nothing else, and no reply is paid for twice.
+`replies.jsonl` is the only state of an annotation: the next questions, the accepted samples and the cost are all
+computed from it. A killed run loses only the requests in flight, and no stored reply is paid for twice.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from trainer.runs.json_log import JsonLog, open_log
 REPLIES_NAME = "replies.jsonl"
 
 SYNC_EVERY = 5.0
-"""Seconds of replies that a power cut may cost. Syncing each would hold up all requests in flight."""
+"""Maximum age in seconds of replies that a power cut may lose. Syncing each one would delay all requests in flight."""
 
 
 class Refusal(BaseModel):
-    """Why a question cannot be asked at all, however often one tries."""
+    """A permanent reason why a question cannot be asked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +33,7 @@ class Refusal(BaseModel):
 
 
 class Reply(BaseModel):
-    """One reply to one question about one sample; or, with `refusal`, that there will be none."""
+    """One reply to one question about one sample, or a `refusal` that says why there is none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,9 +42,9 @@ class Reply(BaseModel):
     """`describe original`, `describe A`, …, `reason`."""
     text: str = ""
     finish: str = "stop"
-    """As the endpoint says: `stop`, `length`, `content_filter`, …"""
+    """Reason for the end of the reply, as the endpoint reports it: `stop`, `length`, `content_filter`, …"""
     model: str = ""
-    """As the endpoint names itself; often more exact than the name it was asked by."""
+    """Name of the model, as the endpoint reports it; often more exact than the requested name."""
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
     refusal: Refusal | None = None
@@ -60,7 +60,7 @@ class Replies:
             self._by_sample[reply.sample].append(reply)
 
     def of(self, sample: str) -> Sequence[Reply]:
-        """What was replied about one sample so far, in order."""
+        """All replies about one sample so far, in order."""
         return self._by_sample.get(sample, ())
 
     def __iter__(self) -> Iterator[Reply]:
@@ -68,7 +68,7 @@ class Replies:
             yield from replies
 
     def append(self, reply: Reply) -> None:
-        """Write one reply: it was paid for."""
+        """Write one reply to the disk."""
         self._log.append([reply])
         self._by_sample[reply.sample].append(reply)
 
@@ -78,7 +78,7 @@ def open_replies(directory: Path) -> Iterator[Replies]:
     """Open the log of a directory.
 
     Raises:
-        LogError: another process is writing it, or it is damaged elsewhere than in its last line.
+        LogError: another process is writing the log, or a line before the last one is damaged.
     """
     with open_log(directory / REPLIES_NAME, Reply, sync_every=SYNC_EVERY) as log:
         yield Replies(log)

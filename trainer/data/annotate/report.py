@@ -1,4 +1,4 @@
-"""Beginning and end of every annotation: read the data, make OUT its own; afterwards, tell the user."""
+"""The steps that all annotations share: read the data and claim OUT first, and report to the user at the end."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from trainer.runs.run_directory import claim
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written, and what to tell the user."""
+    """The result that was written, and the lines to print."""
 
     annotation: Annotation
     lines: tuple[str, ...]
 
 
 def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], limit: int | None) -> list[Question]:
-    """Read what is to be annotated, and make OUT this annotation's own.
+    """Read the questions to annotate, and claim OUT for this annotation.
 
     Args:
         origin: data digest → everything that decides the result.
-        limit: so many questions from the start.
+        limit: number of questions, from the first; None means all.
 
     Raises:
         AnnotationError, DataError, RunMismatch: see `trainer.data.annotate.by_teacher.annotate_by_teacher`.
@@ -39,7 +39,7 @@ def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], lim
 
 
 def summary(annotation: Annotation, out: Path) -> tuple[str, ...]:
-    """What was done, in lines for the terminal."""
+    """Lines for the terminal that say what was done."""
     lines = [
         f"{out}: {annotation.accepted.hits} of {annotation.samples} samples accepted, {annotation.rejected} rejected, "
         f"{annotation.unfinished} open"
@@ -49,7 +49,7 @@ def summary(annotation: Annotation, out: Path) -> tuple[str, ...]:
     if annotation.agreement:
         agreement = annotation.agreement
         lines.append(
-            f"against the truth: correct {_percent(agreement.correct)}, whole label {_percent(agreement.exact)}, "
+            f"compared with the truth: correct {_percent(agreement.correct)}, whole label {_percent(agreement.exact)}, "
             f"verdicts {_percent(agreement.verdicts)}"
         )
     if annotation.teacher:

@@ -1,7 +1,7 @@
-"""Asking the teacher about every question that is open.
+"""Ask the teacher all open questions.
 
-A question is asked about until the method accepts or rejects it. Every reply is on disk before the next step, so
-whatever ends the run, the same command goes on behind the last reply.
+The teacher is asked about a sample until the method accepts or rejects it. Every reply is on disk before the next step,
+so the same command continues after the last reply however the run ended.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from trainer.endpoint.pictures import data_url, picture_part
 from trainer.endpoint.workers import Outcome, Workers
 
 Watch = Callable[[Step], None]
-"""Told of every question that was asked about to its end: accepted, rejected, or (`Ask`) refused for now."""
+"""Called for every question that is finished: accepted, rejected, or (`Ask`) refused for now."""
 
 
 class Teacher:
-    """One run over the questions that are still open."""
+    """One run over the open questions."""
 
     def __init__(
         self, method: Method, workers: Workers, replies: Replies, *, data: Path, picture_size: int, watch: Watch
@@ -40,10 +40,10 @@ class Teacher:
         self._watch = watch
 
     async def ask_all(self, questions: Sequence[Question]) -> Outcome:
-        """Ask until every question is settled, a limit is reached, or the endpoint is of no use.
+        """Ask until every question is settled, a limit is reached, or the endpoint cannot answer.
 
         Raises:
-            EndpointUnusable: no request can succeed now. What was answered is kept.
+            EndpointUnusable: no request can succeed now. All replies so far are kept.
         """
         return await self._workers.settle_all(questions, self._settle)
 
@@ -66,10 +66,10 @@ class Teacher:
         return self._method.step(question, self._replies.of(question.id))
 
     async def _part(self, question: Question, part: Part, urls: dict[str, str]) -> dict[str, Any]:
-        """A part of the message.
+        """Encode one part of the message.
 
         Args:
-            urls: place → data URL, of the pictures of this question that were needed before.
+            urls: place → data URL; a cache of the pictures of this question that were already encoded.
         """
         if isinstance(part, str):
             return {"type": "text", "text": part}
@@ -80,12 +80,12 @@ class Teacher:
 
 
 def progress_of(method: Method, questions: Sequence[Question], replies: Replies) -> dict[str, Step]:
-    """Where each question stands: sample → accepted, rejected, or what would be asked next."""
+    """The state of each question: sample → accepted, rejected, or the next question to ask."""
     return {question.id: method.step(question, replies.of(question.id)) for question in questions}
 
 
 def is_settled(step: Step) -> bool:
-    """Whether nothing more will be asked."""
+    """Whether a question is accepted or rejected, so that nothing more is asked."""
     return isinstance(step, Accepted | Rejected)
 
 

@@ -1,13 +1,13 @@
-"""`python -m trainer import-pairs`: verdicts on single generated pictures become questions of four."""
+"""`python -m trainer import-pairs`: group verdicts on single generated pictures into questions of four."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.runs.argument_types import above_zero, not_negative
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.data.import_pairs.download import Downloaded
@@ -16,40 +16,66 @@ if TYPE_CHECKING:
     from trainer.data.import_pairs.write import Report
 
 FAILED_SHOWN = 3
-"""Addresses that failed and are named on the terminal."""
+"""Maximum number of failed addresses to print on the terminal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="pairs: JSON lines, .csv, .tsv or .parquet, one per row"
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="file of pairs, one per row: JSON lines, .csv, .tsv or .parquet",
     )
+    add_directory(parser, "--images", "directory of the pictures; the paths in the rows are relative to it")
+    add_directory(parser, "--out", "new data directory")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the grouping (default: 0)")
     parser.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="directory that the paths of the rows are inside of"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new data directory")
-    parser.add_argument(
-        "--seed", type=not_negative, default=0, help="another seed groups the pictures otherwise (default: 0)"
-    )
-    parser.add_argument(
-        "--preset", choices=["hfpc-44k"], help="read the layouts of this public data set; no column options then"
+        "--preset",
+        choices=["hfpc-44k"],
+        help="read the files of this public data set; excludes the column options (default: none)",
     )
     names = parser.add_argument_group("columns")
-    names.add_argument("--original-column", metavar="NAME", help="path or URL of the original (default: original)")
-    names.add_argument("--generated-column", metavar="NAME", help="path or URL of the generated (default: generated)")
-    names.add_argument("--usable-column", metavar="NAME", help="the verdict (default: usable)")
-    names.add_argument("--product-column", metavar="NAME", help="what is shown (default: the original's path)")
-    names.add_argument("--dimensions-column", metavar="NAME", help="what is wrong, separated by commas (default: none)")
-    names.add_argument("--comment-column", metavar="NAME", help="a person's remark (default: none)")
     names.add_argument(
-        "--usable-values", metavar="A,B,…", help="words for usable, in any case (default: 1, true, yes, good, …)"
+        "--original-column", metavar="NAME", help="column with the path or URL of the original (default: original)"
     )
-    names.add_argument("--unusable-values", metavar="A,B,…", help="words for not usable (default: 0, false, no, …)")
+    names.add_argument(
+        "--generated-column",
+        metavar="NAME",
+        help="column with the path or URL of the generated picture (default: generated)",
+    )
+    names.add_argument("--usable-column", metavar="NAME", help="column with the verdict (default: usable)")
+    names.add_argument(
+        "--product-column",
+        metavar="NAME",
+        help="column with the product's name (default: none; the original's path is used)",
+    )
+    names.add_argument(
+        "--dimensions-column",
+        metavar="NAME",
+        help="column with the names of the dimensions with issues, separated by commas (default: none)",
+    )
+    names.add_argument("--comment-column", metavar="NAME", help="column with a reviewer's comment (default: none)")
+    names.add_argument(
+        "--usable-values",
+        metavar="A,B,…",
+        help="words for usable, in upper or lower case (default: 1, true, yes, good, …)",
+    )
+    names.add_argument(
+        "--unusable-values",
+        metavar="A,B,…",
+        help="words for not usable, in upper or lower case (default: 0, false, no, …)",
+    )
     fetch = parser.add_argument_group("pictures named by URL")
     fetch.add_argument(
-        "--download", action="store_true", help="fetch into --images what is not there yet; a later run goes on"
+        "--download", action="store_true", help="download missing pictures into --images; a stopped download continues"
     )
     fetch.add_argument(
-        "--requests-per-minute", type=above_zero, default=120.0, metavar="N", help="pace of --download (default: 120)"
+        "--requests-per-minute",
+        type=above_zero,
+        default=120.0,
+        metavar="N",
+        help="maximum download rate over all hosts (default: 120)",
     )
 
 
@@ -58,26 +84,17 @@ def run(args: argparse.Namespace) -> int:
     from trainer.data.import_pairs.pairs import urls_of
     from trainer.data.import_pairs.rows import PairsError
     from trainer.data.import_pairs.write import Order, import_pairs, read_pairs
-    from trainer.data_directory import DataError
-    from trainer.runs.run_directory import RunMismatch
 
-    try:
-        layout: Layout = args.preset or "columns"
-        order = Order(args.files, args.images, args.out, layout, _columns(args), args.seed)
-        pairs = read_pairs(order)
-        if args.download:
-            from trainer.data.import_pairs.download import download
+    layout: Layout = args.preset or "columns"
+    order = Order(args.files, args.images, args.out, layout, _columns(args), args.seed)
+    pairs = read_pairs(order)
+    if args.download:
+        from trainer.data.import_pairs.download import download
 
-            print(_fetched(download(urls_of(pairs), args.images, per_minute=args.requests_per_minute)))
-        elif not args.images.is_dir():
-            raise PairsError(f"--images {args.images} is not a directory")
-        report = import_pairs(order, pairs)
-    except (PairsError, DataError, RunMismatch, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what was fetched is kept, the same command goes on from there", file=sys.stderr)
-        return 130
+        print(_fetched(download(urls_of(pairs), args.images, per_minute=args.requests_per_minute)))
+    elif not args.images.is_dir():
+        raise PairsError(f"--images {args.images} is not a directory")
+    report = import_pairs(order, pairs)
     print(_page(report, args.out))
     return 0
 
@@ -85,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 def _columns(args: argparse.Namespace) -> Columns:
     """
     Raises:
-        PairsError: a column option beside a preset, or a word that means both verdicts.
+        PairsError: a column option is given together with a preset, or a word means both verdicts.
     """
     from trainer.data.import_pairs.pairs import HFPC, Columns
     from trainer.data.import_pairs.rows import PairsError
@@ -102,7 +119,7 @@ def _columns(args: argparse.Namespace) -> Columns:
     }
     given = {name: value for name, value in given.items() if value}
     if args.preset and given:
-        raise PairsError(f"--preset {args.preset} has its own columns and verdicts; leave the column options out")
+        raise PairsError(f"--preset {args.preset} defines columns and verdicts; remove the column options")
     columns = HFPC if args.preset else Columns(**given)
     if both := set(columns.yes) & set(columns.no):
         raise PairsError(
@@ -116,10 +133,10 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 
 def _fetched(done: Downloaded) -> str:
-    lines = [f"Pictures: {done.fetched} fetched, {done.there} were there, {len(done.failed)} failed."]
+    lines = [f"Pictures: {done.fetched} downloaded, {done.there} already there, {len(done.failed)} failed."]
     lines += [f"  {url}: {reason}" for url, reason in list(done.failed.items())[:FAILED_SHOWN]]
     if len(done.failed) > FAILED_SHOWN:
-        lines.append(f"  … and {len(done.failed) - FAILED_SHOWN} more; the same command tries them again.")
+        lines.append(f"  … and {len(done.failed) - FAILED_SHOWN} more; run the same command to try them again.")
     return "\n".join(lines)
 
 

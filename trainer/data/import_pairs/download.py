@@ -1,7 +1,7 @@
-"""Fetch the pictures that rows name by address: slowly, checked, and going on where an earlier run stopped.
+"""Download the pictures that rows give by URL, at a limited rate and with checks. A stopped download continues.
 
-A picture is on disk only when it is whole and a model could be shown it. Addresses that fail are reported and tried
-again by the next run; they end no run.
+A picture is stored only if it is complete and the service would accept it. Addresses that fail do not end the run; they
+are reported, and the next run tries them again.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from tqdm import tqdm
 
 from screening.errors import ImageError
 from screening.images import ImageLimits, decode, inspect
+from screening.runtime.atomic_write import write_atomically
 from trainer.endpoint.pace import Clock, Pace
 
 TRIES = 4
 CONNECTIONS = 4
 LONGEST_WAIT = 120.0
-"""Seconds; a Retry-After above it counts as a failure of this run."""
+"""Longest accepted `Retry-After` in seconds; a picture with a longer one fails in this run."""
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _USER_AGENT = "screening-trainer import-pairs"
 
 
 class _TryAgain(Exception):
-    """An answer or a broken connection after which the same request may succeed."""
+    """The request failed for a temporary reason, so a retry may succeed."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -38,29 +39,29 @@ class _TryAgain(Exception):
 
 
 class _Failed(Exception):
-    """An answer that will not be better when it is asked for again."""
+    """The request failed for a permanent reason, or after all tries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """What one run brought."""
+    """The result of one run."""
 
     fetched: int
     there: int
-    """Pictures that an earlier run had fetched."""
+    """Number of pictures that an earlier run had downloaded."""
     failed: dict[str, str]
-    """Address → reason."""
+    """Failed address → reason."""
 
 
 def download(urls: Mapping[str, str], images: Path, *, per_minute: float, clock: Clock | None = None) -> Downloaded:
-    """Fetch all pictures that are not there.
+    """Download all missing pictures.
 
     Args:
         urls: file name inside `images` → address.
-        per_minute: requests that start in a minute, at most, over all hosts.
+        per_minute: maximum number of requests per minute over all hosts.
 
     Raises:
-        OSError: a picture cannot be written; what was fetched stays.
+        OSError: a picture cannot be written. The pictures downloaded so far stay.
     """
     images.mkdir(parents=True, exist_ok=True)
     wanted = {name: url for name, url in urls.items() if not (images / name).is_file()}
@@ -90,7 +91,7 @@ async def _fetch_all(wanted: Mapping[str, str], images: Path, per_minute: float,
                 async with asyncio.TaskGroup() as workers:
                     for _ in range(CONNECTIONS):
                         workers.create_task(work())
-            except BaseExceptionGroup as group:  # the first of them says enough: the disk is full, as a rule
+            except BaseExceptionGroup as group:  # the first error is enough; the usual cause is a full disk
                 raise group.exceptions[0] from None
     return failed
 
@@ -98,8 +99,8 @@ async def _fetch_all(wanted: Mapping[str, str], images: Path, per_minute: float,
 async def _fetch(client: httpx.AsyncClient, pace: Pace, clock: Clock, url: str, target: Path) -> None:
     """
     Raises:
-        _Failed: the picture cannot be had, now or ever.
-        OSError: it cannot be written.
+        _Failed: the picture cannot be downloaded.
+        OSError: the picture cannot be written.
     """
     backoff = wait_exponential_jitter(initial=1, max=30)
 
@@ -123,10 +124,8 @@ async def _fetch(client: httpx.AsyncClient, pace: Pace, clock: Clock, url: str, 
     try:
         await asyncio.to_thread(lambda: decode(inspect(data), shrink_to=1))
     except ImageError as error:
-        raise _Failed(f"it is not a picture that can be used: {error}") from error
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(target)
+        raise _Failed(f"the file is not a usable picture: {error}") from error
+    write_atomically(target, data)
 
 
 async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:
@@ -136,7 +135,7 @@ async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:
             if response.status_code in _TRY_AGAIN:
                 after = _retry_after(response.headers.get("retry-after"))
                 if after > LONGEST_WAIT:
-                    raise _Failed(f"the server answers {response.status_code} and asks for {after:.0f} s of patience")
+                    raise _Failed(f"the server answers {response.status_code} and asks to wait {after:.0f} s")
                 pace.hold(after)
                 raise _TryAgain(f"the server answers {response.status_code}", after)
             if response.status_code != httpx.codes.OK:
@@ -154,7 +153,7 @@ async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:
 
 
 def _retry_after(text: str | None) -> float:
-    """Seconds of a Retry-After header in either form (RFC 9110, 10.2.3); 0 for none and for one that is neither."""
+    """Seconds of a `Retry-After` header in either form (RFC 9110, 10.2.3); 0 for a missing or invalid header."""
     if text is None:
         return 0.0
     if text.strip().isascii() and text.strip().isdigit():

@@ -1,9 +1,9 @@
-"""Pairs → questions of four.
+"""Group pairs into questions of four.
 
-A picture is its bytes and not its name: many shops keep a copy of the original with each generated picture, and the
-copies are one original. The pictures of one original are put into an order that follows from a seed and their bytes,
-and cut into fours. So the letters carry no information, the order of the file changes nothing, and more originals
-change no question. What does not fill a question is left over, with the reason.
+Pictures are identified by their bytes and not by their names, because many shops keep a copy of the original with each
+generated picture. The pictures of one original are put into an order that follows from a seed and their bytes, and are
+then divided into groups of four. So the letters carry no information, the order of the file does not matter, and
+further originals change no existing question. Pairs that fill no question are left over, with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Digests = Mapping[str, str]
 
 
 class Reason(StrEnum):
-    """Why a pair is in no question."""
+    """The reason why a pair is left over."""
 
     NO_VERDICT = "no verdict"
     CONTRADICTORY = "contradictory verdicts"
@@ -29,12 +29,12 @@ class Reason(StrEnum):
     IS_ORIGINAL = "the generated picture is the original"
     MISSING = "picture missing"
     UNREADABLE = "picture unreadable"
-    REMAINDER = "fewer than four pictures remain of its original"
+    REMAINDER = "fewer than four pictures of its original remain"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """A pair that is in no question."""
+    """A pair that belongs to no question."""
 
     pair: Pair
     reason: Reason
@@ -47,12 +47,12 @@ class Question:
 
     id: str
     original: str
-    """The first by name, where copies of the original have several."""
+    """Path of the original; the first in alphabetical order if there are copies."""
     pairs: tuple[Pair, ...]
 
 
 def sort_out(pairs: Iterable[Pair], digests: Digests) -> tuple[list[Pair], list[LeftOver]]:
-    """The pairs that a question can be made of, each picture once, and the others."""
+    """Separate the pairs that can be used, with each picture once, from the others."""
     by_picture: dict[tuple[str, str], list[Pair]] = {}
     left: list[LeftOver] = []
     for pair in pairs:
@@ -68,7 +68,7 @@ def sort_out(pairs: Iterable[Pair], digests: Digests) -> tuple[list[Pair], list[
         if len({pair.usable for pair in same}) > 1:
             left += [LeftOver(pair, Reason.CONTRADICTORY) for pair in same]
             continue
-        # The one that says most about the picture, the first by name of several.
+        # Of equal pictures, the pair with the most information; of several, the first in alphabetical order.
         best = min(same, key=lambda pair: (not pair.dimensions, not pair.comment, pair.generated, pair.original))
         kept.append(best)
         left += [LeftOver(pair, Reason.REPEATED) for pair in same if pair is not best]
@@ -76,7 +76,7 @@ def sort_out(pairs: Iterable[Pair], digests: Digests) -> tuple[list[Pair], list[
 
 
 def group(pairs: Iterable[Pair], seed: int, digests: Digests) -> tuple[list[Question], list[LeftOver]]:
-    """Questions in the order of the originals' names, and the pairs that remain of each original."""
+    """Form questions, in the order of the originals' names, and return the pairs that remain of each original."""
     by_original: dict[str, list[Pair]] = {}
     for pair in sorted(pairs, key=lambda pair: pair.original):
         by_original.setdefault(digests[pair.original], []).append(pair)
@@ -96,6 +96,6 @@ def _place(pair: Pair, seed: int, digests: Digests) -> bytes:
 
 
 def _name(four: Sequence[Pair], digests: Digests) -> str:
-    """An id that follows from the bytes of the five pictures and their order."""
+    """The id of a question: a hash of its five pictures in order."""
     pictures = "\n".join(digests[picture] for picture in (four[0].original, *(pair.generated for pair in four)))
     return f"pairs-{hashlib.sha256(pictures.encode()).hexdigest()[:20]}"

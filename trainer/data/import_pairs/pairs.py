@@ -1,4 +1,4 @@
-"""Rows → pairs: which picture was made from which original, and whether it may be shown."""
+"""Convert rows to pairs of an original and a generated picture, with the verdict whether it may be shown."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trainer.data.import_pairs.rows import PairsError, Row
 USABLE = ("1", "true", "yes", "y", "usable", "good", "ok", "accept", "accepted", "pass")
 UNUSABLE = ("0", "false", "no", "n", "unusable", "bad", "reject", "rejected", "fail")
 _SHOWN = 120
-"""Characters of a value that a message repeats."""
+"""Maximum number of characters of a value in a message."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns that are read, and the words for a verdict (in lower case)."""
+    """Names of the columns to read, and the words for each verdict (in lower case)."""
 
     original: str = "original"
     generated: str = "generated"
@@ -35,31 +35,31 @@ class Columns:
 
 
 HFPC = Columns(original="origin", generated="generation", usable="label")
-"""Of the rows that `rows` makes of HFPC-44k's two layouts."""
+"""Columns of the rows that `rows` reads from the two layouts of HFPC-44k."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One generated picture of one original, with its verdict. Pictures are paths inside the directory of pictures."""
+    """One generated picture of one original, with its verdict. Paths are relative to the directory of pictures."""
 
     where: str
     original: str
     generated: str
     usable: bool | None
-    """None where the row gives no verdict."""
+    """The verdict; None if the row gives none."""
     product: str
-    """Empty where no column names it: the original stands for it."""
+    """Name of the product; empty if no column gives it, and the original then identifies the product."""
     dimensions: frozenset[Dimension]
     comment: str
     urls: Mapping[str, str]
-    """Picture → the address that the row gives in place of a path."""
+    """Picture → address, for pictures that the row gives by URL."""
 
 
 def read_pair(row: Row, columns: Columns, images: Path) -> Pair:
-    """The pair of one row.
+    """Convert one row to a pair.
 
     Raises:
-        PairsError: a column is missing or empty, a path lies outside `images`, or a value is not understood.
+        PairsError: a column is missing or empty, a path is outside `images`, or a value is unknown.
     """
     urls: dict[str, str] = {}
     original, generated = (
@@ -70,48 +70,54 @@ def read_pair(row: Row, columns: Columns, images: Path) -> Pair:
     named = _dimensions(row, columns.dimensions) if columns.dimensions else frozenset[Dimension]()
     usable = _verdict(row, columns)
     if usable and named:
-        raise PairsError(f"{row.where}: the picture is usable, but {columns.dimensions!r} names what is wrong with it")
+        raise PairsError(
+            f"{row.where}: the picture is usable, but column {columns.dimensions!r} names an issue; correct one of them"
+        )
     return Pair(row.where, original, generated, usable, product, named, comment, urls)
 
 
 def picture_of_url(url: str) -> str:
-    """The file name under which the picture of an address is kept; it follows from the address alone."""
+    """The file name for the picture of an address, which depends only on the address."""
     suffix = PurePosixPath(re.split("[?#]", url, maxsplit=1)[0]).suffix.lower()
     return hashlib.sha256(url.encode()).hexdigest()[:40] + (suffix if suffix in _SUFFIXES else ".img")
 
 
 def urls_of(pairs: Iterable[Pair]) -> dict[str, str]:
-    """Picture → address, for all pictures that rows name by address."""
+    """Picture → address, for all pictures that rows give by URL."""
     return {picture: url for pair in pairs for picture, url in pair.urls.items()}
 
 
 def _value(row: Row, column: str) -> Any:
     if column not in row.values:
         there = ", ".join(map(str, row.values)) or "none"
-        raise PairsError(f"{row.where}: there is no column {column!r} (there are: {there}); see the --…-column options")
+        raise PairsError(
+            f"{row.where}: missing column {column!r} (found: {there}); name another with the --…-column options"
+        )
     return row.values[column]
 
 
 def _text(row: Row, column: str) -> str:
     value = _value(row, column)
-    if isinstance(value, bytes):  # text of a Parquet file whose writer did not say that it is text
+    if isinstance(value, bytes):  # text in a Parquet file whose writer did not mark the column as text
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-        raise PairsError(f"{row.where}: the column {column!r} holds {_short(value)}; a text is expected")
+        raise PairsError(f"{row.where}: the column {column!r} must hold text, not {_short(value)}")
     return _encodable(row, column, str(value).strip())
 
 
 def _encodable(row: Row, column: str, text: str) -> str:
-    """A JSON file can hold half of a surrogate pair, which no file name and no UTF-8 file can."""
+    """Refuse half of a surrogate pair: JSON can hold one, but file names and UTF-8 files cannot."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise PairsError(f"{row.where}: the column {column!r} holds {_short(text)}, which is not Unicode") from error
+        raise PairsError(
+            f"{row.where}: the column {column!r} holds {_short(text)}, which is not valid Unicode"
+        ) from error
     return text
 
 
 def _picture(text: str, where: str, images: Path, urls: dict[str, str]) -> str:
-    """The path inside `images`, in Unicode normal form C: two rows may spell one file in two ways."""
+    """The path relative to `images`, in Unicode form NFC, because two rows may spell one file in two ways."""
     if text.lower().startswith(("http://", "https://")):
         name = picture_of_url(text)
         urls[name] = text
@@ -121,9 +127,7 @@ def _picture(text: str, where: str, images: Path, urls: dict[str, str]) -> str:
         if path.is_absolute() and path.is_relative_to(root):
             path = path.relative_to(root)
     if path.is_absolute() or ".." in path.parts or "\\" in text:
-        raise PairsError(
-            f"{where}: {_short(text)} is not a path inside --images {images}, written with forward slashes"
-        )
+        raise PairsError(f"{where}: {_short(text)} must be a path inside --images {images}, with forward slashes")
     return unicodedata.normalize("NFC", path.as_posix())
 
 
@@ -131,18 +135,18 @@ def _verdict(row: Row, columns: Columns) -> bool | None:
     value = _value(row, columns.usable)
     if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is unequal to itself
         return None
-    # Tables write whole numbers with decimals when another cell of the column is empty.
+    # Programs write whole numbers with decimals if another cell of the column is empty.
     word = re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip().lower())
     if word in columns.yes or word in columns.no:
         return word in columns.yes
     raise PairsError(
-        f"{row.where}: the verdict {_short(value)} in column {columns.usable!r} is not known; say what it means with "
-        f"--usable-values and --unusable-values (now {', '.join(columns.yes)} and {', '.join(columns.no)})"
+        f"{row.where}: unknown verdict {_short(value)} in column {columns.usable!r}; add it to "
+        f"--usable-values or --unusable-values (now {', '.join(columns.yes)} and {', '.join(columns.no)})"
     )
 
 
 def _short(value: object) -> str:
-    """A value as a message shows it: whole pictures stand in some tables."""
+    """Shorten a value for a message, because some tables hold whole pictures."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -152,5 +156,5 @@ def _dimensions(row: Row, column: str) -> frozenset[Dimension]:
     words: Sequence[Any] = value if isinstance(value, list) else str(value or "").replace(";", ",").split(",")
     found = {word: dimension_named(word) for one in words if (word := str(one).strip())}
     if unknown := sorted(word for word, dimension in found.items() if dimension is None):
-        raise PairsError(f"{row.where}: {unknown[0]!r} is not a dimension; dimensions are {', '.join(Dimension)}")
+        raise PairsError(f"{row.where}: unknown dimension {unknown[0]!r}; choose from {', '.join(Dimension)}")
     return frozenset(dimension for dimension in found.values() if dimension)

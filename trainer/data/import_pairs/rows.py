@@ -1,4 +1,4 @@
-"""Files of pairs → rows: JSON lines, CSV, Parquet, and the two layouts of the public HFPC-44k set."""
+"""Read the rows of files of pairs: JSON lines, CSV, Parquet, and the two layouts of the public HFPC-44k set."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
+from screening.errors import UserError
+
 Layout = Literal["columns", "hfpc-44k"]
 
 
-class PairsError(Exception):
+class PairsError(UserError):
     """A file of pairs cannot be used; the message names the file, the row and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as its file has it."""
+    """One row of a file."""
 
     where: str
     """File and row, for messages."""
@@ -27,10 +29,10 @@ class Row:
 
 
 def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
-    """All rows of one file, in its order. The ending tells the form: `.csv`, `.tsv`, `.parquet`; anything else is JSON.
+    """Read all rows of one file, in order. The suffix decides: `.csv`, `.tsv`, `.parquet`; all others are JSON.
 
     Raises:
-        PairsError: the file cannot be read, or is not of its form.
+        PairsError: the file cannot be read, or its content does not fit its suffix.
     """
     try:
         rows = _READERS.get(path.suffix.lower(), _json_rows)(path)
@@ -44,9 +46,9 @@ def read_rows(path: Path, layout: Layout) -> Iterator[Row]:
 _BINARY = {
     b"PK\x03\x04": "is an Excel workbook or another ZIP file; export its table as CSV in UTF-8",
     b"\x1f\x8b": "is compressed; unpack it first",
-    b"PAR1": "is a Parquet file; give it the ending .parquet",
+    b"PAR1": "is a Parquet file; rename it to end in .parquet",
 }
-"""How files begin that are given in place of text → what to do."""
+"""First bytes of files that are not text → what the user should do."""
 
 
 def _not_text(path: Path, error: UnicodeDecodeError) -> str:
@@ -57,7 +59,7 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    """One object per line, or one list of objects for the whole file."""
+    """Read one object per line, or one list of objects in the whole file."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         values = _json(text, str(path))
@@ -67,7 +69,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
         numbered = [(where, _json(line, where)) for where, line in lines]
     for where, value in numbered:
         if not isinstance(value, dict):
-            raise PairsError(f"{where}: a JSON object is expected, not {type(value).__name__}")
+            raise PairsError(f"{where}: expected a JSON object, not {type(value).__name__}")
         yield Row(where, value)
 
 
@@ -76,17 +78,17 @@ def _json(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PairsError(
-            f"{where}: not valid JSON ({error}); CSV and Parquet need the ending .csv or .parquet"
+            f"{where}: not valid JSON ({error}); CSV and Parquet files must end in .csv or .parquet"
         ) from error
 
 
 def _csv_rows(path: Path, delimiter: str | None = None) -> Iterator[Row]:
     """
     Args:
-        delimiter: None for a comma, or for a semicolon where the header has semicolons and no comma, as Excel writes in
+        delimiter: None chooses a comma, or a semicolon if the header has semicolons and no comma, as Excel writes it in
             many countries.
     """
-    # Read whole, so that a line break inside quotes stays one and the encoding is checked before any row is used.
+    # The file is read at once, to keep line breaks inside quotes and to check the encoding before any row is used.
     text = path.read_text(encoding="utf-8-sig")
     header = text.strip().partition("\n")[0]
     delimiter = delimiter or (";" if ";" in header and "," not in header else ",")
@@ -114,7 +116,7 @@ def _tsv_rows(path: Path) -> Iterator[Row]:
 
 def _refuse_repeated(names: Sequence[str], where: str) -> None:
     if repeated := [name for name in names if name and names.count(name) > 1]:
-        raise PairsError(f"{where}: two columns are called {repeated[0]!r}; rename one")
+        raise PairsError(f"{where}: two columns have the name {repeated[0]!r}; rename one")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -130,7 +132,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{path}, row {number}", values)
     except pyarrow.ArrowException as error:
-        raise PairsError(f"{path} is not a Parquet file that can be read ({error})") from error
+        raise PairsError(f"{path} cannot be read as a Parquet file ({error})") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -141,9 +143,9 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 
 def _hfpc_rows(rows: Iterator[Row]) -> Iterator[Row]:
-    """HFPC-44k (arXiv 2412.17504) has two layouts, both with addresses of pictures and the label 1 for usable.
+    """Read HFPC-44k (arXiv 2412.17504), which has two layouts; both give pictures by URL and use label 1 for usable.
 
-    Its test file has a pair per line, `{"origin", "generation", "label"}`; its training and validation files have
+    The test file has one pair per line, `{"origin", "generation", "label"}`. The training and validation files have
     `{ORIGIN: {"generations": [...], "labels": [...]}}`.
     """
     for row in rows:

@@ -1,7 +1,7 @@
-"""The stage: read pairs → look at their pictures → group → write a data directory, and what was left over.
+"""The stage: read the pairs, check their pictures, group them, and write a data directory and the pairs left over.
 
 OUT/samples.jsonl, OUT/pictures/…   the data directory
-OUT/left-over.jsonl                 one line per pair that is in no question, with its reason
+OUT/left-over.jsonl                 one line per pair that belongs to no question, with the reason
 OUT/import-pairs.json               counts, label statistics; written last
 """
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from screening.errors import ImageError
 from screening.images import accept, decode
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, options_text
 from trainer.data.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.data.import_pairs.pairs import Columns, Pair, read_pair
@@ -29,37 +30,37 @@ from trainer.data.split.write import digest_of, write_data
 from trainer.data_directory import DataError, is_there, read_bytes
 from trainer.metrics import random_baseline
 from trainer.records import Sample
-from trainer.runs.run_directory import claim, occupy, see_whose, write_atomically
+from trainer.runs.run_directory import claim, occupy, see_whose
 
 REPORT_NAME = "import-pairs.json"
 LEFT_OVER_NAME = "left-over.jsonl"
 
 
 class Report(BaseModel):
-    """Everything in `import-pairs.json`."""
+    """The content of `import-pairs.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = 1
     files: dict[str, str]
-    """Name → sha256 of the files that were read."""
+    """Name → SHA-256 of each input file."""
     pairs: int
     usable: int
-    """Pairs with the verdict usable."""
+    """Number of pairs with the verdict usable."""
     originals: int
     questions: int
     left_over: dict[Reason, int]
     labels: dict[str, int]
     mean_label_length: float
-    """`N` counts as one (paper, section 5.1)."""
+    """Mean length of the labels; `N` has length 1 (paper, section 5.1)."""
     random_baseline: float
-    """Percent; see `trainer.metrics.random_baseline`."""
+    """Score of blind guessing in percent; see `trainer.metrics.random_baseline`."""
     share_of_n: float
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done."""
+    """The settings of one import."""
 
     files: Sequence[Path]
     images: Path
@@ -70,15 +71,15 @@ class Order:
 
 
 def read_pairs(order: Order) -> list[Pair]:
-    """All pairs of all files.
+    """Read all pairs of all files.
 
     Raises:
-        PairsError: a file or a row cannot be used, or there are no rows.
+        PairsError: a file or a row cannot be used, or the files have no rows.
     """
     rows = (row for path in order.files for row in read_rows(path, order.layout))
     pairs = [read_pair(row, order.columns, order.images) for row in rows]
     if not pairs:
-        raise PairsError(f"{', '.join(map(str, order.files))}: there are no pairs")
+        raise PairsError(f"no pairs in {', '.join(map(str, order.files))}")
     return pairs
 
 
@@ -86,7 +87,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
     """Write the data directory of these pairs.
 
     Raises:
-        PairsError: no question of four can be made of them.
+        PairsError: the pairs do not fill a single question of four.
         RunMismatch: `out` belongs to another run.
         DataError, OSError: a file cannot be read or written.
     """
@@ -100,7 +101,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
     questions, remaining = group(kept, order.seed, digests)
     left += useless + remaining
     if not questions:
-        raise PairsError(f"no original has {len(OPTIONS)} pictures that can be used; {_counts(left)}")
+        raise PairsError(f"no original has {len(OPTIONS)} suitable pictures; {_counts(left)}")
     claim(order.out, origin)
     occupy(order.out)
     items = [_item(question, order.images, digests) for question in questions]
@@ -112,7 +113,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
 
 
 def _named(files: Iterable[Path]) -> dict[str, Path]:
-    """Files by their names alone, since paths differ between machines; those of one name are numbered."""
+    """Names of the files without their paths, which differ between machines; equal names are numbered."""
     named: dict[str, Path] = {}
     for path in files:
         number = sum(path.name == other.name for other in named.values())
@@ -121,7 +122,7 @@ def _named(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _look_at(images: Path, pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[str, LeftOver]]:
-    """SHA-256 of each picture that a model can be shown, and what is wrong with the others."""
+    """SHA-256 of each picture that the service would accept, and the reason for each of the others."""
     digests: dict[str, str] = {}
     broken: dict[str, LeftOver] = {}
     wanted = {picture: pair for pair in pairs for picture in (pair.original, pair.generated)}

@@ -1,7 +1,7 @@
-"""The renderer: seed → product pictures with planted defects, labels, captions and reasoning.
+"""The renderer: draw product pictures with planted defects, labels, captions and reasoning from a seed.
 
 Read in this order: products (and cutouts), light, scenes, props, defects, figure, placing, composition, picture,
-sample, dataset. Pillow and numpy only.
+sample, dataset. It needs only Pillow and numpy.
 """
 
 from trainer.data.render.cutouts import CutOut, CutOutError, load_cutouts

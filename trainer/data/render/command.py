@@ -1,26 +1,33 @@
-"""`python -m trainer render`: draw a data set."""
+"""`python -m trainer render`: draw a data set of labelled samples."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from trainer.data.render.sample import USABLE_COUNTS
+from trainer.runs.arguments import add_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=_positive, required=True, help="number of samples (five pictures each)")
-    parser.add_argument("--seed", type=_seed, required=True, help="the same seed draws the same pictures")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="directory to write; must not hold anything"
+        "--seed",
+        type=_seed,
+        required=True,
+        help="seed of the drawing, at least 0; the same seed draws the same pictures",
     )
-    parser.add_argument("--size", type=_size, default=384, help="side of the pictures in pixels (default: 384)")
+    add_directory(parser, "--out", "directory to write; must be new or empty")
     parser.add_argument(
-        "--products", type=Path, metavar="DIR", help="cut-outs (RGBA PNG) to use in place of drawn products"
+        "--size", type=_size, default=384, help="side of the pictures in pixels, 64 to 2048 (default: 384)"
+    )
+    add_directory(
+        parser,
+        "--products",
+        "directory of cut-outs (RGBA PNG or WebP) to use instead of drawn products (default: none)",
+        required=False,
     )
     parser.add_argument(
-        "--workers", type=_positive, default=1, help="processes (default: 1); the pictures do not depend on it"
+        "--workers", type=_positive, default=1, help="number of processes; it does not change the pictures (default: 1)"
     )
     parser.add_argument(
         "--severities",
@@ -35,20 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=USABLE_COUNTS,
         metavar="N0,…,N4",
         help="shares of samples with 0 to 4 usable pictures (default: 0.25,0.32,0.23,0.13,0.07, as in the paper); "
-        "training on more defective pictures makes a model that holds back when in doubt",
+        "more defective pictures train a model that rejects doubtful pictures",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
     from trainer.data.render.dataset import Order, write_dataset
 
     order = Order(args.count, args.seed, args.size, args.severities, args.products, args.usable_counts)
-    try:
-        summary = write_dataset(order, args.out, args.workers)
-    except ScreeningError as error:
-        print(f"trainer render: {error}", file=sys.stderr)
-        return 1
+    summary = write_dataset(order, args.out, args.workers)
     print(
         f"{args.out}: {summary['samples']} samples of {summary['products']} products, "
         f"mean answer length {summary['mean_answer_length']:.2f}, random baseline {summary['random_baseline']:.1%}, "
@@ -87,12 +89,12 @@ def _usable_counts(text: str) -> tuple[float, ...]:
 
 
 def _shares(text: str, example: tuple[float, ...]) -> tuple[float, ...]:
-    """As many numbers as the example has, brought to a sum of 1."""
+    """Parse as many numbers as the example has, and scale them to a sum of 1."""
     wanted = f"{len(example)} numbers, like {','.join(map(str, example))}"
     try:
         shares = [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be {wanted}") from None
     if len(shares) != len(example) or not all(0 <= s < float("inf") for s in shares) or sum(shares) <= 0:
-        raise argparse.ArgumentTypeError(f"must be {wanted}, not negative and not all 0")
+        raise argparse.ArgumentTypeError(f"must be {wanted}, each at least 0 and not all 0")
     return tuple(share / sum(shares) for share in shares)

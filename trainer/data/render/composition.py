@@ -1,6 +1,6 @@
-"""One generated picture from its plan: background, light map, stage, things, product.
+"""Draw one generated picture from its plan: background, light map, stage, small objects, product.
 
-What depends on light is computed on a coarse grid and enlarged: shadows are soft, and this is most of the time.
+Light and shadows are computed on a coarse grid and enlarged: they are soft, and they take most of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.data.render.scenes import Setting, Stage, draw_background, draw_sta
 Floats = NDArray[np.float32]
 
 COARSE = 3
-"""Pixels per cell of the light's grid."""
+"""Pixels per cell of the light grid."""
 _SHADOW = 0.6
 _CONTACT = 0.62
 
@@ -29,7 +29,7 @@ _STAGES = {"podium": (190, 184, 176), "plinth": (238, 238, 236)}
 
 
 class _Floor:
-    """The shadows on one surface: n x n masks, 0-1, of cast and of contact shadow."""
+    """The shadows on one surface: n x n masks, 0-1, of the cast and the contact shadow."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -52,12 +52,16 @@ class _Floor:
         self.touch(body.x + float(body.centres[:3].mean()), body.y, body.foot, staging.contact, body.lift)
 
     def gain(self, strength: float) -> Floats:
-        """What is left of the light."""
+        """The share of the light that remains."""
         return np.asarray((1 - _SHADOW * strength * self.shadow) * (1 - _CONTACT * self.dark), np.float32)
 
 
 def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Generator, size: int) -> Image.Image:
-    """Draw the picture. `side`: -1 product in the left half, 0 in the middle below headroom, 1 in the right half."""
+    """Draw the picture.
+
+    Args:
+        side: -1 places the product in the left half, 0 in the middle with room above, 1 in the right half.
+    """
     light, n = staging.light, size // COARSE
     sprite = flat_sprite(staging.product, staging.look, size)
     if staging.width != 1:
@@ -80,7 +84,7 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
         _below(floor, stage, staging, body)
     floor.shadow *= np.clip((grid(n)[1] - horizon) / 0.03, 0, 1)
     if staging.cut:
-        # Ground pushed up around it: a bright rim in front of the dark gap.
+        # A sunk product pushes up the ground, which shows as a bright rim in front of a dark gap.
         gain = gain * (1 + 0.3 * contact(n, body.x, place.y + 0.03, body.foot * 1.2))
     image = lit(image, gain * floor.gain(light.strength))
 
@@ -96,7 +100,7 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
 
 
 def _below(floor: _Floor, stage: Stage, staging: Staging, body: Body) -> None:
-    """Shadows beneath a stage: its own, and the part of the product's that falls beyond it."""
+    """Shadows on the ground below a stage: its own, and the part of the product's shadow that falls beyond it."""
     base = stage.y + stage.height
     floor.cast(Body(stage.x, base, *_block(stage)), staging.light)
     raised = Body(
@@ -112,7 +116,7 @@ def _stage(scene: Setting, staging: Staging, body: Body, place: Place, rng: np.r
     half = max(float(rng.uniform(0.24, 0.3)), foot * 1.3 + 0.04)
     x = place.x + float(rng.uniform(-0.02, 0.02))
     if staging.overhang:
-        beyond = 1 if place.x < 0.5 else -1  # over the edge on the side with more room
+        beyond = 1 if place.x < 0.5 else -1  # beyond the edge on the side with more room
         half = max(0.24, foot * 1.05)
         x = place.x + beyond * (foot * (1 - 2 * staging.overhang) - half)
     height = float(rng.uniform(0.1, 0.13))
@@ -141,7 +145,7 @@ def _put_stage(image: Image.Image, stage: Stage, staging: Staging, body: Body, l
 
 
 def _ambience(n: int, light: Light, horizon: float, rng: np.random.Generator) -> Floats:
-    """Brightness without shadows: falls off away from the light; the wall's foot is a little darker."""
+    """Brightness without shadows. It decreases away from the light, and the foot of the wall is slightly darker."""
     xs, ys = grid(n)
     slope, level = float(rng.uniform(0.24, 0.36)), float(rng.uniform(0.97, 1.05))
     field = level * (1 + slope * light.side * (xs - 0.5)) * (1.03 - 0.08 * np.abs(ys - 0.6))
@@ -160,7 +164,7 @@ def grained(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     bank, size = textures.grain(), image.width
     x, y = int(rng.integers(128)), int(rng.integers(128))
     warm = float(rng.uniform(-3, 3))
-    if size > bank.shape[0] - 128:  # larger pictures repeat it
+    if size > bank.shape[0] - 128:  # larger pictures repeat the noise
         bank = np.tile(bank, (-(-(size + 128) // bank.shape[0]),) * 2 + (1,))
     pixels = np.asarray(image).astype(np.int16) + bank[y : y + size, x : x + size]
     pixels += np.rint(np.array([warm, 0, -warm])).astype(np.int16)

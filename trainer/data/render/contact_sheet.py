@@ -1,4 +1,4 @@
-"""A sheet to look at: one row per sample, the original and the four pictures with label and comments."""
+"""Draw a contact sheet: one row per sample, with the original, the four pictures, the label and the comments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GOOD, _BAD, _INK = (24, 120, 60), (176, 40, 36), (40, 40, 44)
 
 
 def contact_sheet(directory: Path, records: Sequence[dict[str, Any]]) -> Image.Image:
-    """Draw the sheet from the written pictures, so that it shows what is on disk."""
+    """Draw the sheet from the pictures on disk, so that it shows what was written."""
     width, row = 5 * (SIDE + _GAP) + _GAP, SIDE + _TEXT + _GAP
     sheet = Image.new("RGB", (width, max(1, len(records)) * row + _GAP), (255, 255, 255))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)

@@ -1,7 +1,7 @@
-"""A shop's own cut-outs (RGBA pictures) in place of drawn products.
+"""Use a shop's own cut-outs (RGBA pictures) instead of drawn products.
 
-Nothing is known about them but their pixels, so appearance defects are image operations: another hue, a part of the
-label erased or mirrored, the top recoloured.
+Only their pixels are known, so appearance defects are image operations: another hue, a part of the label erased or
+mirrored, the top recoloured.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from screening.images import decode, inspect
 
 SUFFIXES = (".png", ".webp")
 _LARGEST = 1024
-"""Longer side, in pixels, at which cut-outs are kept in memory."""
+"""Longer side in pixels of the cut-outs in memory."""
 
 
 class CutOutError(ScreeningError):
-    """A directory of cut-outs, or a file in it, cannot be used; the message says what to do."""
+    """A directory of cut-outs or one of its files cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class CutOutLook:
-    """Edits of a cut-out: (name, severity, a random number 0-1)."""
+    """Edits of a cut-out: (name, severity, random number 0-1)."""
 
     edits: tuple[tuple[str, int, float], ...] = ()
 
@@ -40,7 +40,7 @@ class CutOutLook:
 
 @dataclass
 class CutOut:
-    """A product given as an RGBA picture, cropped to what is opaque."""
+    """A product given as an RGBA picture, cropped to its opaque pixels."""
 
     id: str
     attributes: dict[str, str]
@@ -74,13 +74,14 @@ def load_cutouts(directory: Path) -> list[CutOut]:
     """Read every PNG and WebP in a directory, sorted by name.
 
     Raises:
-        CutOutError: no directory, no picture in it, or a picture that is unreadable or has no transparent background.
+        CutOutError: the directory is missing or holds no picture, or a picture is unreadable or has no transparent
+            background.
     """
     if not directory.is_dir():
-        raise CutOutError(f"{directory} is not a directory; give one that holds cut-outs as RGBA PNG files")
+        raise CutOutError(f"{directory} is not a directory; name a directory of cut-outs (RGBA PNG files)")
     paths = sorted(p for p in directory.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise CutOutError(f"{directory} holds no PNG or WebP file; put the cut-outs there as RGBA PNG files")
+        raise CutOutError(f"{directory} holds no PNG or WebP file; put the cut-outs there (RGBA PNG files)")
     return [_load(path) for path in paths]
 
 
@@ -95,14 +96,14 @@ def _load(path: Path) -> CutOut:
     alpha = rgba.getchannel("A")
     box = alpha.point(lambda value: 255 if value > 16 else 0).getbbox()
     if box is None or min(box[2] - box[0], box[3] - box[1]) < 16:
-        raise CutOutError(
-            f"{path.name} is transparent almost everywhere; there is no product of at least 16 pixels in it"
-        )
+        raise CutOutError(f"{path.name} is almost entirely transparent; it must show a product of at least 16 pixels")
     if int(np.asarray(alpha).min()) > 250:
-        raise CutOutError(f"{path.name} is opaque everywhere; cut the product out and make its background transparent")
+        raise CutOutError(
+            f"{path.name} has no transparent pixels; cut the product out and make its background transparent"
+        )
     rgba = rgba.crop(box)
     rgba.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BICUBIC)
-    # A product wider than three quarters of its height would not leave room for a setting: it is placed smaller.
+    # A product wider than three quarters of its height would leave no room for a setting, so it is drawn smaller.
     return CutOut(f"c{hashlib.sha256(data).hexdigest()[:12]}", {"source": path.name}, rgba)
 
 
@@ -116,7 +117,7 @@ def _joined(rgb: NDArray[np.float32], alpha: NDArray[np.uint8]) -> Image.Image:
 
 
 def _hue(sprite: Image.Image, severity: int, chance: float) -> Image.Image:
-    """Turn the hues; what is grey gets a tint, or it would not change."""
+    """Rotate the hues. Grey pixels get a tint, because they would not change otherwise."""
     turn = {1: 20, 2: 45, 3: 110}[severity] * (1 if chance < 0.5 else -1)
     hsv = np.asarray(sprite.convert("RGB").convert("HSV")).copy()
     hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(turn * 255 / 360)) % 256
@@ -126,7 +127,7 @@ def _hue(sprite: Image.Image, severity: int, chance: float) -> Image.Image:
 
 
 def _region(sprite: Image.Image, severity: int, chance: float) -> tuple[int, int, int, int]:
-    """A part of the middle, where labels are."""
+    """A region in the middle, where labels are."""
     share = {1: 0.26, 2: 0.4, 3: 0.6}[severity]
     width, height = round(sprite.width * min(0.8, share * 1.5)), round(sprite.height * share * 0.7)
     x, y = (sprite.width - width) // 2, round(sprite.height * (0.3 + 0.2 * chance))

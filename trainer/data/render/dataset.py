@@ -1,12 +1,12 @@
-"""A directory of labelled samples, drawn by several processes.
+"""Write a directory of labelled samples, drawn by several processes.
 
     DIR/samples.jsonl            one object per sample, in order
     DIR/pictures/ID/             original.jpg, a.jpg, b.jpg, c.jpg, d.jpg
-    DIR/contact-sheet.png        the first samples, to look at
+    DIR/contact-sheet.png        an overview of the first samples
     DIR/render.json              arguments and statistics
 
-Sample i depends on the seed and i alone, so the number of processes changes nothing. The directory appears when it is
-complete: everything is written beside it first and renamed at the end.
+Sample i depends only on the seed and i, so the number of processes does not matter. Everything is written to a
+temporary directory beside DIR, which is renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from screening.errors import ScreeningError
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data.render.contact_sheet import contact_sheet
 from trainer.data.render.cutouts import CutOut, load_cutouts
@@ -42,7 +43,7 @@ class DatasetError(ScreeningError):
 
 @dataclass(frozen=True)
 class Order:
-    """What to draw."""
+    """The settings of a data set."""
 
     count: int
     seed: int
@@ -53,7 +54,7 @@ class Order:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """As they stand in render.json."""
+        """The settings as written to render.json."""
         return {
             "count": self.count,
             "seed": self.seed,
@@ -65,15 +66,15 @@ class Order:
 
 
 def sample_seed(seed: int, index: int) -> int:
-    """Seed of one sample of a data set: 63 bits, different for every (seed, index)."""
+    """The seed of one sample: 63 bits, different for every (seed, index)."""
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
-    """Draw a data set into `out` and return its statistics; one that is there already, from the same order, is kept.
+    """Draw a data set into `out` and return its statistics. An existing data set with the same settings is kept.
 
     Raises:
-        DatasetError: `out` holds something else.
+        DatasetError: `out` holds other files.
         CutOutError: the cut-outs cannot be used.
     """
     if (summary := _already_drawn(order, out)) is not None:
@@ -81,10 +82,12 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
     if order.products is not None:
-        load_cutouts(order.products)  # refuse bad ones before any work
+        load_cutouts(order.products)  # report unusable cut-outs before any work
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed run, in a container that counts its processes anew
+    shutil.rmtree(
+        partial, ignore_errors=True
+    )  # left by a killed run with the same process id, as happens in containers
     partial.mkdir()
     try:
         statistics = _write(order, partial, workers)
@@ -97,7 +100,7 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
 
 
 def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:
-    """The summary of a finished data set of this order; render.json is written last."""
+    """The summary of a finished data set with these settings; None if there is none. render.json is written last."""
     try:
         summary: dict[str, Any] = json.loads((out / "render.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -117,7 +120,7 @@ def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
         "arguments": order.arguments,
         **statistics(records),
     }
-    (directory / "render.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(directory / "render.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -126,14 +129,14 @@ def _drawn(order: Order, directory: Path, workers: int) -> Iterator[dict[str, An
         _begin(order, directory)
         yield from map(_draw, range(order.count))
         return
-    # Spawned, not forked: the caller may hold threads (a progress bar, torch).
+    # Spawned, not forked, because the caller may have threads (a progress bar, torch).
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _begin_worker, (order, directory)) as pool:
         yield from pool.imap(_draw, range(order.count), chunksize=4)
 
 
 _state: dict[str, Any] = {}
-"""What a worker process draws: set once when it starts."""
+"""The settings of a worker process, set once at its start."""
 
 
 def _begin(order: Order, directory: Path) -> None:
@@ -142,7 +145,7 @@ def _begin(order: Order, directory: Path) -> None:
 
 
 def _begin_worker(order: Order, directory: Path) -> None:
-    # A terminal sends Ctrl-C to all processes; the first one says that it stops, and ends these.
+    # A terminal sends Ctrl-C to all processes. Only the main process handles it, and it then stops these.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _begin(order, directory)
 
@@ -159,7 +162,7 @@ def _draw(index: int) -> dict[str, Any]:
 
 
 def record_of(sample: Sample) -> dict[str, Any]:
-    """The line of samples.jsonl."""
+    """The sample as a line of samples.jsonl."""
     folder = f"pictures/{sample.id}"
     return {
         "id": sample.id,
@@ -195,9 +198,9 @@ def _generated(shot: Shot, option: str, folder: str) -> dict[str, Any]:
 
 
 def statistics(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Shares and the computed random baseline (mean answer length / 5, paper, section 5.1).
+    """Statistics of the labels, with the computed random baseline (mean answer length / 5, paper, section 5.1).
 
-    A dimension's baseline is taken over the samples in which at least one picture shows it.
+    The baseline of a dimension covers the samples in which at least one picture has the issue.
     """
     pictures = [g for r in records for g in r["generated"]]
     defects = [d for g in pictures for d in g["defects"]]

@@ -1,7 +1,7 @@
-"""What goes wrong: four dimensions, the kinds of each, three severities, and one fixed sentence per kind.
+"""The defects: four dimensions, the kinds of each, three severities, and one fixed sentence per kind.
 
-A defect is a change of the `Staging`: the plan of one picture before it is drawn. Severity 1 is subtle (an attentive
-person sees it at 384 pixels), 2 is clear, 3 is gross. A kind that has no subtle form is listed without severity 1.
+A defect changes the `Staging`, which is the plan of one picture before it is drawn. Severity 1 is subtle (an attentive
+person sees it at 384 pixels), 2 is clear, 3 is gross. Kinds without a subtle form have no severity 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.data.render.props import ITEMS
 from trainer.data.render.words import BRANDS
 
 SEVERITIES: tuple[float, float, float] = (0.2, 0.4, 0.4)
-"""Share of subtle, clear and gross defects."""
+"""Shares of subtle, clear and gross defects."""
 
 DIMENSION_WEIGHTS: dict[Dimension, float] = {
     Dimension.APPEARANCE: 0.4,
@@ -44,12 +44,12 @@ class Defect:
     severity: int
     comment: str
     changed: str | None = None
-    """The attribute that differs from the original: one with a word, `width` or `cap_shape`; None for cut-outs."""
+    """The attribute that differs from the original, for example `width` or `cap_shape`; None for cut-outs."""
 
 
 @dataclass
 class Staging:
-    """The plan of one picture. Lengths are shares of the product's height unless said otherwise."""
+    """The plan of one picture. Lengths are shares of the product's height unless stated otherwise."""
 
     product: Product | CutOut
     look: Look | CutOutLook
@@ -58,7 +58,7 @@ class Staging:
     shading: Light
     """The light on the product."""
     shadows: list[tuple[Light, float]]
-    """Cast shadows of the product: as if from which light, how strong."""
+    """Cast shadows of the product, each with its light and its strength."""
     contact: float = 1.0
     """Strength of the contact shadow."""
     width: float = 1.0
@@ -66,24 +66,24 @@ class Staging:
     gap: float = 0.0
     cut: float = 0.0
     lean: float = 0.0
-    """Degrees, positive to the right."""
+    """Angle of the product in degrees, positive to the right."""
     overhang: float = 0.0
-    """Share of the base's width beyond the stage's edge."""
+    """Share of the base's width that is beyond the edge of the stage."""
     items: list[tuple[str, float, int]] = field(default_factory=list)
     """Invented items: kind, size 0-1, variant."""
     staged: bool = False
-    """The product stands on a podium or plinth."""
+    """Whether the product stands on a podium or plinth."""
     show_reference: bool = False
-    """A reference object is needed to see the defect."""
+    """Whether the defect can only be seen with a reference object."""
 
 
 Apply = Callable[[Staging, int, np.random.Generator], str | None]
-"""Changes the plan at a severity; returns the name of the changed attribute."""
+"""Changes a plan, given a severity; returns the name of the changed attribute."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of the table."""
+    """One kind of defect."""
 
     dimension: Dimension
     comment: str
@@ -98,9 +98,9 @@ def plan_defects(
     severities: Sequence[float] = SEVERITIES,
     dimension_weights: dict[Dimension, float] | None = None,
 ) -> list[tuple[Dimension, int]]:
-    """Dimensions and severities of one picture's defects; none for a usable one.
+    """Draw the dimensions and severities of one picture's defects; none for a usable picture.
 
-    A second defect is never shadow beside layout: each would hide the other's evidence.
+    Shadow and layout defects are never combined, because each would hide the other.
     """
     if usable:
         return []
@@ -120,10 +120,10 @@ def apply_plan(staging: Staging, plan: Sequence[tuple[Dimension, int]], rng: np.
     """Choose a kind for every planned defect among those that fit, and apply it.
 
     Raises:
-        ValueError: a severity outside 1-3, a dimension twice, or nothing that fits.
+        ValueError: a severity is outside 1-3, a dimension occurs twice, or no kind fits.
     """
     if len({d for d, _ in plan}) != len(plan):
-        raise ValueError("a plan names each dimension at most once")
+        raise ValueError("a plan must name each dimension at most once")
     defects = []
     for dimension, severity in plan:
         if severity not in (1, 2, 3):
@@ -141,10 +141,10 @@ def apply_plan(staging: Staging, plan: Sequence[tuple[Dimension, int]], rng: np.
 
 
 def vary(staging: Staging, rng: np.random.Generator, share: float = 0.4) -> tuple[Defect, ...]:
-    """Change several things about a drawn product at once, each with the same probability.
+    """Change several attributes of a drawn product at once, each with the same probability.
 
-    A defective picture differs in one thing, rarely in any given one. Whoever learns to compare learns faster from
-    pictures in which every attribute is the original's about as often as not.
+    A defective picture differs in a single attribute, so each one rarely differs. A model learns to compare faster from
+    pictures in which every attribute differs about half of the time.
     """
     defects = []
     for names in VARIATIONS:
@@ -238,7 +238,7 @@ def _mark_colour(s: Staging, severity: int, rng: np.random.Generator) -> str:
 def _number(s: Staging, severity: int, rng: np.random.Generator) -> str:
     look = _look(s)
     digits = list(look.number)
-    # 1 → one digit; 2 → both; 3 → both, and another word below.
+    # Severity 1 changes one digit, 2 changes both, 3 changes both and adds another word below.
     places = [int(rng.integers(2))] if severity == 1 else [0, 1]
     for place in places:
         choices = [d for d in ("123456789" if place == 0 else "0123456789") if d != digits[place]]
@@ -336,7 +336,7 @@ def _direction(s: Staging, severity: int, rng: np.random.Generator) -> None:
 
 def _too_long(s: Staging, severity: int, rng: np.random.Generator) -> None:
     factor = {1: 1.6, 2: 2.1, 3: 2.8}[severity]
-    # Lower, so that it stays on the ground and in the picture.
+    # Lowered, so that the product stays on the ground and in the picture.
     s.shadows = [
         (replace(light, length=light.length * factor, angle=light.angle * 0.8), share) for light, share in s.shadows
     ]
@@ -431,7 +431,7 @@ KINDS: dict[str, Kind] = {
     "sticker": Kind(_E, "a sticker was added on it", _add("sticker")),
     "sparkles": Kind(_E, "sparkles were added around it", _add("sparkles")),
 }
-"""Name → kind. Comments hold at most eight words and no comma, colon or angle bracket."""
+"""Name → kind. Comments have at most eight words and no comma, colon or angle bracket."""
 
 VARIATIONS: tuple[tuple[str, ...], ...] = (
     ("body_colour",),
@@ -442,4 +442,4 @@ VARIATIONS: tuple[tuple[str, ...], ...] = (
     ("stripes_added", "stripes_missing"),
     ("slim", "wide"),
 )
-"""What `vary` changes independently of each other: one of each row, at equal odds."""
+"""Attributes that `vary` changes independently of each other, one of each row with equal probability."""

@@ -1,4 +1,4 @@
-"""The product as it stands in the picture: place, size, light, and what a defect does to its body."""
+"""The product in the picture: position, size, light, and the effect of a defect on its body."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from trainer.data.render.products import Look, Product
 AnyProduct = Product | CutOut
 
 _WIDEST = 0.66
-"""Share of the frame that a product's width takes at most."""
+"""Maximum width of a product as a share of the frame."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the product stands, in shares of the frame."""
+    """Position of the product, in shares of the frame."""
 
     x: float
     y: float
@@ -28,7 +28,7 @@ class Place:
 
 
 def placed(staging: Staging, sprite: Image.Image, side: int, rng: np.random.Generator, size: int) -> Place:
-    """Position and height, with room for what the plan needs."""
+    """Choose position and height, with room for the planned defects."""
     ratio = sprite.width / flat_height(size)
     high = float(rng.uniform(0.0, 1.0))
     y = float(rng.uniform(0.86, 0.93))
@@ -36,8 +36,10 @@ def placed(staging: Staging, sprite: Image.Image, side: int, rng: np.random.Gene
         y, height = 0.78 + 0.03 * high, 0.56 + 0.08 * high
     else:
         height = 0.58 + 0.16 * high if side else 0.56 + 0.09 * high
-    height = min(height, (y - 0.02) / (sprite.height / flat_height(size) + staging.gap))  # a grown cap needs headroom
-    # Wide products keep the height that they need and stay in the frame; only a very wide cut-out is made smaller.
+    height = min(
+        height, (y - 0.02) / (sprite.height / flat_height(size) + staging.gap)
+    )  # an enlarged cap needs room above
+    # Wide products keep their minimum height and stay in the frame; only a very wide cut-out is drawn smaller.
     height = min(max(height, 0.55), max(_WIDEST / ratio, 0.55 if isinstance(staging.product, Product) else 0.0))
     half = ratio * height / 2
     x = 0.5 + float(rng.uniform(-0.05, 0.05)) if not side else 0.5 + side * float(rng.uniform(0.15, 0.22))
@@ -49,7 +51,7 @@ def placed(staging: Staging, sprite: Image.Image, side: int, rng: np.random.Gene
 def figure_of(
     product: AnyProduct, sprite: Image.Image, place: Place, light: Light, size: int, staging: Staging | None = None
 ) -> Image.Image:
-    """The lit product at its size in the picture, its bottom centre at the middle of the last row."""
+    """The lit product at its size in the picture; its bottom centre is the middle of the last row."""
     tall = max(8, round(place.height * size * sprite.height / flat_height(size)))
     wide = max(4, round(sprite.width * tall / sprite.height))
     small = sprite.resize(
@@ -69,7 +71,7 @@ def figure_of(
 
 
 def _sunken(figure: Image.Image, cut: float) -> Image.Image:
-    """Cut off by ground that laps around it: lower in the middle, slightly uneven."""
+    """Cut off the base, as if the ground covered it: lower in the middle and slightly uneven."""
     pixels = np.array(figure)
     height, width = pixels.shape[:2]
     u = np.linspace(-1, 1, width)
@@ -87,14 +89,14 @@ def scaled(sprite: Image.Image, tall: float, size: int) -> Image.Image:
 
 
 def put(image: Image.Image, figure: Image.Image, at: Place) -> None:
-    """Paste a sprite with its bottom centre at a place."""
+    """Paste a sprite with its bottom centre at a position."""
     size = image.width
     corner = (round(at.x * size - figure.width / 2), round(at.y * size) - figure.height)
     image.paste(figure, corner, figure)
 
 
 def flat_height(size: int) -> int:
-    """Height of flat sprites: enough to be scaled down in every picture."""
+    """Height of flat sprites in pixels, large enough to be scaled down in every picture."""
     return round(size * 1.3)
 
 
@@ -103,4 +105,4 @@ def flat_sprite(product: AnyProduct, look: Look | CutOutLook, size: int) -> Imag
         return product.flat(look, flat_height(size))
     if isinstance(product, CutOut) and isinstance(look, CutOutLook):
         return product.flat(look, flat_height(size))
-    raise TypeError(f"a {type(look).__name__} is no look of a {type(product).__name__}")
+    raise TypeError(f"a {type(product).__name__} cannot have the look {type(look).__name__}")

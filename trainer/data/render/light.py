@@ -1,10 +1,10 @@
-"""Light: how it shades a sprite and where it throws a shadow.
+"""Light: the shading of a sprite and the shadow that it casts.
 
-One sun-like light from the left or the right, in front of the product and above it. Ground plane: x to the right,
-depth away from the camera; the picture shows depth shortened by `FORESHORTENING`. A shadow is computed, not drawn: a
+There is one distant light, to the left or right, in front of the product and above it. The ground plane has x to the
+right and depth away from the camera; the picture shows depth shortened by `FORESHORTENING`. Shadows are computed: a
 body of revolution with half width w(z) at height z covers the ground points whose distance from the shadow's axis is
-below w(distance along the axis / length per height), with an edge that softens with that distance. That holds for
-every direction, forward ones included, where shearing the silhouette would fold into a line.
+below w(distance along the axis / length per height). The edge becomes softer with that distance. This also works for
+shadows toward the camera, where a sheared silhouette would collapse into a line.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 FORESHORTENING = 0.36
-"""How much a length that points away from the camera is shortened."""
+"""Factor by which lengths that point away from the camera are shortened."""
 
 BASE_DEPTH = 0.13
-"""Where the axis of a thing meets the ground, behind the front of its base: share of the base's half width."""
+"""Distance from the front of a base back to the point where its axis meets the ground, per half width of the base."""
 
 DEPTH_SHARE = BASE_DEPTH / FORESHORTENING
-"""Depth of a base per width, on the ground."""
+"""Depth of a base on the ground per width."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from."""
+    """The direction and strength of the light."""
 
     side: int
-    """-1 from the left, 1 from the right, 0 from the front (the original photo)."""
+    """Side of the light: -1 left, 1 right, 0 front (the original photo)."""
     angle: float = 35.0
     """Direction of shadows on the ground: degrees from the picture's horizontal, away from the camera."""
     length: float = 0.7
-    """Length of a shadow on the ground per height of what throws it (the cotangent of the elevation)."""
+    """Length of a shadow on the ground per height of the object (the cotangent of the elevation)."""
     strength: float = 1.0
     """Contrast of shading and shadow."""
 
@@ -51,7 +51,7 @@ class Light:
 
 
 def draw_light(rng: np.random.Generator) -> Light:
-    """A light at random. Angles and lengths leave room for wrong ones that can be told from them."""
+    """Draw a random light. Its angles and lengths leave room for wrong ones that are visibly different."""
     return Light(
         side=-1 if rng.random() < 0.5 else 1,
         angle=float(rng.uniform(28, 42)),
@@ -62,13 +62,13 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 @lru_cache(maxsize=256)
 def _ramp(surface: str, side: int, front_share: float) -> tuple[Floats, Floats]:
-    """Shade factor and highlight (0-1) over the lateral position u = -1..1, 256 steps."""
+    """Shade factor and highlight (0-1) over the lateral position u = -1..1, in 256 steps."""
     u = np.linspace(-1, 1, 256, dtype=np.float32)
     if surface == "box":
         front = np.where(side == 0, 1.0, 0.97 + 0.1 * side * u)
         flank = {-1: 0.52, 0: 0.8, 1: 1.12}[side]
         return np.where(u < front_share, front, flank).astype(np.float32), np.zeros(256, np.float32)
-    if surface == "photo":  # a photo carries its own shading; a gentle slope turns it to the light
+    if surface == "photo":  # a photo already has shading, so a gentle gradient is enough
         return (1.0 + 0.16 * side * u).astype(np.float32), np.zeros(256, np.float32)
     facing = np.sqrt(np.clip(1 - u * u, 0, 1))
     lateral, frontal = (0.78 * side, 0.62) if side else (0.0, 0.9)
@@ -88,12 +88,12 @@ def _ramp(surface: str, side: int, front_share: float) -> tuple[Floats, Floats]:
 def shade(
     sprite: Image.Image, surface: str, side: int, strength: float = 1.0, gloss: float = 0.6, front_share: float = 0.72
 ) -> Image.Image:
-    """Light an RGBA sprite from one side; its rows are taken for cross sections of a round body, a box or a pillow."""
+    """Light an RGBA sprite from one side, as if its rows were cross sections of a round body, a box or a pillow."""
     pixels = np.asarray(sprite)
     left, right = spans(pixels[..., 3])
     x = np.arange(pixels.shape[1], dtype=np.float32)[None, :]
     half = np.maximum((right - left) / 2, 0.5)[:, None]
-    if surface in ("box", "photo"):  # planes do not follow single rows
+    if surface in ("box", "photo"):  # the planes of a box do not follow single rows
         half, left, right = (
             np.full_like(half, half.max()),
             np.full_like(left, left.min()),
@@ -115,7 +115,7 @@ def shade(
 
 
 def spans(alpha: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Left and right end of every row's opaque part, in pixels; empty rows have both in the middle."""
+    """Left and right end of the opaque part of each row, in pixels; both are in the middle for empty rows."""
     solid = alpha > 110
     left = solid.argmax(1).astype(np.float32)
     right = (alpha.shape[1] - solid[:, ::-1].argmax(1)).astype(np.float32)
@@ -126,14 +126,14 @@ def spans(alpha: NDArray[np.uint8]) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Body:
-    """What throws a shadow: half widths and axis over the height. Lengths are shares of the frame."""
+    """A body that casts a shadow: half widths and axis over the height. Lengths are shares of the frame."""
 
     x: float
-    """Where it stands."""
+    """Horizontal position of its ground point."""
     y: float
-    """The picture's y of its ground point."""
+    """Vertical position of its ground point in the picture."""
     heights: Floats
-    """Rising, from 0 at the ground."""
+    """Heights in rising order, from 0 at the ground."""
     widths: Floats
     centres: Floats
     """Offset of the axis from x at each height."""
@@ -146,18 +146,22 @@ class Body:
 
     @property
     def foot(self) -> float:
-        """Half width of what touches the ground."""
+        """Half width of the part that touches the ground."""
         return float(self.widths[: max(2, len(self.widths) // 12)].max())
 
 
 def body_of(alpha: Image.Image, x: float, y: float, unit: float, lift: float = 0.0) -> Body:
-    """The body of a sprite whose bottom centre is at (x, y). `unit`: pixels per frame side."""
+    """The body of a sprite whose bottom centre is at (x, y).
+
+    Args:
+        unit: side of the frame in pixels.
+    """
     small = np.asarray(alpha.resize((max(8, alpha.width // 3), max(8, alpha.height // 3)), Image.Resampling.BOX))
     left, right = spans(small)
     scale_x, scale_y = alpha.width / small.shape[1] / unit, alpha.height / small.shape[0] / unit
     widths = ((right - left) / 2 * scale_x)[::-1].astype(np.float32)
     widths = np.convolve(np.pad(widths, 2, mode="edge"), np.full(5, 0.2), "valid").astype(np.float32)
-    # The bent front of a round base is one or two rows of its middle only: the base is as wide as what is above it.
+    # The curved front of a round base covers only the middle of its last rows, so the width is taken from above them.
     low = max(2, round(0.06 * len(widths)))
     widths[:low] = widths[: low + 1].max()
     centres = (((left + right) / 2 - small.shape[1] / 2) * scale_x)[::-1].astype(np.float32)
@@ -179,7 +183,7 @@ def cast(n: int, body: Body, light: Light) -> Floats:
     turn = radians(light.angle)
     dx, dy = -light.side * cos(turn), sin(turn)
     foot = body.foot
-    # The sprite's last row is the front of its base; the axis meets the ground behind it.
+    # The sprite's last row is the front of its base, and the axis meets the ground farther back.
     across, deep = xs - body.x, (body.y - BASE_DEPTH * foot - ys) / FORESHORTENING
     along = across * dx + deep * dy
     aside = deep * dx - across * dy
@@ -187,13 +191,13 @@ def cast(n: int, body: Body, light: Light) -> Floats:
     top = np.float32(body.height)
     axis = np.interp(z, body.heights, body.centres).astype(np.float32)
     aside = aside + axis * dy
-    # Seen along the light, a base that is wider than deep is narrower; only partly so, since most bodies are round.
+    # A base that is wider than deep looks narrower from the light; the effect is reduced because most bodies are round.
     slender = 0.3 + 0.7 * sqrt(dy * dy + (DEPTH_SHARE * dx) ** 2)
     width = np.interp(z, body.heights, body.widths).astype(np.float32) * slender
     reach = np.clip(z / top, 0, 1)
     soft = 0.02 + 0.05 * reach
     mask = np.clip((width - np.abs(aside)) / soft + 0.5, 0, 1)
-    mask *= np.clip((top - z) / (0.02 + 0.06 * top) + 0.3, 0, 1)  # the far end fades
+    mask *= np.clip((top - z) / (0.02 + 0.06 * top) + 0.3, 0, 1)  # fades out at the far end
     if body.lift <= 0:
         mask *= np.clip(along / (0.4 * foot), 0, 1)
         base = np.hypot(across / foot, deep / (foot * DEPTH_SHARE))
@@ -204,7 +208,7 @@ def cast(n: int, body: Body, light: Light) -> Floats:
 
 
 def contact(n: int, x: float, y: float, half: float, lift: float = 0.0) -> Floats:
-    """The dark, narrow line under a thing, 0-1; wide and faint under a lifted one."""
+    """The dark, narrow line under an object, 0-1; it is wide and faint under a floating object."""
     xs, ys = grid(n)
     spread = 1.12 + 3.0 * lift
     centre = y - BASE_DEPTH * 0.9 * half

@@ -1,4 +1,4 @@
-"""Masks of label prints: the mark (a simple sign) and text in Pillow's own font. Drawn once, then scaled."""
+"""Masks of label prints: the mark (a simple sign) and text in Pillow's own font. They are drawn once and scaled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIDE = 256
 
 @lru_cache(maxsize=32)
 def mark_mask(name: str) -> Image.Image:
-    """The mark as an L mask, 256 x 256, filling the square."""
+    """The mark as an L mask of 256 x 256 pixels that fills the square."""
     mask = Image.new("L", (_SIDE, _SIDE), 0)
     draw = ImageDraw.Draw(mask)
     if name == "moon":
@@ -33,7 +33,7 @@ def mark_mask(name: str) -> Image.Image:
 
 @lru_cache(maxsize=512)
 def text_mask(text: str) -> Image.Image:
-    """The text as an L mask, cropped to its ink; 128-pixel type."""
+    """The text as an L mask in 128-pixel type, cropped to its ink."""
     font = ImageFont.load_default(128)
     left, top, right, bottom = font.getbbox(text, stroke_width=5)
     mask = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2), 0)
@@ -42,7 +42,7 @@ def text_mask(text: str) -> Image.Image:
 
 
 def _outline(name: str) -> list[tuple[float, float]]:
-    """Corners in the unit square around 0."""
+    """Corners of a shape in the unit square around 0."""
     if name == "star":
         return [
             ((1 if i % 2 == 0 else 0.42) * sin(i * pi / 5), -(1 if i % 2 == 0 else 0.42) * cos(i * pi / 5))
@@ -75,4 +75,4 @@ def _outline(name: str) -> list[tuple[float, float]]:
         return [(0, -0.95), (1, 0.85), (-1, 0.85)]
     if name == "diamond":
         return [(0, -1), (0.72, 0), (0, 1), (-0.72, 0)]
-    raise ValueError(f"there is no mark {name!r}; marks are {', '.join(MARKS)}")
+    raise ValueError(f"unknown mark {name!r}; choose from {', '.join(MARKS)}")

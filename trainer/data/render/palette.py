@@ -1,4 +1,4 @@
-"""Ten colours that people and a small model tell apart, and how far apart two colours look."""
+"""Ten colours that people and a small model can distinguish, and the perceived difference of two colours."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LABELS: dict[str, Rgb] = {"white": (250, 250, 247), "cream": (244, 230, 196), "b
 """Colours of the label panel."""
 
 _SHADE_DISTANCE = {1: 25.0, 2: 41.0}
-"""Severity → CIE76 distance of a changed colour. The light of a scene changes a colour by up to about 8."""
+"""Severity → CIE76 distance of a changed colour. The light of a scene alone changes a colour by up to about 8."""
 
 
 @lru_cache(maxsize=4096)
 def lab(rgb: Rgb) -> tuple[float, float, float]:
-    """sRGB (0-255) to CIE L*a*b*, D65 (IEC 61966-2-1, CIE 15)."""
+    """Convert sRGB (0-255) to CIE L*a*b*, D65 (IEC 61966-2-1, CIE 15)."""
     c = np.asarray(rgb, np.float64) / 255
     c = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
     xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ c
@@ -45,22 +45,22 @@ def distance(one: Rgb, other: Rgb) -> float:
 
 
 def nearest(rgb: Rgb) -> str:
-    """The name of the palette's colour that looks most like this one."""
+    """The name of the palette colour that is closest to this one."""
     return min(COLOURS, key=lambda name: distance(COLOURS[name], rgb))
 
 
 def blend(one: Rgb, other: Rgb, share: float) -> Rgb:
-    """`share` of the other colour in the first."""
+    """Mix `share` of the second colour into the first."""
     r, g, b = (round(p + (q - p) * share) for p, q in zip(one, other, strict=True))
     return r, g, b
 
 
 def contrasting(rng: np.random.Generator, against: list[Rgb], least: float = 48.0, lighter: float = 0.0) -> str:
-    """A palette colour far enough from each of `against`, or the farthest one.
+    """Choose a palette colour that is far enough from each of `against`, or the farthest one.
 
     Args:
-        least: CIE76 distance.
-        lighter: difference of lightness (0-100): print must be readable, and yellow on cream is not.
+        least: minimum CIE76 distance.
+        lighter: minimum difference of lightness (0-100), so that print is readable (yellow on cream is not).
     """
     far = [
         name
@@ -73,9 +73,9 @@ def contrasting(rng: np.random.Generator, against: list[Rgb], least: float = 48.
 
 
 def changed(rng: np.random.Generator, rgb: Rgb, severity: int, against: list[Rgb]) -> Rgb:
-    """Another colour: an off shade (1), a clearly other shade (2), another colour of the palette (3).
+    """Change a colour by severity: a slightly different shade (1), a clearly different shade (2), another colour (3).
 
-    `against` are neighbours that it must not vanish on.
+    `against` are the neighbouring colours, from which the new colour must differ.
     """
     others = [c for c in COLOURS.values() if distance(c, rgb) >= 50 and all(distance(c, a) >= 42 for a in against)]
     others = others or [c for c in COLOURS.values() if distance(c, rgb) >= 50]

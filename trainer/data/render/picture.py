@@ -1,6 +1,6 @@
-"""One picture: the original photo, or a generated scene with its planned defects.
+"""Draw one picture: the original photo, or a generated scene with its planned defects.
 
-Everything is decided in shares of the frame, so the same seed gives the same picture at every size.
+All lengths are shares of the frame, so the same seed gives the same picture at every size.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from trainer.data.render.words import caption
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture and what is in it."""
+    """A picture and the facts about it."""
 
     image: Image.Image
     caption: str
     attributes: Mapping[str, str]
-    """As drawn, so a changed cap is named with its new colour."""
+    """Attributes of the product as drawn; a recoloured cap has its new colour here."""
     defects: tuple[Defect, ...]
     setting: str
     light: str | None
-    """`left`, `right`, or None for the original photo."""
+    """Side of the light: `left`, `right`, or None for the original photo."""
     measures: Mapping[str, float] = field(default_factory=dict)
-    """What has no word: proportions and shades, as drawn; see `Product.measures`. Empty for cut-outs."""
+    """Proportions and shades as drawn, which captions cannot express; see `Product.measures`. Empty for cut-outs."""
 
     @property
     def usable(self) -> bool:
@@ -42,7 +42,7 @@ class Shot:
 
 
 def draw_original(product: AnyProduct, rng: np.random.Generator, size: int) -> Shot:
-    """The product photo: centred on white, lit from the front, 75-85 % of the frame high."""
+    """Draw the product photo: centred on white, lit from the front, 75-85 % of the frame high."""
     tone = int(rng.integers(245, 256))
     sprite = flat_sprite(product, product.look, size)
     height = min(float(rng.uniform(0.75, 0.85)), 0.9 * sprite.height / sprite.width)
@@ -52,7 +52,7 @@ def draw_original(product: AnyProduct, rng: np.random.Generator, size: int) -> S
     figure = figure_of(product, sprite, place, front, size)
     body = body_of(figure.getchannel("A"), place.x, place.y, size)
     n = size // COARSE
-    # Two soft boxes: no direction, only a shade on the paper around the base.
+    # Like two soft boxes, this light has no direction and leaves only a shade on the paper around the base.
     xs, ys = grid(n)
     wide = np.exp(-(((xs - place.x) / (body.foot * 1.7)) ** 2 + ((ys - place.y) / 0.05) ** 2))
     gain = (1 - 0.22 * wide) * (1 - 0.5 * contact(n, place.x + float(body.centres[:3].mean()), place.y, body.foot))
@@ -72,26 +72,28 @@ def draw_generated(
     setting: str | None = None,
     varied: bool = False,
 ) -> Shot:
-    """A scene with the product; with an empty plan it is usable.
+    """Draw a scene with the product. The picture is usable if the plan is empty.
 
     Args:
         plan: dimension and severity (1-3) of each defect.
-        setting: a name of scenes.SETTINGS; random when None.
-        varied: change several of the product's attributes instead of following a plan; see `vary`.
+        setting: a name in scenes.SETTINGS; None chooses at random.
+        varied: change several attributes of the product instead of following a plan; see `vary`.
 
     Raises:
-        KeyError: there is no such setting.
-        ValueError: an impossible plan, see `apply_plan`.
+        KeyError: the setting is unknown.
+        ValueError: the plan is impossible; see `apply_plan`.
     """
     scene = SETTINGS[setting if setting is not None else list(SETTINGS)[int(rng.integers(len(SETTINGS)))]]
     light = draw_light(rng)
-    side = (-1, 0, 0, 1)[int(rng.integers(4))]  # product in the left half, in the middle below headroom, or right
+    side = (-1, 0, 0, 1)[
+        int(rng.integers(4))
+    ]  # product in the left half, in the middle with room above, or in the right half
     if side:
         light = _facing(light, side, plan, rng)
     staging = Staging(product, product.look, light, light, [(light, 1.0)], staged=bool(scene.stage))
     defects = vary(staging, rng) if varied else apply_plan(staging, plan, rng)
     if side and any(d.kind == "mirrored" for d in defects):
-        # The wrong shadow must fall into the picture, not out of it.
+        # The wrong shadow must fall inside the picture.
         _turn(staging, side)
     image = compose_scene(staging, scene, side, rng, size)
     drawn = _words(product, staging.look)
@@ -102,14 +104,14 @@ def draw_generated(
 
 
 def _facing(light: Light, side: int, plan: Sequence[tuple[Dimension, int]], rng: np.random.Generator) -> Light:
-    """Let most shadows fall into the picture: the light comes from the product's own half."""
+    """Choose a light from the product's own half for most pictures, so that shadows fall inside the picture."""
     chance = rng.random()
     inward = any(d is Dimension.SHADOW for d, _ in plan) or chance < 0.75
     return replace(light, side=side if inward else -side)
 
 
 def _turn(staging: Staging, side: int) -> None:
-    """Mirror the whole light so that the product's shadow falls away from the edge `side`."""
+    """Mirror the light so that the product's shadow falls away from the edge `side`."""
     if staging.shadows and -staging.shadows[0][0].side != -side:
         staging.light, staging.shading = staging.light.mirrored(), staging.shading.mirrored()
         staging.shadows = [(shadow.mirrored(), share) for shadow, share in staging.shadows]

@@ -1,4 +1,4 @@
-"""Small things in their places: the reference object in the rear, and invented items in the foreground."""
+"""Place small objects: the reference object in the background, and invented items in the foreground."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.data.render.scenes import Setting, Stage
 def place_reference(
     scene: Setting, staging: Staging, place: Place, horizon: float, light: Light, rng: np.random.Generator, size: int
 ) -> tuple[Image.Image, Place] | None:
-    """A small muted object in the rear at the picture's edge, in about 60 % of scenes."""
+    """A small muted object in the background at the edge of the picture, in about 60 % of scenes."""
     chance, pick, tone = rng.random(), int(rng.integers(12)), int(rng.integers(5))
     height, edge = float(rng.uniform(0.085, 0.13)), float(rng.uniform(0.05, 0.1))
     if chance > 0.6 and not staging.show_reference:
@@ -27,7 +27,7 @@ def place_reference(
     sprite = props.reference(kind, tone, light.side)
     if kind == "stone":
         height *= 0.6
-    # On the far side from the product; a shadow that would leave the picture gets room.
+    # Placed on the side away from the product, with room for its shadow.
     right = place.x < 0.5 if abs(place.x - 0.5) > 0.08 else light.side > 0
     outward = right == (light.side < 0)
     inset = edge + (0.09 if outward else 0.02)
@@ -39,14 +39,14 @@ def place_reference(
 
 @dataclass(frozen=True)
 class Placed:
-    """An invented item in its place."""
+    """An invented item and its position."""
 
     sprite: Image.Image
     at: Place
     behind: bool = False
-    """The product hides a part of it."""
+    """Whether the product hides a part of it."""
     on_ground: bool = False
-    """It stands beside the product and throws a shadow."""
+    """Whether it stands beside the product and casts a shadow."""
 
 
 def place_item(
@@ -59,7 +59,7 @@ def place_item(
     rng: np.random.Generator,
     size: int,
 ) -> Placed:
-    """An invented item (kind, size 0-1, variant) beside, on or around the product."""
+    """Place an invented item (kind, size 0-1, variant) beside, on or around the product."""
     kind, salience, variant = item
     standing = Place(place.x, place.y - staging.gap * place.height, body.height - body.lift)
     roomy = 1 if place.x < 0.5 or (place.x == 0.5 and variant % 2) else -1
@@ -96,7 +96,7 @@ def _attached(
     level = standing.height * (0.42 if kind == "handle" else 0.55)
     edge = float(np.interp(level + body.lift, body.heights, body.widths))
     thing = scaled(sprite, tall, size)
-    if roomy < 0:  # mirrored, and so was its light
+    if roomy < 0:  # lit before it was mirrored, so its light must be mirrored too
         thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     x = standing.x + roomy * (edge * 0.94 + thing.width / size / 2)
     return Placed(thing, Place(x, standing.y - level + 0.2 * standing.height, tall), behind=True)
@@ -114,7 +114,7 @@ def _stuck_on(kind: str, salience: float, variant: int, body: Body, standing: Pl
 
 
 def _sparkles(half: float, salience: float, standing: Place, rng: np.random.Generator, size: int) -> Placed:
-    """A transparent sheet around the product with three to seven sparkles, in turn right and left of it."""
+    """A transparent layer with three to seven sparkles, alternately to the right and the left of the product."""
     wide, tall = half * 2 + 0.24, standing.height + 0.08
     sheet = Image.new("RGBA", (max(8, round(wide * size)), max(8, round(tall * size))), (255, 206, 60, 0))
     for i in range(3 + round(4 * salience)):

@@ -1,7 +1,7 @@
 """Drawn products: ten kinds of packaging, with cap, label, mark, number and stripes.
 
-A product is drawn flat, in its own colours and without light, as an RGBA sprite (`flat`); light.py shades it. Lengths
-are in units of the product's height; y runs downward from 0 (top) to 1 (base); x is 0 on the axis.
+A product is drawn without light as an RGBA sprite in its own colours (`flat`), and light.py shades it. Lengths are in
+units of the product's height. y increases downward from 0 (top) to 1 (base), and x is 0 on the axis.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CACHED_SPRITES = 6
 
 @dataclass(frozen=True)
 class Look:
-    """What is printed and painted on a product. Appearance defects are changed looks."""
+    """Colours, print and cap of a product. Appearance defects change the look."""
 
     body: Rgb
     cap: Rgb | None
@@ -44,16 +44,16 @@ class Look:
     """Factor on the height of the cap."""
     cap_width: float = 1.0
     words: tuple[tuple[str, str], ...] = ()
-    """The attributes in words, as drawn."""
+    """The attributes in words."""
 
     def reworded(self, **words: str) -> Look:
-        """The same look with other words."""
+        """The same look with other attributes in words."""
         return replace(self, words=tuple({**dict(self.words), **words}.items()))
 
 
 @dataclass(frozen=True)
 class Form:
-    """The shape of one product, drawn at random inside what its kind allows."""
+    """The shape of one product, drawn at random within the limits of its kind."""
 
     kind: str
     width: float
@@ -65,12 +65,12 @@ class Form:
     shoulder: float
     """Height of the shoulder."""
     flip: bool
-    """Nozzle to the left."""
+    """Whether the nozzle points to the left."""
 
 
 @dataclass
 class Product:
-    """A drawn product. `attributes` are its properties in words of closed lists."""
+    """A drawn product. `attributes` are its properties, in words from fixed lists."""
 
     id: str
     attributes: dict[str, str]
@@ -85,11 +85,11 @@ class Product:
 
     @property
     def surface(self) -> str:
-        """How light falls on it: `round`, `box` or `soft`."""
+        """The shape for shading: `round`, `box` or `soft`."""
         return {"carton": "box", "pouch": "soft"}.get(self.form.kind, "round")
 
     def measures(self, look: Look, width: float = 1.0) -> dict[str, float]:
-        """Proportions (shares of the product's height) and shades (CIE L*a*b*) under a look.
+        """Proportions (shares of the product's height) and shades (CIE L*a*b*) with a given look.
 
         Args:
             width: factor on the product's width.
@@ -101,7 +101,7 @@ class Product:
         return found
 
     def flat(self, look: Look, height: int) -> Image.Image:
-        """The RGBA sprite without light; the product's own height is `height` pixels, its base the last row."""
+        """The RGBA sprite without light. The product is `height` pixels high, and its base is the last row."""
         key = (look, height)
         if key not in self._sprites:
             self._sprites[key] = _draw_flat(self.form, look, height)
@@ -180,11 +180,11 @@ def _draw_flat(form: Form, look: Look, height: int) -> Image.Image:
 
 
 class _Sketch:
-    """A canvas in units of the product's height, with room for what sticks out above and beside it."""
+    """A canvas in units of the product's height, with room for parts that extend above and beside it."""
 
     def __init__(self, form: Form, look: Look, height: int) -> None:
         self.form, self.look, self.px = form, look, height
-        # A cap may grow beyond the product's own height: the room for it is above y = 0.
+        # An enlarged cap may extend above the product's own height, so there is room above y = 0.
         self.lift = max(0.0, form.cap * (look.cap_height - 1)) if form.kind != "tube" else 0.0
         self.half = max(form.width * 1.08, form.neck * look.cap_width * 1.5) + (0.1 if "p" in form.kind[0:2] else 0.02)
         size = (round(2 * self.half * height), round((1 + self.lift) * height))
@@ -208,7 +208,7 @@ class _Sketch:
         self.part([(y, width), (y + thick, width)], blend(colour, (0, 0, 0), share))
 
     def print(self, top: float, bottom: float, width: Callable[[float], float], centre: float = 0.0) -> None:
-        """Stripes and label on a body that spans `top`..`bottom` and is `width(y)` half wide."""
+        """Draw stripes and label on a body from `top` to `bottom` with the half width `width(y)`."""
         look, tall = self.look, bottom - top
         if look.stripes is not None:
             for i in range(look.stripe_count):
@@ -248,7 +248,7 @@ class _Sketch:
         self._ink(text_mask(look.number), digits, look.ink)
 
     def _ink(self, mask: Image.Image, box: tuple[float, float, float, float], colour: Rgb) -> None:
-        """Print a mask as large as fits into a box, centred."""
+        """Print a mask centred in a box, as large as fits."""
         (left, top), (right, bottom) = self.at(*box[:2]), self.at(*box[2:])
         scale = min((right - left) / mask.width, (bottom - top) / mask.height)
         size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
@@ -257,7 +257,7 @@ class _Sketch:
 
 
 def _curve(y0: float, w0: float, y1: float, w1: float, steps: int = 10) -> Profile:
-    """A smooth S from one half width to another."""
+    """A smooth S curve from one half width to another."""
     t = np.linspace(0, 1, steps)
     s = 0.5 - 0.5 * np.cos(np.pi * t)
     return [(float(y), float(w)) for y, w in zip(y0 + (y1 - y0) * t, w0 + (w1 - w0) * s, strict=True)]
@@ -322,7 +322,7 @@ def _carton(s: _Sketch) -> None:
 
 
 FRONT_SHARE = 0.72
-"""Where a carton's front ends and its side begins, as a share of the half width."""
+"""Position of the edge between a carton's front and its side, as a share of the half width."""
 
 
 def _tube(s: _Sketch) -> None:
@@ -490,7 +490,7 @@ _DRAWERS: dict[str, Callable[[_Sketch], None]] = {
 
 
 def _bend(image: Image.Image, depth: float, half: float) -> Image.Image:
-    """Bend horizontal lines as a camera a little above sees them on a round body: flat at the top, curved below."""
+    """Bend horizontal lines as on a round body seen from slightly above: flat at the top, curved below."""
     pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     rows = np.arange(height)[:, None]

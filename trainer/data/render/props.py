@@ -1,7 +1,7 @@
-"""Small things: muted reference objects that belong to a setting, and invented items that belong to nothing.
+"""Small objects: muted reference objects that belong to a setting, and invented items that do not belong there.
 
-They are kept apart on purpose. A reference is grey or clay, small, in the rear and at the picture's edge. An invented
-item is colourful, in the foreground, beside or on the product.
+The two are easy to distinguish on purpose. A reference object is grey or clay, small, and in the background at the edge
+of the picture. An invented item is colourful, in the foreground, and beside or on the product.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.data.render.marks import text_mask
 Rgb = tuple[int, int, int]
 
 _TALL = 160
-"""Height in pixels at which small things are drawn, before they are scaled down."""
+"""Height in pixels at which small objects are drawn before they are scaled down."""
 
 _CLAYS: tuple[Rgb, ...] = ((176, 170, 162), (196, 180, 160), (150, 150, 152), (206, 200, 192), (170, 148, 130))
 
@@ -53,7 +53,7 @@ def reference(kind: str, tone: int, side: int) -> Image.Image:
 
 
 ITEMS: dict[str, float] = {"fruit": 1.0, "flower": 1.7, "spoon": 1.25, "pills": 0.7, "ball": 1.0, "coins": 0.75}
-"""Things that may lie beside the product → height, relative to the item's size."""
+"""Objects that may lie beside the product → height, relative to the item's size."""
 
 _FRUITS: tuple[Rgb, ...] = ((226, 52, 40), (246, 146, 26), (250, 216, 50), (110, 180, 50))
 _BALLS: tuple[Rgb, ...] = ((230, 60, 60), (50, 120, 220), (250, 200, 40), (150, 80, 190))
@@ -105,7 +105,7 @@ def _flower(variant: int, side: int) -> Image.Image:
 
 
 def _spoon(variant: int, side: int) -> Image.Image:
-    """Standing upright in perspective would be odd: it leans, bowl down, as if on its own rest."""
+    """A spoon that leans with its bowl down, because an upright one would look odd in perspective."""
     image = Image.new("RGBA", (120, 200), (190, 194, 200, 0))
     draw = ImageDraw.Draw(image)
     metal = ((196, 200, 206), (214, 178, 96), (176, 130, 86), (196, 200, 206))[variant % 4]

@@ -1,4 +1,4 @@
-"""A sample: one original, four generated pictures, which of them are usable, and the reasoning that says why."""
+"""Draw a sample: one original, four generated pictures, the label, and the reasoning for it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trainer.data.render.scenes import SETTINGS
 from trainer.data.render.words import JOINT, NORMAL_COMMENT
 
 USABLE_COUNTS: tuple[float, ...] = (0.25, 0.32, 0.23, 0.13, 0.07)
-"""Share of samples with 0-4 usable pictures. Counting N as one, the mean answer has 1.70 letters (paper: 1.7136), so
-the computed random baseline is 34 %."""
+"""Shares of samples with 0 to 4 usable pictures. If `N` has length 1, the mean answer has 1.70 letters (paper: 1.7136),
+so the computed random baseline is 34 %."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Sample:
     setting: str
     original: Shot
     generated: tuple[Shot, ...]
-    """A, B, C, D."""
+    """The generated pictures A, B, C, D."""
 
     @property
     def options(self) -> Options:
-        """The usable ones."""
+        """The usable pictures."""
         return frozenset(o for o, shot in zip(OPTIONS, self.generated, strict=True) if shot.usable)
 
     @property
     def label(self) -> str:
-        """`AC`, or `N`."""
+        """The label: `AC`, or `N`."""
         return options_text(self.options)
 
     def findings(self) -> tuple[Finding, ...]:
@@ -50,7 +50,7 @@ class Sample:
         )
 
     def answer(self) -> Answer:
-        """The answer in full: the original described, a finding per picture, the conclusion."""
+        """The complete answer: a description of the original, a finding per picture, and the conclusion."""
         return compose(self.options, self.findings(), opening=f"The original is {self.product.describe()}.")
 
 
@@ -70,16 +70,16 @@ def make_sample(
 
     Args:
         size: side of the pictures in pixels.
-        products: cut-outs to choose from; a drawn product when None.
-        severities: share of subtle, clear and gross defects.
-        usable_counts: share of samples with 0 to 4 usable pictures.
+        products: cut-outs to choose from; None draws a product.
+        severities: shares of subtle, clear and gross defects.
+        usable_counts: shares of samples with 0 to 4 usable pictures.
     """
     rng = np.random.default_rng(seed)
     product: AnyProduct = make_product(rng) if products is None else products[int(rng.integers(len(products)))]
     setting = list(SETTINGS)[int(rng.integers(len(SETTINGS)))]
     usable = set(rng.permutation(4)[: int(rng.choice(5, p=usable_counts))].tolist())
     plans = [plan_defects(rng, i in usable, severities) for i in range(4)]
-    # Every picture has its own stream, so that a change in one does not move the others.
+    # Every picture has its own random stream, so that a change in one does not affect the others.
     streams = rng.spawn(5)
     original = draw_original(product, streams[0], size)
     generated = tuple(

@@ -1,4 +1,4 @@
-"""Settings: where a generated picture is taken. Walls, grounds, blurred dressing and the stage a product stands on."""
+"""Settings of generated pictures: walls, grounds, blurred background objects, and the stage below a product."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of place."""
+    """One kind of setting."""
 
     name: str
     phrase: str
-    """How captions say it."""
+    """The phrase for captions."""
     ground: str
-    """A material of textures.py, or `sweep` for seamless paper."""
+    """Material of the ground: one of textures.py, or `sweep` for seamless paper."""
     wall: str
-    """A material, `sweep`, or `blur` for a far view that is drawn by its dressing."""
+    """Material of the wall, `sweep`, or `blur` for a distant view that consists of background objects only."""
     dressing: str = ""
-    """Blurred things in the background."""
+    """Blurred objects in the background."""
     stage: str = ""
-    """`podium` (round) or `plinth` (box): in all pictures of this kind."""
+    """Stage in all pictures of this setting: `podium` (round) or `plinth` (box)."""
     references: tuple[str, ...] = ("stone", "cylinder", "cube")
-    """Small sharp things in the rear that may show how shadows fall here."""
+    """Small sharp objects in the background that show the direction of shadows."""
 
 
 SETTINGS: dict[str, Setting] = {
@@ -53,7 +53,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("terrazzo", "on a terrazzo top", "terrazzo", "sweep", "", references=("cylinder", "cube")),
     )
 }
-"""Every setting is on this list, and every phrase is fixed: captions are learnt from few words."""
+"""All settings. Their phrases are fixed, so that captions use few words."""
 
 
 _PAPERS: tuple[Rgb, ...] = (
@@ -67,11 +67,11 @@ _PAPERS: tuple[Rgb, ...] = (
     (198, 218, 216),
 )
 _FAR = 40
-"""Pixels across a far, blurred view before it is enlarged."""
+"""Width in pixels of a distant, blurred view before it is enlarged."""
 
 
 def draw_background(setting: Setting, rng: np.random.Generator, size: int, light: Light) -> tuple[Image.Image, float]:
-    """Wall and ground without light. Returns the picture and the y of the line between them (share of the frame)."""
+    """Draw wall and ground without light; returns the picture and the height y of their border (share of the frame)."""
     horizon = float(rng.uniform(0.54, 0.62))
     if setting.dressing == "sea" or setting.dressing == "meadow":
         horizon -= 0.06
@@ -88,7 +88,7 @@ def draw_background(setting: Setting, rng: np.random.Generator, size: int, light
             far = _far(setting.dressing, colour, rng, light, (size, line), horizon)  # type: ignore[arg-type]
             image.paste(far, (0, 0))
         else:
-            # Out of focus, like everything behind the product: a third of the pixels is enough.
+            # The background is out of focus, so a third of the pixels is enough.
             image.paste(
                 wall.resize((size // 3, line // 3), Image.Resampling.BILINEAR, box).resize(
                     (size, line), Image.Resampling.BICUBIC
@@ -107,7 +107,7 @@ def draw_background(setting: Setting, rng: np.random.Generator, size: int, light
 
 
 def _sweep(paper: Rgb, rng: np.random.Generator, size: int, horizon: float) -> Image.Image:
-    """Seamless paper: the ground is brighter, and turns into the wall without a line."""
+    """Seamless paper: the ground is brighter and merges into the wall without a line."""
     y = np.linspace(0, 1, 24)
     level = 0.9 + 0.12 / (1 + np.exp(-(y - horizon - 0.04) * 22)) + float(rng.uniform(-0.03, 0.03))
     column = np.clip(np.array(paper)[None, :] * level[:, None], 0, 255).astype(np.uint8)[:, None, :]
@@ -129,7 +129,7 @@ def _edge(image: Image.Image, size: int) -> None:
 def _far(
     dressing: str, colour: Rgb, rng: np.random.Generator, light: Light, size: tuple[int, int], horizon: float
 ) -> Image.Image:
-    """A far view: large shapes drawn small, blurred, enlarged."""
+    """A distant view: large shapes that are drawn small, blurred and enlarged."""
     image = Image.new("RGB", (_FAR, max(8, round(_FAR * horizon))), colour)
     draw = ImageDraw.Draw(image)
     _DRESSERS[dressing](draw, image.width, image.height, rng, light)
@@ -175,7 +175,7 @@ def _kitchen(draw: ImageDraw.ImageDraw, w: int, h: int, rng: np.random.Generator
 
 def _window(draw: ImageDraw.ImageDraw, w: int, h: int, rng: np.random.Generator, light: Light) -> None:
     draw.rectangle((0, 0, w, h), fill=(208, 202, 194))
-    # The window is on the side that the light comes from.
+    # The window is on the side of the light.
     left = float(rng.uniform(-2, 3)) if light.side < 0 else w - 22 + float(rng.uniform(0, 5))
     draw.rectangle((left, 1, left + 20, h - 2), fill=(250, 252, 250))
     draw.rectangle((left, h * 0.55, left + 20, h - 2), fill=(214, 230, 204))
@@ -229,7 +229,7 @@ class Stage:
 
 
 def draw_stage(stage: Stage, size: int, light: Light) -> tuple[Image.Image, tuple[int, int], NDArray[np.float32]]:
-    """Returns the lit RGBA sprite, where its corner belongs, and the mask of the upper face in sprite pixels (0-1)."""
+    """Returns the lit RGBA sprite, the position of its corner, and the mask of the upper face (0-1)."""
     scale = 2
     half, depth, height = (round(v * size * scale) for v in (stage.half, stage.depth, stage.height))
     box = (2 * half, 2 * depth + height)

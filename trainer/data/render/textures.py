@@ -1,4 +1,4 @@
-"""Surfaces: a bank of walls and grounds, painted once per process from fixed seeds, cut and tinted per picture."""
+"""Surfaces of walls and grounds, painted once per process from fixed seeds, then cut and tinted per picture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 
 SIDE = 512
 VARIANTS = 4
-"""Different pieces of each material."""
+"""Number of different pieces of each material."""
 
 Floats = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
 
 def noise(rng: np.random.Generator, across: int, down: int, shape: tuple[int, int] = (SIDE, SIDE)) -> Floats:
-    """Smooth noise, mean 0, about -1..1, with `across` x `down` blobs."""
+    """Smooth noise with mean 0 and a range of about -1..1, with `across` x `down` blobs."""
     coarse = rng.standard_normal((max(2, down), max(2, across))).astype(np.float32)
     image = Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(image, np.float32) * 0.6
@@ -129,13 +129,13 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
 
 @cache
 def wall(material: str, variant: int) -> Image.Image:
-    """A material seen from the front, 512 x 512."""
+    """A material seen from the front, 512 x 512 pixels."""
     return _image(_surface(material, variant))
 
 
 @cache
 def ground(material: str, variant: int) -> Image.Image:
-    """A material lying flat, seen from slightly above: 768 wide, 320 deep, the far edge at the top."""
+    """A flat material seen from slightly above: 768 pixels wide, 320 deep, with the far edge at the top."""
     surface = _surface(material, variant)
     rows, columns = 320, 768
     t = np.linspace(0, 1, rows)[:, None]
@@ -157,7 +157,7 @@ def _surface(material: str, variant: int) -> Floats:
 
 
 def _folded(index: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Mirror an index into 0..SIDE-1, so that a material continues without a seam."""
+    """Reflect an index into 0..SIDE-1, so that a material continues without a seam."""
     i = np.floor(index).astype(np.intp) % (2 * SIDE)
     return np.where(i < SIDE, i, 2 * SIDE - 1 - i)
 

@@ -1,4 +1,4 @@
-"""Every word that the renderer writes. Few, short and regular: a tiny model learns the language from these alone."""
+"""All words that the renderer writes. They are few and regular, because a tiny model learns language from them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ NORMAL_COMMENT = "the product is unchanged and stands well"
 BRANDS: tuple[str, ...] = ("NOVA", "LUMA", "VITA", "ZEN", "ORO", "KIVA", "MIRA", "SOL", "PURA", "TERA")
 
 JOINT = " and "
-"""Between the comments of a picture with two defects."""
+"""Separator of the comments of a picture with two defects."""
 
 
 def describe(attributes: Mapping[str, str]) -> str:
     """`a red bottle with a white cap, a blue star and the number 24`."""
-    if "kind" not in attributes:  # a shop's own cut-out: nothing is known about it
+    if "kind" not in attributes:  # a shop's own cut-out has no known attributes
         return "a product"
     parts = []
     if attributes.get("cap", "none") != "none":
@@ -28,7 +28,7 @@ def describe(attributes: Mapping[str, str]) -> str:
 
 
 def caption(attributes: Mapping[str, str], place: str, light: str | None, comments: Sequence[str]) -> str:
-    """What is in one picture, said without the original.
+    """Describe one picture without reference to the original.
 
     `place` is a phrase like `on a wooden table`; `comments` are those on shadow, layout and extension.
     """

@@ -1,5 +1,5 @@
-"""`python -m trainer split`: data directories → training, testing, pseudo-label and exploration (paper, table 1).
+"""`python -m trainer split`: divide data into training, testing, pseudo-label and exploration (paper, table 1).
 
-Read in this order: command (the options), divide (the stage), gather (what is there), assign (which split, by product),
-write (the data directories), frozen (the test set, which never changes again).
+Read in this order: command (the options), divide (the stage), gather (read all samples), assign (choose a split by
+product), write (the data directories), frozen (the test set, which never changes).
 """

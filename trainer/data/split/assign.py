@@ -1,8 +1,8 @@
-"""Which split a sample belongs to: a pure function of its product, a seed and what was decided before.
+"""Assign samples to splits: a pure function of the product, a seed and earlier assignments.
 
-A product's place is a hash of its name, so more data never moves a product that is there already, and the order of
-the data does not matter. Samples that share a product or the very bytes of any picture form one group and stay
-together: a model that was trained on a picture must not be tested on it.
+A product's place is a hash of its name, so further data never moves an existing product, and the order of the data does
+not matter. Samples that share a product or an identical picture form one group and stay together, because a model must
+not be tested on pictures of its training.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
+from screening.errors import UserError
 from trainer.records import AnySample, Unlabelled
 
 
@@ -35,23 +36,23 @@ PAPER_SIZES: dict[Split, int] = {
 """Samples per split (paper, table 1)."""
 
 Shares = Mapping[Split, Fraction]
-"""Share of each split, in the order of `Split`, summing to 1. Fractions: 3,1,1,1 and 0.3,0.1,0.1,0.1 are the same."""
+"""Share of each split, in the order of `Split`, summing to 1; exact fractions, so 3,1,1,1 equals 0.3,0.1,0.1,0.1."""
 
 _PLACES = 1 << 64
 _ALL = frozenset(Split)
 
 
-class SplitError(Exception):
-    """The data cannot be divided, or not into this directory; the message says what to do."""
+class SplitError(UserError):
+    """The data cannot be divided, or the output directory cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample as it was found, with what decides its split."""
+    """One sample and the facts that decide its split."""
 
     sample: AnySample
     line: bytes
-    """Its line of `samples.jsonl`: what is written later, field by field as the source wrote it."""
+    """The line of `samples.jsonl` as the source wrote it. The split gets the same line with other file names."""
     directory: Path
     digests: tuple[str, ...]
     """SHA-256 of the five pictures, in the order of `Sample.files`."""
@@ -62,34 +63,34 @@ class Item:
 
     @property
     def product(self) -> str:
-        """Who the sample shows: its product, or the bytes of its original picture where the source names none."""
+        """The identity of the product: its name, or the hash of the original picture if the source gives no name."""
         named = self.sample.product.strip()
         return f"product {named}" if named else f"picture {self.digests[0]}"
 
     @property
     def ties(self) -> tuple[str, ...]:
-        """What no two splits may share: the product and the bytes of each picture."""
+        """The properties that two splits must not share: the product and the bytes of each picture."""
         return (self.product, *(f"picture {digest}" for digest in self.digests))
 
 
 def shares_of(weights: Sequence[Fraction | int]) -> Shares:
-    """Weights of the four splits, in their order, as shares.
+    """Convert the weights of the four splits, in their order, to shares.
 
     Raises:
-        ValueError: not four weights, one is negative, or all are 0.
+        ValueError: the number of weights is not four, a weight is negative, or all are 0.
     """
     if len(weights) != len(Split) or min(weights) < 0 or not sum(weights):
-        raise ValueError(f"{len(Split)} weights are needed, not negative and not all 0")
+        raise ValueError(f"give {len(Split)} weights of at least 0, not all 0")
     return {split: Fraction(weight) / sum(weights) for split, weight in zip(Split, weights, strict=True)}
 
 
 def place(product: str, seed: int) -> int:
-    """The fixed place of a product, uniform in 0 … 2^64 - 1 over products; another seed is another draw."""
+    """The place of a product, a hash of the seed and its name that is uniform in 0 … 2^64 - 1."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{product}".encode()).digest()[:8], "big")
 
 
 def split_at(position: int, shares: Shares) -> Split:
-    """The split whose stretch of the places holds this one; the stretches follow each other in the order of `Split`."""
+    """The split whose interval contains a place; the intervals are in the order of `Split`."""
     end = Fraction(0)
     for split in Split:
         end += shares[split]
@@ -99,26 +100,26 @@ def split_at(position: int, shares: Shares) -> Split:
 
 
 def assign(items: Iterable[Item], shares: Shares, seed: int, earlier: Mapping[str, Split]) -> dict[str, Split | None]:
-    """The split of each sample, by id.
+    """Assign a split to each sample, by id.
 
-    A group goes where its first product's place says: "first" is the smallest place, so the same products give the
-    same split in any order. A group that has samples in a split already stays there.
+    The smallest place of a group's products decides its split, so the order of the products does not matter. A group
+    that already has samples in a split stays there.
+
+    Samples without a label are useful only in pseudo-label and exploration. They are divided between these two by their
+    shares, or follow the labelled samples of their product: a product of the training split goes to pseudo-label,
+    because the model is trained on both and nothing leaks.
 
     Args:
-        earlier: the splits of samples that were divided before; they keep them.
-
-    A sample without a label is of use in pseudo-label and exploration only. It goes there with the share that the two
-    have of each other, or follows the labelled samples of its product: with training to pseudo-label, since what is
-    trained on either way leaks nothing.
+        earlier: the splits of samples that were divided before, which do not change.
 
     Returns:
-        None for a sample that would tie products of two splits together, since neither can take it without a leak, and
-        for one without a label whose product is tested on.
+        Sample id → split. None for a sample that would connect products of two splits, since it would leak from one
+        to the other, and for an unlabelled sample of a test product.
 
     Raises:
-        SplitError: there are samples without a label, and pseudo-label and exploration both have the share 0.
+        SplitError: some samples have no label, and pseudo-label and exploration both have the share 0.
     """
-    # The test set first: whatever turns out to share a product with it gives way.
+    # The test set comes first, so that it keeps its products in every conflict.
     ranked = sorted(items, key=lambda item: (_rank(item, earlier), item.sample.id))
     groups = _Groups()
     placed: list[Item] = []
@@ -149,11 +150,11 @@ _UNLABELLED: Mapping[Split, Split | None] = {
     Split.PSEUDO_LABEL: Split.PSEUDO_LABEL,
     Split.EXPLORATION: Split.EXPLORATION,
 }
-"""The split of a product → where its samples without a label go."""
+"""Split of a product → split of its samples without a label."""
 
 
 def _without_label(shares: Shares) -> Shares:
-    """The shares among which samples of products without any label are divided."""
+    """The shares for products that have no labelled sample."""
     weights = [shares[split] if split in (Split.PSEUDO_LABEL, Split.EXPLORATION) else 0 for split in Split]
     if not sum(weights):
         raise SplitError(
@@ -164,7 +165,7 @@ def _without_label(shares: Shares) -> Shares:
 
 
 def _open_to(item: Item, before: Split | None) -> frozenset[Split]:
-    """The splits in which the product of a sample may be, given where the sample is."""
+    """The splits that a product may belong to, given the split of one of its samples."""
     if before is None:
         return _ALL
     if before is Split.PSEUDO_LABEL and not item.labelled:
@@ -178,30 +179,30 @@ def _rank(item: Item, earlier: Mapping[str, Split]) -> tuple[int, bool]:
 
 
 class _Groups:
-    """Ties joined into groups (union-find), each with the splits that are open to it."""
+    """Groups of connected products and pictures (union-find), each with the splits that it may still belong to."""
 
     def __init__(self) -> None:
         self._open: dict[str, frozenset[Split]] = {}
         self._parents: dict[str, str] = {}
 
     def of(self, tie: str) -> str:
-        """The tie that stands for the group."""
+        """The representative of a group."""
         root = tie
         while (parent := self._parents.setdefault(root, root)) != root:
             root = parent
-        while tie != root:  # later walks are short
+        while tie != root:  # path compression
             self._parents[tie], tie = root, self._parents[tie]
         return root
 
     def split(self, group: str) -> Split | None:
-        """The split of a group that has samples in one already; None where its place decides."""
+        """The split of a group that already has samples in a split; None if its place decides."""
         found = self._open.get(group, _ALL)
         if len(found) == 1:
             return min(found)
         return None if found == _ALL else Split.PSEUDO_LABEL
 
     def join(self, ties: Iterable[str], open_to: frozenset[Split]) -> bool:
-        """Make one group of all ties; False, and nothing done, if no split would be open to it."""
+        """Merge the groups of all ties. If no split would remain possible, change nothing and return False."""
         roots = {self.of(tie) for tie in ties}
         left = frozenset.intersection(open_to, *(self._open.get(root, _ALL) for root in roots))
         if not left:

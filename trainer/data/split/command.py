@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.data.split.divide import Division
 
 FEW_PRODUCTS = 30
-"""Products below which a split warns: the 95 % interval of a share of one half is 34 points wide then."""
+"""Minimum number of products without a warning; a 95 % interval around 50 % is 34 points wide at this size."""
 _TOO_FEW = {
-    Split.TRAINING: "a model learns these products by heart",
-    Split.TESTING: "scores on it are chance, and `promote` needs about 130 samples",
-    Split.PSEUDO_LABEL: "stage 1.1 learns these products by heart",
-    Split.EXPLORATION: "it shows little of what a shop sells",
+    Split.TRAINING: "the model memorises these products",
+    Split.TESTING: "its scores are mostly chance, and `promote` needs about 130 samples",
+    Split.PSEUDO_LABEL: "stage 1.1 memorises these products",
+    Split.EXPLORATION: "it covers too little of a shop's products",
 }
 
 _PAPER = ",".join(str(size) for size in PAPER_SIZES.values())
@@ -28,35 +29,28 @@ _PAPER = ",".join(str(size) for size in PAPER_SIZES.values())
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="data directories; old and new ones together"
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="data directories, including those of earlier runs with the same --out",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="new directory, or one to divide more data into"
-    )
+    add_directory(parser, "--out", "new directory, or the directory of an earlier division to add data to")
     parser.add_argument(
         "--shares",
         type=_shares,
         default=_PAPER,
         metavar="T,E,P,X",
-        help=f"weights of {', '.join(Split)} (default: the paper's sizes, {_PAPER})",
+        help=f"weights of {', '.join(Split)}, numbers of at least 0 (default: the paper's sizes, {_PAPER})",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="another seed is another division (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of the division (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.data.split.assign import SplitError
     from trainer.data.split.divide import SPLIT_NAME, divide
-    from trainer.data_directory import DataError
-    from trainer.runs.run_directory import RunMismatch
 
-    try:
-        division = divide(args.data, args.out, args.shares, args.seed)
-    except (DataError, SplitError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    division = divide(args.data, args.out, args.shares, args.seed)
     print(_page(division))
     print(f"\nWritten to {args.out}: {', '.join(Split)}, {SPLIT_NAME}")
     for warning in _warnings(division):
@@ -65,17 +59,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _warnings(division: Division) -> Iterator[str]:
-    """Parts that were asked for and are too small for what they are for."""
+    """Warnings about requested splits that are too small for their purpose."""
     for split, one in division.splits.items():
         if division.shares[split] and one.products < FEW_PRODUCTS:
             yield (
-                f"the split {split} holds {one.products} products, fewer than {FEW_PRODUCTS}: {_TOO_FEW[split]}. Give "
-                "more products, or a larger share with --shares and a new --out"
+                f"the split {split} holds {one.products} products, fewer than {FEW_PRODUCTS}: {_TOO_FEW[split]}. Add "
+                "products, or give it a larger share with --shares and a new --out"
             )
 
 
 def _page(division: Division) -> str:
-    """What was done, for people."""
+    """The report of a division as text."""
     from trainer.runs.markdown import table
 
     rows = [
@@ -95,13 +89,13 @@ def _page(division: Division) -> str:
         parts.append(f"The test set is frozen: {division.frozen.digest}")
     if division.held_back:
         parts.append(
-            f"Held back: {division.held_back} samples, which belong to the test split and came after it was frozen."
+            f"Held back: {division.held_back} samples that belong to the test split but came after it was frozen."
         )
     if division.left_out:
         named = ", ".join(division.left_out[:3])
         parts.append(
             f"Left out: {len(division.left_out)} ({named}{', …' if len(division.left_out) > 3 else ''}); each of them "
-            "ties products of two splits together, or has no label and shows a product of the test set."
+            "connects products of two splits, or has no label and shows a product of the test set."
         )
     return "\n\n".join(parts)
 
@@ -112,7 +106,7 @@ def _shares(text: str) -> Shares:
     except (ValueError, ZeroDivisionError):
         example = "0.7,0.2,0.05,0.05"
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not four numbers ({', '.join(Split)}), not negative and not all 0, like {example}"
+            f"{text!r} must be four numbers of at least 0, not all 0 ({', '.join(Split)}), for example {example}"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""The stage `split`: check what is frozen → read the data → assign by product → write four data directories → record.
+"""The stage `split`: check the frozen test set, read the data, assign by product, write four data directories.
 
-`split.json` is written last and belongs to a whole division; a killed run is finished by the same command.
+`split.json` is written last, so it always describes a complete division. The same command finishes a killed run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.data.split.assign import Item, Shares, Split, SplitError, assign
 from trainer.data.split.frozen import Frozen, check, check_source, freeze
@@ -22,7 +23,7 @@ from trainer.data.split.write import write_data
 from trainer.data_directory import SAMPLES_NAME, data_digest, read_any_samples, sample_lines
 from trainer.metrics import random_baseline, shows
 from trainer.records import Sample
-from trainer.runs.run_directory import claim, see_whose, write_atomically
+from trainer.runs.run_directory import claim, see_whose
 
 SPLIT_NAME = "split.json"
 
@@ -32,33 +33,33 @@ class _Record(BaseModel):
 
 
 class Source(_Record):
-    """A data directory that was divided; its name only, paths differ between machines."""
+    """A source data directory; only its name is stored, because paths differ between machines."""
 
     name: str
     samples: int
 
 
 class SplitSummary(_Record):
-    """One split in numbers. The means are None where it holds no samples."""
+    """Statistics of one split. The means are None if it holds no samples."""
 
     samples: int
     unlabelled: int = 0
-    """Of these, samples without a label; the figures about labels leave them out."""
+    """Number of samples without a label; the figures about labels exclude them."""
     products: int
     digest: str | None
     """`trainer.data_directory.data_digest`; None for an empty split."""
     labels: dict[str, int]
     mean_label_length: float | None
-    """`N` counts as one (paper, section 5.1)."""
+    """Mean length of the labels; `N` has length 1 (paper, section 5.1)."""
     random_baseline: float | None
-    """Percent; see `trainer.metrics.random_baseline`."""
+    """Score of blind guessing in percent; see `trainer.metrics.random_baseline`."""
     share_of_n: float | None
     samples_by_dimension: dict[Dimension, int]
-    """Samples in which at least one picture is known to show it; see `trainer.metrics.shows`."""
+    """Number of samples per dimension in which at least one picture has the issue; see `trainer.metrics.shows`."""
 
 
 class Division(_Record):
-    """Everything in `split.json`."""
+    """The content of `split.json`."""
 
     format: Literal[1] = 1
     seed: int
@@ -66,26 +67,26 @@ class Division(_Record):
     data: list[Source]
     splits: dict[Split, SplitSummary]
     held_back: int
-    """Samples that belong to the test split and came after it was frozen. They are in no split."""
+    """Number of samples that belong to the test split but came after it was frozen. They are in no split."""
     left_out: list[str]
-    """Ids of samples that are in no split: they tie products of two splits together, by a picture or a product, or have
-    no label and show a product of the test set."""
+    """Ids of samples that are in no split because they connect products of two splits, by a picture or a product, or
+    because they have no label and show a product of the test set."""
     frozen: Frozen | None
-    """The test set; None where its share is 0 or no sample has a label."""
+    """The test set; None if its share is 0 or no sample has a label."""
 
 
 def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Division:
-    """Divide data directories into `out`, or divide more data into the same one.
+    """Divide data directories into `out`, or add data to an existing division.
 
     Raises:
         DataError: a data directory cannot be used.
-        SplitError: see the messages.
+        SplitError: the data cannot be divided; the message says why.
         RunMismatch: `out` belongs to another run: another seed, other shares, or another command.
         OSError: a file cannot be written.
     """
     origin = {"stage": "split", "seed": seed, "shares": {split.value: str(share) for split, share in shares.items()}}
     see_whose(out, origin)
-    before = _read_division(out)
+    before = read_division(out)
     frozen = before.frozen if before else None
     kept = check(out / Split.TESTING, frozen) if frozen else []
 
@@ -97,7 +98,9 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     splits = {split: [item for item in items if assigned[item.sample.id] is split] for split in Split}
     held_back = 0
     if frozen:
-        held_back = len(splits[Split.TESTING]) - len(kept)  # what is frozen is among the data, as `earlier` demands
+        held_back = len(splits[Split.TESTING]) - len(
+            kept
+        )  # `earlier` ensures that the frozen samples are among the data
         splits[Split.TESTING] = kept
     elif shares[Split.TESTING] and not splits[Split.TESTING] and any(item.labelled for item in items):
         raise SplitError(_no_test_set(items, shares))
@@ -122,31 +125,36 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
 
 
 def is_test_set(data: Path, digest: str) -> bool:
-    """Whether a data directory is the frozen test set of a division that it still lies in."""
+    """Whether a data directory is the frozen test set of the division around it."""
     try:
-        division = _read_division(data.resolve().parent)
-    except (SplitError, OSError):  # something else of this name
+        division = read_division(data.resolve().parent)
+    except (SplitError, OSError):  # another file of this name
         return False
     return division is not None and division.frozen is not None and division.frozen.digest == digest
 
 
-def _read_division(out: Path) -> Division | None:
+def read_division(out: Path) -> Division | None:
+    """What `split.json` of a directory says; None where there is none.
+
+    Raises:
+        SplitError: it is damaged.
+    """
     path = out / SPLIT_NAME
     try:
         return Division.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise SplitError(f"{path} is damaged or from another version; restore it, or give a new --out") from error
+        raise SplitError(f"{path} is damaged or from another version; restore it, or name a new --out") from error
 
 
 def _earlier(out: Path) -> dict[str, Split]:
-    """Where the samples of earlier runs are, by id."""
+    """The splits of the samples of earlier runs, by id."""
     found: dict[str, Split] = {}
     for split in Split:
         path = out / split / SAMPLES_NAME
         if not path.exists():
-            continue  # removed by hand; it is written again
+            continue  # the user removed the file; it is written again
         for number, line in sample_lines(out / split):
             try:
                 found[json.loads(line)["id"]] = split
@@ -159,15 +167,15 @@ def _see_that_nothing_is_gone(items: Sequence[Item], earlier: Mapping[str, Split
     gone = sorted(set(earlier) - {item.sample.id for item in items})
     if gone:
         raise SplitError(
-            f"{len(gone)} samples of earlier runs are in none of the data directories, the first is {gone[0]!r}; "
-            "give all of them, old and new, or divide into a new --out"
+            f"{len(gone)} samples of earlier runs are missing from the data directories, the first is {gone[0]!r}; "
+            "give all old and new directories, or name a new --out"
         )
 
 
 def _no_test_set(items: Sequence[Item], shares: Shares) -> str:
     products = len({item.product for item in items})
     return (
-        f"of {products} products none fell into the test split, whose share is {float(shares[Split.TESTING]):.2%}; "
+        f"none of {products} products fell into the test split, whose share is {float(shares[Split.TESTING]):.2%}; "
         "give more data or other --shares, for example 0.7,0.2,0.05,0.05"
     )
 

@@ -1,4 +1,4 @@
-"""The frozen test set: written once, checked byte by byte before anything else is done, never written again."""
+"""The frozen test set. It is written once and never changed, and every run first checks it byte by byte."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from trainer.data.split.write import digest_of
 from trainer.data_directory import SAMPLES_NAME, DataError, data_digest, read_samples, sample_lines
 
 _NAMED = 5
-"""Files that a message names before it says how many more there are."""
+"""Maximum number of files that a message names."""
 
 
 class Frozen(BaseModel):
-    """What the test set is made of."""
+    """The record of the frozen test set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     digest: str
-    """`trainer.data_directory.data_digest`: the one that `trainer evaluate` writes into its results."""
+    """`trainer.data_directory.data_digest`, which `trainer evaluate` also writes into its results."""
     samples: int
     files: dict[str, str]
     """SHA-256 of `samples.jsonl` and of every picture, so that an error can say which one was changed."""
 
 
 def freeze(directory: Path) -> Frozen:
-    """Write down what the test set in a directory is.
+    """Record the content of the test set in a directory.
 
     Raises:
-        DataError: it is not a data directory.
+        DataError: the directory is not a data directory.
     """
     samples = read_samples(directory)
     names = [SAMPLES_NAME, *(file for sample in samples for file in sample.files)]
@@ -44,7 +44,7 @@ def freeze(directory: Path) -> Frozen:
 
 
 def check(directory: Path, frozen: Frozen) -> list[Item]:
-    """See that the test set is what was frozen, and read it.
+    """Check that the test set is unchanged, and read it.
 
     Raises:
         SplitError: a file is missing or was changed.
@@ -53,17 +53,17 @@ def check(directory: Path, frozen: Frozen) -> list[Item]:
     if problems:
         more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise SplitError(
-            f"the test set {directory} is frozen and no longer what it was: {', '.join(problems[:_NAMED])}{more}; "
+            f"the frozen test set {directory} was changed: {', '.join(problems[:_NAMED])}{more}; "
             "restore it, or divide the data into a new --out"
         )
     try:
         samples = read_samples(directory)
         digest = data_digest(directory, samples, check=False)
     except DataError as error:
-        raise SplitError(f"the test set {directory} is frozen and no longer what it was: {error}") from error
+        raise SplitError(f"the frozen test set {directory} was changed: {error}") from error
     if digest != frozen.digest:
         raise SplitError(
-            f"the test set {directory} is frozen as {frozen.digest} and is now {digest}; restore it, or divide the "
+            f"the test set {directory} was frozen as {frozen.digest} and is now {digest}; restore it, or divide the "
             "data into a new --out"
         )
     return [
@@ -73,10 +73,10 @@ def check(directory: Path, frozen: Frozen) -> list[Item]:
 
 
 def check_source(frozen: Iterable[Item], items: Iterable[Item]) -> None:
-    """See that the given data still say the same about the frozen samples.
+    """Check that the source data of the frozen samples are unchanged.
 
     Raises:
-        SplitError: one has another label, text or picture there.
+        SplitError: a sample has another label, text or picture in its source.
     """
     there = {item.sample.id: item for item in items}
     for item in frozen:

@@ -1,4 +1,4 @@
-"""Everything that the given data directories hold, each sample once, with the digests of its pictures."""
+"""Read the samples of all data directories, each sample once, with the digests of its pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.records import AnySample
 
 
 def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
-    """Read and hash all samples. One that stands in several directories is taken once.
+    """Read and hash all samples. A sample that is in several directories is taken once.
 
     Returns:
         The items in the order of their ids, and how many samples each directory holds.
@@ -36,7 +36,7 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
             other = found.setdefault(sample.id, item)
             if other is not item and not same(other, item):
                 raise SplitError(
-                    f"{directory} and {other.directory} hold different samples under the id {sample.id!r}; rename one"
+                    f"{directory} and {other.directory} hold different samples with the id {sample.id!r}; rename one"
                 )
     return [found[name] for name in sorted(found)], counts
 
@@ -51,12 +51,12 @@ def picture_digests(directory: Path, sample: AnySample) -> tuple[str, ...]:
 
 
 def same(one: Item, other: Item) -> bool:
-    """Whether two items are the same question with the same truth, wherever their pictures lie."""
+    """Whether two items are the same question with the same truth; the names of their files may differ."""
     return one.digests == other.digests and _without_files(one.line) == _without_files(other.line)
 
 
 def with_files(line: bytes, files: Iterable[str]) -> dict[str, Any]:
-    """A line of `samples.jsonl` as an object, its five pictures under other names."""
+    """A line of `samples.jsonl` as an object, with other names for its five pictures."""
     record: dict[str, Any] = json.loads(line)
     original, *generated = (
         {**({} if isinstance(picture, str) else picture), "file": file}

@@ -1,14 +1,14 @@
-"""A split on disk: a data directory like any other.
+"""Write a split to disk as a data directory.
 
     DIR/samples.jsonl                               one object per line, in the order of the ids
     DIR/pictures/<id>/{original,a,b,c,d}.<suffix>
 
-Pictures are hard links where the file system allows it, because four splits of a large collection would double it,
-and copies elsewhere. The test set is always copied: a link shares its bytes with the source, and an edit of the source
-in place would change a test set that must never change.
+Pictures are hard links if the file system allows it, because copies would double the size of a large collection. The
+test set is always copied: a link shares its bytes with the source, so an edit of the source in place would change the
+frozen test set.
 
-`samples.jsonl` is replaced last, in one step, so a reader sees the old split or the new one; the same command again
-finishes what a kill has cut.
+`samples.jsonl` is replaced last and atomically, so a reader sees either the old split or the new one. The same command
+finishes a killed run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from screening.runtime.atomic_write import replacing, write_atomically
 from screening.task import OPTIONS
 from trainer.data.split.assign import Item, SplitError
 from trainer.data.split.gather import with_files
 from trainer.data_directory import SAMPLES_NAME, picture_path
-from trainer.runs.run_directory import write_atomically
 
 PICTURES_NAME = "pictures"
 _NAMES = ("original", *(option.lower() for option in OPTIONS))
@@ -36,10 +36,10 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
     """Make `directory` a data directory of exactly these samples.
 
     Args:
-        copy: copy the pictures; hard links otherwise, where they are possible.
+        copy: whether to copy the pictures; otherwise they are hard links if possible.
 
     Raises:
-        SplitError: a picture is changed by somebody else at this moment.
+        SplitError: another process changed a picture during the copy.
         OSError: a file cannot be written.
     """
     pictures = directory / PICTURES_NAME
@@ -53,7 +53,7 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
         lines.append(json.dumps(with_files(item.line, files), ensure_ascii=False) + "\n")
     write_atomically(directory / SAMPLES_NAME, "".join(lines))
     wanted = {_folder(item) for item in items}
-    for left in sorted(pictures.iterdir()):  # of a run that was killed and had other data
+    for left in sorted(pictures.iterdir()):  # left by a killed run with other data
         if left.is_dir() and left.name not in wanted:
             shutil.rmtree(left)
 
@@ -75,7 +75,7 @@ def _files(item: Item) -> list[str]:
 
 
 def _folder(item: Item) -> str:
-    """The sample's id where that is a plain name; ids are free text and may hold slashes."""
+    """The sample's id if that is a plain name, else a hash of it, because ids are free text and may contain slashes."""
     name = item.sample.id
     return name if _PLAIN.fullmatch(name) else f"id-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
 
@@ -83,16 +83,15 @@ def _folder(item: Item) -> str:
 def _place(source: Path, target: Path, digest: str, *, copy: bool) -> None:
     if target.exists() and (not copy if target.samefile(source) else digest_of(target) == digest):
         return
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    if not copy:
-        try:
-            # The path's own end: a link to a symbolic link would be a second symbolic link.
-            os.link(source.resolve(), partial)
-        except OSError:  # another file system, one without links, too many links
-            copy = True
-    if copy:
-        shutil.copyfile(source, partial)
-        if digest_of(partial) != digest:
-            raise SplitError(f"{source} was changed while it was read; run the same command again")
-    partial.replace(target)
+    with replacing(target) as partial:
+        partial.unlink(missing_ok=True)
+        if not copy:
+            try:
+                # Resolved first, because a link to a symbolic link would be a second symbolic link.
+                os.link(source.resolve(), partial)
+            except OSError:  # another file system, one without links, too many links
+                copy = True
+        if copy:
+            shutil.copyfile(source, partial)
+            if digest_of(partial) != digest:
+                raise SplitError(f"{source} changed while it was copied; run the same command again")

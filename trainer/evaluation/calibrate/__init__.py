@@ -1,5 +1,5 @@
-"""`python -m trainer calibrate`: what a checkpoint's probabilities are worth, learned from its own validation answers.
+"""`python -m trainer calibrate`: calibrates a checkpoint's confidence on its answers to validation data.
 
 Read in this order: command (the options, and the manifest), evidence (which answers may be used), fit (the curves, and
-which kind of them wins).
+the choice among them).
 """

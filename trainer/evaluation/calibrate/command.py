@@ -1,15 +1,13 @@
-"""`python -m trainer calibrate`: fit confidence on validation answers and put the curves into the manifest.
+"""`python -m trainer calibrate`: fits confidence to validation answers and writes the curves into the manifest.
 
-Weights, files and probes stay; the probes ask the engine nothing that depends on the calibration, so their seal is made
-again where it was whole. The digest changes with the calibration, since answers do: evaluations and hard cases of
-the checkpoint as it was belong to the earlier digest, and its scores and card are taken out. So this comes behind
-`hcm-grpo`, and before the evaluation whose scores are published.
+Weights, files and probes stay. The probes do not depend on the calibration, so an intact seal is renewed. The digest
+changes, because answers do: earlier evaluations and hard cases belong to the earlier digest, and the command removes
+scores and card. So run it after `hcm-grpo` and before the evaluation whose scores are published.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,46 +15,39 @@ from typing import TYPE_CHECKING, Any
 from screening.calibration import UNCALIBRATED, Calibration
 from screening.confidence import choose
 from screening.task import OPTIONS
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
-    from trainer.evaluation.calibrate.evidence import Evidence, Read
+    from trainer.evaluation.calibrate.evidence import Evidence, ReadAnswer
     from trainer.evaluation.calibrate.fit import Choice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="whose manifest gets the curves")
+    add_directory(parser, "--checkpoint", "checkpoint to calibrate; its manifest is changed")
     parser.add_argument(
         "--evaluations",
         type=Path,
         nargs="+",
         required=True,
         metavar="DIR",
-        help="what `trainer evaluate` wrote for this checkpoint on validation data, in one mode or both",
+        help="directories that `trainer evaluate` wrote for this checkpoint on validation data, in one mode or both",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.evaluation.calibrate.evidence import CalibrationError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-
-    try:
-        print(calibrate(args.checkpoint, args.evaluations))
-    except (CalibrationError, CheckpointError, EvaluationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(calibrate(args.checkpoint, args.evaluations))
     return 0
 
 
 def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
-    """Fit each mode that was evaluated; others keep what they have. Returns a report as Markdown.
+    """Fit each mode that was evaluated; the other mode keeps its calibration. Returns a report as Markdown.
 
-    The same command again gives the same manifest.
+    The same inputs give the same manifest.
 
     Raises:
-        CheckpointError: the checkpoint is not whole or was changed.
+        CheckpointError: the checkpoint is incomplete or was changed.
         CalibrationError, EvaluationError: the evaluations cannot be used.
-        OSError: the manifest cannot be written; it is as it was then.
+        OSError: the manifest cannot be written, and is unchanged.
     """
     from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
     from screening.checkpoint.seal import is_sealed, sealed
@@ -77,7 +68,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
     outdated = after.digest != manifest.digest and bool(manifest.scores)
     if outdated:
         after = after.model_copy(update={"scores": data_only(manifest.scores)})
-        changed += "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
+        changed += "\nScores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."
     store_manifest(sealed(after) if is_sealed(manifest) else after, checkpoint)
     if outdated:
         (checkpoint / CARD_NAME).unlink(missing_ok=True)
@@ -85,7 +76,7 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
 
 
 def data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """On which data it was scored stays known: that data must not calibrate it."""
+    """Scores without their numbers. The data stays known, because it must not be used for calibration."""
     return {mode: {"data": score["data"]} for mode, score in scores.items() if "data" in score}
 
 
@@ -111,16 +102,16 @@ def _report(evidence: Evidence, choice: Choice) -> str:
     return "\n\n".join(
         [
             f"# {evidence.mode}: {choice.calibration.method}",
-            f"{len(evidence.answers)} answers on {', '.join(evidence.data)}; {evidence.unknown} more without a "
-            "probability.\n`calibrated`: each answer by a fit that has not seen it (cross-validation).",
-            table(["position", "shift", "chosen before, %", "now", "labels"], positions),
+            f"{len(evidence.answers)} answers on {', '.join(evidence.data)}; {evidence.unknown} more have no "
+            "probability.\n`calibrated`: each answer gets its confidence from a fit without it (cross-validation).",
+            table(["position", "shift", "chosen before, %", "chosen now", "labels"], positions),
             table(["method", "log-loss", ""], losses),
             reliability_table(before, after),
         ]
     )
 
 
-def _chosen(answers: Sequence[Read], calibration: Calibration) -> tuple[dict[str, float], ...]:
+def _chosen(answers: Sequence[ReadAnswer], calibration: Calibration) -> tuple[dict[str, float], ...]:
     """Share of each position among the choices before and now, and in the labels (`AC` counts half for A)."""
     shares: tuple[dict[str, float], ...] = tuple(dict.fromkeys(OPTIONS, 0.0) for _ in range(3))
     for answer in answers:

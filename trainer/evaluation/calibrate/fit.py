@@ -1,8 +1,9 @@
-"""Fitting confidence to being right, in a few ways, and choosing among them by answers that a fit has not seen. Before
-that, taking away what a model believes about a position whatever is shown there.
+"""Fits calibration curves by several methods and chooses the best by cross-validation. Position bias is removed first.
 
-Platt 1999 (a line through the log-odds, with his smoothed targets), isotonic regression (Zadrozny and Elkan 2002) and
-how they compare: Niculescu-Mizil and Caruana 2005. Only what a manifest can hold in a few numbers is tried.
+The methods are Platt scaling (Platt 1999: a line through the log-odds, with his smoothed targets) and isotonic
+regression (Zadrozny and Elkan 2002); Niculescu-Mizil and Caruana 2005 compare them. Only curves that a manifest can
+hold in a few numbers are tried. scikit-learn does not fit them: Platt's slope and intercept are bounded here, and the
+isotonic curve has at most `STEPS` levels and never ties, so that the order of answers stays.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ from screening.calibration import (
     logit,
 )
 from screening.task import OPTIONS
-from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, Read
+from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
 
 FOLDS = 10
 LEAST = 20
-"""Right answers, and wrong ones, that a curve needs."""
+"""Number of right answers, and of wrong ones, that a curve needs at least."""
 FEW = 5
-"""Votes for each position that count beside those of the answers."""
+"""Votes that are added to each position, so that a few answers shift little."""
 STEPS = 8
-"""Levels of an isotonic curve, at most."""
+"""Maximum number of levels of an isotonic curve."""
 
 Fit = Callable[[Sequence[Answered]], Calibration]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The method that won, fitted on everything, and what the others did."""
+    """The best method, fitted on all answers, and the losses of all methods."""
 
     calibration: Calibration
     losses: dict[str, float]
-    """Mean negative log-likelihood (nats) of the answers that a fit has not seen, per method."""
+    """Mean negative log-likelihood (nats) of held-out answers, per method."""
     confidences: tuple[float, ...]
-    """Of each answer, by the winning method fitted without it: what new answers would get. (Shifts by position are
-    fitted on all answers; they are four numbers, and decide no curve.)"""
+    """Confidence that the best method gives each answer if it is fitted without that answer, like that of a new answer.
+    Position shifts are fitted on all answers, because they are only four numbers."""
 
 
-def calibrate(read: Sequence[Read], seed: int = 0) -> Choice:
-    """Shifts by position first, then the curve of the choices that follow from them.
+def calibrate(read: Sequence[ReadAnswer], seed: int = 0) -> Choice:
+    """Fit position shifts, and then the curve for the choices that follow from them.
 
     Raises:
         CalibrationError: there are too few answers to tell.
@@ -65,13 +66,13 @@ def calibrate(read: Sequence[Read], seed: int = 0) -> Choice:
     return dataclasses.replace(choice, calibration=calibration)
 
 
-def position_shifts(read: Sequence[Read], rounds: int = 200) -> Shifts:
-    """Shifts with which each position is chosen as often as the labels have it (`AC` counts half for A).
+def position_shifts(read: Sequence[ReadAnswer], rounds: int = 200) -> Shifts:
+    """Shifts with which each position is chosen as often as it occurs in the labels (`AC` counts half for A).
 
-    Only the choice among several options that an answer names can move. Each round moves every position by the log
-    of wanted over found, in steps that become smaller; the best round is taken. A few votes for every position are
-    added to both, so that a few answers shift little. Being right on average over all pictures is another aim, and
-    did not bring the choices nearer to the labels: what counts is the order among pictures that are called usable.
+    A shift changes only the choice among several options that an answer names. Each round moves every position by the
+    log of wanted over found, in ever smaller steps, and the best round is taken. A few votes for every position are
+    added to both counts, so that a few answers shift little. Shifts that make u(X) right on average over all pictures
+    were tried. They did not bring the choices nearer to the labels, for only the order among usable pictures counts.
     """
     named = [answer for answer in read if answer.options]
     if not named:
@@ -92,7 +93,7 @@ def position_shifts(read: Sequence[Read], rounds: int = 200) -> Shifts:
 
 
 def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
-    """The method of the lowest cross-validated log-loss; of equals the simpler one.
+    """Choose the method with the lowest cross-validated log-loss; of equal ones the simpler.
 
     Raises:
         CalibrationError: there are too few answers to tell.
@@ -100,8 +101,8 @@ def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
     right = sum(answer.right for answer in answers)
     if min(right, len(answers) - right) < LEAST:
         raise CalibrationError(
-            f"{right} right and {len(answers) - right} wrong answers are too few: at least {LEAST} of each are needed; "
-            "evaluate on more samples"
+            f"{right} right and {len(answers) - right} wrong answers are too few: at least {LEAST} of each are needed. "
+            "Evaluate on more samples"
         )
     held_out = {name: _held_out(fit, answers, seed) for name, fit in METHODS.items() if _enough(name, answers)}
     losses = {name: _log_loss(confidences, answers) for name, confidences in held_out.items()}
@@ -111,38 +112,38 @@ def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
 
 
 def as_it_is(_answers: Sequence[Answered]) -> Calibration:
-    """The probability itself."""
+    """No calibration: the probability is the confidence."""
     return UNCALIBRATED
 
 
 def one_line(answers: Sequence[Answered]) -> Calibration:
-    """Platt scaling, whatever was chosen."""
+    """Platt scaling with one line for pictures and `N`."""
     curve = platt(answers)
     return Calibration(option=curve, none=curve)
 
 
 def two_lines(answers: Sequence[Answered]) -> Calibration:
-    """Platt scaling, one for pictures and one for `N`: their probabilities are made by different formulas."""
+    """Platt scaling with separate lines for pictures and `N`, whose probabilities come from different formulas."""
     option, none = ([answer for answer in answers if answer.none is kind] for kind in (False, True))
     return Calibration(option=platt(option), none=platt(none))
 
 
 def steps(answers: Sequence[Answered]) -> Calibration:
-    """Isotonic regression, whatever was chosen."""
+    """Isotonic regression with one curve for pictures and `N`."""
     curve = isotonic(answers)
     return Calibration(option=curve, none=curve)
 
 
 METHODS: dict[str, Fit] = {"none": as_it_is, "platt": one_line, "platt apart": two_lines, "isotonic": steps}
-"""From simple to flexible."""
+"""Methods from simple to flexible."""
 
 
 def platt(answers: Sequence[Answered], most: int = 100) -> Curve:
-    """The line through the log-odds of the highest likelihood, by Newton's method.
+    """Fit the line through the log-odds that has the highest likelihood, by Newton's method.
 
-    Targets are Platt's, a little off 0 and 1: without that, answers which a line separates would have no best one. A
-    line that falls (the surer the more often wrong) is made all but level, for confidence never turns the model's order
-    round. What a manifest does not allow is brought to the nearest that it does.
+    Targets are Platt's, slightly off 0 and 1: otherwise answers that a line separates would have no best line. A
+    falling line (the surer, the more often wrong) is made nearly level, because a calibration must not reverse the
+    model's order. Slope and intercept are cut to the range that a manifest allows.
     """
     x = np.array([[logit(answer.probability), 1.0] for answer in answers])
     right = np.array([answer.right for answer in answers])
@@ -165,9 +166,9 @@ def platt(answers: Sequence[Answered], most: int = 100) -> Curve:
 
 
 def isotonic(answers: Sequence[Answered]) -> Curve:
-    """Level over equally many answers each, neighbours that fall pooled, and straight lines from middle to middle.
+    """Fit levels over equally many answers, pool falling neighbours, and join the middles by straight lines.
 
-    The ends reach a little beyond the outer levels, so that the order of the surest answers is kept.
+    The ends reach a little beyond the outer levels, which keeps the order of the surest answers.
     """
     ordered = sorted(answers, key=lambda answer: answer.probability)
     cuts = [round(place * len(ordered) / STEPS) for place in range(STEPS + 1)]
@@ -197,7 +198,7 @@ def _middle(block: Sequence[Answered]) -> float:
 
 
 def _enough(method: str, answers: Sequence[Answered]) -> bool:
-    """Whether both curves of `platt apart` have something to go by."""
+    """Whether there are enough answers for a method: `platt apart` needs `LEAST` of each kind for both curves."""
     if method != "platt apart":
         return True
     counts = [
@@ -207,7 +208,7 @@ def _enough(method: str, answers: Sequence[Answered]) -> bool:
 
 
 def _held_out(fit: Fit, answers: Sequence[Answered], seed: int) -> tuple[float, ...]:
-    """The confidence of each answer by a fit on the other folds. Folds have their share of each kind of answer."""
+    """Confidence of each answer by a fit on the other folds. The folds are stratified by kind and correctness."""
     shuffled = np.random.default_rng(seed).permutation(len(answers))
     kinds = sorted(shuffled, key=lambda place: (answers[place].none, answers[place].right))
     confidences = [0.0] * len(answers)

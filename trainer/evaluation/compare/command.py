@@ -1,4 +1,4 @@
-"""`python -m trainer compare`: is one checkpoint better than another, on which dimension, and which answers flip."""
+"""`python -m trainer compare`: compares two models: scores by dimension, significance, and the answers that flip."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.evaluation.compare.pairs import Pairs
@@ -15,32 +17,19 @@ FLIPS_NAME = "flips.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--before", type=Path, required=True, metavar="DIR", help="what `trainer evaluate` wrote for one model"
-    )
-    parser.add_argument(
-        "--after", type=Path, required=True, metavar="DIR", help="the same for another, on the same data and mode"
-    )
-    parser.add_argument(
+    add_directory(parser, "--before", "directory that `trainer evaluate` wrote for the first model")
+    add_directory(parser, "--after", "the same for the second model, on the same data and in the same mode")
+    add_directory(
+        parser,
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data directory of both; without it there are no dimensions and no pictures",
+        "data directory of both evaluations (default: none, and then the report lacks dimensions and pictures)",
+        required=False,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new directory for the comparison")
+    add_directory(parser, "--out", "directory for the comparison: new, or of the same comparison")
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.data_directory import DataError
-    from trainer.evaluation.compare.pairs import CompareError
-    from trainer.evaluation.evaluate.errors import EvaluationError
-    from trainer.runs.run_directory import RunMismatch
-
-    try:
-        print(write_comparison(args.before, args.after, args.data, args.out))
-    except (CompareError, DataError, EvaluationError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(write_comparison(args.before, args.after, args.data, args.out))
     return 0
 
 
@@ -53,10 +42,10 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
         RunMismatch: `out` holds the comparison of other evaluations.
         OSError: a file cannot be written.
     """
+    from screening.runtime.atomic_write import write_atomically
     from trainer.evaluation.compare.flips_page import flips_page
     from trainer.evaluation.compare.pairs import read_pairs
     from trainer.evaluation.compare.report import COMPARISON_NAME, TABLE_NAME, compare, render
-    from trainer.runs.run_directory import write_atomically
 
     pairs = read_pairs(before, after, data)
     comparison = compare(pairs)
@@ -71,7 +60,7 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
 
 
 def _claim(out: Path, pairs: Pairs) -> None:
-    """Make `out` the directory of this comparison, or see that it is."""
+    """Claim `out` for this comparison, or check that it already belongs to it."""
     from trainer.runs.run_directory import claim
 
     claim(
@@ -87,13 +76,13 @@ def _claim(out: Path, pairs: Pairs) -> None:
 
 
 def _draw(out: Path, comparison: Comparison) -> list[str]:
-    """Draw the plot where matplotlib is installed: it is not worth a failed comparison where it is not."""
+    """Draw the plot if matplotlib is installed. Without it the comparison is complete but for the plot."""
     from trainer.evaluation.compare.plot import PLOT_NAME, plot
 
     try:
         plot(comparison, out / PLOT_NAME)
     except ModuleNotFoundError as error:
-        (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier comparison in this directory
+        (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier comparison may have left it
         print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
         return []
     return [PLOT_NAME]

@@ -1,4 +1,4 @@
-"""`flips.html`: every flipped sample to look at, on a page as `trainer.runs.html` makes them."""
+"""`flips.html`: a page that shows every flipped sample with its pictures and both answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from trainer.records import Sample
 from trainer.runs.html import CLOSING, figure, opening, thumbnail, truth
 
 SHOWN = 250
-"""Flips of each direction on the page. More would make a page of tens of megabytes; `comparison.json` has them all."""
+"""Maximum number of flips of each direction on the page, which keeps it below tens of megabytes. `comparison.json` has
+all flips."""
 
 _STYLE = """
 article { border-left: 5px solid; }
@@ -43,10 +44,10 @@ def _page(comparison: Comparison, samples: dict[str, Sample], data: Path | None)
     models = f"{one.before.title} → {one.after.title}"
     yield (
         f"{opening(f'Flips: {models}, {one.mode}', _STYLE)}"
-        f'<p class="soft">{one.data.evaluated} samples; data {escape(one.data.digest)}. A green frame: usable.'
-        f"{'' if data else ' The data directory was not given, so there are no pictures.'}</p>\n"
+        f'<p class="soft">{one.data.evaluated} samples; data {escape(one.data.digest)}. '
+        f"Usable pictures have a green frame.{'' if data else ' Pictures need --data.'}</p>\n"
     )
-    for direction in Direction:  # what got worse comes first
+    for direction in Direction:  # answers that got worse come first
         flips = [flip for flip in one.flips if flip.direction is direction]
         yield f"<h2>{escape(direction.title)}: {len(flips)}</h2>\n"
         if len(flips) > SHOWN:
@@ -80,7 +81,7 @@ def _pictures(flip: Flip, sample: Sample, data: Path) -> str:
 
 
 def _named_by(flip: Flip, option: str) -> str:
-    """Which of the answers offer this picture."""
+    """Which of the two answers offer this picture, for its caption."""
     answers = (("before", flip.before), ("after", flip.after))
     return " and ".join(name for name, answer in answers if option in OPTIONS and option in (answer.options or ""))
 

@@ -1,4 +1,4 @@
-"""Two evaluation directories, read side by side. Nothing in them is changed."""
+"""Reads two evaluation directories side by side, without changing them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Answer
+from screening.errors import UserError
 from screening.task import NONE, Options
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
@@ -15,7 +16,7 @@ from trainer.metrics import correct
 from trainer.records import Sample
 
 
-class CompareError(Exception):
+class CompareError(UserError):
     """The two evaluations cannot be compared; the message says why."""
 
 
@@ -26,22 +27,22 @@ class Pair:
     before: Prediction
     after: Prediction
     sample: Sample | None
-    """With its pictures' truth; None where the data directory was not given."""
+    """The sample with the truth about its pictures; None if no data directory was given."""
 
     @property
     def right(self) -> tuple[bool, bool]:
-        """Whether it was right before, and after."""
+        """Whether the answer was right before, and after."""
         return _right(self.before), _right(self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Everything that two evaluations share."""
+    """Two evaluations of the same samples."""
 
     before: Evaluation
     after: Evaluation
     pairs: Sequence[Pair]
-    """In the order of the data."""
+    """Pairs of answers, in the order of the data."""
 
 
 def read_pairs(before: Path, after: Path, data: Path | None) -> Pairs:
@@ -51,10 +52,9 @@ def read_pairs(before: Path, after: Path, data: Path | None) -> Pairs:
         data: the data directory that both were made on.
 
     Raises:
-        EvaluationError: an evaluation has not ended, or is from another version.
+        EvaluationError: an evaluation has not ended, or another version of the trainer wrote it.
         DataError: the data directory cannot be used.
-        CompareError: they are of other data, another mode or another number of samples, or a log is not the one that
-            was scored.
+        CompareError: they differ in data, mode or number of samples, or a log is not the one that was scored.
     """
     first, second = read_evaluation(before), read_evaluation(after)
     for what, one, other in (
@@ -63,14 +63,16 @@ def read_pairs(before: Path, after: Path, data: Path | None) -> Pairs:
         ("number of samples", first.data.evaluated, second.data.evaluated),
     ):
         if one != other:
-            raise CompareError(f"{before} and {after} differ in their {what} ({one} and {other}); evaluate both alike")
+            raise CompareError(
+                f"{before} and {after} differ in their {what} ({one} and {other}). Evaluate both with the same options"
+            )
     samples = _samples(data, first) if data else None
     order = [sample.id for sample in samples] if samples else None
     old, new = _answers(before, first, order), _answers(after, second, order)
     if old.keys() != new.keys():
-        raise CompareError(f"{before} and {after} answered different samples; evaluate both alike")
+        raise CompareError(f"{before} and {after} answered different samples. Evaluate both with the same options")
     if changed := [name for name in old if old[name].label != new[name].label]:
-        raise CompareError(f"{before} and {after} give sample {changed[0]!r} different labels; evaluate both again")
+        raise CompareError(f"{before} and {after} give sample {changed[0]!r} different labels. Evaluate both again")
     by_id = {sample.id: sample for sample in samples or ()}
     return Pairs(first, second, [Pair(old[name], new[name], by_id.get(name)) for name in old])
 
@@ -79,27 +81,32 @@ def _samples(data: Path, evaluation: Evaluation) -> list[Sample]:
     """The samples that were evaluated."""
     samples = read_samples(data)
     if (digest := data_digest(data, samples, check=False)) != evaluation.data.digest:
-        raise CompareError(f"{data} is {digest}, but the evaluations are of {evaluation.data.digest}")
+        raise CompareError(
+            f"{data} has the digest {digest}, but the evaluations are of {evaluation.data.digest}. Give their "
+            "data directory"
+        )
     return samples[: evaluation.data.evaluated]
 
 
 def _answers(directory: Path, evaluation: Evaluation, order: Sequence[str] | None) -> Mapping[str, Prediction]:
     """The answers that the scores were computed from, in the order of the data.
 
-    The log may hold more: an evaluation that was made again with a smaller limit. It is in the order of the data, so
-    its beginning is what was scored.
+    The log holds more answers if the evaluation was repeated with a smaller limit. It is in the order of the data, so
+    the scores belong to its first lines.
     """
     log = read_predictions(directory)
     names = list(log)[: evaluation.data.evaluated] if order is None else order
     scored = {name: log[name] for name in names if name in log}
     share = evaluation.scores.overall.correct
     if len(scored) != share.n or sum(map(_right, scored.values())) != share.hits:
-        raise CompareError(f"{directory}: {PREDICTIONS_NAME} is not what the scores were computed from; evaluate again")
+        raise CompareError(
+            f"{directory}: {PREDICTIONS_NAME} is not the log from which the scores were computed. Evaluate again"
+        )
     return scored
 
 
 def _right(prediction: Prediction) -> bool:
-    """The rule of the score, asked anew: the log's own word may be older than the rule."""
+    """Apply the score's rule again, because `correct` in the log may be older than the rule."""
     result = prediction.result
     options: Options | None = result.options if isinstance(result, Answer) else None
     return correct(options, frozenset(prediction.label) - {NONE})

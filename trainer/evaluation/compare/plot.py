@@ -1,9 +1,10 @@
-"""`comparison.png`: scores before and after, and their differences with intervals."""
+"""`comparison.png`: plots the scores before and after, and their differences with intervals."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from screening.runtime.atomic_write import replacing
 from trainer.evaluation.compare.report import Comparison, named_rows
 
 PLOT_NAME = "comparison.png"
@@ -12,12 +13,12 @@ _BEFORE, _AFTER, _WORSE, _NONE = "#8a939c", "#0b5fa5", "#b3261e", "#59636e"
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Draw the plot and put it in place in one step.
+    """Draw the plot and write it atomically.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # no pyplot: that would choose a window system
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     rows = [(name, row) for name, row in named_rows(comparison) if row.n][::-1]  # the first row is drawn on top
     figure = Figure(figsize=(10, 1.6 + 0.5 * len(rows)), layout="constrained")
@@ -29,7 +30,8 @@ def plot(comparison: Comparison, path: Path) -> None:
         scores.scatter([row.before], [y], facecolor="white", edgecolor=_BEFORE, zorder=2, label="before")
         scores.scatter([row.after], [y], color=_AFTER, zorder=3, label="after")
         told_apart = row.p_value is not None and row.p_value < 1 - comparison.confidence_level
-        colour = (_AFTER if row.difference > 0 else _WORSE) if told_apart else _NONE  # by the test, as the table says
+        # The colour follows the test, not the interval, as in the table.
+        colour = (_AFTER if row.difference > 0 else _WORSE) if told_apart else _NONE
         errors = [[row.difference - row.low], [row.high - row.difference]]
         differences.errorbar([row.difference], [y], xerr=errors, fmt="o", color=colour, capsize=3)
     scores.set_yticks(range(len(rows)), [f"{name} (n = {row.n})" for name, row in rows])
@@ -42,6 +44,5 @@ def plot(comparison: Comparison, path: Path) -> None:
     for axes in (scores, differences):
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=130)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)

@@ -1,4 +1,4 @@
-"""The result of a comparison as a file for programs (`comparison.json`) and a page for people (`comparison.md`)."""
+"""Makes the result of a comparison: a file for programs (`comparison.json`) and a page for people (`comparison.md`)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TABLE_NAME = "comparison.md"
 _INTRO = """\
 `difference`: after - before in percentage points, with Newcombe's {level:.0%} interval for paired proportions (1998,
 method 10). `worse`: samples that were right and are wrong now; `better`: the other way round. `p`: McNemar's exact
-test, two-sided; with few flips the interval can leave out 0 while p is large, and then p is the one to go by. The rows
-overlap, and p is not corrected for looking at several of them."""
+test, two-sided; with few flips the interval can leave out 0 while p is large, and then p decides. The rows share
+samples, and p is not corrected for multiple comparisons."""
 
-_NO_DIMENSIONS = "Without the data directory (`--data`) the dimensions of the samples are not known."
+_NO_DIMENSIONS = "The dimensions of the samples are unknown because `--data` was not given."
 
 
 class _Record(BaseModel):
@@ -33,33 +33,33 @@ class _Record(BaseModel):
 
 
 class Direction(StrEnum):
-    """Which way an answer flipped."""
+    """The direction in which an answer flipped."""
 
     WORSE = "right_to_wrong"
     BETTER = "wrong_to_right"
 
     @property
     def title(self) -> str:  # type: ignore[override]
-        """For people: `right → wrong`."""
+        """Text for people: `right → wrong`."""
         return self.value.replace("_to_", " → ")
 
 
 class GivenAnswer(_Record):
-    """What one model said."""
+    """The answer of one model."""
 
     options: str | None
-    """Letters in order, or `N`; None when unreadable."""
+    """Letters in order, or `N`; None if the answer is unreadable."""
     unreadable: Reason | None
     choice: str | None
     confidence: float | None
     reasoning: str | None
-    """None in direct mode and when unreadable."""
+    """None in mode direct and if the answer is unreadable."""
     text: str
     """The whole output."""
 
     @classmethod
     def of(cls, prediction: Prediction, mode: Mode) -> Self:
-        """What an evaluation logged, with the reasoning read from the text."""
+        """Make it from an evaluation's log, with the reasoning parsed from the text."""
         read = parse(prediction.text, mode)
         return cls(
             options=prediction.options,
@@ -72,7 +72,7 @@ class GivenAnswer(_Record):
 
     @property
     def title(self) -> str:
-        """The letters, or why there are none."""
+        """The letters, or why the answer is unreadable."""
         return self.options or f"unreadable: {self.unreadable}"
 
 
@@ -83,7 +83,7 @@ class Flip(_Record):
     direction: Direction
     label: str
     dimensions: tuple[Dimension, ...] | None
-    """What at least one of its pictures shows; None where the data directory was not given."""
+    """Dimensions that at least one of its pictures shows; None if no data directory was given."""
     before: GivenAnswer
     after: GivenAnswer
 
@@ -99,13 +99,13 @@ class Comparison(_Record):
     confidence_level: float
     overall: Paired
     dimensions: dict[Dimension, Paired] | None
-    """Over the samples that show it (`trainer.metrics.shows`); None where the data directory was not given."""
+    """Over the samples that show the dimension (`trainer.metrics.shows`); None if no data directory was given."""
     flips: list[Flip]
-    """In the order of the data."""
+    """Flipped samples, in the order of the data."""
 
 
 def compare(pairs: Pairs) -> Comparison:
-    """Compute everything from answers side by side."""
+    """Compute a comparison from paired answers."""
     rows = [(pair, pair.right) for pair in pairs.pairs]
     known = all(pair.sample for pair in pairs.pairs)
     return Comparison(
@@ -142,7 +142,7 @@ def render(comparison: Comparison) -> str:
 
 
 def named_rows(comparison: Comparison) -> list[tuple[str, Paired]]:
-    """The rows of table and plot: overall, then the dimensions where they are known."""
+    """The rows of table and plot: overall, and then the dimensions if they are known."""
     dimensions = comparison.dimensions or {}
     return [("overall", comparison.overall), *((dimension.title, row) for dimension, row in dimensions.items())]
 
@@ -197,7 +197,7 @@ def _flips(comparison: Comparison) -> str:
 
 
 def _cell(text: str) -> str:
-    """Free text in a table's cell: an id may hold a bar or a line's end."""
+    """Free text made fit for a table's cell: an id may hold a bar or a line break."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 

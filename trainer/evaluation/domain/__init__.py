@@ -1,1 +1,1 @@
-"""What a checkpoint was trained on, as statistics of the features of its pictures."""
+"""`python -m trainer domain`: describes the pictures that a checkpoint was trained on by statistics of features."""

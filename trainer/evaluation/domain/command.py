@@ -1,19 +1,20 @@
-"""`python -m trainer domain`: describe the pictures that a checkpoint was trained on, in its manifest.
+"""`python -m trainer domain`: describes the pictures that a checkpoint was trained on, in its manifest.
 
-Weights, files and probes stay. The digest changes, since answers do: a service flags pictures of another kind, and
-lowers its confidence. So this command comes before `evaluate` and `publish`, like `calibrate`.
+Weights, files and probes stay. The digest changes, because answers do: a service flags pictures of another kind and
+lowers its confidence. So run this command before `evaluate` and `publish`, like `calibrate`.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.evaluation.domain.fit import TARGET
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from screening.checkpoint.domain import Domain, DomainProbe
@@ -23,24 +24,26 @@ if TYPE_CHECKING:
     OpenLooker = Callable[..., AbstractContextManager[Look]]
 
 SEEDS = (0,)
-"""Of the probes' pictures; those of `trainer publish` begin with the same."""
+"""Seeds of the probes' pictures. `trainer publish` starts with the same seed."""
 LEAST_TOLERANCE = 0.02
-"""Relative. Repeats on one machine do not differ for the tiny checkpoint; other kinds of machines were not measured."""
+"""Smallest relative tolerance. For the tiny checkpoint, repeats on one machine do not differ; other kinds of machines
+were not measured."""
 MARGIN = 4.0
-"""How many times the distance to float32 another machine's rounding may reach."""
+"""Tolerance as a multiple of this machine's difference to float32."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="whose manifest gets the domain")
-    parser.add_argument(
+    add_directory(parser, "--checkpoint", "checkpoint to describe; its manifest is changed")
+    add_directory(
+        parser,
         "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a data directory of the domain that is not the test data; its labels are not used, but for the cap",
+        "data directory of the domain, but not the test data; its labels decide only the confidence cap",
     )
     parser.add_argument(
-        "--trained-on", required=True, metavar="WORDS", help='the domain in words: "drawn product pictures"'
+        "--trained-on",
+        required=True,
+        metavar="WORDS",
+        help='the domain in at most 200 characters, for example "drawn product pictures"',
     )
     parser.add_argument(
         "--target",
@@ -52,23 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError
     from trainer.evaluation.domain.errors import DomainFitError
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
 
     if not 0 < args.target <= 0.1:
-        print(f"error: --target: {args.target:g} is not a share above 0 and at most 0.1", file=sys.stderr)
-        return 2
+        raise UserError(f"--target: {args.target:g} is not above 0 and at most 0.1")
     if not 0 < len(args.trained_on.strip()) <= 200:
-        print("error: --trained-on: describe the domain in 1 to 200 characters", file=sys.stderr)
-        return 2
+        raise UserError("--trained-on: describe the domain in 1 to 200 characters")
     try:
         with engine_ends_on_sigterm():
             print(describe(args.checkpoint, args.data, args.trained_on.strip(), target=args.target))
-    except (CheckpointError, DataError, DomainFitError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except RuntimeError as error:  # vLLM does not start
+        raise DomainFitError(str(error)) from error
     return 0
 
 
@@ -80,19 +78,19 @@ def describe(
     target: float = TARGET,
     open_looker: OpenLooker | None = None,
 ) -> str:
-    """Put the domain into the checkpoint's manifest. Returns a report for people.
+    """Write the domain into the checkpoint's manifest. Returns a report for people.
 
-    The same command on the same machine gives the same manifest.
+    The same inputs on the same machine give the same manifest.
 
     Args:
-        open_looker: starts what looks at pictures; vLLM unless a test brings its own.
+        open_looker: starts the engine that encodes pictures: vLLM, unless a test gives another one.
 
     Raises:
-        CheckpointError: the checkpoint is not whole or was changed.
+        CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the data directory cannot be used.
         DomainFitError: there are too few data, or the engine gives no features.
         RuntimeError: vLLM failed.
-        OSError: the manifest cannot be written; it is as it was then.
+        OSError: the manifest cannot be written, and is unchanged.
     """
     from screening.checkpoint.domain import Domain, DomainCalibration
     from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
@@ -109,7 +107,7 @@ def describe(
     samples = read_samples(data)
     digest = data_digest(data, samples)
     if digest in manifest.scored_on or is_test_set(data, digest):
-        raise DomainFitError(f"{data} is test data, whose flagged share would be flattered; give other data")
+        raise DomainFitError(f"{data} is test data, on which too few pictures would be flagged later. Give other data")
     opener = open_looker or open_vllm
     with opener(checkpoint, manifest) as look:
         found = fit(look_at_samples(look, samples, data, manifest.image.size), target)
@@ -136,12 +134,12 @@ def describe(
         f"domain: {trained_on}; {found.pictures} pictures describe it, {found.questions} questions set the threshold "
         f"({100 * target:g} % of them may be flagged), confidence out of it at most {domain.confidence_cap:g}.\n"
         f"Probes: tolerance {tolerance:.3f}.\nDigest before: {manifest.digest}\nDigest now:    {after.digest}"
-        "\nScores and card were of the digest before and are gone: evaluate again, and `trainer card`."
+        "\nScores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."
     )
 
 
 def probes_of(domain: Domain, look: Look, manifest: Manifest) -> tuple[DomainProbe, ...]:
-    """The scores of pictures that every service can draw, as this engine finds them."""
+    """The probes: pictures that every service can draw, with the scores that this engine gives them."""
     from screening.checkpoint.domain import DomainProbe
     from screening.checkpoint.probes import probe_pictures
 
@@ -154,7 +152,7 @@ def probes_of(domain: Domain, look: Look, manifest: Manifest) -> tuple[DomainPro
 def _tolerance(
     domain: Domain, probes: tuple[DomainProbe, ...], opener: OpenLooker, checkpoint: Path, manifest: Manifest
 ) -> float:
-    """By how much another machine's scores may differ: a multiple of how far this one's are from float32's."""
+    """Relative tolerance of a score on another machine: a multiple of this machine's difference to float32."""
     with opener(checkpoint, manifest, dtype="float32") as look:
         exact = probes_of(domain, look, manifest)
     off = max(domain.deviation(probe, other.scores) for probe, other in zip(probes, exact, strict=True))

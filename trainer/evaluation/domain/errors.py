@@ -1,7 +1,9 @@
-"""Why a domain cannot be described."""
+"""Errors of `trainer domain`."""
 
 from __future__ import annotations
 
+from screening.errors import UserError
 
-class DomainFitError(ValueError):
-    """The data do not suffice, or the engine gives no features; the message says which."""
+
+class DomainFitError(UserError, ValueError):
+    """There are too few data, or the engine gives no features; the message says which."""

@@ -1,4 +1,4 @@
-"""Features of pictures as the engine that serves a checkpoint sees them."""
+"""Gets the features of pictures from the engine that serves a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Look = Callable[[Sequence[Sequence[Image.Image]]], Array]
 """Features of the pictures of questions: (questions, 5, width)."""
 
 BATCH = 64
-"""Questions handed to the engine at once: few enough that it still remembers all their pictures."""
+"""Questions given to the engine at once: few enough that it still remembers the features of all their pictures."""
 
 
 @contextmanager
@@ -33,29 +33,36 @@ def open_looker(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
     Raises:
-        RuntimeError: it does not start. `Look` raises it when the engine dies.
-        DomainFitError: by `Look`; the engine gives no features.
+        RuntimeError: vLLM does not start.
     """
     with start_llm(checkpoint, manifest, **engine_arguments) as llm:
-        from vllm import SamplingParams
-        from vllm.v1.engine.exceptions import EngineDeadError
+        yield make_look(llm, manifest)
 
-        prompt = prompt_text(llm.get_tokenizer(), manifest.prompt, Mode.COT)
-        sampling = SamplingParams(**probe_sampling_arguments())
 
-        def look(questions: Sequence[Sequence[Image.Image]]) -> Array:
-            requests: list[Any] = [request(prompt, pictures) for pictures in questions]
-            try:
-                llm.generate(requests, sampling, use_tqdm=False)
-                features = [feature for pictures in questions for feature in features_of(llm, pictures)]
-            except EngineDeadError as error:
-                raise RuntimeError("the engine died while it looked at pictures") from error
-            known = [feature for feature in features if feature is not None]
-            if len(known) < len(features):
-                raise DomainFitError("the engine gives no features; pictures cut into tiles are not supported")
-            return np.stack(known).astype(np.float64).reshape(len(questions), PICTURES_PER_SAMPLE, -1)
+def make_look(llm: Any, manifest: Manifest) -> Look:
+    """Return a function that has a running engine encode pictures and returns their features.
 
-        yield look
+    The function raises RuntimeError when the engine dies, and DomainFitError when the engine gives no features.
+    """
+    from vllm import SamplingParams
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    prompt = prompt_text(llm.get_tokenizer(), manifest.prompt, Mode.COT)
+    sampling = SamplingParams(**probe_sampling_arguments())
+
+    def look(questions: Sequence[Sequence[Image.Image]]) -> Array:
+        requests: list[Any] = [request(prompt, pictures) for pictures in questions]
+        try:
+            llm.generate(requests, sampling, use_tqdm=False)
+            features = [feature for pictures in questions for feature in features_of(llm, pictures)]
+        except EngineDeadError as error:
+            raise RuntimeError("the engine died while it read pictures") from error
+        known = [feature for feature in features if feature is not None]
+        if len(known) < len(features):
+            raise DomainFitError("the engine gives no features; pictures cut into tiles are not supported")
+        return np.stack(known).astype(np.float64).reshape(len(questions), PICTURES_PER_SAMPLE, -1)
+
+    return look
 
 
 def look_at_samples(look: Look, samples: Sequence[Sample], directory: Path, size: int) -> Array:

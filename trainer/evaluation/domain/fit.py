@@ -1,4 +1,4 @@
-"""From the features of a domain's questions to statistics and a threshold."""
+"""Computes statistics and a threshold from the features of a domain's questions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from screening.checkpoint.domain import Array, FeatureStatistics
 from trainer.evaluation.domain.errors import DomainFitError
 
 RANK = 32
-"""Directions; chosen in docs/decisions/out-of-domain.md."""
+"""Number of principal directions; docs/decisions/out-of-domain.md says why."""
 TARGET = 0.005
-"""Share of questions from the domain that may be flagged. New questions are flagged a little more often than those
-behind the threshold, so it is well below the 2 % that are promised."""
+"""Share of questions from the domain that may be flagged. New questions are flagged slightly more often than those that
+set the threshold, so it is well below the promised 2 %."""
 LEAST_QUESTIONS = 400
-"""Half of them describe the domain, and the threshold is the highest distance but one of the other half's 200."""
+"""Minimum number of questions. Half of them describe the domain, and the other 200 set the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Statistics, the threshold for them, and behind how much data they stand."""
+    """Statistics, their threshold, and the amount of data for each."""
 
     statistics: FeatureStatistics
     threshold: float
@@ -30,7 +30,7 @@ class Fit:
 
 
 def fit(features: Array, target: float = TARGET) -> Fit:
-    """Describe every other question's pictures; set the threshold on the questions between them.
+    """Describe the pictures of every other question, and set the threshold on the remaining questions.
 
     Args:
         features: (questions, 5, width), in the order of the data.
@@ -40,7 +40,9 @@ def fit(features: Array, target: float = TARGET) -> Fit:
         DomainFitError: there are too few questions, or a feature is not finite.
     """
     if len(features) < LEAST_QUESTIONS:
-        raise DomainFitError(f"{len(features)} questions are too few to describe a domain; give {LEAST_QUESTIONS}")
+        raise DomainFitError(
+            f"{len(features)} questions are too few to describe a domain. Give at least {LEAST_QUESTIONS}"
+        )
     if not np.isfinite(features).all():
         raise DomainFitError("the engine gives features that are not finite")
     described, held_out = features[::2], features[1::2]

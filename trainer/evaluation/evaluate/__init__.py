@@ -1,7 +1,7 @@
-"""`python -m trainer evaluate`: what a model answers on a data set, and how good that is.
+"""`python -m trainer evaluate`: has a model answer a data set, and scores the answers.
 
-Read in this order: command (the options), by_checkpoint with generate (vLLM answers) or by_endpoint (somebody else's
-server does), identity (which evaluation a directory holds), predictions (what was answered, resumable), result (for
-programs), report (the page). The numbers themselves are pure functions in `trainer.metrics` and
+Read in this order: command (the options), by_checkpoint with generate (vLLM answers) or by_endpoint (a remote server
+answers), identity (which evaluation a directory holds), predictions (the log of answers, from which a run resumes),
+result (for programs), report (the page). The scores are pure functions in `trainer.metrics` and
 `trainer.evaluation.reliability`.
 """

@@ -1,4 +1,8 @@
-"""Evaluating a checkpoint, with the engine that serves it: verify it, answer what is not answered yet, score, write."""
+"""Evaluates a checkpoint with the engine that serves it.
+
+It verifies the checkpoint, answers the samples that the directory has no answer for, scores all answers and writes the
+result.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +42,18 @@ def evaluate(
 ) -> Evaluation:
     """Answer, score and write the result to `out`.
 
-    A directory whose evaluation is complete is scored again without starting an engine.
+    If the evaluation in `out` is complete, the answers are scored again and no engine starts.
 
     Args:
-        limit: evaluate only the first so many samples; a later run in the same `out` may ask for more.
-        batch: samples handed to the engine at once; what a killed run loses at most.
-        metrics: name → metric, for the scores.
-        open_engine: starts what answers; vLLM unless a test brings its own.
+        limit: number of samples to evaluate, from the first on; a later run in the same `out` may raise it.
+        batch: samples given to the engine at once; a killed run loses at most one batch.
+        metrics: metrics for the scores, by name.
+        open_engine: starts the engine: vLLM, unless a test gives another one.
 
     Raises:
-        CheckpointError: the checkpoint is not whole or was changed.
+        CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the data directory cannot be used.
-        EvaluationError, LogError: `out` holds something else, or cannot be used.
+        EvaluationError, LogError: `out` holds something else or cannot be used.
         Unfinished: the engine failed.
     """
     manifest = verify(checkpoint)
@@ -76,7 +80,7 @@ def evaluate(
 
 
 def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: Engine) -> Prediction:
-    """Read one reply as the service would."""
+    """Parse one reply as the service would."""
     result = parse(reply.text, mode, manifest.dimensions)
     calibration = manifest.calibration_of(mode)
     judgement = judge(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
@@ -97,7 +101,10 @@ def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine
 
 @contextmanager
 def engine_ends_on_sigterm() -> Iterator[None]:
-    """Python ends on SIGTERM without cleaning up, and the engine's processes would live on and keep their memory."""
+    """Turn SIGTERM into SystemExit inside the block, so that the engine's processes are ended.
+
+    By default Python ends on SIGTERM without cleaning up, and those processes would keep running and hold memory.
+    """
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
@@ -116,7 +123,7 @@ def _answer(
     batch: int,
     total: int,
 ) -> None:
-    """Answer what is left, with a bar on the console, and log each batch as it is done."""
+    """Answer the remaining samples with a progress bar, and log each batch when it is done."""
     from tqdm import tqdm
 
     with tqdm(desc=f"answering ({mode})", total=total, initial=total - len(todo), unit="sample") as bar:

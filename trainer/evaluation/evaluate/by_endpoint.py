@@ -1,6 +1,6 @@
-"""Evaluating a model behind an OpenAI-compatible endpoint (paper, table 3): the same questions, scores and files.
+"""Evaluates a model at an OpenAI-compatible endpoint (paper, table 3) with the same questions, scores and files.
 
-What leaves this machine is the instruction and the pictures. Labels, ids and file names stay here.
+Only the instruction and the pictures are sent. Labels, ids and file names stay on this machine.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from trainer.metrics import METRICS, Judged, Metric
 from trainer.records import Sample
 
 REFUSED = "refused"
-"""In place of the reason why an output ended: there was none."""
+"""`finish` of a prediction whose request the endpoint refused, so that no output ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(EndpointOrder):
-    """An endpoint's evaluation."""
+    """What to evaluate at which endpoint, and how."""
 
     mode: Mode
     prompt: Prompt
@@ -47,7 +47,7 @@ class Order(EndpointOrder):
     metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
 
     def model(self) -> EndpointModel:
-        """What decides the answers."""
+        """The settings that decide the answers."""
         return EndpointModel(
             model=self.asking.model,
             prompt=self.prompt.version,
@@ -60,18 +60,18 @@ class Order(EndpointOrder):
 
 
 def evaluate_endpoint(order: Order, clock: Clock | None = None) -> Evaluation:
-    """Ask about what is not answered yet, score, and write the result.
+    """Ask about the samples without an answer, score all answers, and write the result.
 
-    A directory whose evaluation is complete is scored again without asking anything.
+    If the evaluation in the directory is complete, it is scored again without a request.
 
     Args:
-        clock: real time unless a test brings its own.
+        clock: the real clock, unless a test gives another one.
 
     Raises:
         DataError: the data directory cannot be used.
-        EvaluationError, LogError: `out` holds something else, or cannot be used.
-        EndpointUnusable: no request to the endpoint can succeed now; what was answered is kept.
-        Unfinished: some samples got no answer, or a limit was reached; what was answered is kept.
+        EvaluationError, LogError: `out` holds something else or cannot be used.
+        EndpointUnusable: no request to the endpoint can succeed now; the answers so far are kept.
+        Unfinished: some samples got no answer, or a limit was reached; the answers so far are kept.
     """
     everything = read_samples(order.data)
     samples = everything[: order.limit]
@@ -103,7 +103,7 @@ def evaluate_endpoint(order: Order, clock: Clock | None = None) -> Evaluation:
 
 
 def question(prompt: Prompt, mode: Mode, data: Path, sample: Sample, picture_size: int) -> list[dict[str, Any]]:
-    """The project's own question as the parts of one user message.
+    """The parts of one user message that ask the project's question about a sample.
 
     Raises:
         DataError: a picture is missing or damaged.
@@ -118,7 +118,7 @@ def question(prompt: Prompt, mode: Mode, data: Path, sample: Sample, picture_siz
 async def _ask(
     order: Order, todo: Sequence[Sample], predictions: Predictions, meter: Meter, clock: Clock, *, total: int
 ) -> Outcome:
-    """Ask about all samples, with a bar on the console, and log each answer as it comes."""
+    """Ask about all samples with a progress bar, and log each answer when it arrives."""
     async with order.connect(clock) as endpoint:
         workers = Workers(endpoint, meter, order.concurrency)
         with _bar(order.mode, total, total - len(todo), meter, endpoint) as count:
@@ -142,7 +142,7 @@ async def _ask(
 
 @contextmanager
 def _bar(mode: Mode, total: int, done: int, meter: Meter, endpoint: Endpoint) -> Iterator[Callable[[], None]]:
-    """Gives a function that counts one more sample."""
+    """Show a progress bar. The block gets a function that counts one more sample."""
     from tqdm import tqdm
 
     with tqdm(desc=f"answering ({mode})", total=total, initial=done, unit="sample") as bar:
@@ -155,7 +155,7 @@ def _bar(mode: Mode, total: int, done: int, meter: Meter, endpoint: Endpoint) ->
 
 
 def _prediction(sample: Sample, completion: Completion, mode: Mode) -> Prediction:
-    """Without probabilities neither the choice among several options nor the confidence is known."""
+    """The prediction of an answer. Without probabilities, choice among several options and confidence are unknown."""
     return Prediction.of(
         Judged(sample, parse(completion.text, mode)),
         text=completion.text,
@@ -168,7 +168,7 @@ def _prediction(sample: Sample, completion: Completion, mode: Mode) -> Predictio
 
 
 def _refusal(sample: Sample, error: Refused) -> Prediction:
-    """What is refused (by a content filter, as a rule) is an empty answer, and wrong."""
+    """The prediction of a refused request, usually by a content filter: an empty answer, which counts as wrong."""
     detail = f"The endpoint refused the request ({error})."
     return Prediction.of(
         Judged(sample, Unreadable(Reason.EMPTY, detail)),

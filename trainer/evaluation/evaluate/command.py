@@ -1,43 +1,41 @@
-"""`python -m trainer evaluate`: answer every sample of a data directory and score the answers (paper, section 5.1).
+"""`python -m trainer evaluate`: has a model answer every sample of a data directory, and scores it (paper, 5.1).
 
-Who answers is a checkpoint on our own engine, or a model behind an OpenAI-compatible endpoint.
+The model is a checkpoint on our own engine, or one at an OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
-from trainer.runs.argument_types import level, positive
+from trainer.runs.argument_types import level
+from trainer.runs.arguments import add_batch, add_directory, add_limit, add_mode
 
 if TYPE_CHECKING:
     from trainer.evaluation.evaluate.result import Evaluation
     from trainer.metrics import Metric
 
-UNFINISHED = 1
-"""Exit status of an evaluation that the same command goes on with."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m trainer evaluate`."""
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--checkpoint", type=Path, metavar="DIR", help="with its screening.json")
+    add_directory(who, "--checkpoint", "checkpoint to evaluate, with its screening.json", required=False)
     who.add_argument(
-        "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible, with its /v1; needs --model"
+        "--endpoint", dest="base_url", metavar="URL", help="OpenAI-compatible endpoint, /v1 included; needs --model"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory with samples.jsonl")
-    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="how to answer (default: cot)")
+    add_directory(parser, "--data", "data directory with samples.jsonl")
+    add_mode(parser)
+    add_directory(parser, "--out", "new directory, or that of an evaluation to continue or to score again")
+    add_limit(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="new directory, or one to go on with or to score again"
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples (default: all)")
-    parser.add_argument(
-        "--confidence-level", type=level, default=0.95, metavar="P", help="of the intervals (default: %(default)s)"
+        "--confidence-level",
+        type=level,
+        default=0.95,
+        metavar="P",
+        help="confidence level of the intervals, between 0 and 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--metric",
@@ -47,50 +45,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add a metric of your own, a function in package.module:name; may be given several times",
     )
     checkpoint = parser.add_argument_group("with --checkpoint")
-    checkpoint.add_argument(
-        "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
+    add_batch(checkpoint)
+    model = parser.add_argument_group(
+        "with --endpoint (these decide the answers, so a continued evaluation must have the same values)"
     )
-    model = parser.add_argument_group("with --endpoint (decides the answers: going on with other values is refused)")
-    model.add_argument("--model", metavar="NAME", help="its name at the endpoint")
+    model.add_argument("--model", metavar="NAME", help="name of the model at the endpoint")
     model.add_argument(
         "--prompt",
         choices=("standard", "compact"),
         default="standard",
-        help="texts of screening.prompt (default: standard); a checkpoint brings its own",
+        help="prompt of the questions (default: standard); a checkpoint has its own",
     )
     add_asking_options(model, temperature="0")
     add_endpoint_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stage from parsed arguments. Returns the exit status; what a user can mend is printed in one line."""
-    from screening.errors import ScreeningError
-    from screening.runtime.extensions import ExtensionError
-    from trainer.data_directory import DataError
-    from trainer.endpoint.errors import EndpointError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
+    """Run the stage; returns the exit status."""
     from trainer.evaluation.evaluate.plot import PLOT_NAME
     from trainer.evaluation.evaluate.report import REPORT_NAME, render
     from trainer.evaluation.evaluate.result import SCORES_NAME
-    from trainer.runs.json_log import LogError
 
     if wrong := _complaint(args):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    try:
-        evaluation = _by_checkpoint(args) if args.checkpoint else _by_endpoint(args)
-    except Unfinished as error:
-        print(f"error: {error}", file=sys.stderr)
-        return UNFINISHED
-    except EndpointError as error:
-        print(f"error: {error}; what was answered is kept, the same command goes on from there", file=sys.stderr)
-        return UNFINISHED
-    except (DataError, EvaluationError, ExtensionError, LogError, ScreeningError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what was answered is kept, the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
+        raise UserError(wrong)
+    evaluation = _by_checkpoint(args) if args.checkpoint else _by_endpoint(args)
     print(render(evaluation))
     names = [SCORES_NAME, REPORT_NAME, "predictions.jsonl", PLOT_NAME]
     print(f"Written to {args.out}: {', '.join(name for name in names if (args.out / name).exists())}")
@@ -143,9 +121,9 @@ def _metrics(named: Sequence[str]) -> Mapping[str, Metric]:
 
 
 def _complaint(args: argparse.Namespace) -> str | None:
-    """What argparse cannot see: options that need each other."""
+    """What is wrong with options that need each other, which argparse cannot check; None if nothing is."""
     if args.checkpoint and args.model:
-        return "--model goes with --endpoint; a checkpoint is its own model"
+        return "--model is only for --endpoint. Leave it out with --checkpoint"
     if args.base_url and not args.model:
-        return "--endpoint needs --model, the model's name there"
+        return "--endpoint needs --model, the name of the model at the endpoint"
     return complaint(args)

@@ -1,7 +1,7 @@
-"""Asking a checkpoint, batch after batch, on vLLM's offline engine.
+"""Asks a checkpoint batch by batch on vLLM's offline engine.
 
-How a question is put (engine arguments, prompt, sampling) comes from `screening.inference.generation`, which the
-service uses too: an evaluation that asks in another way than the service measures another model.
+Engine arguments, prompt and sampling come from `screening.inference.generation`, as in the service: an evaluation that
+asks differently would measure another model than the one that is served.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.records import Sample
 
 DECODERS = 4
-"""Threads that decode pictures ahead of the engine. Pillow lets go of the interpreter's lock while it decodes."""
+"""Number of threads that decode pictures ahead of the engine. Pillow releases the GIL while it decodes."""
 
-_GO_ON = "run the same command again to go on where it stopped"
+_CONTINUE = "run the same command again to continue"
 
 Pictures: TypeAlias = list[Image.Image]
 """Original, A, B, C, D, each `manifest.image.size` square."""
@@ -49,7 +49,7 @@ class Reply:
     text: str
     finish: Literal["stop", "length"]
     steps: tuple[Step, ...]
-    """Per generated token; for `screening.confidence`."""
+    """One step per generated token, for `screening.confidence`."""
     prompt_tokens: int
     completion_tokens: int
     domain_score: float | None = None
@@ -58,7 +58,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Something that answers questions, and the tokens whose log-probabilities it reports."""
+    """An engine that answers questions, and the tokens whose log-probabilities it reports."""
 
     ask: Callable[[Sequence[Pictures]], list[Reply]]
     watched: Watched
@@ -68,7 +68,7 @@ class Engine:
 def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Engine]:
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
-    `ask` raises Unfinished when the engine gives up on a question.
+    `ask` raises Unfinished when the engine dies or aborts a question.
     """
     with start_llm(checkpoint, manifest) as llm:
         from vllm import SamplingParams
@@ -90,7 +90,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
                 scores = [_domain_score(llm, manifest, pictures) for pictures in questions]
             except EngineDeadError as error:
-                raise Unfinished(f"the engine died; {_GO_ON}") from error
+                raise Unfinished(f"the engine died; {_CONTINUE}") from error
             return [_reply(output, spelling, score) for output, score in zip(outputs, scores, strict=True)]
 
         yield Engine(ask, watch)
@@ -99,12 +99,12 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
 def answer_samples(
     engine: Engine, samples: Sequence[Sample], directory: Path, *, size: int, batch: int
 ) -> Iterator[list[tuple[Sample, Reply]]]:
-    """Answer samples in batches. While the engine works on one, the next one's pictures are decoded; never more.
+    """Answer samples in batches. While the engine works on one batch, the pictures of the next one are decoded.
 
     Args:
         directory: the data directory of the samples.
         size: side of the model's square, in pixels.
-        batch: samples handed to the engine at once.
+        batch: samples given to the engine at once.
 
     Raises:
         DataError: a picture is missing or damaged.
@@ -149,8 +149,8 @@ def _domain_score(llm: Any, manifest: Manifest, pictures: Pictures) -> float | N
 def _reply(output: Any, spelling: Spelling, domain_score: float | None) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
-        # vLLM reports these without raising; a made-up score would be the result.
-        raise Unfinished(f"the engine gave up on a question ({completion.finish_reason!r}); {_GO_ON}")
+        # vLLM reports these without raising. Scoring such an output would give a wrong score.
+        raise Unfinished(f"the engine aborted a question ({completion.finish_reason!r}); {_CONTINUE}")
     return Reply(
         text=spelling.text(completion.token_ids),
         finish=completion.finish_reason,

@@ -1,4 +1,4 @@
-"""Which evaluation a directory holds: `evaluation.json`. Another one is never mixed into it."""
+"""`evaluation.json`: records which evaluation a directory holds, so that two evaluations are never mixed in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from trainer.evaluation.evaluate.errors import EvaluationError
-from trainer.runs.run_directory import write_atomically
 
 IDENTITY_NAME = "evaluation.json"
 
@@ -20,34 +20,34 @@ class _Record(BaseModel):
 
 
 class EndpointModel(_Record):
-    """A model behind an endpoint and how it is asked: all that decides its answers.
+    """A model at an endpoint and how it is asked: everything that decides its answers.
 
-    Where the endpoint is does not: a server that comes back at another address is the same model.
+    The address of the endpoint is not part of it: a server that moves to another address has the same model.
     """
 
     model: str
-    """The name that it is asked by."""
+    """Name of the model in requests."""
     prompt: str
     """Version of the instruction."""
     instruction: str
-    """Its text, in the mode of the evaluation."""
+    """Text of the instruction in the mode of the evaluation."""
     picture_size: int
-    """Longer side, in pixels."""
+    """Longer side of the pictures in pixels."""
     reply_tokens: int
     temperature: float | None = None
-    """None: the endpoint's own."""
+    """None for the endpoint's default."""
     extra_body: dict[str, Any]
 
     @property
     def digest(self) -> str:
-        """`sha256:…` over all of it."""
+        """`sha256:…` over all fields."""
         return f"sha256:{hashlib.sha256(self.model_dump_json().encode()).hexdigest()}"
 
 
 class Identity(_Record):
-    """What makes two evaluations the same: their predictions can be mixed.
+    """Everything that must be equal for the predictions of two evaluations to be mixed.
 
-    Either a checkpoint answers or a model behind an endpoint.
+    Either `checkpoint` or `endpoint` is set.
     """
 
     format: Literal[1] = 1
@@ -59,7 +59,7 @@ class Identity(_Record):
     mode: Mode
 
     def difference(self, other: Identity) -> str | None:
-        """The first thing in which another evaluation differs, for a message; None if it is the same."""
+        """The first difference to another evaluation, for a message; None if there is none."""
         mine, others = self._facts(), other._facts()
         for name in mine | others:
             if (old := mine.get(name)) != (new := others.get(name)):
@@ -67,17 +67,17 @@ class Identity(_Record):
         return None
 
     def _facts(self) -> dict[str, object]:
-        """By the words of a message, in the order of their weight."""
+        """Values by their names in a message, the most important first."""
         asked = self.endpoint.model_dump() if self.endpoint else {}
         facts = {"checkpoint": self.checkpoint or "an endpoint", "data set": self.data, "mode": self.mode}
         return facts | {name.replace("_", " "): value for name, value in asked.items()}
 
 
 def claim(directory: Path, identity: Identity) -> None:
-    """Make the directory this evaluation's, or see that it is.
+    """Claim a directory for an evaluation, or check that it already belongs to it.
 
     Raises:
-        EvaluationError: it is another one's, or holds foreign files.
+        EvaluationError: the directory belongs to another evaluation or holds other files.
     """
     path = directory / IDENTITY_NAME
     try:
@@ -86,7 +86,7 @@ def claim(directory: Path, identity: Identity) -> None:
             foreign = sorted(entry.name for entry in directory.iterdir() if entry.name != f".{IDENTITY_NAME}.partial")
             if foreign:
                 raise EvaluationError(
-                    f"{directory} is not empty ({', '.join(foreign[:3])}) and holds no evaluation; give a new --out"
+                    f"{directory} is not empty ({', '.join(foreign[:3])}) and holds no evaluation. Give a new --out"
                 )
             write_atomically(path, identity.model_dump_json(indent=2, exclude_none=True) + "\n")
             return
@@ -94,6 +94,6 @@ def claim(directory: Path, identity: Identity) -> None:
     except OSError as error:
         raise EvaluationError(f"{directory} cannot be used as --out ({error.strerror})") from error
     except ValidationError as error:
-        raise EvaluationError(f"{path} is not from this version of the evaluation; give a new --out") from error
+        raise EvaluationError(f"{path} was written by another version of the trainer. Give a new --out") from error
     if difference := there.difference(identity):
-        raise EvaluationError(f"{directory} holds another evaluation ({difference}); give a new --out")
+        raise EvaluationError(f"{directory} holds another evaluation ({difference}). Give a new --out")

@@ -1,10 +1,11 @@
-"""`confidence.png`: is the confidence true (reliability diagram), and does it find the errors (risk-coverage curve)?"""
+"""`confidence.png`: a reliability diagram (calibration) and the curve of risk over coverage (ranking of errors)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.runtime.atomic_write import replacing
 from trainer.evaluation.reliability import COVERAGES, Reliability
 
 if TYPE_CHECKING:
@@ -16,16 +17,16 @@ _SERVED, _BEFORE = "#0b5fa5", "#8a939c"
 
 
 def plot(served: Reliability, uncalibrated: Reliability | None, path: Path) -> None:
-    """Draw the plot and put it in place in one step.
+    """Draw the plot and write it atomically.
 
     Args:
-        served: of the confidence that the service gives.
-        uncalibrated: of the probability behind it, where that is another number.
+        served: reliability of the confidence that the service gives.
+        uncalibrated: reliability of the probability before calibration; None if the checkpoint is not calibrated.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # no pyplot: that would choose a window system
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     figure = Figure(figsize=(11, 5), layout="constrained")
     diagram, curve = figure.subplots(1, 2)
@@ -38,7 +39,7 @@ def plot(served: Reliability, uncalibrated: Reliability | None, path: Path) -> N
     diagram.set(xlabel="confidence (bins of equally many answers)", ylabel="share right", xlim=(0, 1), ylim=(0, 1.02))
     diagram.set_title(f"reliability, {served.n} answers", fontsize=10)
     curve.axhline(100 * served.error / 2, color="black", linewidth=0.8, linestyle=":")
-    curve.annotate("half of all errors' share", (0, 100 * served.error / 2), fontsize=8, va="bottom")
+    curve.annotate("half of the error rate", (0, 100 * served.error / 2), fontsize=8, va="bottom")
     curve.set(xlabel="coverage: the surest answers kept, %", ylabel="wrong among them, %", xlim=(0, 100))
     curve.set_ylim(bottom=0)
     curve.set_title("risk over coverage", fontsize=10)
@@ -46,9 +47,8 @@ def plot(served: Reliability, uncalibrated: Reliability | None, path: Path) -> N
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _diagram(axes: Axes, one: Reliability, label: str, colour: str) -> None:

@@ -1,5 +1,4 @@
-"""What was answered so far: `predictions.jsonl`, a log (`trainer.runs.json_log`). A killed run goes on where it
-stopped."""
+"""`predictions.jsonl`: the log of answers (`trainer.runs.json_log`), from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -12,13 +11,13 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from screening.answer import Answer, Finding, Reason, Unreadable
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import Identity, claim
 from trainer.metrics import Judged
 from trainer.records import Sample
 from trainer.runs.json_log import JsonLog, LogError, open_log, read_log
-from trainer.runs.run_directory import write_atomically
 
 PREDICTIONS_NAME = "predictions.jsonl"
 
@@ -36,7 +35,7 @@ class StatedFinding(_Record):
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
-        """Write down a finding, its dimensions in the order of the enumeration."""
+        """Make a record of a finding, with its dimensions in the order of the enumeration."""
         named = finding.dimensions
         dimensions = None if named is None else tuple(dimension for dimension in Dimension if dimension in named)
         return cls(option=finding.option, dimensions=dimensions, comment=finding.comment)
@@ -61,31 +60,30 @@ class Prediction(_Record):
     text: str
     """The model's whole output."""
     finish: str
-    """Why the output ended: `stop`, `length` (cut at the limit). An endpoint may say others (`content_filter`), and
-    `refused` stands for a request that it did not take: its answer is empty."""
+    """Why the output ended: `stop`, or `length` if it was cut at the limit. An endpoint may give other reasons, such as
+    `content_filter`. `refused` marks a request that the endpoint refused; its text is empty."""
     options: str | None
-    """As letters in order, or `N`; None when unreadable."""
+    """Letters in order, or `N`; None if the answer is unreadable."""
     unreadable: UnreadableAnswer | None
     correct: bool
-    """Of `options`, by the paper's rule; see `trainer.metrics.correct`."""
+    """Whether `options` is right by the paper's rule; see `trainer.metrics.correct`."""
     choice: str | None
-    """The one option that the service would give: the most probable of those named; None when unreadable, and where
-    probabilities are not known."""
+    """The one option that the service would give: the most probable of those named. None if the answer is unreadable or
+    probabilities are unknown."""
     confidence: float | None = Field(ge=0, le=1)
-    """Of the choice, calibrated; 0 when unreadable. None where probabilities are not known (behind an endpoint)."""
+    """Calibrated confidence of the choice; 0 if unreadable, None if probabilities are unknown (at an endpoint)."""
     probability: float | None = Field(None, ge=0, le=1)
-    """What the confidence was before the curve of the calibration; None where it is not known, as in an unreadable
-    answer."""
+    """Confidence before the calibration curve is applied; None if it is unknown, as for an unreadable answer."""
     usable: dict[str, float] = {}
-    """u(X) of `screening.confidence` for the options where it could be read, as the model gave it."""
+    """u(X) of `screening.confidence`, before calibration, for each option where it could be read."""
     findings: tuple[StatedFinding, ...]
     prompt_tokens: int | None
-    """None where an endpoint does not count them."""
+    """None if the endpoint does not count tokens."""
     completion_tokens: int | None
     domain_score: float | None = None
-    """The highest out-of-domain score of the sample's pictures, 1 and above is flagged; None where it is not known."""
+    """Highest out-of-domain score of the sample's pictures; 1 and above is flagged. None if it is unknown."""
     model: str | None = None
-    """As an endpoint names the model that answered, often more exactly than it was asked for."""
+    """Name that the endpoint gives the model that answered, often more exact than the requested name."""
 
     @classmethod
     def of(
@@ -102,7 +100,7 @@ class Prediction(_Record):
         domain_score: float | None = None,
         model: str | None = None,
     ) -> Self:
-        """Write down one judged sample."""
+        """Make the record of one judged sample."""
         result = judged.result
         answer = result if isinstance(result, Answer) else None
         return cls(
@@ -126,7 +124,7 @@ class Prediction(_Record):
 
     @property
     def result(self) -> Answer | Unreadable:
-        """What the text was read as. The reasoning is left out: the text holds it."""
+        """The parsed answer, without its reasoning, which `text` holds."""
         if self.unreadable is not None:
             return Unreadable(self.unreadable.reason, self.unreadable.detail)
         findings = tuple(finding.read() for finding in self.findings)
@@ -134,7 +132,7 @@ class Prediction(_Record):
 
 
 class Predictions:
-    """The open log of one evaluation. `done` maps ids to predictions, those of earlier runs included."""
+    """The open log of one evaluation. `done` maps ids to predictions, including those of earlier runs."""
 
     def __init__(self, path: Path, log: JsonLog[Prediction]) -> None:
         self.path = path
@@ -142,22 +140,24 @@ class Predictions:
         self._log = log
 
     def missing(self, samples: Iterable[Sample]) -> list[Sample]:
-        """Those not answered yet."""
+        """The samples that have no answer yet."""
         return [sample for sample in samples if sample.id not in self.done]
 
     def judged(self, samples: Iterable[Sample]) -> list[Judged]:
-        """The samples with what was answered, for scoring."""
+        """The samples with their answers, for scoring."""
         return [Judged(sample, self.done[sample.id].result, self.done[sample.id].choice) for sample in samples]
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Write predictions as whole lines, on disk before this returns."""
+        """Append predictions as whole lines. They are on disk when this returns."""
         new = list(predictions)
         self._log.append(new)
         self.done.update({prediction.id: prediction for prediction in new})
 
     def put_in_order(self, samples: Iterable[Sample]) -> None:
-        """Bring the log into the order of the samples, as the last thing that is done with it: an endpoint's answers
-        come as they come, and a finished log should not depend on it."""
+        """Sort the finished log by the order of the samples, so that it does not depend on when an endpoint answered.
+
+        Nothing may be appended afterwards.
+        """
         ordered = [self.done[sample.id] for sample in samples if sample.id in self.done]
         if [prediction.id for prediction in ordered] != list(self.done):
             lines = (prediction.model_dump_json(exclude_defaults=True) for prediction in ordered)
@@ -166,11 +166,11 @@ class Predictions:
 
 @contextmanager
 def open_predictions(directory: Path, identity: Identity) -> Iterator[Predictions]:
-    """Begin an evaluation in a directory, or go on with the same one.
+    """Start an evaluation in a directory, or continue it there.
 
     Raises:
-        EvaluationError: the directory holds another evaluation or foreign files.
-        LogError: its log is written by another process at this moment, or damaged elsewhere than in its last line.
+        EvaluationError: the directory holds another evaluation or other files.
+        LogError: another process is writing the log, or it is damaged before its last line.
     """
     claim(directory, identity)
     path = directory / PREDICTIONS_NAME
@@ -179,7 +179,7 @@ def open_predictions(directory: Path, identity: Identity) -> Iterator[Prediction
 
 
 def read_predictions(directory: Path) -> dict[str, Prediction]:
-    """What an evaluation answered, by sample, for whoever builds on it.
+    """Read the predictions of an evaluation, by sample id.
 
     Raises:
         EvaluationError: the directory holds no evaluation, or its log is damaged.
@@ -188,7 +188,7 @@ def read_predictions(directory: Path) -> dict[str, Prediction]:
     try:
         return {prediction.id: prediction for prediction in read_log(path, Prediction)}
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}); evaluate again") from error
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}). Evaluate again") from error
     except LogError as error:
         raise EvaluationError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""The result of an evaluation as a page for people: `report.md`."""
+"""`report.md`: the result of an evaluation as a page for people."""
 
 from __future__ import annotations
 
@@ -7,53 +7,55 @@ from collections.abc import Callable
 from pathlib import Path
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
 from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts
 from trainer.runs.markdown import table
-from trainer.runs.run_directory import write_atomically
 
 REPORT_NAME = "report.md"
 
 _SCORE_INTRO = """\
 ## Score
 
-A readable answer is correct if every option that it names is in the label. A dimension's score is taken over the
-samples in which at least one picture shows that issue; the paper does not say how it assigns them. `random`: what
-blind guessing of one of A, B, C, D, N would score on the same samples."""
+A readable answer is correct if every option that it names is in the label. A dimension's score is measured on
+the samples in which at least one picture shows that issue; the paper does not say how it assigns samples to dimensions.
+`random` is the score of guessing one of A, B, C, D, N blindly on the same samples."""
 
 _COT_INTRO = """\
 ## Pictures
 
 `named`: the reasoning names the dimension; by severity 1 subtle, 2 clear, 3 gross. `held back`: the answer does not
-offer the picture. `false alarm`: normal pictures for which the dimension is named. `precision`: of the pictures for
-which it is named, those that have it. Percent; n in brackets."""
+offer the picture. `false alarm`: normal pictures for which the dimension is named. `precision`: share of the pictures
+with this verdict that have the defect. All values are percentages, with n in brackets."""
 
 _DIRECT_INTRO = """\
 ## Pictures
 
-`held back`: the answer does not offer the picture; by severity 1 subtle, 2 clear, 3 gross. Percent; n in brackets."""
+`held back`: the answer does not offer the picture; by severity 1 subtle, 2 clear, 3 gross. All values are percentages,
+with n in brackets."""
 
 
 _CONFIDENCE_INTRO = """\
 ## Confidence
 
-Of the one choice; an unreadable answer has confidence 0 and is wrong. ECE: mean distance between confidence and share
-of right answers, over bins of equally many answers. `by chance alone`: what a true confidence would show with so many
-answers, so no less can be asked. AURC: share of wrong answers among the surest, mean over all coverages."""
+The confidence is that of the single choice; an unreadable answer has confidence 0 and is wrong. ECE: mean distance
+between confidence and share of right answers, over bins of equally many answers. `by chance alone`: the ECE that a
+perfectly calibrated model would show with this number of answers. AURC: share of wrong answers among the surest, mean
+over all coverages."""
 
 
 def write_result(out: Path, evaluation: Evaluation) -> None:
-    """Write the plot, where matplotlib is installed, the page, and the file for programs: where that is, all is."""
+    """Write the plot (if matplotlib is installed), the page, and last the file for programs, which marks completion."""
     picture = f"\n![confidence]({PLOT_NAME})\n" if _draw(out, evaluation) else ""
     write_atomically(out / REPORT_NAME, render(evaluation) + picture)
     write_atomically(out / SCORES_NAME, evaluation.model_dump_json(indent=2) + "\n")
 
 
 def _draw(out: Path, evaluation: Evaluation) -> bool:
-    (out / PLOT_NAME).unlink(missing_ok=True)  # of an earlier run with fewer answers
+    (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier run with fewer answers may have left it
     if evaluation.reliability is None:
         return False
     try:
@@ -78,7 +80,7 @@ def render(evaluation: Evaluation) -> str:
         "## Answers",
         _answer_table(evaluation),
         _unreadable_table(scores) if scores.unreadable.hits else "",
-        "## Position\n\nEach sample spreads one vote over its options; percent.",
+        "## Position\n\nEach sample divides one vote among its options. Values are percentages.",
         _balance_table(scores),
         *_verdict_parts(evaluation),
         *(_reliability_parts(evaluation.reliability, evaluation.uncalibrated) if evaluation.reliability else []),
@@ -87,19 +89,19 @@ def render(evaluation: Evaluation) -> str:
 
 
 def _endpoint(one: EvaluatedEndpoint) -> str:
-    """Who was asked and how. What is not known of an endpoint's answers is said here and left out below."""
+    """Which model was asked and how, and what is unknown about its answers."""
     asked = one.asked
     temperature = "its own temperature" if asked.temperature is None else f"temperature {asked.temperature:g}"
     names = ", ".join(f"{name or 'no name'} ({count})" for name, count in one.answered_as.items())
     lines = [
-        f"Asked at {one.url}: prompt {asked.prompt}, pictures of at most {asked.picture_size} pixels, at most "
-        f"{asked.reply_tokens} tokens, {temperature}. It answered as {names or 'nobody'}."
+        f"Endpoint: {one.url}. Prompt {asked.prompt}, pictures of at most {asked.picture_size} pixels, at most "
+        f"{asked.reply_tokens} tokens, {temperature}. Names of the model in its answers: {names or 'none'}."
     ]
     if one.refused:
-        lines.append(f"Refused requests: {one.refused}. They count as wrong, and the log has the reasons.")
+        lines.append(f"Refused requests: {one.refused}. They count as wrong; the log has the reasons.")
     if one.cost is not None:
         lines.append(f"Cost of the answers: {one.cost:.4g}.")
-    lines.append("Probabilities are not known, so there is neither a single choice nor a confidence.")
+    lines.append("Probabilities are unknown, so neither a single choice nor a confidence is given.")
     return "\n".join(lines)
 
 
@@ -118,7 +120,7 @@ def _score_table(scores: Scores) -> str:
 def _answer_table(evaluation: Evaluation) -> str:
     scores, tokens = evaluation.scores, evaluation.tokens
     named = [
-        *([("the one choice is in the label", scores.choice)] if scores.choice.n else []),
+        *([("single choice is in the label", scores.choice)] if scores.choice.n else []),
         *((name.rpartition(":")[2].replace("_", " "), one) for name, one in scores.metrics.items()),
         ("unreadable", scores.unreadable),
         ("N precision", scores.none.precision),
@@ -126,7 +128,7 @@ def _answer_table(evaluation: Evaluation) -> str:
         *([("flagged as out of the domain", evaluation.out_of_domain)] if evaluation.out_of_domain else []),
     ]
     rows = [[name, _percent(one, ""), _interval(one), str(one.n)] for name, one in named]
-    spent = "Tokens are not counted"
+    spent = "The endpoint does not count tokens"
     if tokens.prompt is not None and tokens.completion is not None:
         spent = f"Tokens per question: {tokens.prompt:.0f} in, {tokens.completion:.0f} out"
     note = f"\n\n{spent}; {tokens.cut} outputs were cut at the limit."
@@ -144,12 +146,12 @@ def _balance_table(scores: Scores) -> str:
         for name, row in (("answers", scores.balance.answers), ("labels", scores.balance.labels))
     ]
     distance = scores.balance.distance
-    note = "" if distance is None else f"\n\n{distance:.1f} % of the votes would have to move."
+    note = "" if distance is None else f"\n\n{distance:.1f} % of the votes would have to move to match the labels."
     return table(["", *OPTIONS, NONE], rows) + note
 
 
 def _verdict_parts(evaluation: Evaluation) -> list[str]:
-    """Per picture: in CoT what the reasoning names; in direct mode only what the answer holds back is known."""
+    """Tables per picture. In mode cot the reasoning names dimensions; in mode direct only the letters are known."""
     pictures = evaluation.scores.pictures
     if evaluation.mode is Mode.COT:
         summary = [
@@ -195,7 +197,7 @@ def _kind_table(kinds: dict[str, Verdicts], mode: Mode) -> str:
 
 
 def reliability_table(before: Reliability | None, after: Reliability | None) -> str:
-    """Columns without and with calibration; one that is None is left out."""
+    """A table with columns without and with calibration; a column that is None is left out."""
     columns = [(name, one) for name, one in (("not calibrated", before), ("calibrated", after)) if one]
     lines: list[tuple[str, Callable[[Reliability], str]]] = [
         ("expected calibration error (ECE)", lambda one: f"{one.expected_calibration_error:.3f}"),

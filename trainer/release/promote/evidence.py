@@ -1,4 +1,4 @@
-"""What both versions answered to the frozen test set: evaluations that exist, or made now."""
+"""Finds or makes the evaluations of both versions on the frozen test set."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
 from screening.checkpoint.registry import Version
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, UserError
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 
 
-class EvidenceError(Exception):
-    """An evaluation is not of this version, not whole or not on held-out data; the message says what to give."""
+class EvidenceError(UserError):
+    """An evaluation is of another version, incomplete, or on data that was used for training or calibration."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """How versions are asked."""
+    """The frozen test set, and how versions are asked about it."""
 
     data: Path
     mode: Mode
@@ -26,16 +26,18 @@ class TestSet:
 
 
 def whole(version: Version) -> Manifest:
-    """The manifest of a version that services could take up.
+    """The manifest of a version that services can load.
 
     Raises:
-        CheckpointError: its directory is not whole, is another checkpoint, or carries no probes.
+        CheckpointError: the directory is incomplete, holds another checkpoint, or has no probes.
     """
     manifest = verify(version.directory)
     if manifest.digest != version.digest:
-        raise CheckpointError(f"{version.directory} is {manifest.digest}; version {version.number} is {version.digest}")
+        raise CheckpointError(
+            f"{version.directory} has the digest {manifest.digest}, but version {version.number} has {version.digest}"
+        )
     if manifest.probes is None:
-        raise CheckpointError(f"{version.directory} carries no probes; services refuse it. Publish it with --again")
+        raise CheckpointError(f"{version.directory} has no probes, so services refuse it. Publish it with --again")
     return manifest
 
 
@@ -43,11 +45,11 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
     """The directory of a version's evaluation.
 
     Args:
-        given: what `trainer evaluate` wrote; None evaluates now, into a folder of `out`, or goes on there.
+        given: what `trainer evaluate` wrote; None evaluates now into a folder of `out`, or continues there.
 
     Raises:
-        EvidenceError: the evaluation given is of something else, or of a part of the data.
-        EvaluationError, DataError, CheckpointError: it cannot be read, or made.
+        EvidenceError: the given evaluation is of another version, in another mode, or of a part of the data.
+        EvaluationError, DataError, CheckpointError: the evaluation cannot be read or made.
     """
     directory = given or out / f"version-{version.number}"
     if given is None:
@@ -60,24 +62,26 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
 
 
 def check_unseen(manifest: Manifest, data: str) -> None:
-    """See that nothing of a checkpoint was fitted on the test set, its confidence included.
+    """Check that neither the weights nor the confidence of a checkpoint were fitted on the test set.
 
     Args:
         data: digest of the test set.
 
     Raises:
-        EvidenceError: it was.
+        EvidenceError: one of them was.
     """
     if data in manifest.trained_on:
-        raise EvidenceError("the candidate was trained on this data; give the frozen test set")
+        raise EvidenceError("the candidate was trained on the data of --data. Give the frozen test set")
     if data in manifest.calibrated_on:
-        raise EvidenceError("the candidate's confidence was fitted on this data; give the frozen test set")
+        raise EvidenceError("the candidate's confidence was fitted on the data of --data. Give the frozen test set")
 
 
 def _check(evaluation: Evaluation, directory: Path, version: Version, test: TestSet) -> None:
     if (digest := evaluation.model.digest) != version.digest:
-        raise EvidenceError(f"{directory} is an evaluation of {digest}; version {version.number} is {version.digest}")
+        raise EvidenceError(
+            f"{directory} is an evaluation of {digest}, but version {version.number} has the digest {version.digest}"
+        )
     if evaluation.mode is not test.mode:
-        raise EvidenceError(f"{directory} is an evaluation in mode {evaluation.mode}; the gate's is {test.mode}")
+        raise EvidenceError(f"{directory} is an evaluation in mode {evaluation.mode}, and --mode is {test.mode}")
     if evaluation.data.evaluated < evaluation.data.samples:
-        raise EvidenceError(f"{directory} is an evaluation of some samples only; run it without --limit")
+        raise EvidenceError(f"{directory} is an evaluation of a part of the samples. Run it without --limit")

@@ -1,16 +1,16 @@
-"""The gate: is a version good enough, and not worse than what is in production? Pure functions of answers.
+"""Decides whether a version is good enough, and not worse than the version in production. Pure functions of answers.
 
-Two kinds of criteria. *Floors* hold for every version. Criteria *against production* ask for non-inferiority: both
-versions answered the same samples, and the one-sided 95 % bound of the paired difference must stay within a margin.
-So noise does not promote: a test set too small to show that a version is not worse does not let it pass.
+There are two kinds of criteria. *Floors* apply to every version. Criteria *against production* test non-inferiority:
+both versions answered the same samples, and the one-sided 95 % bound of the paired difference must stay within a
+margin. So a version does not pass by chance: it fails if the test set is too small to show that it is not worse.
 
 - Scores, choices, `N` recall and unreadable answers: Newcombe's bound for paired proportions
   (`trainer.evaluation.compare.paired`) at twice the one-sided risk.
-- `N` precision has another denominator on each side, the answers `N`: the bound is the percentile of a paired bootstrap
-  (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) with a fixed seed.
-- Position and calibration: the plain difference. Both are distances from an ideal, whose resampled values are biased
-  away from it; their margins are wide instead.
-- The floors of the scores: the Wilson bound must lie above what blind guessing would get on the same samples.
+- `N` precision: the percentile of a paired bootstrap with a fixed seed (B. Efron, R. Tibshirani, An Introduction to the
+  Bootstrap, 1993, chapter 13), because its denominator, the number of `N` answers, differs between the versions.
+- Position and calibration: the plain difference, with a wide margin. Both are distances from an ideal, and resampling
+  would bias them away from it.
+- Floors of the scores: the Wilson bound must lie above the score of blind guessing on the same samples.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Right = Callable[[Judged], bool]
 
 
 class Criterion(BaseModel):
-    """One row of the gate's table. Percent and percentage points; calibration between 0 and 1."""
+    """One row of the gate's table, in percent and percentage points; the calibration error is between 0 and 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,24 +50,24 @@ class Criterion(BaseModel):
     """None for a floor."""
     statistic: Statistic
     measured: float | None
-    """What is held against the limit. None where it cannot be measured: then the criterion is not kept."""
+    """The value that is compared with the limit. None if it cannot be measured: then the criterion is not met."""
     limit: float
     at_least: bool
-    """The limit is a lower one."""
+    """Whether the limit is a lower one."""
     n: int
-    """Samples, or answers, that it was measured on."""
+    """Number of samples or answers that were measured."""
     passed: bool
 
 
 def judge(
     pairs: Pairs, limits: Limits, *, first: bool, dimensions: Collection[Dimension] = STANDARD_DIMENSIONS
 ) -> list[Criterion]:
-    """Every criterion with its value, its limit and whether it is kept.
+    """Measure every criterion and compare it with its limit.
 
     Args:
-        pairs: production's answers before and the candidate's after, with their samples.
-        first: nothing is in production; only the floors count, and `before` is not looked at.
-        dimensions: those that the candidate was trained on; each has criteria of its own.
+        pairs: production's answers (`before`) and the candidate's (`after`), with their samples.
+        first: no version is in production. Only the floors count, and `before` is not read.
+        dimensions: the dimensions that the candidate was trained on; each has its own criteria.
     """
     rows = [(pair.sample, pair.before, pair.after) for pair in pairs.pairs if pair.sample is not None]
     new = [_judged(sample, after) for sample, _, after in rows]
@@ -156,7 +156,7 @@ def _against_production(
 
 
 def _paired(name: str, counts: Paired, margin: float, level: float, *, more_is_better: bool) -> Criterion:
-    """The bound of the difference on its bad side; a two-sided interval at 2 · level - 1 has it as its end."""
+    """Compare the one-sided bound of the difference, which is an end of the two-sided interval at 2 · level - 1."""
     cells = counts.both_right, counts.right_to_wrong, counts.wrong_to_right, counts.both_wrong
     low, high = difference_interval(*cells, level=2 * level - 1) if counts.n else (None, None)
     bound = low if more_is_better else high
@@ -177,10 +177,15 @@ def _precision(old: Sequence[Judged], new: Sequence[Judged], margin: float, leve
 
 
 def bootstrap_bound(label: np.ndarray, old: np.ndarray, new: np.ndarray, *, level: float) -> float | None:
-    """Lower one-sided bound of the difference in precision, new - old, in points; None where one never says yes.
+    """Lower one-sided bound of the difference in precision, new - old, in percentage points.
 
     Args:
-        label, old, new: truth and the answers of both, one boolean per sample.
+        label: whether the label of each sample is `N`.
+        old: whether the old version answered `N`, per sample.
+        new: whether the new version did.
+
+    Returns:
+        None if one of the two never answers `N`.
     """
     if not (old.any() and new.any()):
         return None
@@ -225,9 +230,10 @@ def _compared(
 
 
 def position(judged: Sequence[Judged]) -> float | None:
-    """How far the choices spread otherwise over A, B, C, D, N than the labels do, in percent; see `scores.Balance`.
+    """Percentage of choices that would have to change for A, B, C, D, N to be as frequent as in the labels.
 
-    The choices, not the answers: among several good pictures a model may always prefer the first.
+    See `trainer.metrics.Balance`. It is computed from the choices and not from the answers, because a model may always
+    prefer the first of several good pictures.
     """
     return balance(
         [
@@ -242,7 +248,7 @@ def _calibration(evaluation: Evaluation) -> float | None:
 
 
 def _measured_dimensions(judged: Sequence[Judged], trained: Collection[Dimension]) -> tuple[Dimension, ...]:
-    """The dimensions that have criteria: none where the test set has labels alone, which show no dimension."""
+    """The dimensions that have criteria: all, or none if the test set has labels alone, which show no dimension."""
     samples = [one.sample for one in judged]
     labels_alone = not all(sample.dimensions_known for sample in samples)
     if labels_alone and not any(shows(sample, dimension) for sample in samples for dimension in Dimension):

@@ -1,4 +1,4 @@
-"""`python -m trainer history`: what was in production when, moved by whom and why."""
+"""`python -m trainer history`: which version was in production when, who moved the alias and why."""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs: one move per line, oldest first")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object per move, oldest first (default: a table, newest first)",
+    )
     add_registry_options(parser, store=STORE_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.registry import CANDIDATE
-    from screening.errors import RegistryError
     from trainer.release.promote.standing import read_standing
-    from trainer.training.tracking.store import TrackingError
 
-    try:
-        registry = need_registry(args)
-        standing, candidate = read_standing(registry), registry.resolve(CANDIDATE)
-    except (RegistryError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    registry = need_registry(args)
+    standing, candidate = read_standing(registry), registry.resolve(CANDIDATE)
     moves = standing.history.moves
     if args.json:
         for one in moves:
@@ -40,19 +38,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(render(registry, standing, candidate))
     for key in standing.history.unreadable:
-        print(f"error: registry {registry}: the note {key} is not from this version, or damaged", file=sys.stderr)
+        print(
+            f"error: registry {registry}: the note {key} is damaged or was written by another version of the trainer",
+            file=sys.stderr,
+        )
     return 2 if standing.history.unreadable else 0
 
 
 def render(registry: Registry, standing: Standing, candidate: Version | None) -> str:
-    """The history as a table, newest first, and what the aliases name now."""
+    """The versions that the aliases point to, and the history as a table, newest first."""
     from trainer.runs.markdown import table
 
     moves = standing.history.moves
     lines = [f"production: {standing.fault or _name(standing.version)}", f"candidate: {_name(candidate)}"]
     if disagreement := standing.disagreement:
         lines.append(
-            f"{disagreement[0].upper()}{disagreement[1:]}. To finish an interrupted move, give its command again."
+            f"{disagreement[0].upper()}{disagreement[1:]}. To finish an interrupted move, run its command again."
         )
     if not moves:
         return "\n".join([*lines, f"No moves yet in {registry}."])
@@ -81,9 +82,9 @@ def _gate(move: Move) -> str:
         return "forced, not measured" if move.forced else "-"
     if move.gate.passed:
         return "passed"
-    return f"forced: {len(move.gate.failed)} of {move.gate.criteria} not kept"
+    return f"forced: {len(move.gate.failed)} of {move.gate.criteria} not met"
 
 
 def _cell(text: str) -> str:
-    """Free text in a table's cell."""
+    """Free text made fit for one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")

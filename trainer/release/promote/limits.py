@@ -1,4 +1,4 @@
-"""What a version must keep to become production. Differences are in percentage points."""
+"""Limits that a version must meet to become production. Differences are in percentage points."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from screening.errors import UserError
 
-class LimitsError(Exception):
-    """The file of limits is not understood; the message names the field."""
+
+class LimitsError(UserError):
+    """The limits file cannot be used; the message names the field."""
 
 
 class _Section(BaseModel):
@@ -16,27 +18,28 @@ class _Section(BaseModel):
 
 
 class Floors(_Section):
-    """For every version, whatever is in production."""
+    """Limits for every version, whichever version is in production."""
 
     unreadable: float = Field(2.0, ge=0, le=100)
-    """Most percent of answers that cannot be read."""
+    """Largest percentage of answers that cannot be read."""
     none_precision: float = Field(50.0, ge=0, le=100)
-    """Least percent of the answers `N` that are right."""
+    """Smallest percentage of `N` answers that are right."""
     none_recall: float = Field(50.0, ge=0, le=100)
-    """Least percent of the samples with label `N` that are answered `N`."""
+    """Smallest percentage of samples labelled `N` that are answered `N`."""
     position: float = Field(15.0, ge=0, le=100)
-    """Most percent of the choices that would have to move to spread over A, B, C, D, N as the labels do."""
+    """Largest percentage of choices that would have to change so that A to D and N are as frequent as in the labels."""
     calibration: float = Field(0.10, ge=0, le=1)
     """Largest expected calibration error."""
 
 
 class Margins(_Section):
-    """How much worse than production a version may be. A test set must be large enough to show that it is not."""
+    """Margins by which a version may be worse than production. The test set must be large enough to show that the
+    version is not worse by more."""
 
     overall: float = Field(3.0, ge=0, le=100)
-    """Of the score, and of the share of right choices."""
+    """Margin of the score and of the share of right choices."""
     dimension: float = Field(6.0, ge=0, le=100)
-    """Of the score of each dimension."""
+    """Margin of the score of each dimension."""
     unreadable: float = Field(2.0, ge=0, le=100)
     none_precision: float = Field(10.0, ge=0, le=100)
     none_recall: float = Field(10.0, ge=0, le=100)
@@ -48,16 +51,16 @@ class Limits(_Section):
     """All limits of the gate."""
 
     level: float = Field(0.95, gt=0.5, lt=1)
-    """Of the one-sided bounds."""
+    """Confidence level of the one-sided bounds."""
     floors: Floors = Floors()
     margins: Margins = Margins()
 
 
 def read_limits(file: Path | None) -> Limits:
-    """Limits from a YAML file that names those that differ; the usual ones without a file.
+    """Read limits from a YAML file. Other limits keep their defaults, and without a file all do.
 
     Raises:
-        LimitsError: it cannot be read, has an unknown key or a wrong value.
+        LimitsError: the file cannot be read, or has an unknown key or a wrong value.
     """
     if file is None:
         return Limits()

@@ -1,7 +1,7 @@
-"""The alias `production` and its history: every move is noted on the registered model, and no note is ever changed.
+"""Moves the alias `production` and notes every move on the registered model. A note is never changed.
 
-A note is written before the alias moves, under a key of its own, so that a kill loses no move and two promoters at the
-same moment lose none of the other's. The notes are the history; the alias is what services follow.
+Each note is written before the alias moves, under its own key. So a kill loses no move, and two people who promote at
+the same moment lose neither note. The notes are the history; the alias is what services follow.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import getpass
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.checkpoint.registry import PRODUCTION, Registry, Version
+from screening.errors import UserError
 from trainer.evaluation.evaluate.result import now
 
 _PREFIX = "move."
 REASON_LENGTH = 1000
-"""Characters of a reason, at most: MLflow's table holds 5,000 for the whole note."""
+"""Maximum length of a reason in characters. MLflow's table holds 5,000 for the whole note."""
 
 
-class MoveError(Exception):
-    """The alias is not moved; the message says why and what to do."""
+class MoveError(UserError):
+    """The alias was not moved; the message says why and what to do."""
 
 
 class GateResult(BaseModel):
-    """What a move remembers of its gate; the whole table is in the directory that `promote` wrote."""
+    """Summary of the gate that a move passed; the whole table is in the directory that `promote` wrote."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,12 +56,12 @@ class Move(BaseModel):
     reason: str | None
     forced: bool
     before: int | None
-    """Version that was in production; None for the first."""
+    """Version that was in production; None for the first move."""
     after: int
     digest: str
-    """Of `after`."""
+    """Digest of the checkpoint of version `after`."""
     gate: GateResult | None
-    """None where nothing was measured: a roll-back, or a forced move without a test set."""
+    """None if nothing was measured: a roll-back, or a forced move without a test set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ class History:
     moves: tuple[Move, ...]
     """Oldest first."""
     unreadable: tuple[str, ...] = ()
-    """Keys of notes that this version of the trainer does not understand."""
+    """Keys of notes that this version of the trainer cannot read."""
     obscured: str | None = None
-    """Key of the newest note where it cannot be read, so that the last move is not known."""
+    """Key of the newest note if it cannot be read, so that the last move is unknown."""
 
     @property
     def last(self) -> Move | None:
@@ -84,7 +85,7 @@ class History:
 
 
 def read_history(registry: Registry) -> History:
-    """All moves, and the notes that are not understood.
+    """Read all moves, and the keys of the notes that cannot be read.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -110,21 +111,24 @@ def move(
     reason: str | None,
     forced: bool = False,
     gate: GateResult | None = None,
+    guard: Callable[[], None] = lambda: None,
 ) -> Move:
-    """Note the move and let the alias `production` name another version.
+    """Note the move and point the alias `production` to another version.
 
     Args:
-        expected: the version that was in production when the move was decided; if it is not any more, nothing moves.
+        expected: the version that was in production when the move was decided.
+        guard: called immediately before the alias moves; it raises if the caller must not move the alias any more.
 
     Raises:
-        MoveError: production has moved meanwhile.
-        RegistryError: the registry does not answer; noted or not, the same command can be given again.
+        MoveError: another version is in production now. The alias was not moved.
+        RegistryError: the registry does not answer. The same command can be run again, whether the move was noted or
+            not.
     """
     with registry.alone():
         current = registry.named(PRODUCTION)
         if current != expected:
             raise MoveError(
-                f"production moved from {_name(expected)} to {_name(current)} meanwhile; see `history`, and try again"
+                f"production moved from {_name(expected)} to {_name(current)} meanwhile. See `history`, and try again"
             )
         made = Move(
             number=read_history(registry).next_number,
@@ -138,16 +142,18 @@ def move(
             digest=to.digest,
             gate=gate,
         )
-        # The random part: on a database server two moves may get the same number.
+        guard()
+        # The key has a random part because two moves may get the same number on a database server.
         registry.note(f"{_PREFIX}{made.number:06d}.{secrets.token_hex(4)}", made.model_dump_json())
         registry.point(PRODUCTION, to.number)
     return made
 
 
 def previous(moves: Sequence[Move], current: int) -> int | None:
-    """The version that a roll-back from `current` leads to: what was in production before it, roll-backs undone.
+    """The version that a roll-back from `current` returns to: the one that was promoted before it.
 
-    Where the alias was moved by hand, or a move was noted and killed, what is in production counts and not the notes.
+    A roll-back in the history undoes the promotions after its target. If the alias was moved by hand, or a kill
+    interrupted a move, the version in production counts and not the last note.
     """
     stack: list[int] = []
     for one in moves:
@@ -162,21 +168,21 @@ def previous(moves: Sequence[Move], current: int) -> int | None:
 
 
 def _go_to(stack: list[int], number: int) -> None:
-    """Back to where the version was last, or on to one that was never seen."""
+    """Shorten the stack to the place where the version was last, or append a version that is not in it."""
     while number in stack and stack[-1] != number:
         stack.pop()
     if number not in stack:
         stack.append(number)
 
 
-def whoever() -> str:
-    """User and machine, where nobody says who moves."""
+def user_and_machine() -> str:
+    """Who moves the alias if `--by` does not say it: user@machine."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container's user may have no name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
 
 
 def _name(number: int | None) -> str:
-    return "nothing" if number is None else f"version {number}"
+    return "no version" if number is None else f"version {number}"

@@ -1,4 +1,4 @@
-"""The gate's result as a file for programs (`gate.json`) and a page for people (`gate.md`)."""
+"""Writes the gate's result as a file for programs (`gate.json`) and a page for people (`gate.md`)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from screening.task import Dimension
 from trainer.release.promote.gate import Criterion
 from trainer.release.promote.limits import Limits
 from trainer.runs.markdown import table
-from trainer.runs.run_directory import write_atomically
 
 GATE_NAME = "gate.json"
 TABLE_NAME = "gate.md"
 
 _INTRO = """\
-`measured` is held against `limit`. Floors hold for every version. Against production, `measured` is the one-sided
+`measured` is compared with `limit`. Floors apply to every version. Against production, `measured` is the one-sided
 {level:.0%} bound of the difference (paired: Newcombe 1998; bootstrap for the precision), or the plain difference for
-position and calibration. Percent and percentage points; the calibration error is between 0 and 1."""
+position and calibration. Values are percentages, differences are percentage points; the calibration error is between
+0 and 1."""
 
 
 class Side(BaseModel):
@@ -31,7 +32,7 @@ class Side(BaseModel):
     version: int
     digest: str
     evaluation: str
-    """Directory of its evaluation."""
+    """Directory of the version's evaluation."""
 
 
 class Gate(BaseModel):
@@ -53,7 +54,7 @@ class Gate(BaseModel):
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """Names of the criteria that are not kept."""
+        """Names of the criteria that are not met."""
         return tuple(title(one) for one in self.criteria if not one.passed)
 
     @property
@@ -62,7 +63,7 @@ class Gate(BaseModel):
 
 
 def title(criterion: Criterion) -> str:
-    """A criterion's name; the same thing may be asked of a version alone and beside production."""
+    """A criterion's name, with its kind: the same measure may have a floor and be compared with production."""
     return f"{criterion.name}, {'against production' if criterion.against_production else 'floor'}"
 
 
@@ -81,8 +82,8 @@ def write_gate(gate: Gate, out: Path) -> str:
 def render(gate: Gate) -> str:
     """The gate as Markdown whose table also lines up as plain text."""
     production = gate.production
-    against = f"against version {production.version}" if production else "floors only: nothing is in production"
-    verdict = f"{len(gate.failed)} of {len(gate.criteria)} criteria are not kept" if gate.failed else "passed"
+    against = f"against version {production.version}" if production else "floors only: no version is in production"
+    verdict = f"{len(gate.failed)} of {len(gate.criteria)} criteria are not met" if gate.failed else "passed"
     return (
         f"# Version {gate.candidate.version}, {against}, {gate.mode}: {verdict}\n\n"
         f"{gate.samples} samples.\ncandidate {gate.candidate.digest}\n"
@@ -94,11 +95,11 @@ def render(gate: Gate) -> str:
 def _without_dimensions(gate: Gate) -> str:
     if any(dimension.title in one.name for one in gate.criteria for dimension in Dimension):
         return ""
-    return "\n\nThe test set has labels alone, which do not say what is wrong. So no dimension has a criterion."
+    return "\n\nThe labels of the test set do not say what is wrong with a picture, so no dimension has a criterion."
 
 
 def _table(gate: Gate) -> str:
-    header = ["criterion", "candidate", "production", "by", "measured", "limit", "n", "kept"]
+    header = ["criterion", "candidate", "production", "by", "measured", "limit", "n", "met"]
     return table(
         header,
         [

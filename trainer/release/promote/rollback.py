@@ -1,9 +1,8 @@
-"""`python -m trainer rollback`: production goes back to the version before it."""
+"""`python -m trainer rollback`: points the alias `production` to the version that it pointed to before."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from trainer.release.promote.command import STORE_HELP, add_move_options
@@ -16,35 +15,34 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--force", action="store_true", help="go back although the history names another production than the registry"
+        "--force",
+        action="store_true",
+        help="roll back even if the history and the registry name different production versions",
     )
     add_move_options(parser, reason_needed=True)
     add_registry_options(parser, store=STORE_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import ScreeningError
-    from trainer.release.promote.moves import MoveError, whoever
-    from trainer.training.tracking.store import TrackingError
+    from trainer.release.promote.moves import user_and_machine
 
-    try:
-        print(rollback(need_registry(args), by=args.by or whoever(), reason=args.reason, force=args.force))
-    except (MoveError, ScreeningError, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(rollback(need_registry(args), by=args.by or user_and_machine(), reason=args.reason, force=args.force))
     return 0
 
 
 def rollback(registry: Registry, *, by: str, reason: str, force: bool = False) -> str:
-    """Let production name the version before it, if that is still whole. Returns a line for people.
+    """Point the alias `production` to the previous version, if its directory is still complete.
 
     Args:
-        force: go on where history and registry disagree about what is in production.
+        force: roll back although history and registry disagree about the version in production.
+
+    Returns:
+        A line for people.
 
     Raises:
-        MoveError: nothing is in production, nothing was before it, or that was deleted or replaced; or history and
-            registry disagree.
-        CheckpointError: the version before is not whole any more.
+        MoveError: no version is in production, none was before it, or that one was deleted or replaced; or history
+            and registry disagree.
+        CheckpointError: the directory of the previous version is incomplete.
         RegistryError: the registry does not answer.
     """
     from trainer.release.promote.evidence import whole
@@ -54,11 +52,11 @@ def rollback(registry: Registry, *, by: str, reason: str, force: bool = False) -
     standing = read_standing(registry)
     doubt = None if standing.interrupted else standing.doubt()
     if doubt and not force:
-        raise MoveError(f"{doubt}. Nothing was moved; --force goes back to what was in production before that")
+        raise MoveError(f"{doubt}. Production was not moved. With --force it goes back to the version before that")
     last = standing.history.last
     current = last.after if standing.alias is None and last else standing.alias
     if current is None:
-        raise MoveError("nothing is in production; `promote` brings the first version there")
+        raise MoveError("no version is in production. `promote` makes the first one production")
     target = _before(registry, standing.history, current)
     whole(target)
     move(registry, standing.alias, target, "rollback", by=by, reason=reason, forced=bool(doubt))
@@ -66,19 +64,23 @@ def rollback(registry: Registry, *, by: str, reason: str, force: bool = False) -
 
 
 def _before(registry: Registry, history: History, current: int) -> Version:
-    """The version that was in production before `current`, and the same checkpoint as then."""
+    """The version that was in production before `current`.
+
+    Raises:
+        MoveError: there was none, or it was deleted or replaced.
+    """
     from trainer.release.promote.moves import MoveError, previous
 
     number = previous(history.moves, current)
     if number is None:
-        raise MoveError(f"nothing was in production before version {current}")
+        raise MoveError(f"no version was in production before version {current}")
     target = registry.version(number)
     if target is None:
-        raise MoveError(f"version {number}, in production before, was deleted; promote another one")
+        raise MoveError(f"version {number}, which was in production before, was deleted. Promote another version")
     noted = {one.digest for one in history.moves if one.after == number}
     if noted and target.digest not in noted:
         raise MoveError(
-            f"version {number} is another checkpoint ({target.digest}) than the one that was in production before: the "
-            "model was registered again. Promote the version you want"
+            f"version {number} is {target.digest}, which is not the checkpoint that was in production: the "
+            "model was registered again. Promote the version that you want"
         )
     return target

@@ -1,8 +1,8 @@
-"""What is in production: by the alias, by the history, and whether the two agree.
+"""Finds the version in production, and checks that the alias and the history agree about it.
 
-The gate compares a candidate with the version in production. Where the alias names nothing, it has nothing to compare
-with, and only the floors are left. That is right for the first version and wrong for every other, so the history has
-the last word: if it knows of a production that the alias does not name, a person must look.
+The gate compares a candidate with the version in production. Without an alias there is nothing to compare with, and
+only the floors remain. That is right for the first version and wrong for every later one. So where the history names
+a production version that the alias does not point to, `promote` refuses and a person must look.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ class Standing:
     """The alias `production`, its version and the history, read at one moment."""
 
     alias: int | None
-    """Version that the alias names; None where there is no alias."""
+    """Number of the version that the alias points to; None if the alias does not exist."""
     version: Version | None
-    """That version; None where there is no alias, or where the registry has no such version."""
+    """That version; None if the alias does not exist or the registry has lost the version."""
     fault: str | None
-    """Why there is an alias and no version."""
+    """Why the alias exists but its version does not."""
     history: History
 
     @property
     def interrupted(self) -> bool:
-        """Whether the last move was noted and the alias stayed, as after a kill."""
+        """Whether the last move was noted but the alias did not move, as after a kill."""
         return self.alias is not None and self.history.last is not None and self.alias == self.history.last.before
 
     def doubt(self, to: Version | None = None) -> str | None:
-        """Why production is not certain enough to move it without `--force`; None where it is.
+        """Why the production version is too uncertain to move it without `--force`; None if it is certain.
 
-        A move to the very checkpoint that the history names restores production where the alias is gone, and finishes
-        a move that was interrupted; neither needs force.
+        A move to the checkpoint that the history names restores a deleted alias or finishes an interrupted move.
+        Neither needs `--force`.
         """
         if self.fault:
             return self.fault
         if self.history.obscured:
             return (
                 f"the history cannot be read: its newest note, the tag {self.history.obscured} of the registered "
-                "model, is damaged or not from this version"
+                "model, is damaged or was written by another version of the trainer"
             )
         last = self.history.last
         if last and to and last.digest == to.digest and (self.alias is None or self.interrupted):
@@ -51,7 +51,7 @@ class Standing:
 
     @property
     def disagreement(self) -> str | None:
-        """Where history and registry name different productions: which ones."""
+        """Which production versions the history and the registry name, if they differ; else None."""
         last = self.history.last
         if last is None or (self.version and self.version.digest == last.digest):
             return None
@@ -59,17 +59,17 @@ class Standing:
 
     def _found(self, last: Move) -> str:
         if self.version is None:
-            return f"the registry has no production any more: the alias '{PRODUCTION}' or the version was deleted"
+            return f"the registry has no production version: the alias '{PRODUCTION}' or the version was deleted"
         if self.version.number == last.after:
-            return f"version {last.after} is {self.version.digest} now: the model was deleted and registered again"
+            return f"version {last.after} is now {self.version.digest}: the model was deleted and registered again"
         return (
-            f"the alias '{PRODUCTION}' names version {self.version.number}: it was moved by other means, or the last "
+            f"the alias '{PRODUCTION}' points to version {self.version.number}: another tool moved it, or the last "
             "move was interrupted"
         )
 
 
 def read_standing(registry: Registry) -> Standing:
-    """Ask the registry what is in production.
+    """Ask the registry which version is in production.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -78,12 +78,12 @@ def read_standing(registry: Registry) -> Standing:
     if alias is not None:
         try:
             version = registry.version(alias)
-        except RegistryError as error:  # the alias could be read, so this is about the version
+        except RegistryError as error:  # the alias could be read, so the error is about the version
             fault = str(error)
         else:
-            fault = None if version else f"the alias '{PRODUCTION}' names version {alias}, which does not exist"
+            fault = None if version else f"the alias '{PRODUCTION}' points to version {alias}, which does not exist"
     return Standing(alias, version, fault, read_history(registry))
 
 
 def _told(last: Move) -> str:
-    return f"the history says that version {last.after} ({last.digest}) is in production since {last.at}"
+    return f"the history says that version {last.after} ({last.digest}) has been in production since {last.at}"

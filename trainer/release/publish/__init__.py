@@ -1,1 +1,1 @@
-"""A checkpoint leaves the trainer: probes recorded by the real engine, and a whole copy in a store."""
+"""Publishes a checkpoint: real engines record its probes, and a verified copy goes into a store."""

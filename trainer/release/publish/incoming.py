@@ -1,9 +1,9 @@
-"""Where a publisher copies to before the copy takes its place; and what publishers leave that were killed meanwhile.
+"""Temporary directories of a store in which `publish` makes its copy; those of killed publishers are removed.
 
-    STORE/.incoming-…/.lock         held by the publisher until it ends, however it ends
-    STORE/.incoming-…/checkpoint/   what it copies and proves
+    STORE/.incoming-…/.lock         locked by the publisher until its process ends
+    STORE/.incoming-…/checkpoint/   the copy that is proved and then renamed
 
-Locks keep processes apart: two publishers are two processes.
+The locks separate processes, not threads: two publishers are two processes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from trainer.runs.run_directory import LOCK_NAME
 
 PREFIX = ".incoming-"
 UNLOCKED_SECONDS = 24 * 3600
-"""For how long one without a lock is left alone: it has just been made, or a version from before locks works in it."""
+"""Age from which a directory without a lock file is removed. A younger one may have just been made."""
 
 
 @contextmanager
 def incoming(store: Path) -> Iterator[Path]:
-    """A directory of a store that is this publisher's alone, and gone with the block. Those of ended ones go first.
+    """Make a temporary directory in a store for this publisher alone, and delete it at the end of the block.
+
+    Directories of publishers that have ended are deleted first.
 
     Raises:
-        OSError: the store cannot be written.
+        OSError: the store is not writable.
     """
     remove_abandoned(store)
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=store) as made:
@@ -42,20 +44,21 @@ def incoming(store: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(store: Path) -> None:
-    """Delete what publishers left that have ended. What belongs to others, or cannot be deleted, stays."""
+    """Delete the directories of publishers that have ended, except those that cannot be deleted."""
     for directory in store.glob(f"{PREFIX}*"):
         with suppress(OSError):
             _remove_if_abandoned(directory)
 
 
 def _locked(directory: Path) -> int:
-    """The file descriptor of a lock that ends with this process; see `run_directory.occupy` for why it is lockf's.
+    """Lock a directory until this process ends. Returns the lock's file descriptor.
 
-    The file gets its name once it is locked, so a publisher that finds it free knows that its owner has ended.
+    `lockf` and not `flock`, for the reason that `run_directory.occupy` gives. The lock file gets its name after it is
+    locked, so another publisher that finds it unlocked knows that its owner has ended.
     """
     unnamed = directory / f"{LOCK_NAME}.new"
     lock = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    with suppress(OSError):  # a file system without locks: nobody can find this one free either
+    with suppress(OSError):  # on a file system without locks, other publishers cannot lock it either
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     unnamed.rename(directory / LOCK_NAME)
     return lock

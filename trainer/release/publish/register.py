@@ -1,4 +1,4 @@
-"""A published checkpoint becomes a version of the registered model, and the candidate for production."""
+"""Registers a published checkpoint as a version of the model and as the candidate for production."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from screening.checkpoint.registry import CANDIDATE, Registry, Version
 
 
 def register(registry: Registry, directory: Path, manifest: Manifest) -> Version:
-    """Register a directory of the store and let the alias `candidate` name it.
+    """Register a directory of the store and point the alias `candidate` to it.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -25,7 +25,7 @@ def register(registry: Registry, directory: Path, manifest: Manifest) -> Version
 
 
 def version_tags(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """What the registry's page shows of a checkpoint; its manifest has all of it."""
+    """The facts of a checkpoint that the registry's page shows. The manifest has all of them."""
     yield "name", manifest.name
     yield "version", manifest.version
     yield "created", manifest.created
@@ -46,7 +46,7 @@ def version_tags(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _percents(scores: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The scores of one mode as `trainer card` wrote them."""
+    """Names and percentages of the scores of one mode, as `trainer card` wrote them."""
     rows = [("overall", scores.get("overall")), *scores.get("dimensions", {}).items()]
     for name, row in rows:
         percent = (row or {}).get("correct", {}).get("percent")
@@ -59,5 +59,5 @@ def _digest(value: Any) -> str:
 
 
 def _key(text: str) -> str:
-    """MLflow allows no commas and other marks in a tag's name; stages are called `pretrain x, read to step 1750`."""
+    """A tag name that MLflow accepts. It refuses commas, which stages such as `pretrain x, read to step 1750` have."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in text)

@@ -1,6 +1,6 @@
-"""`python -m trainer ablation`: what each part of the method brings (paper, tables 5 to 7), from one base model.
+"""`python -m trainer ablation`: measure the contribution of each part of the method (paper, tables 5 to 7).
 
-Read in this order: command (the options), variants (which models the tables compare, and the recipe of each), tasks
-(the commands that train and score them, and which needs which), runner (tasks beside each other, killed and gone on
-with), tables (scores, intervals and tests, beside the paper's).
+Read in this order: command (the options), variants (the models that the tables compare, and their recipes), tasks (the
+commands that train and score them, and their dependencies), runner (run tasks in parallel, and continue after a kill),
+tables (scores, intervals and tests next to the paper's).
 """

@@ -5,95 +5,93 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.errors import UserError
 from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.training.recipe import Recipe
 
 TABLES = (5, 6, 7)
 STAGES = ("sft_weak", "sft_answer", "hcm_grpo")
-"""Sections of the recipe that decide what is trained."""
+"""Sections of the recipe that decide the training."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         default="tiny-ablation",
-        help="settings of all stages, with `schedule: constant` (default: tiny-ablation)",
+        help="recipe with the settings of all stages, with `schedule: constant` (default: tiny-ablation)",
     )
-    parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="checkpoint before any cold start")
-    parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="training data (paper: 1,044)")
-    parser.add_argument(
+    add_directory(parser, "--base", "checkpoint before the cold start")
+    add_directory(parser, "--training", "data directory with training samples (paper: 1,044)")
+    add_directory(
+        parser,
         "--questions",
-        type=Path,
-        metavar="DIR",
-        help="what stage 2 asks, where it is not to be the training data, which stage 1.2 has taught (paper)",
+        "data directory with the questions of stage 2 (default: the training data, as in the paper)",
+        required=False,
+    )
+    add_directory(parser, "--pseudo-label", "data directory with weakly annotated samples (paper: 10,724)")
+    add_directory(parser, "--test", "data directory with test samples; 2,000 give narrow intervals")
+    add_directory(parser, "--out", "output directory for runs, scores and tables.md")
+    parser.add_argument(
+        "--tables", type=_numbers, default=TABLES, help="tables to make, a list of 5,6,7 (default: all)"
     )
     parser.add_argument(
-        "--pseudo-label", type=Path, required=True, metavar="DIR", help="weakly annotated data (paper: 10,724)"
+        "--seeds", type=_seeds, default=(0, 1), help="seeds of stage 2; table 7 uses the first (default: 0,1)"
     )
-    parser.add_argument("--test", type=Path, required=True, metavar="DIR", help="test data; 2,000 for tight intervals")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs, scores and tables.md")
-    parser.add_argument("--tables", type=_numbers, default=TABLES, help="which, of 5,6,7 (default: all)")
-    parser.add_argument("--seeds", type=_seeds, default=(0, 1), help="of stage 2 (default: 0,1); table 7: the first")
     parser.add_argument(
         "--start",
         choices=("weak", "captions-weak", "answer-driven", "all"),
         default="all",
-        help="cold start that stage 2 goes from (default: all, as in the paper)",
+        help="cold start before stage 2 (default: all, as in the paper)",
     )
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="tasks at a time (default: 1)")
-    parser.add_argument("--tables-only", action="store_true", help="train nothing, write what is there")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="number of tasks at once (default: 1)")
+    parser.add_argument(
+        "--tables-only", action="store_true", help="do not train; write the tables from existing results"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import read_manifest
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError, data_digest, read_samples
-    from trainer.evaluation.evaluate.errors import EvaluationError
+    from screening.runtime.atomic_write import write_atomically
+    from trainer.data_directory import data_digest, read_samples
     from trainer.research.ablation.runner import run as run_tasks
     from trainer.research.ablation.tables import tables
     from trainer.research.ablation.tasks import Ablation
-    from trainer.runs.earlier_runs import as_begun
-    from trainer.runs.run_directory import RunMismatch, claim, occupy, write_atomically
+    from trainer.runs.run_directory import claim, occupy
     from trainer.training.recipe import RecipeError, load_recipe
 
     if not set(args.tables) <= set(TABLES):
-        print(f"error: --tables are of {', '.join(map(str, TABLES))}", file=sys.stderr)
-        return 2
-    try:
-        recipe = load_recipe(args.recipe)
-        if recipe.hcm_grpo is None or recipe.hcm_grpo.schedule != "constant" or recipe.hcm_grpo.warmup_ratio:
-            raise RecipeError(
-                f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
-                "variants share their first epochs"
-            )
-        data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
-        if args.questions is not None:
-            data["questions"] = args.questions
-        samples = {name: read_samples(directory) for name, directory in data.items()}
-        if not args.tables_only:
-            _refuse_too_little(recipe, args, {name: len(found) for name, found in samples.items()})
-        origin = {
-            "stage": "ablation",
-            "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
-            "base": read_manifest(args.base).digest,
-            **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
-        }
-        claim(args.out, as_begun(args.out, origin, _deciding))
-        occupy(args.out)
-        ablation = Ablation(
-            args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
+        raise UserError(f"--tables: choose from {', '.join(map(str, TABLES))}")
+    recipe = load_recipe(args.recipe)
+    if recipe.hcm_grpo is None or recipe.hcm_grpo.schedule != "constant" or recipe.hcm_grpo.warmup_ratio:
+        raise RecipeError(
+            f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
+            "variants share their first epochs"
         )
-        failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
-        text = tables(ablation)
-        write_atomically(args.out / "tables.md", text)
-    except (CheckpointError, DataError, EvaluationError, RecipeError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
+    if args.questions is not None:
+        data["questions"] = args.questions
+    samples = {name: read_samples(directory) for name, directory in data.items()}
+    if not args.tables_only:
+        _refuse_too_little(recipe, args, {name: len(found) for name, found in samples.items()})
+    origin = {
+        "stage": "ablation",
+        "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
+        "base": read_manifest(args.base).digest,
+        **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
+    }
+    claim(args.out, origin)
+    occupy(args.out)
+    ablation = Ablation(
+        args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
+    )
+    failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
+    text = tables(ablation)
+    write_atomically(args.out / "tables.md", text)
     print(text)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
@@ -101,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_too_little(recipe: Recipe, args: argparse.Namespace, samples: Mapping[str, int]) -> None:
-    """See that every training can take a step. Its own process would say so after hours.
+    """Check that the data are enough for one step of every training, which would otherwise fail after hours.
 
     Args:
-        samples: how many, by kind of data.
+        samples: number of samples by kind of data.
 
     Raises:
-        RecipeError: one cannot.
+        RecipeError: a training has too little data.
     """
     from trainer.training.enough_data import grpo_problem, refuse, sft_problem
 
@@ -118,15 +116,15 @@ def _refuse_too_little(recipe: Recipe, args: argparse.Namespace, samples: Mappin
         refuse(sft_problem("sft_answer", recipe.sft_answer, samples["training"], 1))
     if {6, 7} & set(args.tables):
         asked = samples.get("questions", samples["training"])
-        # How many are hard is not known yet; the stage says so itself if none is.
+        # The number of hard cases is not known yet; the stage itself reports if there are none.
         refuse(grpo_problem(recipe.hcm_grpo, asked, max(1, asked // 2), 1))
 
 
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the settings decides the weights, by stage; also of a run from before, which wrote some others as well.
+    """The settings that decide the weights, by stage; accepts the settings that earlier versions wrote.
 
     Raises:
-        ValueError: they are no settings of the stages.
+        ValueError: the input is not the settings of the stages.
     """
     from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
@@ -136,7 +134,7 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _seeds(text: str) -> tuple[int, ...]:
     if min(seeds := _numbers(text)) < 0:
-        raise argparse.ArgumentTypeError("seeds are whole numbers of at least 0")
+        raise argparse.ArgumentTypeError("seeds must be whole numbers of at least 0")
     return seeds
 
 
@@ -144,4 +142,4 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,1") from error
+        raise argparse.ArgumentTypeError(f"{text!r} must be a list of numbers such as 0,1") from error

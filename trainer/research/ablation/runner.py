@@ -1,8 +1,8 @@
-"""Tasks beside each other, each in a process of its own with its share of the cores.
+"""Run tasks in parallel, each in its own process with a share of the cores.
 
-Every command of the trainer goes on where it was killed, so there is nothing to keep here: the same call again skips
-what is done and continues what was begun. Told to end, it ends its tasks first. Killed at once (kill -9) it cannot; a
-task that lives on keeps its run directory, and the same call again refuses to work in that until it has ended.
+Every trainer command continues a killed run, so this module stores no state: the same call skips finished tasks and
+continues the others. When it is told to stop, it stops its tasks first. After a kill -9, a task may keep running. It
+keeps the lock of its run directory, and the same call fails until that task has ended.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ LOOK_EVERY = 1.0
 """Seconds."""
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 GRACE = 60.0
-"""Seconds that a task has to end in after it was told to; an engine ends its processes in that time."""
+"""Maximum time in seconds for a task to stop, in which an engine stops its processes."""
 
 
 def run(tasks: Sequence[Task], logs: Path, jobs: int) -> list[str]:
-    """Run what is not done, `jobs` at a time, in the order of the tasks as far as their needs allow.
+    """Run the unfinished tasks, `jobs` at once, in their order as far as their dependencies allow.
 
     Args:
-        logs: directory for one file of output per task.
+        logs: directory for one log file per task.
 
     Raises:
-        SystemExit: a signal said to end; the tasks have ended.
+        SystemExit: a signal ended the run, after all tasks have stopped.
 
     Returns:
-        Why something is still not done, one line per task; empty when all is.
+        One line per unfinished task with the reason; empty if all are finished.
     """
     waiting = [task for task in tasks if not task.done]
     running: dict[str, tuple[Task, subprocess.Popen[bytes]]] = {}
@@ -55,7 +55,7 @@ def run(tasks: Sequence[Task], logs: Path, jobs: int) -> list[str]:
                     running[task.name] = task, _start(task, logs, jobs)
                     bar.set_postfix_str(", ".join(running))
                 if not running:
-                    failures += [f"{task.name}: what it needs is not there" for task in waiting]
+                    failures += [f"{task.name}: not run, because an earlier task has no result" for task in waiting]
                     break
                 time.sleep(LOOK_EVERY)
                 for name, (task, process) in list(running.items()):
@@ -70,7 +70,7 @@ def run(tasks: Sequence[Task], logs: Path, jobs: int) -> list[str]:
         finally:
             _end([process for _, process in running.values()])
     if told:
-        print("ended; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         raise SystemExit(128 + told[0])
     return failures
 
@@ -87,7 +87,7 @@ def _start(task: Task, logs: Path, jobs: int) -> subprocess.Popen[bytes]:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // jobs)))
     with path.open("ab") as log:
         command = [sys.executable, "-m", "trainer", *task.command]
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ours
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own command
 
 
 def _log(logs: Path, task: Task) -> Path:
@@ -107,10 +107,9 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _told_to_end() -> Iterator[list[int]]:
-    """Signals that ask this process to end, as they come.
+    """Collects signals that ask this process to stop.
 
-    They are only written down: an exception out of a handler could come between the start of a task and taking note of
-    it.
+    The handler only records them, because an exception could come between the start of a task and its registration.
     """
     told: list[int] = []
     before = {number: signal.signal(number, lambda got, _frame: told.append(got)) for number in _ENDING}

@@ -1,4 +1,4 @@
-"""Scores as the paper's tables 5 to 7, as far as they are there, with intervals and paired tests."""
+"""Write the available scores as the paper's tables 5 to 7, with intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from trainer.research.ablation.variants import COLD_STARTS, of_table, paper_star
 from trainer.runs.markdown import table
 
 OPEN = "-"
-"""What has not been scored yet."""
+"""Cell of a missing score."""
 _SCORE = ("score", "unreadable", "best threshold: score; DPA")
 """Columns of `_score`."""
 
 
 def tables(ablation: Ablation) -> str:
-    """Markdown. Rows whose evaluation is not there are shown as open.
+    """Write the tables as Markdown. Rows without an evaluation are shown as open.
 
     Raises:
         CheckpointError, DataError: an input cannot be used.
-        EvaluationError: an evaluation is damaged, or not of what the table is about.
+        EvaluationError: an evaluation is damaged or belongs to another checkpoint.
     """
     return "\n\n".join(_parts(ablation)) + "\n"
 
@@ -35,13 +35,13 @@ def tables(ablation: Ablation) -> str:
 def _parts(ablation: Ablation) -> Iterator[str]:
     yield f"# Ablation of {ablation.recipe}"
     base, size = read_manifest(ablation.base).digest, len(read_samples(ablation.test))
-    asked = f" and asks {len(read_samples(ablation.questions))} questions of its own" if ablation.questions else ""
-    yield f"Base {base}; {size} test samples; stage 2 goes from the cold start `{ablation.start}`{asked}."
+    asked = f" with {len(read_samples(ablation.questions))} separate questions" if ablation.questions else ""
+    yield f"Base {base}; {size} test samples; stage 2 starts from the cold start `{ablation.start}`{asked}."
     yield (
-        "Scores in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, over the "
-        "same samples, with their interval and the p-value of McNemar's exact test. Best threshold: what score and "
-        "mean DPA reward would be if every answer named the pictures above the best threshold on u(X), chosen "
-        "afterwards: how well a model sees, wherever it draws the line."
+        "Scores are in percent with 95 % intervals (Wilson), CoT, on the test data. Differences are in points, on the "
+        "same samples, with their interval and the p-value of McNemar's exact test. Best threshold: the score and "
+        "the mean DPA reward if every answer named the pictures above the best threshold on u(X), which is chosen "
+        "afterwards. They show how well a model separates usable pictures, regardless of its own threshold."
     )
     if 5 in ablation.tables:
         rows = [
@@ -73,7 +73,9 @@ def _score(directory: Path, checkpoint: Path) -> list[str]:
     evaluation = read_evaluation(directory)
     scores, scored = evaluation.scores, evaluation.checkpoint
     if scored is None or scored.digest != read_manifest(checkpoint).digest:
-        raise EvaluationError(f"{directory} is of another checkpoint than {checkpoint}; remove it and run again")
+        raise EvaluationError(
+            f"{directory} evaluates another checkpoint than {checkpoint}; remove it and run the command again"
+        )
     correct, unreadable = scores.overall.correct, scores.unreadable
     seen = best((prediction.usable, prediction.label) for prediction in read_predictions(directory).values())
     return [
@@ -95,5 +97,7 @@ def _paired(before: Path, after: Path) -> Paired | None:
         return None
     first, second = read_predictions(before), read_predictions(after)
     if first.keys() != second.keys():
-        raise EvaluationError(f"{before} and {after} are of different samples; remove the older one and run again")
+        raise EvaluationError(
+            f"{before} and {after} cover different samples; remove the older one and run the command again"
+        )
     return paired((first[name].correct, second[name].correct) for name in first)

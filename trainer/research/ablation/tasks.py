@@ -1,4 +1,4 @@
-"""What has to be run: trainer commands, each with the file that shows that it is done."""
+"""The tasks: trainer commands, each with the file that shows that it is finished."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trainer.training.hard_cases.record import RECORD_NAME
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One command of the trainer. Tasks come in the order of their importance."""
+    """One trainer command. Tasks are listed in order of importance."""
 
     name: str
     command: tuple[str, ...]
     result: Path
-    """Exists when the task is done; the commands write it last."""
+    """File that the command writes last, so it exists only if the task is finished."""
     needs: tuple[Path, ...] = ()
-    """Results of tasks that must be there first."""
+    """Results of earlier tasks that this task needs."""
 
     @property
     def done(self) -> bool:
@@ -31,7 +31,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Inputs and settings; yields the tasks."""
+    """Inputs and settings of an ablation, from which its tasks follow."""
 
     out: Path
     recipe: str
@@ -40,15 +40,15 @@ class Ablation:
     pseudo_label: Path
     test: Path
     start: str
-    """Which cold start stage 2 goes from."""
+    """Cold start before stage 2."""
     seeds: Sequence[int]
-    """Of table 6; table 7 has the first one."""
+    """Seeds of table 6; table 7 uses the first."""
     tables: Sequence[int]
     questions: Path | None = None
-    """What stage 2 asks; none: the training data."""
+    """Data directory with the questions of stage 2; None means the training data."""
 
     def tasks(self) -> list[Task]:
-        """All of them: the start, stage 2 from it with the first seed, the other starts, the other seeds, table 7."""
+        """All tasks: the start, stage 2 with the first seed, the other starts, the other seeds, table 7."""
         first, *others = self.seeds
         found = [*self._cold_start(self.start), self._score(self.start, self.checkpoint(self.start))]
         if 6 in self.tables or 7 in self.tables:
@@ -62,22 +62,22 @@ class Ablation:
             found += chain.from_iterable(self._rows(6, seed) for seed in others)
         if 7 in self.tables:
             found += self._rows(7, first)
-        return list({task.name: task for task in found}.values())  # tables share rows
+        return list({task.name: task for task in found}.values())  # the tables share rows
 
     def checkpoint(self, cold_start: str) -> Path:
-        """Where the checkpoint of a row of table 5 lies, or will lie."""
+        """Path of the checkpoint of a row of table 5, existing or not."""
         return self.base if cold_start == "none" else self.out / f"sft-{cold_start}" / "checkpoint"
 
     def scores(self, name: str, seed: int | None = None) -> Path:
-        """Where the evaluation of a cold start, or of a variant of stage 2, lies."""
+        """Path of the evaluation of a cold start or of a variant of stage 2."""
         return self.out / "scores" / (name if seed is None else self._run(name, seed))
 
     def trained(self, name: str, seed: int) -> Path:
-        """Where the checkpoint of a variant of stage 2 lies, or will lie."""
+        """Path of the checkpoint of a variant of stage 2, existing or not."""
         return self.out / self._run(name, seed) / "checkpoint"
 
     def _run(self, name: str, seed: int) -> str:
-        """Runs of stage 2 from different starts may lie beside each other."""
+        """Name of a run of stage 2. It includes the cold start, so that runs from different starts do not collide."""
         return f"{name}-from-{self.start}-seed-{seed}"
 
     @property

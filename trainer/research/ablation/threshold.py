@@ -1,9 +1,9 @@
-"""How well a model tells usable pictures from others, apart from where it draws the line between them.
+"""Measure how well a model separates usable pictures from others, independent of its own threshold.
 
-A variant may score better because it sees better, or only because it names more or fewer pictures. So its answers are
-given again from u(X) of `screening.confidence`: every picture above a threshold is named, `N` where there is none. What
-the best threshold gives is no result of the model, being chosen afterwards on the same samples; between two models it
-compares what they see.
+A variant may score better because it recognises more, or only because it names more or fewer pictures. So the answers
+are computed again from u(X) of `screening.confidence`: an answer names every picture above a threshold, or is `N` if
+there is none. The score at the best threshold is not a result of the model, because the threshold is chosen afterwards
+on the same samples. It serves to compare two models.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from trainer.metrics import correct
 from trainer.reward import proportion
 
 THRESHOLDS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-12, 13))
-"""Of u(X): log-odds from -3 to 3."""
+"""Thresholds on u(X): log-odds from -3 to 3."""
 
 
 class Best(NamedTuple):
-    """The highest that any threshold gives, each for itself."""
+    """The best values over all thresholds; each may have its own threshold."""
 
     score: float
-    """Percent of the samples that are answered correctly."""
+    """Percentage of samples with a correct answer."""
     reward: float
-    """Mean r_acc of eq. 7."""
+    """Mean r_acc (paper, eq. 7)."""
 
 
 def best(answers: Iterable[tuple[Mapping[str, float], str]]) -> Best | None:
     """Try the thresholds.
 
     Args:
-        answers: u(X) by option, empty for an unreadable answer, which stays wrong; and the label's letters.
+        answers: for each sample, u(X) by option and the letters of the label. u(X) is empty for an unreadable answer,
+            which counts as wrong.
 
     Returns:
-        None where no answer has u(X), as behind an endpoint.
+        None if no answer has u(X), for example from an endpoint.
     """
     known = [(usable, _label(label)) for usable, label in answers]
     if not any(usable for usable, _ in known):
@@ -57,5 +58,5 @@ def _above(threshold: float, usable: Mapping[str, float]) -> Options | None:
 
 def _label(label: str) -> Options:
     options = parse_options(label)
-    assert isinstance(options, frozenset), label  # of data that was read before it was answered
+    assert isinstance(options, frozenset), label  # the data were read before they were answered
     return options

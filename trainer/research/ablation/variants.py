@@ -1,4 +1,4 @@
-"""The models that the tables compare. A variant is a recipe: it changes settings, never code."""
+"""The models that the tables compare. A variant is a recipe, which changes settings and no code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from trainer.runs.run_directory import write_atomically
+from screening.runtime.atomic_write import write_atomically
 from trainer.training.hard_cases import Part
 
 COLD_STARTS: Mapping[str, tuple[str, float, float]] = {
@@ -19,7 +19,7 @@ COLD_STARTS: Mapping[str, tuple[str, float, float]] = {
     "answer-driven": ("answer-driven reasoning only", 39.96, 51.07),
     "all": ("all three", 45.94, 53.63),
 }
-"""Table 5: what a row is called, and the paper's scores of 1B and 2B."""
+"""Rows of table 5: name → the paper's scores of 1B and 2B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Variant:
     reward: str
     last_parts: tuple[Part, ...]
     paper: Mapping[int, str]
-    """Its scores by table: 1B and 2B in table 6, 2B in table 7."""
+    """The paper's scores by table: 1B and 2B in table 6, 2B in table 7."""
 
     @property
     def shares_beginning(self) -> bool:
-        """Whether its first epochs are those of the others with its reward."""
+        """Whether its first epochs are the same as those of the other variants with the same reward."""
         return self.reward == "dpa"
 
 
@@ -46,7 +46,7 @@ VARIANTS: Mapping[str, Variant] = {
     "easy-only": Variant("easy only", "dpa", ("easy",), {7: "59.40"}),
     "all-random": Variant("all + random", "dpa", ("all", "random"), {7: "60.90"}),
 }
-"""In the order of table 6 and then of table 7."""
+"""The variants in the order of table 6 and then of table 7."""
 
 
 def of_table(number: int) -> Iterator[tuple[str, Variant]]:
@@ -55,17 +55,17 @@ def of_table(number: int) -> Iterator[tuple[str, Variant]]:
 
 
 def paper_start(cold_start: str, table: int) -> str:
-    """The paper's score of what its stage 2 started from, as that table shows it."""
+    """The paper's score of the start of stage 2, as that table shows it."""
     _, small, large = COLD_STARTS[cold_start]
     return f"{small:.2f} / {large:.2f}" if table == 6 else f"{large:.2f}"
 
 
 def write_recipe(path: Path, extends: str, **sections: Mapping[str, Any]) -> Path:
-    """A recipe that is another one with a few settings changed. An equal file is left as it is: tasks may read it.
+    """Write a recipe that changes a few settings of another. An equal file is kept, because tasks may be reading it.
 
     Args:
         extends: name or path of a recipe.
-        sections: settings by section, as in YAML.
+        sections: changed settings by section, as in YAML.
     """
     parent = str(Path(extends).resolve()) if Path(extends).suffix else extends
     text = yaml.safe_dump({"extends": parent, **{name: dict(settings) for name, settings in sections.items()}})

@@ -1,18 +1,19 @@
-"""Reading a model's output as the answer to a benchmark's question.
+"""Parse a model's output as the answer to a benchmark's question.
 
-Strict is what was asked for: the letter alone (`B`, `(B)`, `B.`), or one word or number; in CoT mode inside
-`<think>…</think><answer>…</answer>` and nothing else. General models add words, so more is understood, in this order:
+The strict form is the one that the prompt asks for: the letter alone (`B`, `(B)`, `B.`), or one word or number. In CoT
+mode it is inside `<think>…</think><answer>…</answer>` with no other text. General models add words, so other forms are
+accepted too, in this order:
 
-1. CoT: the one `<answer>…</answer>`, whatever stands around it (in Direct mode too, where there is one).
+1. CoT: the only `<answer>…</answer>`, with any text around it (also in Direct mode, if there is one).
 2. The letter in lower case, or in bold (`**B**`).
-3. The letter with the option's words behind it: `B. Left`, `(B) the second image`. Not `A man`: without a mark the
-   letter can be a word.
-4. `Answer: B`, `the answer is (B)`; all such places must name the same letter.
+3. The letter followed by the option's words: `B. Left`, `(B) the second image`. Not `A man`, because a letter without a
+   mark can be a word.
+4. `Answer: B`, `the answer is (B)`; all such phrases must name the same letter.
 5. The words of exactly one option and nothing else.
 
-A short answer is compared without case, a full stop, quotes or bold, and with zero to ten as digits; `Answer:` or
-`The answer is` before it is dropped. Anything else is unreadable and counts as wrong. Nothing is drawn at random, as
-some evaluation code of these benchmarks does: that pays for answers that say nothing.
+Short answers are compared in lower case without a full stop, quotes or bold, and with zero to ten as digits; a leading
+`Answer:` or `The answer is` is removed. Any other output is unreadable and counts as wrong. Some evaluation code for
+these benchmarks draws a random answer instead, which rewards outputs without an answer.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from trainer.reward import score_format
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A readable answer: a letter, or a short answer in the form in which it is compared."""
+    """A readable answer: a letter, or a short answer in its normal form for comparison."""
 
     answer: str
     strict: bool
-    """Exactly as asked for."""
+    """Whether the output has exactly the requested form."""
 
 
 _NUMBERS = {
@@ -49,7 +50,7 @@ _WRAPPING = " \t\r\n*`\"'“”"
 
 
 def read(text: str, question: Question, mode: Mode) -> Read | Unreadable:
-    """Read a whole output."""
+    """Parse a complete output."""
     if not text.strip():
         return Unreadable(Reason.EMPTY, "The output is empty.")
     tagged = _TAGGED.findall(text)
@@ -64,14 +65,14 @@ def read(text: str, question: Question, mode: Mode) -> Read | Unreadable:
 
 
 def right(result: Read | Unreadable, question: Question) -> bool:
-    """Whether an answer is the right one."""
+    """Whether an answer is correct."""
     if isinstance(result, Unreadable):
         return False
     return result.answer == (question.answer if question.options else normalised(question.answer))
 
 
 def normalised(text: str) -> str:
-    """A short answer in the form in which it is compared: `" Two. "` → `2`."""
+    """The normal form of a short answer for comparison: `" Two. "` → `2`."""
     word = " ".join(text.strip(_WRAPPING).casefold().split()).removesuffix(".").strip(_WRAPPING)
     return _NUMBERS.get(word, word)
 
@@ -90,7 +91,7 @@ def _letter(text: str, question: Question) -> Read | Unreadable:
         return _known(match[1], question, strict=False)
     if match := _LETTER_AND_WORDS.fullmatch(bare):
         return _known(match[1] or match[2], question, strict=False)
-    # The letter itself must be a capital: "the answer is a man" announces no option.
+    # The letter must be a capital, because "the answer is a man" names no option.
     announced = {match[1] for match in _ANNOUNCED.finditer(text.replace("*", "")) if match[1].isupper()}
     if len(announced) > 1:
         return Unreadable(Reason.CONTRADICTION, f"The output announces {' and '.join(sorted(announced))}.")
@@ -104,10 +105,12 @@ def _letter(text: str, question: Question) -> Read | Unreadable:
     ]
     if len(same) == 1:
         return Read(same[0], strict=False)
-    return Unreadable(Reason.UNKNOWN_OPTION, f"The output {bare[:40]!r} names none of {', '.join(question.letters)}.")
+    return Unreadable(
+        Reason.UNKNOWN_OPTION, f"The output {bare[:40]!r} does not name one of {', '.join(question.letters)}."
+    )
 
 
 def _known(letter: str, question: Question, *, strict: bool) -> Read | Unreadable:
     if letter in question.letters:
         return Read(letter, strict)
-    return Unreadable(Reason.UNKNOWN_OPTION, f"The output names {letter}, which is none of {question.letters}.")
+    return Unreadable(Reason.UNKNOWN_OPTION, f"The output names {letter}, which is not one of {question.letters}.")

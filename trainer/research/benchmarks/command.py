@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from screening.answer import Mode
-from trainer.evaluation.evaluate.command import UNFINISHED
 from trainer.research.benchmarks.layouts import LAYOUTS
 from trainer.research.benchmarks.questions import HALVES, Division, Part
 from trainer.runs.argument_types import not_negative, positive
-from trainer.training.tracking.store import TrackingError, add_tracking_argument, choose_store
+from trainer.runs.arguments import add_batch, add_directory, add_mode, add_recipe, add_run_directory
+from trainer.training.tracking.store import add_tracking_argument, choose_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,23 +19,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     split = actions.add_parser("split", help="divide a downloaded benchmark into a training and a testing half")
     split.add_argument("name", choices=LAYOUTS, help="which benchmark")
-    _add_directory(split, "--data", "the data set as published, downloaded from Hugging Face")
-    _add_directory(split, "--out", "new directory for the split benchmark")
-    split.add_argument("--seed", type=not_negative, default=0, help="another seed is another division (default: 0)")
+    add_directory(split, "--data", "directory of the data set, downloaded from Hugging Face")
+    add_directory(split, "--out", "new directory for the split benchmark")
+    split.add_argument("--seed", type=not_negative, default=0, help="seed of the division (default: 0)")
     split.set_defaults(action=_split)
 
     evaluate = actions.add_parser("evaluate", help="score a checkpoint, overall and per subtask")
-    _add_directory(evaluate, "--data", "a split benchmark")
-    _add_directory(evaluate, "--checkpoint", "with its screening.json")
-    _add_directory(evaluate, "--out", "new directory, or one to go on with or to score again")
+    add_directory(evaluate, "--data", "directory of a split benchmark")
+    add_directory(evaluate, "--checkpoint", "directory of the checkpoint to score")
+    add_directory(evaluate, "--out", "new directory, or one to continue or to score again")
     evaluate.add_argument(
-        "--part", choices=[part.value for part in Part], default=Part.TEST.value, help="default: %(default)s"
+        "--part",
+        choices=[part.value for part in Part],
+        default=Part.TEST.value,
+        help="half to score, or both together (default: %(default)s)",
     )
     evaluate.add_argument("--limit", type=positive, metavar="N", help="only the first N questions (default: all)")
-    evaluate.add_argument(
-        "--batch", type=positive, default=64, metavar="N", help="questions at once (default: %(default)s)"
-    )
-    _add_mode(evaluate)
+    add_batch(evaluate)
+    add_mode(evaluate, Mode.DIRECT)
     evaluate.set_defaults(action=_evaluate)
 
     sft = actions.add_parser("sft", help="supervised fine-tuning on the answers of the training half")
@@ -47,33 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     hcm_grpo = actions.add_parser("hcm-grpo", help="stage 2 on the training half")
     _add_training(hcm_grpo)
-    _add_directory(hcm_grpo, "--predictions", "what `benchmark evaluate --part train` wrote for this checkpoint")
-    _add_mode(hcm_grpo)
+    add_directory(
+        hcm_grpo, "--predictions", "output directory of `benchmark evaluate --part train` for this checkpoint"
+    )
+    add_mode(hcm_grpo, Mode.DIRECT)
     hcm_grpo.set_defaults(action=_hcm_grpo)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one action. Returns the exit status; what a user can mend is printed in one line."""
-    from screening.errors import ScreeningError
-    from trainer.data_directory import DataError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
-    from trainer.runs.json_log import LogError
-    from trainer.runs.run_directory import RunMismatch
-    from trainer.training.distributed import LaunchError
-    from trainer.training.hard_cases import HardCasesError
-    from trainer.training.recipe import RecipeError
-
-    refused = (DataError, EvaluationError, LogError, RunMismatch, ScreeningError)
-    not_trained = (HardCasesError, LaunchError, RecipeError, TrackingError)
+    """Run one action."""
     action: Callable[[argparse.Namespace], None] = args.action
-    try:
-        action(args)
-    except (*refused, *not_trained) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return UNFINISHED if isinstance(error, Unfinished) else 2
-    except KeyboardInterrupt:
-        print("error: stopped; run the same command again to go on", file=sys.stderr)
-        return 128 + signal.SIGINT
+    action(args)
     return 0
 
 
@@ -116,31 +98,16 @@ def _hcm_grpo(args: argparse.Namespace) -> None:
     train(args.recipe, args.checkpoint, args.data, args.predictions, args.out, Mode(args.mode), tracking)
 
 
-def _add_directory(parser: argparse.ArgumentParser, name: str, meaning: str) -> None:
-    parser.add_argument(name, type=Path, required=True, metavar="DIR", help=meaning)
-
-
-def _add_mode(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--mode",
-        choices=[mode.value for mode in Mode],
-        default=Mode.DIRECT.value,
-        help="answer only, or think first (default: %(default)s)",
-    )
-
-
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recipe", default="tiny", help="name of a shipped recipe or path of a YAML file (default: tiny)"
-    )
-    _add_directory(parser, "--checkpoint", "to start from; with its screening.json")
-    _add_directory(parser, "--data", "a split benchmark")
-    _add_directory(parser, "--out", "run directory; a killed run in it is continued")
+    add_recipe(parser)
+    add_directory(parser, "--checkpoint", "directory of the checkpoint to start from")
+    add_directory(parser, "--data", "directory of a split benchmark")
+    add_run_directory(parser)
     add_tracking_argument(parser)
 
 
 def _page(division: Division) -> str:
-    """What was divided, for people."""
+    """The report of a division as text."""
     from trainer.runs.markdown import table
 
     halves = [division.halves[half] for half in HALVES]
@@ -151,7 +118,7 @@ def _page(division: Division) -> str:
     title = LAYOUTS[division.benchmark].title
     parts = [table([title, *HALVES], rows)]
     if here != division.published:
-        parts.append(f"{title} has {division.published} questions with answers; {here} are in this download.")
+        parts.append(f"{title} has {division.published} questions with answers; this download has {here}.")
     parts.append(
         f"{division.groups} groups of questions that share a picture or are variants of each other, the largest of "
         f"{division.largest_group}.\nThe halves are frozen: {', '.join(half.digest for half in halves)}"

@@ -1,9 +1,9 @@
-"""Two halves of a benchmark: equal in every subtask as far as possible, without a leak, repeatable.
+"""Divide a benchmark into two halves that are nearly equal in every subtask, without leaks, and reproducibly.
 
-Questions that show the same picture, or are variants of each other, form one group and stay together: a model trained
-on one of them has seen the other. Groups are placed one by one, large ones first, each where it leaves the halves of
-its subtasks nearest to equal; in a tie where there are fewer questions in all, and then in training. Groups of one size
-come in an order drawn with the seed.
+Questions that show the same picture, or are variants of each other, form one group and stay together, because a model
+that is trained on one of them knows the other. Groups are assigned one by one, from large to small. Each goes to the
+half that keeps its subtasks most equal; if both are equal, to the half with fewer questions, and then to training.
+Groups of the same size are in random order by seed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from trainer.research.benchmarks.questions import HALVES, Part
 
 @dataclass(frozen=True, slots=True)
 class Tied:
-    """What decides a question's half."""
+    """The facts that decide a question's half."""
 
     id: str
     subtask: str
     ties: tuple[str, ...]
-    """Names of its pictures and of its variants; questions that share one stay together."""
+    """Names of its pictures and variants; questions that share one stay together."""
 
 
 def groups_of(questions: Iterable[Tied]) -> list[list[Tied]]:
@@ -47,7 +47,7 @@ def groups_of(questions: Iterable[Tied]) -> list[list[Tied]]:
 
 
 def halve(groups: Sequence[Sequence[Tied]], seed: int) -> dict[str, Part]:
-    """The half of each question, by id. The same groups and seed give the same halves."""
+    """Assign a half to each question, by id. The same groups and seed give the same halves."""
 
     def draw(group: Sequence[Tied]) -> bytes:
         return hashlib.sha256(f"{seed}\n{group[0].id}".encode()).digest()
@@ -72,5 +72,5 @@ def _signed(sizes: Mapping[str, int], part: Part) -> dict[str, int]:
 
 
 def _own(name: str) -> str:
-    """The tie that only this question and its variants have."""
+    """A name that only this question and its variants share."""
     return f"question {name}"

@@ -1,7 +1,7 @@
-"""vLLM's offline engine for questions that differ in text and number of pictures.
+"""vLLM's offline engine for questions with different texts and numbers of pictures.
 
-Engine arguments, sampling and tiling are those of `screening.inference.generation`, so a checkpoint is asked here as
-the service and `trainer evaluate` ask it. A checkpoint's answer grammar is left out: it spells screening's own answers.
+Engine arguments, sampling and tiling come from `screening.inference.generation`, as in the service and in
+`trainer evaluate`. The checkpoint's answer grammar is not used, because it only allows screening's own answers.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from screening.inference.offline_engine import start_llm
 from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
 from trainer.evaluation.evaluate.generate import Reply
 
-_GO_ON = "run the same command again to go on where it stopped"
+_CONTINUE = "run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question as a model takes it."""
+    """One question in the form that a model takes."""
 
     id: str
     messages: list[dict[str, Any]]
     """Chat messages with one image item per picture."""
     pictures: list[Image.Image]
-    """In the order of the image items, each the model's square."""
+    """Pictures in the order of the image items, each as the model's square input."""
 
 
 Ask = Callable[[Sequence[Asked]], list[Reply]]
-"""Answers questions, in their order. EvaluationError: it gave up."""
+"""Answers questions in order; raises EvaluationError if it fails."""
 
 OpenEngine = Callable[[Path, Manifest, Mode, int], AbstractContextManager[Ask]]
-"""(checkpoint, its manifest, mode, the most pictures of a question) → what answers, while the block lasts."""
+"""(checkpoint, manifest, mode, maximum number of pictures per question) → context manager of an `Answer` function."""
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, most_pictures:
             try:
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
             except EngineDeadError as error:
-                raise Unfinished(f"the engine died; {_GO_ON}") from error
+                raise Unfinished(f"the engine died; {_CONTINUE}") from error
             except VLLMValidationError as error:  # a question longer than the model's context
                 span = f"a question from {questions[0].id} to {questions[-1].id}"
                 raise EvaluationError(f"{span} cannot be asked: {error}") from error
@@ -77,7 +77,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, most_pictures:
 def _reply(question: str, output: Any, spelling: Spelling) -> Reply:
     completion = output.outputs[0]
     if completion.finish_reason not in FINISHED:
-        raise Unfinished(f"the engine gave up on {question} ({completion.finish_reason!r}); {_GO_ON}")
+        raise Unfinished(f"the engine gave up on {question} ({completion.finish_reason!r}); {_CONTINUE}")
     return Reply(
         text=spelling.text(completion.token_ids),
         finish=completion.finish_reason,

@@ -1,7 +1,7 @@
 """The stage `benchmark evaluate`: answer the questions of a part with a checkpoint and score the answers.
 
-verify the checkpoint → read the part → go on where an earlier run stopped → answer → score → write the result.
-A directory whose evaluation is complete is scored again without starting an engine.
+Steps: verify the checkpoint, read the part, load the replies of an earlier run, answer the rest, score, write. A
+complete evaluation is scored again without starting an engine.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode, Unreadable
 from screening.checkpoint.manifest import Manifest, verify
+from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import read_square
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.generate import DECODERS, Reply
@@ -27,13 +28,13 @@ from trainer.research.benchmarks.prompt import PROMPT_VERSION, messages
 from trainer.research.benchmarks.questions import Benchmark, Part, Question, read_benchmark
 from trainer.research.benchmarks.report import BenchmarkEvaluation, Judged, benchmark_scores, render
 from trainer.runs.json_log import open_log, read_log
-from trainer.runs.run_directory import claim, write_atomically
+from trainer.runs.run_directory import claim
 
 REPLIES_NAME = "replies.jsonl"
-"""The model's outputs, one line as soon as its batch is done; all that a later run goes on from."""
+"""The model's outputs, written after each batch; a later run continues from them."""
 
 ANSWERS_NAME = "answers.jsonl"
-"""Per question the truth, what was read, and the output: for people, written with the scores."""
+"""For each question the truth, the parsed answer and the output; written with the scores, for readers."""
 
 
 class _Line(BaseModel):
@@ -57,7 +58,7 @@ class Answered(_Line):
     subtask: str
     truth: str
     answer: str | None
-    """None: unreadable; `why` says in which way."""
+    """The parsed answer; None if it is unreadable, and `why` then says why."""
     right: bool
     why: str = ""
     text: str
@@ -78,17 +79,17 @@ def evaluate(
 
     Args:
         data: a split benchmark.
-        limit: only the first so many questions; a later run in the same `out` may ask for more.
-        batch: questions handed to the engine at once; what a killed run loses at most.
-        open_engine: starts what answers; vLLM unless a test brings its own.
+        limit: number of questions, from the first; None means all. A later run in the same `out` may raise it.
+        batch: number of questions handed to the engine at once; a killed run loses at most one batch.
+        open_engine: starts the engine; tests replace vLLM with their own.
 
     Raises:
-        CheckpointError: the checkpoint is not whole or was changed.
+        CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the benchmark cannot be used.
         EvaluationError: a question cannot be asked.
         Unfinished: the engine failed.
-        LogError: the log of an earlier run is damaged, or written by another process.
-        RunMismatch: `out` holds something else.
+        LogError: the log of an earlier run is damaged, or another process is writing it.
+        RunMismatch: `out` belongs to another run.
     """
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, part)
@@ -127,7 +128,7 @@ def evaluate(
 
 
 def origin(manifest: Manifest, benchmark: Benchmark, mode: Mode) -> dict[str, object]:
-    """What makes two evaluations the same: their replies can be mixed."""
+    """The settings that decide the replies; evaluations with equal settings can share them."""
     return {
         "stage": "benchmark-evaluate",
         "benchmark": benchmark.name,
@@ -139,16 +140,16 @@ def origin(manifest: Manifest, benchmark: Benchmark, mode: Mode) -> dict[str, ob
 
 
 def read_judged(out: Path, manifest: Manifest, benchmark: Benchmark, mode: Mode) -> list[Judged]:
-    """What an evaluation made of every question of a part, for whoever builds on it.
+    """Read the parsed answers of a complete evaluation, for later stages.
 
     Raises:
-        EvaluationError: `out` holds no evaluation, or one that has not answered all questions.
+        EvaluationError: `out` holds no evaluation, or an incomplete one.
         LogError: its log is damaged.
-        RunMismatch: it is of another checkpoint, part or mode.
+        RunMismatch: the evaluation is of another checkpoint, part or mode.
     """
     path = out / REPLIES_NAME
     if not path.is_file():
-        raise EvaluationError(f"{out} holds no evaluation; run `python -m trainer benchmark evaluate` with it as --out")
+        raise EvaluationError(f"{out} holds no evaluation; run `python -m trainer benchmark evaluate` with this --out")
     claim(out, origin(manifest, benchmark, mode))
     done = {response.id: response for response in read_log(path, Response)}
     if missing := [question.id for question in benchmark.questions if question.id not in done]:
@@ -160,7 +161,7 @@ def read_judged(out: Path, manifest: Manifest, benchmark: Benchmark, mode: Mode)
 
 
 def judge(questions: Sequence[Question], responses: Sequence[Response], mode: Mode) -> list[Judged]:
-    """Read each output as the answer to its question."""
+    """Parse each output as the answer to its question."""
     pairs = zip(questions, responses, strict=True)
     return [Judged(question, read(response.text, question, mode)) for question, response in pairs]
 
@@ -168,7 +169,7 @@ def judge(questions: Sequence[Question], responses: Sequence[Response], mode: Mo
 def _answer(
     ask: Ask, todo: Sequence[Question], data: Path, manifest: Manifest, mode: Mode, batch: int, *, total: int
 ) -> Iterator[list[Response]]:
-    """Answer what is left, batch by batch, with a bar on the console."""
+    """Answer the open questions in batches, with a progress bar on the console."""
     from tqdm import tqdm
 
     def asked(question: Question) -> Asked:

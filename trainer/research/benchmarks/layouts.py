@@ -1,6 +1,6 @@
-"""The published columns of three benchmarks, and how a row becomes a question. Pure functions of one row.
+"""The published columns of three benchmarks, and pure functions that convert a row to a question.
 
-Only what is named here is read. docs/benchmarks.md says where each column was looked up and what was assumed.
+Only these columns are read. docs/training/benchmarks.md gives the source of each column and the assumptions.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ class Found:
     options: tuple[str, ...]
     answer: str
     counterpart: str | None = None
-    """Id of a question that is a variant of this one and must not be in the other half."""
+    """Id of a variant of this question, which must be in the same half."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a benchmark's rows are and how they are read."""
+    """The place of a benchmark's rows, and the way to read them."""
 
     title: str
     home: str
-    """The published data set."""
+    """Name of the published data set."""
     files: str
-    """Pattern of the parquet files with answers, in the downloaded directory."""
+    """Pattern of the parquet files with answers in the downloaded directory."""
     columns: tuple[str, ...]
     questions: int
-    """As the authors state."""
+    """Number of questions with answers, as the authors state."""
     read: Callable[[int, Row], Found]
-    """(number of the row in the whole benchmark, row) → question; ValueError says what is wrong with the row."""
+    """(number of the row in the whole benchmark, row) → question; raises ValueError if the row is invalid."""
 
 
 def real_world_qa(number: int, row: Row) -> Found:
-    """RealWorldQA: one picture; the question holds its options and, at its end, how to answer.
+    """RealWorldQA: one picture. The question contains its options and ends with an instruction for the answer.
 
-    That last sentence is dropped, because `trainer.research.benchmarks.prompt` says it for all benchmarks alike.
+    The instruction is removed, because `trainer.research.benchmarks.prompt` adds the same one for all benchmarks.
     """
     question = _HOW_TO_ANSWER.sub("", _text(row, "question"))
     answer = _text(row, "answer")
     listed = _LISTED_OPTION.findall(question)
     letter = answer.rstrip(".").upper()
-    # Lines may only look like options: then they are not A, B, …, or the answer is no letter of theirs.
+    # Some lines only look like options: they are not named A, B, …, or the answer is not one of their letters.
     in_order = len(listed) > 1 and [name for name, _ in listed] == list(ascii_uppercase[: len(listed)])
     choice = in_order and letter in dict(listed)
     return Found(
-        id=f"{number:04d}",  # the benchmark has no ids
+        id=f"{number:04d}",  # the benchmark has no ids of its own
         subtask="multiple choice" if choice else "short answer",
         text=f"{PICTURE}\n{_without_placeholders(question)}",
         pictures=(_picture(row["image"], "image"),),
@@ -69,7 +69,7 @@ def real_world_qa(number: int, row: Row) -> Found:
 
 
 def muirbench(_number: int, row: Row) -> Found:
-    """MuirBench: `<image>` in the question and then in the options, in the order of `image_list`."""
+    """MuirBench: `<image>` marks pictures in the question and then in the options, in the order of `image_list`."""
     options = _texts(row, "options")
     pictures = row["image_list"]
     if not isinstance(pictures, Sequence):
@@ -136,11 +136,11 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def _text(row: Row, column: str) -> str:
-    """A column's text; ids may be numbers."""
+    """The text of a column; ids may be numbers."""
     value = row[column]
     text = str(value).strip() if isinstance(value, (str, int)) else ""
     if not text:
-        raise ValueError(f"{column} is missing or no text")
+        raise ValueError(f"{column} is missing or is not text")
     return text
 
 
@@ -159,5 +159,5 @@ def _picture(value: Any, column: str) -> bytes:
 
 
 def _without_placeholders(text: str) -> str:
-    """Where the layout says where the pictures are, `<image>` in a text is a word like any other."""
+    """Replace `<image>` by a plain word, for layouts that give the position of the pictures in another way."""
     return text.replace(PICTURE, "image")

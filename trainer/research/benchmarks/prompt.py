@@ -1,7 +1,7 @@
-"""How a benchmark's question is put: its own text with the pictures where they stand, and one sentence of ours.
+"""The prompt for a benchmark's question: its own text with the pictures in place, and one instruction of ours.
 
-The paper does not print the prompts of its tables 8 to 10. One wording for all three benchmarks, in training and in
-scoring, keeps the comparison between stages about the stages.
+The paper does not print the prompts of its tables 8 to 10. All three benchmarks use one wording, in training and in
+scoring, so that differences between stages do not come from the prompt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from screening.answer import Mode
 from trainer.research.benchmarks.questions import PICTURE, Question
 
 PROMPT_VERSION = "benchmark-1"
-"""Changes with every change of a text; answers to different texts are not mixed in one evaluation."""
+"""Version of the texts, to be changed with them, so that one evaluation never mixes answers to different texts."""
 
 _CHOICE = {
     Mode.DIRECT: "Answer with the letter of the right option and nothing else.",
@@ -27,7 +27,7 @@ _OPEN = {
 
 
 def messages(question: Question, mode: Mode) -> list[dict[str, Any]]:
-    """Chat messages with one image item per picture, in the form that chat templates of VLMs take."""
+    """Chat messages with one image item per picture, in the form for chat templates of vision-language models."""
     content: list[dict[str, str]] = []
     for place, text in enumerate(question.text.split(PICTURE)):
         if place:
@@ -39,5 +39,5 @@ def messages(question: Question, mode: Mode) -> list[dict[str, Any]]:
 
 
 def target(question: Question) -> str:
-    """What SFT teaches the model to answer, in Direct mode: the benchmarks publish no reasoning."""
+    """The target of SFT, which is the bare answer (Direct mode), because the benchmarks publish no reasoning."""
     return question.answer

@@ -1,4 +1,4 @@
-"""The parquet files of a downloaded benchmark, row by row, with the file and the row in every error."""
+"""Read the parquet files of a downloaded benchmark row by row; every error names the file and the row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.data_directory import DataError
 from trainer.research.benchmarks.layouts import Found, Layout
 
 ROWS_AT_ONCE = 16
-"""Rows hold their pictures; these are all that is in memory."""
+"""Number of rows in memory at once; rows contain their pictures."""
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 
@@ -23,7 +23,7 @@ def published_files(directory: Path, layout: Layout) -> list[Path]:
     """The parquet files of a download, in order.
 
     Raises:
-        DataError: there are none, or one of a numbered series is missing.
+        DataError: there are no files, or one of a numbered series is missing.
     """
     paths = sorted(directory.glob(layout.files))
     if not paths:
@@ -37,15 +37,15 @@ def published_files(directory: Path, layout: Layout) -> list[Path]:
             series[path.parent / match["stem"], match["count"]].append(path)
     for (stem, count), there in series.items():
         if len(there) != int(count):
-            raise DataError(f"{len(there)} of {int(count)} files {stem}-* are there; download the others")
+            raise DataError(f"only {len(there)} of {int(count)} files {stem}-* are present; download the others")
     return paths
 
 
 def published_questions(paths: Sequence[Path], layout: Layout) -> Iterator[tuple[str, Found]]:
-    """Every question with where it stands (file and row, counted from 1), for error messages.
+    """Every question with its position (file and row, counted from 1) for error messages.
 
     Raises:
-        DataError: a file is no parquet file, lacks a column or is damaged; a row is not a question.
+        DataError: a file is not a parquet file, lacks a column or is damaged, or a row is not a question.
     """
     number = 0
     for path in paths:
@@ -59,7 +59,7 @@ def published_questions(paths: Sequence[Path], layout: Layout) -> Iterator[tuple
 
 
 def files_digest(directory: Path, paths: Sequence[Path]) -> str:
-    """`sha256:…` over names and contents of the published files."""
+    """Compute `sha256:…` over names and contents of the published files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.relative_to(directory).as_posix()} {file_sha256(path)}\n".encode())
@@ -82,6 +82,6 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, A
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{path}, row {number + 1} or one soon after: no whole parquet file ({reason}); download it again "
-            "(without Git LFS a clone holds pointers in place of the files)"
+            f"{path}, at row {number + 1} or soon after: the parquet file is damaged ({reason}); download it again "
+            "(without Git LFS, a clone has only pointers to the files)"
         ) from error

@@ -2,10 +2,10 @@
 
     DIR/train.jsonl, DIR/test.jsonl     one question per line
     DIR/pictures/<sha256>.<suffix>      each picture once, however many questions show it
-    DIR/split.json                      written last: what was divided, how, and the digest of each half
+    DIR/split.json                      written last: the source, the division, and the digest of each half
 
-Reading a half compares it with its digest. The test half is frozen by that: an edited question or picture is an error,
-not another score.
+Reading a half compares it with its digest. So the test half is frozen: an edited question or picture is an error
+instead of another score.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from trainer.data_directory import DataError, read_bytes
 from trainer.records import RelativePath
 
 PICTURE = "<image>"
-"""Stands in a question's text where a picture is shown."""
+"""Placeholder for a picture in the text of a question."""
 
 DIVISION_NAME = "split.json"
 
 
 class Part(StrEnum):
-    """What is trained on, what is scored, or both together: for a comparison with published scores."""
+    """The half for training, the half for scoring, or both together for a comparison with published scores."""
 
     TRAIN = "train"
     TEST = "test"
@@ -44,25 +44,25 @@ class _Record(BaseModel):
 
 
 class Question(_Record):
-    """One question with its truth."""
+    """One question with its answer."""
 
     id: str = Field(min_length=1)
     subtask: str = Field(min_length=1)
     text: str
-    """Question and options, with `<image>` for each picture in turn."""
+    """Question and options, with `<image>` for each picture in order."""
     files: tuple[RelativePath, ...] = Field(min_length=1)
-    """Pictures in the order in which the text shows them."""
+    """Files of the pictures, in the order of the text."""
     options: tuple[str, ...] = Field(max_length=len(ascii_uppercase))
-    """Texts of A, B, C …; `<image>` where an option is a picture. Empty for an open question."""
+    """Texts of the options A, B, C …; `<image>` if an option is a picture. Empty for an open question."""
     answer: str = Field(min_length=1)
-    """The right letter; for an open question a word or number."""
+    """The correct letter, or a word or number for an open question."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (shown := self.text.count(PICTURE)) != len(self.files):
-            raise ValueError(f"the text shows {shown} pictures and there are {len(self.files)}")
+            raise ValueError(f"the text has {shown} pictures but the question lists {len(self.files)} files")
         if self.options and (len(self.answer) != 1 or self.answer not in self.letters):
-            raise ValueError(f"the answer {self.answer!r} is none of {', '.join(self.letters)}")
+            raise ValueError(f"the answer {self.answer!r} is not one of {', '.join(self.letters)}")
         return self
 
     @property
@@ -72,17 +72,17 @@ class Question(_Record):
 
 
 class Half(_Record):
-    """One half of a division, in numbers."""
+    """Statistics of one half."""
 
     questions: int
     pictures: int
-    """Different ones."""
+    """Number of different pictures."""
     digest: str
     subtasks: dict[str, int]
 
 
 class Division(_Record):
-    """Everything in `split.json`."""
+    """The content of `split.json`."""
 
     format: Literal[1] = 1
     benchmark: str
@@ -90,15 +90,15 @@ class Division(_Record):
     source: str
     """Digest of the published files."""
     published: int
-    """Questions of the whole benchmark, as its authors state them."""
+    """Number of questions of the whole benchmark, as its authors state."""
     groups: int
-    """Questions that share a picture or are each other's counterparts count as one group, which is never divided."""
+    """Number of groups. Questions that share a picture or are variants of each other form a group."""
     largest_group: int
     halves: dict[Part, Half]
 
 
 class Benchmark(NamedTuple):
-    """The questions of a part, checked."""
+    """The checked questions of a part."""
 
     name: str
     directory: Path
@@ -110,7 +110,7 @@ def read_benchmark(directory: Path, part: Part) -> Benchmark:
     """Read a part of a split benchmark and compare it with its digest.
 
     Raises:
-        DataError: the directory holds no split benchmark, or the part is not what was divided.
+        DataError: the directory holds no split benchmark, or the part was changed.
     """
     division = read_division(directory)
     if part is not Part.ALL:
@@ -124,7 +124,7 @@ def read_division(directory: Path) -> Division:
     """Read `split.json`.
 
     Raises:
-        DataError: there is none, or it is not understood.
+        DataError: the file is missing, damaged or from another version.
     """
     path = directory / DIVISION_NAME
     try:
@@ -138,7 +138,7 @@ def read_division(directory: Path) -> Division:
 
 
 def questions_digest(directory: Path, part: Part, questions: list[Question]) -> str:
-    """`sha256:…` over the lines of a half and the bytes of its pictures, in the order of the questions.
+    """Compute `sha256:…` over the lines of a half and the bytes of its pictures, in the order of the questions.
 
     Raises:
         DataError: a file cannot be read.
@@ -156,7 +156,7 @@ def questions_digest(directory: Path, part: Part, questions: list[Question]) -> 
 
 
 def read_questions(directory: Path, part: Part) -> list[Question]:
-    """Read the lines of a half as they are now, without comparing them with a digest.
+    """Read the lines of a half without comparing them with a digest.
 
     Raises:
         DataError: a line is not a question.
@@ -172,7 +172,7 @@ def read_questions(directory: Path, part: Part) -> list[Question]:
 
 
 def lines_name(part: Part) -> str:
-    """The file of a half."""
+    """The file name of a half."""
     return f"{part}.jsonl"
 
 
@@ -181,7 +181,7 @@ def _half(directory: Path, part: Part, division: Division) -> list[Question]:
     frozen, now = division.halves[part].digest, questions_digest(directory, part, questions)
     if now != frozen:
         raise DataError(
-            f"the {part} half in {directory} was frozen as {frozen} and is now {now}; restore it, or divide the "
+            f"the {part} half in {directory} was frozen as {frozen} but is now {now}; restore it, or divide the "
             "benchmark into a new --out"
         )
     return questions

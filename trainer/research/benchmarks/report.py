@@ -1,4 +1,4 @@
-"""The scores of a benchmark: pure functions from what was read to `scores.json` and a page for people."""
+"""Compute the scores of a benchmark: pure functions from parsed answers to `scores.json` and a report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.runs.markdown import table
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One question and what the model's text was read as."""
+    """One question and the parsed answer of the model."""
 
     question: Question
     result: Read | Unreadable
@@ -36,7 +36,7 @@ class _Record(BaseModel):
 
 
 class BenchmarkScores(_Record):
-    """Accuracy: the percentage of questions answered right. An unreadable answer is wrong."""
+    """Accuracy: the percentage of correct answers. An unreadable answer is wrong."""
 
     confidence_level: float
     overall: Score
@@ -44,20 +44,19 @@ class BenchmarkScores(_Record):
     unreadable: Share
     unreadable_reasons: dict[Reason, int]
     tolerated: Share
-    """Answers that were read although they have not the form that was asked for; see
-    `trainer.research.benchmarks.answer`."""
+    """Answers that are readable but do not have the requested form; see `trainer.research.benchmarks.answer`."""
 
 
 class BenchmarkEvaluation(_Record):
-    """Everything in `scores.json`."""
+    """The content of `scores.json`."""
 
     format: Literal[1] = 1
     created: str
-    """UTC, ISO 8601."""
+    """Date and time in UTC, ISO 8601."""
     benchmark: str
     part: Part
     prompt: str
-    """Version of the wording; see `trainer.research.benchmarks.prompt`."""
+    """Version of the prompt texts; see `trainer.research.benchmarks.prompt`."""
     checkpoint: EvaluatedCheckpoint
     data: EvaluatedData
     mode: Mode
@@ -67,7 +66,7 @@ class BenchmarkEvaluation(_Record):
 
 
 def benchmark_scores(judged: Sequence[Judged], level: float = 0.95) -> BenchmarkScores:
-    """All scores of one evaluation."""
+    """Compute all scores of one evaluation."""
     unreadable = [one.result.reason for one in judged if isinstance(one.result, Unreadable)]
     tolerated = [one for one in judged if isinstance(one.result, Read) and not one.result.strict]
     names = sorted({one.question.subtask for one in judged})
@@ -82,11 +81,11 @@ def benchmark_scores(judged: Sequence[Judged], level: float = 0.95) -> Benchmark
 
 
 def render(evaluation: BenchmarkEvaluation) -> str:
-    """The report as Markdown whose tables also line up as plain text."""
+    """The report as Markdown; its tables are also aligned as plain text."""
     scores, data, checkpoint = evaluation.scores, evaluation.data, evaluation.checkpoint
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     rows = [("overall", scores.overall), *scores.subtasks.items()]
-    others = [("unreadable", scores.unreadable), ("readable, not in the form asked for", scores.tolerated)]
+    others = [("unreadable", scores.unreadable), ("readable, not in the requested form", scores.tolerated)]
     reasons = ", ".join(f"{reason} {count}" for reason, count in scores.unreadable_reasons.items())
     parts = [
         f"# {LAYOUTS[evaluation.benchmark].title}, {evaluation.part}: {checkpoint.title}, {evaluation.mode}",
@@ -97,7 +96,7 @@ def render(evaluation: BenchmarkEvaluation) -> str:
             [[name, *_cells(one.correct), _number(one.baseline), str(one.correct.n)] for name, one in rows],
         ),
         table(["", "%", "interval", "n"], [[name, *_cells(one), str(one.n)] for name, one in others]),
-        f"Unreadable because: {reasons}." if reasons else "",
+        f"Reasons for unreadable answers: {reasons}." if reasons else "",
         f"Tokens per question: {evaluation.tokens.prompt:.0f} in, {evaluation.tokens.completion:.0f} out; "
         f"{evaluation.tokens.cut} outputs were cut at the limit.",
     ]
@@ -109,7 +108,7 @@ def _score(judged: Sequence[Judged], level: float) -> Score:
 
 
 def _random(judged: Sequence[Judged]) -> float | None:
-    """Percentage that drawing one of the options gets right; an open question is never guessed."""
+    """Percentage that random choice of an option gets right; it never gets an open question right."""
     if not judged:
         return None
     return 100 * fmean(1 / len(one.question.options) if one.question.options else 0.0 for one in judged)

@@ -1,8 +1,8 @@
-"""The reward of stage 2 on a benchmark: r = r_fmt + r_acc (paper, eq. 6), where one answer is right.
+"""The reward of stage 2 on a benchmark: r = r_fmt + r_acc (paper, eq. 6), for questions with one correct answer.
 
-r_fmt is 1 for the form that was asked for: `<think>…</think><answer>…</answer>` in CoT mode, the bare answer in Direct
-mode. r_acc is 1 for the right answer, else 0: with labels of one letter DPA (eq. 7) is the exact match, as the paper
-says of these benchmarks. What the score would read with tolerance earns r_acc as well, and no r_fmt.
+r_fmt is 1 for the requested form: `<think>…</think><answer>…</answer>` in CoT mode, the bare answer in Direct mode.
+r_acc is 1 for the correct answer, else 0: for labels of one letter, DPA (eq. 7) is the exact match, as the paper says
+about these benchmarks. An answer that is only readable with tolerance earns r_acc but not r_fmt.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def score_answer(text: str, question: Question, mode: Mode) -> float:
 
 
 def reward_functions(questions: Mapping[str, Question], mode: Mode) -> list[RewardFunction]:
-    """What to give GRPOTrainer as `reward_funcs`: both apart, so that each is logged; TRL adds them up.
+    """The `reward_funcs` for GRPOTrainer. There are two, so that each is logged; TRL adds them.
 
     Args:
-        questions: by the id that the data set's column `id` holds.
+        questions: questions by the id in the data set's column `id`.
     """
 
     def format_reward(completions: Sequence[Completion], id: Sequence[str], **_: Any) -> list[float]:  # noqa: A002 - a column

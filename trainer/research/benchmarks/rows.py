@@ -1,4 +1,4 @@
-"""Questions → rows for TRL's trainers, in the form that `trainer.training.sft.rows.dataset` loads pictures for."""
+"""Convert questions to rows for TRL's trainers; `trainer.training.sft.rows.dataset` then loads their pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answer_rows(questions: Iterable[Question]) -> list[dict[str, Any]]:
 
 
 def rollout_rows(questions: Iterable[Question], mode: Mode) -> list[dict[str, Any]]:
-    """One row per question without its answer, for stage 2; `id` leads the rewards to it."""
+    """One row per question without its answer, for stage 2; the rewards find the answer by `id`."""
     return [
         {"prompt": messages(question, mode), "id": question.id, "files": list(question.files)} for question in questions
     ]

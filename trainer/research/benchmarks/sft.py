@@ -1,4 +1,4 @@
-"""SFT on the answers of a benchmark's training half, read top to bottom: check, data, model, TRL.
+"""SFT on the answers of a benchmark's training half.
 
 ViT and aligner are frozen and the settings are those of the recipe's `sft_answer`, as in stage 1.2. The benchmarks
 publish answers without reasoning, so the target is the bare answer (Direct mode).
@@ -12,14 +12,8 @@ from screening.checkpoint.manifest import Manifest, verify
 from trainer.research.benchmarks.prompt import PROMPT_VERSION
 from trainer.research.benchmarks.questions import Part, read_benchmark
 from trainer.research.benchmarks.rows import answer_rows
-from trainer.runs.earlier_runs import as_begun
-from trainer.runs.run_directory import claim, occupy
-from trainer.training.distributed import origin_entry, processes
-from trainer.training.enough_data import refuse, sft_problem
-from trainer.training.finetuning import STATES_NAME, train_to_end
-from trainer.training.recipe import SftRecipe, load_recipe
-from trainer.training.sft.rows import dataset
-from trainer.training.sft.train import build_trainer
+from trainer.training.recipe import load_recipe
+from trainer.training.sft.train import train_on_rows
 from trainer.training.tracking.store import Store
 
 
@@ -28,41 +22,24 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
 
     Args:
         data: a split benchmark.
-        tracking: where MLflow gets a copy of the log; None for nowhere.
+        tracking: MLflow store that gets a copy of the log; None for none.
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
-        LaunchError: the training was not started as it has to be.
-        RunMismatch: OUT holds something else.
+        LaunchError, RunMismatch: see `trainer.training.sft.train.train_on_rows`.
     """
-    state = processes()
     recipe = load_recipe(recipe_name)
-    settings = recipe.sft_answer
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, Part.TRAIN)
-    origin = {
-        "stage": f"{benchmark.name}-sft",
-        "settings": settings.deciding,
-        "parent": manifest.digest,
-        "data": benchmark.digest,
-        "prompt": PROMPT_VERSION,
-        **origin_entry(state),
-    }
-    rows = answer_rows(benchmark.questions)
-    refuse(sft_problem("sft_answer", settings, len(rows), state.num_processes))
-    table = dataset(rows, data, manifest.image.size)
-    with state.main_process_first():
-        # Before, all settings stood there.
-        origin = as_begun(out, origin, lambda begun: SftRecipe.model_validate(begun).deciding)
-        claim(out, origin)
-        occupy(out)
-    return train_to_end(
-        build_trainer(checkpoint, table, settings, out / STATES_NAME),
+    return train_on_rows(
+        answer_rows(benchmark.questions),
+        data,
         out,
+        recipe=recipe,
+        section="sft_answer",
         checkpoint=checkpoint,
         parent=manifest,
-        origin=origin,
-        data={"digest": benchmark.digest, "samples": len(benchmark.questions)},
-        recipe=recipe,
+        origin={"stage": f"{benchmark.name}-sft", "data": benchmark.digest, "prompt": PROMPT_VERSION},
+        samples=len(benchmark.questions),
         tracking=tracking,
     )

@@ -1,6 +1,6 @@
-"""The stage `benchmark split`: read the published files → check and store every picture → divide → freeze.
+"""The stage `benchmark split`: read the published files, check and store every picture, divide, and freeze.
 
-`split.json` is written last and belongs to a whole division; a killed run is finished by the same command.
+`split.json` is written last, so it always describes a complete division. The same command finishes a killed run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from screening.checkpoint.manifest import file_sha256
 from screening.errors import ImageError
 from screening.images import decode, inspect
+from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import DataError
 from trainer.research.benchmarks.divide import Tied, groups_of, halve
 from trainer.research.benchmarks.layouts import LAYOUTS, Found
@@ -32,24 +33,24 @@ from trainer.research.benchmarks.questions import (
     read_division,
     read_questions,
 )
-from trainer.runs.run_directory import claim, write_atomically
+from trainer.runs.run_directory import claim
 
 PICTURES_NAME = "pictures"
 
 CHECKED_AT = 64
-"""Side in pixels to which pictures are decoded to see that they are whole; a JPEG is cheap to decode small."""
+"""Side in pixels to which pictures are decoded for the check; a JPEG is cheap to decode at a small size."""
 
 
 def split(name: str, data: Path, out: Path, seed: int) -> Division:
-    """Divide a downloaded benchmark into `out`, or see that it was divided there and is unchanged.
+    """Divide a downloaded benchmark into `out`, or check that an earlier division there is unchanged.
 
     Args:
         name: a key of `LAYOUTS`.
-        data: the download.
+        data: directory of the download.
 
     Raises:
-        DataError: the download cannot be used, or what was divided before is damaged.
-        RunMismatch: `out` holds something else.
+        DataError: the download cannot be used, or the earlier division is damaged.
+        RunMismatch: `out` belongs to another run.
         OSError: a file cannot be written.
     """
     layout = LAYOUTS[name]
@@ -67,7 +68,7 @@ def split(name: str, data: Path, out: Path, seed: int) -> Division:
     for where, found in tqdm(rows, desc=f"reading {layout.title}", total=layout.questions, unit="question"):
         question = _question(where, found, pictures)
         if question.id in questions:
-            raise DataError(f"{where}: the id {question.id!r} occurs a second time")
+            raise DataError(f"{where}: the id {question.id!r} occurs twice")
         questions[question.id] = question
         variants = () if found.counterpart is None else (f"question {found.counterpart}",)
         tied.append(Tied(question.id, question.subtask, (*question.files, *variants)))
@@ -93,7 +94,7 @@ def split(name: str, data: Path, out: Path, seed: int) -> Division:
 
 
 class _Pictures:
-    """The stored pictures of one run, each by the digest of its bytes."""
+    """The stored pictures of one run, identified by the digest of their bytes."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -101,10 +102,10 @@ class _Pictures:
         (out / PICTURES_NAME).mkdir(exist_ok=True)
 
     def store(self, data: bytes) -> str:
-        """Check a picture and write it once; returns its name, relative to the directory.
+        """Check a picture and write it once; returns its name relative to the directory.
 
         Raises:
-            ImageError: it is damaged, of another format, or over a limit.
+            ImageError: the picture is damaged, has an unsupported format, or is over a limit.
         """
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self._names:
@@ -113,9 +114,7 @@ class _Pictures:
             name = f"{PICTURES_NAME}/{digest}.{picture.format.lower()}"
             path = self._out / name
             if not path.exists() or file_sha256(path) != digest:
-                partial = path.with_name(f".{path.name}.partial")
-                partial.write_bytes(data)
-                partial.replace(path)
+                write_atomically(path, data)
             self._names[digest] = name
         return self._names[digest]
 

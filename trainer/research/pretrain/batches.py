@@ -1,6 +1,6 @@
-"""Examples → tensors, as the model's own processor would make them, without its cost per picture.
+"""Convert examples to the same tensors as the model's own processor, but faster.
 
-A test compares the result with `InternVLProcessor`'s, token for token and pixel for pixel.
+A test compares the result with that of `InternVLProcessor`, token for token and pixel for pixel.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from trainer.research.pretrain.tasks import Example
 from trainer.training.architecture import IMAGE_MEAN, IMAGE_STD
 
 IGNORED = -100
-"""Label of tokens that carry no loss: prompt, pictures, padding."""
+"""Label of tokens without loss: prompt, pictures, padding."""
 
 
 class PixelBatcher:
-    """Rows of the pool → normalised pixels."""
+    """Converts rows of the pool to normalised pixels."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels = pixels
@@ -27,7 +27,7 @@ class PixelBatcher:
         self._scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1) * 255
 
     def __call__(self, rows: Sequence[int], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
-        """Pixels (pictures, 3, side, side), each shifted by up to `jitter` pixels, the edge repeated."""
+        """Pixels (pictures, 3, side, side), each shifted by up to `jitter` pixels with a repeated edge."""
         pixels = torch.from_numpy(self._shifted(rows, rng, jitter)).permute(0, 3, 1, 2)
         return (pixels.float() - self._mean) / self._scale
 
@@ -39,7 +39,7 @@ class PixelBatcher:
 
 
 class Batcher:
-    """Turns examples with equally many pictures into model inputs."""
+    """Converts examples with the same number of pictures to model inputs."""
 
     def __init__(self, pixels: np.ndarray, tokenizer: PreTrainedTokenizerFast, tokens_per_picture: int) -> None:
         self.pixels = PixelBatcher(pixels)
@@ -52,11 +52,11 @@ class Batcher:
     ) -> dict[str, torch.Tensor]:
         """Model inputs: input_ids and labels (batch, tokens), pixel_values (batch x pictures, 3, side, side).
 
-        Sequences are padded on the right and no attention mask is given: under causal attention nothing behind a
-        token reaches it.
+        Sequences are padded on the right without an attention mask, because under causal attention no later token
+        affects an earlier one.
 
         Args:
-            jitter: pictures are shifted by up to this many pixels in each direction, the edge repeated.
+            jitter: maximum shift of the pictures in pixels in each direction; the edge is repeated.
         """
         sequences = [self._tokens(example) for example in examples]
         length = max(len(prompt) + len(target) for prompt, target in sequences)
@@ -78,7 +78,7 @@ class Batcher:
         return self.prompt_ids(example.prompt), [*target, self._tokenizer.eos_token_id]
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Token numbers of a prompt with one placeholder per picture."""
+        """Token ids of a prompt with one placeholder per picture."""
         if prompt not in self._prompt_ids:
             text = prompt.replace("<IMG_CONTEXT>", self._picture)
             self._prompt_ids[prompt] = self._tokenizer.encode(text, add_special_tokens=False)

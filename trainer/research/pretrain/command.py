@@ -1,6 +1,6 @@
-"""`python -m trainer pretrain`: a small vision-language model from random weights, or on from a checkpoint of one.
+"""`python -m trainer pretrain`: train a small vision-language model from random weights or from a checkpoint.
 
-A killed run goes on where it was with the same result; see `trainer.research.pretrain.loop`.
+A killed run continues with the same result; see `trainer.research.pretrain.loop`.
 """
 
 from __future__ import annotations
@@ -14,70 +14,70 @@ from typing import TYPE_CHECKING, Any
 
 from screening.runtime.cpus import usable_cpus
 from trainer.runs.argument_types import positive
+from trainer.runs.arguments import add_recipe, add_run_directory
 
 if TYPE_CHECKING:
     from trainer.training.recipe import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recipe", default="tiny", help="name of a shipped recipe or path of a YAML file (default: tiny)"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
+    add_recipe(parser)
+    add_run_directory(parser)
     parser.add_argument(
         "--start",
         type=Path,
         metavar="CHECKPOINT",
-        help="go on from its weights and tokenizer (default: random weights)",
+        help="checkpoint whose weights and tokenizer are the start (default: random weights)",
     )
-    parser.add_argument("--pool", type=Path, help="where the rendered pictures lie (default: OUT/pool)")
+    parser.add_argument("--pool", type=Path, help="directory of the rendered pictures (default: OUT/pool)")
     parser.add_argument(
         "--workers",
         type=positive,
         default=usable_cpus(),
-        help="processes that render (default: usable CPUs)",
+        help="number of rendering processes (default: usable CPUs)",
     )
     parser.add_argument(
         "--no-compile",
         action="store_true",
-        help="start at once and take half as long again per step; compiling needs a C++ compiler (g++)",
+        help="do not compile the model: start faster, but take 50 %% longer per step; compiling needs g++",
     )
     parser.add_argument(
-        "--save-every", type=positive, default=250, metavar="STEPS", help="steps between saved states (default: 250)"
+        "--save-every",
+        type=positive,
+        default=250,
+        metavar="STEPS",
+        help="number of steps between saved states (default: 250)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import verify
-    from screening.errors import CheckpointError
-    from trainer.runs.run_directory import RunMismatch, claim, occupy
+    from trainer.runs.run_directory import claim, occupy
     from trainer.training.recipe import RecipeError, load_recipe
 
-    try:
-        recipe = load_recipe(args.recipe)
-        if recipe.pretrain is None or recipe.architecture is None:
-            raise RecipeError(f"recipe {recipe.name!r} starts from {recipe.base}; it has no pretraining")
-        if recipe.pretrain.see is None and args.start is None:
-            raise RecipeError(f"recipe {recipe.name!r} goes on from a checkpoint; name it with --start")
-        parent = verify(args.start) if args.start else None
-        deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
-        compiler = shutil.which(os.environ.get("CXX", "g++"))
-        if compiler is None and not args.no_compile:
-            print("no C++ compiler (g++) found: a step takes half as long again", file=sys.stderr)
-        compiled = compiler is not None and not args.no_compile
-        origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
-        claim(args.out, origin | ({"start": parent.digest} if parent else {}))
-        occupy(args.out)
-        pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
-        pretraining.run(args.save_every)
-    except (CheckpointError, RecipeError, RunMismatch) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    recipe = load_recipe(args.recipe)
+    if recipe.pretrain is None or recipe.architecture is None:
+        raise RecipeError(
+            f"recipe {recipe.name!r} starts from {recipe.base} and has no pretraining; choose another recipe"
+        )
+    if recipe.pretrain.see is None and args.start is None:
+        raise RecipeError(f"recipe {recipe.name!r} starts from a checkpoint; name it with --start")
+    parent = verify(args.start) if args.start else None
+    deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None and not args.no_compile:
+        print("no C++ compiler (g++) found: each step takes 50 % longer", file=sys.stderr)
+    compiled = compiler is not None and not args.no_compile
+    origin = {"stage": "pretrain", "recipe": recipe.model_dump(mode="json", include=deciding), "compiled": compiled}
+    claim(args.out, origin | ({"start": parent.digest} if parent else {}))
+    occupy(args.out)
+    pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
+    pretraining.run(args.save_every)
     return 0
 
 
 class Pretraining:
-    """One run, read top to bottom: pool, tokenizer, model, stages, export."""
+    """One run: pool, tokenizer, model, stages, export."""
 
     def __init__(
         self, recipe: Recipe, out: Path, pool_dir: Path, workers: int, compiled: bool, start: Path | None = None
@@ -104,7 +104,7 @@ class Pretraining:
         questionnaire = Questionnaire.of(training)
         torch.manual_seed(self.settings.seed)
         self.model = load_model(start, self.architecture) if start else build_model(self.architecture, tokenizer)
-        # On CPU the fused attention kernel's backward pass is slower than plain matrix products at these lengths.
+        # On a CPU, the backward pass of the fused attention kernel is slower than matrix products at these lengths.
         self.model.set_attn_implementation("sdpa" if device.type == "cuda" else "eager")
         if compiled:
             _compile(self.model)
@@ -124,7 +124,7 @@ class Pretraining:
         )
 
     def run(self, save_every: int) -> None:
-        """Go through the stages and export.
+        """Run all stages and export the checkpoint.
 
         Raises:
             RecipeError: the weights are not finite at the end; no checkpoint is written.
@@ -141,7 +141,7 @@ class Pretraining:
         self._export()
 
     def _tokenizer(self, pool: Any) -> Any:
-        """Learn the vocabulary once per run; a continued run must use the same one, and so must a later recipe."""
+        """Learn the vocabulary once per run. A continued run and a later recipe must use the same one."""
         from transformers import PreTrainedTokenizerFast
 
         from trainer.research.pretrain.tokenizer import train_tokenizer
@@ -189,7 +189,7 @@ class Pretraining:
 
 
 def _compile(model: Any) -> None:
-    """Compile what takes the time; a step then takes two thirds of it."""
+    """Compile the expensive parts, which reduces the time of a step by a third."""
     model.model.vision_tower.compile()
     for layer in model.model.language_model.layers:
         layer.compile()

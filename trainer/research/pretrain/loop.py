@@ -1,7 +1,7 @@
-"""The training loop that all stages share: steps, log, saved states, and going on after a kill.
+"""The training loop of all stages: steps, log, saved states, and continuation after a kill.
 
-A step's data follows from seed, stage and step number, and the state is written atomically, so a killed run goes on
-where it was with the same result.
+The data of a step depend only on seed, stage and step number, and the state is written atomically. So a killed run
+continues with the same result.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.research.pretrain.schedule import build_optimizers, learning_rate
 from trainer.research.pretrain.stages import Stage
-from trainer.runs.run_directory import write_atomically
 
 
 def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
-    """Train a stage to its last step, or go on with it. The scaffold then holds the result.
+    """Train a stage to its last step, from its saved state if there is one. The scaffold then holds the result.
 
     Args:
-        number: position among the stages; part of what decides a step's data.
-        out: run directory; the state lies in `OUT/NAME.pt`.
+        number: position among the stages, which also decides the data of each step.
+        out: run directory; the state is in `OUT/NAME.pt`.
     """
     course, scaffold, log = stage.course, stage.shop.scaffold, Log(out / "log.jsonl", stage.name)
     trained = list(stage.trained())
@@ -75,7 +75,7 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
 
 
 class Log:
-    """Lines of JSON, one file for all stages."""
+    """A log of JSON lines, one file for all stages."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self._path, self._stage = path, stage
@@ -85,9 +85,9 @@ class Log:
             handle.write(json.dumps({"stage": self._stage, **record}) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop what a killed run logged behind its last saved state: those steps are done again."""
+        """Remove lines after the last saved state of a killed run, because those steps are repeated."""
         written = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
-        lines = [line for line in written if line.endswith("\n")]  # the last one may be torn
+        lines = [line for line in written if line.endswith("\n")]  # a kill may have cut the last one
         records = [json.loads(line) for line in lines]
         kept = [
             line
@@ -98,14 +98,13 @@ class Log:
 
 
 def store(state: dict[str, Any], path: Path) -> None:
-    """Save atomically: a killed run finds the last whole state."""
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Save the state atomically, so that a killed run finds the last complete one."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _line(measured: dict[str, Any]) -> str:
-    """`judged: appearance 40/90, shadow 70/95; score: all 60`, percent."""
+    """One line such as `judged: appearance 40/90, shadow 70/95; score: all 60`, in percent."""
 
     def text(value: float | list[float]) -> str:
         values = value if isinstance(value, list) else [value]

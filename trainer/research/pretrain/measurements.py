@@ -1,8 +1,8 @@
-"""How well pictures are seen and judged, measured while training.
+"""Measure during training how well the model recognises and judges pictures.
 
-A loss curve says nothing here: most tokens of an answer are the same in every sample. What counts is the first word
-behind each `<A>` … `<D>`: `normal`, or a dimension. With the target's own words before it (teacher forcing), one
-forward pass gives the model's choice for all pictures of a batch.
+The loss is not informative here, because most tokens of an answer are the same in every sample. The important token is
+the first word after each `<A>` … `<D>`: `normal`, or a dimension. With the target's own words before it (teacher
+forcing), one forward pass gives the model's choice for all pictures of a batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.research.pretrain.questions import DIMENSIONS, FINE, MEASURES, Ques
 
 
 class Recall:
-    """Collects the answers of heads."""
+    """Collects the answers of the heads."""
 
     def __init__(self, questionnaire: Questionnaire) -> None:
         self._questionnaire = questionnaire
@@ -37,8 +37,12 @@ class Recall:
                     self._pairs[name].append((truth, guess))
 
     def result(self) -> dict[str, float | list[float]]:
-        """Shares. Per dimension: defects seen, and sound pictures called fine. For other questions: mean recall over
-        the classes (guessing gives 1 / classes). For measures: root mean square error in standard deviations."""
+        """Compute the results.
+
+        For dimensions: the share of defects that are recognised, and the share of normal pictures called fine. For
+        other questions: mean recall over the classes (guessing gives 1 / classes). For measures: root mean square error
+        in standard deviations.
+        """
         found: dict[str, float | list[float]] = {}
         for name, pairs in self._pairs.items():
             if name in DIMENSIONS:
@@ -58,14 +62,14 @@ class Recall:
 
 
 def option_score(fine: torch.Tensor, usable: torch.Tensor) -> dict[str, float]:
-    """The paper's score that verdicts would get.
+    """Compute the paper's score of the verdicts.
 
     Args:
-        fine: probability per picture that nothing is wrong, (samples, 4).
+        fine: probability per picture that it has no issue, (samples, 4).
         usable: the truth, (samples, 4).
 
     Returns:
-        Shares correct: `all` names every picture above one half, `surest` the most probable one of those.
+        Shares of correct answers: `all` names every picture above one half, `surest` the most probable of those.
     """
     named = fine > 0.5
     surest = named & (fine == fine.max(1, keepdim=True).values)
@@ -81,9 +85,9 @@ def verdict_recall(
     tokenizer: PreTrainedTokenizerFast,
     batches: Iterable[dict[str, torch.Tensor]],
 ) -> dict[str, float]:
-    """Share of pictures whose verdict word is right, per true verdict: `normal`, `appearance`, ...
+    """Share of pictures with a correct verdict word, per true verdict: `normal`, `appearance`, ...
 
-    For a picture with two issues, the first word counts. Under `all` and `surest` the scores of `option_score`.
+    For a picture with two issues, the first word counts. `all` and `surest` are the scores of `option_score`.
     """
     names = {tokenizer.encode(f" {w}", add_special_tokens=False)[0]: w for w in (NORMAL, *(d.short for d in Dimension))}
     normal = next(token for token, word in names.items() if word == NORMAL)

@@ -1,10 +1,10 @@
-"""Muon: momentum whose update is made orthogonal, for the weight matrices of hidden layers.
+"""Muon: momentum with orthogonalised updates, for the weight matrices of hidden layers.
 
 Method: K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the scale of the update
 follows J. Liu et al. 2025 (arXiv:2502.16982, section 2.2), so that learning rate and weight decay of AdamW carry over.
 
-torch has `torch.optim.Muon`, one matrix at a time: seconds per step for these many small matrices on a CPU. Here all
-matrices of one shape are done together.
+`torch.optim.Muon` processes one matrix at a time, which takes seconds per step for many small matrices on a CPU. This
+module processes all matrices of one shape together.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the iteration: steep at zero, so that small singular values rise in few steps."""
+"""Coefficients of the iteration; it is steep at zero, so that small singular values grow in a few steps."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon over matrices; any other shape is refused."""
+    """Muon for matrices; other shapes are refused."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         for group in self.param_groups:
             if any(parameter.ndim != 2 for parameter in group["params"]):
-                raise ValueError("Muon is for matrices only")
+                raise ValueError("Muon accepts only matrices; give other parameters to AdamW")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -60,14 +60,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Roughly U Vᵀ of each matrix U S Vᵀ, by Newton-Schulz iterations; singular values end between 0.7 and 1.2.
+    """Approximate U Vᵀ of each matrix U S Vᵀ by Newton-Schulz iterations; singular values end between 0.7 and 1.2.
 
     Args:
         matrices: (batch, rows, columns).
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    # float32: batched products of small bfloat16 matrices are slow on a CPU, and the smallest singular values are lost.
+    # float32, because products of small bfloat16 matrices are slow on a CPU and lose the smallest singular values.
     x = (matrices.mT if tall else matrices).float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):

@@ -1,8 +1,8 @@
 """A pool of rendered pictures from which pretraining draws its samples.
 
-Rendering a picture costs about as much as a training step on it, so pictures are rendered once and combined many
-times: for each product an original and a set of generated pictures, usable and defective; a sample is a fresh choice
-of four of them in a fresh order. Pixels lie in one memory-mapped array at the model's size.
+Rendering a picture takes about as long as a training step on it, so pictures are rendered once and combined many times.
+For each product there is an original and a set of usable and defective generated pictures; a sample is a random choice
+of four of them in random order. The pixels are in one memory-mapped array at the model's size.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from screening.runtime.atomic_write import replacing
 from screening.task import Dimension
 from trainer.runs.run_directory import claim
 
@@ -38,7 +39,7 @@ class PoolShot:
     dimensions: tuple[str, ...]
     comments: tuple[str, ...]
     changed: tuple[str, ...]
-    """Attributes in which the product differs from its original."""
+    """Attributes that differ from the original."""
     severity: int
     measures: dict[str, float]
     """Proportions and shades as drawn; see `trainer.data.render.products.Product.measures`."""
@@ -53,7 +54,7 @@ class PoolProduct:
     usable: tuple[PoolShot, ...]
     defective: tuple[PoolShot, ...]
     variations: tuple[PoolShot, ...] = ()
-    """Several attributes changed at once; to learn to compare from, see `trainer.data.render.defects.vary`."""
+    """Pictures with several changed attributes, which teach comparison; see `trainer.data.render.defects.vary`."""
 
     @property
     def shots(self) -> tuple[PoolShot, ...]:
@@ -62,16 +63,16 @@ class PoolProduct:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """What to render; part of the recipe."""
+    """Settings of the pool; part of the recipe."""
 
     products: int
     usable_per_product: int
     defective_per_product: int
     seed: int
     render_size: int
-    """Pictures are rendered at this size and brought down as the service does."""
+    """Side of the rendered pictures in pixels; they are then scaled down as in the service."""
     size: int
-    """The model's size."""
+    """Side of the model's input in pixels."""
     severities: tuple[float, float, float]
     dimension_weights: tuple[float, float, float, float]
     variations_per_product: int = 0
@@ -82,14 +83,14 @@ class PoolSpec:
 
 
 class Pool:
-    """Rendered pictures with what is known of them. `pixels`: uint8, (pictures, size, size, 3)."""
+    """Rendered pictures and the facts about them. `pixels`: uint8, (pictures, size, size, 3)."""
 
     def __init__(self, pixels: np.ndarray, products: list[PoolProduct]) -> None:
         self.pixels = pixels
         self.products = products
 
     def texts(self) -> Iterator[str]:
-        """Every sentence of the pool, to learn a vocabulary from."""
+        """Every sentence of the pool, from which the vocabulary is learned."""
         for product in self.products:
             yield product.description
             for shot in product.shots:
@@ -98,23 +99,20 @@ class Pool:
 
 
 def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
-    """Render the pool, or read it if this very pool was rendered before.
-
-    Killed half-way, it goes on with the products that are missing.
+    """Render the pool, or read it if it was rendered before. A killed run continues with the missing products.
 
     Raises:
-        RunMismatch: the directory holds a pool of other settings, or one that another version of the renderer drew.
+        RunMismatch: the directory holds a pool with other settings, or from another version of the renderer.
     """
     claim(directory, {**asdict(spec), "renderer": _renderer_digest()})
 
     shape = (spec.products * spec.shots_per_product, spec.size, spec.size, 3)
     pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
     if not pixel_file.exists():
-        temporary = directory / "pixels.partial.npy"
-        open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
-        with temporary.open("r+b") as handle:  # without room, a later write to the map would be a bus error
-            os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
-        temporary.replace(pixel_file)
+        with replacing(pixel_file) as temporary:
+            open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
+            with temporary.open("r+b") as handle:  # on a full disk, a later write to the map would be a bus error
+                os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
     pixels = open_memmap(pixel_file, mode="r+", shape=shape)  # type: ignore[no-untyped-call]
 
     done = _read_products(product_file)
@@ -134,7 +132,7 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
 
 
 def _leave_ctrl_c() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the first one: it says that it stops, once."""
+    """Ignore Ctrl-C, which a terminal sends to all processes, because the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -169,7 +167,7 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
 
 
 def _renderer_digest() -> str:
-    """sha256 over the renderer's source: other code, other pictures."""
+    """SHA-256 over the renderer's source code, because other code may draw other pictures."""
     import trainer.data.render
 
     digest = hashlib.sha256()
@@ -186,7 +184,7 @@ def _read_products(path: Path) -> dict[int, dict[str, Any]]:
     with path.open("rb") as handle:
         for line in handle:
             if not line.endswith(b"\n"):
-                break  # the last line of a killed run
+                break  # a kill may have cut the last line
             record = json.loads(line)
             records[record["index"]] = record
             kept += len(line)

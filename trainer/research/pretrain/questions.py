@@ -1,4 +1,4 @@
-"""What the renderer knows about a picture, as questions with closed lists of answers and as numbers."""
+"""The renderer's facts about a picture, as questions with fixed lists of answers and as numbers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DIMENSIONS = tuple(d.short for d in DIMENSION_WEIGHTS)
 APPEARANCE = Dimension.APPEARANCE.short
 """The dimension that cannot be judged without the original."""
 PRINTED = ("body", "cap", "mark", "mark_colour", "stripes", "tens", "ones")
-"""Attributes worth having of two pictures side by side."""
+"""Attributes that are compared between two pictures."""
 COMPARED = ("body", "cap", "cap_shape", "mark", "mark_colour", "number", "stripes", "width")
-"""What a generated picture may have changed; each is a question of its own, `same_body` and so on."""
+"""Attributes that a generated picture may change; each has its own question, such as `same_body`."""
 SAME, OTHER = "same", "other"
 FINE = "fine"
 MEASURES = "measures"
 
 
 def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
-    """What can be asked about a picture, and the answers: question → class.
+    """The questions about a picture and their answers: question → class.
 
-    A generated picture has one question per dimension: `fine`, or the sentence about its defect (none with several in
-    one dimension); and one per attribute: `same` as the original's, or `other`.
+    A generated picture has one question per dimension, with the answer `fine` or the sentence about its defect (no
+    answer for several defects in one dimension). It also has one question per attribute, with `same` or `other`.
     """
     answers = {name: shot.attributes.get(name, "none") for name in ATTRIBUTES}
     number = shot.attributes.get("number", "")
@@ -55,12 +55,12 @@ def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
 
 
 def same(attribute: str) -> str:
-    """Name of the question whether an attribute is the original's."""
+    """Name of the question whether an attribute equals the original's."""
     return f"same_{attribute}"
 
 
 COMPARISONS = (APPEARANCE, *map(same, COMPARED))
-"""Questions that nobody can answer without the original."""
+"""Questions that can only be answered with the original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Questionnaire:
 
     @classmethod
     def of(cls, pool: Pool) -> Questionnaire:
-        """All answers that occur in a pool."""
+        """Collect all answers that occur in a pool."""
         seen: dict[str, Counter[str]] = {}
         measured: dict[str, list[float]] = {}
         for product in pool.products:
@@ -89,11 +89,11 @@ class Questionnaire:
         )
 
     def answers(self, shots: Sequence[tuple[PoolShot, bool]]) -> dict[str, torch.Tensor]:
-        """Answers about pictures, each given with whether it is an original.
+        """Answers about pictures, each of which is given with a flag for originals.
 
         Returns:
-            Per question class numbers, (pictures,), IGNORED where it does not apply; under MEASURES the standardised
-            numbers, (pictures, measures), NaN where there is none.
+            For each question the class numbers, (pictures,), with IGNORED if it does not apply. Under MEASURES, the
+            standardised numbers, (pictures, measures), with NaN for missing ones.
         """
         numbers = {name: {answer: i for i, answer in enumerate(found)} for name, found in self.classes.items()}
         answers = [questions(shot, original=original) for shot, original in shots]
@@ -109,7 +109,7 @@ class Questionnaire:
 
 
 class AnswerSheet:
-    """The answers about every picture of a pool, looked up by row: working them out takes a third of a step."""
+    """The answers about every picture of a pool, by row. They are cached, since they take a third of a step."""
 
     def __init__(self, questionnaire: Questionnaire, pool: Pool) -> None:
         shots = [(shot, shot is product.original) for product in pool.products for shot in product.shots]
@@ -117,6 +117,6 @@ class AnswerSheet:
         self._places = {shot.row: place for place, (shot, _) in enumerate(shots)}
 
     def __call__(self, rows: Iterable[int]) -> dict[str, torch.Tensor]:
-        """As `Questionnaire.answers` gives them, of rows of the pool."""
+        """The answers for rows of the pool, in the form of `Questionnaire.answers`."""
         places = torch.tensor([self._places[row] for row in rows])
         return {name: answers[places] for name, answers in self._answers.items()}

@@ -1,16 +1,16 @@
-"""Heads that teach a model to see, to compare and to look things up, and are thrown away afterwards.
+"""Auxiliary heads that teach a model to recognise, compare and look up attributes. They are discarded after training.
 
-A base model brings years of pictures with it; this stands in for that. Through captions alone, each thing to see gets a
-signal of one word in forty (docs/experiments.md tells how far that goes). So every question of the questionnaire gets a
-head of its own, and all heads are trained at once, in these places:
+They replace the large-scale pretraining of a base model. With captions alone, each attribute gets a training signal
+from about one word in forty (docs/experiments/2026-11-21-tiny-checkpoint.md shows the result). So every question of the
+questionnaire has its own head, and all heads are trained together, at these places:
 
-* `seen`: on the projected tokens of one picture, before any language model;
-* `compared`: on the tokens of an original and a generated picture, what of the product differs;
-* `read`: on the language model's state behind each picture (`</img>`), half-way up its layers: here everything about
-  one picture must be gathered, and compared with the original before it;
-* `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer on: the attributes of the
-  picture that the marker names, and those of the original; once both are at one place, comparing them is little work;
-* `judged`: on its last state at the markers: what is wrong with the picture, so that the next word can be its verdict.
+* `seen`: on the projected tokens of one picture, before the language model;
+* `compared`: on the tokens of an original and a generated picture, for differences of the product;
+* `read`: on the language model's state after each picture (`</img>`), in the middle of its layers, where all facts
+  about one picture must be gathered and compared with the original before it;
+* `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer later, for the attributes of
+  the picture that the marker names, and for those of the original. With both in one place, a comparison is easy;
+* `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trainer.research.pretrain.questions import COMPARISONS, DIMENSIONS, MEASURE
 
 
 class Heads(nn.Module):
-    """One linear head per question on the same vector."""
+    """One linear head per question, all on the same vector."""
 
     def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, names: Iterable[str]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Heads(nn.Module):
 
 
 class Comparison(nn.Module):
-    """What of a generated picture's product differs, from its tokens and the original's."""
+    """Finds the differences of a generated picture from its tokens and those of the original."""
 
     def __init__(self, tokens: int, width: int, questionnaire: Questionnaire, hidden: int = 128) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Comparison(nn.Module):
 
 
 class States(NamedTuple):
-    """States of the language model, each (batch, length, W): where it has read, where it has looked up, at the top."""
+    """States of the language model, each (batch, length, W), after the layers for `read`, for `found`, and the last."""
 
     read: torch.Tensor
     found: torch.Tensor
@@ -74,7 +74,7 @@ class States(NamedTuple):
 
 
 class Scaffold(nn.Module):
-    """A model with all its heads. Shapes: P pictures, five per family, of T tokens and width W."""
+    """A model with all its heads. In the shapes, P is the number of pictures (five per family), T tokens, W width."""
 
     def __init__(self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire) -> None:
         super().__init__()
@@ -105,23 +105,23 @@ class Scaffold(nn.Module):
         return States(states[self.reading_layer], states[self.finding_layer], states[-1])
 
     def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Of `seen` and `compared`, from projected tokens (P, T, W)."""
+        """Logits of `seen` and `compared` from projected tokens (P, T, W)."""
         return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
 
     def marker_loss(self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Of `found`, `recalled` and `judged`, from states at the markers (families x 4, W)."""
+        """Logits of `found`, `recalled` and `judged` from states at the markers (families x 4, W)."""
         own, original = generated_only(targets), original_only(targets)
         loss = answer_loss(self.found(found), own) + answer_loss(self.recalled(found), original)
         return loss + answer_loss(self.judged(top), own)
 
 
 def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Targets without the originals'."""
+    """Targets of the generated pictures only."""
     return {name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 1:].flatten(0, 1) for name, t in targets.items()}
 
 
 def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The originals' targets, once for each of their generated pictures."""
+    """Targets of the originals, repeated for each of their generated pictures."""
     return {
         name: t.reshape(-1, PICTURES_PER_SAMPLE, *t.shape[1:])[:, 0].repeat_interleave(PICTURES_PER_SAMPLE - 1, dim=0)
         for name, t in targets.items()
@@ -129,8 +129,10 @@ def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy, or for the measures the Huber loss of standardised numbers. The mean over the questions about
-    attributes that may have changed, plus the mean over all others."""
+    """Cross-entropy, or the Huber loss of standardised numbers for the measures.
+
+    The result is the mean over the questions about changed attributes, plus the mean over all others.
+    """
     losses: dict[bool, list[torch.Tensor]] = {False: [], True: []}
     for name, found in logits.items():
         wanted = targets[name]

@@ -1,4 +1,4 @@
-"""Optimizers and learning rate of pretraining."""
+"""Optimizers and learning-rate schedule of pretraining."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from trainer.research.pretrain.muon import Muon
-from trainer.training.recipe import Course
+from trainer.training.recipe import StageSettings
 
 
 def build_optimizers(
-    model: torch.nn.Module, course: Course, parameters: Iterable[torch.nn.Parameter]
+    model: torch.nn.Module, course: StageSettings, parameters: Iterable[torch.nn.Parameter]
 ) -> list[torch.optim.Optimizer]:
-    """Optimizers for some of a model's parameters; no weight decay on biases, norms and embeddings.
+    """Optimizers for a subset of a model's parameters, without weight decay on biases, norms and embeddings.
 
-    The ViT's parameters are in groups of their own, marked `vision`.
+    The parameters of the ViT are in separate groups with the mark `vision`.
     """
     wanted = {id(parameter) for parameter in parameters}
     groups: dict[tuple[bool, bool, bool], list[torch.nn.Parameter]] = {}
@@ -40,8 +40,8 @@ def build_optimizers(
     return optimizers
 
 
-def learning_rate(step: int, settings: Course) -> float:
-    """Linear warm-up, then a cosine down to `final_rate` of the peak."""
+def learning_rate(step: int, settings: StageSettings) -> float:
+    """Linear warm-up, then cosine decay to `final_rate` times the peak."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     final = settings.final_rate

@@ -1,11 +1,11 @@
-"""The three stages of pretraining: learn to see, to read, and to speak. Each says what one step's loss is.
+"""The three stages of pretraining: see, read and speak. Each defines the loss of one step.
 
-1. `See`: ViT and projector, and the heads on what they give. No language model yet, so it is fast.
-2. `Read`: the language model joins; still no words. Five pictures, and behind them the markers `<A>` … `<D>`.
-3. `Speak`: captions and the real task in words. ViT and projector are frozen, as in the paper's stages that follow;
-   the heads on the language model stay on.
+1. `See` trains ViT and projector with the heads on their output. It is fast, because it runs no language model.
+2. `Read` adds the language model, still without text: five pictures, followed by the markers `<A>` … `<D>`.
+3. `Speak` trains captions and the real task in words. ViT and projector are frozen, as in the paper's later stages. The
+   heads on the language model stay active.
 
-Everything random follows from the recipe's seed, the stage and the step.
+All random choices depend on the recipe's seed, the stage and the step.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from trainer.research.pretrain.pool import PoolShot
 from trainer.research.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
 from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
 from trainer.research.pretrain.tasks import Tasks
-from trainer.training.recipe import Course, HeadsCourse, SpeakCourse
+from trainer.training.recipe import HeadsStageSettings, SpeakStageSettings, StageSettings
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """What every stage works with."""
+    """The objects that all stages share."""
 
     scaffold: Scaffold
     questionnaire: Questionnaire
@@ -75,23 +75,23 @@ class Workshop:
 
 
 class Stage(Protocol):
-    """What the training loop asks of a stage."""
+    """The interface of a stage for the training loop."""
 
     name: str
     shop: Workshop
 
     @property
-    def course(self) -> Course:
-        """How long, and the learning rate over time."""
+    def course(self) -> StageSettings:
+        """Number of steps, and the learning rate over time."""
 
     def trained(self) -> Iterator[nn.Parameter]:
-        """Parameters that learn."""
+        """Parameters that are trained."""
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Of one step."""
+        """Loss of one step."""
 
     def measure(self) -> dict[str, Any]:
-        """How good it is on held-out products."""
+        """Quality on held-out products."""
 
 
 class See:
@@ -99,7 +99,7 @@ class See:
 
     name = "see"
 
-    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
+    def __init__(self, shop: Workshop, course: HeadsStageSettings) -> None:
         self.shop, self.course = shop, course
 
     def trained(self) -> Iterator[nn.Parameter]:
@@ -130,7 +130,7 @@ class Read:
 
     name = "read"
 
-    def __init__(self, shop: Workshop, course: HeadsCourse) -> None:
+    def __init__(self, shop: Workshop, course: HeadsStageSettings) -> None:
         self.shop, self.course = shop, course
         self._ids = shop.reading_ids()
         self._ends = (self._ids == shop.end_of_picture).nonzero()[:, 0]
@@ -181,7 +181,7 @@ class Speak:
 
     name = "speak"
 
-    def __init__(self, shop: Workshop, course: SpeakCourse) -> None:
+    def __init__(self, shop: Workshop, course: SpeakStageSettings) -> None:
         self.shop, self.course = shop, course
         self._markers = torch.tensor(shop.markers, device=shop.device)
         counts = course.usable_counts
@@ -228,6 +228,6 @@ class Speak:
 
 
 def fine_probability(judged: dict[str, torch.Tensor], questionnaire: Questionnaire) -> torch.Tensor:
-    """Probability that no dimension has an issue, (pictures,), the dimensions taken as independent."""
+    """Probability that no dimension has an issue, (pictures,), if the dimensions are independent."""
     shares = [judged[d].softmax(-1)[:, questionnaire.classes[d].index(FINE)] for d in DIMENSIONS if d in judged]
     return torch.stack(shares).prod(0)

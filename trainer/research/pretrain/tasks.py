@@ -1,8 +1,8 @@
-"""What the model is asked in pretraining, and how a sample becomes words.
+"""The tasks of pretraining, and their texts.
 
 * `describe`: one picture → its caption.
-* `describe_all`: five pictures of *unrelated* products → five captions. Each must be looked at: with one product on
-  all five, copying the first description is right nine times in ten, and that is what a model then learns.
+* `describe_all`: five pictures of *unrelated* products → five captions, so the model must look at each picture. With
+  one product on all five, copying the first description is right nine times in ten, and the model learns to copy.
 * `screen`, `screen_direct`: the real task, with its reasoning and without.
 """
 
@@ -33,7 +33,7 @@ class Example:
 
 
 class Tasks:
-    """Draws examples from a pool. All randomness comes from the generator that is passed in."""
+    """Draws examples from a pool, with all randomness from the given generator."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Tasks:
         }
 
     def with_usable_counts(self, usable_counts: tuple[float, ...]) -> Tasks:
-        """The same tasks with other shares of samples with 0..4 usable pictures."""
+        """The same tasks with other shares of samples with 0 to 4 usable pictures."""
         return Tasks(self.pool, self._tokenizer, self._prompt, usable_counts=usable_counts)
 
     def describe(self, rng: np.random.Generator) -> Example:
@@ -79,10 +79,10 @@ class Tasks:
         return Example((product.original, *shots), self.screen_prompt(mode), render(answer, mode))
 
     def family(self, rng: np.random.Generator, varied_share: float = 0.0) -> tuple[PoolShot, ...]:
-        """An original and four pictures generated from it, as `screen` would show them.
+        """An original and four generated pictures of it, as in `screen`.
 
         Args:
-            varied_share: how many of the four, on average, give their place to one of the product's variations.
+            varied_share: share of the four pictures that are replaced by variations of the product, on average.
         """
         product = self._product(rng)
         shots = self._generated(product, rng)
@@ -94,7 +94,7 @@ class Tasks:
         return (product.original, *shots)
 
     def _generated(self, product: PoolProduct, rng: np.random.Generator) -> list[PoolShot]:
-        """Four pictures in random order: how many are usable first, then which."""
+        """Four pictures in random order; the number of usable ones is drawn first."""
         usable = int(rng.choice(5, p=self.usable_counts))
         good = rng.permutation(len(product.usable))[:usable]
         bad = rng.permutation(len(product.defective))[: 4 - len(good)]
@@ -131,6 +131,6 @@ class Tasks:
 
 
 def finding(option: str, shot: PoolShot) -> Finding:
-    """What the reasoning says about a picture of the pool."""
+    """The finding of the reasoning about a picture of the pool."""
     dimensions = frozenset(d for d in Dimension if d.value in shot.dimensions)
     return Finding(option, dimensions, JOINT.join(shot.comments) or NORMAL_COMMENT)

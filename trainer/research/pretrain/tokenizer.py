@@ -1,9 +1,9 @@
 """The tiny checkpoint's tokenizer: byte-level BPE learned from the project's own texts, with InternVL's token names.
 
-Any text can be written with it (256 byte tokens), common words are one token. Capital letters and digits never merge:
-each option letter of an answer is a token of its own, so its probability can be read off, and digits on labels stay
-comparable one by one. The tags of the answer grammar are *ordinary* added tokens: special ones would be dropped by
-decoders that skip special tokens, and every reward would silently be 0.
+It can encode any text (256 byte tokens), and common words are one token. Capital letters and digits never merge: each
+option letter of an answer is a separate token with its own probability, and digits on labels can be compared one by
+one. The tags of the answer grammar are *ordinary* added tokens. Decoders that skip special tokens would remove special
+ones, and every reward would silently be 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif -%}
 """
-"""ChatML as InternVL writes it; a message that ends in text, like an answer, gets no line break of its own."""
+"""ChatML in InternVL's form; a message that ends with text, such as an answer, gets no additional line break."""
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 640) -> PreTrainedTokenizerFast:
@@ -62,7 +62,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 640) -> PreTrainedTokenize
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
         model_max_length=1024,
-        # InternVL's processor looks these names up on the tokenizer.
+        # InternVL's processor reads these names from the tokenizer.
         extra_special_tokens={
             "start_image_token": "<img>",
             "end_image_token": "</img>",

@@ -1,4 +1,4 @@
-"""Texts that the tokenizer must know besides the pool's own sentences."""
+"""Texts for the tokenizer in addition to the sentences of the pool."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trainer.data.render.words import NORMAL_COMMENT
 from trainer.training.instructions import DESCRIBE, DESCRIBE_ALL
 
 REPEATS = 20_000
-"""BPE merges the commonest pairs first; the words of every answer must be among them."""
+"""Number of repetitions, because BPE merges frequent pairs first, and the words of every answer must be among them."""
 
 
 def fixed_texts(prompt: Prompt) -> Iterator[str]:
-    """Prompts, the frame of answers, verdict words; without the tags, which are tokens of their own."""
+    """Prompts, the fixed words of answers, and verdict words, without the tags, which are separate tokens."""
     frame = compose(
         frozenset("A"),
         (

@@ -1,56 +1,59 @@
-"""Which training samples are hard: those that the stage-1 model answers wrong, by the rule of the evaluation
-(`trainer.metrics.correct`; an unreadable answer is wrong). The rest are easy: 434 and 610 of 1,044 for the paper's 2B
-model."""
+"""Divides training samples into hard and easy ones.
+
+Hard are those that the stage-1 model answers wrong by the rule of the evaluation (`trainer.metrics.correct`; an
+unreadable answer is wrong). For the paper's 2B model, 434 of 1,044 samples are hard.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from screening.errors import UserError
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.metrics import Judged
 from trainer.records import Sample
 
 
-class HardCasesError(ValueError):
-    """Hard cases and samples do not fit together, or an epoch would be empty; the message says what to do."""
+class HardCasesError(UserError, ValueError):
+    """Hard cases do not belong to the samples, or an epoch would be empty; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """The training set by what the stage-1 model made of it: ids in the order of the samples."""
+    """Ids of the training set, all and hard ones, in the order of the samples."""
 
     all: tuple[str, ...]
     hard: tuple[str, ...]
 
     @property
     def easy(self) -> tuple[str, ...]:
-        """Those answered right."""
+        """Ids of the samples that the model answers right."""
         hard = frozenset(self.hard)
         return tuple(sample for sample in self.all if sample not in hard)
 
 
 def find_cases(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> Cases:
-    """Tell hard from easy samples.
+    """Divide samples into hard and easy ones.
 
     Args:
-        samples: the training set, or the part of it that is trained on.
-        predictions: of the stage-1 model in CoT mode; those of other samples are passed over, and of several for one
-            sample the last counts, as in the log that `trainer evaluate` writes.
+        samples: the training set, or the part of it that is used.
+        predictions: predictions of the stage-1 model in CoT mode. Those of other samples are ignored, and of several
+            for one sample the last counts, as in the log of `trainer evaluate`.
 
     Raises:
-        HardCasesError: a sample has no prediction, or one made for another label.
+        HardCasesError: a sample has no prediction, or its label has changed since.
     """
     by_id = {prediction.id: prediction for prediction in predictions}
     if missing := [sample.id for sample in samples if sample.id not in by_id]:
         raise HardCasesError(
-            f"{len(missing)} of {len(samples)} samples have no prediction, the first is {missing[0]}; "
-            "evaluate the stage-1 checkpoint on the whole training set (no --limit)"
+            f"{len(missing)} of {len(samples)} samples have no prediction, the first is {missing[0]}. "
+            "Evaluate the stage-1 checkpoint on the whole training set (no --limit)"
         )
     if relabelled := [sample.id for sample in samples if sample.label != by_id[sample.id].label]:
         raise HardCasesError(
-            f"{len(relabelled)} samples had another label when they were predicted, the first is {relabelled[0]}; "
-            "evaluate the stage-1 checkpoint on this data again"
+            f"{len(relabelled)} samples had another label when they were predicted, the first is {relabelled[0]}. "
+            "Evaluate the stage-1 checkpoint on this data again"
         )
     wrong = [sample.id for sample in samples if not Judged(sample, by_id[sample.id].result).correct]
     return Cases(tuple(sample.id for sample in samples), tuple(wrong))

@@ -1,7 +1,7 @@
-"""Finding the hard cases with the real engine.
+"""Finds the hard cases with the real engine.
 
-The output is an evaluation in CoT mode with two files more, so an evaluation that exists already can be the output
-directory: nothing is answered twice.
+The output is an evaluation in CoT mode with two additional files. So the directory of an existing evaluation can be the
+output, and no sample is answered twice.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from screening.answer import Mode
+from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import read_samples
 from trainer.evaluation.evaluate.by_checkpoint import OpenEngine, evaluate
 from trainer.evaluation.evaluate.generate import open_engine
 from trainer.evaluation.evaluate.predictions import read_predictions
-from trainer.runs.run_directory import write_atomically
 from trainer.training.hard_cases.cases import Cases, find_cases
 from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.hard_cases.summary import SUMMARY_NAME, summary
@@ -22,11 +22,11 @@ from trainer.training.hard_cases.summary import SUMMARY_NAME, summary
 def find_hard_cases(
     checkpoint: Path, data: Path, out: Path, *, batch: int = 64, open_engine: OpenEngine = open_engine
 ) -> Cases:
-    """Answer the training set, as far as that has not been done, and write `hard-cases.json` and `hard-cases.md`.
+    """Answer the samples that have no answer yet, and write `hard-cases.json` and `hard-cases.md`.
 
     Args:
-        batch: samples handed to the engine at once; what a killed run loses at most.
-        open_engine: starts what answers; vLLM unless a test brings its own.
+        batch: samples given to the engine at once; a killed run loses at most one batch.
+        open_engine: starts the engine: vLLM, unless a test gives another one.
 
     Raises:
         CheckpointError, DataError, EvaluationError, LogError, Unfinished: see

@@ -1,4 +1,4 @@
-"""`hard-cases.md`: where the stage-1 model fails, by dimension and severity, and by label."""
+"""`hard-cases.md`: shows where the stage-1 model fails, by dimension and severity, and by label."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from trainer.training.hard_cases.cases import Cases
 SUMMARY_NAME = "hard-cases.md"
 
 _INTRO = """\
-Samples that the model answers wrong, as `hard of all (percent)`. A sample stands in the row of every dimension that at
-least one of its pictures shows, and in the column of the severity with which the picture shows it; so rows and columns
-overlap."""
+The tables count the samples that the model answers wrong, as `hard of all (percent)`. A sample counts in the row of
+every dimension that at least one of its pictures shows, and in the column of the severity of that defect. So a sample
+can count several times."""
 
 
 def summary(title: str, samples: Sequence[Sample], cases: Cases) -> str:
     """The page as Markdown whose tables also line up as plain text.
 
     Args:
-        title: of the checkpoint.
+        title: title of the checkpoint.
     """
     hard = frozenset(cases.hard)
     dimensions = []

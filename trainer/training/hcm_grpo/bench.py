@@ -1,8 +1,8 @@
-"""`python -m trainer bench-train`: steps of stage 2, ours beside TRL's, in one run.
+"""`python -m trainer bench-train`: compares the speed of our stage-2 trainer with that of TRL's.
 
 Three trainers with the same model, questions, group size, rewards and objective take turns, so that a noisy machine
-disturbs all of them alike: ours; TRL's GRPOTrainer with our settings; and TRL's with the settings that make for speed
-or memory left as TRL has them (gradient checkpointing). Ratios are what to read, not seconds.
+affects all alike: ours; TRL's GRPOTrainer with our settings; and TRL's GRPOTrainer with our settings except gradient
+checkpointing, which has TRL's default. Read the ratios; the seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -21,13 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from screening.errors import UserError
+from screening.runtime.atomic_write import write_atomically
+from trainer.runs.arguments import add_directory
+
 PARTS = ("preprocessing", "rollout", "reference", "rewards", "policy")
-"""Of a step, in order. The policy's part is forward, backward and optimizer."""
+"""Parts of a step, in order. `policy` is its forward pass, backward pass and optimizer step."""
 
 
 @dataclass
 class Stopwatch:
-    """Seconds by part, those of a part inside another counted once, for the inner one."""
+    """Measures seconds by part. Time in nested parts counts only for the inner part."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _inside: list[float] = field(default_factory=list)
@@ -45,7 +48,7 @@ class Stopwatch:
                 self._inside[-1] += passed
 
     def time(self, owner: Any, method: str, name: str | Callable[..., str]) -> None:
-        """Count every call of a method for a part; `name` may tell it from the call's arguments."""
+        """Count the time in a method for a part. `name` is the part, or a function from the call's arguments to it."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -58,35 +61,30 @@ class Stopwatch:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="tiny", help="recipe with a section hcm_grpo (default: tiny)")
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("models/tiny"), metavar="DIR", help="policy (default: models/tiny)"
+        "--checkpoint",
+        type=Path,
+        default=Path("models/tiny"),
+        metavar="DIR",
+        help="checkpoint of the policy (default: models/tiny)",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="questions (default: some are rendered)")
-    parser.add_argument("--steps", type=int, default=6, metavar="N", help="steps of each trainer (default: 6)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add_directory(parser, "--data", "data directory with questions (default: rendered samples)", required=False)
+    parser.add_argument("--steps", type=int, default=6, metavar="N", help="steps per trainer, at least 1 (default: 6)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the measurements (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError
-    from trainer.training.recipe import RecipeError
-
     if args.steps < 1:
-        print("error: --steps must be at least 1", file=sys.stderr)
-        return 2
-    try:
-        with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
-            figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
-    except (CheckpointError, DataError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise UserError("--steps must be at least 1")
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
+        figures = measure(args.recipe, args.checkpoint, args.data, args.steps, Path(scratch))
     print(table(figures))
     if args.out:
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+        write_atomically(args.out, json.dumps(figures, indent=1) + "\n")
     return 0
 
 
 def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, scratch: Path) -> dict[str, Any]:
-    """Completions per second and seconds by part, per trainer.
+    """Measure completions per second, and seconds by part, of each trainer.
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
@@ -110,13 +108,14 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     samples = read_samples(data)
     if len(samples) < (wanted := (steps + 1) * per_step // settings.group_size):
         raise DataError(
-            f"{data} has {len(samples)} samples, fewer than the {wanted} of {steps} steps and one before them"
+            f"{data} has {len(samples)} samples, fewer than the {wanted} of {steps} steps and a warm-up step. "
+            "Give more data, or lower --steps"
         )
     questions = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
     rewards = reward_functions(settings.reward, {sample.id: sample for sample in samples})
     trainers = {name: _build(name, checkpoint, questions, rewards, settings, scratch) for name in NAMES}
     for trainer, _ in trainers.values():
-        _take_step(trainer)  # the first is slower everywhere
+        _take_step(trainer)  # warm-up: the first step of every trainer is slower
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
     lengths: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in tqdm(range(steps), desc="steps of each", unit="step"):
@@ -140,7 +139,7 @@ NAMES = (OURS, SAME, DEFAULT)
 
 
 def table(figures: dict[str, Any]) -> str:
-    """As text, with the ratio of ours to each."""
+    """The measurements as a text table, with the ratio of our speed to each."""
     trainers = figures["trainers"]
     lines = [
         f"{figures['completions_per_step']} completions per step in groups of {figures['group_size']}; "
@@ -198,7 +197,7 @@ def _build(
 
 
 def _prepare(trainer: Any) -> None:
-    """What `train` does before its first step."""
+    """Prepare a trainer for single steps, as its `train` method does."""
     trainer.batches = iter(trainer.get_train_dataloader())
     trainer.create_optimizer_and_scheduler(num_training_steps=1000)
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
@@ -209,7 +208,7 @@ def _prepare(trainer: Any) -> None:
 
 
 def _take_step(trainer: Any) -> float:
-    """One optimizer step; returns the tokens of its completions."""
+    """Take one optimizer step; returns the number of tokens of its completions."""
     tokens = 0.0
     for _ in range(trainer.args.gradient_accumulation_steps):
         with trainer.watch.part("preprocessing"):

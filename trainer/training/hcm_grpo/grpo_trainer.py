@@ -1,8 +1,8 @@
-"""TRL's GRPOTrainer, told that the completions of a group share a prompt, and how to resume.
+"""TRL's GRPOTrainer, extended to compute once what the completions of a group share, and to resume correctly.
 
-The objective stays TRL's. What changes is how often the same thing is computed: pictures are preprocessed once, prompts
-are read once per group, in the rollout as in both forward passes. Where that cannot be done (flash attention takes no
-mask of its own; text without pictures; pictures cut into tiles, in the rollout), it is done as TRL does it.
+The objective is TRL's. Pictures are preprocessed once, and prompts are read once per group, in the rollout and in both
+forward passes. TRL's own code runs where this is impossible: with flash attention, which takes no custom mask; for text
+without pictures; and, in the rollout, for pictures cut into tiles.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.training.finetuning import StrictResume
-from trainer.training.hcm_grpo.pictures import RememberingImageProcessor
+from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, once_per_group, share_prompt
 from trainer.training.tracking.callbacks import ExampleKeeper
 
 _MASKED_ATTENTION = ("eager", "sdpa")
-"""Kinds of attention to which one can say which token sees which, and that `group_attention` can stand for."""
+"""Kinds of attention that take a custom mask, and that `group_attention` can replace."""
 
 
 class GroupGRPOTrainer(StrictResume, GRPOTrainer):
-    """Resumes from the weights it saved, computes what a group shares once, and shows its rollouts."""
+    """Resumes from the weights it saved, computes shared prompts once, and gives its rollouts to a keeper."""
 
     keeper: ExampleKeeper | None = None
-    """Is shown the first group of every batch of rollouts."""
+    """Gets the first group of every batch of rollouts."""
 
     _buffered_inputs: list[dict[str, Any]] | None
 
@@ -40,12 +40,12 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             if text._attn_implementation in _MASKED_ATTENTION:
                 text._attn_implementation = GROUP_ATTENTION
         questions = self.args.generation_batch_size // self.args.world_size // self.num_generations
-        self.processing_class.image_processor = RememberingImageProcessor(
+        self.processing_class.image_processor = CachingImageProcessor(
             self.processing_class.image_processor, remembered=PICTURES_PER_SAMPLE * max(questions, 1)
         )
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """As TRL's in training, but it does not shuffle the completions of a step: that would part the groups."""
+        """As in TRL, but in training the completions of a step are not shuffled, which would separate the groups."""
         if not self.model.training or self.num_iterations > 1:
             return super()._prepare_inputs(generation_batch)
         parts = self.args.steps_per_generation
@@ -57,7 +57,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], num_generations: int, **others: Any
     ) -> Any:
-        if self.use_vllm:  # it expands the placeholder of each picture itself, and would do so a second time
+        if self.use_vllm:  # vLLM expands each picture's placeholder itself, and would expand it twice
             prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         counts = [len(pictures) for pictures in images or () if pictures]
@@ -86,7 +86,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
                 sampling=Sampling(self.temperature, self.top_k, self.top_p),
                 max_tokens=self.max_completion_length,
                 ends=self.eos_token_ids,
-                never=[self.model.config.image_token_id],  # a picture that nobody sent would end the next pass
+                # An image token without a picture would make the next pass fail.
+                never=[self.model.config.image_token_id],
             )
         finally:
             model.train(was_training)
@@ -129,8 +130,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             with self.accelerator.autocast():
                 output = model(
                     input_ids=rows.ids,
-                    # transformers hands a mask of four axes through unread, and would build one of its own without;
-                    # `group_attention` reads `shared_prompt`.
+                    # transformers passes on a mask with four axes unread, and would build its own without one.
+                    # `group_attention` reads `shared_prompt` instead.
                     attention_mask=rows.completion_sees,
                     shared_prompt=rows,
                     position_ids=rows.positions,
@@ -147,7 +148,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]
     ) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, ids)
-        if self.keeper:  # rewards are those of all processes, and the first process keeps: its own come first
+        if self.keeper:  # rewards come from all processes; those of the first one, which keeps examples, are first
             size = self.num_generations
             named = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards[:size].tolist()]
             self.keeper.see(inputs[0]["id"], completions[:size], ids[:size], named)
@@ -155,8 +156,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
 
 
 def collapsed(ids: list[int], image: int, begin: int, end: int) -> list[int]:
-    """A prompt's token numbers as vLLM wants them: one image token in place of each picture's begin token, image tokens
-    and end token. It writes all of these itself, and would write them once more inside of what is there (trl #6294).
+    """A prompt's token numbers for vLLM: one image token in place of each picture's begin, image and end tokens.
+
+    vLLM expands that token itself, and would expand already expanded tokens once more (trl #6294).
 
     Args:
         image, begin, end: the token numbers, such as `InternVLProcessor.image_token_ids`.

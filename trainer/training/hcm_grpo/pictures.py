@@ -1,7 +1,6 @@
-"""A picture is preprocessed once, however many completions ask about it.
+"""Preprocesses each picture once, however many completions ask about it.
 
-TRL calls the processor twice per step, each time with the pictures of every completion: 2 G times the work for the same
-pixels.
+TRL calls the processor twice per step, each time with the pictures of every completion, which is 2 G times the work.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 
 
-class RememberingImageProcessor:
-    """An image processor that knows the pictures it saw last by their pixels; everything else is the wrapped one's."""
+class CachingImageProcessor:
+    """An image processor that caches the results for its latest pictures, by their pixels; the rest is delegated."""
 
     def __init__(self, processor: Any, *, remembered: int) -> None:
         """
         Args:
-            remembered: pictures, the pictures of one step at least.
+            remembered: number of pictures to keep; at least those of one step.
         """
         self._processor = processor
         self._remembered = remembered
         self._tiles: OrderedDict[tuple[bytes, str], Tensor] = OrderedDict()
         self.processed = 0
-        """Pictures that were not known."""
+        """Number of pictures that were not in the cache."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -38,13 +37,13 @@ class RememberingImageProcessor:
         return getattr(self._processor, name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """The wrapped one's copy: it is what a saved processor is to hold."""
+        """A copy of the wrapped processor, so that a saved processor holds that one."""
         return copy.deepcopy(self._processor, memo)
 
     def __call__(self, images: Any, **options: Any) -> BatchFeature:
-        """As the wrapped one: `pixel_values`, all tiles of all pictures, and `num_patches`, tiles per picture."""
+        """Return `pixel_values` (all tiles) and `num_patches` (tiles per picture), as the wrapped processor does."""
         pictures: list[Image.Image] = make_flat_list_of_images(images)
-        options["return_tensors"] = "pt"  # whatever was asked for: the processor around it converts
+        options["return_tensors"] = "pt"  # in any case: the processor that calls this one converts the result
         setting = repr(sorted(options.items(), key=str))
         keys = [(_digest(picture), setting) for picture in pictures]
         unknown = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._tiles}

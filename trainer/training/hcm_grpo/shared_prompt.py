@@ -1,20 +1,20 @@
-"""One row per group: the prompt once, and behind it all completions, each blind to the others.
+"""Packs a group into one row: the prompt once, followed by all completions, which do not see each other.
 
 A group's G completions answer the same question about the same five pictures, and a prompt of five pictures is much
-longer than an answer. Scored one by one, pictures and prompt go through the model G times. Packed into one row they go
-through once:
+longer than an answer. Scored one by one, pictures and prompt pass through the model G times. Packed into one row, they
+pass once:
 
     p p p … p | q a a a | q b b | q c c c c | …
 
-p and q are the prompt; its last token q is repeated before every completion, because it is what a completion's first
-token is predicted from. A token attends to the prompt and, in its own completion, to what stands before it; its
-position counts from the prompt's end. So each completion sees what it would see alone, and the log-probabilities are
-the same up to rounding (a test compares them).
+p and q are the prompt. Its last token q is repeated before every completion, because a completion's first token is
+predicted from it. A completion's token attends to the prompt and to the earlier tokens of its own completion, and its
+position continues the prompt's. So each completion sees what it would see alone, and the log-probabilities are the same
+up to rounding (a test compares them).
 
-Of the square of such a row, most is what a completion must not see: the other completions. `group_attention` leaves it
-out: the prompt attends to itself, and each completion to the prompt and itself. Called without a packed row, it is
-transformers' own; so it can stay a model's attention, also where gradient checkpointing calls it again in the backward
-pass.
+Most of the attention matrix of such a row would be masked, because completions do not see each other.
+`group_attention` does not compute that part: the prompt attends to itself, and each completion to the prompt and
+itself. Without a packed row it calls transformers' own attention. So it can stay a model's attention, also when
+gradient checkpointing calls it again in the backward pass.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 IGNORED = -100
-"""Label of what is not scored."""
+"""Label of tokens that are not scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrompt:
-    """Rows for Q groups of G completions of C tokens behind prompts of P; L = P - 1 + G (1 + C)."""
+    """Rows for Q groups of G completions of C tokens after prompts of P tokens; L = P - 1 + G (1 + C)."""
 
     ids: Tensor
     """(Q, L) token numbers."""
     positions: Tensor
-    """(Q, L), without padding."""
+    """(Q, L) positions, in which padding does not count."""
     prompt_sees: Tensor
-    """(Q, 1, P - 1, P - 1), true where a prompt's token (third axis) attends to another (fourth)."""
+    """(Q, 1, P - 1, P - 1), true if a prompt's token (third axis) attends to another (fourth axis)."""
     completion_sees: Tensor
-    """(Q G, 1, 1 + C, P + C), where a completion's token attends to the prompt and to the completion."""
+    """(Q G, 1, 1 + C, P + C), true if a completion's token attends to a token of the prompt or completion."""
     labels: Tensor
-    """(Q, L): the completions' own tokens, IGNORED elsewhere."""
+    """(Q, L): the completions' tokens, and IGNORED elsewhere."""
     group_size: int
     completion_length: int
 
@@ -62,16 +62,16 @@ def share_prompt(ids: Tensor, mask: Tensor, completion_length: int, group_size: 
     """Pack completions by their groups.
 
     Args:
-        ids: (Q G, P + C), prompts padded on the left, completions on the right, groups one after the other.
-        mask: the same shape, 1 for what is not padding.
+        ids: (Q G, P + C) token numbers, group by group; prompts are padded on the left, completions on the right.
+        mask: the same shape, 0 for padding and 1 elsewhere.
         completion_length: C.
         group_size: G.
 
     Raises:
-        ValueError: the rows are not whole groups with one prompt each.
+        ValueError: the rows are not divisible into groups, or a group has several prompts.
     """
     if len(ids) % group_size:
-        raise ValueError(f"{len(ids)} completions are not groups of {group_size}")
+        raise ValueError(f"{len(ids)} completions are not divisible into groups of {group_size}")
     by_group = ids.view(-1, group_size, ids.shape[1]), mask.view(-1, group_size, ids.shape[1])
     (prompts, completions), (prompt_masks, completion_masks) = (
         t.tensor_split([-completion_length], 2) for t in by_group
@@ -91,7 +91,7 @@ def share_prompt(ids: Tensor, mask: Tensor, completion_length: int, group_size: 
 
     there = real[:, None, None, :-1]
     causal = torch.ones(before, before, dtype=torch.bool, device=ids.device).tril()
-    # Padding sees itself, so that no row of the attention is empty.
+    # Padding attends to itself, because softmax over an empty row would give NaN.
     prompt_sees = causal & there | torch.eye(before, dtype=torch.bool, device=ids.device)
     own = torch.ones(1 + completion_length, 1 + completion_length, dtype=torch.bool, device=ids.device).tril()
     completion_sees = torch.cat(
@@ -124,13 +124,13 @@ def group_attention(
     shared_prompt: SharedPrompt | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention with the signature that transformers calls; `shared_prompt` comes from the model's own arguments.
+    """Attention over packed rows, with transformers' signature; `shared_prompt` comes from the arguments of the model.
 
     Args:
         query: (Q, H, L, D); `key` and `value` may have fewer heads.
 
     Returns:
-        (Q, L, H, D), and no weights.
+        (Q, L, H, D), and None for the weights.
     """
     if shared_prompt is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
@@ -158,7 +158,7 @@ def group_attention(
 def _attend(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, *, dropout: float, scale: float) -> Tensor:
     if query.is_cuda:
         return scaled_dot_product_attention(query, key, value, attn_mask=sees, dropout_p=dropout, scale=scale)
-    # On a CPU the backward pass of the fused kernel takes three to five times as long as plain products here.
+    # On a CPU, the backward pass of the fused kernel takes three to five times as long as these plain products.
     weights = ((query * scale) @ key.transpose(-1, -2)).masked_fill(~sees, -torch.inf).softmax(-1)
     return torch.dropout(weights, dropout, train=True) @ value
 
@@ -168,9 +168,9 @@ AttentionMaskInterface.register(GROUP_ATTENTION, sdpa_mask)
 
 
 def once_per_group(values: Tensor, counts: Sequence[int], group_size: int) -> Tensor:
-    """Pictures (first axis) of each group's first completion, out of those of all completions.
+    """Keep the pictures (first axis) of each group's first completion.
 
     Args:
-        counts: how many pictures, or tiles of pictures, each completion has.
+        counts: number of pictures, or of their tiles, per completion.
     """
     return torch.cat(values.split(list(counts))[::group_size])

@@ -1,11 +1,12 @@
-"""Stage 2, read top to bottom: check, hard cases, course, model, TRL.
+"""Trains stage 2. Read it top to bottom: checks, hard cases, curriculum, model, TRL.
 
-The objective is the paper's (eqs. 2 to 6); which of TRL's settings make it so is written beside each. A test compares
-the loss with the formula written out.
+The objective is the paper's (eqs. 2 to 6). A comment beside each of TRL's settings says which equation it serves, and a
+test compares the loss with the written-out formula.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
-from trainer.training.distributed import origin_entry, processes
+from trainer.training.distributed import processes
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
 from trainer.training.finetuning import STATES_NAME, train_to_end
-from trainer.training.hard_cases import Course, lay_course
+from trainer.training.hard_cases import make_curriculum
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
-from trainer.training.hcm_grpo.warm_start import hard_in, state_of_beginning, take_over
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError, load_recipe
+from trainer.training.hcm_grpo.warm_start import copy_state, find_warm_start, hard_in
+from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.tracking.callbacks import ExampleKeeper
 from trainer.training.tracking.store import Store
@@ -40,32 +41,84 @@ def train(
     out: Path,
     tracking: Store | None = None,
     after: Path | None = None,
+    hard_cases_of: str | None = None,
 ) -> Manifest:
-    """Train stage 2 and write OUT/checkpoint. A killed run with the same settings and hard cases is continued.
+    """Train stage 2 and write OUT/checkpoint.
 
     Args:
-        hard_cases: what `trainer hard-cases` wrote for `checkpoint` on `data`.
-        tracking: where MLflow gets a copy of the log; None for nowhere.
-        after: a finished run whose course is the beginning of this one, to go on from.
+        hard_cases: directory that `trainer hard-cases` wrote on `data`.
+        hard_cases_of: digest of the checkpoint that found the hard cases; None for `checkpoint`. A retraining uses
+            the hard cases of the model in production.
+        tracking: MLflow store that gets a copy of the log; None for none.
+        after: finished run for a warm start; see `trainer.training.hcm_grpo.warm_start`.
 
     Raises:
         CheckpointError, DataError, RecipeError, HardCasesError: an input cannot be used.
-        LaunchError: the training was not started as it has to be.
-        RunMismatch: OUT holds something else, a run with other settings or other hard cases, or `after` is not a
-            beginning of this one.
+        LaunchError, RunMismatch: see `train_on_questions`.
     """
-    state = processes()
     recipe = load_recipe(recipe_name)
-    if recipe.hcm_grpo is None:
-        raise RecipeError(f"recipe {recipe.name!r} has no section `hcm_grpo`")
-    settings = recipe.hcm_grpo
+    settings = recipe.stage_2
     refuse(groups_problem(settings))
     manifest = verify(checkpoint)
     samples = read_samples(data)
     digest = data_digest(data, samples)
-    cases = read_hard_cases(hard_cases, samples, checkpoint=manifest.digest, data=digest)
+    by_id = {sample.id: sample for sample in samples}
+    found_by = hard_cases_of or manifest.digest
+    return train_on_questions(
+        read_hard_cases(hard_cases, samples, checkpoint=found_by, data=digest),
+        lambda ids: rollout_rows((by_id[i] for i in ids), manifest.prompt),
+        reward_functions(settings.reward, by_id),
+        data,
+        out,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin={"stage": "hcm-grpo", "data": digest},
+        found_by=found_by,
+        keeper=ExampleKeeper(out, data, by_id),
+        after=after,
+        tracking=tracking,
+    )
+
+
+def train_on_questions(
+    cases: Cases,
+    make_rows: Callable[[Iterable[str]], list[dict[str, Any]]],
+    rewards: list[RewardFunction],
+    directory: Path,
+    out: Path,
+    *,
+    recipe: Recipe,
+    checkpoint: Path,
+    parent: Manifest,
+    origin: Mapping[str, Any],
+    found_by: str,
+    keeper: ExampleKeeper | None = None,
+    after: Path | None = None,
+    tracking: Store | None = None,
+) -> Manifest:
+    """Train on questions and write OUT/checkpoint. A killed run with the same settings and hard cases is continued.
+
+    Args:
+        cases: ids of all questions and of the hard ones.
+        make_rows: makes TRL's rows from ids, in the order of the ids.
+        rewards: reward functions that know the questions.
+        directory: the pictures of the questions.
+        checkpoint: the checkpoint to start from, which is also the reference.
+        parent: its manifest.
+        origin: stage, data digest and whatever else decides the questions, for `run.json`.
+        found_by: digest of the checkpoint that found the hard cases.
+        keeper: keeps examples of rollouts; None keeps none.
+        after: finished run for a warm start.
+
+    Raises:
+        RecipeError: there are too few questions, or there are no hard cases and the recipe asks for them.
+        LaunchError: the training was not launched correctly.
+        RunMismatch: OUT holds something else, or a run with other settings or hard cases; or `after` does not fit.
+    """
+    state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
-    course = lay_course(
+    curriculum = make_curriculum(
         cases,
         epochs=settings.epochs,
         last_epochs=settings.last_epochs,
@@ -73,37 +126,36 @@ def train(
         seed=settings.seed,
     )
     origin = {
-        "stage": "hcm-grpo",
+        **origin,
         "settings": settings.deciding,
-        "parent": manifest.digest,
-        "data": digest,
+        "parent": parent.digest,
         "hard": len(cases.hard),
-        **origin_entry(state),
+        "processes": state.num_processes,
     }
-    beginning = after and state_of_beginning(after, origin=origin, settings=settings, ids=course.ids, cases=cases)
+    warm_start = after and find_warm_start(after, origin=origin, settings=settings, ids=curriculum.ids, cases=cases)
     with state.main_process_first():
-        claim(out, origin)
-        occupy(out)
         if state.is_main_process:
-            see_the_same_are_hard(out, cases)
-            if beginning:
-                take_over(beginning, out / STATES_NAME)
-            write_hard_cases(out, cases, checkpoint=manifest.digest, data=digest)
-    state.print(f"{len(cases.hard)} of {len(cases.all)} samples are hard; epochs of {_sizes(course)} questions")
+            claim(out, origin)
+            occupy(out)
+            check_same_hard_cases(out, cases)
+            if warm_start:
+                copy_state(warm_start, out / STATES_NAME)
+            write_hard_cases(out, cases, checkpoint=found_by, data=origin["data"])
+    sizes = " + ".join(str(len(epoch)) for epoch in curriculum.epochs)
+    state.print(f"{len(cases.hard)} of {len(cases.all)} questions are hard; the epochs have {sizes} questions")
 
-    by_id = {sample.id: sample for sample in samples}
-    rows = rollout_rows((by_id[i] for i in course.ids), manifest.prompt)
-    questions, rewards = dataset(rows, data, manifest.image.size), reward_functions(settings.reward, by_id)
+    questions = dataset(make_rows(curriculum.ids), directory, parent.image.size)
     trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
-    trainer.keeper = ExampleKeeper(out, data, by_id)
-    trainer.add_callback(trainer.keeper)
+    if keeper:
+        trainer.keeper = keeper
+        trainer.add_callback(keeper)
     return train_to_end(
         trainer,
         out,
         checkpoint=checkpoint,
-        parent=manifest,
+        parent=parent,
         origin=origin,
-        data={"digest": digest, "samples": len(samples), "hard": len(cases.hard)},
+        data={"digest": origin["data"], "samples": len(cases.all), "hard": len(cases.hard)},
         recipe=recipe,
         tracking=tracking,
     )
@@ -112,14 +164,14 @@ def train(
 def build_trainer(
     checkpoint: Path, questions: Dataset, rewards: list[RewardFunction], settings: HcmGrpoRecipe, output: Path
 ) -> GroupGRPOTrainer:
-    """The policy, all of it trained, its reference (TRL loads it from the same directory) and the rewards.
+    """Build the trainer: the policy, all of it trained, its reference (TRL loads it from `checkpoint`) and the rewards.
 
     Args:
         questions: as `trainer.training.sft.rows.rollout_rows` makes them, in the order of training.
-        output: for TRL's saved states.
+        output: directory of TRL's saved states.
     """
     processor, config = AutoProcessor.from_pretrained(checkpoint, padding_side="left"), arguments(settings, output)
-    if config.use_vllm:  # as `GroupGRPOTrainer` has it without vLLM: no picture that nobody sent
+    if config.use_vllm:  # as in `GroupGRPOTrainer` without vLLM: the model must not write image tokens
         config.generation_kwargs = {"logit_bias": {processor.image_token_id: -100.0}}
     return GroupGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
@@ -144,19 +196,20 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
             "use_vllm": True,
             "vllm_mode": "colocate",
             "vllm_gpu_memory_utilization": settings.vllm_memory,
-            # With top_k and top_p the correction compares unlike distributions and drives every ratio to zero.
+            # With top_k and top_p the correction compares different distributions and drives every ratio to zero.
             "vllm_importance_sampling_correction": False,
         }
     return GRPOConfig(
         output_dir=str(output),
-        num_train_epochs=1,  # the course holds all epochs
-        shuffle_dataset=False,  # and their order
+        num_train_epochs=1,  # the curriculum contains all epochs
+        shuffle_dataset=False,  # the curriculum decides the order
         num_generations=settings.group_size,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
-        num_iterations=1,  # pi_old = pi at each step
-        # Eqs. 2 to 5: mean over tokens, then over the group; advantages normalised within the group, by the deviation
-        # of a sample (G - 1), as torch and TRL have it. The paper does not say which; the other is 1.15 times at G = 4.
+        num_iterations=1,  # pi_old is pi at each step
+        # Eqs. 2 to 5: mean over tokens, then over the group. Advantages are normalised within the group by the sample's
+        # standard deviation (divisor G - 1), as in torch and TRL. The paper does not say which; with divisor G, the
+        # advantages are 1.15 times as large at G = 4.
         loss_type="grpo",
         importance_sampling_level="token",
         scale_rewards=settings.scale_rewards,
@@ -180,7 +233,6 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=5,
         report_to="none",
         seed=settings.seed,
@@ -189,15 +241,13 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
     )
 
 
-def see_the_same_are_hard(out: Path, cases: Cases) -> None:
-    """Refuse to go on with a run on another course: found again on another machine, as many may be hard, but others.
+def check_same_hard_cases(out: Path, cases: Cases) -> None:
+    """Refuse to continue a run with other hard cases, even if there are as many: another machine may find others.
 
     Raises:
-        RunMismatch: other samples are hard in the run that is there.
+        RunMismatch: the run in `out` was started with other hard cases.
     """
     if (out / RECORD_NAME).exists() and hard_in(out) != set(cases.hard):
-        raise RunMismatch(f"{out} was begun with other hard cases; name another directory, or give it those")
-
-
-def _sizes(course: Course) -> str:
-    return " + ".join(str(len(epoch)) for epoch in course.epochs)
+        raise RunMismatch(
+            f"{out} was started with other hard cases. Name another --out, or pass the original hard cases"
+        )

@@ -1,4 +1,4 @@
-"""Which model a recipe trains: its configuration, without its weights."""
+"""Finds the configuration of the model that a recipe trains, without its weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import InternVLConfig
 
     from trainer.training.recipe import Recipe
 
 
-class PlanError(Exception):
-    """The recipe's model cannot be found out; the message says what to give."""
+class PlanError(UserError):
+    """The architecture of the recipe's model cannot be found; the message says what to give."""
 
 
 _INTERNVIT_300M: dict[str, Any] = {
@@ -59,12 +61,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     ),
 }
 """Sizes from the models' public config.json: InternViT-300M-448px, and Qwen2.5-0.5B and -1.5B with InternVL's
-vocabulary of 151,674, embeddings and head untied. They give the published totals of 938 M and 2.09 B parameters."""
+vocabulary of 151,674, with embeddings and head untied. Their totals are the published 938 M and 2.09 B parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A configuration, where it is from, and the directory with its tokenizer if there is one here."""
+    """A model's configuration, its source in words, and its local directory if there is one."""
 
     config: InternVLConfig
     source: str
@@ -72,10 +74,10 @@ class Model:
 
 
 def find_model(recipe: Recipe) -> Model:
-    """The model that a recipe trains. Imports transformers.
+    """Find the model that a recipe trains. Imports transformers.
 
     Raises:
-        PlanError: `base` is neither a directory with an InternVL model nor a published model that is known here.
+        PlanError: `base` is neither a directory with an InternVL model nor one of `PUBLISHED`.
     """
     if recipe.base is None:
         return _from_scratch(recipe)
@@ -84,8 +86,8 @@ def find_model(recipe: Recipe) -> Model:
         return Model(_read_config(directory), str(directory / "config.json"), directory)
     if recipe.base not in PUBLISHED:
         raise PlanError(
-            f"{recipe.base!r} is no directory, and its architecture is not known here (known: "
-            f"{', '.join(PUBLISHED)}); download the model and give its directory as `base`"
+            f"{recipe.base!r} is not a directory, and its architecture is unknown (known are {', '.join(PUBLISHED)}). "
+            "Download the model and give its directory as `base`"
         )
     return Model(_config(PUBLISHED[recipe.base], recipe.base), f"published sizes of {recipe.base}")
 
@@ -96,14 +98,14 @@ def _from_scratch(recipe: Recipe) -> Model:
     from trainer.training.architecture import build_model
 
     if recipe.architecture is None or recipe.pretrain is None:
-        raise PlanError(f"recipe {recipe.name!r} names neither a `base` nor an `architecture` with `pretrain`")
+        raise PlanError(f"recipe {recipe.name!r} has neither a `base` nor an `architecture` with `pretrain`")
     with torch.device("meta"):
         model = build_model(recipe.architecture, _Vocabulary(recipe.pretrain.vocabulary))
     return Model(model.config, f"architecture of recipe {recipe.name!r}")
 
 
 class _Vocabulary:
-    """The part of a tokenizer that sizes a model, before the tokenizer has been learned."""
+    """Stands for a tokenizer that is not trained yet, of which only the size matters for the model."""
 
     eos_token_id = 2
     pad_token_id = 0
@@ -123,7 +125,7 @@ def _read_config(directory: Path) -> InternVLConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanError(f"{path} cannot be read ({error.strerror}); is `base` the directory of a model?") from error
+        raise PlanError(f"{path} cannot be read ({error.strerror}). Give the directory of a model as `base`") from error
     except ValueError as error:
         raise PlanError(f"{path} is not JSON: {error}") from error
     return _config(values, str(path))
@@ -135,13 +137,13 @@ def _config(values: Any, where: str) -> InternVLConfig:
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind != "internvl":
         raise PlanError(
-            f"{where} describes a model of type {kind!r}, not 'internvl'; the trainer needs the Hugging Face format "
+            f"{where} describes a model of type {kind!r}, not 'internvl'. The trainer needs the Hugging Face format "
             "(repositories whose name ends in -hf)"
         )
     try:
-        config = InternVLConfig.from_dict(copy.deepcopy(values))  # it changes nested dictionaries in place
-    except Exception as error:  # transformers' validation raises errors of its own choosing
-        raise PlanError(f"{where} is not a configuration that transformers understands: {error}") from error
+        config = InternVLConfig.from_dict(copy.deepcopy(values))  # `from_dict` changes nested dictionaries in place
+    except Exception as error:  # transformers' validation raises many kinds of errors
+        raise PlanError(f"{where} is not a configuration that transformers can read: {error}") from error
     if config.text_config.model_type != "qwen2":
         raise PlanError(f"{where} has a language model of type {config.text_config.model_type!r}, not 'qwen2'")
     return config

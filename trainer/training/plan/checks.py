@@ -1,4 +1,4 @@
-"""What keeps a recipe from working. Each problem is a sentence that says what to change."""
+"""Finds the problems of a recipe. Each problem is a sentence that says what to change."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
 def find_problems(case: Case) -> list[str]:
-    """All problems of a recipe; none for one that can work."""
+    """All problems of a recipe, for which a training would fail or be useless."""
     return list(_problems(case))
 
 
 def find_notes(case: Case) -> list[str]:
-    """What is worth knowing and keeps nothing from working."""
+    """Facts worth knowing that are not problems."""
     return list(_notes(case))
 
 
@@ -41,30 +41,30 @@ def _notes(case: Case) -> Iterator[str]:
     grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
     if case.parameters.tied:
         yield (
-            "the base model ties its head to its embeddings; `trainer import` unties them, or a running service would "
-            "keep the old head when it takes up new weights"
+            "the base model ties its head to its embeddings. `trainer import` unties them, because a running service "
+            "would otherwise keep the old head when it loads new weights"
         )
     if longest is not None and not case.tokens.measured and longest > limit:
         yield (
-            f"the longest answer of the data has about {longest} tokens (estimated), more than max_tokens_cot {limit}; "
-            "give a local directory as `base` to have them counted with its tokenizer"
+            f"the longest answer of the data has about {longest} tokens (estimated), more than max_tokens_cot {limit}. "
+            "Give a local directory as `base` to have them counted with its tokenizer"
         )
     if grpo and grpo.max_completion_tokens < limit and grpo.cut_rollouts:
         yield (
-            f"rollouts are cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}: the recipe means "
-            "it (cut_rollouts)"
+            f"rollouts are cut at {grpo.max_completion_tokens} tokens, although answers may have {limit}, because "
+            "the recipe sets cut_rollouts"
         )
     engine = case.engine(grpo) if grpo else None
     if engine and 0 < engine.at_once < engine.wanted:
-        yield f"vLLM generates the {engine.wanted} completions of a round {engine.at_once} or more at a time"
+        yield f"vLLM's KV cache may hold only {engine.at_once} of the {engine.wanted} completions of a round at a time"
 
 
 def _pictures(case: Case) -> Iterator[str]:
     side = case.shapes.patches_per_side
     if side % 2:
         yield (
-            f"a picture of {case.shapes.image_size} pixels has {side} patches per side, and pixel shuffle folds them "
-            "two by two; choose an image size that is an even number of patches"
+            f"a picture of {case.shapes.image_size} pixels has {side} patches per side, and pixel shuffle merges "
+            "them two by two. Choose an image size that is an even number of patches"
         )
 
 
@@ -76,14 +76,14 @@ def _positions(case: Case) -> Iterator[str]:
         room = case.shapes.max_positions - case.tokens.prompt
         if room <= 0:
             yield (
-                f"the prompt's {case.tokens.prompt} tokens leave nothing of the model's {case.shapes.max_positions} "
-                "positions for an answer; choose a model with more positions or smaller pictures"
+                f"the prompt's {case.tokens.prompt} tokens fill the model's {case.shapes.max_positions} positions, so "
+                "none are left for an answer. Choose a model with more positions or smaller pictures"
             )
             return
         if completion > room:
             yield (
                 f"the prompt's {case.tokens.prompt} tokens and {setting} {completion} are more than the model's "
-                f"{case.shapes.max_positions} positions; lower {setting} to {room}"
+                f"{case.shapes.max_positions} positions. Lower {setting} to {room}"
             )
 
 
@@ -91,16 +91,16 @@ def _cut_answers(case: Case) -> Iterator[str]:
     grpo, longest, limit = case.recipe.hcm_grpo, case.tokens.longest_answer, case.recipe.max_tokens_cot
     if longest is not None and case.tokens.measured and longest > limit:
         yield (
-            f"the longest answer of the data has {longest} tokens and the model may write {limit}; "
-            f"raise max_tokens_cot to {longest}"
+            f"the longest answer of the data has {longest} tokens, but the model may write only {limit}. "
+            f"Raise max_tokens_cot to {longest}"
         )
         limit = longest
     if grpo and grpo.cut_rollouts:
         limit = (longest or 0) if case.tokens.measured else 0
     if grpo and grpo.max_completion_tokens < limit:
         yield (
-            f"rollouts would be cut at {grpo.max_completion_tokens} tokens, and answers may have {limit}; "
-            f"raise hcm_grpo.max_completion_tokens to {limit}"
+            f"rollouts would be cut at {grpo.max_completion_tokens} tokens, but answers may have {limit}. "
+            f"Raise hcm_grpo.max_completion_tokens to {limit}"
         )
 
 
@@ -118,36 +118,36 @@ def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
     if engine is None or engine.at_once:
         return
     share = math.ceil(engine.least_share / case.hardware.gpu_bytes * 100) / 100
-    remedy = f"raise hcm_grpo.vllm_memory to {share:.2f}" if share < 1 else "use larger GPUs or hcm_grpo.vllm: none"
+    remedy = f"Raise hcm_grpo.vllm_memory to {share:.2f}" if share < 1 else "Use larger GPUs or hcm_grpo.vllm: none"
     yield (
-        f"vLLM's share of {engine.share / GIB:.1f} GiB does not hold its weights and one sequence "
-        f"({engine.least_share / GIB:.1f} GiB); {remedy}"
+        f"vLLM's share of {engine.share / GIB:.1f} GiB cannot hold its weights and one sequence "
+        f"({engine.least_share / GIB:.1f} GiB). {remedy}"
     )
 
 
 def _fits(
     case: Case, name: str, memory: Memory, remedies: Iterator[tuple[str, Any]], price: Callable[[Any], Memory]
 ) -> Iterator[str]:
-    """Compare the peak with the GPU; name the first change that makes it fit."""
+    """Compare the peak with the GPU's memory, and find the first change that makes it fit."""
     usable = case.hardware.usable_bytes
     if memory.peak <= usable:
         return
     need = (
-        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, and {usable / GIB:.1f} of {case.hardware.gpu_memory:g} can "
-        f"be used, for {MARGIN:.0%} stay free; "
+        f"{name} needs {memory.peak / GIB:.1f} GiB per GPU, but only {usable / GIB:.1f} of "
+        f"{case.hardware.gpu_memory:g} can be used, because {MARGIN:.0%} stay free. "
     )
     least = memory.peak
     for change, settings in remedies:
         peak = price(settings).peak
         if peak <= usable:
-            yield f"{need}set in {name}: {change} (then {peak / GIB:.1f} GiB)"
+            yield f"{need}Set in {name}: {change} (then {peak / GIB:.1f} GiB)"
             return
         least = min(least, peak)
-    yield f"{need}no batch is small enough, at the least it takes {least / GIB:.1f} GiB; use larger GPUs"
+    yield f"{need}No batch is small enough: the smallest takes {least / GIB:.1f} GiB. Use larger GPUs"
 
 
 def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:
-    """Changes that keep what is learned."""
+    """Changes that save memory and do not change the result."""
     changes: list[str] = []
     if not sft.gradient_checkpointing:
         sft = sft.model_copy(update={"gradient_checkpointing": True})
@@ -157,7 +157,7 @@ def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:
 
 
 def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGrpoRecipe]]:
-    """Changes that keep what is learned; a smaller share for vLLM as long as a round of rollouts fits at once."""
+    """Changes that save memory and do not change the result. vLLM's share still holds one round of rollouts."""
     changes: list[str] = []
     if not grpo.gradient_checkpointing:
         grpo = grpo.model_copy(update={"gradient_checkpointing": True})
@@ -174,7 +174,7 @@ def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGr
 
 
 def _smaller_passes(changes: list[str], settings: Any) -> Iterator[tuple[str, Any]]:
-    """Halve the batch and double the accumulation, so that a step stays what it is."""
+    """Halve the batch and double the accumulation, which does not change a step."""
     batch, accumulation = settings.batch_size, settings.gradient_accumulation
     while batch % 2 == 0:
         batch, accumulation = batch // 2, accumulation * 2

@@ -1,7 +1,7 @@
-"""`python -m trainer plan RECIPE`: parameters, tokens, memory and steps of a recipe, before it is trained.
+"""`python -m trainer plan RECIPE`: computes parameters, tokens, memory and steps of a recipe, before it is trained.
 
-Exit status 0 for a recipe that can work, 1 for one that cannot (with a sentence for each problem that says what to
-change), 2 for input that is not understood. Nothing is downloaded and nothing is written.
+The exit status is 0 for a recipe without problems, 1 for one with problems (each is printed, with what to change), and
+2 for wrong input. Nothing is downloaded and nothing is written.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.runs.argument_types import above_zero, not_negative, positive
+from trainer.runs.arguments import RECIPE_HELP, add_directory
 from trainer.training.plan.plan import EIGHTY_GB
 
 if TYPE_CHECKING:
@@ -22,47 +22,47 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe or path of a YAML file")
-    parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="that train together (default: 1)")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
+    parser.add_argument(
+        "--gpus", type=positive, default=1, metavar="N", help="number of GPUs that train together (default: 1)"
+    )
     parser.add_argument(
         "--gpu-memory",
         type=above_zero,
         default=EIGHTY_GB,
         metavar="GIB",
-        help="of each GPU, in GiB, as torch finds it (default: %(default)s, a card sold with 80 GB)",
+        help="memory of each GPU in GiB, as torch reports it (default: %(default)s, a card sold as 80 GB)",
     )
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--data", type=Path, metavar="DIR", help="training data, a directory with samples.jsonl")
+    add_directory(amount, "--data", "data directory with the training samples (samples.jsonl)", required=False)
     amount.add_argument(
-        "--samples", type=positive, metavar="N", help="training samples (default: 1044, as in the paper)"
+        "--samples", type=positive, metavar="N", help="number of training samples (default: 1044, as in the paper)"
     )
     parser.add_argument(
         "--weak-samples",
         type=positive,
         metavar="N",
-        help="samples of stage 1.1 (default: as many as of the other stages; 10724 if those are the paper's)",
+        help="number of samples of stage 1.1 (default: that of the other stages; without --data and --samples 10724, "
+        "as in the paper)",
     )
     parser.add_argument(
         "--hard-cases",
         type=not_negative,
         metavar="N",
-        help="samples that the stage-1 model answers wrong (default: the paper's share, 434 of 1044)",
+        help="number of samples that the stage-1 model answers wrong (default: 434 of 1044, the paper's share)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, memory in bytes, problems included")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON, with memory in bytes and all problems (default: a page of text)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from trainer.data_directory import DataError
-    from trainer.training.plan.architectures import PlanError
     from trainer.training.plan.checks import find_notes, find_problems
     from trainer.training.plan.report import as_json, as_text
-    from trainer.training.recipe import RecipeError
 
-    try:
-        case = read_case(args)
-    except (DataError, PlanError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    case = read_case(args)
     problems, notes = find_problems(case), find_notes(case)
     print(json.dumps(as_json(case, problems, notes), indent=2) if args.json else as_text(case, notes))
     for problem in problems:
@@ -71,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_case(args: argparse.Namespace) -> Case:
-    """Put together what the plan is computed from. Imports torch and transformers to build the model without values.
+    """Collect the inputs of a plan. Imports torch and transformers, and builds the model on the meta device.
 
     Raises:
         DataError: the data directory cannot be used, or has fewer samples than hard cases.
-        PlanError: the recipe's model is not known.
+        PlanError: the architecture of the recipe's model is unknown.
         RecipeError: the recipe cannot be used.
     """
     from trainer.data_directory import read_samples
@@ -84,7 +84,7 @@ def read_case(args: argparse.Namespace) -> Case:
     from trainer.training.plan.tokens import count_tokens
     from trainer.training.recipe import load_recipe
 
-    # What is cheap to read is read first: a mistyped path should not cost the import of torch.
+    # Recipe and data are read first, so that a mistyped path fails before the slow import of torch.
     recipe = load_recipe(args.recipe)
     samples = read_samples(args.data) if args.data else []
     data = size_data(args, samples)
@@ -108,7 +108,7 @@ def read_case(args: argparse.Namespace) -> Case:
 
 
 def size_data(args: argparse.Namespace, samples: list[Sample]) -> DataSize:
-    """How much there is to train on, from the options and the samples read, if any.
+    """The amount of data, from the options and the samples, if --data was given.
 
     Raises:
         DataError: there are more hard cases than samples.
@@ -120,18 +120,18 @@ def size_data(args: argparse.Namespace, samples: list[Sample]) -> DataSize:
     number = len(samples) or args.samples
     if number is None:
         number = PAPER_SAMPLES
-        assumed.append(f"{PAPER_SAMPLES:,} samples, the paper's training split; see --data and --samples")
+        assumed.append(f"{PAPER_SAMPLES:,} samples, as in the paper's training split (see --data, --samples)")
     weak = args.weak_samples
     if weak is None:
         papers = not samples and args.samples is None
         weak = PAPER_WEAK_SAMPLES if papers else number
-        assumed.append(f"{weak:,} samples of stage 1.1{', as in the paper' if papers else ''}; see --weak-samples")
+        assumed.append(f"{weak:,} samples of stage 1.1{', as in the paper' if papers else ''} (see --weak-samples)")
     hard = args.hard_cases
     if hard is None:
         hard = round(number * PAPER_HARD_SHARE)
-        assumed.append(f"{hard:,} hard cases, the paper's share; see --hard-cases")
+        assumed.append(f"{hard:,} hard cases, the paper's share (see --hard-cases)")
     if hard > number:
-        raise DataError(f"{hard} hard cases are more than the {number} samples")
+        raise DataError(f"--hard-cases: {hard} are more than the {number} samples")
     if samples and weak == number:
         captions = sum(bool(s.original.caption) + sum(bool(p.caption) for p in s.generated) for s in samples)
     else:

@@ -1,11 +1,11 @@
-"""Memory of one GPU, by what it is used for. Arithmetic on shapes; nothing is allocated or measured here.
+"""Computes the memory of one GPU, by use. This is arithmetic on shapes; nothing is allocated or measured.
 
-How the stages run decides the bytes per parameter: weights are held in float32 and computed with in bfloat16
-(autocast), the optimizer is AdamW, and every GPU holds everything (data parallel, nothing sharded):
+The stages hold weights in float32, compute in bfloat16 (autocast), use AdamW, and are data-parallel without sharding.
+So these are the bytes per parameter:
 
     weights 4, gradients 4, AdamW's two moments 8, bfloat16 copies of the trained matrices 2, reference model 4
 
-and with several GPUs 4 more for the buckets in which gradients are exchanged.
+With several GPUs, 4 more are needed for the buckets in which gradients are exchanged.
 
 Activations follow the method of Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1): count what each operation
 keeps for the backward pass. Counted on transformers' modules under autocast with fused attention, in bytes per token
@@ -18,12 +18,12 @@ and layer, with h the width, d = heads x head dimension, m the MLP's width, a th
     InternViT layer    20 h + 8 d + 4 m + 4 a + 16
         norms 2 x (4 h + 8); inputs of q, k, v, fc1 4 x 2 h; attention 4 x 2 d and 4 a, no mask; two layer scales
         2 x 2 h; fc1 and its GELU 2 x 2 m
-    projector          6 c + 4 h + 8 per image token, c the width behind pixel shuffle
+    projector          6 c + 4 h + 8 per image token, c the width after pixel shuffle
 
-With gradient checkpointing a layer keeps its input alone, 4 h, and one layer at a time is computed again in full. The
-tests compare these counts with the tensors that autograd really saves.
+With gradient checkpointing a layer keeps only its input, 4 h, and one layer at a time is recomputed in full. The tests
+compare these counts with the tensors that autograd really saves.
 
-The logits are never whole in memory: TRL's fused head computes them in tiles of 4,096 tokens x 32,768 words.
+The logits are never in memory at once: TRL's fused head computes them in tiles of 4,096 tokens x 32,768 words.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 GIB = 2**30
 
 ALLOWANCE = 2 * GIB
-"""CUDA context, workspaces of libraries, fragmentation. A usual amount, not computed."""
+"""Bytes for the CUDA context, workspaces of libraries and fragmentation: a usual amount, not computed."""
 
 ENGINE_ALLOWANCE = 3 * GIB // 2
-"""What vLLM needs in its share beside weights and KV cache: activations of its 4,096-token batches."""
+"""Bytes that vLLM needs besides weights and KV cache: activations of its 4,096-token batches."""
 
 HEAD_TILE = 4096 * 32768 * 2
-"""Largest tile of logits in TRL's fused head, bytes."""
+"""Bytes of the largest tile of logits in TRL's fused head."""
 
 FLOAT32 = 4
 BFLOAT16 = 2
@@ -57,15 +57,15 @@ class Memory:
     """Bytes on one GPU in one stage."""
 
     held: Mapping[str, int]
-    """All the time."""
+    """Bytes that are held all the time, by use."""
     rollouts: Mapping[str, int] = field(default_factory=dict)
-    """On top while completions are generated."""
+    """Additional bytes while completions are generated."""
     training: Mapping[str, int] = field(default_factory=dict)
-    """On top while a step is computed."""
+    """Additional bytes while a step is computed."""
 
     @property
     def peak(self) -> int:
-        """Rollouts and training take turns."""
+        """Maximum number of bytes at a time; rollouts and training take turns."""
         return sum(self.held.values()) + max(sum(self.rollouts.values()), sum(self.training.values()))
 
 
@@ -73,7 +73,7 @@ def text_layer_bytes(shapes: Shapes, length: int) -> int:
     """Bytes per token that one layer of the language model keeps for the backward pass.
 
     Args:
-        length: tokens of the sequence, for the mask's row.
+        length: tokens of the sequence, which is the length of a row of the mask.
     """
     text = shapes.text
     attention = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * length
@@ -106,13 +106,13 @@ def vision_activations(shapes: Shapes, pictures: int, *, checkpointing: bool) ->
 
 
 def head_bytes(shapes: Shapes, tokens: int) -> int:
-    """Bytes of TRL's fused head over the scored tokens: a tile of logits, gradients of states and matrix in float32."""
+    """Bytes of TRL's fused head: a tile of logits, and float32 gradients of the states and of the matrix."""
     tile = min(HEAD_TILE, min(tokens, 4096) * min(shapes.vocabulary, 32768) * BFLOAT16)
     return tile + FLOAT32 * shapes.text.width * (tokens + shapes.vocabulary)
 
 
 def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
-    """Keys and values of all layers in bfloat16."""
+    """Bytes of the keys and values of all layers in bfloat16."""
     text = shapes.text
     return 2 * BFLOAT16 * text.number * text.kv_heads * text.head_dim * sequences * length
 
@@ -120,7 +120,7 @@ def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
 def sft_memory(
     settings: SftRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, answer: int, gpus: int
 ) -> Memory:
-    """One GPU in an SFT stage, when a batch is full of the longest samples.
+    """Memory of one GPU in an SFT stage, for a batch of the longest samples.
 
     Args:
         prompt: tokens of the question, image tokens included.
@@ -144,11 +144,11 @@ def grpo_memory(
     gpus: int,
     gpu_memory: float,
 ) -> Memory:
-    """One GPU in stage 2, when every completion is as long as it may be.
+    """Memory of one GPU in stage 2, if every completion has the maximum length.
 
     Args:
         prompt: tokens of the question, image tokens included.
-        gpu_memory: of the GPU, bytes; a colocated vLLM takes a share of it.
+        gpu_memory: bytes of the GPU, of which a colocated vLLM takes a share.
     """
     answer = settings.max_completion_tokens
     held = _states(parameters, gpus, vision=True)
@@ -175,29 +175,29 @@ def grpo_memory(
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What a colocated vLLM does with its share of the memory."""
+    """How a colocated vLLM uses its share of the memory, in bytes."""
 
     share: int
     weights: int
     kv_cache: int
-    """What is left for the KV cache, bytes; not positive if nothing is."""
+    """Rest of the share for the KV cache; not positive if there is none."""
     per_sequence: int
     """KV cache of one prompt with its longest completion."""
     at_once: int
-    """Completions that fit at once. Prompts shared by a group are counted for each, so it is a lower bound."""
+    """Completions that fit at once. This is a lower bound, because a group's shared prompt is counted for each."""
     wanted: int
     """Completions of one round of rollouts on one GPU."""
 
     @property
     def least_share(self) -> int:
-        """Bytes with which one sequence fits."""
+        """Share with which one sequence fits."""
         return self.weights + ENGINE_ALLOWANCE + self.per_sequence
 
 
 def engine_memory(
     settings: HcmGrpoRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, gpu_memory: float
 ) -> Engine | None:
-    """The colocated vLLM's share; None without one. Its weights are a second copy, in bfloat16."""
+    """Memory of the colocated vLLM; None without one. Its weights are a second copy, in bfloat16."""
     if settings.vllm != "colocate":
         return None
     share = math.ceil(settings.vllm_memory * gpu_memory)
@@ -209,7 +209,7 @@ def engine_memory(
 
 
 def _states(parameters: Parameters, gpus: int, *, vision: bool) -> dict[str, int]:
-    """What does not depend on the batch."""
+    """Bytes that do not depend on the batch, by use."""
     trained = parameters.trained(vision=vision)
     states = {
         "weights": FLOAT32 * parameters.total,
@@ -223,5 +223,5 @@ def _states(parameters: Parameters, gpus: int, *, vision: bool) -> dict[str, int
 
 
 def _stack(tokens: int, number: int, width: int, layer: int, *, checkpointing: bool) -> int:
-    """A stack of layers: all in full, or the input of each and one in full."""
+    """Bytes of a stack of layers: all in full, or with checkpointing the input of each and one in full."""
     return tokens * (number * FLOAT32 * width + layer if checkpointing else number * layer)

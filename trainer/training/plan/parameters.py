@@ -1,4 +1,4 @@
-"""Parameters of a model, counted on its real modules without memory for them (torch's meta device)."""
+"""Counts a model's parameters on its real modules, without allocating them (torch's meta device)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PARTS: Mapping[str, str] = {
     "language_model": "model.language_model.",
     "head": "lm_head.",
 }
-"""Part → prefix of its parameters; the first that fits counts, so `language_model` is without its embeddings."""
+"""Part → prefix of its parameters. The first match counts, so `language_model` does not include the embeddings."""
 
 VISION = ("vit", "projector")
-"""Frozen in both SFT stages (table 2). In stage 2 nothing is frozen."""
+"""Parts that are frozen in both SFT stages (table 2). Stage 2 freezes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class Part:
     name: str
     total: int
     matrices: int
-    """Those in weights of linear layers and convolutions, which autocast copies to bfloat16 for the forward pass."""
+    """Parameters of linear layers and convolutions, whose weights autocast copies to bfloat16 in the forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All parts. A tied head counts under the embeddings, so no parameter counts twice."""
+    """Parameters of all parts. A tied head counts as part of the embeddings only."""
 
     parts: tuple[Part, ...]
     tied: bool
-    """The head is the embeddings' matrix."""
+    """Whether the head is the embeddings' matrix."""
 
     @property
     def total(self) -> int:
@@ -49,14 +49,17 @@ class Parameters:
         return sum(part.total for part in self.parts if vision or part.name not in VISION)
 
     def copied(self, *, vision: bool) -> int:
-        """Trained parameters of which autocast keeps a bfloat16 copy. Embeddings are looked up and the head is applied
-        in tiles (TRL's fused head), so neither is copied whole; nor are frozen matrices, whose copies are dropped."""
+        """Trained parameters of which autocast keeps a bfloat16 copy.
+
+        Embeddings are looked up, and TRL's fused head works in tiles, so neither is copied whole. Copies of frozen
+        matrices are not kept.
+        """
         skipped = ("embeddings", "head", *(() if vision else VISION))
         return sum(part.matrices for part in self.parts if part.name not in skipped)
 
 
 def build_on_meta(config: InternVLConfig) -> PreTrainedModel:
-    """The model that the configuration describes, with shapes and without values."""
+    """Build the model of a configuration on the meta device: with shapes, but without values."""
     import torch
     from transformers import InternVLForConditionalGeneration
 
@@ -65,19 +68,19 @@ def build_on_meta(config: InternVLConfig) -> PreTrainedModel:
 
 
 def count_parameters(model: PreTrainedModel) -> Parameters:
-    """Count each parameter once, under the part that it belongs to.
+    """Count the parameters of each part, each parameter once.
 
     Raises:
-        ValueError: a parameter belongs to no known part: this transformers version names them in another way.
+        ValueError: a parameter belongs to no known part, because this transformers version uses other names.
     """
     totals, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    for name, parameter in model.named_parameters():  # a tied one comes once
+    for name, parameter in model.named_parameters():  # a tied parameter is listed once
         part = next((part for part, prefix in PARTS.items() if name.startswith(prefix)), None)
         if part is None:
-            raise ValueError(f"the parameter {name} is in none of the parts {', '.join(PARTS)}")
+            raise ValueError(f"the parameter {name} belongs to none of the parts {', '.join(PARTS)}")
         totals[part] += parameter.numel()
-        # Position embeddings and layer scales have more than one dimension or none; only these two are multiplied.
+        # Only weights of linear layers (2 dimensions) and convolutions (4) are multiplied.
         if name.endswith(".weight") and parameter.ndim in (2, 4):
             matrices[part] += parameter.numel()
     return Parameters(tuple(Part(part, totals[part], matrices[part]) for part in PARTS), tied)

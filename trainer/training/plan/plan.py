@@ -1,4 +1,4 @@
-"""What a recipe comes to: the stages with their schedule and memory, and what keeps the recipe from working."""
+"""Computes the stages of a recipe, with their schedule and memory."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from trainer.training.plan.tokens import Tokens
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, SftRecipe
 
 PAPER_SAMPLES = 1044
-"""The paper's training split (table 1)."""
+"""Size of the paper's training split (table 1)."""
 
 PAPER_WEAK_SAMPLES = 10724
-"""The paper's pseudo-label split (table 1), for stage 1.1."""
+"""Size of the paper's pseudo-label split (table 1), for stage 1.1."""
 
 PAPER_HARD_SHARE = 434 / 1044
-"""Of the training set, for the 2B model (section 4). What a run's share is, its stage-1 model will show."""
+"""Share of hard cases in the training set for the paper's 2B model (section 4). A run's own share is known only after
+its stage 1."""
 
 
 MARGIN = 0.06
-"""Share of a GPU that a plan leaves free. The estimate was not compared with a GPU, a fragmented allocator needs more
-than it holds, and a run that ends for want of memory ends after hours."""
+"""Share of a GPU's memory that a plan leaves free: the estimate was not compared with a GPU, a fragmented allocator
+needs more than it holds, and a run may run out of memory only after hours."""
 
 EIGHTY_GB = 79.1
-"""GiB that torch finds on cards sold with 80 GB: H100 79.1, A100 79.2. nvidia-smi shows 81,559 MiB and 81,920 MiB, with
-what the driver keeps; an H200 shows 143,771 MiB."""
+"""GiB that torch reports on cards sold as 80 GB: 79.1 on H100, 79.2 on A100. nvidia-smi shows 81,559 and 81,920 MiB,
+which include the driver's share; for an H200 it shows 143,771 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """GPUs that train together, data parallel, each with all of the model."""
+    """GPUs that train data-parallel; each holds the whole model."""
 
     gpus: int
     gpu_memory: float
-    """Of each, in GiB."""
+    """Memory of each GPU in GiB."""
 
     @property
     def gpu_bytes(self) -> float:
@@ -45,22 +46,22 @@ class Hardware:
 
     @property
     def usable_bytes(self) -> float:
-        """What a plan may fill."""
+        """Bytes per GPU that a plan may use."""
         return self.gpu_bytes * (1 - MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
 class DataSize:
-    """How much there is to train on."""
+    """The amount of training data."""
 
     samples: int
     weak_samples: int
-    """For stage 1.1."""
+    """Samples of stage 1.1."""
     weak_captions: int
-    """Pictures with a caption among those of stage 1.1."""
+    """Pictures of stage 1.1 that have a caption."""
     hard_cases: int
     assumed: tuple[str, ...] = ()
-    """What of this is not known but assumed, in words."""
+    """Descriptions of the numbers that are assumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A recipe, its model, its data and the machine: all that a plan is computed from."""
+    """The inputs of a plan: a recipe, its model, its data and the hardware."""
 
     recipe: Recipe
     source: str
-    """Where the architecture is from."""
+    """Source of the architecture, in words."""
     shapes: Shapes
     parameters: Parameters
     tokens: Tokens
@@ -90,17 +91,17 @@ class Case:
 
     @property
     def sft_stages(self) -> Sequence[tuple[str, SftRecipe]]:
-        """Names of the recipe's sections, which name the stages, and their settings."""
+        """SFT stages, by the names of their sections in the recipe."""
         return (("sft_weak", self.recipe.sft_weak), ("sft_answer", self.recipe.sft_answer))
 
     @property
     def completion_limit(self) -> int:
-        """The longest completion of any stage, tokens."""
+        """Maximum length of a completion in any stage, in tokens."""
         grpo = self.recipe.hcm_grpo
         return max(self.recipe.max_tokens_cot, grpo.max_completion_tokens if grpo else 0)
 
     def sft_memory(self, sft: SftRecipe) -> Memory:
-        """One GPU in an SFT stage with these settings."""
+        """Memory of one GPU in an SFT stage with these settings."""
         return sft_memory(
             sft,
             self.parameters,
@@ -111,7 +112,7 @@ class Case:
         )
 
     def grpo_memory(self, grpo: HcmGrpoRecipe) -> Memory:
-        """One GPU in stage 2 with these settings."""
+        """Memory of one GPU in stage 2 with these settings."""
         return grpo_memory(
             grpo,
             self.parameters,
@@ -122,21 +123,21 @@ class Case:
         )
 
     def engine(self, grpo: HcmGrpoRecipe) -> Engine | None:
-        """The colocated vLLM with these settings."""
+        """Memory of the colocated vLLM with these settings; None without one."""
         return engine_memory(
             grpo, self.parameters, self.shapes, prompt=self.tokens.prompt, gpu_memory=self.hardware.gpu_bytes
         )
 
     def grpo_schedule(self, grpo: HcmGrpoRecipe) -> GrpoSchedule:
-        """Steps of stage 2 with these settings."""
+        """Schedule of stage 2 with these settings."""
         return grpo_schedule(grpo, self.data.samples, self.data.hard_cases, self.hardware.gpus)
 
     def stages(self) -> Iterator[Stage]:
-        """The stages that the recipe has, in order."""
+        """The stages of the recipe, in order."""
         trained = self.parameters.trained(vision=False)
         for name, sft in self.sft_stages:
             samples = self.data.weak_samples if name == "sft_weak" else self.data.samples
-            # A recipe that wants captions in stage 1.2 finds as many per sample as there are in stage 1.1.
+            # Stage 1.2 is assumed to have as many captions per sample as stage 1.1.
             captions = self.data.weak_captions * samples // max(self.data.weak_samples, 1)
             schedule = sft_schedule(sft, samples, captions, self.hardware.gpus)
             yield Stage(name, trained, self.parameters.total - trained, self.sft_memory(sft), schedule)

@@ -1,4 +1,4 @@
-"""A plan as text for people and as JSON values for programs."""
+"""Renders a plan as text for people and as JSON values for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.training.plan.plan import MARGIN, Case, Stage
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule
 
 TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
-"""Section of the recipe → what the paper calls the stage."""
+"""Section of the recipe → name of the stage in the paper."""
 
 
 def as_json(case: Case, problems: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def as_json(case: Case, problems: Sequence[str], notes: Sequence[str]) -> dict[s
 
 
 def as_text(case: Case, notes: Sequence[str]) -> str:
-    """The plan as a page of text, without its problems."""
+    """The plan as a page of text, without the problems."""
     stages = list(case.stages())
     blocks = [
         [f"Recipe {case.recipe.name}, {case.source}"],
@@ -91,7 +91,7 @@ def _parameters(case: Case) -> list[str]:
 
 def _tokens(case: Case) -> list[str]:
     tokens, shapes = case.tokens, case.shapes
-    how = "counted with the model's tokenizer" if tokens.measured else "estimated, no tokenizer at hand"
+    how = "counted with the model's tokenizer" if tokens.measured else "estimated without a tokenizer"
     rows = [
         (
             "pictures",
@@ -129,7 +129,7 @@ def _memory(case: Case, stage: Stage) -> list[str]:
             f"  vLLM's share: {_gib(engine.weights)} GiB weights, {_gib(max(engine.kv_cache, 0))} GiB KV cache "
             f"(one completion with its prompt takes {engine.per_sequence / 2**20:.0f} MiB)"
         )
-    return [f"Memory per GPU in {TITLES[stage.name]}, GiB, {case.hardware.gpus} GPU(s)", *lines]
+    return [f"Memory per GPU in {TITLES[stage.name]}, GiB, with {case.hardware.gpus} GPU(s)", *lines]
 
 
 def _schedule(case: Case, stages: Iterable[Stage]) -> list[str]:
@@ -157,11 +157,11 @@ def _grpo(schedule: GrpoSchedule) -> Iterator[str]:
     rows.append(("total", f"{schedule.groups:,}", f"{schedule.rollouts:,}", f"{schedule.steps:,}"))
     yield from (f"  {line}" for line in _table(rows))
     if schedule.dropped:
-        yield f"    the last {schedule.dropped} groups do not fill a step and are left out"
+        yield f"    the last {schedule.dropped} groups do not fill a step and are dropped"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns aligned: the first to the left, numbers to the right, words to the left."""
+    """Align columns: numbers to the right, words and the first column to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     numeric = [any(re.fullmatch(r"[\d,.]+", row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

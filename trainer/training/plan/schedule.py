@@ -1,4 +1,4 @@
-"""How many steps, questions and rollouts the stages take. Arithmetic on numbers of samples; what is shown is exact."""
+"""Computes the exact numbers of steps, questions and rollouts of the stages from numbers of samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 @dataclass(frozen=True, slots=True)
 class SftSchedule:
-    """Steps of one SFT stage. The last step of an epoch may be a smaller one."""
+    """Steps of one SFT stage. The last step of an epoch may have fewer rows."""
 
     rows: int
     epochs: int
@@ -30,12 +30,12 @@ class GrpoEpoch:
     rollouts: int
     """Completions generated."""
     steps: int
-    """Optimizer steps that end in this epoch; a step may begin in the one before."""
+    """Optimizer steps that end in this epoch; a step may start in the epoch before."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrpoSchedule:
-    """Steps of stage 2, one flat course (see `trainer.training.hard_cases`)."""
+    """Steps of stage 2, whose epochs form one flat curriculum (see `trainer.training.hard_cases`)."""
 
     samples: int
     hard_cases: int
@@ -46,14 +46,15 @@ class GrpoSchedule:
     rollouts: int
     steps: int
     dropped: int
-    """Questions at the end of the course that do not fill a step; TRL leaves them out."""
+    """Questions at the end of the curriculum that do not fill a step, which TRL drops."""
 
 
 def sft_schedule(settings: SftRecipe, samples: int, captions: int, gpus: int) -> SftSchedule:
     """Steps of an SFT stage.
 
     Args:
-        captions: pictures with a caption; a row each where the stage trains on them, beside one row per sample.
+        captions: number of pictures with a caption. If the stage trains on captions, each is a row, besides one row per
+            sample.
     """
     if settings.captions_per_sample is not None:
         captions = min(captions, settings.captions_per_sample * samples)
@@ -67,8 +68,8 @@ def grpo_schedule(settings: HcmGrpoRecipe, samples: int, hard: int, gpus: int) -
     """Steps of stage 2.
 
     A step takes batch_size x gradient_accumulation x GPUs completions, group_size of them per question; all are
-    generated before the step. Completions that are no whole groups are counted down to whole ones here;
-    `trainer.training.enough_data` refuses them.
+    generated before the step. If they are not divisible into groups, the rest is ignored here;
+    `trainer.training.enough_data` reports it.
     """
     completions = settings.batch_size * settings.gradient_accumulation * gpus
     per_step = completions // settings.group_size

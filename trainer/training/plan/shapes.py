@@ -1,4 +1,4 @@
-"""The numbers of an architecture that decide lengths and memory, as plain integers."""
+"""The sizes of an architecture that decide lengths and memory, as plain integers."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Shapes:
 
     @property
     def vision_length(self) -> int:
-        """Positions in the ViT: patches and the class token."""
+        """Number of positions in the ViT: patches and the class token."""
         return self.patches_per_side**2 + 1
 
     @property
     def folded_width(self) -> int:
-        """Width of an image token behind pixel shuffle, before the projector."""
+        """Width of an image token after pixel shuffle, before the projector."""
         return self.vision.width * self.patches_per_side**2 // self.tokens_per_picture
 
 
 def shapes_of(config: InternVLConfig) -> Shapes:
-    """Read the sizes off a configuration."""
+    """Read the sizes from a configuration."""
     vision, text = config.vision_config, config.text_config
     side = vision.image_size[0] // vision.patch_size[0]
     text_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -1,4 +1,4 @@
-"""How long a sample is: five pictures, the instruction, and the completion's limit."""
+"""Counts the tokens of a sample: five pictures, the instruction, and the answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trainer.training.plan.architectures import PlanError
 
 PLACEHOLDER = "<IMG_CONTEXT>"
 PICTURE_FRAME = 2
-"""`<img>` and `</img>` around the tokens of a picture."""
+"""Number of tokens around a picture: `<img>` and `</img>`."""
 
 CHARACTERS_PER_TOKEN = 3.5
-"""Where no tokenizer is at hand. Qwen's vocabulary has 4.4 on the instruction in CoT mode and 3.9 on an answer, the
-tiny one 4.1 on both; lower here, so that an estimate errs on the long side."""
+"""Estimate for models without a local tokenizer. Qwen's tokenizer has 4.4 characters per token on the CoT instruction
+and 3.9 on an answer, and the tiny one 4.1 on both. The value is lower, so that lengths are rather overestimated."""
 
 CHAT_FRAME = 12
-"""Tokens of ChatML around the one message and at the head of the answer, rounded up."""
+"""Tokens of ChatML around the message and before the answer, rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,15 @@ class Tokens:
     """Tokens of one question in CoT mode."""
 
     per_picture: int
-    """Image tokens of one picture; one tile."""
+    """Image tokens of one picture (one tile)."""
     pictures: int
-    """Image tokens of all five."""
+    """Image tokens of all five pictures."""
     text: int
-    """The rest of the prompt: instruction, names of the pictures, their frames, the chat's own tokens."""
+    """Other tokens of the prompt: instruction, names and frames of the pictures, and chat template."""
     measured: bool
-    """Counted with the model's tokenizer; else estimated from characters."""
+    """Whether tokens were counted with the model's tokenizer, and not estimated from characters."""
     longest_answer: int | None = None
-    """Of the data's reasoning with its answer, end token included; None without data that has any."""
+    """Tokens of the data's longest reasoning with its answer, end token included; None if the data has no reasoning."""
 
     @property
     def prompt(self) -> int:
@@ -49,7 +49,7 @@ class Tokens:
 def count_tokens(
     prompt: Prompt, per_picture: int, tokenizer: Tokenizer | None, samples: Iterable[Sample] = ()
 ) -> Tokens:
-    """Tokens of the question, and of the longest answer that SFT trains on.
+    """Count the tokens of the question, and of the longest answer in SFT.
 
     Raises:
         PlanError: the tokenizer's chat template does not write one placeholder per picture.
@@ -66,10 +66,10 @@ def count_tokens(
 
 
 def load_tokenizer(directory: Path | None) -> Tokenizer | None:
-    """The tokenizer of a model's directory; None if there is no directory or no tokenizer in it.
+    """Load the tokenizer of a model's directory; None without a directory or without a tokenizer in it.
 
     Raises:
-        PlanError: there is one, and it cannot be loaded.
+        PlanError: the tokenizer cannot be loaded.
     """
     if directory is None or not (directory / "tokenizer.json").is_file():
         return None
@@ -77,7 +77,7 @@ def load_tokenizer(directory: Path | None) -> Tokenizer | None:
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # tokenizers and transformers raise what they like on a damaged file
+    except Exception as error:  # tokenizers and transformers raise many kinds of errors on a damaged file
         raise PlanError(f"the tokenizer in {directory} cannot be loaded: {error}") from error
     loaded: Tokenizer = tokenizer
     return loaded
@@ -87,7 +87,7 @@ def _prompt_text_tokens(prompt: Prompt, tokenizer: Tokenizer | None) -> int:
     frames = PICTURES_PER_SAMPLE * PICTURE_FRAME
     if tokenizer is None:
         parts = messages(prompt, Mode.COT)[0]["content"]
-        # Each part, text or picture, ends its line: one token more.
+        # Each part, text or picture, ends with a line break of one token.
         return sum(_count(part.get("text", ""), None) + 1 for part in parts) + frames + CHAT_FRAME
     text = prompt_text(tokenizer, prompt, Mode.COT)
     if (found := text.count(PLACEHOLDER)) != PICTURES_PER_SAMPLE:

@@ -1,1 +1,1 @@
-"""A training told in a page: what it is, its curves, and for stage 2 examples of what the model decided."""
+"""`python -m trainer report`: a page with the settings, curves and example decisions of a training."""

@@ -1,4 +1,4 @@
-"""`curves.png`: what a training logged, over its steps."""
+"""`curves.png`: plots the metrics that a training logged, over its steps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 SMOOTHED = 60
-"""Curves with more points than this get a running mean over a thirtieth of them."""
+"""Number of points above which a curve is drawn as a running mean over a thirtieth of them."""
 
 _COLOURS = {name: f"C{number}" for number, name in enumerate((*(d.short for d in Dimension), NORMAL))}
-"""The same in all panels."""
+"""Colours of dimensions, the same in all panels."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over the steps; pretraining's stages one after the other."""
+    """One metric over the steps. Stages of pretraining follow each other on the axis."""
 
     label: str
     steps: tuple[int, ...]
@@ -41,7 +41,7 @@ class Panel:
 
 
 Plan = tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-"""Panels: title, and per curve a pattern of metric names and a label, which may take groups of the pattern."""
+"""Panels by title; for each curve a pattern of metric names and a label, which may use groups of the pattern."""
 
 _OPTIMIZER: Plan = (
     ("loss", ((r"loss", "loss"),)),
@@ -51,7 +51,7 @@ _OPTIMIZER: Plan = (
 
 SFT: Plan = (
     *_OPTIMIZER,
-    ("tokens predicted right", ((r"mean_token_accuracy", "share"),)),
+    ("tokens predicted correctly", ((r"mean_token_accuracy", "share"),)),
     ("entropy", ((r"entropy", "per token"),)),
 )
 
@@ -73,27 +73,27 @@ HCM_GRPO: Plan = (
 
 PRETRAIN: Plan = (
     _OPTIMIZER[0],
-    ("score that the verdicts would get", ((r"(?:score|verdicts)/(all|surest)", r"\1"),)),
-    ("first word of a verdict right", ((r"verdicts/(?!all$|surest$)(\w+)", r"\1"),)),
-    ("defects seen, judging five pictures", ((r"judged/(\w+)/defects", r"\1"),)),
-    ("sound pictures called fine, judging five", ((r"judged/(\w+)/sound", r"\1"),)),
-    ("told if the original's (guessing: 0.5)", ((r"judged/same_(\w+)", r"\1"),)),
-    ("defects seen, looking at one picture", ((r"seen/(\w+)/defects", r"\1"),)),
-    ("sound pictures called fine, looking at one", ((r"seen/(\w+)/sound", r"\1"),)),
+    ("score of the verdicts", ((r"(?:score|verdicts)/(all|surest)", r"\1"),)),
+    ("first word of a verdict correct", ((r"verdicts/(?!all$|surest$)(\w+)", r"\1"),)),
+    ("defects found among five pictures", ((r"judged/(\w+)/defects", r"\1"),)),
+    ("normal pictures recognised among five", ((r"judged/(\w+)/sound", r"\1"),)),
+    ("same product as the original? (guessing: 0.5)", ((r"judged/same_(\w+)", r"\1"),)),
+    ("defects found in single pictures", ((r"seen/(\w+)/defects", r"\1"),)),
+    ("normal single pictures recognised", ((r"seen/(\w+)/sound", r"\1"),)),
     _OPTIMIZER[1],
 )
 
 
 def panels_of(training: Training) -> list[Panel]:
-    """What there is to draw; panels without a point are left out."""
+    """The panels of a training; those without a point are left out."""
     plans = {"pretrain": PRETRAIN, "sft": SFT, "hcm-grpo": HCM_GRPO}
     panels = [Panel(title, tuple(_curves(training, patterns))) for title, patterns in plans[training.kind]]
     return [panel for panel in panels if panel.curves]
 
 
 def draw(training: Training, panels: Sequence[Panel]) -> bytes:
-    """The panels as one PNG."""
-    from matplotlib.figure import Figure  # no pyplot: that would choose a window system
+    """Draw the panels as one PNG."""
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5 * COLUMNS, 3.4 * rows), layout="constrained")
@@ -140,5 +140,5 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 
 def _smooth(values: Sequence[float], window: int) -> list[float]:
-    """Mean of the last `window` values at each place, of fewer at the beginning."""
+    """Running mean of the last `window` values, of fewer at the start."""
     return [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - window) : end])]

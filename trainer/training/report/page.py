@@ -1,4 +1,4 @@
-"""`report.html`: the report on one page, as `trainer.runs.html` makes them."""
+"""`report.html`: the report as one HTML page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.training.tracking.examples import PICTURES_NAME, Completion, Exampl
 from trainer.training.tracking.mlflow_run import flat
 
 SHOWN = 60
-"""Examples on the page, spread over the training; about 50 KB each. The run directory has them all."""
+"""Maximum number of examples on the page, spread over the training; each takes about 50 KB."""
 
 _STYLE = """
 .curves { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
@@ -44,7 +44,7 @@ def _page(training: Training, panels: Sequence[Panel], curves: bytes, examples: 
     yield "<h2>First and last values</h2>\n" + _values(panels)
     if examples:
         yield from _examples(training.directory, examples)
-    yield "<h2>What was run</h2>\n" + _origin(training)
+    yield "<h2>Settings and inputs</h2>\n" + _origin(training)
     yield CLOSING
 
 
@@ -70,9 +70,10 @@ def _origin(training: Training) -> str:
 def _examples(directory: Path, examples: Sequence[Example]) -> Iterator[str]:
     yield (
         "<h2>Example decisions</h2>\n"
-        f'<p class="soft">Groups of answers to one question each, kept while training: {len(examples)}'
-        f"{f', {SHOWN} of them here' if len(examples) > SHOWN else ''}. A green frame: usable. The reward is the sum "
-        "of its parts; a group whose rewards are all equal teaches nothing.</p>\n"
+        f'<p class="soft">Each example is one question with a group of answers. The training kept '
+        f"{len(examples)}{f', of which {SHOWN} are shown' if len(examples) > SHOWN else ''}. Usable pictures have a "
+        "green frame. The reward is the sum "
+        "of its parts; the model learns nothing from a group whose rewards are all equal.</p>\n"
     )
     last = len(examples) - 1
     for place in sorted({round(number * last / (SHOWN - 1)) for number in range(SHOWN)}):
@@ -102,6 +103,6 @@ def _answer(completion: Completion, answer: str | None) -> str:
 
 
 def _options(completion: Completion) -> str | None:
-    """The letters that an answer names, `N` for none, None if it cannot be read."""
+    """The letters of an answer, `N` if it names none, None if it is unreadable."""
     result = parse(completion.text, Mode.COT)
     return options_text(result.options) if isinstance(result, Answer) else None

@@ -1,4 +1,4 @@
-"""Reading a training's run directory: what it is (`run.json`) and what it has logged so far."""
+"""Reads a training's run directory: its record (`run.json`) and its log so far."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from screening.checkpoint.manifest import read_manifest
-from screening.errors import CheckpointError
+from screening.errors import CheckpointError, UserError
 from trainer.runs.json_log import LogError, read_log
 from trainer.runs.run_directory import ORIGIN_NAME
 
 Kind = Literal["pretrain", "sft", "hcm-grpo"]
 
 
-class RunError(Exception):
-    """A directory is no training's, its log is damaged, or there is nothing to show yet; the message says which."""
+class RunError(UserError):
+    """A directory does not belong to a training, or its log is damaged or still empty; the message says which."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was logged at one step."""
+    """The metrics that were logged at one step."""
 
     stage: str
-    """Pretraining has several, each counting its steps from 1; other trainings are one stage."""
+    """Stage of the step. Pretraining has several, each of which counts steps from 1; other trainings have one."""
     step: int
     values: dict[str, float]
-    """By name; nested ones as `judged/shadow`."""
+    """Values by metric; nested names are joined, as in `judged/shadow`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Training:
     """Content of `run.json`: settings and inputs."""
     points: tuple[Point, ...]
     checkpoint: str | None
-    """Digest of the finished checkpoint; None while there is none."""
+    """Digest of the checkpoint; None until the training has finished."""
 
     @property
     def stage(self) -> str:
@@ -59,7 +59,7 @@ class Training:
 
     @property
     def progress(self) -> str:
-        """`finished, 500 steps`, or how far it is."""
+        """Progress in words, for example `finished, 500 steps`."""
         last = self.points[-1]
         if self.checkpoint:
             return f"finished, {self.offsets[last.stage] + last.step} steps"
@@ -68,35 +68,35 @@ class Training:
 
 
 def read_run(directory: Path) -> Training:
-    """Read a run directory, also one that is being written.
+    """Read the run directory of a training, which may still be running.
 
     Raises:
-        RunError: see there.
+        RunError: see the class.
     """
     try:
         origin = json.loads((directory / ORIGIN_NAME).read_text(encoding="utf-8"))
         stage = str(origin["stage"])
     except OSError as error:
         raise RunError(
-            f"{directory / ORIGIN_NAME} cannot be read ({error.strerror}); name the directory that `trainer pretrain`, "
-            "`sft` or `hcm-grpo` was given as --out"
+            f"{directory / ORIGIN_NAME} cannot be read ({error.strerror}). Give the --out directory of "
+            "`trainer pretrain`, `sft` or `hcm-grpo`"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{directory / ORIGIN_NAME} is not the record of a run") from error
     kind = _kind(stage)
     if kind is None:
-        raise RunError(f"{directory} holds a run of {stage!r}, which is no training and has no curves")
+        raise RunError(f"{directory} holds a run of {stage!r}, which is not a training and has no curves")
     if kind == "pretrain":
         points = tuple(_pretraining_points(directory / "log.jsonl"))
     else:
         points = tuple(_finetuning_points(directory / "log.json", stage))
     if not points:
-        raise RunError(f"{directory} has not logged a step yet; try again when the training has gone further")
+        raise RunError(f"{directory} has not logged a step yet. Try again later")
     return Training(directory, kind, origin, points, _checkpoint(directory / "checkpoint"))
 
 
 def _kind(stage: str) -> Kind | None:
-    """By the stage's name: `pretrain`; `sft-weak`, `muirbench-sft`; `hcm-grpo`, `muirbench-hcm-grpo`."""
+    """Kind of a training by its stage, for example `pretrain`, `sft-weak`, `muirbench-sft` or `muirbench-hcm-grpo`."""
     if stage == "pretrain":
         return "pretrain"
     if stage.endswith("hcm-grpo"):
@@ -105,7 +105,7 @@ def _kind(stage: str) -> Kind | None:
 
 
 class Line(BaseModel):
-    """A line of pretraining's log: a step's loss and the like, or what was measured after it."""
+    """A line of pretraining's log: a step's loss and other metrics, or measurements after it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -117,13 +117,13 @@ class Line(BaseModel):
 def _pretraining_points(path: Path) -> Iterator[Point]:
     try:
         lines = read_log(path, Line) if path.exists() else []
-    except LogError as error:  # its advice is for who writes the log
+    except LogError as error:  # the rest of the message is advice for the training's process
         raise RunError(str(error).partition(";")[0]) from error
     for line in lines:
         values = _numbers(line.model_extra or {})
         for part, found in line.measured.items():
             for name, value in found.items():
-                # A dimension has two: share of defects seen, share of sound pictures called fine.
+                # A dimension has two values: share of defects found, and share of normal pictures recognised.
                 pair = {"defects": value[0], "sound": value[1]} if isinstance(value, list) else {"": value}
                 values |= {f"{part}/{name}/{which}".rstrip("/"): share for which, share in pair.items()}
         yield Point(line.stage, line.step, values)

@@ -1,7 +1,7 @@
-"""Does the reasoning that a model is to learn lead to the label beside it, and is it in the model's own terms?
+"""Checks that the reasoning of training samples concludes with their labels and names known dimensions.
 
-A reasoning that says "I chose B" above the label A teaches a model to contradict itself, and its own answers are then
-worth nothing to a reader. `annotate` lets none pass; data from elsewhere may hold some.
+A reasoning that says "I chose B" for the label A teaches a model to contradict itself, and a reader cannot trust its
+reasoning then. `annotate` never writes such reasoning, but other data may contain it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from trainer.data_directory import DataError
 from trainer.records import Sample
 
 SHOWN = 3
-"""Samples that a complaint names."""
+"""Maximum number of samples that a message names."""
 
 _MARKS = re.compile(r"</?answer>|[*_`\"“”‘’()\[\]<>]")
-"""Markdown, quotes and brackets around an option."""
+"""Markdown, quotes and brackets that may surround an option."""
 _NOUN = r"(?:options?|pictures?|images?|candidates?|choices?|one)"
 _STATED = (
     rf"(?:ultimately|finally|therefore|thus|hence|so)[\s,]+(?:I\s+)?(?:would\s+)?{{verb}}"
@@ -34,11 +34,12 @@ _CONCLUSION = re.compile(
     rf"|(?P<unusable>(?i:(?:none\s+of\s+the|no)\s+(?:four\s+)?{_NOUN}\s+(?:is|are|can\s+be)\s+"
     r"(?:usable|acceptable|suitable|used|shown|chosen)\b)))"
 )
-"""Small letters count at the end of a clause only: in "the answer is a bottle" the `a` is a word."""
+"""Matches a stated conclusion. Small letters count only at the end of a clause: in "the answer is a bottle" `a` is a
+word."""
 
 
 def concluded(reasoning: str) -> Options | None:
-    """The options that a reasoning ends with; None where it states none in words that are known here."""
+    """The options that a reasoning concludes with; None if it states none in known words."""
     found = list(_CONCLUSION.finditer(_MARKS.sub(" ", reasoning)))
     if not found:
         return None
@@ -46,52 +47,53 @@ def concluded(reasoning: str) -> Options | None:
     if last["none"] or last["unusable"]:
         return frozenset()
     words = (last["letters"] or last["small"]).replace("and", " ")
-    options = parse_options(words)  # "A or B" is no decision, and unreadable there
+    options = parse_options(words)  # "A or B" is not a decision, and the parser refuses it
     return None if isinstance(options, Unreadable) else options
 
 
 def contradictions(samples: Sequence[Sample]) -> list[tuple[Sample, Options]]:
-    """Samples whose reasoning concludes other options than the label, and what it concludes."""
+    """Samples whose reasoning concludes with options other than the label, and these options."""
     stated = ((sample, concluded(sample.reasoning)) for sample in samples)
     return [(sample, options) for sample, options in stated if options is not None and options != sample.options]
 
 
-def see_that_reasoning_agrees(samples: Sequence[Sample], *, strict: bool) -> None:
-    """Report reasonings that contradict their label.
+def check_reasoning(samples: Sequence[Sample], *, strict: bool) -> None:
+    """Report samples whose reasoning contradicts the label.
 
     Args:
-        strict: refuse them, as for stage 1.2, whose reasoning was written for the known label. Otherwise warn, as for
-            stage 1.1, whose reasoning is known to be mostly wrong.
+        strict: refuse such samples, as in stage 1.2, whose reasoning was written for the known label. Otherwise only
+            warn, as in stage 1.1, whose reasoning is known to be mostly wrong.
 
     Raises:
-        DataError: there are some, and they are not wanted.
+        DataError: `strict` is set and there are such samples.
     """
     found = contradictions(samples)
     if not found:
         return
     shown = ", ".join(f"{one.id} (label {one.label}, concludes {options_text(said)})" for one, said in found[:SHOWN])
     more = ", …" if len(found) > SHOWN else ""
-    told = f"the reasoning of {len(found)} of {len(samples)} samples concludes otherwise than its label: {shown}{more}"
+    told = f"the reasoning of {len(found)} of {len(samples)} samples contradicts the label: {shown}{more}"
     if strict:
         raise DataError(
-            f"{told}. Correct or remove them; `annotate answer-driven` writes reasoning that fits the label"
+            f"{told}. Correct or remove them. `annotate answer-driven` writes reasoning that fits the label"
         )
     print(f"warning: {told}", file=sys.stderr)
 
 
-def see_that_dimensions_are_known(samples: Sequence[Sample], dimensions: Collection[Dimension]) -> None:
-    """Refuse reasonings with a verdict that the trained checkpoint could not give.
+def check_dimensions(samples: Sequence[Sample], dimensions: Collection[Dimension]) -> None:
+    """Refuse reasoning with a verdict that the trained checkpoint could not give.
 
     Args:
-        dimensions: those of the checkpoint that training begins from.
+        dimensions: the dimensions of the checkpoint that training starts from.
 
     Raises:
-        DataError: a reasoning names another dimension.
+        DataError: the reasoning of a sample names another dimension.
     """
     for sample in samples:
         for finding in parse_findings(sample.reasoning):
             if other := sorted((finding.dimensions or frozenset()) - frozenset(dimensions)):
                 raise DataError(
                     f"the reasoning of sample {sample.id} names {other[0]}, but the checkpoint was trained on "
-                    f"{', '.join(dimensions)} alone. Begin from a base model: `trainer import` takes up all dimensions"
+                    f"{', '.join(dimensions)} only. Start from a base "
+                    "model: `trainer import` gives a checkpoint all dimensions"
                 )

@@ -1,17 +1,16 @@
-"""`python -m trainer sft`: the cold start (paper, section 4): stage 1.1 (`weak`) and stage 1.2 (`answer-driven`).
+"""`python -m trainer sft`: trains stage 1, the cold start (paper, section 4), in two runs: `weak` and `answer-driven`.
 
-Loss: eq. (1), the mean negative log-likelihood of the target's tokens. ViT and aligner are frozen, the language model
-is trained (table 2).
+The loss is eq. (1), the mean negative log-likelihood of the target's tokens. ViT and aligner are frozen, and the
+language model is trained (table 2).
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from trainer.runs.argument_types import positive
-from trainer.training.tracking.store import TrackingError, add_tracking_argument, choose_store
+from trainer.runs.arguments import add_limit, add_recipe, add_run_directory
+from trainer.training.tracking.store import add_tracking_argument, choose_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,34 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         choices=("weak", "answer-driven"),
         required=True,
-        help="1.1: captions and weak reasoning; 1.2: reasoning written for the known answer",
+        help="weak: stage 1.1, captions and weak reasoning; answer-driven: stage 1.2, reasoning written for the label",
     )
+    add_recipe(parser)
     parser.add_argument(
-        "--recipe", default="tiny", help="name of a shipped recipe or path of a YAML file (default: tiny)"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoint to start from, with its screening.json",
     )
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint to start from (a directory with its manifest)"
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="data directory with samples.jsonl, as `trainer render` writes it"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="run directory; a killed run in it is continued")
-    parser.add_argument("--limit", type=positive, metavar="N", help="use only the first so many samples")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory with samples.jsonl")
+    add_run_directory(parser)
+    add_limit(parser)
     add_tracking_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.errors import CheckpointError
-    from trainer.data_directory import DataError
-    from trainer.runs.run_directory import RunMismatch
-    from trainer.training.distributed import LaunchError
-    from trainer.training.recipe import RecipeError
     from trainer.training.sft.train import train
 
-    try:
-        tracking = choose_store(args.tracking_uri, args.out)
-        train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
-    except (CheckpointError, DataError, LaunchError, RecipeError, RunMismatch, TrackingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    tracking = choose_store(args.tracking_uri, args.out)
+    train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
     return 0

@@ -1,7 +1,7 @@
-"""Samples → rows for TRL's SFTTrainer: `prompt` and `completion` as message lists, `images` in prompt order.
+"""Makes rows for TRL's trainers: `prompt` and `completion` as message lists, `images` in prompt order.
 
-Pictures are read when a row is used, by the function that the service uses, so training and serving see the same
-pixels and memory holds one batch.
+Pictures are read when a row is used, so memory holds one batch. The function that reads them is the service's, so
+training and serving see the same pixels.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ from trainer.training.instructions import DESCRIBE
 def screening_rows(
     samples: Sequence[Sample], prompt: Prompt, *, direct_share: float, seed: int
 ) -> list[dict[str, Any]]:
-    """One row per sample: the question, and the reasoning and answer that it should get.
+    """Make one row per sample: the question, and the target with reasoning and answer.
 
     Args:
-        direct_share: share of samples that are asked for the letters only.
+        direct_share: share of samples that are asked for the letters only (Direct mode).
 
     Raises:
-        DataError: a sample that is to be reasoned about has no reasoning.
+        DataError: a sample in CoT mode has no reasoning.
     """
     rng = random.Random(seed)
     rows = []
     for sample in samples:
         mode = Mode.DIRECT if rng.random() < direct_share else Mode.COT
         if mode is Mode.COT and not sample.reasoning.strip():
-            raise DataError(f"sample {sample.id} has no reasoning; training to think needs it")
+            raise DataError(
+                f"sample {sample.id} has no reasoning, which training in CoT mode needs. Write it with `annotate`"
+            )
         answer = Answer(sample.options, sample.reasoning)
         rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
     return rows
 
 
 def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
-    """One row per picture that has a caption (paper, section 3.2: the teacher first describes each picture).
+    """Make one row per picture that has a caption (paper, section 3.2: the teacher first describes each picture).
 
     Args:
-        most: of one sample's; None for all.
+        most: maximum number of captions per sample; None for all.
     """
     rng = random.Random(seed)
     ask: list[dict[str, Any]] = [
@@ -70,10 +72,10 @@ def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: in
 
 
 def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
-    """A dataset whose pictures are loaded on access, as squares of the model's size.
+    """Make a dataset whose pictures are loaded on access, as squares of the model's size.
 
-    Rows stay as text until then: message contents differ in their keys, and Arrow would fill the missing ones with
-    None, which chat templates do not expect. A picture that cannot be loaded is a DataError that names its file.
+    Until then, rows are stored as JSON text: message contents differ in their keys, and Arrow would fill missing keys
+    with None, which chat templates do not expect. Access raises a DataError that names a picture that cannot be loaded.
     """
     import json
 
@@ -81,7 +83,7 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
 
     def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         decoded = [json.loads(row) for row in batch["row"]]
-        # A batch of rollouts holds each row once per completion.
+        # A batch of rollouts holds each row once per completion, so each picture is read once.
         squares = {
             file: read_square(data, file, image_size)
             for file in dict.fromkeys(file for row in decoded for file in row["files"])
@@ -94,7 +96,7 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
 
 
 def rollout_rows(samples: Iterable[Sample], prompt: Prompt) -> list[dict[str, Any]]:
-    """One row per question, without its answer: the model finds that itself (paper, section 4, stage 2)."""
+    """Make one row per question, without its answer, which the model finds itself (paper, section 4, stage 2)."""
     ask = messages(prompt, Mode.COT)
     return [{"prompt": ask, "label": sample.label, "id": sample.id, "files": list(sample.files)} for sample in samples]
 

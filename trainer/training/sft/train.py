@@ -1,9 +1,10 @@
-"""One SFT stage, read top to bottom: check, data, model, TRL."""
+"""Trains one SFT stage. Read it top to bottom: checks, data, model, TRL."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
@@ -13,20 +14,22 @@ from trl import SFTConfig, SFTTrainer
 from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
 from trainer.runs.run_directory import claim, occupy
-from trainer.training.distributed import origin_entry, processes
+from trainer.training.distributed import processes
 from trainer.training.enough_data import refuse, sft_problem
 from trainer.training.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
-from trainer.training.recipe import SftRecipe, load_recipe
-from trainer.training.sft.agreement import see_that_dimensions_are_known, see_that_reasoning_agrees
+from trainer.training.recipe import Recipe, SftRecipe, load_recipe
+from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.tracking.store import Store
 
+Section = Literal["sft_weak", "sft_answer"]
+
 
 class StrictSFTTrainer(StrictResume, SFTTrainer):
-    """SFTTrainer that resumes from the weights it saved, and goes on counting tokens."""
+    """SFTTrainer that resumes from the weights it saved and continues its count of tokens."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        # TRL counts from 0 in every process. The state is saved, and nobody else counts in this field of it.
+        # TRL counts from 0 in every process. The trainer's state is saved, and nothing else uses this field of it.
         self._total_train_tokens = self.state.num_input_tokens_seen
         result = super().compute_loss(*args, **kwargs)
         self.state.num_input_tokens_seen = self._total_train_tokens
@@ -42,60 +45,96 @@ def train(
     limit: int | None,
     tracking: Store | None = None,
 ) -> Manifest:
-    """Train one stage and write OUT/checkpoint. A killed run with the same settings is continued.
+    """Train stage 1.1 (`weak`) or 1.2 (`answer-driven`) and write OUT/checkpoint.
 
     Args:
-        tracking: where MLflow gets a copy of the log; None for nowhere.
+        tracking: MLflow store that gets a copy of the log; None for none.
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
-        LaunchError: the training was not started as it has to be.
-        RunMismatch: OUT holds something else, or a run with other settings.
+        LaunchError, RunMismatch: see `train_on_rows`.
     """
-    state = processes()
     recipe = load_recipe(recipe_name)
-    settings = recipe.sft_weak if stage == "weak" else recipe.sft_answer
+    section: Section = "sft_weak" if stage == "weak" else "sft_answer"
+    settings: SftRecipe = getattr(recipe, section)
     manifest = verify(checkpoint)
     samples = read_samples(data)
     used = samples[:limit]
-    see_that_reasoning_agrees(used, strict=stage == "answer-driven")
-    see_that_dimensions_are_known(used, manifest.dimensions)
+    check_reasoning(used, strict=stage == "answer-driven")
+    check_dimensions(used, manifest.dimensions)
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
-    name = "sft_weak" if stage == "weak" else "sft_answer"
-    refuse(sft_problem(name, settings, len(rows), state.num_processes))
-    table = dataset(rows, data, manifest.image.size)
-    origin = {
-        "stage": f"sft-{stage}",
-        "settings": settings.deciding,
-        "parent": manifest.digest,
-        "data": data_digest(data, samples),
-        "limit": limit,
-        **origin_entry(state),
-    }
-    with state.main_process_first():
-        claim(out, origin)
-        occupy(out)
+    return train_on_rows(
+        rows,
+        data,
+        out,
+        recipe=recipe,
+        section=section,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin={"stage": f"sft-{stage}", "data": data_digest(data, samples), "limit": limit},
+        samples=len(used),
+        tracking=tracking,
+    )
 
+
+def train_on_rows(
+    rows: list[dict[str, Any]],
+    directory: Path,
+    out: Path,
+    *,
+    recipe: Recipe,
+    section: Section,
+    checkpoint: Path,
+    parent: Manifest,
+    origin: Mapping[str, Any],
+    samples: int,
+    tracking: Store | None = None,
+) -> Manifest:
+    """Train on rows and write OUT/checkpoint. A killed run with the same settings is continued.
+
+    Args:
+        rows: as `trainer.training.sft.rows` makes them.
+        directory: the pictures of the rows.
+        section: section of the recipe whose settings are used.
+        checkpoint: the checkpoint to start from.
+        parent: its manifest.
+        origin: stage, data digest and whatever else decides the rows, for `run.json`.
+        samples: number of samples of the rows, for the manifest.
+
+    Raises:
+        RecipeError: there are fewer rows than one step takes.
+        LaunchError: the training was not launched correctly.
+        RunMismatch: OUT holds something else, or a run with other settings.
+    """
+    state = processes()
+    settings: SftRecipe = getattr(recipe, section)
+    refuse(sft_problem(section, settings, len(rows), state.num_processes))
+    table = dataset(rows, directory, parent.image.size)
+    origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
+    with state.main_process_first():
+        if state.is_main_process:
+            claim(out, origin)
+            occupy(out)
     return train_to_end(
         build_trainer(checkpoint, table, settings, out / STATES_NAME),
         out,
         checkpoint=checkpoint,
-        parent=manifest,
+        parent=parent,
         origin=origin,
-        data={"digest": origin["data"], "samples": len(used)},
+        data={"digest": origin["data"], "samples": samples},
         recipe=recipe,
         tracking=tracking,
     )
 
 
 def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: Path) -> StrictSFTTrainer:
-    """The model, its ViT and aligner frozen.
+    """Build the trainer of a model whose ViT and aligner are frozen.
 
     Args:
         rows: as `trainer.training.sft.rows` makes them.
-        output: for TRL's saved states.
+        output: directory of TRL's saved states.
     """
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     freeze_vision(model)
@@ -118,7 +157,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
-        max_length=None,  # the default of 1024 cuts image tokens or whole answers without a word
+        max_length=None,  # the default of 1024 silently cuts image tokens or whole answers
         completion_only_loss=True,
         bf16=True,
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -126,7 +165,6 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=10,
         report_to="none",
         seed=settings.seed,

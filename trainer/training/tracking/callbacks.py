@@ -1,4 +1,4 @@
-"""What TRL's trainers call at every logging step."""
+"""Callbacks that TRL's trainers call at every logging step."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from screening.runtime.atomic_write import write_atomically
 from trainer.records import Sample
 from trainer.reward import Completion as Reply
 from trainer.reward import completion_text
-from trainer.runs.run_directory import write_atomically
 from trainer.training.tracking.examples import Completion, keep_example
 from trainer.training.tracking.tracker import Tracker
 
 LOG_NAME = "log.json"
 EXAMPLES_EVERY = 4
-"""Logging steps from one kept example to the next."""
+"""Number of logging steps between two kept examples."""
 
 
 class LogFile(TrainerCallback):
-    """Writes `OUT/log.json`, whole each time, and hands it to the tracker.
+    """Rewrites `OUT/log.json` at every logging step and passes the log to the tracker.
 
-    The log is part of the trainer's saved state: a resumed run has it up to the step that it resumes from.
+    The log is part of the trainer's saved state, so a resumed run has it up to the step from which it resumes.
     """
 
     def __init__(self, out: Path, tracker: Tracker) -> None:
@@ -39,9 +39,9 @@ class LogFile(TrainerCallback):
 
 
 class ExampleKeeper(TrainerCallback):
-    """Keeps a group of rollouts of the first logging step and of every fourth from there.
+    """Keeps a group of rollouts at the first logging step and at every fourth after it.
 
-    The trainer hands each group to `see`.
+    The trainer passes each group to `see`.
     """
 
     def __init__(self, out: Path, data: Path, samples: Mapping[str, Sample]) -> None:
@@ -55,13 +55,13 @@ class ExampleKeeper(TrainerCallback):
         ids: Sequence[Sequence[int]],
         rewards: Sequence[Mapping[str, float]],
     ) -> None:
-        """Take note of the newest group.
+        """Remember the newest group.
 
         Args:
-            question: id of its sample.
-            completions: as TRL hands them to reward functions.
-            ids: their tokens.
-            rewards: of each completion, by the name of the reward function.
+            question: id of the sample.
+            completions: the completions in the form that reward functions get.
+            ids: tokens of each completion.
+            rewards: rewards of each completion, by reward function.
         """
         self._seen = (
             question,

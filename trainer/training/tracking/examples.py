@@ -1,7 +1,7 @@
-"""Example decisions of stage 2, kept while training: a question's pictures, and a group's completions with rewards.
+"""Keeps example decisions of stage 2: a question's pictures, and a group of completions with their rewards.
 
-`OUT/examples.jsonl` has one example per line, in the order of steps. Its pictures lie in `OUT/examples`, small and
-named by their content: a question that comes again takes no more space.
+`OUT/examples.jsonl` has one example per line, in the order of steps. The pictures are in `OUT/examples`, scaled down
+and named by their content, so that a repeated question takes no more space.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from screening.runtime.atomic_write import write_atomically
 from trainer.records import Sample
 from trainer.runs.html import thumbnail, truth
 from trainer.runs.json_log import read_log
-from trainer.runs.run_directory import write_atomically
 
 EXAMPLES_NAME = "examples.jsonl"
 PICTURES_NAME = "examples"
@@ -31,7 +31,7 @@ class Completion(_Line):
     text: str
     tokens: int
     rewards: dict[str, float]
-    """Per reward function, by its name."""
+    """Reward by the name of its function."""
 
     @property
     def reward(self) -> float:
@@ -40,7 +40,7 @@ class Completion(_Line):
 
 
 class Example(_Line):
-    """One question and what the model answered before this step."""
+    """One question, and the model's answers to it before this step."""
 
     step: int
     id: str
@@ -48,16 +48,16 @@ class Example(_Line):
     pictures: tuple[str, ...]
     """Files of the original and of A to D, in `OUT/examples`."""
     truth: tuple[str, ...]
-    """What is wrong with A to D, in words; `usable` where nothing is."""
+    """Defects of A to D in words, or `usable`."""
     group: tuple[Completion, ...]
 
 
 def keep_example(out: Path, data: Path, sample: Sample, step: int, group: Sequence[Completion]) -> None:
-    """Add an example to the run directory, in place of those from this step on: a killed run does them again.
+    """Add an example to the run directory. Examples from this step on, which a killed run left, are replaced.
 
     Raises:
         DataError: a picture of the sample cannot be read.
-        LogError: the examples that are there are damaged.
+        LogError: the existing examples are damaged.
     """
     path = out / EXAMPLES_NAME
     new = Example(
@@ -73,7 +73,7 @@ def keep_example(out: Path, data: Path, sample: Sample, step: int, group: Sequen
 
 
 def read_examples(out: Path) -> list[Example]:
-    """The examples of a run directory, in the order of steps; none if it has none.
+    """Read the examples of a run directory, in the order of steps.
 
     Raises:
         LogError: a line is damaged.
@@ -83,11 +83,9 @@ def read_examples(out: Path) -> list[Example]:
 
 
 def _store(directory: Path, picture: bytes) -> str:
-    """Write a JPEG under a name made of its content; returns the name."""
+    """Write a JPEG file that is named by its content; returns the name."""
     name = f"{hashlib.sha256(picture).hexdigest()[:20]}.jpg"
     if not (directory / name).exists():
         directory.mkdir(exist_ok=True)
-        partial = directory / f".{name}.partial"
-        partial.write_bytes(picture)
-        partial.replace(directory / name)
+        write_atomically(directory / name, picture)
     return name

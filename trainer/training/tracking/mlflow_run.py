@@ -1,7 +1,7 @@
-"""The MLflow run of a run directory: the same one for a resumed training, and each step in it once.
+"""The MLflow run of a run directory. A resumed training uses the same run, and sends each step once.
 
-MLflow cannot replace a value. Of a step that was done again after a kill it keeps the first one; the two are the same
-where training repeats exactly, and OUT/log.json has that of the run that went on.
+MLflow cannot replace a value. If a step is repeated after a kill, MLflow keeps the first value, and OUT/log.json has
+the second. The two are equal if training repeats exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trainer
 from screening import __version__
-from trainer.runs.run_directory import ORIGIN_NAME, write_atomically
+from screening.runtime.atomic_write import write_atomically
+from trainer.runs.run_directory import ORIGIN_NAME
 from trainer.training.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -25,41 +26,41 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 RUN_ID_NAME = "mlflow.json"
-"""In the run directory: which MLflow run is this training's."""
+"""File of the run directory with the id of its MLflow run."""
 EXPERIMENT_NAME = "screening"
-"""Experiment of all trainings, unless the environment's MLFLOW_EXPERIMENT_NAME names another."""
+"""Experiment of all trainings, unless the environment variable MLFLOW_EXPERIMENT_NAME names another."""
 ARTIFACTS = (ORIGIN_NAME, "log.json", "hard-cases.json", "examples.jsonl", "examples")
-"""Files and folders of a run directory that are copied to MLflow at the end, where they exist."""
+"""Files and folders of a run directory that are copied to MLflow at the end, if they exist."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 Record = Mapping[str, Any]
-"""One entry of a training's log: `step`, `time` in seconds since 1970, and metrics."""
+"""One entry of a training's log: `step`, `time` (seconds since 1970), and metrics."""
 
 _METRICS_PER_REQUEST = 1000
-"""MLflow's limit."""
+"""MLflow's maximum number of metrics per request."""
 
 
 class MlflowRun:
-    """An open run. Every method raises what MLflow raises when the store does not answer."""
+    """An open run. Its methods raise MLflow's errors if the store does not answer."""
 
     def __init__(self, store: Store, out: Path, origin: Mapping[str, Any]) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow would report on its use to its makers
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # otherwise MLflow reports its use to its makers
         import mlflow.telemetry
 
-        mlflow.telemetry.set_telemetry_client()  # it was set up if TRL imported MLflow first
+        mlflow.telemetry.set_telemetry_client()  # TRL may have imported MLflow and set it up before
         self._out = out
         self._client = mlflow.MlflowClient(tracking_uri=store.uri)
         self._run_id = _known_run(self._client, out) or _new_run(self._client, store, out, origin)
         self._sent = _last_steps(self._client, self._run_id)
         self._client.update_run(self._run_id, status="RUNNING")
-        for key, value in flat(origin):  # again for a known run: a kill may have come between its making and this
+        for key, value in flat(origin):  # also for a known run: a kill may have come before this
             self._client.log_param(self._run_id, key, value)
         for key, value in _code_tags().items():
             self._client.set_tag(self._run_id, key, value)
 
     def send(self, history: Sequence[Record]) -> None:
-        """Send the metrics that the run does not have."""
+        """Send the metrics that the run does not have yet."""
         metrics = list(self._missing(history))
         for start in range(0, len(metrics), _METRICS_PER_REQUEST):
             batch = metrics[start : start + _METRICS_PER_REQUEST]
@@ -70,7 +71,7 @@ class MlflowRun:
         from mlflow.entities import Metric
 
         for record in history:
-            # From the record, so that a request whose answer was lost can be repeated: MLflow drops equal values.
+            # The record's time makes a repeated request equal to the first one, and MLflow drops equal values.
             moment = int(1000 * record.get("time", time.time()))
             for key, value in record.items():
                 known = key in ("step", "time") or record["step"] <= self._sent.get(key, -1)
@@ -78,7 +79,7 @@ class MlflowRun:
                     yield Metric(key, float(value), moment, record["step"])
 
     def close(self, status: Status, checkpoint: str | None) -> None:
-        """Copy the files and say how the training ended."""
+        """Copy the files and record how the training ended."""
         for path in (self._out / name for name in ARTIFACTS):
             if path.is_dir():
                 self._client.log_artifacts(self._run_id, str(path), path.name)
@@ -90,7 +91,7 @@ class MlflowRun:
 
 
 def _known_run(client: MlflowClient, out: Path) -> str | None:
-    """The run that an earlier process began, if this store has it."""
+    """Id of the run that an earlier process started; None if this store does not have it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -121,13 +122,13 @@ def _new_run(client: MlflowClient, store: Store, out: Path, origin: Mapping[str,
 
 
 def _last_steps(client: MlflowClient, run_id: str) -> dict[str, int]:
-    """Metric → the last step that the run has of it."""
+    """Metric → last step that the run has."""
     keys = client.get_run(run_id).data.metrics
     return {key: max(metric.step for metric in client.get_metric_history(run_id, key)) for key in keys}
 
 
 def _code_tags() -> dict[str, str]:
-    """Version of the code, and its commit where it runs from a checkout."""
+    """Version of the code, and its commit if it runs from a Git checkout."""
     tags = {"version": __version__}
     here, git = Path(trainer.__file__), shutil.which("git")
     if git is None:
@@ -137,7 +138,7 @@ def _code_tags() -> dict[str, str]:
         command = [git, "--no-optional-locks", "-C", str(here.parent), *question]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - ours
 
-    # An installed package may lie in somebody else's checkout.
+    # An installed package may lie inside the checkout of another project.
     if asked("ls-files", "--error-unmatch", here.name).returncode == 0:
         found = asked("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip()
         tags["mlflow.source.git.commit"] = found
@@ -145,7 +146,7 @@ def _code_tags() -> dict[str, str]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings of settings as `settings.learning_rate`."""
+    """Flatten nested settings to names such as `settings.learning_rate`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

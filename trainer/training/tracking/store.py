@@ -1,4 +1,4 @@
-"""Where trainings are tracked: an MLflow store, by default one SQLite file beside the run directory."""
+"""Chooses the MLflow store of a training, by default an SQLite file in the run directory's parent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.checkpoint.registry import without_password
+from screening.errors import UserError
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 OFF = "none"
@@ -15,8 +16,8 @@ DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 
 
-class TrackingError(ValueError):
-    """The address of the tracking store is none; name another, or `none`."""
+class TrackingError(UserError, ValueError):
+    """The URI of the tracking store is wrong or missing; the message says what to give."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class Store:
 
     uri: str
     artifacts: str | None
-    """Address under which a new experiment keeps files; None leaves it to the tracking server."""
+    """URI for the files of a new experiment; None lets the tracking server choose."""
 
     def __str__(self) -> str:
-        """The address without its password."""
+        """The URI without its password."""
         return without_password(self.uri)
 
 
@@ -38,28 +39,28 @@ def add_tracking_argument(parser: argparse.ArgumentParser) -> None:
         "--tracking-uri",
         metavar="URI",
         help=f"MLflow store or server that gets a copy of the log; `{OFF}` for no copy "
-        f"(default: the environment's {ENVIRONMENT}, else {DATABASE_NAME} beside OUT)",
+        f"(default: the environment variable {ENVIRONMENT} if set, else {DATABASE_NAME} in the parent of --out)",
     )
 
 
 def choose_store(option: str | None, out: Path) -> Store | None:
-    """The store that a training reports to; None for tracking turned off.
+    """Choose the store of a training; None if tracking is turned off.
 
     Args:
         option: value of `--tracking-uri`.
         out: run directory.
 
     Raises:
-        TrackingError: the address is none.
+        TrackingError: the URI is not one of an MLflow store.
     """
     uri = option or os.environ.get(ENVIRONMENT) or f"sqlite:///{out.resolve().parent / DATABASE_NAME}"
     if uri == OFF:
         return None
     if "://" not in uri and uri != "databricks":
         raise TrackingError(
-            f"the tracking address {uri!r} is none; give sqlite:////absolute/path.db, the http address of an MLflow "
-            f"server, or `{OFF}` (option --tracking-uri, environment {ENVIRONMENT})"
+            f"{uri!r} is not the URI of an MLflow store. Give sqlite:////absolute/path.db, the http address of an "
+            f"MLflow server, or `{OFF}` (option --tracking-uri or environment variable {ENVIRONMENT})"
         )
-    # MLflow's own default for a database file is the directory that the command happens to start in.
+    # For a database file, MLflow's own default is the working directory.
     file = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
     return Store(uri, (Path(file).resolve().parent / ARTIFACTS_NAME).as_uri() if file else None)

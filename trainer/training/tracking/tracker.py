@@ -1,8 +1,8 @@
-"""Sending a training's log to MLflow while it grows.
+"""Sends a training's log to MLflow while the training runs.
 
-MLflow is spoken to in a thread of its own: its client tries a server that is down again for minutes. The training hands
-over its whole log each time; the thread sends what the store does not have. So no step is sent twice, a resumed
-training goes on in the same run, and what a store missed is sent when it answers again, or by the same command later.
+A separate thread talks to MLflow, because its client retries for minutes when a server is down. The training passes its
+whole log each time, and the thread sends what the store does not have. So no step is sent twice, a resumed training
+continues the same run, and missed steps are sent when the store answers again, or when the same command runs again.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from trainer.training.tracking.mlflow_run import MlflowRun, Record, Status
 from trainer.training.tracking.store import Store
 
 _PATIENCE = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
-"""Seconds that the end of a training waits for the store."""
+"""Maximum time in seconds that the end of a training waits for the store, by status."""
 
 
 @contextmanager
 def track(store: Store | None, out: Path, origin: Mapping[str, Any]) -> Iterator[Tracker]:
-    """Track a training; its end is recorded with how it ended.
+    """Track a training, and record how it ended.
 
     Args:
-        store: None tracks nothing. Of several processes that train together, only the first one tracks.
-        origin: what the run directory was claimed with; becomes the run's parameters.
+        store: MLflow store; None tracks nothing. Of several processes that train together, only the first one tracks.
+        origin: the record with which the run directory was claimed; it becomes the run's parameters.
     """
     tracker = Tracker(store if os.environ.get("RANK", "0") == "0" else None, out, origin)
     try:
@@ -41,11 +41,11 @@ def track(store: Store | None, out: Path, origin: Mapping[str, Any]) -> Iterator
 
 
 class Tracker:
-    """Sends a training's log to MLflow. No method raises because of the store."""
+    """Sends a training's log to MLflow. Errors of the store are printed once and never raised."""
 
     def __init__(self, store: Store | None, out: Path, origin: Mapping[str, Any]) -> None:
         self.checkpoint: str | None = None
-        """Digest of the finished checkpoint, to be set before the end."""
+        """Digest of the finished checkpoint, which the training sets before the end."""
         self._store, self._out, self._origin = store, out, origin
         self._history: Sequence[Record] = ()
         self._status: Status | None = None
@@ -55,17 +55,17 @@ class Tracker:
         self._warned = False
 
     def record(self, history: Sequence[Record]) -> None:
-        """Take over the whole log so far; returns at once."""
+        """Pass on the whole log so far; returns at once."""
         if self._store is None:
             return
         self._history = list(history)
         self._wake.set()
-        if self._thread is None:  # not earlier: workers of the data loader are forked before the first step
+        if self._thread is None:  # not earlier, because the data loader forks its workers before the first step
             self._thread = threading.Thread(target=self._serve, args=(self._store,), name="mlflow", daemon=True)
             self._thread.start()
 
     def end(self, status: Status) -> None:
-        """Send what is left, files too, and wait for it a while."""
+        """Send the rest of the log and the files, and wait for at most `_PATIENCE`."""
         if self._thread is None:
             return
         self._status = status
@@ -95,7 +95,7 @@ class Tracker:
         self._warned = True
         reason = without_password((str(error).strip() or type(error).__name__).splitlines()[0][:200])
         print(
-            f"warning: no tracking in {self._store} ({reason}). Training goes on; {self._out}/log.json has everything, "
-            "and what is missing is sent as soon as the store answers, or by the same command again",
+            f"warning: the tracking store {self._store} does not answer ({reason}). The training continues and logs to "
+            f"{self._out}/log.json. The store gets what it missed when it answers, or when the same command runs again",
             file=sys.stderr,
         )

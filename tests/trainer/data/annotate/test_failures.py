@@ -123,7 +123,7 @@ def test_an_endpoint_that_refuses_everything_rejects_nothing(endpoint, order, cl
     assert len(endpoint.asked) == 30
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "key"), (402, "credit"), (404, "no such model")])
+@pytest.mark.parametrize(("status", "words"), [(401, "key"), (402, "credit"), (404, "the model or address is unknown")])
 def test_what_would_fail_for_all_ends_the_run_at_once(endpoint, order, clock, status, words):
     endpoint.speak = lambda _: Say("no", status=status)
     with pytest.raises(EndpointUnusable, match=words):

@@ -51,7 +51,7 @@ def test_a_damaged_log_is_refused_with_its_line(order, clock):
     log = order.out / "replies.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join([*lines[:3], b"garbage\n", *lines[3:]]))
-    with pytest.raises(LogError, match=r"replies\.jsonl, line 4 is not a reply"):
+    with pytest.raises(LogError, match=r"replies\.jsonl, line 4 is damaged or not a reply"):
         annotate_by_teacher(order, clock)
 
 

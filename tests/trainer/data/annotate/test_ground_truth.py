@@ -75,6 +75,7 @@ def agrees_with_itself(sample: Sample) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_without_errors_rendered_samples_come_out_as_they_went_in(rendered, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["annotate", "ground-truth", "--data", str(rendered), "--out", str(out)]) == 0

@@ -60,7 +60,7 @@ def test_a_budget_is_kept_in_the_currency_of_the_prices(endpoint, order, clock):
 
 def test_a_limit_on_tokens_needs_an_endpoint_that_counts_them(endpoint, order, clock):
     endpoint.speak = lambda asked: replace(honest(asked), usage=False)
-    with pytest.raises(EndpointUnusable, match="does not report tokens"):
+    with pytest.raises(EndpointUnusable, match="does not report token counts"):
         annotate_by_teacher(replace(order, max_tokens=10_000), clock)
     assert len(endpoint.asked) == 1
     assert annotate_by_teacher(order, clock).annotation.complete

@@ -112,8 +112,8 @@ def test_what_is_not_a_whole_picture_is_never_kept(shop: Shop, tmp_path: Path) -
     fetched, _, failed, _ = fetch(shop, tmp_path, "/page", "/torn", "/short", "/huge", "/gone", "/loop", "/whole")
     assert fetched == 1
     assert set(failed) == {"page", "torn", "short", "huge", "gone", "loop"}
-    assert "not a picture that can be used" in failed["page"]
-    assert "not a picture that can be used" in failed["torn"]
+    assert "not a usable picture" in failed["page"]
+    assert "not a usable picture" in failed["torn"]
     assert "more than 10 MiB" in failed["huge"]
     assert failed["gone"] == "the server answers 404"
     assert shop.asked["/gone"] == 1
@@ -131,7 +131,7 @@ def test_a_server_that_is_down_ends_no_run(shop: Shop, tmp_path: Path) -> None:
     fetched, _, failed, _ = fetch(shop, tmp_path, "/down", "/patience", "/whole")
     assert fetched == 1
     assert failed["down"] == f"the server answers 503, {TRIES} times"
-    assert "asks for 86400 s of patience" in failed["patience"]
+    assert "asks to wait 86400 s" in failed["patience"]
     assert shop.asked["/patience"] == 1
 
 

@@ -73,7 +73,7 @@ def test_pictures_of_one_original_are_grouped_in_fours_with_their_verdicts(tmp_p
         assert not sample.dimensions_known
         for one in sample.generated:
             assert one.usable is verdicts[(tmp_path / "d" / one.file).read_bytes()]
-    assert report(tmp_path / "d")["left_over"] == {"fewer than four pictures remain of its original": 4}
+    assert report(tmp_path / "d")["left_over"] == {"fewer than four pictures of its original remain": 4}
     assert report(tmp_path / "d")["questions"] == 3
     used = 4 * len(samples)
     assert used + len(left_over(tmp_path / "d")) == len(rows)
@@ -213,15 +213,18 @@ def test_both_layouts_of_hfpc_are_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"original": "o0.png"', "line 1: not valid JSON"),
-        ("[1]", "item 1: a JSON object is expected, not int"),
-        ('{"original": "o0.png", "usable": 1}', "there is no column 'generated' (there are: original, usable)"),
-        ('{"original": "", "generated": "a.png", "usable": 1}', "column 'original' holds ''"),
-        ('{"original": "o0.png", "generated": ["a"], "usable": 1}', "column 'generated' holds ['a']"),
-        ('{"original": "../o.png", "generated": "a.png", "usable": 1}', "is not a path inside --images"),
-        ('{"original": "o0.png", "generated": "/etc/passwd", "usable": 1}', "is not a path inside --images"),
-        ('{"original": "o0.png", "generated": "a.png", "usable": "maybe"}', "the verdict 'maybe' in column 'usable'"),
-        ('{"original": "o0.png", "generated": "a.png", "usable": 2}', "the verdict 2 in column 'usable'"),
-        ("", "there are no pairs"),
+        ("[1]", "item 1: expected a JSON object, not int"),
+        ('{"original": "o0.png", "usable": 1}', "missing column 'generated' (found: original, usable)"),
+        ('{"original": "", "generated": "a.png", "usable": 1}', "column 'original' must hold text, not ''"),
+        ('{"original": "o0.png", "generated": ["a"], "usable": 1}', "column 'generated' must hold text, not ['a']"),
+        ('{"original": "../o.png", "generated": "a.png", "usable": 1}', "must be a path inside --images"),
+        ('{"original": "o0.png", "generated": "/etc/passwd", "usable": 1}', "must be a path inside --images"),
+        (
+            '{"original": "o0.png", "generated": "a.png", "usable": "maybe"}',
+            "unknown verdict 'maybe' in column 'usable'",
+        ),
+        ('{"original": "o0.png", "generated": "a.png", "usable": 2}', "unknown verdict 2 in column 'usable'"),
+        ("", "no pairs in"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(
@@ -243,7 +246,7 @@ def test_a_row_that_cannot_be_used_is_named(
             "line 2: 4 values, but the header has 3",
         ),
         ("p.csv", "original,generated,usable\nä.png,b.png,1\n".encode("latin-1"), "is not UTF-8 text"),
-        ("p.parquet", b"PAR1 and no more", "is not a Parquet file"),
+        ("p.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
     ],
 )
 def test_a_file_that_is_not_of_its_form_is_named(
@@ -258,7 +261,7 @@ def test_a_file_that_is_not_of_its_form_is_named(
 def test_too_few_pictures_say_what_there_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = shop(tmp_path / "images", [3, 2])
     assert run(json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d") == 2
-    assert "no original has 4 pictures that can be used; left over: 5 ×" in capsys.readouterr().err
+    assert "no original has 4 suitable pictures; left over: 5 ×" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
 
 
@@ -280,7 +283,7 @@ def test_column_options_beside_a_preset_are_refused(tmp_path: Path, capsys: pyte
     file = json_lines(tmp_path / "p.jsonl", [{}])
     options = ["--preset", "hfpc-44k", "--usable-column", "x"]
     assert run(file, "--images", tmp_path, "--out", tmp_path / "d", *options) == 2
-    assert "leave the column options out" in capsys.readouterr().err
+    assert "remove the column options" in capsys.readouterr().err
     assert run(file, "--images", tmp_path, "--out", tmp_path / "d", "--usable-values", "no") == 2
     assert "'no' means both usable and not usable" in capsys.readouterr().err
 
@@ -324,19 +327,19 @@ def test_columns_of_parquet_files_come_in_many_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.csv", f"{HEADER},usable\na.png,b.png,1,0\n".encode(), "line 1: two columns are called 'usable'"),
+        ("p.csv", f"{HEADER},usable\na.png,b.png,1,0\n".encode(), "line 1: two columns have the name 'usable'"),
         ("p.csv", f"{HEADER}\na.png,b.png\n".encode(), "line 2: 2 values, but the header has 3 columns"),
         ("p.csv", f'{HEADER}\n"a.png,b.png,1\n'.encode(), "not valid CSV"),
         ("p.xlsx", b"PK\x03\x04\xff\xfe", "is an Excel workbook or another ZIP file"),
         ("p.csv.gz", b"\x1f\x8b\xff\xfe", "is compressed"),
-        ("p.csv", b"PAR1\xff\xfe", "give it the ending .parquet"),
-        ("p.txt", f"{HEADER}\n".encode(), "CSV and Parquet need the ending"),
+        ("p.csv", b"PAR1\xff\xfe", "rename it to end in .parquet"),
+        ("p.txt", f"{HEADER}\n".encode(), "CSV and Parquet files must end in"),
         (
             "p.jsonl",
             b'{"original": "\\ud800.png", "generated": "a", "usable": 1}',
             "line 1: the column 'original' holds",
         ),
-        ("p.jsonl", b'{"original": {"bytes": "' + b"x" * 9999 + b'"}, "generated": "a", "usable": 1}', "xxx…; a text"),
+        ("p.jsonl", b'{"original": {"bytes": "' + b"x" * 9999 + b'"}, "generated": "a", "usable": 1}', "xxx…"),
     ],
 )
 def test_odd_files_are_named_with_what_to_do(
@@ -429,4 +432,4 @@ def test_of_two_imports_into_one_directory_one_is_told_to_wait(tmp_path: Path) -
     again = [sys.executable, "-m", "trainer", "import-pairs", *map(str, command)]
     done = subprocess.run(again, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "another process works in" in done.stderr
+    assert "another process is using" in done.stderr

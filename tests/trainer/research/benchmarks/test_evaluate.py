@@ -181,7 +181,7 @@ def test_another_evaluation_is_not_mixed_in(checkpoint: Path, data: Path, tmp_pa
             go(checkpoint, data, out, Scripted(), **other)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "scores.json").write_text("{}")
-    with pytest.raises(RunMismatch, match="something else"):
+    with pytest.raises(RunMismatch, match="other files"):
         go(checkpoint, data, tmp_path / "foreign", Scripted())
 
 

@@ -176,7 +176,7 @@ def test_a_split_benchmark_is_not_divided_again_and_not_overwritten(world: Path,
         split("muirbench", muir, out, 0)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(RunMismatch, match="something else"):
+    with pytest.raises(RunMismatch, match="other files"):
         split("realworldqa", world, tmp_path / "thesis", 0)
 
 
@@ -232,11 +232,11 @@ def damaged(row: int) -> Change:
         (damaged(3), r"row 4, picture 2: .*damaged"),
         (set_field(2, image_list=[None, None]), r"row 3: image_list\[0\] holds no picture"),
         (set_field(2, image_list=[{"bytes": b"GIF89a", "path": None}] * 2), r"row 3, picture 1: .*not a JPEG"),
-        (set_field(5, question="No picture?"), r"row 6: the text shows 0 pictures and there are 2"),
-        (set_field(5, answer="D"), r"row 6: the answer 'D' is none of A, B, C"),
+        (set_field(5, question="No picture?"), r"row 6: the text has 0 pictures but the question lists 2 files"),
+        (set_field(5, answer="D"), r"row 6: the answer 'D' is not one of A, B, C"),
         (set_field(5, answer=None), r"row 6: answer is missing"),
         (set_field(5, options=["one"]), r"row 6: options is not a list of at least two"),
-        (set_field(7, idx="0"), r"row 8: the id '0' occurs a second time"),
+        (set_field(7, idx="0"), r"row 8: the id '0' occurs twice"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(change: Change, complaint: str, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_damaged_file_is_named(world: Path, tmp_path: Path) -> None:
     with ParquetFile(path) as file:
         page = file.metadata.row_group(0).column(0).data_page_offset
     path.write_bytes(whole[:page] + bytes(100) + whole[page + 100 :])
-    with pytest.raises(DataError, match=r"test-00001-of-00002\.parquet, row \d"):
+    with pytest.raises(DataError, match=r"test-00001-of-00002\.parquet, at row \d"):
         split("realworldqa", world, tmp_path / "b", 0)
 
 
@@ -276,7 +276,7 @@ def test_the_command_prints_what_was_divided(muir: Path, tmp_path: Path, capsys:
     command = ["benchmark", "split", "muirbench", "--data", str(muir), "--out", str(tmp_path / "out")]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "MuirBench has 2600 questions with answers; 20 are in this download." in printed
+    assert "MuirBench has 2600 questions with answers; this download has 20." in printed
     assert "9 groups" in printed
     assert main([*command, "--seed", "1"]) == 2
     assert capsys.readouterr().err.startswith("error: ")

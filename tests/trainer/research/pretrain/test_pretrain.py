@@ -60,6 +60,7 @@ def tokenizer(pool: Pool):
     return train_tokenizer([*pool.texts(), *fixed_texts(COMPACT)], 640)
 
 
+@pytest.mark.slow
 def test_option_letters_and_digits_are_tokens_of_their_own(tokenizer) -> None:
     assert tokenizer.tokenize("<answer>ABD</answer>") == ["<answer>", "A", "B", "D", "</answer>"]
     assert tokenizer.tokenize("24") == ["2", "4"]

@@ -56,7 +56,10 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", ["see", "read", "speak", "while saving"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("see", "read", "speak")), "while saving"]
+)
 def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
     moment: str, recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +103,7 @@ def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_on_from_the_checkpoint_of_the_first(
     recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

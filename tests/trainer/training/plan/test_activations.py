@@ -1,4 +1,4 @@
-"""The formulas for activations against the tensors that autograd keeps."""
+"""The formulas for activations, compared with the tensors that autograd keeps."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def kept_bytes(model: Any, forward: Any) -> int:
         shape, storage = tuple(tensor.shape), tensor.untyped_storage().data_ptr()
         copied = tensor.dtype is torch.bfloat16 and (shape in matrices or shape[::-1] in matrices)
         if storage not in storages and not copied:
-            kept[storage] = tensor  # held, so that no other tensor takes its place
+            kept[storage] = tensor  # kept alive, so that no other tensor gets its address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
@@ -75,11 +75,12 @@ def language_model_bytes(layers: int, length: int, *, checkpointing: bool) -> in
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     ids = torch.randint(6, 100, (3, length))
     mask = torch.ones_like(ids)
-    mask[0, :5] = 0  # one shorter sample, padded on the left: without padding no mask is kept
+    mask[0, :5] = 0  # one shorter sample with padding, because autograd keeps no mask without padding
     inner = model.model.language_model
     return kept_bytes(model, lambda: inner(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [40, 96])
 def test_activations_of_the_language_model_are_what_autograd_keeps(length) -> None:
     shapes = shapes_of(small_model(1, 1).config)

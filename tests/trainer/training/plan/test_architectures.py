@@ -1,4 +1,4 @@
-"""Bases that cannot be planned."""
+"""Base models that `plan` refuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_base_that_is_no_such_model_is_refused(config, expected, tmp_path) -> 
 
 
 def test_an_unknown_hub_name_is_refused_with_what_is_known() -> None:
-    with pytest.raises(PlanError, match="download the model"):
+    with pytest.raises(PlanError, match="Download the model"):
         find_model(with_base("OpenGVLab/InternVL3-8B-hf"))
 
 

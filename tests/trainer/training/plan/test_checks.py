@@ -1,4 +1,4 @@
-"""What cannot work is refused, with a remedy that works."""
+"""Problems of recipes are found, and the proposed remedies work."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def test_the_shipped_recipes_work_on_one_gpu_of_80_gib() -> None:
 def test_a_batch_of_broken_groups_is_refused_and_the_remedy_works() -> None:
     (problem,) = find_problems(case(changed("hcm_grpo", batch_size=6)))
     assert "the 6 completions of a step on a GPU" in problem
-    assert "2 are left over; set hcm_grpo.batch_size to 8" in problem
+    assert "2 are left over. Set hcm_grpo.batch_size to 8" in problem
     assert find_problems(case(changed("hcm_grpo", batch_size=8))) == []
-    # Whole groups are asked for over the passes of a step, and on each GPU by itself.
+    # The completions of all passes of a step must be divisible into groups, on each GPU.
     assert find_problems(case(changed("hcm_grpo", batch_size=6, gradient_accumulation=2))) == []
     assert len(find_problems(case(changed("hcm_grpo", batch_size=6), gpus=2))) == 1
 
@@ -31,28 +31,28 @@ def test_a_context_longer_than_the_model_is_refused_and_the_remedy_works() -> No
     short = replace(SHAPES, max_positions=2048)
     problems = find_problems(case(shapes=short))
     assert len(problems) == 2
-    assert "max_tokens_cot 512 are more than the model's 2048 positions; lower max_tokens_cot to 368" in problems[0]
-    assert "lower hcm_grpo.max_completion_tokens to 368" in problems[1]
+    assert "max_tokens_cot 512 are more than the model's 2048 positions. Lower max_tokens_cot to 368" in problems[0]
+    assert "Lower hcm_grpo.max_completion_tokens to 368" in problems[1]
     shorter = changed("hcm_grpo", max_completion_tokens=368).model_copy(update={"max_tokens_cot": 368})
     assert find_problems(case(shorter, shapes=short)) == []
-    assert find_problems(case(shapes=short, text=2048 - 1280 - 512)) == []  # exactly full
+    assert find_problems(case(shapes=short, text=2048 - 1280 - 512)) == []  # the positions are exactly filled
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
     (problem,) = find_problems(case(shapes=replace(SHAPES, max_positions=1024)))
-    assert "leave nothing" in problem
+    assert "none are left for an answer" in problem
 
 
 def test_cut_rollouts_are_refused_and_the_remedy_works() -> None:
     (problem,) = find_problems(case(changed("hcm_grpo", max_completion_tokens=256)))
     assert "cut at 256 tokens" in problem
-    assert "raise hcm_grpo.max_completion_tokens to 512" in problem
+    assert "Raise hcm_grpo.max_completion_tokens to 512" in problem
 
 
 def test_answers_of_the_data_that_do_not_fit_are_refused_when_counted_and_noted_when_estimated() -> None:
     problems = find_problems(case(longest=600))
-    assert "raise max_tokens_cot to 600" in problems[0]
-    assert "raise hcm_grpo.max_completion_tokens to 600" in problems[1]
+    assert "Raise max_tokens_cot to 600" in problems[0]
+    assert "Raise hcm_grpo.max_completion_tokens to 600" in problems[1]
     longer = changed("hcm_grpo", max_completion_tokens=600).model_copy(update={"max_tokens_cot": 600})
     assert find_problems(case(longer, longest=600)) == []
     assert find_problems(case(longest=600, measured=False)) == []
@@ -63,37 +63,35 @@ def test_what_does_not_fit_is_refused_with_the_first_change_that_helps() -> None
     plain = changed("sft_answer", gradient_checkpointing=False)
     (problem,) = find_problems(case(plain))
     assert problem.startswith("sft_answer needs ")
-    assert "set in sft_answer: gradient_checkpointing: true (then " in problem
+    assert "Set in sft_answer: gradient_checkpointing: true (then " in problem
 
     # On 66 GiB the engine's share must shrink or the passes: the plan names the change, and the change works.
     (problem,) = find_problems(case(changed("hcm_grpo", vllm_memory=0.3), gpu_memory=66))
-    change = problem.partition("set in hcm_grpo: ")[2].partition(" (then")[0]
+    change = problem.partition("Set in hcm_grpo: ")[2].partition(" (then")[0]
     helped = changed("hcm_grpo", **yaml.safe_load(f"{{{change}}}"))
     assert find_problems(case(helped, gpu_memory=66)) == []
     before, after = changed("hcm_grpo").hcm_grpo, helped.hcm_grpo
-    assert (
-        before.batch_size * before.gradient_accumulation == after.batch_size * after.gradient_accumulation
-    )  # the same step
+    assert before.batch_size * before.gradient_accumulation == after.batch_size * after.gradient_accumulation
 
 
 def test_a_gpu_that_is_too_small_for_anything_is_named() -> None:
     problems = find_problems(case(gpu_memory=16))
     assert len(problems) == 4  # both SFT stages, stage 2, and the engine in it
-    assert all("use larger GPUs" in problem for problem in problems if problem.split()[0] in ("sft_weak", "hcm_grpo"))
+    assert all("Use larger GPUs" in problem for problem in problems if problem.split()[0] in ("sft_weak", "hcm_grpo"))
 
 
 def test_an_engine_without_room_is_refused_and_the_remedy_works() -> None:
     (problem,) = find_problems(case(changed("hcm_grpo", vllm_memory=0.05)))
-    share = float(problem.rpartition("raise hcm_grpo.vllm_memory to ")[2])
+    share = float(problem.rpartition("Raise hcm_grpo.vllm_memory to ")[2])
     tight = case(changed("hcm_grpo", vllm_memory=share))
     assert find_problems(tight) == []
-    assert any("more at a time" in note for note in find_notes(tight))
+    assert any("may hold only" in note for note in find_notes(tight))
 
 
 @pytest.mark.parametrize(
     ("changes", "data", "expected"),
     [
-        ({"last_parts": ("hard",)}, {"hard": 0}, "epoch 4 of stage 2 would be empty; add `all`"),
+        ({"last_parts": ("hard",)}, {"hard": 0}, "epoch 4 of stage 2 would be empty. Add `all`"),
         ({"epochs": 0, "last_parts": ()}, {}, "no epochs"),
         ({"gradient_accumulation": 400}, {"samples": 100, "hard": 40}, "fewer than the 800 of one step"),
     ],

@@ -1,4 +1,4 @@
-"""`trainer plan` as it is typed."""
+"""The command `trainer plan`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_sizes_not_given_are_the_papers_and_said_to_be_assumed() -> None:
     told = size_data(options(samples=10, weak_samples=20, hard_cases=3), [])
     assert (told.weak_samples, told.weak_captions, told.hard_cases) == (20, 100, 3)
     assert told.assumed == ("a caption for every picture of stage 1.1",)
-    assert size_data(options(), [reasoned()]).weak_captions == 0  # the data has none
+    assert size_data(options(), [reasoned()]).weak_captions == 0  # the data has no captions
 
 
 def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint, tmp_path, capsys) -> None:
@@ -40,7 +40,7 @@ def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint,
     recipe.update(base=str(tiny_checkpoint), prompt="compact", max_tokens_cot=128)
     recipe["hcm_grpo"]["max_completion_tokens"] = 128
     for section in ("sft_weak", "sft_answer"):
-        recipe[section]["batch_size"] = 2  # as many as there are samples
+        recipe[section]["batch_size"] = 2  # one step needs all samples
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(recipe))
     data = tmp_path / "data"
@@ -83,7 +83,7 @@ def test_the_command_prints_a_page(capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["no-such-recipe"], "there is no recipe"),
+        (["no-such-recipe"], "does not exist"),
         (["internvl3-1b", "--data", "/nowhere"], "is /nowhere a data directory"),
         (["internvl3-1b", "--samples", "3", "--hard-cases", "4"], "more than the 3 samples"),
     ],

@@ -1,4 +1,4 @@
-"""Parameters against the shapes, the published models and a checkpoint's file."""
+"""Parameter counts, compared with shapes, published models and a checkpoint's file."""
 
 from __future__ import annotations
 

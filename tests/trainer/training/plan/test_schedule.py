@@ -1,4 +1,4 @@
-"""Steps and rollouts, by hand and against TRL."""
+"""Numbers of steps and rollouts, compared with hand-made numbers and with TRL."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def test_steps_are_those_of_trl(batch, group, accumulation, gpus) -> None:
         gradient_accumulation=accumulation,
     )
     schedule = grpo_schedule(recipe, 103, 41, gpus)
-    course = 3 * 103 + 2 * 144
+    curriculum = 3 * 103 + 2 * 144
     completions = batch * accumulation * gpus
     sampler = RepeatSampler(
-        range(course), mini_repeat_count=group, batch_size=completions // group, repeat_count=1, shuffle=False
+        range(curriculum), mini_repeat_count=group, batch_size=completions // group, repeat_count=1, shuffle=False
     )
     seen = list(sampler)
     assert schedule.steps == len(seen) // completions
     assert schedule.rollouts == len(seen)
-    assert schedule.dropped == course - len(set(seen))
+    assert schedule.dropped == curriculum - len(set(seen))
     assert sum(epoch.steps for epoch in schedule.epochs) == schedule.steps
 
 

@@ -43,4 +43,4 @@ def test_rollouts_may_be_cut_on_purpose_and_never_below_the_datas_answers() -> N
     assert any("cut at 256 tokens" in note for note in find_notes(case(meant)))
     assert find_problems(case(meant, longest=256)) == []
     (problem,) = find_problems(case(meant, longest=300))
-    assert "raise hcm_grpo.max_completion_tokens to 300" in problem
+    assert "Raise hcm_grpo.max_completion_tokens to 300" in problem

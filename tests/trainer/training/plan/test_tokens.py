@@ -1,4 +1,4 @@
-"""How long a sample is, against the processor."""
+"""The token count of a sample, compared with the processor's."""
 
 from __future__ import annotations
 

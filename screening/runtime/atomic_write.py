@@ -1,0 +1,45 @@
+"""Atomic replacement of a file: a reader sees the old content or the new content, never a part of either."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def partial_path(path: Path) -> Path:
+    """The temporary file beside `path` that holds the new content until it is complete."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the block a temporary path to write to, and move that file to `path` when the block has succeeded.
+
+    The content is flushed to the disk before the move, so a power cut leaves the old file or the whole new one. When
+    the block fails, `path` stays as it was and the temporary file is removed; only a kill leaves it, and the next
+    write replaces it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = partial_path(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file by `content`; text is written as UTF-8.
+
+    Raises:
+        OSError: the file cannot be written. It stays unchanged.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

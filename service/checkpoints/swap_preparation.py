@@ -1,0 +1,95 @@
+"""The preparation of a swap: everything that can be found out before the engine is touched.
+
+Requests are answered meanwhile. A checkpoint that fails here costs nothing but the time of the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.seal import verdict_key
+from screening.checkpoint.weights import changed_files, compare_tensors, read_tensors
+from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
+from service.checkpoints.served import Copy, ServedCheckpoint
+from service.logs import log
+
+LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
+
+
+async def prepare(served: ServedCheckpoint, source: Path, offered: Manifest, *, retry: bool) -> tuple[Copy, bool]:
+    """Copy and verify a checkpoint, compare it with the served one, and inspect it where that is necessary.
+
+    Args:
+        offered: the manifest that was found in `source`.
+        retry: whether to try a checkpoint that was refused before.
+
+    Returns:
+        The verified copy, and whether the engine can load it in place.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be served, or not now.
+    """
+    reason = served.history.refused.get(verdict_key(offered))
+    if reason is not None and not retry:
+        raise CheckpointError(f"{offered.digest} was refused before: {reason}")
+    if offered.probes is None:
+        raise CheckpointDamaged(f"{source} has no probes. Publish it with `python -m trainer publish`")
+    new, old = await served.copy_in(source, offered), served.now
+    if changed := changed_for_engine(old.manifest, new.manifest):
+        log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, changed=changed)
+        await _inspect(served, source, new)
+        return new, False
+    await _compare_tensors(source, new, old)
+    if _reads_differently(old.manifest, new.manifest):
+        await _inspect(served, source, new)
+    try:
+        async with asyncio.timeout(served.settings.swap_reload_seconds):
+            await served.engine.expect(new.manifest)
+    except Exception:  # Without it, the verification only takes longer, or finds the same fault.
+        LOGGER.exception("verification not prepared", extra={"fields": {"digest": new.manifest.digest}})
+    return new, True
+
+
+def changed_for_engine(old: Manifest, new: Manifest) -> list[str]:
+    """Return what differs between two checkpoints of all that an engine reads at its start only.
+
+    If anything does, the engine must restart. The probes may require a restart later: see `MayBeRounding`.
+    """
+    # How pictures are cut into tiles is an engine argument.
+    return changed_files(old, new) or (["image"] if old.image != new.image else [])
+
+
+async def _compare_tensors(source: Path, new: Copy, old: Copy) -> None:
+    try:
+        before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
+    except CheckpointError as error:
+        raise CheckpointUnavailable(f"The copy of the served checkpoint cannot be read: {error}") from error
+    if difference := compare_tensors(before, await asyncio.to_thread(read_tensors, new.directory, new.manifest)):
+        raise CheckpointError(
+            f"{source} has the configuration of the served checkpoint but different tensors: {difference}"
+        )
+
+
+async def _inspect(served: ServedCheckpoint, source: Path, new: Copy) -> None:
+    """Find out what would fail in every engine, while the running one answers requests.
+
+    Raises:
+        CheckpointError: the checkpoint would fail.
+    """
+    try:
+        await served.engine.inspect(new.directory, new.manifest)
+    except CheckpointError as error:
+        raise type(error)(str(error).replace(str(new.directory), str(source))) from error
+
+
+def _reads_differently(old: Manifest, new: Manifest) -> bool:
+    """Whether a question may become other tokens, or an answer longer, than with the served checkpoint.
+
+    With the same files this takes another prompt, or a manifest that is wrong about how the checkpoint reads text.
+    """
+    if old.probes is None or new.probes is None or old.probes.reading != new.probes.reading:
+        return True
+    return old.prompt != new.prompt or old.decoding != new.decoding

@@ -1,0 +1,376 @@
+"""What no schema finds: names that lead nowhere, and numbers that contradict one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from service.app import create_app
+from service.config.settings import Settings, load
+from service.engines.scripted_engine import ScriptedEngine
+from tests.k8s.rendering import (
+    OVERLAYS,
+    RENDERED,
+    Resource,
+    all_pods,
+    containers,
+    environment,
+    generated_secrets,
+    named,
+    of_kind,
+    one,
+    render,
+)
+
+each_rendering = pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+
+HASH = "0" * 64
+SECRETS = {
+    "screening-keys/api-keys": f"shop:{HASH}",
+    "screening-keys/admin-keys": f"operator:{HASH}",
+    "mlflow-database/password": "secret",
+    "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
+    "screening-decisions/pictures": "s3://screening-pictures/production",
+    "screening-decisions/feedback-keys": f"shop:{HASH}",
+}
+"""What k8s/README.md tells the operator to create."""
+ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
+
+
+def matches(selector: Resource, labels: dict[str, str]) -> bool:
+    """Whether a label selector, or the plain map of a Service, matches."""
+    if not {"matchLabels", "matchExpressions"} & selector.keys():
+        return bool(selector) and selector.items() <= labels.items()
+    assert all(rule["operator"] == "In" for rule in selector.get("matchExpressions", []))
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(rule["key"]) in rule["values"] for rule in selector.get("matchExpressions", [])
+    )
+
+
+def selected(resources: tuple[Resource, ...], selector: Resource) -> list[Resource]:
+    """Pod templates that a selector matches."""
+    return [template for _, template in all_pods(resources) if matches(selector, template["metadata"]["labels"])]
+
+
+def port_names(template: Resource) -> set[str | int]:
+    ports = [port for container in containers(template) for port in container.get("ports", [])]
+    return {port["name"] for port in ports} | {port["containerPort"] for port in ports}
+
+
+@each_rendering
+def test_selectors_match_pods_that_have_the_port(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    for service in of_kind(resources, "Service"):
+        pods = selected(resources, service["spec"]["selector"])
+        assert pods, named(service)
+        for port in service["spec"]["ports"]:
+            assert all(port["targetPort"] in port_names(pod) for pod in pods), named(service)
+    for monitor in of_kind(resources, "PodMonitor"):
+        pods = selected(resources, monitor["spec"]["selector"])
+        assert pods, named(monitor)
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            assert all(endpoint["port"] in port_names(pod) for pod in pods), named(monitor)
+    for budget in of_kind(resources, "PodDisruptionBudget"):
+        assert selected(resources, budget["spec"]["selector"]), named(budget)
+
+
+@each_rendering
+def test_controllers_select_their_own_pods_only(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    for controller in of_kind(resources, "Deployment", "StatefulSet"):
+        assert selected(resources, controller["spec"]["selector"]) == [controller["spec"]["template"]]
+
+
+def policy_rules(policy: Resource) -> Iterator[tuple[list[Resource], list[Resource], bool]]:
+    """Peers, ports, and whether the rule is about traffic that enters."""
+    for rule in policy["spec"].get("ingress", []):
+        yield rule.get("from", []), rule.get("ports", []), True
+    for rule in policy["spec"].get("egress", []):
+        yield rule.get("to", []), rule.get("ports", []), False
+
+
+@each_overlay
+def test_network_policies_name_pods_and_ports_that_exist(overlay: str) -> None:
+    resources = render(overlay)
+    denial = one(resources, "NetworkPolicy", "default-deny")["spec"]
+    assert denial == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in of_kind(resources, "NetworkPolicy"):
+        targets = selected(resources, policy["spec"]["podSelector"])
+        for peers, ports, enters in policy_rules(policy):
+            receivers = targets if enters else [
+                pod for peer in peers if peer.get("podSelector") for pod in selected(resources, peer["podSelector"])
+            ]  # fmt: skip
+            for port in ports:
+                assert all(port["port"] in port_names(pod) for pod in receivers), named(policy)
+
+
+def test_each_connection_that_a_pod_makes_is_allowed_on_both_sides() -> None:
+    resources = render("production")
+    allowed = {
+        (source["spec"]["containers"][0]["name"], target["spec"]["containers"][0]["name"])
+        for source, target in _connections(resources)
+    }
+    assert allowed == {
+        ("service", "mlflow"),
+        ("decide", "mlflow"),
+        ("retrain", "mlflow"),
+        ("mlflow", "postgres"),
+        ("retrain", "service"),
+        ("retrain", "retrain"),
+    }
+
+
+def _connections(resources: tuple[Resource, ...]) -> Iterator[tuple[Resource, Resource]]:
+    policies = of_kind(resources, "NetworkPolicy")
+    pods = [template for _, template in all_pods(resources)]
+
+    def allows(one: Resource, other: Resource, enters: bool) -> bool:
+        return any(
+            matches(peer["podSelector"], other["metadata"]["labels"])
+            for policy in policies
+            if one in selected(resources, policy["spec"]["podSelector"])
+            for peers, _, direction in policy_rules(policy)
+            if direction == enters
+            for peer in peers
+            if peer.get("podSelector")
+        )
+
+    for source in pods:
+        for target in pods:
+            if allows(source, target, False) and allows(target, source, True):
+                yield source, target
+
+
+@each_rendering
+def test_probes_name_a_port_and_a_path_of_the_container(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    paths = set(create_app(Settings(engine="scripted"), ScriptedEngine()).openapi()["paths"])
+    for name, template in all_pods(resources):
+        for container in containers(template):
+            ports = {port["name"] for port in container.get("ports", [])}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                get = container.get(probe, {}).get("httpGet")
+                if get is not None:
+                    assert get["port"] in ports, f"{name} {probe}"
+                    assert container["name"] != "service" or get["path"] in paths, f"{name} {probe}"
+
+
+@each_rendering
+def test_volumes_claims_maps_secrets_and_accounts_exist(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    for name, template in all_pods(resources):
+        spec = template["spec"]
+        volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+        claimed = {claim["metadata"]["name"] for resource in of_kind(resources, "StatefulSet")
+                   if named(resource) == name for claim in resource["spec"]["volumeClaimTemplates"]}  # fmt: skip
+        mounted = {mount["name"] for container in containers(template) for mount in container["volumeMounts"]}
+        assert mounted == volumes.keys() | claimed, name
+        for volume in volumes.values():
+            if "configMap" in volume:
+                one(resources, "ConfigMap", volume["configMap"]["name"])
+            if "persistentVolumeClaim" in volume:
+                one(resources, "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+        if "serviceAccountName" in spec:
+            one(resources, "ServiceAccount", spec["serviceAccountName"])
+        for container in containers(template):
+            environment(resources, container, _secrets(resources))
+
+
+def _secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
+    """What the operator creates, and what the overlay generates."""
+    return SECRETS | generated_secrets(resources)
+
+
+@each_rendering
+def test_pods_are_confined(rendered: tuple[str, ...]) -> None:
+    for name, template in all_pods(render(*rendered)):
+        spec = template["spec"]
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["automountServiceAccountToken"] is (name == "CronJob/screening-retrain"), name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in containers(template):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"], name
+            assert ":" in container["image"].rpartition("/")[2], f"{name}: {container['image']} has no tag"
+
+
+def service_settings(resources: tuple[Resource, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings that the service would start with, from the environment that the manifests give."""
+    container = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]["containers"][0]
+    assert not container.get("args")
+    for name, value in environment(resources, container, _secrets(resources)).items():
+        monkeypatch.setenv(name, value)
+    return load({})
+
+
+@each_overlay
+def test_the_environment_is_one_that_the_service_accepts(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = render(overlay)
+    settings = service_settings(resources, monkeypatch)
+    container = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]["containers"][0]
+    assert settings.host == "0.0.0.0"
+    assert {"name": "http", "containerPort": settings.port} in container["ports"]
+    assert settings.api_keys, "everyone in the cluster could call /screen"
+    writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    assert str(settings.state_dir) in writable
+    assert str(settings.checkpoint_store) in {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert settings.registry is None or overlay != "laptop"
+
+
+def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert service_settings(render("production"), monkeypatch).decisions is None
+    settings = service_settings(render("production", "decisions"), monkeypatch)
+    assert settings.decisions == SECRETS["screening-decisions/database"]
+    assert settings.pictures == SECRETS["screening-decisions/pictures"]
+    assert settings.feedback_keys
+
+
+@each_rendering
+def test_the_grace_period_covers_the_delay_the_drain_and_the_engine(
+    rendered: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = render(*rendered)
+    settings = service_settings(resources, monkeypatch)
+    spec = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]
+    delay = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed = delay + settings.drain_seconds + ENGINE_STOP_SECONDS + MARGIN_SECONDS
+    if settings.decisions is not None:
+        needed += settings.decisions_flush_seconds
+    assert spec["terminationGracePeriodSeconds"] >= needed
+    assert settings.drain_seconds > settings.deadline_seconds
+    # An endpoint that fails its readiness probe leaves the load balancer before the socket closes.
+    readiness = spec["containers"][0]["readinessProbe"]
+    assert delay > readiness["periodSeconds"] * readiness["failureThreshold"]
+
+
+@each_overlay
+def test_a_slow_start_is_neither_killed_nor_called_failed(overlay: str) -> None:
+    spec = one(render(overlay), "Deployment", "screening")["spec"]
+    startup = spec["template"]["spec"]["containers"][0]["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 1200
+    assert spec["progressDeadlineSeconds"] > 1200
+
+
+@each_overlay
+def test_a_rollout_needs_no_more_gpus_than_there_are(overlay: str) -> None:
+    strategy = one(render(overlay), "Deployment", "screening")["spec"]["strategy"]
+    assert strategy["type"] == "Recreate" or strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_the_spare_gpu_is_used_by_a_rollout() -> None:
+    strategy = one(render("production", "spare-gpu"), "Deployment", "screening")["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+@each_rendering
+def test_nothing_fights_the_autoscaler_or_blocks_a_node_drain(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    for scaler in of_kind(resources, "ScaledObject"):
+        target = one(resources, "Deployment", scaler["spec"]["scaleTargetRef"]["name"])
+        assert "replicas" not in target["spec"]
+    for budget in of_kind(resources, "PodDisruptionBudget"):
+        assert budget["spec"]["maxUnavailable"] >= 1
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_the_autoscaler_aims_at_three_quarters_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = render("production")
+    (trigger,) = one(resources, "ScaledObject", "screening")["spec"]["triggers"]
+    slots = service_settings(resources, monkeypatch).max_concurrent
+    assert float(trigger["metadata"]["threshold"]) == 0.75 * slots
+    assert trigger["metricType"] == "AverageValue"
+
+
+def test_the_ingress_routes_nothing_but_the_screening() -> None:
+    resources = render("production")
+    (ingress,) = of_kind(resources, "Ingress")
+    for rule in ingress["spec"]["rules"]:
+        for path in rule["http"]["paths"]:
+            assert (path["path"], path["pathType"]) in {("/screen", "Exact"), ("/v1/screen", "Exact")}
+            service = one(resources, "Service", path["backend"]["service"]["name"])
+            assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+@each_rendering
+def test_host_names_in_settings_are_services(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    services = {service["metadata"]["name"]: service for service in of_kind(resources, "Service")}
+    used: dict[str, int] = {}
+    for config in of_kind(resources, "ConfigMap"):
+        for text in config["data"].values():
+            used |= _addresses(text)
+    for _, template in all_pods(resources):
+        for container in containers(template):
+            for value in environment(resources, container, _secrets(resources)).values():
+                used |= _addresses(value)
+    if rendered[0] != "laptop":
+        assert {"mlflow", "screening-pods"} <= used.keys()
+        for name, port in used.items():
+            assert port in {one["port"] for one in services[name]["spec"]["ports"]}, name
+
+
+def _addresses(text: str) -> dict[str, int]:
+    return {name: int(port) for name, port in re.findall(r"http://([\w-]+)\.screening\.svc:(\d+)", text)}
+
+
+@each_overlay
+def test_retraining_never_repeats_wrong_input_and_never_overlaps(overlay: str) -> None:
+    for job in of_kind(render(overlay), "CronJob"):
+        spec, pod = job["spec"], job["spec"]["jobTemplate"]["spec"]
+        assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
+        assert spec["startingDeadlineSeconds"] == 3600
+        assert (pod["backoffLimit"], pod["podReplacementPolicy"]) == (6, "Failed")
+        assert pod["activeDeadlineSeconds"] > 0
+        assert pod["template"]["spec"]["restartPolicy"] == "Never"  # a pod failure policy demands it
+        ignore, fail = pod["podFailurePolicy"]["rules"]
+        assert (ignore["action"], fail["action"]) == ("Ignore", "FailJob")
+        final = [2] if job["metadata"]["name"] == "screening-retrain" else [2, 4]
+        assert fail["onExitCodes"] == {"operator": "In", "values": final}
+
+
+def test_only_production_retrains_by_the_clock_and_the_decision_holds_no_gpu() -> None:
+    suspended = {
+        (overlay, job["metadata"]["name"]): job["spec"]["suspend"]
+        for overlay in OVERLAYS
+        for job in of_kind(render(overlay), "CronJob")
+    }
+    assert [key for key, value in suspended.items() if not value] == [("production", "screening-retrain")]
+    decision = one(render("production"), "CronJob", "screening-retrain")["spec"]["jobTemplate"]["spec"]["template"]
+    assert "nvidia.com/gpu" not in decision["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_the_decision_may_do_what_it_does_and_nothing_else() -> None:
+    resources = render("production")
+    template, jobs = one(resources, "Role", "screening-retrain")["rules"]
+    assert template == {
+        "apiGroups": ["batch"],
+        "resources": ["cronjobs"],
+        "resourceNames": ["screening-retrain-gpu"],
+        "verbs": ["get"],
+    }
+    assert (jobs["resources"], sorted(jobs["verbs"])) == (["jobs"], ["create", "list"])
+    decision = one(resources, "CronJob", "screening-retrain")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    arguments = decision["containers"][0]["args"]
+    one(resources, "CronJob", arguments[arguments.index("--template") + 1])
+    (subject,) = one(resources, "RoleBinding", "screening-retrain")["subjects"]
+    assert subject["name"] == decision["serviceAccountName"]
+    # The launcher finds Jobs under way by this label.
+    job = one(resources, "CronJob", "screening-retrain-gpu")["spec"]["jobTemplate"]
+    assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "retraining"
+
+
+@pytest.mark.parametrize("component", ["multi-node-trainjob", "multi-node-jobset"])
+def test_several_machines_replace_the_scheduled_retraining(component: str) -> None:
+    resources = render("production", component)
+    assert one(resources, "CronJob", "screening-retrain")["spec"]["suspend"] is True
+    (training,) = of_kind(resources, "TrainJob", "JobSet")
+    assert training["spec"]["suspend"] is True

@@ -1,0 +1,56 @@
+"""The Containerfile: linted, and the images that the manifests name are the ones that it builds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from screening import __version__
+from tests.k8s.rendering import K8S, RENDERED, ROOT, all_pods, containers, program, render
+
+CONTAINERFILE = K8S / "images" / "Containerfile"
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"(?m)^FROM .* AS (\w+)$", CONTAINERFILE.read_text()))
+
+
+def test_containerfile_has_no_complaints() -> None:
+    done = subprocess.run(
+        [program("hadolint"), str(CONTAINERFILE)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_manifests_use_images_of_the_containerfile_and_of_this_version() -> None:
+    used = {
+        container["image"].rpartition("/")[2]
+        for rendered in RENDERED
+        for _, template in all_pods(render(*rendered))
+        for container in containers(template)
+    }
+    ours = {image for image in used if image.startswith("screening-")}
+    assert used - ours == {"postgres:17.6"}
+    for image in ours:
+        name, _, tag = image.partition(":")
+        assert tag == __version__, image
+        assert name.removeprefix("screening-").removesuffix("-cpu") in targets(), image
+
+
+def test_images_run_as_the_user_of_the_pods() -> None:
+    text = CONTAINERFILE.read_text()
+    for stage in re.split(r"(?m)^FROM ", text)[1:]:
+        if "ENTRYPOINT" in stage:
+            assert stage.index("USER 10001:10001") < stage.index("ENTRYPOINT")
+    assert "useradd --uid 10001 --gid 10001" in text
+
+
+def test_every_file_that_is_copied_exists() -> None:
+    for sources in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", CONTAINERFILE.read_text()):
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+
+
+def test_pinned_versions_of_the_mlflow_image_are_those_of_the_project() -> None:
+    (server,) = re.findall(r"mlflow==(\S+)", CONTAINERFILE.read_text())
+    assert f"mlflow-skinny=={server}\n" in (ROOT / "constraints.txt").read_text()

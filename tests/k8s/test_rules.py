@@ -1,0 +1,122 @@
+"""Alerts and recording rules: valid, tested by promtool in both directions, each with its section in the runbook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.k8s.rendering import K8S, one, program, render
+
+MONITORING = K8S / "monitoring"
+TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
+ALERTS = [rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]["groups"]
+          for rule in group["rules"]]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules in Prometheus' own format: the resources of its operator wrap them in `spec`."""
+    folder = tmp_path_factory.mktemp("rules")
+    for name in ("rules.yaml", "alerts.yaml"):
+        spec = yaml.safe_load((MONITORING / name).read_text())["spec"]
+        (folder / name).write_text(yaml.safe_dump(spec))
+    return folder
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_are_valid(rules: Path) -> None:
+    promtool("check", "rules", "--lint-fatal", rules / "rules.yaml", rules / "alerts.yaml")
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
+def test_fire_when_they_should_and_only_then(rules: Path, file: Path) -> None:
+    text = file.read_text().replace("rule_files: [rules.yaml, alerts.yaml]", f"rule_files: ['{rules}/*.yaml']")
+    assert str(rules) in text
+    (rules / "tests").mkdir(exist_ok=True)
+    (rules / "tests" / file.name).write_text(text)
+    promtool("test", "rules", rules / "tests" / file.name)
+
+
+def test_every_alert_is_tested_in_both_directions() -> None:
+    tested = {}
+    for file in TESTS:
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            (check,) = test["promql_expr_test"]
+            alert, _, outcome = test["name"].partition(" ")
+            assert f'alertname="{alert}"' in check["expr"]
+            assert bool(check["exp_samples"]) == (outcome == "fires"), test["name"]
+            tested[test["name"]] = alert
+    names = [rule["alert"] for rule in ALERTS]
+    assert sorted(tested) == sorted(f"{name} {outcome}" for name in names for outcome in ("fires", "stays silent"))
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_every_alert_has_its_section_in_the_runbook(repository: Path, rule: dict[str, dict[str, str]]) -> None:
+    name = str(rule["alert"])
+    assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    text = (repository / "docs" / "runbook.md").read_text()
+    match = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/runbook.md has no section {name}"
+    section = match[1]
+    (commands,) = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len([line for line in commands.splitlines() if not line.startswith((" ", "#"))]) == 3, name
+    assert "**Means:**" in section
+    assert "**Remedy:**" in section
+
+
+def test_the_runbook_has_no_section_without_an_alert(repository: Path) -> None:
+    sections = re.findall(r"^## (Screening\w+)$", (repository / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted(rule["alert"] for rule in ALERTS)
+
+
+PODS = 'namespace="screening", pod'
+LOAD = {
+    # Two pods, one of which has loaded for some time and counts nothing.
+    "a load without refusals": (
+        [(f'screening_in_flight{{{PODS}="a"}}', "9x20"), (f'screening_in_flight{{{PODS}="b"}}', "0x20")],
+        9.0,
+    ),
+    # Two refused a second, each of them 2 s of work: four requests more at any time.
+    "refused requests count as work": (
+        [
+            (f'screening_in_flight{{{PODS}="a"}}', "16x20"),
+            (f'screening_rejected_total{{{PODS}="a", reason="queue_full"}}', "0+60x20"),
+            (f'screening_rejected_total{{{PODS}="a", reason="not_ready"}}', "0+6000x20"),
+            (f'screening_stage_seconds_sum{{{PODS}="a", stage="engine"}}', "0+120x20"),
+            (f'screening_stage_seconds_count{{{PODS}="a", stage="engine"}}', "0+60x20"),
+        ],
+        20.0,
+    ),
+    "no series is no load of zero": ([], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOAD)
+def test_the_autoscaler_sees_the_load(tmp_path: Path, case: str) -> None:
+    series, expected = LOAD[case]
+    (trigger,) = one(render("production"), "ScaledObject", "screening")["spec"]["triggers"]
+    test = {
+        "interval": "30s",
+        "input_series": [{"series": name, "values": values} for name, values in series],
+        "promql_expr_test": [
+            {
+                "expr": trigger["metadata"]["query"],
+                "eval_time": "8m",
+                "exp_samples": [] if expected is None else [{"labels": "{}", "value": expected}],
+            }
+        ],
+    }
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "1m", "tests": [test]}))
+    promtool("test", "rules", file)

@@ -1,0 +1,86 @@
+"""The GPU stages as they are, on a small model: trainings on the CPU, and an engine that always gives one answer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from screening.answer import Mode
+from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify
+from screening.checkpoint.probes import Probe, Probes
+from screening.checkpoint.registry import PRODUCTION
+from tests.trainer.coloured import thought
+from tests.trainer.release.retrain.shop import Shop, called
+from tests.trainer.scripted_engine import LETTERS
+from trainer.evaluation.evaluate.by_checkpoint import evaluate
+from trainer.evaluation.evaluate.generate import Engine, Pictures, Reply
+from trainer.release.promote.moves import move
+from trainer.release.publish.register import register
+from trainer.release.retrain.heavy import HEAVY
+from trainer.training.hard_cases.find import find_hard_cases
+
+
+@contextmanager
+def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[Engine]:
+    def ask(questions: Sequence[Pictures]) -> list[Reply]:
+        return [Reply(thought("N"), "stop", (), prompt_tokens=100, completion_tokens=10) for _ in questions]
+
+    yield Engine(ask, LETTERS)
+
+
+@contextmanager
+def prober(_checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
+    yield lambda questions: [[-1.0]] * len(questions), "this machine"
+
+
+def in_this_process(stage: str, arguments: Mapping[str, Any], *_: Any) -> dict[str, Any]:
+    return HEAVY[stage](**arguments)
+
+
+@pytest.mark.slow
+def test_every_gpu_stage_takes_what_the_one_before_it_made(
+    shop: Shop, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    for stage in (evaluate, find_hard_cases):
+        monkeypatch.setitem(stage.__kwdefaults__, "open_engine", one_answer)
+    monkeypatch.setattr("trainer.release.publish.probing.open_prober", prober)
+    serve(shop, small_checkpoint)
+    sft = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 1, "captions": False}
+    stage_2 = {"learning_rate": 0.01, "batch_size": 8, "epochs": 0, "last_epochs": 1, "group_size": 2}
+    stage_2 |= {"max_completion_tokens": 6, "gradient_checkpointing": False, "weight_decay": 0.9}
+    recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    (shop.folder / "small.yaml").write_text(yaml.safe_dump(recipe | {"hcm_grpo": stage_2}))
+    shop.config["training"]["recipe"] = str(shop.folder / "small.yaml")
+
+    assert called(shop.file(), in_this_process) == 0  # type: ignore[arg-type]
+    run = shop.state.run
+    assert run is not None
+    assert run.outcome == "refused" and "score, floor" in run.message, (
+        "one answer to everything is no better than chance"
+    )
+    found = run.stages["hard-cases"].result
+    assert 0 < len(found["hard"]) < found["questions"]
+    version = shop.registry.version(3)
+    assert version is not None
+    manifest = verify(version.directory)
+    assert list(manifest.data)[-2:] == ["sft-answer-driven", "hcm-grpo"] and manifest.probes is not None
+    assert manifest.scores["cot"]["data"]["digest"] == run.stages["split"].result["parts"]["test"]["digest"]
+    assert manifest.digest != read_manifest(small_checkpoint).digest
+
+
+def serve(shop: Shop, checkpoint: Path) -> None:
+    """Put a checkpoint into production."""
+    directory = shop.folder / "store" / "small"
+    shutil.copytree(checkpoint, directory)
+    probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
+    manifest = read_manifest(directory).model_copy(update={"probes": Probes(questions=(probe,), tolerance=0.1)})
+    store_manifest(manifest, directory)
+    version = register(shop.registry, directory, manifest)
+    move(shop.registry, shop.registry.named(PRODUCTION), version, "promote", by="ann", reason=None)

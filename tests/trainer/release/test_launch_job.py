@@ -1,0 +1,171 @@
+"""The decision pod creates the GPU Job exactly when there is work, against a server that speaks the batch API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.release.launch_job import Batch, LaunchError, launch
+
+TEMPLATE = {
+    "metadata": {"labels": {"app.kubernetes.io/component": "retraining"}},
+    "spec": {"template": {"spec": {"containers": [{"name": "retrain", "image": "screening-trainer:0.1.0"}]}}},
+}
+JOBS = "/apis/batch/v1/namespaces/screening/jobs"
+
+
+@dataclass
+class Cluster:
+    """As much of a Kubernetes API server as the launcher uses."""
+
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    token: str = "secret-token"
+    url: str = ""
+
+    def answer(self, method: str, path: str, authorization: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if authorization != f"Bearer {self.token}":
+            return 401, {"message": "Unauthorized"}
+        if (method, path) == ("GET", "/apis/batch/v1/namespaces/screening/cronjobs/screening-retrain-gpu"):
+            return 200, {"spec": {"jobTemplate": TEMPLATE}}
+        if (method, path) == ("GET", f"{JOBS}?labelSelector=app.kubernetes.io%2Fcomponent%3Dretraining"):
+            return 200, {"items": list(self.jobs.values())}
+        if (method, path) == ("POST", JOBS):
+            name = body["metadata"]["name"]
+            if name in self.jobs:
+                return 409, {"message": f'jobs.batch "{name}" already exists'}
+            self.jobs[name] = body
+            return 201, body
+        return 404, {"message": f"{method} {path} is not known"}
+
+    def finish(self, name: str, condition: str) -> None:
+        self.jobs[name]["status"] = {"conditions": [{"type": condition, "status": "True"}]}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length) or b"{}")
+            status, answer = cluster.answer(self.command, self.path, self.headers["Authorization"], body)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = _answer  # noqa: N815 - as http.server names them
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    cluster.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield cluster
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Path:
+    (tmp_path / "token").write_text("secret-token\n")
+    return tmp_path
+
+
+@pytest.fixture
+def batch(cluster: Cluster, account: Path) -> Batch:
+    return Batch(cluster.url, "screening", account)
+
+
+def test_creates_the_job_of_the_template(cluster: Cluster, batch: Batch) -> None:
+    assert launch(batch, "screening-retrain-gpu", "screening-retrain-1-gpu") == {"launched": "screening-retrain-1-gpu"}
+    (job,) = cluster.jobs.values()
+    assert (job["apiVersion"], job["kind"], job["spec"]) == ("batch/v1", "Job", TEMPLATE["spec"])
+    assert job["metadata"] == {"name": "screening-retrain-1-gpu", "labels": TEMPLATE["metadata"]["labels"]}
+
+
+def test_a_repeated_decision_creates_no_second_job(cluster: Cluster, batch: Batch) -> None:
+    launch(batch, "screening-retrain-gpu", "first-gpu")
+    cluster.finish("first-gpu", "Complete")
+    assert launch(batch, "screening-retrain-gpu", "first-gpu")["launched"] is None
+    assert list(cluster.jobs) == ["first-gpu"]
+
+
+def test_finds_the_retrainings_that_have_not_ended(cluster: Cluster, batch: Batch) -> None:
+    for name in ("first-gpu", "second-gpu", "third-gpu"):
+        launch(batch, "screening-retrain-gpu", name)
+    cluster.finish("first-gpu", "Complete")
+    cluster.finish("second-gpu", "Failed")
+    assert batch.unfinished() == ["third-gpu"]
+
+
+def test_says_what_the_api_server_refuses(cluster: Cluster, account: Path) -> None:
+    cluster.token = "another"
+    with pytest.raises(LaunchError, match="401 Unauthorized"):
+        launch(Batch(cluster.url, "screening", account), "screening-retrain-gpu", "first-gpu")
+
+
+def run_with_decision(tmp_path: Path, cluster: Cluster, program: str) -> subprocess.CompletedProcess[str]:
+    """The launcher's process, in which `python -m trainer` is a program of a few lines."""
+    package = tmp_path / "python" / "sitecustomize.py"
+    package.parent.mkdir()
+    # The decision is a child of the same interpreter; only the child has `trainer retrain` on its command line.
+    package.write_text(f"import sys\nif sys.argv[0] == '-m' and 'retrain' in sys.orig_argv:\n    {program}\n")
+    paths = [str(package.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(Path.cwd())]
+    return subprocess.run(
+        [sys.executable, "-m", "trainer.release.launch_job", "--config", "retrain.yaml", "--template",
+         "screening-retrain-gpu", "--server", cluster.url, "--account", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JOB_NAME": "week-7", "POD_NAMESPACE": "screening"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def decided(decision: str) -> str:
+    line = json.dumps({"decision": decision, "reason": "because"})
+    return f"import os; print({line!r}, flush=True); os._exit(0)"
+
+
+def test_work_becomes_a_job_named_after_the_decision(account: Path, cluster: Cluster) -> None:
+    done = run_with_decision(account, cluster, decided("run"))
+    assert done.returncode == 0, done.stderr
+    assert list(cluster.jobs) == ["week-7-gpu"]
+    assert done.stdout.splitlines()[-1] == '{"launched": "week-7-gpu"}'
+
+
+def test_a_skip_creates_nothing_and_repeats_the_reason(account: Path, cluster: Cluster) -> None:
+    done = run_with_decision(account, cluster, decided("skip"))
+    assert (done.returncode, cluster.jobs) == (0, {})
+    assert json.loads(done.stdout) == {"decision": "skip", "reason": "because"}
+
+
+def test_a_failed_decision_keeps_its_exit_status(account: Path, cluster: Cluster) -> None:
+    done = run_with_decision(account, cluster, "import os; os._exit(2)")
+    assert (done.returncode, cluster.jobs) == (2, {})
+
+
+def test_a_decision_without_words_is_an_error(account: Path, cluster: Cluster) -> None:
+    done = run_with_decision(account, cluster, "import os; os._exit(0)")
+    assert (done.returncode, cluster.jobs) == (1, {})
+    assert "did not end with a JSON line" in done.stderr
+
+
+def test_while_a_retraining_is_under_way_nothing_is_decided(account: Path, cluster: Cluster) -> None:
+    cluster.jobs["week-6-gpu"] = {"metadata": {"name": "week-6-gpu"}}
+    done = run_with_decision(account, cluster, "import os; os._exit(1)")
+    assert (done.returncode, list(cluster.jobs)) == (0, ["week-6-gpu"])
+    assert json.loads(done.stdout)["reason"] == "a retraining is under way: week-6-gpu"

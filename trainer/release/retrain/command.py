@@ -1,0 +1,243 @@
+"""`python -m trainer retrain`: from new labels to a model in production, if the gate lets it pass."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.runs.argument_types import positive
+
+if TYPE_CHECKING:
+    from screening.checkpoint.registry import Registry
+    from trainer.release.retrain.config import Settings
+    from trainer.release.retrain.context import Context, Execute
+    from trainer.release.retrain.ledger import Ledger
+    from trainer.release.retrain.lock import Epoch
+    from trainer.release.retrain.state import Decision, Run, State
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file; see docs/retraining.md")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--decide-only", action="store_true", help="print whether there is work, as one line of JSON; needs no GPU"
+    )
+    what.add_argument("--dry-run", action="store_true", help="say what would be done and why, and change nothing")
+    what.add_argument("--explain", action="store_true", help="say what the last run did and why")
+    what.add_argument(
+        "--join",
+        type=positive,
+        metavar="RANK",
+        help="take part in the trainings of a run on another machine, as machine RANK of training.nodes",
+    )
+    parser.epilog = (
+        "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command goes on; "
+        "2 bad input; 3 the registry; 4 promoted, and not every service serves it."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from trainer.release.retrain.machine import translated
+    from trainer.release.retrain.worker import execute
+
+    with translated():
+        return retrain(args, execute)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one call of the command works with."""
+
+    settings: Settings
+    registry: Registry
+    execute: Execute
+    state: State
+    ledger: Ledger
+
+
+def retrain(args: argparse.Namespace, execute: Execute) -> int:
+    """Decide, and do what the options ask for.
+
+    Args:
+        execute: runs a GPU stage.
+
+    Raises:
+        RetrainError: the call ends without its result.
+    """
+    from trainer.release.retrain.config import read_config
+    from trainer.release.retrain.errors import Busy
+    from trainer.release.retrain.joining import join
+    from trainer.release.retrain.lock import work_lock
+
+    settings = read_config(args.config)
+    if args.join:
+        return join(settings, args.join, print)
+    if args.explain or args.dry_run:
+        print(_told(_call(settings, execute), explain=args.explain))
+        return 0
+    try:
+        with work_lock(settings.work) as locked:
+            return _decided(_call(settings, execute), decide_only=args.decide_only, locked=locked)
+    except Busy as error:
+        if not args.decide_only:
+            raise
+        print(json.dumps({"decision": "skip", "reason": str(error)}))
+        return 0
+
+
+def _call(settings: Settings, execute: Execute) -> Call:
+    from screening.checkpoint.registry import Registry
+    from trainer.release.retrain.errors import BadInput
+    from trainer.release.retrain.ledger import Ledger
+    from trainer.release.retrain.state import read_state
+    from trainer.training.tracking.store import choose_store
+
+    store = choose_store(settings.registry.tracking_uri, settings.registry.store)
+    if store is None:
+        raise BadInput("registry.tracking_uri is `none`; a retraining needs a registry")
+    registry = Registry(store.uri, settings.registry.model)
+    return Call(settings, registry, execute, read_state(settings.work), Ledger(settings.work))
+
+
+def _decided(call: Call, *, decide_only: bool, locked: bool) -> int:
+    """Decide and, if there is work, do it. The work directory is locked."""
+    from trainer.release.retrain.errors import Busy
+    from trainer.release.retrain.lock import busy_with, identity_of
+    from trainer.release.retrain.metrics import write_metrics
+    from trainer.release.retrain.state import write_state
+
+    lease = call.settings.registry.lease_seconds
+    if holder := busy_with(call.registry, identity_of(call.settings.work), lease, ours_ended=locked):
+        raise Busy(f"{holder}; wait for it to end")
+    decision = _decision(call)
+    call.state.decision = decision
+    write_state(call.settings.work, call.state)
+    if decide_only:
+        print(json.dumps({"decision": decision.decision, "reason": decision.reason}))
+        return 0
+    print(f"{decision.decision}: {decision.reason}")
+    if decision.decision == "skip":
+        write_metrics(call.settings, call.state, call.ledger, 0)
+        return 0
+    return _work(call, decision, locked=locked)
+
+
+def _decision(call: Call) -> Decision:
+    from trainer.release.retrain.collect import collector_of
+    from trainer.release.retrain.decide import decide
+
+    return decide(call.settings, call.state, call.registry, collector_of(call.settings), call.ledger)
+
+
+def _work(call: Call, decision: Decision, *, locked: bool) -> int:
+    """Go on with the run, or begin one, under an epoch of its own."""
+    from trainer.release.retrain.lock import Epoch, identity_of
+    from trainer.release.retrain.metrics import write_metrics
+    from trainer.release.retrain.state import Run, utc_now, write_state
+
+    settings, state = call.settings, call.state
+    now = utc_now().isoformat()
+    run = state.unfinished or Run(id=now.replace(":", "").replace("+0000", "Z"), started=now, reason=decision.reason)
+    state.run = run
+    work = identity_of(settings.work)
+    with Epoch(call.registry, work, socket.gethostname(), settings.registry.lease_seconds) as epoch:
+        epoch.acquire(ours_ended=locked)
+        run.calls += 1
+        run.epochs.append(epoch.number)
+        write_state(settings.work, state)
+        status = 1
+        try:
+            status = _ended(call, run, epoch, lambda: write_state(settings.work, state))
+        finally:
+            write_metrics(settings, state, call.ledger, status)
+    _prune(settings, state)
+    return status
+
+
+def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
+    """Do the stages, and record how the call ended. Returns the exit status."""
+    from trainer.release.retrain.errors import BadInput, RetrainError, Stale
+    from trainer.release.retrain.machine import go_on
+    from trainer.release.retrain.releasing import Superseded
+    from trainer.release.retrain.report import write_report
+    from trainer.release.retrain.state import FINISHED, utc_now
+
+    context = _context(call, run, epoch.check)
+    status = 0
+    try:
+        run.outcome, run.message = go_on(context, call.ledger, save)
+    except Stale:
+        raise  # the state belongs to the later run
+    except Superseded as error:
+        run.outcome, run.message = "superseded", f"{error}; the next run starts from that"
+    except RetrainError as error:
+        run.message, status = str(error), error.exit_status
+        run.outcome = "failed" if isinstance(error, BadInput) else None
+        print(f"error: {error}", file=sys.stderr)
+    if run.outcome:
+        run.ended = utc_now().isoformat()
+    if run.outcome in FINISHED:
+        call.state.finished = run
+    save()
+    report = write_report(run, context.directory, call.ledger)
+    _link(call, run, report)
+    print(f"{run.outcome or 'not finished'}: {run.message}\nReport: {report}")
+    return status
+
+
+def _context(call: Call, run: Run, check_epoch: Callable[[], None]) -> Context:
+    from trainer.release.retrain.collect import collector_of
+    from trainer.release.retrain.context import Context
+
+    return Context(
+        settings=call.settings,
+        run=run,
+        registry=call.registry,
+        collector=collector_of(call.settings),
+        execute=call.execute,
+        check_epoch=check_epoch,
+        tell=lambda line: print(line, flush=True),
+    )
+
+
+def _told(call: Call, *, explain: bool) -> str:
+    """Text of `--explain` and `--dry-run`."""
+    from trainer.release.retrain.explain import last_run, would_do
+
+    if explain:
+        return last_run(call.state, call.ledger)
+    run = call.state.unfinished
+    return would_do(_decision(call), _context(call, run, lambda: None) if run else None)
+
+
+def _link(call: Call, run: Run, report: Path) -> None:
+    """Name the report on the version's page in MLflow; a registry that is down does not spoil the run for that."""
+    from screening.errors import RegistryError
+
+    if not (published := run.stages.get("publish")):
+        return
+    try:
+        with call.registry.client() as client:
+            number = str(published.result["version"])
+            client.set_model_version_tag(call.registry.model, number, "retrain.report", str(report.resolve()))
+    except RegistryError as error:
+        print(f"warning: the report is not linked: {error}", file=sys.stderr)
+
+
+def _prune(settings: Settings, state: State) -> None:
+    """Remove the directories of old runs, but for those that the state refers to."""
+    from trainer.release.retrain.context import RUNS_NAME
+
+    needed = {one.id for one in (state.run, state.finished) if one}
+    there = sorted(path for path in (settings.work / RUNS_NAME).iterdir() if path.is_dir())
+    for path in there[: -settings.keep_runs]:
+        if path.name not in needed:
+            shutil.rmtree(path)

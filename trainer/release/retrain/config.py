@@ -1,0 +1,191 @@
+"""The configuration of a retraining: one YAML file, and nothing else decides what a run does.
+
+Unknown keys are refused. Relative paths are relative to the working directory, as on every command line here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from screening.checkpoint.registry import MODEL, MODEL_NAME
+from trainer.release.retrain.errors import BadInput
+
+Mode = Literal["cot", "direct"]
+Weight = Annotated[float, Field(gt=0, le=1_000_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Shares(_Section):
+    """Relative weights of the four parts of the labelled products."""
+
+    sft: Weight = 0.45
+    """Weight of the products that supervised fine-tuning learns from. Default: 0.45."""
+    questions: Weight = 0.25
+    """Weight of the products that stage 2 asks about; fine-tuning never sees them. Default: 0.25."""
+    validation: Weight = 0.15
+    """Weight of the products that the confidence is fitted on. Default: 0.15."""
+    test: Weight = 0.15
+    """Weight of the products of the test set, which is frozen by the first run. Default: 0.15."""
+
+
+class Data(_Section):
+    """Where labelled samples come from."""
+
+    directories: tuple[str, ...] = Field(min_length=1)
+    """Data directories, or glob patterns that match some (`/labels/2026-*`). A directory may grow between two runs."""
+    shares: Shares = Shares()
+    """Division of the products among training, validation and test."""
+    seed: int = Field(0, ge=0)
+    """Seed of the division; another seed needs another `work` directory. Default: 0."""
+
+
+class Training(_Section):
+    """What is trained, and from where."""
+
+    recipe: str
+    """Recipe of the trainings: the name of a shipped one, or the path of a YAML file."""
+    start: Literal["production", "base"] = "production"
+    """Checkpoint that training starts from: the one in production, or `base`. Default: production; `base` where nothing
+    is in production yet."""
+    base: Path | None = None
+    """Directory of the base checkpoint. Default: none, so that something must be in production."""
+    processes: int = Field(1, ge=1, le=64)
+    """Number of training processes on this machine, one per GPU. Default: 1."""
+    nodes: int = Field(1, ge=1, le=64)
+    """Number of machines that train together. The others run `python -m trainer retrain --config FILE --join RANK`.
+    Default: 1."""
+    rendezvous: str | None = None
+    """Address `HOST:PORT` of the machine that runs the retraining, reachable by the others; needed for several nodes.
+    Default: none."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.start == "base" and self.base is None:
+            raise ValueError("start is `base`, so `base` must name a checkpoint")
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError("several nodes need `rendezvous`, the HOST:PORT of the first one")
+        return self
+
+
+class When(_Section):
+    """When a run is worth its cost. What is not reached skips the run, with exit status 0."""
+
+    new_labels: int = Field(50, ge=0)
+    """Minimum number of labels that are new or changed since the last finished run. Default: 50."""
+    new_products: int = Field(10, ge=0)
+    """Minimum number of products with such a label. Default: 10."""
+    days_after_run: float = Field(1, ge=0)
+    """Minimum time since the last finished run, in days. Default: 1."""
+    days_after_rollback: float = Field(3, ge=0)
+    """Minimum time since the last roll-back of production, in days: a person should have looked. Default: 3."""
+
+
+class Budget(_Section):
+    """What a month of retraining may cost."""
+
+    gpu_hours_per_month: float | None = Field(None, ge=0)
+    """Maximum GPU hours of a calendar month (UTC), over all runs. A run that has begun is not cut off by it.
+    Default: no limit."""
+    gpus: int = Field(1, ge=1)
+    """GPUs that a run occupies while a GPU stage works; multiplies the time in the ledger. Default: 1."""
+
+
+class RegistrySettings(_Section):
+    """Where models are published."""
+
+    store: Path
+    """Directory in which services find published checkpoints (`publish --store`)."""
+    tracking_uri: str | None = None
+    """MLflow address of the registry. Default: the environment's MLFLOW_TRACKING_URI, else `mlflow.db` beside the
+    store."""
+    model: str = Field(MODEL, pattern=MODEL_NAME)
+    """Name of the registered model. Default: screening."""
+    lease_seconds: float = Field(600, ge=10)
+    """Time after its last sign of life at which a run on another machine counts as dead, in seconds. Default: 600."""
+
+
+class Measuring(_Section):
+    """How models are measured."""
+
+    modes: tuple[Mode, ...] = Field(("cot", "direct"), min_length=1)
+    """Modes of answering that are calibrated and scored; the gate measures the first one. Default: cot, direct."""
+    limits: Path | None = None
+    """YAML file of the gate's limits that differ (`promote --limits`). Default: the usual ones."""
+    batch: int = Field(64, ge=1)
+    """Samples handed to the engine at once. Default: 64."""
+    domain: str | None = Field(None, min_length=1, max_length=200)
+    """Words for the pictures that the model knows (`domain --trained-on`); needs 400 validation samples. Default: the
+    new model has no domain."""
+
+
+class Confirm(_Section):
+    """Which services must serve the new model."""
+
+    services: tuple[str, ...] = ()
+    """Base URLs of services that follow the registry; their `/metrics` is read. Default: none."""
+    every_address: bool = False
+    """Whether each address of a host name is asked by itself, as for a headless Kubernetes Service. Default: false."""
+    timeout_seconds: float = Field(900, gt=0)
+    """Maximum time from the promotion until every service reports the new digest, in seconds. Default: 900."""
+    interval_seconds: float = Field(5, gt=0)
+    """Time between two rounds of questions, in seconds. Default: 5."""
+
+    @field_validator("services")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is not a URL; write http://HOST:PORT")
+        return tuple(url.rstrip("/") for url in urls)
+
+
+class Settings(_Section):
+    """Everything that decides what a retraining does."""
+
+    work: Path
+    """Directory for state, divided data, runs and reports; it is kept from run to run."""
+    data: Data
+    """Where labels come from."""
+    training: Training
+    """What is trained."""
+    registry: RegistrySettings
+    """Where models are published."""
+    when: When = When()
+    """Conditions of a run."""
+    budget: Budget = Budget()
+    """GPU budget."""
+    measuring: Measuring = Measuring()
+    """Calibration, evaluation and gate."""
+    confirm: Confirm = Confirm()
+    """Services that must follow."""
+    metrics_file: Path | None = None
+    """File for Prometheus' textfile collector, written at the end of every call. Default: none."""
+    keep_runs: int = Field(3, ge=1)
+    """Number of run directories that are kept; published checkpoints are not among them. Default: 3."""
+
+
+def read_config(path: Path) -> Settings:
+    """Read the configuration.
+
+    Raises:
+        BadInput: the file cannot be read, has an unknown key or a wrong value.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Settings.model_validate(content)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); give --config the retraining's YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        where = ".".join(map(str, first["loc"])) or "the file"
+        more = f" ({len(others)} more)" if others else ""
+        raise BadInput(f"{path}, {where}: {first['msg'].removeprefix('Value error, ')}{more}") from error

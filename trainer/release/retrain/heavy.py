@@ -1,0 +1,136 @@
+"""The stages that need a GPU: what a child process does. Arguments and results are JSON values.
+
+Each function goes on where a killed one stopped, since the stage that it calls does; nothing here keeps a state.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.training.tracking.store import Store
+
+Heavy = Callable[..., dict[str, Any]]
+
+
+def sft(*, recipe: str, start: str, data: str, out: str, store: str) -> dict[str, Any]:
+    """Supervised fine-tuning on reasoned answers (stage 1.2 of the paper)."""
+    from trainer.training.sft.train import train
+
+    manifest = train("answer-driven", recipe, Path(start), Path(data), Path(out), None, _tracking(store))
+    return {"checkpoint": str(Path(out) / "checkpoint"), "digest": manifest.digest}
+
+
+def hard_cases(*, checkpoint: str, data: str, out: str, batch: int) -> dict[str, Any]:
+    """Which questions a model answers wrong."""
+    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
+    from trainer.training.hard_cases.find import find_hard_cases
+
+    with engine_ends_on_sigterm():
+        cases = find_hard_cases(Path(checkpoint), Path(data), Path(out), batch=batch)
+    return {"directory": out, "hard": sorted(cases.hard), "questions": len(cases.all)}
+
+
+def hcm_grpo(*, recipe: str, start: str, data: str, found: str, found_by: str, out: str, store: str) -> dict[str, Any]:
+    """Reinforcement learning with hard cases mining (stage 2).
+
+    Args:
+        found: directory of `hard_cases`.
+        found_by: digest of the model that found them.
+    """
+    from trainer.training.hcm_grpo.train import train
+
+    manifest = train(recipe, Path(start), Path(data), Path(found), Path(out), _tracking(store), hard_cases_of=found_by)
+    return {"checkpoint": str(Path(out) / "checkpoint"), "digest": manifest.digest}
+
+
+def calibrate(
+    *, checkpoint: str, data: str, out: str, modes: Sequence[str], batch: int, domain: str | None
+) -> dict[str, Any]:
+    """A copy of a trained checkpoint whose confidence is fitted on the validation part."""
+    from screening.answer import Mode
+    from trainer.evaluation.calibrate.command import calibrate as fit
+    from trainer.evaluation.calibrate.evidence import CalibrationError
+    from trainer.evaluation.domain.command import describe
+    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
+
+    evaluations = []
+    with engine_ends_on_sigterm():
+        for mode in modes:
+            evaluations.append(Path(out) / f"validation-{mode}")
+            evaluate(Path(checkpoint), Path(data), evaluations[-1], mode=Mode(mode), batch=batch)
+        copy, note = Path(out) / "checkpoint.partial", ""
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(checkpoint, copy)
+        try:
+            fit(copy, evaluations)
+        except CalibrationError as error:  # the gate judges the confidence as it is
+            note = f"not calibrated: {error}"
+        if domain:
+            describe(copy, Path(data), domain)
+    return {**_placed(copy, Path(out) / "checkpoint"), "note": note}
+
+
+def evaluate_both(
+    *, candidate: str, production: str | None, data: str, out: str, shared: str, modes: Sequence[str], batch: int
+) -> dict[str, Any]:
+    """The answers of the candidate, in every mode, and of production, in the gate's, to the frozen test set.
+
+    Args:
+        shared: directory of evaluations that later runs may use again.
+    """
+    from screening.answer import Mode
+    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
+    from trainer.release.card import write_card
+
+    candidates = [Path(out) / f"candidate-{mode}" for mode in modes]
+    of_production = Path(shared) / f"production-{modes[0]}" if production else None
+    with engine_ends_on_sigterm():
+        for mode, directory in zip(modes, candidates, strict=True):
+            evaluate(Path(candidate), Path(data), directory, mode=Mode(mode), batch=batch)
+        if production and of_production:
+            of_production.parent.mkdir(parents=True, exist_ok=True)
+            evaluate(Path(production), Path(data), of_production, mode=Mode(modes[0]), batch=batch)
+    write_card(Path(candidate), candidates)
+    return {"candidate": str(candidates[0]), "production": str(of_production) if of_production else None}
+
+
+def publish(*, checkpoint: str, store: str) -> dict[str, Any]:
+    """A proved copy of a checkpoint in the store; it is not registered yet."""
+    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
+    from trainer.release.publish.command import publish as put
+
+    with engine_ends_on_sigterm():
+        return {"directory": str(put(Path(checkpoint), Path(store)))}
+
+
+HEAVY: Mapping[str, Heavy] = {
+    "sft": sft,
+    "hard-cases": hard_cases,
+    "hcm-grpo": hcm_grpo,
+    "calibrate": calibrate,
+    "evaluate": evaluate_both,
+    "publish": publish,
+}
+"""Stage → what its child process does."""
+TRAININGS = frozenset({"sft", "hcm-grpo"})
+"""Stages that several processes do together."""
+
+
+def _placed(copy: Path, target: Path) -> dict[str, Any]:
+    """Put a finished checkpoint in its place; one that is there is replaced."""
+    from screening.checkpoint.manifest import read_manifest
+
+    shutil.rmtree(target, ignore_errors=True)
+    copy.rename(target)
+    return {"checkpoint": str(target), "digest": read_manifest(target).digest}
+
+
+def _tracking(store: str) -> Store | None:
+    """Where trainings are tracked: the registry of the configuration, which the parent names in the environment."""
+    from trainer.training.tracking.store import choose_store
+
+    return choose_store(None, Path(store))

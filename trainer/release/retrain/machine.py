@@ -1,0 +1,87 @@
+"""One call on one run: stage after stage, each recorded before the next one begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from screening.errors import CheckpointError, CheckpointUnavailable, RegistryError
+from trainer.data.split.assign import SplitError
+from trainer.data_directory import DataError
+from trainer.evaluation.compare.pairs import CompareError
+from trainer.evaluation.evaluate.errors import EvaluationError
+from trainer.release.promote.evidence import EvidenceError
+from trainer.release.promote.limits import LimitsError
+from trainer.release.promote.moves import MoveError
+from trainer.release.retrain.context import Context
+from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
+from trainer.release.retrain.ledger import Ledger
+from trainer.release.retrain.stages import STAGES, Stage, stage_directory
+from trainer.release.retrain.state import Done, Outcome, key_of, utc_now
+from trainer.release.retrain.work import Result
+from trainer.runs.run_directory import RunMismatch
+from trainer.training.recipe import RecipeError
+from trainer.training.tracking.store import TrackingError
+
+
+def go_on(context: Context, ledger: Ledger, save: Callable[[], None]) -> tuple[Outcome, str]:
+    """Do what is not done. Returns how the run ends, and why.
+
+    Args:
+        save: writes the state; called after each stage.
+
+    Raises:
+        RetrainError: the run stops before its end; its class says whether the same call may go on.
+    """
+    for number, stage in enumerate(STAGES, 1):
+        result = _done(context, stage, f"[{number}/{len(STAGES)}] {stage.name}", ledger, save)
+        if stage.name == "calibrate" and _is_production(context):
+            return "unchanged", "the training led to the model that is in production"
+        if stage.name == "gate" and not result["passed"]:
+            return "refused", f"the gate refused the new model: {'; '.join(result['failed'])}"
+    return "promoted", f"version {context.of('promote')['after']} is in production"
+
+
+def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Callable[[], None]) -> Result:
+    """The result of a stage, found or made."""
+    with translated():
+        key = key_of(stage.inputs(context))
+        found = context.run.stages.get(stage.name)
+        if found and found.key == key:
+            context.tell(f"{title}: done before")
+            return found.result
+        if stage.fenced:
+            context.check_epoch()
+        context.tell(f"{title} …")
+        began = time.monotonic()
+        counted = (
+            ledger.recorded(context.run.id, stage.name, context.settings.budget.gpus) if stage.gpu else nullcontext()
+        )
+        with counted:
+            result = stage.work(context, stage_directory(context, stage, key))
+    seconds = round(time.monotonic() - began, 1)
+    context.run.stages[stage.name] = Done(key=key, ended=utc_now().isoformat(), seconds=seconds, result=result)
+    save()
+    how = f"left out, {result['skipped']}" if "skipped" in result else f"done in {seconds:g} s"
+    context.tell(f"{title}: {how}")
+    return result
+
+
+def _is_production(context: Context) -> bool:
+    production = context.of("decide")["production"]
+    return production is not None and production["digest"] == context.of("calibrate")["digest"]
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Give the errors of the stages the exit status of a retraining."""
+    wrong = (CompareError, DataError, EvaluationError, EvidenceError, LimitsError, RecipeError, RunMismatch, SplitError)
+    try:
+        yield
+    except (RegistryError, TrackingError) as error:
+        raise RegistryTrouble(str(error)) from error
+    except (CheckpointUnavailable, MoveError, OSError) as error:
+        raise RetrainError(f"{error}; the same command goes on from there") from error
+    except (*wrong, CheckpointError) as error:
+        raise BadInput(str(error)) from error

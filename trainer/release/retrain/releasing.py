@@ -1,0 +1,155 @@
+"""The stages that speak to the registry: what production is, publish, gate and promote.
+
+Each may be repeated after a kill: a digest that is registered keeps its version, and an alias that was moved already is
+not moved again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from screening.answer import Mode
+from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.registry import PRODUCTION, Version
+from trainer.release.promote.evidence import TestSet, whole
+from trainer.release.promote.limits import read_limits
+from trainer.release.promote.measure import Evaluations, flips_directory, measure, summary
+from trainer.release.promote.moves import move, user_and_machine
+from trainer.release.promote.report import GATE_NAME, Gate
+from trainer.release.promote.standing import Standing, read_standing
+from trainer.release.publish.register import register
+from trainer.release.retrain.context import Context
+from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
+
+Result = dict[str, Any]
+
+
+class Superseded(RetrainError):
+    """Others moved production during the run; what was measured against the old one says nothing about the new one."""
+
+
+def start_of(context: Context) -> Result:
+    """The model in production and the checkpoint that training starts from, fixed for the whole run.
+
+    Raises:
+        BadInput: there is nothing to start from.
+        RegistryTrouble: it is not certain what is in production.
+        CheckpointError: the production checkpoint is not whole.
+        RegistryError: the registry does not answer.
+    """
+    training = context.settings.training
+    version = production_now(context)
+    production = version and _named(version.directory, version.digest) | {"version": version.number}
+    if version:
+        whole(version)
+    if production and training.start == "production":
+        return {"production": production, "start": production}
+    if training.base is None:
+        raise BadInput("nothing is in production; set training.base to the checkpoint that training starts from")
+    return {"production": production, "start": _named(training.base, read_manifest(training.base).digest)}
+
+
+def production_now(context: Context) -> Version | None:
+    """The version in production.
+
+    Raises:
+        RegistryTrouble: alias and history disagree.
+        RegistryError: the registry does not answer.
+    """
+    if context.registry.missing:
+        return None
+    standing = read_standing(context.registry)
+    if doubt := standing.doubt():
+        raise RegistryTrouble(f"{doubt}. Look at `python -m trainer history`, then promote the right version by hand")
+    return standing.version
+
+
+def publish(context: Context, directory: Path) -> Result:
+    """Register a published directory, unless a later run has begun."""
+    context.check_epoch()
+    version = register(context.registry, directory, read_manifest(directory))
+    return {"version": version.number, "digest": version.digest, "directory": str(version.directory)}
+
+
+def gate(context: Context, out: Path) -> Result:
+    """Measure the candidate against production, with the evaluations that are there."""
+    candidate, standing = _candidate(context), read_standing(context.registry)
+    production = standing.version
+    _see_that_production_stayed(context, production)
+    found, measuring = context.of("evaluate"), context.settings.measuring
+    made = measure(
+        candidate,
+        production,
+        whole(candidate),
+        test=TestSet(
+            Path(context.of("split")["parts"]["test"]["directory"]), Mode(measuring.modes[0]), measuring.batch
+        ),
+        limits=read_limits(measuring.limits),
+        out=out,
+        given=Evaluations(Path(found["candidate"]), found["production"] and Path(found["production"])),
+    )
+    flips = str(out / flips_directory(production, candidate) / "flips.html") if production else None
+    return {"passed": made.passed, "failed": list(made.failed), "directory": str(out), "flips": flips}
+
+
+def promote(context: Context, _out: Path) -> Result:
+    """Move the alias `production`, once.
+
+    Raises:
+        Superseded: others moved it meanwhile.
+        Stale: a later run has begun.
+        MoveError, RegistryError: the alias cannot be moved.
+    """
+    candidate, standing = _candidate(context), read_standing(context.registry)
+    last = standing.history.last
+    if standing.alias == candidate.number:
+        return {"before": last.before if last else None, "after": candidate.number}
+    if standing.interrupted and last and last.digest == candidate.digest:  # noted, and killed before the alias moved
+        context.check_epoch()
+        context.registry.point(PRODUCTION, candidate.number)
+        return {"before": last.before, "after": candidate.number}
+    _see_that_production_stayed(context, standing.version)
+    _see_that_it_is_certain(standing, candidate)
+    directory = Path(context.of("gate")["directory"])
+    measured = Gate.model_validate_json((directory / GATE_NAME).read_bytes())
+    made = move(
+        context.registry,
+        standing.alias,
+        candidate,
+        "promote",
+        by=user_and_machine(),
+        reason=f"retraining {context.run.id}: {context.run.reason}",
+        gate=summary(measured, directory),
+        guard=context.check_epoch,
+    )
+    return {"before": made.before, "after": made.after}
+
+
+def _candidate(context: Context) -> Version:
+    number = int(context.of("publish")["version"])
+    version = context.registry.version(number)
+    if version is None:
+        raise RegistryTrouble(
+            f"version {number}, which this run published, was deleted; remove its stage from the state"
+        )
+    return version
+
+
+def _see_that_production_stayed(context: Context, now: Version | None) -> None:
+    """Compare with what the run started from."""
+    then = context.of("decide")["production"]
+    if (then and then["digest"]) == (now and now.digest):
+        return
+    before = f"version {then['version']}" if then else "nothing"
+    after = f"version {now.number}" if now else "nothing"
+    raise Superseded(f"production was {before} when the run began and is {after} now")
+
+
+def _see_that_it_is_certain(standing: Standing, candidate: Version) -> None:
+    if doubt := standing.doubt(candidate):
+        raise RegistryTrouble(f"{doubt}. Look at `python -m trainer history`")
+
+
+def _named(directory: Path, digest: str) -> Result:
+    return {"directory": str(directory), "digest": digest}
