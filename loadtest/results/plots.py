@@ -129,9 +129,9 @@ def fleet(periods: Sequence[Period]) -> Figure:
     latency.step(minutes, [period.p50 for period in periods], where="post", label="p50")
     latency.step(minutes, [period.p99 for period in periods], where="post", label="p99")
     latency.set_ylabel("latency of answers, s")
-    refused.step(minutes, [period.retried for period in periods], where="post", color="0.6", label="attempts")
+    refused.step(minutes, [period.retried for period in periods], where="post", color="0.6", label="and retried")
     refused.step(
-        minutes, [period.rejected for period in periods], where="post", color=_FAILED, label="after all retries"
+        minutes, [period.rejected for period in periods], where="post", color=_FAILED, label="after the last retry"
     )
     refused.set_ylabel("refused per second")
     refused.set_xlabel("minutes since the load began")
