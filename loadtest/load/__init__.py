@@ -1,1 +1,1 @@
-"""Requests: their pictures (`pictures`, `rendered`), when they are sent (`arrivals`, `loops`, `levels`), and `asking`."""
+"""Requests: their pictures (`pictures`, `rendered`), their times (`arrivals`, `loops`, `levels`), and `asking`."""

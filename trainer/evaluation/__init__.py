@@ -1,1 +1,1 @@
-"""Evaluation: `evaluate` scores a checkpoint, `compare` tests differences, `calibrate` and `domain` extend a manifest."""
+"""Evaluation: `evaluate` scores a checkpoint, `compare` two; `calibrate` and `domain` extend its manifest."""
