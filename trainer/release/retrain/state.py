@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -104,15 +102,6 @@ def write_state(work: Path, state: State) -> None:
         OSError: it cannot be written.
     """
     write_atomically(work / STATE_NAME, state.model_dump_json(indent=1) + "\n")
-
-
-def key_of(inputs: Any) -> str:
-    """Digest of what decides a stage's result.
-
-    Args:
-        inputs: JSON values.
-    """
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def utc_now() -> datetime:
