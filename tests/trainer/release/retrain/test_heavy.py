@@ -19,7 +19,7 @@ from tests.trainer.coloured import thought
 from tests.trainer.release.retrain.shop import Shop, called
 from tests.trainer.scripted_engine import LETTERS
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
-from trainer.evaluation.evaluate.generate import Engine, Pictures, Reply
+from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 from trainer.release.promote.moves import move
 from trainer.release.publish.register import register
 from trainer.release.retrain.heavy import HEAVY
@@ -27,11 +27,11 @@ from trainer.training.hard_cases.find import find_hard_cases
 
 
 @contextmanager
-def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[Engine]:
+def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[OfflineEngine]:
     def ask(questions: Sequence[Pictures]) -> list[Reply]:
         return [Reply(thought("N"), "stop", (), prompt_tokens=100, completion_tokens=10) for _ in questions]
 
-    yield Engine(ask, LETTERS)
+    yield OfflineEngine(ask, LETTERS)
 
 
 @contextmanager
