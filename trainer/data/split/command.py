@@ -9,8 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.runtime.argument_types import not_negative
 from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of
-from trainer.runs.argument_types import not_negative
 from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.runtime.argument_types import positive
 from screening.runtime.cpus import usable_cpus
-from trainer.runs.argument_types import positive
 from trainer.runs.arguments import add_recipe, add_run_directory
 
 if TYPE_CHECKING:
