@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from screening.runtime.digests import json_digest
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.stages import STAGES, Stage
-from trainer.release.retrain.state import Decision, Run, State
+from trainer.release.retrain.state import Decision, Run, State, key_of
 
 
 def would_do(decision: Decision, context: Context | None) -> str:
@@ -38,7 +37,7 @@ def _why(context: Context, stage: Stage) -> str | None:
     found = context.run.stages.get(stage.name)
     if found is None:
         return "would run, it is not done yet"
-    if found.key != json_digest(stage.inputs(context)):
+    if found.key != key_of(stage.inputs(context)):
         return "would run again, its settings or inputs have changed"
     return None
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from screening.errors import CheckpointUnavailable, RegistryError, UserError
-from screening.runtime.digests import json_digest
 from trainer.release.promote.moves import MoveError
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.stages import STAGES, Stage, stage_directory
-from trainer.release.retrain.state import Done, Outcome, utc_now
+from trainer.release.retrain.state import Done, Outcome, key_of, utc_now
 from trainer.release.retrain.work import Result
 from trainer.training.tracking.store import TrackingError
 
@@ -39,7 +38,7 @@ def go_on(context: Context, ledger: Ledger, save: Callable[[], None]) -> tuple[O
 def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Callable[[], None]) -> Result:
     """The result of a stage, found or made."""
     with translated():
-        key = json_digest(stage.inputs(context))
+        key = key_of(stage.inputs(context))
         found = context.run.stages.get(stage.name)
         if found and found.key == key:
             context.tell(f"{title}: done before")

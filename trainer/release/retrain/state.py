@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
+from screening.runtime.digests import json_digest
 from trainer.release.retrain.errors import BadInput
 
 STATE_NAME = "state.json"
@@ -102,6 +103,15 @@ def write_state(work: Path, state: State) -> None:
         OSError: it cannot be written.
     """
     write_atomically(work / STATE_NAME, state.model_dump_json(indent=1) + "\n")
+
+
+def key_of(inputs: Any) -> str:
+    """Digest of what decides a stage's result. Its first digits are part of the name of the stage's directory.
+
+    Args:
+        inputs: JSON values.
+    """
+    return json_digest(inputs).removeprefix("sha256:")
 
 
 def utc_now() -> datetime:

@@ -21,6 +21,7 @@ from tests.trainer.scripted_engine import LETTERS
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
 from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 from trainer.release.promote.moves import move
+from trainer.release.publish.probing import Prober
 from trainer.release.publish.register import register
 from trainer.release.retrain.heavy import HEAVY
 from trainer.training.hard_cases.find import find_hard_cases
@@ -35,8 +36,8 @@ def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[
 
 
 @contextmanager
-def prober(_checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
-    yield lambda questions: [[-1.0]] * len(questions), "this machine"
+def prober(_checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Prober]:
+    yield Prober(lambda questions: [[-1.0]] * len(questions), "this machine", lambda _domain, probe: probe.scores)
 
 
 def in_this_process(stage: str, arguments: Mapping[str, Any], *_: Any) -> dict[str, Any]:
