@@ -16,6 +16,7 @@ from screening.checkpoint.manifest import Manifest, read_manifest, store_manifes
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.registry import PRODUCTION
 from tests.trainer.coloured import thought
+from tests.trainer.published import make_prober
 from tests.trainer.release.retrain.shop import Shop, called
 from tests.trainer.scripted_engine import LETTERS
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
@@ -37,7 +38,7 @@ def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[
 
 @contextmanager
 def prober(_checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Prober]:
-    yield Prober(lambda questions: [[-1.0]] * len(questions), "this machine", lambda _domain, probe: probe.scores)
+    yield make_prober()
 
 
 def in_this_process(stage: str, arguments: Mapping[str, Any], *_: Any) -> dict[str, Any]:
