@@ -1,8 +1,7 @@
-"""Shared parts of the load tests' command line: number options, progress lines, the path of the repository."""
+"""Shared parts of the load tests' command line: progress lines, the path of the repository."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,30 +9,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def positive(text: str) -> float:
-    """Parse a number above 0, for argparse."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
-
-
-def count(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least 1")
-    return value
-
-
-def share(text: str) -> float:
-    """Parse a number from 0 to 1, for argparse."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
-    return value
 
 
 def say(text: str) -> None:

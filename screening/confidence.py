@@ -74,7 +74,7 @@ class Judgement:
     none: float | None = None
 
 
-def judge(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: Calibration) -> Judgement:
+def decide(answer: Answer, steps: Sequence[Step], watched: Watched, calibration: Calibration) -> Judgement:
     """Choose among the acceptable options and compute the confidence; see the module's docstring for the formulas."""
     verdicts = verdict_probabilities(steps, watched) if answer.reasoning is not None else {}
     needed = answer.options or frozenset(OPTIONS)

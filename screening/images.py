@@ -30,8 +30,7 @@ _OPENERS: dict[str, Callable[[bytes, CheckSize], Opened]] = {
     "WEBP": webp.open_file,
     "AVIF": avif.open_file,
 }
-FORMATS: tuple[str, ...] = tuple(_OPENERS)
-"""Supported formats, which are recognised by content. AVIF needs Pillow 11.3 or later."""
+"""Format, which is recognised by content → its reader. AVIF needs Pillow 11.3 or later."""
 
 PADDING = (128, 128, 128)
 """Colour of the padding around a picture that is not square. Distorting it would hide deformations of the product."""

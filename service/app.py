@@ -25,7 +25,7 @@ from service.engines.protocol import Engine
 from service.errors import ServiceError
 from service.http.admin import CheckpointOrder
 from service.http.admin import router as admin_router
-from service.http.decisions import FeedbackOrder
+from service.http.decision_bodies import FeedbackOrder
 from service.http.decisions import router as decisions_router
 from service.http.docs import router as docs_router
 from service.http.middleware import RequestMiddleware

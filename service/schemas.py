@@ -15,13 +15,13 @@ METADATA_BYTES = 4096
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Documented(BaseModel):
+class Documented(BaseModel):
     """A model whose field docstrings become the descriptions in OpenAPI."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class PictureAddress(_Documented):
+class PictureAddress(Documented):
     """A picture that the service fetches from a host that the operator allows."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -45,7 +45,7 @@ PictureField = Annotated[
 ]
 
 
-class ScreenRequest(_Documented):
+class ScreenRequest(Documented):
     """One question: which of the four generated pictures may be shown for this product?"""
 
     model_config = ConfigDict(
@@ -76,7 +76,7 @@ class ScreenRequest(_Documented):
     applies."""
 
 
-class OptionAnswer(_Documented):
+class OptionAnswer(Documented):
     """What the answer says about one generated picture."""
 
     option: Literal["A", "B", "C", "D"]
@@ -93,7 +93,7 @@ class OptionAnswer(_Documented):
     """The model's sentence about the picture. Null in `direct` mode."""
 
 
-class CheckpointName(_Documented):
+class CheckpointName(Documented):
     """Identifies a checkpoint."""
 
     name: str
@@ -104,7 +104,7 @@ class CheckpointName(_Documented):
     """SHA-256 of the checkpoint's manifest, which lists every file with its digest."""
 
 
-class Timings(_Documented):
+class Timings(Documented):
     """Durations in milliseconds.
 
     If requests share one inference, each duration covers only the time that this request waited for it. For an answer
@@ -121,7 +121,7 @@ class Timings(_Documented):
     """Time from admission to the answer, including the upload of the body."""
 
 
-class Usage(_Documented):
+class Usage(Documented):
     """Number of tokens that the model read and wrote."""
 
     prompt_tokens: int
@@ -130,7 +130,7 @@ class Usage(_Documented):
     """Number of generated tokens."""
 
 
-class AnswerWarning(_Documented):
+class AnswerWarning(Documented):
     """A reason to distrust an answer."""
 
     code: Literal["out-of-domain", "domain-unknown"]
@@ -144,7 +144,7 @@ class AnswerWarning(_Documented):
     """Highest out-of-domain score of these pictures; 1 and above is out of domain. Null if it is unknown."""
 
 
-class ScreenAnswer(_Documented):
+class ScreenAnswer(Documented):
     """The decision. If `outcome` is `unreadable`, the model's output could not be parsed and nothing is chosen."""
 
     model_config = ConfigDict(
@@ -244,7 +244,7 @@ class ScreenAnswer(_Documented):
     """The `metadata` of the request."""
 
 
-class Health(_Documented):
+class Health(Documented):
     """The response of a successful probe."""
 
     status: Literal["ok"] = "ok"
@@ -253,7 +253,7 @@ class Health(_Documented):
     """The engine that the service uses."""
 
 
-class ProblemBody(_Documented):
+class ProblemBody(Documented):
     """RFC 9457 problem details."""
 
     model_config = ConfigDict(title="Problem", use_attribute_docstrings=True)

@@ -23,6 +23,7 @@ from loadtest.load.levels import Ask, Level, measure_level, table, through
 from loadtest.results.summary import as_json
 from loadtest.targets import baselines, generate_loop
 from loadtest.targets.local_service import running
+from screening.runtime.argument_types import positive
 from screening.runtime.atomic_write import write_atomically
 from screening_client import AsyncClient
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_service(parser, concurrent="the largest of --clients")
     parser.add_argument(
         "--clients",
-        type=console.count,
+        type=positive,
         nargs="+",
         default=[1, 8, 32],
         metavar="N",
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--requests",
-        type=console.count,
+        type=positive,
         default=160,
         metavar="N",
         help="number of requests for each number of callers (default: 160)",

@@ -27,6 +27,7 @@ from loadtest.targets.swapping import Operator
 from loadtest.targets.watching import look
 from screening.checkpoint.manifest import verify
 from screening.errors import CheckpointError
+from screening.runtime.argument_types import above_zero, positive
 
 PARTS = {
     "prepare_ms": "copy and verify, while answering",
@@ -44,16 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoints", type=Path, nargs=2, required=True, metavar="DIR", help="two published checkpoints of one store"
     )
     parser.add_argument(
-        "--swaps", type=console.count, default=6, help="number of swaps from one checkpoint to the other (default: 6)"
+        "--swaps", type=positive, default=6, help="number of swaps from one checkpoint to the other (default: 6)"
     )
     parser.add_argument(
         "--ratio",
-        type=console.positive,
+        type=above_zero,
         help="minimum ratio of restart time to swap time; a lower one fails (default: no limit)",
     )
     parser.add_argument(
         "--start-seconds",
-        type=console.positive,
+        type=above_zero,
         default=SECONDS,
         metavar="SECONDS",
         help=f"maximum time for the started service to become ready, in seconds (default: {SECONDS:g})",

@@ -45,6 +45,7 @@ from loadtest.targets.processes import (
 )
 from loadtest.targets.watching import looking, progress
 from screening.errors import UserError
+from screening.runtime.argument_types import above_zero, positive
 
 GONE_SECONDS = 60.0
 """Maximum time in seconds for processes and shared memory to disappear after the service was killed."""
@@ -53,22 +54,20 @@ _READY_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clients", type=positive, default=16, help="number of clients in a closed loop (default: 16)")
     parser.add_argument(
-        "--clients", type=console.count, default=16, help="number of clients in a closed loop (default: 16)"
-    )
-    parser.add_argument(
-        "--kills", type=console.count, default=5, help="number of kills, of worker and engine core in turn (default: 5)"
+        "--kills", type=positive, default=5, help="number of kills, of worker and engine core in turn (default: 5)"
     )
     parser.add_argument(
         "--pause",
-        type=console.positive,
+        type=above_zero,
         default=10,
         metavar="SECONDS",
         help="duration of the load before each kill, in seconds (default: 10)",
     )
     parser.add_argument(
         "--rebuild-seconds",
-        type=console.positive,
+        type=above_zero,
         default=180,
         metavar="SECONDS",
         help="maximum time for the service to become ready again, in seconds; a longer time fails (default: 180)",

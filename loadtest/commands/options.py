@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest.console import REPOSITORY, count, positive, share, waiting
+from loadtest.console import REPOSITORY, waiting
 from loadtest.load.pictures import SIZES, Pictures, Question
 from loadtest.targets.local_service import PROGRAM, LocalService, started
+from screening.runtime.argument_types import above_zero, positive, share
 
 
 def sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -18,7 +19,7 @@ def sizes(text: str) -> tuple[tuple[int, int], ...]:
     found = []
     for part in text.split(","):
         width, _, height = part.partition("x")
-        found.append((count(width), count(height)))
+        found.append((positive(width.strip()), positive(height.strip())))
     return tuple(found)
 
 
@@ -42,7 +43,7 @@ def add_run(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--limit-ms",
-        type=positive,
+        type=above_zero,
         default=5000,
         metavar="MS",
         help="maximum latency in milliseconds of an answer that counts as goodput (default: 5000)",
@@ -77,13 +78,13 @@ def add_service(parser: argparse.ArgumentParser, concurrent: str = "the service'
     )
     parser.add_argument(
         "--max-concurrent",
-        type=count,
+        type=positive,
         metavar="N",
         help=f"maximum number of concurrent inferences in the started service (default: {concurrent})",
     )
     parser.add_argument(
         "--start-seconds",
-        type=positive,
+        type=above_zero,
         default=600,
         metavar="SECONDS",
         help="maximum time for the started service to become ready, in seconds (default: 600)",

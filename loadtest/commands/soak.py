@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 
-from loadtest import console
 from loadtest.commands import options
 from loadtest.commands.report import report
 from loadtest.commands.target import Target, add_target, plain_options, target
@@ -25,6 +24,7 @@ from loadtest.targets.canary_checkpoints import canary_pair
 from loadtest.targets.swapping import Operator
 from loadtest.targets.versions import Finding, examine_all
 from loadtest.targets.watching import look, looking, progress
+from screening.runtime.argument_types import above_zero
 
 SETTLED = 1 / 3
 """Share of the run before growth is measured, because caches fill first."""
@@ -32,12 +32,10 @@ _MEBI = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--minutes", type=console.positive, default=30, help="duration of the load in minutes (default: 30)"
-    )
+    parser.add_argument("--minutes", type=above_zero, default=30, help="duration of the load in minutes (default: 30)")
     parser.add_argument(
         "--rate",
-        type=console.positive,
+        type=above_zero,
         default=2,
         help="requests per second, which should be below saturation (default: 2)",
     )
@@ -56,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=console.positive,
+        type=above_zero,
         default=90,
         metavar="SECONDS",
         help="maximum time of one request in seconds (default: 90)",

@@ -36,6 +36,7 @@ from loadtest.targets.local_service import LocalService
 from loadtest.targets.swapping import CanaryError, Operator
 from loadtest.targets.versions import Finding, examine, examine_all
 from loadtest.targets.watching import look, looking, progress
+from screening.runtime.argument_types import above_zero, positive
 
 CHECKED = 3
 """Number of questions to each canary before the load, to check that their answers can be distinguished."""
@@ -50,18 +51,14 @@ SPEED_UP = 100.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--clients", type=console.count, default=32, help="number of clients in a closed loop (default: 32)"
-    )
+    parser.add_argument("--clients", type=positive, default=32, help="number of clients in a closed loop (default: 32)")
     parser.add_argument(
         "--seconds",
-        type=console.positive,
+        type=above_zero,
         default=120,
         help="duration of the load with swaps, in seconds (default: 120)",
     )
-    parser.add_argument(
-        "--every", type=console.positive, default=3, help="time between two swaps in seconds (default: 3)"
-    )
+    parser.add_argument("--every", type=above_zero, default=3, help="time between two swaps in seconds (default: 3)")
     parser.add_argument(
         "--warm-up",
         type=float,
@@ -71,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--least-swaps",
-        type=console.count,
+        type=positive,
         default=20,
         metavar="N",
         help="minimum number of swaps; a run with fewer fails (default: 20)",

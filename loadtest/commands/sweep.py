@@ -18,6 +18,7 @@ from loadtest.results import plots
 from loadtest.results.record import RunRecorder
 from loadtest.results.summary import PERCENTILES, Load, as_json, load_figures, load_text
 from loadtest.targets.watching import progress
+from screening.runtime.argument_types import above_zero
 
 WARM_UP_SECONDS = 3.0
 KEEPS_UP = 0.95
@@ -32,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R,R,…",
         help="requests per second, measured one after the other (default: 1,2,4,8)",
     )
-    parser.add_argument(
-        "--seconds", type=console.positive, default=30, help="duration of each rate in seconds (default: 30)"
-    )
+    parser.add_argument("--seconds", type=above_zero, default=30, help="duration of each rate in seconds (default: 30)")
     parser.add_argument(
         "--arrivals",
         choices=KINDS,
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=console.positive,
+        type=above_zero,
         default=90,
         metavar="SECONDS",
         help="maximum time of one request in seconds (default: 90)",
@@ -140,7 +139,7 @@ def table(loads: dict[float, Load], limit_ms: float) -> str:
 
 
 def _rates(text: str) -> list[float]:
-    rates = [console.positive(part) for part in text.split(",")]
+    rates = [above_zero(part) for part in text.split(",")]
     if len(set(rates)) < len(rates):
         raise argparse.ArgumentTypeError(f"{text} contains a rate twice")
     return rates

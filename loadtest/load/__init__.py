@@ -1,0 +1,1 @@
+"""Requests: their pictures (`pictures`, `rendered`), their times (`arrivals`, `loops`, `levels`), and `asking`."""

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadtest.console import REPOSITORY, count
+from loadtest.console import REPOSITORY
 from loadtest.load.pictures import Question
 from screening.errors import UserError
+from screening.runtime.argument_types import positive
 
 
 class NotRendered(UserError):
@@ -26,7 +27,7 @@ class NotRendered(UserError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the rendered questions."""
-    parser.add_argument("--picture-size", type=count, default=800, help="side of the JPEGs in pixels (default: 800)")
+    parser.add_argument("--picture-size", type=positive, default=800, help="side of the JPEGs in pixels (default: 800)")
     parser.add_argument(
         "--seed",
         type=int,

@@ -1,0 +1,1 @@
+"""Figures: `record` keeps what happened, `summary` computes figures and verdicts, `plots` draws them."""

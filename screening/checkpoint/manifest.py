@@ -7,8 +7,6 @@ without it is not a checkpoint.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from screening.checkpoint.regular_file import Step, read_chunks, read_small, sha
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
 from screening.runtime.atomic_write import partial_path, write_atomically
+from screening.runtime.digests import file_sha256, json_digest
 from screening.task import DIMENSIONS, STANDARD_DIMENSIONS, Dimension
 
 MANIFEST_NAME = "screening.json"
@@ -173,7 +172,7 @@ class Manifest(_Strict):
             deciding["domain"] = self.domain.model_dump(exclude={"probes", "tolerance"})
         if self.dimensions != STANDARD_DIMENSIONS:  # likewise
             deciding["dimensions"] = self.dimensions
-        return "sha256:" + hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+        return json_digest(deciding)
 
 
 def _digests(records: Iterable[object]) -> set[str]:
@@ -281,8 +280,3 @@ def _walk(directory: Path, step: Step) -> Iterator[Path]:
         step(path)
         if path.is_symlink() or not path.is_dir():
             yield path
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    return sha256_of(read_chunks(path, path.stat().st_size))

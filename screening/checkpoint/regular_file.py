@@ -1,4 +1,4 @@
-"""Safe reading of files that other programs wrote, and atomic writing.
+"""Safe reading of files that other programs wrote.
 
 A FIFO, a socket or a device in place of a file can block its reader for ever or deliver data without end; these
 functions read regular files only. A network file system whose server is gone blocks its reader as well. The functions
@@ -93,17 +93,3 @@ def sha256_of(chunks: Iterator[bytes]) -> str:
 
 def _not_regular(path: Path) -> CheckpointDamaged:
     return CheckpointDamaged(f"{path} is not a regular file. A checkpoint must not hold a FIFO, socket or device")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that every reader, also after a crash, finds the old content or the new.
-
-    Raises:
-        OSError: the file cannot be written; the old content stays.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    partial.replace(path)

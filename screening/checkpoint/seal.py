@@ -12,15 +12,13 @@ or by a person who did not record the probes again. docs/decisions/hot-swap.md s
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from screening.answer import Mode
 from screening.calibration import Calibration, trace
 from screening.checkpoint.manifest import Manifest
 from screening.errors import CheckpointDamaged
+from screening.runtime.digests import json_digest
 
 FOR_PEOPLE = frozenset({"name", "version", "created", "base", "parent", "scores", "data", "recipe"})
 """Fields of a manifest for people, which decide no answer."""
@@ -33,7 +31,7 @@ def seal_of(manifest: Manifest) -> str:
     # Without defaults, so that a field that a later version adds does not break the seals of this one.
     content = manifest.model_dump(mode="json", exclude=set(FOR_PEOPLE), exclude_defaults=True)
     content.get("probes", {}).pop("seal", None)
-    return _digest(content)
+    return json_digest(content)
 
 
 def verdict_key(manifest: Manifest) -> str:
@@ -41,7 +39,7 @@ def verdict_key(manifest: Manifest) -> str:
 
     The digest alone is not enough: a verdict on one set of probes says nothing about the same checkpoint with others.
     """
-    return f"{manifest.digest}@{_digest(manifest.model_dump(mode='json'))}"
+    return f"{manifest.digest}@{json_digest(manifest.model_dump(mode='json'))}"
 
 
 def digest_in(key: str) -> str:
@@ -92,7 +90,3 @@ def _gives(calibration: Mapping[Mode, Calibration], wanted: Mapping[Mode, Sequen
         len(found[mode]) == len(values) and all(abs(a - b) < _SAME for a, b in zip(found[mode], values, strict=True))
         for mode, values in wanted.items()
     )
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

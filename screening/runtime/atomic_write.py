@@ -1,15 +1,16 @@
-"""Atomic replacement of a file: a reader sees the old content or the new content, never a part of either."""
+"""Atomic replacement of files and directories: a reader sees the old content or the new content, never a part."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 def partial_path(path: Path) -> Path:
-    """The temporary file beside `path` that holds the new content until it is complete."""
+    """The temporary path beside `path` that holds the new content until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -43,3 +44,24 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Give the block a temporary path for a new directory, and move that to `path` when the block has succeeded.
+
+    An existing directory is removed just before the move. When the block fails, `path` stays as it was and the
+    temporary directory is removed; only a kill leaves it, and the next call removes it.
+
+    Raises:
+        OSError: the directory cannot be moved.
+    """
+    temporary = partial_path(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

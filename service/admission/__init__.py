@@ -1,0 +1,1 @@
+"""Admission control: how many requests run and wait (`admission`), and how slow an upload may be (`upload`)."""

@@ -22,9 +22,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from screening.checkpoint.manifest import Manifest
-from screening.checkpoint.regular_file import write_atomically
 from screening.checkpoint.seal import digest_in
 from screening.errors import CheckpointError, CheckpointUnavailable
+from screening.runtime.atomic_write import write_atomically
 from service.checkpoints.local_store import LocalStore
 
 LOGGER = logging.getLogger("service.checkpoints.swap_history")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,6 +31,14 @@ from service.errors import (
     UploadTooSlow,
 )
 from service.http.auth import caller_of, check_key
+from service.http.decision_bodies import (
+    Decision,
+    DecisionPage,
+    DecisionPicture,
+    DecisionSummary,
+    Feedback,
+    FeedbackOrder,
+)
 from service.http.openapi import problem_responses
 from service.ids import valid_idempotency_key
 from service.pipeline.screen import Service
@@ -56,109 +64,6 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-
-
-class _Documented(BaseModel):
-    """Docstrings of fields are their descriptions in OpenAPI."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class DecisionSummary(_Documented):
-    """One decision of a page."""
-
-    id: str
-    """The answer's `id`."""
-    created_at: datetime
-    """When it was answered, in UTC."""
-    caller: str
-    """Name of the key that asked; empty where no keys are set."""
-    product: str | None
-    """The request's `metadata.product`, where that is a short text."""
-    checkpoint: str
-    """Digest of the checkpoint that answered."""
-    choice: str | None
-    """The chosen picture, `N` for none; null for an unreadable answer."""
-    confidence: float
-    """Confidence of the answer."""
-    needs_review: bool
-    """Whether the answer asked for a person's look."""
-
-
-class DecisionPage(_Documented):
-    """Decisions, newest first."""
-
-    decisions: list[DecisionSummary]
-    """The decisions of this page."""
-    next: str | None
-    """Value of `cursor` for the next page; null on the last one."""
-
-
-class DecisionPicture(_Documented):
-    """A picture of a decision, without its bytes."""
-
-    position: int
-    """0 for the original, 1 to 4 for the generated pictures A to D."""
-    sha256: str
-    """SHA-256 of its bytes."""
-    media_type: str
-    """For example `image/jpeg`."""
-    bytes: int
-    """Its size."""
-
-
-class Feedback(_Documented):
-    """What became of a decision."""
-
-    id: str
-    """Its own id."""
-    created_at: datetime
-    """When it was sent, in UTC."""
-    caller: str
-    """Name of the key that sent it."""
-    kind: str
-    """`shown`, `returned` or `verdict`."""
-    options: str | None
-    """Letters of the pictures concerned; `N` for none of them."""
-    comment: str | None
-    """Free text."""
-
-
-class Decision(_Documented):
-    """A kept decision."""
-
-    id: str
-    """The answer's `id`."""
-    created_at: datetime
-    """When it was answered, in UTC."""
-    caller: str
-    """Name of the key that asked; empty where no keys are set."""
-    answer: ScreenAnswer
-    """The answer as it was given."""
-    pictures: list[DecisionPicture]
-    """The five pictures, original first."""
-    feedback: list[Feedback]
-    """Oldest first."""
-
-
-class FeedbackOrder(_Documented):
-    """Feedback on a decision."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    kind: Literal["shown", "returned", "verdict"]
-    """`shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.
-    `verdict`: a person says that these may be shown, and no others."""
-    options: str = Field(pattern="^(N|A?B?C?D?)$", min_length=1, examples=["AC"])
-    """Letters of the pictures in alphabetical order; `N` for none of them."""
-    comment: str | None = Field(None, max_length=4000)
-    """Free text."""
-
-    @model_validator(mode="after")
-    def _storable(self) -> FeedbackOrder:
-        if self.comment is not None and not self.comment.replace("\n", "").replace("\t", "").isprintable():
-            raise ValueError("comment: control characters are not allowed")
-        return self
 
 
 @router.get(

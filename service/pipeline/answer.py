@@ -13,7 +13,7 @@ from typing import Any, Literal
 from screening.answer import Answer, Mode, Unreadable, parse
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
-from screening.confidence import judge, option_probabilities
+from screening.confidence import decide, option_probabilities
 from screening.task import NONE, OPTIONS
 from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
@@ -55,7 +55,7 @@ def interpret(generated: Generated, mode: Mode) -> Interpretation:
     choice, confidence, probabilities = None, 0.0, {}
     if isinstance(parsed, Answer):
         calibration = checkpoint.calibration.get(mode, UNCALIBRATED)
-        judgement = judge(parsed, generated.steps, checkpoint.watched, calibration)
+        judgement = decide(parsed, generated.steps, checkpoint.watched, calibration)
         choice, confidence = judgement.choice, judgement.confidence
         probabilities = option_probabilities(judgement, calibration)
         if warnings and checkpoint.domain is not None:

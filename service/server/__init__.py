@@ -1,0 +1,1 @@
+"""The server: `launch` starts it, `draining_server` drains it, `listener` and `connection` limit its connections."""

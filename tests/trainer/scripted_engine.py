@@ -13,7 +13,7 @@ from screening.inference.generation import Watched
 from screening.prompt import COMPACT
 from tests.trainer.coloured import shown
 from trainer.evaluation.evaluate.errors import Unfinished
-from trainer.evaluation.evaluate.generate import Engine, Pictures, Reply
+from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 
 SIZE = 32
 LETTERS = Watched(letters={"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}, normal=frozenset())
@@ -41,9 +41,9 @@ class Scripted:
         self.opened = 0
 
     @contextmanager
-    def __call__(self, _checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[Engine]:
+    def __call__(self, _checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[OfflineEngine]:
         self.opened += 1
-        yield Engine(self.ask, LETTERS)
+        yield OfflineEngine(self.ask, LETTERS)
 
     def ask(self, questions: Sequence[Pictures]) -> list[Reply]:
         if self.fail_after is not None and len(self.asked) + len(questions) > self.fail_after:

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from trainer.runs.argument_types import above_zero, amount, json_object, positive
+from screening.runtime.argument_types import above_zero, amount, json_object, positive
 
 OWN_TEMPERATURE = "own"
 """Value of `--temperature` for the endpoint's default. Some models refuse any other temperature."""

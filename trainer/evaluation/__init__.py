@@ -1,0 +1,1 @@
+"""Evaluation: `evaluate` scores a checkpoint, `compare` two; `calibrate` and `domain` extend its manifest."""

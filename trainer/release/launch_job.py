@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 
 from screening.runtime.command_line import Parser
+from screening.runtime.exits import UNFINISHED
 
-FAILED = 1
 COMPONENT = "app.kubernetes.io/component=retraining"
 """Label of the Jobs that retrain."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _decide_and_launch(args, _batch(args))
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
-        return FAILED
+        return UNFINISHED
 
 
 def _decide_and_launch(args: argparse.Namespace, batch: Batch) -> int:

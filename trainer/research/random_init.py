@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.runs.argument_types import not_negative, positive
+from screening.runtime.argument_types import not_negative, positive
 from trainer.runs.arguments import RECIPE_HELP, add_directory
 
 if TYPE_CHECKING:

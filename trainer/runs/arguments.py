@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from screening.answer import Mode
-from trainer.runs.argument_types import positive
+from screening.runtime.argument_types import positive
 
 RECIPE_HELP = "name of a shipped recipe (a file of trainer/recipes) or path of a YAML file"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 from screening.errors import UserError
 from screening.runtime.atomic_write import partial_path, write_atomically
+from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 
 ORIGIN_NAME = "run.json"
 _HALF_CLAIMED = partial_path(Path(ORIGIN_NAME)).name
 """The only file that a run leaves if it is killed while it claims its directory."""
-LOCK_NAME = ".lock"
 
 
 class RunMismatch(UserError):
@@ -71,11 +70,8 @@ def occupy(directory: Path) -> None:
     path = directory.resolve()
     if path in _occupied or os.environ.get("RANK", "0") != "0":
         return
-    lock = os.open(directory / LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        # A record lock, not filelock's flock: a flock survives in the processes that a killed run had forked.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+    lock = open_lock_file(directory / LOCK_NAME)
+    if not try_lock(lock):
         os.close(lock)
-        raise RunMismatch(f"another process is using {directory}; wait until it ends, or stop it") from None
+        raise RunMismatch(f"another process is using {directory}; wait until it ends, or stop it")
     _occupied[path] = lock

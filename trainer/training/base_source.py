@@ -6,7 +6,6 @@ partly downloaded file only that its header is too large.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from screening.checkpoint.manifest import file_sha256
 from screening.errors import UserError
+from screening.runtime.digests import file_sha256, json_digest
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -59,8 +58,7 @@ class Source:
     def record(self) -> dict[str, Any]:
         """The facts that a manifest keeps, as JSON values. Reads every file once."""
         files = {path.name: file_sha256(path) for path in sorted(_wanted(self.directory))}
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-        return {"name": self.name, "commit": self.commit, "files": f"sha256:{digest}", "dtypes": list(self.dtypes)}
+        return {"name": self.name, "commit": self.commit, "files": json_digest(files), "dtypes": list(self.dtypes)}
 
 
 def find_source(source: str) -> Source:

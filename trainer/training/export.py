@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screening.checkpoint.manifest import Manifest, write_manifest
+from screening.runtime.atomic_write import replacing_directory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -19,17 +19,9 @@ def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, *
     Args:
         manifest: the fields of `screening.checkpoint.manifest.Manifest` except `files` and `created`.
     """
-    temporary = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with replacing_directory(directory) as temporary:
         save(temporary, model, processor)
-        written = write_manifest(temporary, **manifest)
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.rename(directory)
-    except BaseException:  # a full disk, or Ctrl-C: an incomplete checkpoint would take up space
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return written
+        return write_manifest(temporary, **manifest)
 
 
 def export_successor(

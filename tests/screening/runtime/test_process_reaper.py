@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from screening.runtime.process_reaper import SHARED_MEMORY, Process, ProcessReaper
+from tests.processes import runs
 
 FAMILY = """
 import multiprocessing, os, signal, sys, time
@@ -60,13 +61,6 @@ class Family:
     def gone(self) -> bool:
         pids = (self.guard, self.core, self.worker)
         return not any(map(runs, pids)) and not any(path.exists() for path in (*self.memory, self.directory))
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,27 +13,12 @@ import httpx
 import pytest
 
 from screening.runtime.process_reaper import SHARED_MEMORY, ProcessReaper
+from tests.processes import descendants, runs
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 REBUILD_SECONDS = 400
 """Alone on two cores it takes 20."""
-
-
-def children(pid: int, title: str = "") -> list[int]:
-    """Process ids below `pid`, nearest first, whose command line begins with this."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
-    found, below = [], {str(pid)}
-    while below:
-        found += [row for row in rows if row[1] in below]
-        below = {row[0] for row in rows if row[1] in below}
-    return [int(row[0]) for row in found if row[2].startswith(title)]
-
-
-def running(pid: int) -> bool:
-    listing = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(listing.stdout.strip()) and not listing.stdout.strip().startswith("Z")
 
 
 def shared_memory(pid: int) -> set[Path]:
@@ -71,7 +55,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
     launch_service, checkpoint, make_sample, wait_until
 ) -> None:
     with launch_service("--checkpoint", str(checkpoint), "--max-concurrent", "4") as process:
-        below, memory = children(process.popen.pid), shared_memory(process.popen.pid)
+        below, memory = descendants(process.popen.pid), shared_memory(process.popen.pid)
         assert memory
         callers = Callers(process, make_sample, 24)
         wait_until(lambda: process.metric("screening_in_flight ") >= 12)
@@ -82,7 +66,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
         assert process.popen.wait(60) == 0
         assert not [one for one in process.events() if one["level"] in ("error", "critical")]
         assert "Exception ignored" not in process.log.read_text()
-        wait_until(lambda: not [pid for pid in below if running(pid)])
+        wait_until(lambda: not [pid for pid in below if runs(pid)])
         wait_until(lambda: not [path for path in memory if path.exists()])
 
 
@@ -124,8 +108,8 @@ def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_u
     before = httpx.post(f"{service.base_url}/screen", json=make_sample(99).json(), timeout=120).json()
     rebuilt = f'screening_engine_rebuilds_total{{cause="{cause}",result="ok"}}'
     rebuilds = service.metric(rebuilt)
-    old, memory = children(service.popen.pid, "VLLM::"), shared_memory(service.popen.pid)
-    (victim,) = children(service.popen.pid, title)
+    old, memory = descendants(service.popen.pid, "VLLM::"), shared_memory(service.popen.pid)
+    (victim,) = descendants(service.popen.pid, title)
     callers = Callers(service, make_sample, 32)
     wait_until(lambda: service.metric("screening_engine_running ") > 0)
     os.kill(victim, blow)
@@ -140,7 +124,7 @@ def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_u
     assert [after[key] for key in ("choice", "reasoning", "checkpoint")] == [
         before[key] for key in ("choice", "reasoning", "checkpoint")
     ]
-    assert not [pid for pid in old if running(pid)]
+    assert not [pid for pid in old if runs(pid)]
     assert not [path for path in memory if path.exists()]
 
 
@@ -157,7 +141,7 @@ def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(
 
 def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_children: bool) -> None:
     pid = process.popen.pid
-    below, memory = children(pid), shared_memory(pid)
+    below, memory = descendants(pid), shared_memory(pid)
     (lock,) = {path for path in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if "/screening-" in path}
     # The guard, multiprocessing's tracker, the engine core, and the worker where it is apart.
     assert len(below) in (3, 4) and memory
@@ -166,6 +150,6 @@ def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_childr
         for child in below:
             if "process_reaper.py" not in Path(f"/proc/{child}/cmdline").read_text():
                 os.kill(child, signal.SIGKILL)
-    wait_until(lambda: not [child for child in below if running(child)])
+    wait_until(lambda: not [child for child in below if runs(child)])
     assert not [path for path in memory if path.exists()]
     assert not Path(lock).parent.exists()

@@ -224,9 +224,9 @@ def test_plans_follow_their_weights():
 
 
 def test_products_are_at_least_55_percent_of_the_frame_high():
-    from trainer.data.render.defects import Staging
     from trainer.data.render.figure import flat_sprite, placed
     from trainer.data.render.light import draw_light
+    from trainer.data.render.staging import Staging
 
     for seed in range(200):
         rng = np.random.default_rng(seed)

@@ -13,8 +13,9 @@ import pytest
 
 from screening.answer import Answer, Mode
 from screening.calibration import LEAST_SLOPE, UNCALIBRATED, Calibration, Curve, Shifts, logit, sigmoid
-from screening.checkpoint.manifest import CARD_NAME, Manifest, file_sha256, read_manifest, store_manifest, verify
+from screening.checkpoint.manifest import CARD_NAME, Manifest, read_manifest, store_manifest, verify
 from screening.confidence import choose as choose_option
+from screening.runtime.digests import file_sha256
 from screening.task import OPTIONS
 from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint

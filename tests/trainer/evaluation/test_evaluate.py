@@ -26,7 +26,7 @@ from trainer.evaluation.evaluate import generate
 from trainer.evaluation.evaluate.by_checkpoint import OpenEngine, evaluate
 from trainer.evaluation.evaluate.command import add_arguments, run
 from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
-from trainer.evaluation.evaluate.generate import Engine, Pictures, Reply, answer_samples
+from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply, answer_samples
 from trainer.evaluation.evaluate.result import read_evaluation
 from trainer.runs.json_log import LogError
 from trainer.runs.markdown import table
@@ -91,7 +91,7 @@ def test_findings_are_logged_with_their_dimensions(checkpoint: Path, data: Path,
 
 
 @contextmanager
-def sure_of_a_and_c(*_: object) -> Iterator[Engine]:
+def sure_of_a_and_c(*_: object) -> Iterator[OfflineEngine]:
     """Says `AC` in direct mode, and C with probability 0.9."""
 
     def step(letter: str, **probabilities: float) -> Step:
@@ -99,7 +99,7 @@ def sure_of_a_and_c(*_: object) -> Iterator[Engine]:
         return Step(letter, LETTERS.letters[letter], named)
 
     steps = (step("A", A=0.6, B=0.3), step("C", B=0.05, C=0.9))
-    yield Engine(lambda asked: [Reply("AC", "stop", steps, 100, 2) for _ in asked], LETTERS)
+    yield OfflineEngine(lambda asked: [Reply("AC", "stop", steps, 100, 2) for _ in asked], LETTERS)
 
 
 def test_choice_and_confidence_come_from_the_letters_in_direct_mode(
@@ -265,7 +265,7 @@ def test_pictures_are_decoded_one_batch_ahead_and_no_further(data: Path, monkeyp
 
     monkeypatch.setattr(generate, "load_pictures", counting)
     engine = Scripted(truth)
-    batches = answer_samples(Engine(engine.ask, LETTERS), read_samples(data), data, size=SIZE, batch=2)
+    batches = answer_samples(OfflineEngine(engine.ask, LETTERS), read_samples(data), data, size=SIZE, batch=2)
     next(batches)
     assert set(begun) <= {"s0", "s1", "s2", "s3"}
     rest = list(batches)

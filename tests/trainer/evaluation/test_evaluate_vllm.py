@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from screening.checkpoint.manifest import read_manifest
+from tests.processes import descendants, runs
 from tests.trainer.command_line import CHECKPOINT, ROOT, trainer
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 
@@ -21,20 +22,6 @@ COUNT = 8
 
 def evaluation_of(data: Path, out: Path) -> list[str]:
     return ["evaluate", "--checkpoint", str(CHECKPOINT), "--data", str(data), "--mode", "cot", "--out", str(out)]
-
-
-def descendants(pid: int) -> set[int]:
-    """Process ids of the children of a process, their children and so on."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = {int(child) for task in tasks for child in task.read_text().split()}
-    return children.union(*map(descendants, children))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
@@ -105,7 +92,7 @@ def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
     answered = log.read_bytes()
     assert engine
     assert status == 128 + signal.SIGTERM  # it was stopped before its end
-    assert wait_for(lambda: not any(map(alive, engine)))
+    assert wait_for(lambda: not any(map(runs, engine)))
     assert 1 <= answered.count(b"\n") < COUNT
     trainer(*evaluation_of(rendered, out))
     assert log.read_bytes().startswith(answered)

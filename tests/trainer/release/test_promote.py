@@ -19,7 +19,7 @@ from tests.trainer.published import make_checkpoint, make_data, make_evaluation,
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
 from trainer.evaluation.compare.pairs import read_pairs
-from trainer.release.promote.gate import Criterion, bootstrap_bound, judge
+from trainer.release.promote.gate import Criterion, bootstrap_bound, measure_criteria
 from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import MoveError, move, previous, read_history
 from trainer.release.promote.report import title
@@ -137,7 +137,9 @@ def criteria(shop: Shop, old: dict[str, Any], new: dict[str, Any], **trained: An
         make_evaluation(shop.folder / name, shop.data, make_checkpoint(shop.folder / f"c-{name}", name), **answers)
         for name, answers in (("old", old), ("new", new))
     ]
-    return {title(one): one for one in judge(read_pairs(*sides, shop.data), Limits(), first=False, **trained)}
+    return {
+        title(one): one for one in measure_criteria(read_pairs(*sides, shop.data), Limits(), first=False, **trained)
+    }
 
 
 def failed(found: dict[str, Criterion]) -> set[str]:

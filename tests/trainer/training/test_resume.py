@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from screening.checkpoint.manifest import file_sha256, read_manifest, verify
+from screening.checkpoint.manifest import read_manifest, verify
+from screening.runtime.digests import file_sha256
 from trainer.data_directory import data_digest, read_samples
 from trainer.reward import completion_text
 from trainer.training.hard_cases.cases import Cases

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from screening.checkpoint.manifest import file_sha256, read_manifest
+from screening.checkpoint.manifest import read_manifest
+from screening.runtime.digests import file_sha256
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.reward import completion_text

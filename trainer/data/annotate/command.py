@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 
 from screening.errors import UserError
+from screening.runtime.argument_types import not_negative, positive, share
 from screening.runtime.exits import UNFINISHED
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
-from trainer.runs.argument_types import not_negative, positive, share
 from trainer.runs.arguments import add_directory, add_limit
 
 

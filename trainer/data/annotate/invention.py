@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from screening.task import Dimension
-from trainer.data.render.defects import KINDS
+from trainer.data.render.defect_kinds import KINDS
 from trainer.records import Defect
 
 _DRAWN: dict[str, str | None] = {

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.runs.argument_types import above_zero, not_negative
+from screening.runtime.argument_types import above_zero, not_negative
 from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:

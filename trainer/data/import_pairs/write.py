@@ -21,12 +21,13 @@ from tqdm import tqdm
 from screening.errors import ImageError
 from screening.images import accept, decode
 from screening.runtime.atomic_write import write_atomically
+from screening.runtime.digests import file_sha256
 from screening.task import NONE, OPTIONS, options_text
 from trainer.data.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.data.import_pairs.pairs import Columns, Pair, read_pair
 from trainer.data.import_pairs.rows import Layout, PairsError, read_rows
 from trainer.data.split.assign import Item
-from trainer.data.split.write import digest_of, write_data
+from trainer.data.split.write import write_data
 from trainer.data_directory import DataError, is_there, read_bytes
 from trainer.metrics import random_baseline
 from trainer.records import Sample
@@ -91,7 +92,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
         RunMismatch: `out` belongs to another run.
         DataError, OSError: a file cannot be read or written.
     """
-    files = {name: f"sha256:{digest_of(path)}" for name, path in _named(order.files).items()}
+    files = {name: f"sha256:{file_sha256(path)}" for name, path in _named(order.files).items()}
     origin = {"stage": "import-pairs", "files": files, "layout": order.layout, "seed": order.seed}
     origin |= {"columns": asdict(order.columns)}
     see_whose(order.out, origin)

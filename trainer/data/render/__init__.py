@@ -1,15 +1,17 @@
 """The renderer: draw product pictures with planted defects, labels, captions and reasoning from a seed.
 
-Read in this order: products (and cutouts), light, scenes, props, defects, figure, placing, composition, picture,
-sample, dataset. It needs only Pillow and numpy.
+Read in this order: products with packaging (and cutouts), light, scenes, props, staging, defect_kinds, defects, figure,
+placing, composition, picture, sample, dataset. It needs only Pillow and numpy.
 """
 
 from trainer.data.render.cutouts import CutOut, CutOutError, load_cutouts
-from trainer.data.render.defects import DIMENSION_WEIGHTS, KINDS, SEVERITIES, Defect, plan_defects
+from trainer.data.render.defect_kinds import KINDS
+from trainer.data.render.defects import DIMENSION_WEIGHTS, SEVERITIES, plan_defects
 from trainer.data.render.picture import Shot, draw_generated, draw_original
 from trainer.data.render.products import Product, make_product
 from trainer.data.render.sample import Sample, comment_on, make_sample
 from trainer.data.render.scenes import SETTINGS
+from trainer.data.render.staging import Defect
 
 __all__ = [
     "DIMENSION_WEIGHTS",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from screening.runtime.argument_types import not_negative, positive
 from trainer.data.render.sample import USABLE_COUNTS
 from trainer.runs.arguments import add_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=_positive, required=True, help="number of samples (five pictures each)")
+    parser.add_argument("--count", type=positive, required=True, help="number of samples (five pictures each)")
     parser.add_argument(
         "--seed",
-        type=_seed,
+        type=not_negative,
         required=True,
         help="seed of the drawing, at least 0; the same seed draws the same pictures",
     )
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=False,
     )
     parser.add_argument(
-        "--workers", type=_positive, default=1, help="number of processes; it does not change the pictures (default: 1)"
+        "--workers", type=positive, default=1, help="number of processes; it does not change the pictures (default: 1)"
     )
     parser.add_argument(
         "--severities",
@@ -59,22 +60,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
-
-
 def _size(text: str) -> int:
-    value = int(text)
+    value = positive(text)
     if not 64 <= value <= 2048:
         raise argparse.ArgumentTypeError("must be between 64 and 2048 pixels")
     return value

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.data.render import textures
-from trainer.data.render.defects import Staging
 from trainer.data.render.figure import Place, figure_of, flat_sprite, placed, put
 from trainer.data.render.light import FORESHORTENING, Body, Light, body_of, cast, contact, grid
 from trainer.data.render.placing import place_item, place_reference
 from trainer.data.render.scenes import Setting, Stage, draw_background, draw_stage
+from trainer.data.render.staging import Staging
 
 Floats = NDArray[np.float32]
 

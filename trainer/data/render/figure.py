@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.render.cutouts import CutOut, CutOutLook
-from trainer.data.render.defects import Staging
 from trainer.data.render.light import Light, shade
-from trainer.data.render.products import Look, Product
+from trainer.data.render.packaging import Look
+from trainer.data.render.products import Product
+from trainer.data.render.staging import Staging
 
 AnyProduct = Product | CutOut
 

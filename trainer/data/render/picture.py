@@ -13,11 +13,13 @@ from PIL import Image
 
 from screening.task import Dimension
 from trainer.data.render.composition import COARSE, compose_scene, grained, lit
-from trainer.data.render.defects import Defect, Staging, apply_plan, vary
+from trainer.data.render.defects import apply_plan, vary
 from trainer.data.render.figure import AnyProduct, Place, figure_of, flat_sprite, put
 from trainer.data.render.light import Light, body_of, contact, draw_light, grid
-from trainer.data.render.products import Look, Product
+from trainer.data.render.packaging import Look
+from trainer.data.render.products import Product
 from trainer.data.render.scenes import SETTINGS
+from trainer.data.render.staging import Defect, Staging
 from trainer.data.render.words import caption
 
 

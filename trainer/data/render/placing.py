@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.render import props
-from trainer.data.render.defects import Staging
 from trainer.data.render.figure import Place, flat_sprite, scaled
 from trainer.data.render.light import Body, Light, shade
-from trainer.data.render.products import Look
+from trainer.data.render.packaging import Look
 from trainer.data.render.scenes import Setting, Stage
+from trainer.data.render.staging import Staging
 
 
 def place_reference(

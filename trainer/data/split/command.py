@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screening.runtime.argument_types import not_negative
 from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of
 from trainer.runs.arguments import add_directory
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T,E,P,X",
         help=f"weights of {', '.join(Split)}, numbers of at least 0 (default: the paper's sizes, {_PAPER})",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of the division (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the division (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,9 +109,3 @@ def _shares(text: str) -> Shares:
         raise argparse.ArgumentTypeError(
             f"{text!r} must be four numbers of at least 0, not all 0 ({', '.join(Split)}), for example {example}"
         ) from None
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)

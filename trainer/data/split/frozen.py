@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from screening.runtime.digests import file_sha256
 from trainer.data.split.assign import Item, SplitError
 from trainer.data.split.gather import picture_digests, same
-from trainer.data.split.write import digest_of
 from trainer.data_directory import SAMPLES_NAME, DataError, data_digest, read_samples, sample_lines
 
 _NAMED = 5
@@ -39,7 +39,7 @@ def freeze(directory: Path) -> Frozen:
     return Frozen(
         digest=data_digest(directory, samples, check=False),
         samples=len(samples),
-        files={name: digest_of(directory / name) for name in names},
+        files={name: file_sha256(directory / name) for name in names},
     )
 
 
@@ -91,7 +91,7 @@ def check_source(frozen: Iterable[Item], items: Iterable[Item]) -> None:
 
 def _problem(directory: Path, name: str, digest: str) -> str | None:
     try:
-        return None if digest_of(directory / name) == digest else f"{name} was changed"
+        return None if file_sha256(directory / name) == digest else f"{name} was changed"
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:

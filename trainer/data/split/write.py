@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from screening.runtime.atomic_write import replacing, write_atomically
+from screening.runtime.digests import file_sha256
 from screening.task import OPTIONS
 from trainer.data.split.assign import Item, SplitError
 from trainer.data.split.gather import with_files
@@ -58,16 +59,6 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
             shutil.rmtree(left)
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _files(item: Item) -> list[str]:
     """Names of the five pictures, relative to the data directory."""
     folder = f"{PICTURES_NAME}/{_folder(item)}"
@@ -81,7 +72,7 @@ def _folder(item: Item) -> str:
 
 
 def _place(source: Path, target: Path, digest: str, *, copy: bool) -> None:
-    if target.exists() and (not copy if target.samefile(source) else digest_of(target) == digest):
+    if target.exists() and (not copy if target.samefile(source) else file_sha256(target) == digest):
         return
     with replacing(target) as partial:
         partial.unlink(missing_ok=True)
@@ -93,5 +84,5 @@ def _place(source: Path, target: Path, digest: str, *, copy: bool) -> None:
                 copy = True
         if copy:
             shutil.copyfile(source, partial)
-            if digest_of(partial) != digest:
+            if file_sha256(partial) != digest:
                 raise SplitError(f"{source} changed while it was copied; run the same command again")

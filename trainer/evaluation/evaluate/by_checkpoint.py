@@ -14,10 +14,10 @@ from typing import NoReturn
 
 from screening.answer import Answer, Mode, parse
 from screening.checkpoint.manifest import Manifest, verify
-from screening.confidence import Source, judge
+from screening.confidence import Source, decide
 from trainer.data.split.divide import is_test_set
 from trainer.data_directory import data_digest, read_samples
-from trainer.evaluation.evaluate.generate import Engine, Reply, answer_samples, open_engine
+from trainer.evaluation.evaluate.generate import OfflineEngine, Reply, answer_samples, open_engine
 from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
@@ -25,7 +25,7 @@ from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, 
 from trainer.metrics import METRICS, Judged, Metric
 from trainer.records import Sample
 
-OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[Engine]]
+OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[OfflineEngine]]
 
 
 def evaluate(
@@ -79,11 +79,11 @@ def evaluate(
     return evaluation
 
 
-def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: Engine) -> Prediction:
+def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: OfflineEngine) -> Prediction:
     """Parse one reply as the service would."""
     result = parse(reply.text, mode, manifest.dimensions)
     calibration = manifest.calibration_of(mode)
-    judgement = judge(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
+    judgement = decide(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
     strange = reply.domain_score is not None and reply.domain_score >= 1
     most = manifest.domain.confidence_cap if manifest.domain and strange else 1.0
     return Prediction.of(
@@ -113,7 +113,7 @@ def engine_ends_on_sigterm() -> Iterator[None]:
 
 
 def _answer(
-    engine: Engine,
+    engine: OfflineEngine,
     manifest: Manifest,
     mode: Mode,
     todo: Sequence[Sample],

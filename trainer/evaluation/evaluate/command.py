@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from screening.errors import UserError
+from screening.runtime.argument_types import level
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
-from trainer.runs.argument_types import level
 from trainer.runs.arguments import add_batch, add_directory, add_limit, add_mode
 
 if TYPE_CHECKING:

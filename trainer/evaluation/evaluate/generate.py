@@ -57,7 +57,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class OfflineEngine:
     """An engine that answers questions, and the tokens whose log-probabilities it reports."""
 
     ask: Callable[[Sequence[Pictures]], list[Reply]]
@@ -65,7 +65,7 @@ class Engine:
 
 
 @contextmanager
-def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Engine]:
+def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[OfflineEngine]:
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
     `ask` raises Unfinished when the engine dies or aborts a question.
@@ -93,11 +93,11 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[En
                 raise Unfinished(f"the engine died; {_CONTINUE}") from error
             return [_reply(output, spelling, score) for output, score in zip(outputs, scores, strict=True)]
 
-        yield Engine(ask, watch)
+        yield OfflineEngine(ask, watch)
 
 
 def answer_samples(
-    engine: Engine, samples: Sequence[Sample], directory: Path, *, size: int, batch: int
+    engine: OfflineEngine, samples: Sequence[Sample], directory: Path, *, size: int, batch: int
 ) -> Iterator[list[tuple[Sample, Reply]]]:
     """Answer samples in batches. While the engine works on one batch, the pictures of the next one are decoded.
 

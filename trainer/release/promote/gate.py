@@ -59,7 +59,7 @@ class Criterion(BaseModel):
     passed: bool
 
 
-def judge(
+def measure_criteria(
     pairs: Pairs, limits: Limits, *, first: bool, dimensions: Collection[Dimension] = STANDARD_DIMENSIONS
 ) -> list[Criterion]:
     """Measure every criterion and compare it with its limit.

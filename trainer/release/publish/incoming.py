@@ -8,7 +8,6 @@ The locks separate processes, not threads: two publishers are two processes.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer.runs.run_directory import LOCK_NAME
+from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 
 PREFIX = ".incoming-"
 UNLOCKED_SECONDS = 24 * 3600
@@ -53,13 +52,13 @@ def remove_abandoned(store: Path) -> None:
 def _locked(directory: Path) -> int:
     """Lock a directory until this process ends. Returns the lock's file descriptor.
 
-    `lockf` and not `flock`, for the reason that `run_directory.occupy` gives. The lock file gets its name after it is
-    locked, so another publisher that finds it unlocked knows that its owner has ended.
+    The lock file gets its name after it is locked, so another publisher that finds it unlocked knows that its owner has
+    ended.
     """
     unnamed = directory / f"{LOCK_NAME}.new"
-    lock = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    lock = open_lock_file(unnamed)
     with suppress(OSError):  # on a file system without locks, other publishers cannot lock it either
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(lock)
     unnamed.rename(directory / LOCK_NAME)
     return lock
 
@@ -72,7 +71,7 @@ def _remove_if_abandoned(directory: Path) -> None:
             shutil.rmtree(directory)
         return
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(directory)
+        if try_lock(lock):
+            shutil.rmtree(directory)
     finally:
         os.close(lock)

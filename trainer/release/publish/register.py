@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from screening import __version__
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.registry import CANDIDATE, Registry, Version
+from screening.runtime.digests import json_digest
 
 
 def register(registry: Registry, directory: Path, manifest: Manifest) -> Version:
@@ -34,10 +33,10 @@ def version_tags(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield key, value
     yield "prompt", manifest.prompt.version
     yield "recipe", str(manifest.recipe.get("name", ""))
-    yield "recipe_digest", _digest(manifest.recipe)
+    yield "recipe_digest", json_digest(manifest.recipe)
     for stage, facts in manifest.data.items():
         if isinstance(facts, dict):
-            yield f"data.{_key(stage)}", str(facts.get("digest") or _digest(facts))
+            yield f"data.{_key(stage)}", str(facts.get("digest") or json_digest(facts))
     for mode, scores in manifest.scores.items():
         for name, percent in _percents(scores):
             yield f"score.{_key(mode)}.{name}", f"{percent:.2f}"
@@ -52,10 +51,6 @@ def _percents(scores: dict[str, Any]) -> Iterator[tuple[str, float]]:
         percent = (row or {}).get("correct", {}).get("percent")
         if percent is not None:
             yield _key(name), percent
-
-
-def _digest(value: Any) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _key(text: str) -> str:

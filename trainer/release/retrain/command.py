@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.runs.argument_types import positive
+from screening.runtime.argument_types import positive
 
 if TYPE_CHECKING:
     from screening.checkpoint.registry import Registry

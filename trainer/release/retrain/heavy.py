@@ -52,6 +52,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """A copy of a trained checkpoint whose confidence is fitted on the validation part."""
     from screening.answer import Mode
+    from screening.checkpoint.manifest import read_manifest
+    from screening.runtime.atomic_write import replacing_directory
     from trainer.evaluation.calibrate.command import calibrate as fit
     from trainer.evaluation.calibrate.evidence import CalibrationError
     from trainer.evaluation.domain.command import describe
@@ -62,16 +64,16 @@ def calibrate(
         for mode in modes:
             evaluations.append(Path(out) / f"validation-{mode}")
             evaluate(Path(checkpoint), Path(data), evaluations[-1], mode=Mode(mode), batch=batch)
-        copy, note = Path(out) / "checkpoint.partial", ""
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(checkpoint, copy)
-        try:
-            fit(copy, evaluations)
-        except CalibrationError as error:  # the gate judges the confidence as it is
-            note = f"not calibrated: {error}"
-        if domain:
-            describe(copy, Path(data), domain)
-    return {**_placed(copy, Path(out) / "checkpoint"), "note": note}
+        note, target = "", Path(out) / "checkpoint"
+        with replacing_directory(target) as copy:
+            shutil.copytree(checkpoint, copy)
+            try:
+                fit(copy, evaluations)
+            except CalibrationError as error:  # the gate judges the confidence as it is
+                note = f"not calibrated: {error}"
+            if domain:
+                describe(copy, Path(data), domain)
+    return {"checkpoint": str(target), "digest": read_manifest(target).digest, "note": note}
 
 
 def evaluate_both(
@@ -118,15 +120,6 @@ HEAVY: Mapping[str, Heavy] = {
 """Stage → what its child process does."""
 TRAININGS = frozenset({"sft", "hcm-grpo"})
 """Stages that several processes do together."""
-
-
-def _placed(copy: Path, target: Path) -> dict[str, Any]:
-    """Put a finished checkpoint in its place; one that is there is replaced."""
-    from screening.checkpoint.manifest import read_manifest
-
-    shutil.rmtree(target, ignore_errors=True)
-    copy.rename(target)
-    return {"checkpoint": str(target), "digest": read_manifest(target).digest}
 
 
 def _tracking(store: str) -> Store | None:

@@ -8,7 +8,6 @@ promote, whatever it believes about its own lease.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
@@ -24,9 +23,9 @@ from screening.checkpoint.registry import Registry
 from screening.errors import RegistryError
 from screening.runtime.atomic_write import write_atomically
 from trainer.release.retrain.errors import Busy, Stale
+from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 
 EPOCH_SUFFIX = ".retrain"
-LOCK_NAME = ".lock"
 IDENTITY_NAME = "identity"
 RENEWALS_PER_LEASE = 5
 
@@ -41,16 +40,15 @@ def work_lock(work: Path) -> Iterator[bool]:
         Busy: another process works in it.
     """
     work.mkdir(parents=True, exist_ok=True)
-    handle = os.open(work / LOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = open_lock_file(work / LOCK_NAME)
     try:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise Busy(f"another retraining works in {work}; wait for it to end") from None
+            free, kept = try_lock(handle), True
         except OSError:  # a file system without locks: the registry's lease alone must do
-            yield False
-        else:
-            yield True
+            free, kept = True, False
+        if not free:
+            raise Busy(f"another retraining works in {work}; wait for it to end")
+        yield kept
     finally:
         os.close(handle)
 

@@ -6,13 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from screening.errors import CheckpointError, CheckpointUnavailable, RegistryError
-from trainer.data.split.assign import SplitError
-from trainer.data_directory import DataError
-from trainer.evaluation.compare.pairs import CompareError
-from trainer.evaluation.evaluate.errors import EvaluationError
-from trainer.release.promote.evidence import EvidenceError
-from trainer.release.promote.limits import LimitsError
+from screening.errors import CheckpointUnavailable, RegistryError, UserError
 from trainer.release.promote.moves import MoveError
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
@@ -20,8 +14,6 @@ from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.stages import STAGES, Stage, stage_directory
 from trainer.release.retrain.state import Done, Outcome, key_of, utc_now
 from trainer.release.retrain.work import Result
-from trainer.runs.run_directory import RunMismatch
-from trainer.training.recipe import RecipeError
 from trainer.training.tracking.store import TrackingError
 
 
@@ -76,12 +68,13 @@ def _is_production(context: Context) -> bool:
 @contextmanager
 def translated() -> Iterator[None]:
     """Give the errors of the stages the exit status of a retraining."""
-    wrong = (CompareError, DataError, EvaluationError, EvidenceError, LimitsError, RecipeError, RunMismatch, SplitError)
     try:
         yield
+    except RetrainError:
+        raise
     except (RegistryError, TrackingError) as error:
         raise RegistryTrouble(str(error)) from error
     except (CheckpointUnavailable, MoveError, OSError) as error:
         raise RetrainError(f"{error}; the same command goes on from there") from error
-    except (*wrong, CheckpointError) as error:
+    except UserError as error:
         raise BadInput(str(error)) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
+from screening.runtime.digests import json_digest
 from trainer.release.retrain.errors import BadInput
 
 STATE_NAME = "state.json"
@@ -107,12 +106,12 @@ def write_state(work: Path, state: State) -> None:
 
 
 def key_of(inputs: Any) -> str:
-    """Digest of what decides a stage's result.
+    """Digest of what decides a stage's result. Its first digits are part of the name of the stage's directory.
 
     Args:
         inputs: JSON values.
     """
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return json_digest(inputs).removeprefix("sha256:")
 
 
 def utc_now() -> datetime:

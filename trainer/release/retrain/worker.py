@@ -115,26 +115,19 @@ def _torchrun(file: Path, order: Order, rank: int) -> list[str]:
 
 def _done(order: Order) -> Answer:
     """Do the work. What its input causes is told from what a repetition may mend."""
-    from screening.errors import CheckpointError, CheckpointUnavailable, ScreeningError
-    from trainer.data_directory import DataError
-    from trainer.evaluation.domain.errors import DomainFitError
-    from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
-    from trainer.release.card import CardError
+    from screening.errors import CheckpointError, CheckpointUnavailable, UserError
+    from trainer.evaluation.evaluate.errors import Unfinished
     from trainer.release.retrain.heavy import HEAVY
     from trainer.runs.json_log import LogError
     from trainer.runs.run_directory import RunMismatch
-    from trainer.training.distributed import LaunchError
-    from trainer.training.hard_cases import HardCasesError
-    from trainer.training.recipe import RecipeError
 
-    wrong = (CardError, DataError, DomainFitError, EvaluationError, HardCasesError, LaunchError, RecipeError)
     try:
         return Answer(result=HEAVY[order.stage](**order.arguments))
     except (CheckpointUnavailable, Unfinished, LogError, OSError, RunMismatch) as error:
         return Answer(problem=str(error), kind="again")
     except CheckpointError as error:  # `publish` says so where the engine did not start
         return Answer(problem=str(error), kind="again" if isinstance(error.__cause__, RuntimeError) else "input")
-    except (*wrong, ScreeningError) as error:
+    except UserError as error:
         return Answer(problem=str(error), kind="input")
 
 

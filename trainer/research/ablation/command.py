@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from screening.errors import UserError
-from trainer.runs.argument_types import positive
+from screening.runtime.argument_types import positive
 from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 
 from screening.answer import Mode
+from screening.runtime.argument_types import not_negative, positive
 from trainer.research.benchmarks.layouts import LAYOUTS
 from trainer.research.benchmarks.questions import HALVES, Division, Part
-from trainer.runs.argument_types import not_negative, positive
 from trainer.runs.arguments import add_batch, add_directory, add_mode, add_recipe, add_run_directory
 from trainer.training.tracking.store import add_tracking_argument, choose_store
 

@@ -104,7 +104,7 @@ def evaluate(
                     log.append(responses)
                     done |= {response.id: response for response in responses}
     responses = [done[question.id] for question in questions]
-    judged = judge(questions, responses, mode)
+    judged = parse_responses(questions, responses, mode)
     evaluation = BenchmarkEvaluation(
         created=now(),
         benchmark=benchmark.name,
@@ -157,10 +157,10 @@ def read_judged(out: Path, manifest: Manifest, benchmark: Benchmark, mode: Mode)
             f"{out} lacks {len(missing)} of {len(benchmark.questions)} questions, the first is {missing[0]}; "
             "evaluate without --limit"
         )
-    return judge(benchmark.questions, [done[question.id] for question in benchmark.questions], mode)
+    return parse_responses(benchmark.questions, [done[question.id] for question in benchmark.questions], mode)
 
 
-def judge(questions: Sequence[Question], responses: Sequence[Response], mode: Mode) -> list[Judged]:
+def parse_responses(questions: Sequence[Question], responses: Sequence[Response], mode: Mode) -> list[Judged]:
     """Parse each output as the answer to its question."""
     pairs = zip(questions, responses, strict=True)
     return [Judged(question, read(response.text, question, mode)) for question, response in pairs]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from screening.checkpoint.manifest import file_sha256
+from screening.runtime.digests import file_sha256
 from trainer.data_directory import DataError
 from trainer.research.benchmarks.layouts import Found, Layout
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from screening.checkpoint.manifest import file_sha256
 from screening.errors import ImageError
 from screening.images import decode, inspect
 from screening.runtime.atomic_write import write_atomically
+from screening.runtime.digests import file_sha256
 from trainer.data_directory import DataError
 from trainer.research.benchmarks.divide import Tied, groups_of, halve
 from trainer.research.benchmarks.layouts import LAYOUTS, Found

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screening.runtime.argument_types import positive
+from screening.runtime.atomic_write import replacing_directory
 from screening.runtime.cpus import usable_cpus
-from trainer.runs.argument_types import positive
 from trainer.runs.arguments import add_recipe, add_run_directory
 
 if TYPE_CHECKING:
@@ -151,10 +152,8 @@ class Pretraining:
         if not directory.exists():
             texts = [*pool.texts(), *fixed_texts(self.recipe.prompt_texts)]
             tokenizer = train_tokenizer(texts, self.settings.vocabulary)
-            temporary = directory.with_suffix(".partial")
-            shutil.rmtree(temporary, ignore_errors=True)
-            tokenizer.save_pretrained(temporary)
-            temporary.rename(directory)
+            with replacing_directory(directory) as temporary:
+                tokenizer.save_pretrained(temporary)
         return PreTrainedTokenizerFast.from_pretrained(directory)
 
     def _export(self) -> None:

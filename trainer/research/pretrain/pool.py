@@ -25,9 +25,6 @@ from screening.runtime.atomic_write import replacing
 from screening.task import Dimension
 from trainer.runs.run_directory import claim
 
-VISIBLE_ALONE = (Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION)
-"""Dimensions that can be judged without the original."""
-
 
 @dataclass(frozen=True, slots=True)
 class PoolShot:

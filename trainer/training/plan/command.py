@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from screening.prompt import PICTURES_PER_SAMPLE
-from trainer.runs.argument_types import above_zero, not_negative, positive
+from screening.runtime.argument_types import above_zero, not_negative, positive
 from trainer.runs.arguments import RECIPE_HELP, add_directory
 from trainer.training.plan.plan import EIGHTY_GB
 

@@ -174,7 +174,7 @@ def grpo_memory(
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineMemory:
     """How a colocated vLLM uses its share of the memory, in bytes."""
 
     share: int
@@ -196,7 +196,7 @@ class Engine:
 
 def engine_memory(
     settings: HcmGrpoRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, gpu_memory: float
-) -> Engine | None:
+) -> EngineMemory | None:
     """Memory of the colocated vLLM; None without one. Its weights are a second copy, in bfloat16."""
     if settings.vllm != "colocate":
         return None
@@ -205,7 +205,7 @@ def engine_memory(
     room = share - weights - ENGINE_ALLOWANCE
     one = kv_cache_bytes(shapes, 1, prompt + settings.max_completion_tokens)
     wanted = settings.batch_size * settings.gradient_accumulation
-    return Engine(share, weights, room, one, min(max(room, 0) // one, wanted), wanted)
+    return EngineMemory(share, weights, room, one, min(max(room, 0) // one, wanted), wanted)
 
 
 def _states(parameters: Parameters, gpus: int, *, vision: bool) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.training.plan.memory import GIB, Engine, Memory, engine_memory, grpo_memory, sft_memory
+from trainer.training.plan.memory import GIB, EngineMemory, Memory, engine_memory, grpo_memory, sft_memory
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule, grpo_schedule, sft_schedule
 from trainer.training.plan.shapes import Shapes
@@ -65,7 +65,7 @@ class DataSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StagePlan:
     """One stage of training."""
 
     name: str
@@ -73,7 +73,7 @@ class Stage:
     frozen: int
     memory: Memory
     schedule: SftSchedule | GrpoSchedule
-    engine: Engine | None = None
+    engine: EngineMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Case:
             gpu_memory=self.hardware.gpu_bytes,
         )
 
-    def engine(self, grpo: HcmGrpoRecipe) -> Engine | None:
+    def engine(self, grpo: HcmGrpoRecipe) -> EngineMemory | None:
         """Memory of the colocated vLLM with these settings; None without one."""
         return engine_memory(
             grpo, self.parameters, self.shapes, prompt=self.tokens.prompt, gpu_memory=self.hardware.gpu_bytes
@@ -132,7 +132,7 @@ class Case:
         """Schedule of stage 2 with these settings."""
         return grpo_schedule(grpo, self.data.samples, self.data.hard_cases, self.hardware.gpus)
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[StagePlan]:
         """The stages of the recipe, in order."""
         trained = self.parameters.trained(vision=False)
         for name, sft in self.sft_stages:
@@ -140,7 +140,7 @@ class Case:
             # Stage 1.2 is assumed to have as many captions per sample as stage 1.1.
             captions = self.data.weak_captions * samples // max(self.data.weak_samples, 1)
             schedule = sft_schedule(sft, samples, captions, self.hardware.gpus)
-            yield Stage(name, trained, self.parameters.total - trained, self.sft_memory(sft), schedule)
+            yield StagePlan(name, trained, self.parameters.total - trained, self.sft_memory(sft), schedule)
         if grpo := self.recipe.hcm_grpo:
             memory, engine = self.grpo_memory(grpo), self.engine(grpo)
-            yield Stage("hcm_grpo", self.parameters.total, 0, memory, self.grpo_schedule(grpo), engine)
+            yield StagePlan("hcm_grpo", self.parameters.total, 0, memory, self.grpo_schedule(grpo), engine)

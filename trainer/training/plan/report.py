@@ -10,7 +10,7 @@ from typing import Any
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.training.plan.memory import GIB
 from trainer.training.plan.parameters import VISION
-from trainer.training.plan.plan import MARGIN, Case, Stage
+from trainer.training.plan.plan import MARGIN, Case, StagePlan
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule
 
 TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
@@ -61,7 +61,7 @@ def as_text(case: Case, notes: Sequence[str]) -> str:
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def _stage_json(stage: Stage) -> dict[str, Any]:
+def _stage_json(stage: StagePlan) -> dict[str, Any]:
     memory = stage.memory
     return {
         "trained": stage.trained,
@@ -108,7 +108,7 @@ def _tokens(case: Case) -> list[str]:
     return ["Tokens of a sample", *_table(rows)]
 
 
-def _memory(case: Case, stage: Stage) -> list[str]:
+def _memory(case: Case, stage: StagePlan) -> list[str]:
     memory = stage.memory
     rows = [(name, _gib(size), "") for name, size in memory.held.items()]
     rows += [(name, _gib(size), "while generating") for name, size in memory.rollouts.items()]
@@ -132,7 +132,7 @@ def _memory(case: Case, stage: Stage) -> list[str]:
     return [f"Memory per GPU in {TITLES[stage.name]}, GiB, with {case.hardware.gpus} GPU(s)", *lines]
 
 
-def _schedule(case: Case, stages: Iterable[Stage]) -> list[str]:
+def _schedule(case: Case, stages: Iterable[StagePlan]) -> list[str]:
     data = case.data
     lines = ["Steps", *(f"  assumed: {what}" for what in data.assumed)]
     for stage in stages:
@@ -140,7 +140,7 @@ def _schedule(case: Case, stages: Iterable[Stage]) -> list[str]:
     return lines
 
 
-def _sft(stage: Stage, schedule: SftSchedule) -> Iterator[str]:
+def _sft(stage: StagePlan, schedule: SftSchedule) -> Iterator[str]:
     yield (
         f"  {TITLES[stage.name]}: {schedule.rows:,} rows, {schedule.rows_per_step} a step, "
         f"{schedule.steps_per_epoch:,} steps x {schedule.epochs} epochs = {schedule.steps:,} steps"

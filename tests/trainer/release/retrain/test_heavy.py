@@ -16,27 +16,29 @@ from screening.checkpoint.manifest import Manifest, read_manifest, store_manifes
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.registry import PRODUCTION
 from tests.trainer.coloured import thought
+from tests.trainer.published import make_prober
 from tests.trainer.release.retrain.shop import Shop, called
 from tests.trainer.scripted_engine import LETTERS
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
-from trainer.evaluation.evaluate.generate import Engine, Pictures, Reply
+from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 from trainer.release.promote.moves import move
+from trainer.release.publish.probing import Prober
 from trainer.release.publish.register import register
 from trainer.release.retrain.heavy import HEAVY
 from trainer.training.hard_cases.find import find_hard_cases
 
 
 @contextmanager
-def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[Engine]:
+def one_answer(_checkpoint: Path, _manifest: Manifest, _mode: Mode) -> Iterator[OfflineEngine]:
     def ask(questions: Sequence[Pictures]) -> list[Reply]:
         return [Reply(thought("N"), "stop", (), prompt_tokens=100, completion_tokens=10) for _ in questions]
 
-    yield Engine(ask, LETTERS)
+    yield OfflineEngine(ask, LETTERS)
 
 
 @contextmanager
-def prober(_checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Any]:
-    yield lambda questions: [[-1.0]] * len(questions), "this machine"
+def prober(_checkpoint: Path, _manifest: Manifest, **_: Any) -> Iterator[Prober]:
+    yield make_prober()
 
 
 def in_this_process(stage: str, arguments: Mapping[str, Any], *_: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_a_child_process_that_leaves_no_result_can_be_started_again(
 ) -> None:
     with pytest.raises(RetrainError, match="left no result") as raised:
         execute("no-such-stage", {}, tmp_path / "orders")
-    assert raised.value.status == 1
+    assert raised.value.exit_status == 1
     assert "no-such-stage" in capfd.readouterr().err
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
-from screening.checkpoint.manifest import file_sha256, verify
+from screening.checkpoint.manifest import verify
 from screening.prompt import COMPACT
+from screening.runtime.digests import file_sha256
 from screening.task import Dimension
 from trainer.__main__ import main
 from trainer.research.pretrain.batches import IGNORED

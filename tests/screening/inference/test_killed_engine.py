@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import descendants, runs
+
 VLLM = """
 import multiprocessing, os, time
 from multiprocessing import shared_memory
@@ -66,13 +68,6 @@ if __name__ == "__main__":
 """
 
 
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 class Command:
     """A command of the trainer with its engine's processes, and one that it started before."""
 
@@ -92,7 +87,7 @@ class Command:
         self.other, self.engine = int(other), (int(core), int(worker))
         self.memory = [Path("/dev/shm") / name for name in (first, second)]
 
-        (self.guard,) = children(self.process.pid, "process_reaper.py")
+        (self.guard,) = descendants(self.process.pid, "process_reaper.py")
 
     def gone(self) -> bool:
         return not any(map(runs, self.engine)) and not any(path.exists() for path in self.memory)
@@ -136,22 +131,9 @@ def test_an_engine_that_is_left_is_gone_and_the_command_goes_on(
         wait_until(command.gone)
         if word == "leave":
             assert command.process.stdout is not None and command.process.stdout.readline() == "left\n"
-            assert not children(command.process.pid, "process_reaper.py") and runs(command.other)
+            assert not descendants(command.process.pid, "process_reaper.py") and runs(command.other)
     finally:
         command.close()
-
-
-def children(parent: int, word: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and word in (folder / "cmdline").read_text():
-                status = (folder / "stat").read_text().rpartition(")")[2].split()
-                if int(status[1]) == parent:
-                    found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 def looked(guard: int) -> bool:

@@ -36,7 +36,7 @@ def amount(text: str) -> float:
 def above_zero(text: str) -> float:
     """A finite number above 0."""
     if (value := amount(text)) == 0:
-        raise argparse.ArgumentTypeError("must be above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
     return value
 
 

@@ -1,0 +1,107 @@
+"""The request and response bodies of `/decisions`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from service.schemas import Documented, ScreenAnswer
+
+
+class DecisionSummary(Documented):
+    """One decision of a page."""
+
+    id: str
+    """The answer's `id`."""
+    created_at: datetime
+    """When it was answered, in UTC."""
+    caller: str
+    """Name of the key that asked; empty where no keys are set."""
+    product: str | None
+    """The request's `metadata.product`, where that is a short text."""
+    checkpoint: str
+    """Digest of the checkpoint that answered."""
+    choice: str | None
+    """The chosen picture, `N` for none; null for an unreadable answer."""
+    confidence: float
+    """Confidence of the answer."""
+    needs_review: bool
+    """Whether the answer asked for a person's look."""
+
+
+class DecisionPage(Documented):
+    """Decisions, newest first."""
+
+    decisions: list[DecisionSummary]
+    """The decisions of this page."""
+    next: str | None
+    """Value of `cursor` for the next page; null on the last one."""
+
+
+class DecisionPicture(Documented):
+    """A picture of a decision, without its bytes."""
+
+    position: int
+    """0 for the original, 1 to 4 for the generated pictures A to D."""
+    sha256: str
+    """SHA-256 of its bytes."""
+    media_type: str
+    """For example `image/jpeg`."""
+    bytes: int
+    """Its size."""
+
+
+class Feedback(Documented):
+    """What became of a decision."""
+
+    id: str
+    """Its own id."""
+    created_at: datetime
+    """When it was sent, in UTC."""
+    caller: str
+    """Name of the key that sent it."""
+    kind: str
+    """`shown`, `returned` or `verdict`."""
+    options: str | None
+    """Letters of the pictures concerned; `N` for none of them."""
+    comment: str | None
+    """Free text."""
+
+
+class Decision(Documented):
+    """A kept decision."""
+
+    id: str
+    """The answer's `id`."""
+    created_at: datetime
+    """When it was answered, in UTC."""
+    caller: str
+    """Name of the key that asked; empty where no keys are set."""
+    answer: ScreenAnswer
+    """The answer as it was given."""
+    pictures: list[DecisionPicture]
+    """The five pictures, original first."""
+    feedback: list[Feedback]
+    """Oldest first."""
+
+
+class FeedbackOrder(Documented):
+    """Feedback on a decision."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["shown", "returned", "verdict"]
+    """`shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.
+    `verdict`: a person says that these may be shown, and no others."""
+    options: str = Field(pattern="^(N|A?B?C?D?)$", min_length=1, examples=["AC"])
+    """Letters of the pictures in alphabetical order; `N` for none of them."""
+    comment: str | None = Field(None, max_length=4000)
+    """Free text."""
+
+    @model_validator(mode="after")
+    def _storable(self) -> FeedbackOrder:
+        if self.comment is not None and not self.comment.replace("\n", "").replace("\t", "").isprintable():
+            raise ValueError("comment: control characters are not allowed")
+        return self
