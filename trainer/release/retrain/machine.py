@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from screening.errors import CheckpointError, CheckpointUnavailable, RegistryError
 from trainer.data.split.assign import SplitError
@@ -53,6 +53,9 @@ def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Call
             return found.result
         if stage.fenced:
             context.check_epoch()
+        elif stage.gpu:  # a stale run should not take the GPU; a registry that is down must not stop a training
+            with suppress(RegistryError):
+                context.check_epoch()
         context.tell(f"{title} …")
         began = time.monotonic()
         counted = (
