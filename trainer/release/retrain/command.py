@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +49,27 @@ def run(args: argparse.Namespace) -> int:
     from trainer.release.retrain.machine import translated
     from trainer.release.retrain.worker import execute
 
-    with translated():
+    with translated(), _stopped_by_sigterm():
         return retrain(args, execute)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an error, so that the lease is released and the state says why the call ended.
+
+    As the first process of a container, Python would ignore the signal until Kubernetes kills the pod.
+    """
+
+    def stop(*_: object) -> None:
+        from trainer.release.retrain.errors import RetrainError
+
+        raise RetrainError("ended by SIGTERM; the same command goes on from there")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,8 @@ class Settings(_Section):
     confirm: Confirm = Confirm()
     """Services that must follow."""
     metrics_file: Path | None = None
-    """File for Prometheus' textfile collector, written at the end of every call. Default: none."""
+    """File (`*.prom`) for the textfile collector of Prometheus' node exporter, replaced at the end of every call.
+    Default: none."""
     keep_runs: int = Field(3, ge=1)
     """Number of run directories that are kept; published checkpoints are not among them. Default: 3."""
 

@@ -1,4 +1,4 @@
-"""One call on one run: stage after stage, each recorded before the next one begins."""
+"""One call on one run: the stages in order, each recorded in the state before the next one begins."""
 
 from __future__ import annotations
 

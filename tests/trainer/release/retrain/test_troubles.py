@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,6 +91,17 @@ def test_a_run_goes_on_after_its_registry_was_down(shop: Shop) -> None:
     assert shop.scripted.asked.count("sft") == 1
     assert shop.call() == 0
     once_only(shop)
+
+
+def test_sigterm_ends_a_call_and_releases_its_lease(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.__main__ import main
+
+    before("sft", lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    assert main(["retrain", "--config", str(shop.file())]) == 1
+    run, lease = shop.state.unfinished, newest_lease(shop.registry)
+    assert run is not None and run.message.startswith("ended by SIGTERM") and list(run.stages)[-1] == "split"
+    assert lease is not None and lease.released
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_registry_that_is_down_stops_no_training(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
