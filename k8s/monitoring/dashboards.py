@@ -168,6 +168,20 @@ RETRAINING = [
         ),
     ],
     [
+        Panel("Exit status of the last call", {"": "max(screening_retrain_exit_status{@})"}, kind="stat"),
+        Panel(
+            "Outcome of the last run", {"{{outcome}}": "max by (outcome) (screening_retrain_run_info{@})"}, kind="stat"
+        ),
+        Panel(
+            "GPU hours of this month",
+            {
+                "used": "max(screening_retrain_gpu_hours_month{@})",
+                "limit": "max(screening_retrain_gpu_hours_month_limit{@})",
+            },
+        ),
+        Panel("New labels at the last decision", {"": "max(screening_retrain_new_labels{@})"}),
+    ],
+    [
         Panel(
             "Checkpoints served", {"{{name}} {{version}}": "count by (name, version) (screening_checkpoint_info{@})"}
         ),

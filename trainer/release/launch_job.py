@@ -14,20 +14,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from screening.runtime.command_line import Parser
 from screening.runtime.exits import UNFINISHED
 
+T = TypeVar("T")
 COMPONENT = "app.kubernetes.io/component=retraining"
 """Label of the Jobs that retrain."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _OVER = {"Complete", "Failed"}
-_TIMEOUT_SECONDS = 30.0
 
 
 class LaunchError(Exception):
@@ -37,47 +37,85 @@ class LaunchError(Exception):
 class Batch:
     """The few calls of Kubernetes' batch API that are needed, with the pod's service account."""
 
-    def __init__(self, server: str, namespace: str, account: Path) -> None:
+    def __init__(self, server: str, namespace: str, account: Path, timeout: float = 30.0) -> None:
         """
         Args:
             account: directory with `token`, and with `ca.crt` where the server speaks TLS.
+            timeout: maximum time to wait for the server to connect or to send data, in seconds.
+
+        Raises:
+            OSError: the certificate cannot be read.
         """
         authority = account / "ca.crt"
+        self._token = account / "token"
         self._client = httpx.Client(
             base_url=f"{server}/apis/batch/v1/namespaces/{namespace}/",
-            headers={"Authorization": f"Bearer {(account / 'token').read_text(encoding='utf-8').strip()}"},
             verify=str(authority) if authority.exists() else True,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=timeout,
+            trust_env=False,  # the API server is not asked through a proxy
         )
 
     def template(self, cronjob: str) -> dict[str, Any]:
         """The `jobTemplate` of a CronJob."""
-        answer: dict[str, Any] = self._ask("GET", f"cronjobs/{cronjob}").json()
-        return dict(answer["spec"]["jobTemplate"])
+
+        def read(found: Any) -> dict[str, Any]:
+            template = found["spec"]["jobTemplate"]
+            return {"metadata": dict(template.get("metadata") or {}), "spec": dict(template["spec"])}
+
+        return _understood(self._ask("GET", f"cronjobs/{cronjob}"), read)
 
     def unfinished(self) -> list[str]:
         """Names of the retraining Jobs that are neither complete nor failed."""
-        items = self._ask("GET", "jobs", params={"labelSelector": COMPONENT}).json()["items"]
-        return [item["metadata"]["name"] for item in items if not _OVER & _conditions(item)]
+        answer = self._ask("GET", "jobs", params={"labelSelector": COMPONENT})
+        return _understood(
+            answer,
+            lambda found: [
+                str(job["metadata"]["name"]) for job in found["items"] or [] if not _OVER & _conditions(job)
+            ],
+        )
 
     def create(self, name: str, template: dict[str, Any]) -> bool:
         """Create a Job; returns False where one of this name exists."""
-        metadata = {**template.get("metadata", {}), "name": name}
+        metadata = {**template["metadata"], "name": name}
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
         return self._ask("POST", "jobs", json=job, also=409).status_code != 409
 
     def _ask(self, method: str, path: str, *, also: int | None = None, **options: Any) -> httpx.Response:
         try:
-            answer = self._client.request(method, path, **options)
+            answer = self._client.request(method, path, headers={"Authorization": self._bearer()}, **options)
         except httpx.HTTPError as error:
-            raise LaunchError(f"the Kubernetes API does not answer: {error}") from error
+            raise LaunchError(
+                f"{method} {path}: the Kubernetes API does not answer: {error or type(error).__name__}"
+            ) from error
         if not answer.is_success and answer.status_code != also:
             raise LaunchError(f"{method} {answer.url.path}: {answer.status_code} {_reason(answer)}")
         return answer
 
+    def _bearer(self) -> str:
+        """Read before each request: Kubernetes replaces the token while the pod runs."""
+        try:
+            return f"Bearer {self._token.read_text(encoding='utf-8').strip()}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise LaunchError(f"the service account's token cannot be read: {error}") from error
+
+
+def _understood(answer: httpx.Response, read: Callable[[Any], T]) -> T:
+    """What is read from the JSON of an answer.
+
+    Raises:
+        LaunchError: the answer is something else, for example the page of a proxy.
+    """
+    try:
+        return read(answer.json())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise LaunchError(
+            f"GET {answer.url.path}: this is not an answer of Kubernetes' batch API ({type(error).__name__}: {error}); "
+            "check --server"
+        ) from error
+
 
 def _conditions(job: dict[str, Any]) -> set[str]:
-    conditions = job.get("status", {}).get("conditions", [])
+    conditions = (job.get("status") or {}).get("conditions") or []
     return {condition["type"] for condition in conditions if condition["status"] == "True"}
 
 
@@ -110,7 +148,7 @@ def _decide_and_launch(args: argparse.Namespace, batch: Batch) -> int:
         check=False,
     )
     if done.returncode != 0:
-        return done.returncode
+        return max(done.returncode, UNFINISHED)  # negative: it was killed
     print(done.stdout, end="", flush=True)
     if _decision(done.stdout) == "run":
         _say(launch(batch, args.template, f"{args.name}-gpu"))
@@ -119,9 +157,12 @@ def _decide_and_launch(args: argparse.Namespace, batch: Batch) -> int:
 
 def _decision(printed: str) -> str:
     try:
-        return str(json.loads(printed.splitlines()[-1])["decision"])
+        decision = str(json.loads(printed.splitlines()[-1])["decision"])
     except (IndexError, ValueError, KeyError, TypeError):
-        raise LaunchError("`trainer retrain --decide-only` did not end with a JSON line that has a decision") from None
+        decision = ""
+    if decision not in ("run", "skip"):
+        raise LaunchError("`trainer retrain --decide-only` did not end with a JSON line that has a decision")
+    return decision
 
 
 def launch(batch: Batch, cronjob: str, name: str) -> dict[str, str | None]:
@@ -142,8 +183,8 @@ def _say(outcome: dict[str, str | None]) -> None:
 def _batch(args: argparse.Namespace) -> Batch:
     try:
         return Batch(args.server, args.namespace, args.account)
-    except OSError as error:
-        raise LaunchError(f"the service account's token cannot be read: {error}") from error
+    except (OSError, httpx.InvalidURL) as error:
+        raise LaunchError(f"--server or the certificate in --account cannot be used: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

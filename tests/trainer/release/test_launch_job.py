@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ class Cluster:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     token: str = "secret-token"
     url: str = ""
+    says: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """Method → status and body in place of the usual answer."""
 
     def answer(self, method: str, path: str, authorization: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if authorization != f"Bearer {self.token}":
@@ -59,8 +62,11 @@ def cluster() -> Iterator[Cluster]:
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(length) or b"{}")
-            status, answer = cluster.answer(self.command, self.path, self.headers["Authorization"], body)
-            content = json.dumps(answer).encode()
+            if self.command in cluster.says:
+                status, content = cluster.says[self.command]
+            else:
+                status, answer = cluster.answer(self.command, self.path, self.headers["Authorization"], body)
+                content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -120,6 +126,71 @@ def test_says_what_the_api_server_refuses(cluster: Cluster, account: Path) -> No
         launch(Batch(cluster.url, "screening", account), "screening-retrain-gpu", "first-gpu")
 
 
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"", b"[]", b'{"items": 3}', b'{"items": [{}]}', b"\xff"])
+def test_an_answer_that_is_not_the_api_servers_is_an_error(body: bytes, cluster: Cluster, batch: Batch) -> None:
+    cluster.says["GET"] = 200, body
+    with pytest.raises(LaunchError, match=r"GET /apis/batch/v1/namespaces/screening/jobs: this is not an answer"):
+        batch.unfinished()
+    with pytest.raises(LaunchError, match=r"GET .*/cronjobs/screening-retrain-gpu: this is not an answer"):
+        batch.template("screening-retrain-gpu")
+
+
+@pytest.mark.parametrize("body", [b'{"items": null}', b'{"items": []}'])
+def test_no_jobs_is_a_list_of_none(body: bytes, cluster: Cluster, batch: Batch) -> None:
+    """Go writes an empty list as null where it was never filled."""
+    cluster.says["GET"] = 200, body
+    assert batch.unfinished() == []
+
+
+@pytest.mark.parametrize(
+    "status", [{}, None, {"conditions": None}, {"conditions": [{"type": "Failed", "status": "False"}]}]
+)
+def test_a_job_without_conditions_is_under_way(status: Any, cluster: Cluster, batch: Batch) -> None:
+    cluster.jobs["week-6-gpu"] = {"metadata": {"name": "week-6-gpu"}, "status": status}
+    assert batch.unfinished() == ["week-6-gpu"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (403, b'{"message": "jobs.batch is forbidden"}', "403 jobs.batch is forbidden"),
+        (422, b'{"message": "spec.template: Required value"}', "422 spec.template: Required value"),
+        (502, b"<html>bad gateway</html>", "502 <html>bad gateway</html>"),
+        (307, b"", "307"),
+    ],
+)
+def test_a_job_that_is_refused_is_an_error(status: int, body: bytes, said: str, cluster: Cluster, batch: Batch) -> None:
+    cluster.says["POST"] = status, body
+    with pytest.raises(LaunchError, match=f"POST /apis/batch/v1/namespaces/screening/jobs: {said}"):
+        launch(batch, "screening-retrain-gpu", "first-gpu")
+
+
+def test_an_api_server_that_is_slow_is_an_error(account: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never answers
+        batch = Batch(f"http://127.0.0.1:{silent.getsockname()[1]}", "screening", account, timeout=0.1)
+        with pytest.raises(LaunchError, match=r"does not answer: .*timed out"):
+            batch.unfinished()
+
+
+def test_a_token_that_is_replaced_is_used_at_once(cluster: Cluster, batch: Batch, account: Path) -> None:
+    assert batch.unfinished() == []
+    cluster.token = "the-next-token"
+    (account / "token").write_text("the-next-token")
+    assert batch.unfinished() == []
+    (account / "token").unlink()
+    with pytest.raises(LaunchError, match="token cannot be read"):
+        batch.unfinished()
+
+
+def test_the_api_server_is_not_asked_through_a_proxy(
+    cluster: Cluster, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert Batch(cluster.url, "screening", account).unfinished() == []
+
+
 def run_with_decision(tmp_path: Path, cluster: Cluster, program: str) -> subprocess.CompletedProcess[str]:
     """The launcher's process, in which `python -m trainer` is a program of a few lines."""
     package = tmp_path / "python" / "sitecustomize.py"
@@ -158,8 +229,14 @@ def test_a_failed_decision_keeps_its_exit_status(account: Path, cluster: Cluster
     assert (done.returncode, cluster.jobs) == (2, {})
 
 
-def test_a_decision_without_words_is_an_error(account: Path, cluster: Cluster) -> None:
-    done = run_with_decision(account, cluster, "import os; os._exit(0)")
+def test_a_decision_that_was_killed_may_be_repeated(account: Path, cluster: Cluster) -> None:
+    done = run_with_decision(account, cluster, "import os; os.kill(os.getpid(), 9)")
+    assert (done.returncode, cluster.jobs) == (1, {})
+
+
+@pytest.mark.parametrize("program", ["import os; os._exit(0)", decided("perhaps"), decided("")])
+def test_a_decision_without_words_is_an_error(program: str, account: Path, cluster: Cluster) -> None:
+    done = run_with_decision(account, cluster, program)
     assert (done.returncode, cluster.jobs) == (1, {})
     assert "did not end with a JSON line" in done.stderr
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,8 +49,27 @@ def run(args: argparse.Namespace) -> int:
     from trainer.release.retrain.machine import translated
     from trainer.release.retrain.worker import execute
 
-    with translated():
+    with translated(), _stopped_by_sigterm():
         return retrain(args, execute)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an error, so that the lease is released and the state says why the call ended.
+
+    As the first process of a container, Python would ignore the signal until Kubernetes kills the pod.
+    """
+
+    def stop(*_: object) -> None:
+        from trainer.release.retrain.errors import RetrainError
+
+        raise RetrainError("ended by SIGTERM; the same command goes on from there")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,8 @@ def retrain(args: argparse.Namespace, execute: Execute) -> int:
         return 0
     try:
         with work_lock(settings.work) as locked:
-            return _decided(_call(settings, execute), decide_only=args.decide_only, locked=locked)
+            call = _call(settings, execute)
+            return _measured(call, lambda: _decided(call, decide_only=args.decide_only, locked=locked))
     except Busy as error:
         if not args.decide_only:
             raise
@@ -107,11 +128,28 @@ def _call(settings: Settings, execute: Execute) -> Call:
     return Call(settings, registry, execute, read_state(settings.work), Ledger(settings.work))
 
 
+def _measured(call: Call, work: Callable[[], int]) -> int:
+    """Do the work of a call, and write how it ended into the metrics file, whatever it ended with."""
+    from trainer.release.retrain.closing import metrics
+    from trainer.release.retrain.errors import RetrainError
+    from trainer.release.retrain.machine import translated
+
+    status = RetrainError.exit_status
+    try:
+        with translated():
+            status = work()
+    except RetrainError as error:
+        status = error.exit_status
+        raise
+    finally:
+        metrics(call.settings, call.state, call.ledger, status)
+    return status
+
+
 def _decided(call: Call, *, decide_only: bool, locked: bool) -> int:
     """Decide and, if there is work, do it. The work directory is locked."""
     from trainer.release.retrain.errors import Busy
     from trainer.release.retrain.lock import busy_with, identity_of
-    from trainer.release.retrain.metrics import write_metrics
     from trainer.release.retrain.state import write_state
 
     lease = call.settings.registry.lease_seconds
@@ -124,10 +162,7 @@ def _decided(call: Call, *, decide_only: bool, locked: bool) -> int:
         print(json.dumps({"decision": decision.decision, "reason": decision.reason}))
         return 0
     print(f"{decision.decision}: {decision.reason}")
-    if decision.decision == "skip":
-        write_metrics(call.settings, call.state, call.ledger, 0)
-        return 0
-    return _work(call, decision, locked=locked)
+    return 0 if decision.decision == "skip" else _work(call, decision, locked=locked)
 
 
 def _decision(call: Call) -> Decision:
@@ -139,8 +174,8 @@ def _decision(call: Call) -> Decision:
 
 def _work(call: Call, decision: Decision, *, locked: bool) -> int:
     """Go on with the run, or begin one, under an epoch of its own."""
+    from trainer.release.retrain.closing import prune
     from trainer.release.retrain.lock import Epoch, identity_of
-    from trainer.release.retrain.metrics import write_metrics
     from trainer.release.retrain.state import Run, utc_now, write_state
 
     settings, state = call.settings, call.state
@@ -153,21 +188,17 @@ def _work(call: Call, decision: Decision, *, locked: bool) -> int:
         run.calls += 1
         run.epochs.append(epoch.number)
         write_state(settings.work, state)
-        status = 1
-        try:
-            status = _ended(call, run, epoch, lambda: write_state(settings.work, state))
-        finally:
-            write_metrics(settings, state, call.ledger, status)
-    _prune(settings, state)
+        status = _ended(call, run, epoch, lambda: write_state(settings.work, state))
+    prune(settings, state)
     return status
 
 
 def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
     """Do the stages, and record how the call ended. Returns the exit status."""
+    from trainer.release.retrain import closing
     from trainer.release.retrain.errors import BadInput, RetrainError, Stale
     from trainer.release.retrain.machine import go_on
     from trainer.release.retrain.releasing import Superseded
-    from trainer.release.retrain.report import write_report
     from trainer.release.retrain.state import FINISHED, utc_now
 
     context = _context(call, run, epoch.check)
@@ -187,9 +218,8 @@ def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
     if run.outcome in FINISHED:
         call.state.finished = run
     save()
-    report = write_report(run, context.directory, call.ledger)
-    _link(call, run, report)
-    print(f"{run.outcome or 'not finished'}: {run.message}\nReport: {report}")
+    print(f"{run.outcome or 'not finished'}: {run.message}")
+    closing.report(call.settings, call.registry, run, call.ledger)
     return status
 
 
@@ -216,28 +246,3 @@ def _told(call: Call, *, explain: bool) -> str:
         return last_run(call.state, call.ledger)
     run = call.state.unfinished
     return would_do(_decision(call), _context(call, run, lambda: None) if run else None)
-
-
-def _link(call: Call, run: Run, report: Path) -> None:
-    """Name the report on the version's page in MLflow; a registry that is down does not spoil the run for that."""
-    from screening.errors import RegistryError
-
-    if not (published := run.stages.get("publish")):
-        return
-    try:
-        with call.registry.client() as client:
-            number = str(published.result["version"])
-            client.set_model_version_tag(call.registry.model, number, "retrain.report", str(report.resolve()))
-    except RegistryError as error:
-        print(f"warning: the report is not linked: {error}", file=sys.stderr)
-
-
-def _prune(settings: Settings, state: State) -> None:
-    """Remove the directories of old runs, but for those that the state refers to."""
-    from trainer.release.retrain.context import RUNS_NAME
-
-    needed = {one.id for one in (state.run, state.finished) if one}
-    there = sorted(path for path in (settings.work / RUNS_NAME).iterdir() if path.is_dir())
-    for path in there[: -settings.keep_runs]:
-        if path.name not in needed:
-            shutil.rmtree(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -61,7 +62,7 @@ class Training(_Section):
     nodes: int = Field(1, ge=1, le=64)
     """Number of machines that train together. The others run `python -m trainer retrain --config FILE --join RANK`.
     Default: 1."""
-    rendezvous: str | None = None
+    rendezvous: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
     """Address `HOST:PORT` of the machine that runs the retraining, reachable by the others; needed for several nodes.
     Default: none."""
 
@@ -81,9 +82,9 @@ class When(_Section):
     """Minimum number of labels that are new or changed since the last finished run. Default: 50."""
     new_products: int = Field(10, ge=0)
     """Minimum number of products with such a label. Default: 10."""
-    days_after_run: float = Field(1, ge=0)
+    days_after_run: float = Field(1, ge=0, le=3650)
     """Minimum time since the last finished run, in days. Default: 1."""
-    days_after_rollback: float = Field(3, ge=0)
+    days_after_rollback: float = Field(3, ge=0, le=3650)
     """Minimum time since the last roll-back of production, in days: a person should have looked. Default: 3."""
 
 
@@ -107,7 +108,7 @@ class RegistrySettings(_Section):
     store."""
     model: str = Field(MODEL, pattern=MODEL_NAME)
     """Name of the registered model. Default: screening."""
-    lease_seconds: float = Field(600, ge=10)
+    lease_seconds: float = Field(600, ge=10, le=86_400)
     """Time after its last sign of life at which a run on another machine counts as dead, in seconds. Default: 600."""
 
 
@@ -132,16 +133,16 @@ class Confirm(_Section):
     """Base URLs of services that follow the registry; their `/metrics` is read. Default: none."""
     every_address: bool = False
     """Whether each address of a host name is asked by itself, as for a headless Kubernetes Service. Default: false."""
-    timeout_seconds: float = Field(900, gt=0)
+    timeout_seconds: float = Field(900, gt=0, le=86_400)
     """Maximum time from the promotion until every service reports the new digest, in seconds. Default: 900."""
-    interval_seconds: float = Field(5, gt=0)
+    interval_seconds: float = Field(5, gt=0, le=3600)
     """Time between two rounds of questions, in seconds. Default: 5."""
 
     @field_validator("services")
     @classmethod
     def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            if not url.startswith(("http://", "https://")):
+            if not _is_url(url):
                 raise ValueError(f"{url!r} is not a URL; write http://HOST:PORT")
         return tuple(url.rstrip("/") for url in urls)
 
@@ -166,9 +167,18 @@ class Settings(_Section):
     confirm: Confirm = Confirm()
     """Services that must follow."""
     metrics_file: Path | None = None
-    """File for Prometheus' textfile collector, written at the end of every call. Default: none."""
+    """File (`*.prom`) for the textfile collector of Prometheus' node exporter, replaced at the end of every call.
+    Default: none."""
     keep_runs: int = Field(3, ge=1)
     """Number of run directories that are kept; published checkpoints are not among them. Default: 3."""
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, brackets that do not match
+        return False
 
 
 def read_config(path: Path) -> Settings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -55,8 +55,8 @@ def served_by(url: str) -> str:
             for sample in family.samples:
                 if sample.name == METRIC and sample.value == 1:
                     return str(sample.labels.get("digest", ""))
-    except (URLError, OSError, ValueError) as error:
-        return f"no answer ({error})"
+    except (HTTPException, OSError, ValueError, LookupError) as error:  # also what is not HTTP, or not metrics
+        return f"no answer ({type(error).__name__}: {error})"
     return f"no {METRIC} among its metrics"
 
 

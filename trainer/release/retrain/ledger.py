@@ -7,32 +7,35 @@ sign of life.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
 from trainer.release.retrain.errors import BadInput
 
 LEDGER_NAME = "ledger.json"
 RENEW_SECONDS = 30.0
+_LATEST = 253_402_300_799
+"""The last second of the year 9999, up to which Python has dates."""
 
 
 class Entry(BaseModel):
     """One call of one stage."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     run: str
     stage: str
     gpus: int
-    started: float
+    started: float = Field(ge=0, le=_LATEST)
     """Unix time."""
     seen: float
-    """Unix time of the last sign of life."""
+    """Unix time of the last sign of life: the start and the time that has passed, whatever the clock was set to."""
 
     @property
     def gpu_hours(self) -> float:
@@ -71,16 +74,21 @@ class Ledger:
     @contextmanager
     def recorded(self, run: str, stage: str, gpus: int) -> Iterator[None]:
         """Count the time of a block."""
-        now = datetime.now(UTC).timestamp()
+        now, began = datetime.now(UTC).timestamp(), time.monotonic()
         entry = Entry(run=run, stage=stage, gpus=gpus, started=now, seen=now)
         self.entries.append(entry)
         ended = threading.Event()
 
+        def see() -> None:
+            entry.seen = now + time.monotonic() - began
+            self._write()
+
         def renew() -> None:
             while not ended.wait(RENEW_SECONDS):
-                self._see(entry)
+                with suppress(OSError):  # a full disk: the next renewal may succeed, and the last one says so
+                    see()
 
-        self._see(entry)
+        see()
         thread = threading.Thread(target=renew, name="ledger", daemon=True)
         thread.start()
         try:
@@ -88,10 +96,9 @@ class Ledger:
         finally:
             ended.set()
             thread.join()
-            self._see(entry)
+            see()
 
-    def _see(self, entry: Entry) -> None:
-        entry.seen = datetime.now(UTC).timestamp()
+    def _write(self) -> None:
         write_atomically(self._path, _ENTRIES.dump_json(self.entries, indent=1).decode() + "\n")
 
 

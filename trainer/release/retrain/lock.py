@@ -8,6 +8,7 @@ promote, whatever it believes about its own lease.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import threading
@@ -78,7 +79,8 @@ class Lease:
         Args:
             ours_ended: an earlier run in the same directory has certainly ended.
         """
-        if self.released or time.time() - self.seen > seconds:
+        # A sign of life from the far future was given by a clock that was wrong: the lease would never end.
+        if self.released or abs(time.time() - self.seen) > seconds:
             return False
         return not (ours_ended and self.work == work)
 
@@ -152,7 +154,7 @@ class Epoch:
             RegistryError: the registry does not answer.
         """
         lease = newest_lease(self._registry)
-        if lease is None or lease.epoch != self.number:
+        if lease is None or (lease.epoch, lease.work) != (self.number, self._work):
             now = "gone" if lease is None else f"{lease.epoch}, held by {lease.holder}"
             raise Stale(f"this run has epoch {self.number}, and the newest is {now}: a later run has taken over")
 
@@ -182,6 +184,15 @@ def _lease(version: Any) -> Lease:
         epoch=int(version.version),
         work=tags.get(_WORK, ""),
         holder=tags.get(_HOLDER, "an unknown machine"),
-        seen=float(tags.get(_SEEN, 0)),
+        seen=_time(tags.get(_SEEN, "")),
         released=tags.get(_RELEASED) == "true",
     )
+
+
+def _time(text: str) -> float:
+    """Unix time; 0, long ago, for a tag that a person has damaged."""
+    try:
+        found = float(text)
+    except ValueError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0

@@ -1,10 +1,10 @@
-"""One call on one run: stage after stage, each recorded before the next one begins."""
+"""One call on one run: the stages in order, each recorded in the state before the next one begins."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from screening.errors import CheckpointUnavailable, RegistryError, UserError
 from trainer.release.promote.moves import MoveError
@@ -45,6 +45,9 @@ def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Call
             return found.result
         if stage.fenced:
             context.check_epoch()
+        elif stage.gpu:  # a stale run should not take the GPU; a registry that is down must not stop a training
+            with suppress(RegistryError):
+                context.check_epoch()
         context.tell(f"{title} …")
         began = time.monotonic()
         counted = (

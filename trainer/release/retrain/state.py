@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import json_digest
@@ -20,6 +20,15 @@ FINISHED: frozenset[Outcome] = frozenset({"promoted", "refused", "unchanged"})
 """Outcomes after which the labels of a run are no longer new."""
 
 
+def _is_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, AfterValidator(_is_time)]
+"""A moment as ISO 8601."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -29,7 +38,7 @@ class Done(_Record):
 
     key: str
     """Digest of what decided its result."""
-    ended: str
+    ended: Time
     seconds: float
     result: dict[str, Any]
     """What later stages and the report need; `skipped` holds the reason of a stage that was left out."""
@@ -40,7 +49,7 @@ class Run(_Record):
 
     id: str
     """Start time, which is also the name of its directory below `WORK/runs`."""
-    started: str
+    started: Time
     reason: str
     """Why it was begun."""
     calls: int = 0
@@ -48,7 +57,7 @@ class Run(_Record):
     epochs: list[int] = []
     """Fencing epoch of each call."""
     stages: dict[str, Done] = {}
-    ended: str | None = None
+    ended: Time | None = None
     outcome: Outcome | None = None
     """None while it is not at its end."""
     message: str = ""
@@ -58,7 +67,7 @@ class Run(_Record):
 class Decision(_Record):
     """The last answer to: is there work?"""
 
-    at: str
+    at: Time
     decision: Literal["run", "skip"]
     reason: str
     new_labels: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from screening.checkpoint.registry import PRODUCTION
 from tests.trainer.release.retrain.shop import Shop
 from trainer.release.promote.rollback import rollback
 from trainer.release.retrain.config import Confirm
-from trainer.release.retrain.confirm import confirm
+from trainer.release.retrain.confirm import confirm, served_by
 from trainer.release.retrain.errors import Unconfirmed
 
 
@@ -111,3 +112,29 @@ def test_a_promotion_that_was_rolled_back_is_not_waited_for(shop: Shop) -> None:
         assert shop.call() == 0
     run = shop.state.run
     assert run is not None and run.outcome == "superseded" and "version 1 now" in run.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"not HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\nshort",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nscreening_checkpoint_info",
+        b'HTTP/1.1 200 OK\r\n\r\nscreening_checkpoint_info{digest="new" 1 x {\n',
+        b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe",
+    ],
+    ids=["no HTTP", "broken chunks", "cut off", "no metrics", "no text"],
+)
+def test_a_service_that_answers_nonsense_is_named(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert served_by(f"http://127.0.0.1:{server.getsockname()[1]}").startswith("no answer (")
+        thread.join()

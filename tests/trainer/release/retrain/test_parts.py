@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from trainer.release.retrain import config
 from trainer.release.retrain.config import Settings, read_config
 from trainer.release.retrain.errors import BadInput, RetrainError
 from trainer.release.retrain.ledger import Entry, Ledger
+from trainer.release.retrain.state import read_state
 from trainer.release.retrain.worker import execute
 
 LEAST: dict[str, Any] = {
@@ -37,7 +39,16 @@ def test_the_shortest_configuration_has_defaults(tmp_path: Path) -> None:
         ({"training": {"recipe": "tiny", "start": "base"}}, "`base` must name a checkpoint"),
         ({"training": {"recipe": "tiny", "nodes": 2}}, "several nodes need `rendezvous`"),
         ({"confirm": {"services": ["shop:8000"]}}, "not a URL"),
+        ({"confirm": {"services": ["http://shop:800000"]}}, "not a URL"),
+        ({"confirm": {"services": ["http://"]}}, "not a URL"),
+        ({"training": {"recipe": "tiny", "nodes": 2, "rendezvous": "node-0"}}, "training.rendezvous"),
         ({"data": {"directories": []}}, "data.directories"),
+        ({"when": {"days_after_run": float("nan")}}, "when.days_after_run"),
+        ({"when": {"days_after_run": 1e300}}, "when.days_after_run"),
+        ({"when": {"new_labels": -1}}, "when.new_labels"),
+        ({"budget": {"gpu_hours_per_month": float("inf")}}, "budget.gpu_hours_per_month"),
+        ({"registry": {"store": "store", "lease_seconds": 1e300}}, "registry.lease_seconds"),
+        ({"confirm": {"interval_seconds": 1e300}}, "confirm.interval_seconds"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_the_field(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -69,6 +80,48 @@ def test_the_ledger_counts_a_month_and_survives_a_kill(tmp_path: Path) -> None:
         assert (found.run, found.stage) == ("b", "publish"), "an entry is there while the stage works"
     assert ledger.spent(datetime(2025, 11, 20, tzinfo=UTC)) == 2.0
     assert ledger.of_run("a") == 2.0
+
+
+def test_the_ledger_counts_time_that_passes_while_the_clock_goes_backwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backwards(datetime):
+        moments: ClassVar = [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in range(23)]
+
+        @classmethod
+        def now(cls, _zone: object = None) -> Any:
+            return cls.moments.pop()
+
+    monkeypatch.setattr("trainer.release.retrain.ledger.datetime", Backwards)
+    ledger = Ledger(tmp_path)
+    with ledger.recorded("one", "sft", 1):
+        started = time.monotonic()
+        while time.monotonic() == started:
+            pass
+    assert ledger.of_run("one") > 0
+
+
+_RUN = '{"run": {"id": "one", "started": "2026-01-01", "reason": "new labels"'
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"format": 1, "run', "[]", '{"format": 2}', _RUN + '}, "more": 1}', _RUN + ', "ended": "soon"}}']
+)
+def test_a_damaged_state_is_refused_by_its_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(_RUN + "}}")
+    assert read_state(tmp_path).unfinished is not None
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(BadInput, match=r"state\.json is damaged"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize("seen", ["", "NaN", "Infinity", '"x"'])
+def test_a_damaged_ledger_is_refused_by_its_name(seen: str, tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text(
+        f'[{{"run": "one", "stage": "sft", "gpus": 1, "started": 0, "seen": {seen}}}]'
+    )
+    with pytest.raises(BadInput, match=r"ledger\.json is damaged"):
+        Ledger(tmp_path)
 
 
 def test_a_child_process_says_whether_its_input_was_wrong(tmp_path: Path) -> None:
