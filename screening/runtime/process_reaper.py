@@ -1,4 +1,4 @@
-"""Cleans up processes and shared memory that an engine leaves when it does not shut down by itself.
+"""Cleans up processes and shared memory that an engine leaves when it does not shut down cleanly.
 
 vLLM's engine core does not notice that its parent process was killed. It keeps running with its worker, and keeps
 400 MB of /dev/shm mapped. A killed worker also leaves its shared memory allocated. Therefore this module records both

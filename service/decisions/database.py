@@ -125,7 +125,7 @@ class Database:
         return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}")
 
     def _lock(self, connection: sa.Connection) -> None:
-        """Let one service at a time look at the version and change it; SQLite's transaction does so by itself."""
+        """Let one service at a time look at the version and change it; SQLite's transaction already does this."""
         if not self.is_sqlite:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 

@@ -39,7 +39,7 @@ class PictureStore:
         self.location = location
         try:
             if location.startswith(SCHEMES):
-                # Whether http is used, is the endpoint's address to say; the writer tries again by itself.
+                # The endpoint's address decides whether http is used; retries are off because the writer retries.
                 client: ClientConfig = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
                 retries: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
                 self._store = from_url(location, client_options=client, retry_config=retries)

@@ -69,7 +69,7 @@ class DecisionStore:
             raise DecisionsUnavailable from error
 
     async def close(self, seconds: float) -> None:
-        """Write what waits, for at most this long."""
+        """Write the waiting records, for at most this time in seconds."""
         await asyncio.to_thread(self.writer.close, seconds)
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.database.close()

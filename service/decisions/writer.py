@@ -70,7 +70,7 @@ class DecisionWriter:
         return self._bytes < self._max_bytes
 
     def offer(self, record: DecisionRecord) -> bool:
-        """Take a record, or drop and count it where the queue is full or closed; returns whether it was taken."""
+        """Take a record, or drop and count it if the queue is full or closed; returns whether it was taken."""
         size = record.bytes
         with self._changed:
             taken = self._end_at is None and self._bytes + size <= self._max_bytes
@@ -84,7 +84,7 @@ class DecisionWriter:
         return taken
 
     def close(self, seconds: float) -> None:
-        """Write what waits, for at most this long; what is left is dropped and counted. Blocks."""
+        """Write the waiting records, for at most this time in seconds; the rest is dropped and counted. Blocks."""
         with self._changed:
             self._end_at = time.monotonic() + seconds
             self._changed.notify()

@@ -204,7 +204,7 @@ class VllmEngine:
         """See `Engine.reload`. vLLM's version of the weights is the checkpoint's digest.
 
         After a failure the engine stays paused, because an engine that resumes with half-loaded weights dies. The next
-        `reload` goes on from there.
+        `reload` continues from there.
         """
         llm, prompts = self._loaded()
         try:

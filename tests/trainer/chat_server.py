@@ -55,7 +55,7 @@ class Say:
     drop: bool = False
     finish: str = "stop"
     raw: bytes | None = None
-    """The body as it is, in place of a chat completion."""
+    """The raw body, sent instead of a chat completion."""
     usage: bool = True
 
 

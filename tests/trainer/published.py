@@ -52,7 +52,7 @@ def make_data(directory: Path, count: int = 200) -> Path:
 
 
 def make_checkpoint(directory: Path, weights: str, *, proved: bool = True, **fields: Any) -> Manifest:
-    """A whole published directory, but for the model in it."""
+    """A complete published directory, without the model."""
     directory.mkdir(parents=True)
     (directory / "model.safetensors").write_text(weights)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
@@ -86,7 +86,7 @@ def make_evaluation(
     confidence: float = 0.9,
     **changes: Any,
 ) -> Path:
-    """What `trainer evaluate` writes for a checkpoint that is right but for some samples.
+    """What `trainer evaluate` writes for a checkpoint that is right except on some samples.
 
     Args:
         wrong: numbers of samples answered with an unusable picture.

@@ -26,7 +26,7 @@ def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, *
         written = write_manifest(temporary, **manifest)
         shutil.rmtree(directory, ignore_errors=True)
         temporary.rename(directory)
-    except BaseException:  # a full disk, or Ctrl-C: an incomplete checkpoint would take up space
+    except BaseException:  # a full disk, or Ctrl-C: an incomplete checkpoint would occupy space
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return written

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from screening.runtime.exits import disk_full
 
 FULL = Path("/dev/full")
-"""A device on which every write fails for want of room."""
+"""A device on which every write fails because it is full."""
 
 
 def plain(_: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(
 ) -> None:
     if service.popen.poll() is None:
         kill_and_check(service, wait_until, with_children=with_children)
-    else:  # with the worker inside, as it is by default
+    else:  # with the worker inside the engine core, which is the default
         with launch_service("--checkpoint", str(checkpoint)) as process:
             kill_and_check(process, wait_until, with_children=with_children)
 
@@ -159,7 +159,7 @@ def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_childr
     pid = process.popen.pid
     below, memory = children(pid), shared_memory(pid)
     (lock,) = {path for path in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if "/screening-" in path}
-    # The guard, multiprocessing's tracker, the engine core, and the worker where it is apart.
+    # The guard, multiprocessing's tracker, the engine core, and the worker if it has its own process.
     assert len(below) in (3, 4) and memory
     process.popen.kill()
     if with_children:  # as the kernel or a person may do it; only the guard is left

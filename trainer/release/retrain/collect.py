@@ -72,7 +72,8 @@ class News:
 
 
 def news(directories: Sequence[Path], before: Path | None) -> News:
-    """Count the labels that are new or changed. Reads no picture, but the original of samples without a product.
+    """Count the labels that are new or changed. Of the pictures, only the originals of samples without a product are
+    read.
 
     Args:
         before: the snapshot of the last finished run; None counts everything.

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take part in the trainings of a run on another machine, as machine RANK of training.nodes",
     )
     parser.epilog = (
-        "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command goes on; "
+        "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command continues; "
         "2 bad input; 3 the registry; 4 promoted, and not every service serves it."
     )
 
@@ -138,7 +138,7 @@ def _decision(call: Call) -> Decision:
 
 
 def _work(call: Call, decision: Decision, *, locked: bool) -> int:
-    """Go on with the run, or begin one, under an epoch of its own."""
+    """Continue the run or begin a new one, with a new epoch."""
     from trainer.release.retrain.lock import Epoch, identity_of
     from trainer.release.retrain.metrics import write_metrics
     from trainer.release.retrain.state import Run, utc_now, write_state
@@ -233,7 +233,7 @@ def _link(call: Call, run: Run, report: Path) -> None:
 
 
 def _prune(settings: Settings, state: State) -> None:
-    """Remove the directories of old runs, but for those that the state refers to."""
+    """Remove the directories of old runs, except those that the state refers to."""
     from trainer.release.retrain.context import RUNS_NAME
 
     needed = {one.id for one in (state.run, state.finished) if one}

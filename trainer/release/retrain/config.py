@@ -131,7 +131,7 @@ class Confirm(_Section):
     services: tuple[str, ...] = ()
     """Base URLs of services that follow the registry; their `/metrics` is read. Default: none."""
     every_address: bool = False
-    """Whether each address of a host name is asked by itself, as for a headless Kubernetes Service. Default: false."""
+    """Whether each address of a host name is asked separately, as for a headless Kubernetes Service. Default: false."""
     timeout_seconds: float = Field(900, gt=0)
     """Maximum time from the promotion until every service reports the new digest, in seconds. Default: 900."""
     interval_seconds: float = Field(5, gt=0)

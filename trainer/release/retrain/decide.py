@@ -26,7 +26,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
     if run := state.unfinished:
         if _needs_gpu(run) and (spent := _spent(settings, ledger, now)):
             return _decision("skip", f"run {run.id} is not finished, and {spent}")
-        return _decision("run", f"run {run.id} is not finished; it goes on after {_last(run)}")
+        return _decision("run", f"run {run.id} is not finished; it continues after {_last(run)}")
     found = news(collector.directories(), snapshot_of(state.finished))
     reasons = [
         *_too_few(settings, found),

@@ -14,14 +14,14 @@ def would_do(decision: Decision, context: Context | None) -> str:
     """The decision, and stage by stage what follows from it.
 
     Args:
-        context: the run that would go on; None for a new one.
+        context: the run that would continue; None for a new one.
     """
     lines = [f"decision: {decision.decision}; {decision.reason}"]
     if decision.decision == "skip":
         return "\n".join([*lines, "No stage would run."])
     if context is None:
         return "\n".join([*lines, f"A new run would do all stages: {', '.join(stage.name for stage in STAGES)}."])
-    return "\n".join([*lines, f"Run {context.run.id} would go on:", *_stages(context)])
+    return "\n".join([*lines, f"Run {context.run.id} would continue:", *_stages(context)])
 
 
 def _stages(context: Context) -> Iterator[str]:

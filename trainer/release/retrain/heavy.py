@@ -1,6 +1,6 @@
 """The stages that need a GPU: what a child process does. Arguments and results are JSON values.
 
-Each function goes on where a killed one stopped, since the stage that it calls does; nothing here keeps a state.
+Each function continues where a killed process stopped, because the stage that it calls does; nothing here keeps state.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def calibrate(
         shutil.copytree(checkpoint, copy)
         try:
             fit(copy, evaluations)
-        except CalibrationError as error:  # the gate judges the confidence as it is
+        except CalibrationError as error:  # the gate judges the current confidence
             note = f"not calibrated: {error}"
         if domain:
             describe(copy, Path(data), domain)

@@ -1,9 +1,9 @@
 """One run at a time per registered model, and no stale run that publishes or promotes.
 
-Two locks. A file lock in the work directory keeps two calls on the same directory apart and ends with its process.
-The registry keeps runs on different machines apart: each call creates a version of the model `NAME.retrain`, whose
-number MLflow gives out once. That number is the fencing epoch: only the run that holds the highest one may publish and
-promote, whatever it believes about its own lease.
+Two locks. A file lock in the work directory keeps two calls from using the same directory, and is released when its
+process ends. The registry does the same for runs on different machines: each call creates a version of the model
+`NAME.retrain`, whose number MLflow gives out once. That number is the fencing epoch: only the run that holds the
+highest one may publish and promote, whatever it believes about its own lease.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Epoch:
         self._ended.set()
         if self.number:
             self._thread.join()
-            with suppress(RegistryError):  # the lease runs out by itself
+            with suppress(RegistryError):  # the lease expires on its own
                 self._tag(_RELEASED, "true")
 
     def _renew(self) -> None:

@@ -32,7 +32,7 @@ def go_on(context: Context, ledger: Ledger, save: Callable[[], None]) -> tuple[O
         save: writes the state; called after each stage.
 
     Raises:
-        RetrainError: the run stops before its end; its class says whether the same call may go on.
+        RetrainError: the run stops before its end; its class says whether the same call can continue.
     """
     for number, stage in enumerate(STAGES, 1):
         result = _done(context, stage, f"[{number}/{len(STAGES)}] {stage.name}", ledger, save)
@@ -82,6 +82,6 @@ def translated() -> Iterator[None]:
     except (RegistryError, TrackingError) as error:
         raise RegistryTrouble(str(error)) from error
     except (CheckpointUnavailable, MoveError, OSError) as error:
-        raise RetrainError(f"{error}; the same command goes on from there") from error
+        raise RetrainError(f"{error}; the same command continues from there") from error
     except (*wrong, CheckpointError) as error:
         raise BadInput(str(error)) from error

@@ -1,7 +1,7 @@
 """The stages of a retraining, in order, and what decides each one's result.
 
-A stage that is done is skipped as long as its inputs are the same, so a run that was killed goes on with the first
-stage that is not done. Its directory carries the digest of its inputs: changed settings never meet old files.
+A finished stage is skipped as long as its inputs are the same, so a killed run continues with the first unfinished
+stage. Its directory carries the digest of its inputs: changed settings never meet old files.
 """
 
 from __future__ import annotations

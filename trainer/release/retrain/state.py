@@ -78,7 +78,7 @@ class State(_Record):
 
     @property
     def unfinished(self) -> Run | None:
-        """The run that the next call goes on with."""
+        """The run that the next call continues."""
         return self.run if self.run and self.run.outcome is None else None
 
 

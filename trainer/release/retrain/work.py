@@ -174,7 +174,7 @@ def _executed(context: Context, stage: str, **arguments: Any) -> Result:
 
 
 def _launch_options(context: Context) -> tuple[str, ...]:
-    """Options of torchrun for a training, but for the rank of a machine."""
+    """Options of torchrun for a training, except the rank of a machine."""
     training = context.settings.training
     options = ("--nnodes", str(training.nodes), "--nproc-per-node", str(training.processes))
     if training.nodes == 1:

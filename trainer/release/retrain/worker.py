@@ -64,7 +64,7 @@ def execute(
 
     Raises:
         BadInput: the stage refused its input.
-        RetrainError: the process ended otherwise; the same call goes on.
+        RetrainError: the process ended otherwise; the same call continues.
     """
     orders.mkdir(parents=True, exist_ok=True)
     file = orders / f"{stage}.json"
@@ -77,7 +77,7 @@ def execute(
     except (OSError, ValueError):
         raise RetrainError(
             f"{stage}: its process ended with status {done.returncode} and left no result; the output above says why. "
-            "The same command goes on from there"
+            "The same command continues from there"
         ) from None
     if answer.result is not None:
         return answer.result
