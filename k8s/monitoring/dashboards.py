@@ -139,7 +139,7 @@ MODEL = [
             },
             maximum=1,
         ),
-        Panel("Reads of the store that hang", {"{{pod}}": "sum by (pod) (screening_store_reads_hanging{@})"}),
+        Panel("Hanging reads of the store", {"{{pod}}": "sum by (pod) (screening_store_reads_hanging{@})"}),
     ],
 ]
 

@@ -1,4 +1,5 @@
-"""`/decisions`: kept decisions, their pictures, feedback and erasure. Only where the service keeps decisions."""
+"""`/decisions`: kept decisions, their pictures, feedback and erasure. They exist only if the service keeps
+decisions."""
 
 from __future__ import annotations
 
@@ -60,11 +61,11 @@ class DecisionSummary(_Documented):
     id: str
     """The answer's `id`."""
     created_at: datetime
-    """When it was answered, in UTC."""
+    """Time of the answer, in UTC."""
     caller: str
-    """Name of the key that asked; empty where no keys are set."""
+    """Name of the key that asked; empty if no keys are set."""
     product: str | None
-    """The request's `metadata.product`, where that is a short text."""
+    """The request's `metadata.product`, if that is a short text."""
     checkpoint: str
     """Digest of the checkpoint that answered."""
     choice: str | None
@@ -72,7 +73,7 @@ class DecisionSummary(_Documented):
     confidence: float
     """Confidence of the answer."""
     needs_review: bool
-    """Whether the answer asked for a person's look."""
+    """Whether the answer asked for a human review."""
 
 
 class DecisionPage(_Documented):
@@ -103,13 +104,13 @@ class Feedback(_Documented):
     id: str
     """Its own id."""
     created_at: datetime
-    """When it was sent, in UTC."""
+    """Time at which it was sent, in UTC."""
     caller: str
     """Name of the key that sent it."""
     kind: str
     """`shown`, `returned` or `verdict`."""
     options: str | None
-    """Letters of the pictures concerned; `N` for none of them."""
+    """Letters of the pictures that the feedback is about; `N` for none of them."""
     comment: str | None
     """Free text."""
 
@@ -120,9 +121,9 @@ class Decision(_Documented):
     id: str
     """The answer's `id`."""
     created_at: datetime
-    """When it was answered, in UTC."""
+    """Time of the answer, in UTC."""
     caller: str
-    """Name of the key that asked; empty where no keys are set."""
+    """Name of the key that asked; empty if no keys are set."""
     answer: ScreenAnswer
     """The answer as it was given."""
     pictures: list[DecisionPicture]
@@ -137,8 +138,8 @@ class FeedbackOrder(_Documented):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["shown", "returned", "verdict"]
-    """`shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.
-    `verdict`: a person says that these may be shown, and no others."""
+    """`shown`: the shop showed these pictures. `returned`: a customer returned the product because of these. `verdict`:
+    a person says that only these may be shown."""
     options: str = Field(pattern="^(N|A?B?C?D?)$", min_length=1, examples=["AC"])
     """Letters of the pictures in alphabetical order; `N` for none of them."""
     comment: str | None = Field(None, max_length=4000)
@@ -163,14 +164,14 @@ class FeedbackOrder(_Documented):
 async def list_decisions(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="Decisions per page.")] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Answered at this time or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Answered before this time.")] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Earliest time of the answer.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Time before which the answer was given.")] = None,
     checkpoint: Annotated[str | None, Query(max_length=80, description="Digest of the checkpoint.")] = None,
     choice: Annotated[Literal["A", "B", "C", "D", "N"] | None, Query(description="The chosen picture.")] = None,
-    min_confidence: Annotated[float | None, Query(ge=0, le=1, description="Confidence of at least this.")] = None,
-    max_confidence: Annotated[float | None, Query(ge=0, le=1, description="Confidence of at most this.")] = None,
-    needs_review: Annotated[bool | None, Query(description="Whether a person should look at it.")] = None,
+    min_confidence: Annotated[float | None, Query(ge=0, le=1, description="Minimum confidence.")] = None,
+    max_confidence: Annotated[float | None, Query(ge=0, le=1, description="Maximum confidence.")] = None,
+    needs_review: Annotated[bool | None, Query(description="Whether the answer asked for a human review.")] = None,
     product: Annotated[str | None, Query(max_length=256, description="`metadata.product` of the request.")] = None,
     caller: Annotated[str | None, Query(max_length=64, description="Name of the key that asked.")] = None,
 ) -> Response:
@@ -305,14 +306,14 @@ def _service(request: Request) -> Service:
 
 
 def _let_in(request: Request, *, admin: bool = False) -> DecisionStore:
-    """Let in a caller who has a key for this path.
+    """Check that the caller has a key for this path.
 
     Raises:
         Forbidden: no such key is set.
-        Unauthenticated: the caller has none of them.
+        Unauthenticated: the caller has no valid key.
     """
     settings, store = _service(request).settings, _service(request).decisions
-    assert store is not None, "the router is only included where decisions are kept"  # noqa: S101
+    assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
     allowed: tuple[NamedKey, ...] = settings.admin_keys if admin else settings.feedback_keys
     if not allowed:
         name = "SCREENING_ADMIN_KEYS" if admin else "SCREENING_FEEDBACK_KEYS"
@@ -340,7 +341,7 @@ def _order_in(body: bytes | bytearray) -> FeedbackOrder:
 
 
 def _refuse_unprintable(*texts: str | None) -> None:
-    """Databases refuse some characters; a text with them names nothing that is kept."""
+    """Refuse characters that databases do not store: no decision can contain them."""
     if not all(text is None or text.isprintable() for text in texts):
         raise InvalidRequest("A parameter has characters that cannot be printed.")
 
