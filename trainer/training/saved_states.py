@@ -90,8 +90,8 @@ def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
 
 
 def agreed_state(directory: Path, processes: PartialState) -> str | None:
-    """The state that all processes of a training go on from: the first one's choice. None starts the training from the
-    beginning.
+    """The saved state from which all processes of a training continue, chosen by the first one. None starts the
+    training from the beginning.
 
     Args:
         directory: of the saved states, as this process sees it.

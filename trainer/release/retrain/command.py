@@ -1,4 +1,4 @@
-"""`python -m trainer retrain`: from new labels to a model in production, if the gate lets it pass."""
+"""`python -m trainer retrain`: from new labels to a model in production, if the gate accepts it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--decide-only", action="store_true", help="print whether there is work, as one line of JSON; needs no GPU"
     )
-    what.add_argument("--dry-run", action="store_true", help="say what would be done and why, and change nothing")
-    what.add_argument("--explain", action="store_true", help="say what the last run did and why")
+    what.add_argument("--dry-run", action="store_true", help="print what would be done and why, and change nothing")
+    what.add_argument("--explain", action="store_true", help="print what the last run did and why")
     what.add_argument(
         "--join",
         type=positive,
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command continues; "
-        "2 bad input; 3 the registry; 4 promoted, and not every service serves it."
+        "2 bad input; 3 the registry; 4 promoted, but not every service serves it."
     )
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one call of the command works with."""
+    """The objects that one call of the command uses."""
 
     settings: Settings
     registry: Registry
@@ -64,10 +64,10 @@ class Call:
 
 
 def retrain(args: argparse.Namespace, execute: Execute) -> int:
-    """Decide, and do what the options ask for.
+    """Decide whether there is work, and do what the options ask for.
 
     Args:
-        execute: runs a GPU stage.
+        execute: the function that runs a GPU stage.
 
     Raises:
         RetrainError: the call ends without its result.
@@ -163,7 +163,7 @@ def _work(call: Call, decision: Decision, *, locked: bool) -> int:
 
 
 def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
-    """Do the stages, and record how the call ended. Returns the exit status."""
+    """Run the stages, and record how the call ended. Returns the exit status."""
     from trainer.release.retrain.errors import BadInput, RetrainError, Stale
     from trainer.release.retrain.machine import go_on
     from trainer.release.retrain.releasing import Superseded
@@ -219,7 +219,7 @@ def _told(call: Call, *, explain: bool) -> str:
 
 
 def _link(call: Call, run: Run, report: Path) -> None:
-    """Name the report on the version's page in MLflow; a registry that is down does not spoil the run for that."""
+    """Link the report on the version's page in MLflow; a failure to do so does not fail the run."""
     from screening.errors import RegistryError
 
     if not (published := run.stages.get("publish")):

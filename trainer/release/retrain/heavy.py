@@ -77,10 +77,10 @@ def calibrate(
 def evaluate_both(
     *, candidate: str, production: str | None, data: str, out: str, shared: str, modes: Sequence[str], batch: int
 ) -> dict[str, Any]:
-    """The answers of the candidate, in every mode, and of production, in the gate's, to the frozen test set.
+    """Evaluate the candidate in every mode, and production in the gate's mode, on the frozen test set.
 
     Args:
-        shared: directory of evaluations that later runs may use again.
+        shared: directory of evaluations that later runs can reuse.
     """
     from screening.answer import Mode
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
@@ -99,7 +99,7 @@ def evaluate_both(
 
 
 def publish(*, checkpoint: str, store: str) -> dict[str, Any]:
-    """A proved copy of a checkpoint in the store; it is not registered yet."""
+    """Copy a checkpoint into the store and verify the copy; it is not registered yet."""
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.release.publish.command import publish as put
 
@@ -117,11 +117,11 @@ HEAVY: Mapping[str, Heavy] = {
 }
 """Stage → what its child process does."""
 TRAININGS = frozenset({"sft", "hcm-grpo"})
-"""Stages that several processes do together."""
+"""Stages that several processes run together."""
 
 
 def _placed(copy: Path, target: Path) -> dict[str, Any]:
-    """Put a finished checkpoint in its place; one that is there is replaced."""
+    """Move a finished checkpoint to its place, and replace an existing one."""
     from screening.checkpoint.manifest import read_manifest
 
     shutil.rmtree(target, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One call on one run: stage after stage, each recorded before the next one begins."""
+"""Runs the stages of one run in order, and records each before the next one begins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainer.training.tracking.store import TrackingError
 
 
 def go_on(context: Context, ledger: Ledger, save: Callable[[], None]) -> tuple[Outcome, str]:
-    """Do what is not done. Returns how the run ends, and why.
+    """Do what is not done. Run the stages; returns how the run ends, and why.
 
     Args:
         save: writes the state; called after each stage.
@@ -37,14 +37,14 @@ def go_on(context: Context, ledger: Ledger, save: Callable[[], None]) -> tuple[O
     for number, stage in enumerate(STAGES, 1):
         result = _done(context, stage, f"[{number}/{len(STAGES)}] {stage.name}", ledger, save)
         if stage.name == "calibrate" and _is_production(context):
-            return "unchanged", "the training led to the model that is in production"
+            return "unchanged", "the training produced the model that is already in production"
         if stage.name == "gate" and not result["passed"]:
             return "refused", f"the gate refused the new model: {'; '.join(result['failed'])}"
     return "promoted", f"version {context.of('promote')['after']} is in production"
 
 
 def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Callable[[], None]) -> Result:
-    """The result of a stage, found or made."""
+    """The result of a stage, from an earlier call or from running it now."""
     with translated():
         key = key_of(stage.inputs(context))
         found = context.run.stages.get(stage.name)
@@ -75,7 +75,7 @@ def _is_production(context: Context) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Give the errors of the stages the exit status of a retraining."""
+    """Translate the stages' errors to those of a retraining, which have exit statuses."""
     wrong = (CompareError, DataError, EvaluationError, EvidenceError, LimitsError, RecipeError, RunMismatch, SplitError)
     try:
         yield

@@ -129,7 +129,7 @@ def test_a_dry_run_changes_nothing_and_the_last_run_is_explained(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shop.call("--dry-run") == 0
-    assert "A new run would do all stages: decide, collect" in capsys.readouterr().out
+    assert "A new run would run all stages: decide, collect" in capsys.readouterr().out
     assert not shop.work.exists()
     assert shop.call("--explain") == 0
     assert "no run yet" in capsys.readouterr().out
