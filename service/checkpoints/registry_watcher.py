@@ -65,7 +65,7 @@ class Following(BaseModel):
     postponed; `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: the registry has no such
     alias; `unreachable`: the registry does not answer; `failed`: a fault of the service."""
     reason: str | None = None
-    """Why the version is not served; null where it is."""
+    """Why the version is not served; null if it is served."""
     asked: float | None = None
     """Unix time of the registry's last answer."""
 

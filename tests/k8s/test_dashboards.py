@@ -53,7 +53,7 @@ def ours() -> dict[str, set[str]]:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Where each query stands, and the query."""
+    """Each query and its place in the dashboards."""
     for file in sorted((MONITORING / "dashboards").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel["targets"]:

@@ -220,7 +220,7 @@ class Process:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     def terminate(self, seconds: float = 60) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM; returns the exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(seconds)
 

@@ -126,7 +126,7 @@ def _answer(sample: Sample, number: int, wrong: bool) -> str:
 
 
 def _judged(sample: Sample, number: int, text: str) -> Judged:
-    """Of several options named, each is the choice in its turn."""
+    """If several options are named, each in turn is the choice."""
     read = Judged(sample, parse(text, Mode.COT))
     named = sorted(read.options or ())
     choice = None if read.options is None else named[number // len(LABELS) % len(named)] if named else NONE

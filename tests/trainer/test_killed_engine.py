@@ -155,6 +155,6 @@ def children(parent: int, word: str) -> list[int]:
 
 
 def looked(guard: int) -> bool:
-    """Whether the guard has looked at what runs: it goes to sleep between two looks."""
+    """Whether the guard has checked the processes: it sleeps between two checks."""
     lines = Path(f"/proc/{guard}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt")) >= 4

@@ -1,4 +1,4 @@
-"""A full disk is told from other errors, however a library says it."""
+"""A full disk is distinguished from other errors, in whatever form a library reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service puts together itself is to the bit what vLLM renders; and where it would not be, it says so."""
+"""The prompts that the service assembles equal vLLM's bit for bit; if they would differ, the service says so."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def running(pid: int) -> bool:
 
 
 def shared_memory(pid: int) -> set[Path]:
-    """What the processes below `pid` have in /dev/shm; other services may run beside this one."""
+    """Files in /dev/shm of the processes below `pid`; other services may run on the same machine."""
     reaper = ProcessReaper()
     reaper.look(pid)
     return {SHARED_MEMORY / name for name, _ in reaper._segments}
@@ -77,7 +77,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
         wait_until(lambda: process.metric("screening_in_flight ") >= 12)
         process.popen.terminate()
         statuses = [getattr(answer, "status_code", answer) for answer in callers.join()]
-        # Those that came after the signal are told so; none is cut off.
+        # Requests that came after the signal get an answer that says so; none is cut off.
         assert set(statuses) <= {200, 503} and statuses.count(200) >= 12
         assert process.popen.wait(60) == 0
         assert not [one for one in process.events() if one["level"] in ("error", "critical")]

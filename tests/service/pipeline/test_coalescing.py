@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Job:
-    """Work that ends when the test says so."""
+    """Work that ends when the test ends it."""
 
     def __init__(self) -> None:
         self.begun = self.cancelled = 0

@@ -57,7 +57,7 @@ class Memory:
     """Bytes on one GPU in one stage."""
 
     held: Mapping[str, int]
-    """Bytes that are held all the time, by use."""
+    """Bytes that are allocated during the whole training, by use."""
     rollouts: Mapping[str, int] = field(default_factory=dict)
     """Additional bytes while completions are generated."""
     training: Mapping[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A retraining from labels to production: what ends it, what is skipped, and what is told about it."""
+"""A retraining from labels to production: what ends it, what is skipped, and what is reported."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_dry_run_changes_nothing_and_the_last_run_is_explained(
     assert "A new run would run all stages: decide, collect" in capsys.readouterr().out
     assert not shop.work.exists()
     assert shop.call("--explain") == 0
-    assert "no run yet" in capsys.readouterr().out
+    assert "no run and no decision yet" in capsys.readouterr().out
     shop.call()
     capsys.readouterr()
     assert shop.call("--explain") == 0
