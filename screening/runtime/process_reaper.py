@@ -163,7 +163,7 @@ def guard(*directories: Path) -> subprocess.Popen[bytes]:
     It kills the processes that this process starts from now on, and none that already run.
 
     Args:
-        directories: temporary directories that it deletes then.
+        directories: temporary directories to delete at the end.
     """
     # The guard runs this file alone. Without the package and site-packages, it starts in 20 ms and uses 10 MB. Its own
     # session protects it from signals to the process group of the service.

@@ -28,7 +28,7 @@ def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
     """Take part in the trainings of the run that is under way, or of the next one. Returns the exit status.
 
     Args:
-        rank: of this machine among those that train; the first one has 0.
+        rank: number of this machine among those that train; the first one has 0.
 
     Raises:
         BadInput: the configuration has no such machine, or the state cannot be read.

@@ -102,7 +102,7 @@ def take_part(file: Path, rank: int) -> int:
     """Start this machine's processes of a training that the first machine has ordered. Returns torchrun's exit status.
 
     Args:
-        rank: of this machine.
+        rank: number of this machine among those that train.
     """
     order = Order.model_validate_json(file.read_bytes())
     return subprocess.run(_torchrun(file, order, rank), check=False).returncode  # noqa: S603 - ours
