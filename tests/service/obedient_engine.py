@@ -77,7 +77,7 @@ def write_sealed(directory: Path, **fields: Any) -> Manifest:
 
 
 def change_manifest(directory: Path, *, seal: bool = True, **changes: Any) -> None:
-    """Change fields of the manifest, and seal it again unless it should show."""
+    """Change fields of the manifest, and renew the seal unless the change must be detected."""
     manifest = read_manifest(directory).model_copy(update=changes)
     store_manifest(sealed(manifest) if seal else manifest, directory)
 

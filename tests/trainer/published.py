@@ -91,7 +91,7 @@ def make_evaluation(
     Args:
         wrong: numbers of samples answered with an unusable picture.
         texts: what it says to samples of these numbers, whatever the label.
-        changes: of scores.json.
+        changes: changed values of scores.json.
     """
     samples, mode = read_samples(data), changes.get("mode", Mode.COT)
     said = [(texts or {}).get(n) or say(_answer(sample, n, n in wrong)) for n, sample in enumerate(samples)]

@@ -94,7 +94,7 @@ def agreed_state(directory: Path, processes: PartialState) -> str | None:
     training from the beginning.
 
     Args:
-        directory: of the saved states, as this process sees it.
+        directory: directory of the saved states, as this process sees it.
 
     Raises:
         LaunchError: this process does not see the state that the first one chose.

@@ -184,7 +184,7 @@ def test_a_registry_that_does_not_answer_has_a_status_of_its_own(shop: Shop) -> 
 
 
 def renamed(data: Path, prefix: str) -> None:
-    """Give the samples and products names of their own, and their pictures bytes of their own."""
+    """Give the samples and products new names, and their pictures new bytes."""
     from PIL import Image
 
     lines = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]
