@@ -170,7 +170,7 @@ def called(config: Path, scripted: Scripted, *options: str) -> int:
         return retrain(argparse.Namespace(config=config, join=None, **given), scripted)
     except RetrainError as error:
         print(f"error: {error}")
-        return error.status
+        return error.exit_status
 
 
 def _until_killed(config: Path, scripted: Scripted, moment: str) -> None:
