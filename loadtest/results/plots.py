@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loadtest.results.fleet import Period
 from loadtest.results.record import Event, Exchange
 from loadtest.results.summary import Load
 
@@ -110,6 +111,34 @@ def rates(loads: Mapping[float, Load]) -> Figure:
     refused.set_ylim(bottom=0)
     if any(load.answered for load in loads.values()):
         taken.set_yscale("log")
+    return figure
+
+
+def fleet(periods: Sequence[Period]) -> Figure:
+    """Plot a simulated fleet: offered rate, replicas, latency, and refusals, over minutes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    minutes = [period.start / 60 for period in periods]
+    offered, replicas, latency, refused = figure.subplots(4, sharex=True)
+    offered.step(minutes, [period.offered for period in periods], where="post")
+    offered.set_ylabel("requests per second")
+    replicas.step(minutes, [period.wanted for period in periods], where="post", color="0.6", label="asked for")
+    replicas.step(minutes, [period.ready for period in periods], where="post", label="ready")
+    replicas.set_ylabel("replicas")
+    latency.step(minutes, [period.p50 for period in periods], where="post", label="p50")
+    latency.step(minutes, [period.p99 for period in periods], where="post", label="p99")
+    latency.set_ylabel("latency of answers, s")
+    refused.step(minutes, [period.retried for period in periods], where="post", color="0.6", label="and retried")
+    refused.step(
+        minutes, [period.rejected for period in periods], where="post", color=_FAILED, label="after the last retry"
+    )
+    refused.set_ylabel("refused per second")
+    refused.set_xlabel("minutes since the load began")
+    for axes in (offered, replicas, latency, refused):
+        _plain(axes)
+        _legend(axes)
+        axes.set_ylim(bottom=0)
     return figure
 
 

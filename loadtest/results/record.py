@@ -78,6 +78,18 @@ class RunExists(UserError):
     """The directory is not empty; the message says what to do."""
 
 
+def new_directory(directory: Path) -> Path:
+    """Create the directory of one run and return it.
+
+    Raises:
+        RunExists: the directory is not empty. Existing files are never overwritten.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise RunExists(f"{directory} exists and is not empty. Name another --out, or remove it.")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
 class RunRecorder:
     """Writes the directory of one run. Its clock starts when it is created."""
 
@@ -86,10 +98,7 @@ class RunRecorder:
         Raises:
             RunExists: the directory is not empty. Existing files are never overwritten.
         """
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise RunExists(f"{directory} exists and is not empty. Name another --out, or remove it.")
-        directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
+        self.directory = new_directory(directory)
         self.exchanges: list[Exchange] = []
         self.events: list[Event] = []
         self._began = time.perf_counter()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -16,15 +18,15 @@ from service.config.settings import StoreSettings
 from service.decisions import erasure
 from service.decisions.database import Database, DatabaseError, head, revisions
 from service.decisions.picture_store import PictureStore, PictureStoreError
-from service.decisions.tables import DECISION
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns 0, 1 for a store that cannot be used now, or 2 for wrong arguments."""
     arguments = _parser().parse_args(argv)
     try:
-        found: dict[str, object] = arguments.run(arguments)
-    except (DatabaseError, PictureStoreError, sa.exc.OperationalError) as error:
+        with closing(_open_database(arguments)) as database:
+            found: dict[str, object] = arguments.run(database, arguments)
+    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 1
     print(json.dumps(found))
@@ -59,14 +61,16 @@ def _parser() -> Parser:
     which.add_argument("--decision", metavar="ID", help="the decision with this id")
     which.add_argument("--product", metavar="TEXT", help="all decisions with this metadata.product")
     which.add_argument(
-        "--metadata", nargs=2, metavar=("KEY", "VALUE"), help="all decisions with this text at this key of metadata"
+        "--metadata",
+        nargs=2,
+        metavar=("KEY", "VALUE"),
+        help="all decisions with this text or whole number at this key of metadata",
     )
     erase.set_defaults(run=_erase)
     return parser
 
 
-def _database(arguments: argparse.Namespace) -> dict[str, object]:
-    database = _open_database(arguments)
+def _database(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.action == "status":
         return {"database": database.name, "version": database.version(), "needed": head()}
     if arguments.action == "downgrade" and arguments.version is None:
@@ -75,32 +79,36 @@ def _database(arguments: argparse.Namespace) -> dict[str, object]:
     return {"database": database.name, "before": before, "after": after}
 
 
-def _prune(arguments: argparse.Namespace) -> dict[str, object]:
-    database, pictures = _open(arguments)
+def _prune(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
+    pictures = _open_pictures(database, arguments)
     decisions, deleted = erasure.prune(database, pictures, datetime.now(UTC))
     return {"decisions": decisions, "pictures": deleted}
 
 
-def _erase(arguments: argparse.Namespace) -> dict[str, object]:
-    database, pictures = _open(arguments)
-    caller = f"command:{getpass.getuser()}"[:64]
+def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
+    pictures = _open_pictures(database, arguments)
+    caller = f"command:{_user()}"[:64]
     if arguments.decision is not None:
         return {"decisions": int(erasure.erase_one(database, pictures, arguments.decision, caller=caller))}
     if arguments.product is not None:
-        condition, subject = DECISION.c.product == arguments.product, "product"
+        ids, subject = erasure.of_product(database, arguments.product), "product"
     else:
-        key, value = arguments.metadata
-        condition, subject = DECISION.c.answer["metadata"][key].as_string() == value, "metadata"
-    count = erasure.erase_where(database, pictures, [condition], caller=caller, subject=subject)
-    return {"decisions": count}
+        ids, subject = erasure.with_metadata(database, *arguments.metadata), "metadata"
+    return {"decisions": erasure.erase(database, pictures, ids, caller=caller, subject=subject)}
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Database, PictureStore]:
-    database = _open_database(arguments)
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id need not have a name
+        return str(os.getuid())
+
+
+def _open_pictures(database: Database, arguments: argparse.Namespace) -> PictureStore:
     database.check()
     if arguments.pictures is None:
         raise PictureStoreError("give --pictures, or set SCREENING_PICTURES")
-    return database, PictureStore(arguments.pictures)
+    return PictureStore(arguments.pictures)
 
 
 def _open_database(arguments: argparse.Namespace) -> Database:

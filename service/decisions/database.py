@@ -16,8 +16,10 @@ from alembic.script import ScriptDirectory
 from service.decisions.tables import VERSION_TABLE
 
 BUSY_SECONDS = 10.0
-"""Maximum wait for another writer of an SQLite file."""
-_MIGRATION_LOCK = 0x5C7EE21  # any number; the same in every service, for PostgreSQL's advisory lock
+"""Longest wait for another writer of an SQLite file."""
+# Any two numbers, the same in every service, for PostgreSQL's advisory locks.
+_MIGRATION_LOCK = 0x5C7EE21
+_ERASURE_LOCK = 0x5C7EE22
 
 
 class DatabaseError(Exception):
@@ -59,6 +61,16 @@ class Database:
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 
+    def lock_erasure(self, connection: sa.Connection, *, shared: bool) -> None:
+        """Hold erasures (`shared`), or writers and other erasures, back until the transaction ends.
+
+        Without the lock a decision could be committed between the look for it and the note that it is erased. SQLite
+        has one writing transaction at a time and needs no lock.
+        """
+        if not self.is_sqlite:
+            lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
+            connection.execute(sa.select(lock(_ERASURE_LOCK)))
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -84,6 +96,7 @@ class Database:
             DatabaseError: the database cannot be reached, or has another version.
         """
         if (found := self.version()) != (needed := head()):
+            self._refuse_newer(found)
             raise DatabaseError(
                 f"{self.name} has version {found or 'none'} of the schema, but this service needs {needed}. "
                 "Run: python -m service database upgrade"
@@ -116,10 +129,19 @@ class Database:
             with self.writing() as connection:
                 self._lock(connection)
                 before = _revision(connection)
+                self._refuse_newer(before)
                 _migrate(connection, target)
                 return before, _revision(connection)
         except sa.exc.OperationalError as error:
             raise self._unusable(error) from error
+
+    def _refuse_newer(self, found: str | None) -> None:
+        """Refuse a version that this service does not know: only a newer service has the steps back."""
+        if found is not None and found not in revisions():
+            raise DatabaseError(
+                f"{self.name} has version {found} of the schema, which this service does not know. Use the newer "
+                f"service, or run its command: python -m service database downgrade {head()}"
+            )
 
     def _unusable(self, error: sa.exc.OperationalError) -> DatabaseError:
         return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}")

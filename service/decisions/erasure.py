@@ -7,7 +7,8 @@ of `python -m service prune` finishes the second step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -26,42 +27,50 @@ def erase_one(database: Database, pictures: PictureStore, identity: str, *, call
 
     A decision that is not there may still wait to be written: its id is recorded, and the writer skips it.
     """
-    with database.writing() as connection:
-        found = _delete(connection, [identity])
-        _note_erased(connection, [identity])
-        _audit(connection, caller, "erase", f"decision {identity}", found)
-    purge(database, pictures)
-    return found > 0
+    return erase(database, pictures, [identity], caller=caller, subject=f"decision {identity}") > 0
 
 
-def erase_where(
-    database: Database,
-    pictures: PictureStore,
-    conditions: Sequence[sa.ColumnElement[bool]],
-    *,
-    caller: str,
-    subject: str,
-) -> int:
-    """Erase all decisions that fulfil the conditions; returns how many.
+def erase(database: Database, pictures: PictureStore, ids: Sequence[str], *, caller: str, subject: str) -> int:
+    """Erase decisions; returns how many of them were there.
 
     Args:
         subject: the request for the audit trail; it must not repeat personal data.
     """
     count = 0
-    while ids := _some(database, conditions):
+    for start in range(0, len(ids), BATCH):
+        some = ids[start : start + BATCH]
         with database.writing() as connection:
-            found = _delete(connection, ids)
-            _note_erased(connection, ids)
+            database.lock_erasure(connection, shared=False)
+            found = _delete(connection, some)
+            _note_erased(connection, some)
             _audit(connection, caller, "erase", subject, found)
         count += found
     purge(database, pictures)
     return count
 
 
+def of_product(database: Database, product: str) -> list[str]:
+    """The ids of all decisions about a product."""
+    with database.reading() as connection:
+        return list(connection.scalars(sa.select(DECISION.c.id).where(DECISION.c.product == product)))
+
+
+def with_metadata(database: Database, key: str, value: str) -> list[str]:
+    """The ids of all decisions with this text, or this whole number, at a key of the metadata.
+
+    The database only looks for the key: its JSON functions fail on escapes such as `\\u0000`, which metadata may hold.
+    """
+    named = sa.cast(DECISION.c.answer, sa.Text).contains(f"{json.dumps(key)}: ", autoescape=True)
+    query = sa.select(DECISION.c.id, DECISION.c.answer).where(named).execution_options(yield_per=BATCH)
+    with database.reading() as connection:
+        found = ((row.id, row.answer["metadata"].get(key)) for row in connection.execute(query))
+        return [identity for identity, held in found if type(held) in (str, int) and str(held) == value]
+
+
 def prune(database: Database, pictures: PictureStore, now: datetime) -> tuple[int, int]:
     """Delete decisions whose retention time has passed; returns how many, and how many pictures were deleted."""
     count = 0
-    while ids := _some(database, [DECISION.c.retain_until <= now]):
+    while ids := _expired(database, now):
         with database.writing() as connection:
             found = _delete(connection, ids)
             _audit(connection, "prune", "expire", f"retain_until <= {now:%Y-%m-%dT%H:%M:%SZ}", found)
@@ -86,17 +95,17 @@ def purge(database: Database, pictures: PictureStore) -> int:
             ).all()
             if not marked:
                 return count
-            for sha256 in marked:
-                pictures.delete(sha256)
+            pictures.delete(marked)
             purged = sa.update(PICTURE).where(PICTURE.c.sha256.in_(marked))
             connection.execute(purged.values(purged_at=datetime.now(UTC)))
         count += len(marked)
 
 
-def _some(database: Database, conditions: Sequence[sa.ColumnElement[bool]]) -> list[str]:
+def _expired(database: Database, now: datetime) -> list[str]:
+    """Some decisions whose time has passed, in the order of the index on it."""
+    query = sa.select(DECISION.c.id).where(DECISION.c.retain_until <= now).order_by(DECISION.c.retain_until)
     with database.reading() as connection:
-        query = sa.select(DECISION.c.id).where(*conditions).order_by(DECISION.c.id).limit(BATCH)
-        return list(connection.scalars(query).all())
+        return list(connection.scalars(query.limit(BATCH)))
 
 
 def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
@@ -105,7 +114,13 @@ def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
         sa.select(DECISION_PICTURE.c.sha256).where(DECISION_PICTURE.c.decision_id.in_(ids)).distinct()
     ).all()
     deleted = connection.execute(sa.delete(DECISION).where(DECISION.c.id.in_(ids))).rowcount
-    # Take the locks before asking which decisions still refer: a writer may have committed a reference while we waited.
+    mark_unreferenced(connection, addresses)
+    return deleted
+
+
+def mark_unreferenced(connection: sa.Connection, addresses: Collection[str]) -> None:
+    """Mark those of the pictures that no decision shows, so that `purge` deletes them."""
+    # First the locks, then the question who still refers: a writer may have committed a reference while we waited.
     connection.execute(
         sa.select(PICTURE.c.sha256).where(PICTURE.c.sha256.in_(addresses)).order_by(PICTURE.c.sha256).with_for_update()
     ).all()
@@ -113,7 +128,6 @@ def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
     connection.execute(
         sa.update(PICTURE).where(PICTURE.c.sha256.in_(addresses), ~referred).values(deleted_at=datetime.now(UTC))
     )
-    return deleted
 
 
 def _note_erased(connection: sa.Connection, ids: Sequence[str]) -> None:

@@ -3,6 +3,8 @@ Azure)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,18 +77,24 @@ class PictureStore:
         except (BaseError, OSError) as error:
             raise PictureStoreError(f"{sha256} cannot be read from {self.location}: {_first_line(error)}") from error
 
-    def delete(self, sha256: str) -> None:
-        """Delete a picture; deleting it again changes nothing.
+    def delete(self, addresses: Sequence[str]) -> None:
+        """Delete pictures, with as few requests as the store allows; deleting them again changes nothing.
 
         Raises:
-            PictureStoreError: the picture may still be there.
+            PictureStoreError: some may still be there.
         """
         try:
-            obstore.delete(self._store, _path(sha256))
-        except FileNotFoundError:
-            return
+            self._delete([_path(sha256) for sha256 in addresses])
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{sha256} was not deleted from {self.location}: {_first_line(error)}") from error
+            raise PictureStoreError(f"pictures were not deleted from {self.location}: {_first_line(error)}") from error
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        try:
+            obstore.delete(self._store, paths)
+        except FileNotFoundError:  # a directory stops at the first picture that is missing
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._store, path)
 
 
 def _first_line(error: Exception) -> str:

@@ -45,6 +45,8 @@ PICTURE = sa.Table(
     sa.Column("deleted_at", Moment, nullable=True),
     sa.Column("purged_at", Moment, nullable=True),
 )
+_MARKED = sa.and_(PICTURE.c.deleted_at.is_not(None), PICTURE.c.purged_at.is_(None))
+sa.Index("ix_picture_marked", PICTURE.c.sha256, sqlite_where=_MARKED, postgresql_where=_MARKED)
 
 DECISION = sa.Table(
     "decision",
@@ -55,10 +57,10 @@ DECISION = sa.Table(
     sa.Column("caller", sa.String(64), nullable=False),
     # Digest of mode and pictures: equal for identical requests.
     sa.Column("question", sa.String(64), nullable=False, index=True),
-    # `metadata.product` of the request, if it is a text.
-    sa.Column("product", sa.String(256), nullable=True, index=True),
+    # `metadata.product` of the request, where it is a text.
+    sa.Column("product", sa.String(256), nullable=True),
     sa.Column("mode", sa.String(16), nullable=False),
-    sa.Column("checkpoint", sa.String(80), nullable=False, index=True),
+    sa.Column("checkpoint", sa.String(80), nullable=False),
     sa.Column("outcome", sa.String(16), nullable=False),
     sa.Column("choice", sa.String(1), nullable=True),
     sa.Column("confidence", sa.Float, nullable=False),
@@ -66,6 +68,9 @@ DECISION = sa.Table(
     # The whole answer as the caller got it, metadata included.
     sa.Column("answer", sa.JSON, nullable=False),
     sa.Column("retain_until", Moment, nullable=True, index=True),
+    # With `id`, so that a page is read in its order and not sorted.
+    sa.Index("ix_decision_product", "product", "id"),
+    sa.Index("ix_decision_checkpoint", "checkpoint", "id"),
 )
 
 DECISION_PICTURE = sa.Table(

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.decisions.database import Database
+from service.decisions.erasure import mark_unreferenced
 from service.decisions.picture_store import PictureStore, PictureStoreError
 from service.decisions.record import DecisionRecord, StoredPicture
 from service.decisions.tables import DECISION, DECISION_PICTURE, ERASED, PICTURE
@@ -118,23 +119,27 @@ class DecisionWriter:
         while True:
             try:
                 self._write(batch, uploads)
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, PictureStoreError) as error:
+            except Exception as error:  # noqa: BLE001 - without this thread no later decision would be stored
+                if not _may_pass(error):
+                    return self._write_one_by_one(batch, uploads, error)
                 pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
                 if failures == 1:
                     log(LOGGER, logging.WARNING, "decisions cannot be stored; trying again", error=_first_line(error))
                 if self._must_give_up(pause):
                     return self._drop(batch, "the service ends before the stores can be used again")
-            except sa.exc.SQLAlchemyError as error:
-                if len(batch) == 1:
-                    return self._drop(batch, _first_line(error))
-                for record in batch:  # one record is invalid: the others must not be lost with it
-                    self._write_until_done([record], uploads)
-                return None
             else:
                 if failures:
                     log(LOGGER, logging.INFO, "decisions are stored again", failures=failures)
                 return None
+
+    def _write_one_by_one(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor, error: Exception) -> None:
+        """Drop the record that is at fault; the others of its batch must not be lost with it."""
+        if len(batch) == 1:
+            return self._drop(batch, _first_line(error))
+        for record in batch:
+            self._write_until_done([record], uploads)
+        return None
 
     def _must_give_up(self, pause: float) -> bool:
         """Wait before the next attempt; returns whether it is time to end."""
@@ -158,6 +163,7 @@ class DecisionWriter:
         by_address = {picture.sha256: picture for five in pictures.values() for picture in five}
         list(uploads.map(self._put, by_address.values()))
         with self._database.writing() as connection:
+            self._database.lock_erasure(connection, shared=True)
             self._keep_pictures(connection, by_address)
             erased = _erased(connection, pictures)
             known = set(connection.scalars(sa.select(DECISION.c.id).where(DECISION.c.id.in_(pictures))))
@@ -169,6 +175,8 @@ class DecisionWriter:
                     for record in fresh
                     for position, picture in enumerate(pictures[record.answer.id])
                 ])  # fmt: skip
+            if erased:
+                mark_unreferenced(connection, {picture.sha256 for identity in erased for picture in pictures[identity]})
         self._metrics.decisions.labels("stored").inc(len(batch) - len(erased))
         if erased:
             self._metrics.decisions.labels("erased").inc(len(erased))
@@ -204,6 +212,13 @@ class DecisionWriter:
 def _erased(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     """Ids of the given decisions that were erased before they were written."""
     return set(connection.scalars(sa.select(ERASED.c.decision_id).where(ERASED.c.decision_id.in_(ids))))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the stores failed, and not a record: also missing tables or rights, which an operator can mend."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return not isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
+    return isinstance(error, sa.exc.TimeoutError | PictureStoreError)
 
 
 def _insert_ignoring(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -1,7 +1,7 @@
 """Speed-up for CPUs: picture preprocessing by a lookup table. Switch: `SCREENING_FAST_PREPROCESSING`.
 
 Ratio: 7.1 ms of the service's CPU time per request without it, 0.5 ms with it (five pictures of 128 pixels). Throughput
-at 32 clients rises from 31.0 to 35.4 requests per second (docs/experiments.md, "pictures are looked up").
+at 32 clients rises from 31.0 to 35.4 requests per second (docs/experiments/2026-11-26-picture-lookup.md).
 
 For each request vLLM has transformers' processor prepare the text and the pictures. Two requests with the same text
 differ only in the pixels, and each value of a pixel follows from one byte. So vLLM renders one request whose pictures

@@ -3,13 +3,13 @@ decisions."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -47,6 +47,16 @@ Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the ori
 
 _SECURED: dict[str, Any] = {"security": [{"key": []}]}
 _COMMON = (Unauthenticated, Forbidden, InvalidRequest, DecisionsUnavailable)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time in UTC must lie in the years 1 to 9999") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class _Documented(BaseModel):
@@ -164,9 +174,9 @@ class FeedbackOrder(_Documented):
 async def list_decisions(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="Decisions per page.")] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Earliest time of the answer.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Time before which the answer was given.")] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    since: Annotated[Moment | None, Query(description="Answered at this time or later.")] = None,
+    until: Annotated[Moment | None, Query(description="Answered before this time.")] = None,
     checkpoint: Annotated[str | None, Query(max_length=80, description="Digest of the checkpoint.")] = None,
     choice: Annotated[Literal["A", "B", "C", "D", "N"] | None, Query(description="The chosen picture.")] = None,
     min_confidence: Annotated[float | None, Query(ge=0, le=1, description="Minimum confidence.")] = None,

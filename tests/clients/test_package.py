@@ -15,6 +15,9 @@ import pytest
 import screening_client
 import screening_client.testing
 from screening_client import AsyncClient, Client, OptionVerdict, Screening, ScreeningClientError, StatusError
+from screening_client.decisions import Decisions
+
+CALLS = (Decisions.list, Decisions.picture, Decisions.feedback)
 
 
 def built(repository: Path, folder: Path, hook: str) -> zipfile.ZipFile:
@@ -90,7 +93,9 @@ def test_a_type_checker_sees_every_value(repository: Path, tmp_path: Path) -> No
 def public_names() -> set[str]:
     """Everything that the reference must name: exports, and the public members of what users hold."""
     names = {name for name in screening_client.__all__ if name != "__version__"}
-    for kind in (Client, AsyncClient, Screening, OptionVerdict, screening_client.RawResponse):
+    resources = (Decisions, screening_client.DecisionSummary, screening_client.DecisionPicture)
+    resources += (screening_client.Decision, screening_client.Feedback)
+    for kind in (Client, AsyncClient, Screening, OptionVerdict, screening_client.RawResponse, *resources):
         names |= {name for name in dir(kind) if not name.startswith("_") and name not in dir(object)}
         names |= set(getattr(kind, "__dataclass_fields__", {}))
     for kind in (screening_client.ScreenRequest, screening_client.ClientTimeout, screening_client.CheckpointInfo):
@@ -114,7 +119,7 @@ def test_the_reference_names_every_argument_and_variable(repository: Path) -> No
     variables = set(re.findall(r"SCREENING_[A-Z_]+|SSL_CERT_[A-Z]+|NO_PROXY|[A-Z]+_PROXY", source))
     arguments = {
         name
-        for call in (Client.__init__, Client.screen, Client.screen_many, Client.with_options)
+        for call in (*CALLS, Client.__init__, Client.screen, Client.screen_many, Client.with_options)
         for name in call.__annotations__
         if name != "return"
     }

@@ -9,7 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from screening_client import AsyncClient, Client, ConnectionFailed, InvalidRequest, ScreenRequest, TimedOut, Unavailable
+from screening_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    ScreenRequest,
+    TimedOut,
+    Unavailable,
+)
 from screening_client.testing import FakeService, answer, problem
 
 
@@ -41,6 +50,48 @@ def test_requests_are_there_as_they_were_asked(five: tuple[bytes, ...]) -> None:
     assert (asked.mode, asked.metadata, asked.review_below) == ("direct", {"ü": 1}, 0.25)
     assert (asked.request_id, asked.idempotency_key) == ("mine.1", "order-1")
     assert asked.headers["Authorization"] == "Bearer key"
+
+
+def test_answers_are_kept_as_decisions(five: tuple[bytes, ...]) -> None:
+    service = FakeService()
+
+    def screen(client: Client, number: int) -> str:
+        return client.screen(original=bytes([number]), generated=five[1:], metadata={"product": f"P{number % 2}"}).id
+
+    async def twin(identity: str) -> Any:
+        async with service.async_client() as client:
+            return [one.id async for one in client.decisions.list()], await client.decisions.get(identity)
+
+    with service.client() as client:
+        ids = [screen(client, number) for number in range(5)]
+        assert [one.id for one in client.decisions.list(page_size=2)] == ids[::-1]
+        assert [one.id for one in client.decisions.list(product="P1")] == [ids[3], ids[1]]
+        kept = client.decisions.get(ids[1])
+        later = client.decisions.list(since=kept.created_at, min_confidence=0.5, needs_review=False)
+        assert [one.id for one in later] == ids[:0:-1]
+        assert [client.decisions.picture(ids[1], position) for position in range(5)] == [bytes([1]), *five[1:]]
+        given = client.decisions.feedback(ids[1], kind="shown", options="BA", idempotency_key="k")
+        assert client.decisions.feedback(ids[1], kind="shown", options="AB", idempotency_key="k") == given
+        with pytest.raises(InvalidRequest, match="idempotency-key-reused"):
+            client.decisions.feedback(ids[1], kind="shown", options="C", idempotency_key="k")
+        assert [(one["decision"], one["kind"], one["options"]) for one in service.feedback] == [(ids[1], "shown", "AB")]
+        assert asyncio.run(twin(ids[1]))[1].feedback == (given,)
+        pages = client.decisions.list(page_size=2)
+        assert [next(pages).id for _ in range(2)] == [ids[4], ids[3]]
+        client.decisions.erase(ids[3])
+        assert [one.id for one in pages] == ids[2::-1], "the cursor outlives its decision"
+        client.decisions.erase(ids[1])
+        with pytest.raises(NotFound):
+            client.decisions.get(ids[1])
+    assert len(asyncio.run(twin(ids[0]))[0]) == 3 and service.feedback == []
+
+
+def test_scripted_errors_are_for_decisions_too(question: Any) -> None:
+    service = FakeService(answer("B", id="scr_b"), problem(503, retry_after=0), answer("C", id="scr_c"))
+    with service.client() as client:
+        client.screen(**question)
+        assert client.decisions.get("scr_b").answer.choice == "B", "asked again after the 503"
+        assert client.screen(**question).choice == "C"
 
 
 def test_replies_are_taken_in_turn_by_both_clients(question: Any) -> None:

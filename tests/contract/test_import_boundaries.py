@@ -18,7 +18,7 @@ LAYERS = {
         "app server"
     ),
     "trainer": ("labels records data_directory metrics reward runs endpoint data evaluation training release research"),
-    "loadtest": "console results load targets commands",
+    "loadtest": "console fleet results load targets commands",
 }
 """Folders and modules of each package, lowest first: each may import those before it, and nothing after it.
 `__init__` imports nothing of ours, and `__main__` may import everything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,13 +13,21 @@ import pytest
 from screening_client import (
     AnswerWarning,
     CheckpointInfo,
+    Decision,
+    DecisionPicture,
+    DecisionSummary,
+    Feedback,
+    FeedbackKind,
+    InputError,
     OptionVerdict,
     Screening,
     ScreenRequest,
     Timings,
     Usage,
     constants,
+    decision_calls,
 )
+from screening_client.decision_calls import Filters
 from screening_client.errors import CLASS_OF_STATUS, PROBLEM_PREFIX
 from screening_client.request import Body, Mode
 from screening_client.result import Choice, KnownIssue, Option, Outcome, parse_screening
@@ -34,9 +43,10 @@ OF_THE_CALL = {"timeout", "idempotency_key", "request_id"}
 
 
 @pytest.fixture(scope="module")
-def openapi() -> dict[str, Any]:
-    engine = ScriptedEngine(latency_ms=0, start_ms=0, failure="none")
-    return create_app(Settings(engine="scripted"), engine).openapi()
+def openapi(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    engine, folder = ScriptedEngine(latency_ms=0, start_ms=0, failure="none"), tmp_path_factory.mktemp("kept")
+    kept = {"decisions": f"sqlite:///{folder}/decisions.db", "pictures": str(folder / "pictures")}
+    return create_app(Settings(engine="scripted", **kept), engine).openapi()
 
 
 @pytest.fixture
@@ -134,6 +144,45 @@ def test_the_headers_that_are_sent_are_documented(screen: dict[str, Any]) -> Non
     headers = Body(b"", (), "cot", "{}", "order-4711", "req_1").headers
     assert set(headers) == set(documented), "the other headers of the client are httpx's and the key"
     assert all(re.fullmatch(documented[name], value) for name, value in headers.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("DecisionSummary", DecisionSummary), ("DecisionPicture", DecisionPicture), ("Feedback", Feedback),
+     ("Decision", Decision)],
+)  # fmt: skip
+def test_kept_decisions_have_the_same_fields(openapi: dict[str, Any], name: str, kind: type) -> None:
+    assert names(kind) - {"raw"} == set(openapi["components"]["schemas"][name]["properties"])
+
+
+def test_a_list_has_the_filters_of_the_service(openapi: dict[str, Any]) -> None:
+    asked = {each["name"]: each for each in openapi["paths"]["/decisions"]["get"]["parameters"]}
+    filters = Filters(
+        since=datetime(2026, 1, 1, tzinfo=UTC), until=datetime(2026, 1, 1, tzinfo=UTC), checkpoint="sha256:0",
+        choice="A", min_confidence=0.5, max_confidence=1, needs_review=True, product="p", caller="c",
+    )  # fmt: skip
+    assert set(decision_calls.page(filters.parameters(), 500, "scr_1").parameters) == set(asked)
+    assert enumerated(asked["choice"]["schema"]) == set(get_args(Choice))
+    with pytest.raises(InputError):
+        decision_calls.page({}, asked["limit"]["schema"]["maximum"] + 1)
+
+
+def test_calls_of_decisions_are_those_of_the_service(openapi: dict[str, Any]) -> None:
+    feedback = decision_calls.feedback("scr_1", kind="shown", options="CA", comment="seen", idempotency_key=None)
+    calls = [
+        (decision_calls.page({}, 1), "/decisions"),
+        (decision_calls.get("scr_1"), "/decisions/{decision}"),
+        (decision_calls.picture("scr_1", 4), "/decisions/{decision}/pictures/{position}"),
+        (feedback, "/decisions/{decision}/feedback"),
+        (decision_calls.erase("scr_1"), "/decisions/{decision}"),
+    ]
+    for call, path in calls:
+        assert call.path == path.format(decision="scr_1", position=4)
+        assert str(call.expected) in openapi["paths"][path][call.method.lower()]["responses"]
+    order = openapi["components"]["schemas"]["FeedbackOrder"]["properties"]
+    assert feedback.body is not None and set(feedback.body) == set(order)
+    assert set(order["kind"]["enum"]) == set(get_args(FeedbackKind))
+    assert re.fullmatch(order["options"]["pattern"], feedback.body["options"])
 
 
 def test_every_documented_status_has_a_class(openapi: dict[str, Any]) -> None:

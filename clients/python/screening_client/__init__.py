@@ -14,6 +14,7 @@ from screening_client.async_client import AsyncClient
 from screening_client.bulk import Completed
 from screening_client.client import Client
 from screening_client.constants import VERSION as __version__  # noqa: N811
+from screening_client.decision_results import Decision, DecisionPicture, DecisionSummary, Feedback, FeedbackKind
 from screening_client.errors import (
     BadRequest,
     ClientStateError,
@@ -72,6 +73,11 @@ __all__ = [
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "Decision",
+    "DecisionPicture",
+    "DecisionSummary",
+    "Feedback",
+    "FeedbackKind",
     "Forbidden",
     "InputError",
     "InvalidRequest",

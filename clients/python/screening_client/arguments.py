@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any, NoReturn
 
-from screening_client import constants
+from screening_client import constants, decision_arguments
 from screening_client.errors import InputError
 
 EXIT_CODES = """\
@@ -60,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
     about = "Screens the pictures of one product and prints the decision."
     _screen(commands.add_parser("screen", help="screen one product", description=about))
     _batch(commands.add_parser("batch", help="screen every line of a file; can be continued", description=_BATCH))
+    about = "Reads and erases decisions that the service keeps. Needs a feedback key."
+    _decisions(commands.add_parser("decisions", help="read and erase kept decisions", description=about))
+    about = "Reports what became of a decision. Needs a feedback key."
+    _feedback(commands.add_parser("feedback", help="report what became of a decision", description=about))
     about = "Checks whether the service is ready."
     _ready(commands.add_parser("ready", help="check whether the service is ready", description=about))
     return top
@@ -175,6 +179,24 @@ def _batch(command: argparse.ArgumentParser) -> None:
         help="also screen ids again whose last answer could not be read (default: skip them)",
     )
     _question(command, " for lines that give none")
+    _shared(command)
+
+
+def _decisions(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION", dest="action")
+    for name, add, text in (
+        ("list", decision_arguments.add_list, "list decisions, newest first"),
+        ("get", decision_arguments.add_get, "show a decision with its feedback"),
+        ("picture", decision_arguments.add_picture, "write a picture of a decision to a file"),
+        ("erase", decision_arguments.add_get, "erase a decision, its feedback and its pictures; needs an admin key"),
+    ):
+        action = actions.add_parser(name, help=text)
+        add(action)
+        _shared(action)
+
+
+def _feedback(command: argparse.ArgumentParser) -> None:
+    decision_arguments.add_feedback(command)
     _shared(command)
 
 

@@ -16,6 +16,7 @@ from screening_client import constants, log, wire
 from screening_client.bulk import Completed, OnError, Progress, check_bulk, in_order
 from screening_client.bulk_tasks import completed
 from screening_client.connections import AsyncConnections
+from screening_client.decisions import AsyncDecisions
 from screening_client.errors import (
     ConnectionFailed,
     ScreeningClientError,
@@ -41,6 +42,7 @@ from screening_client.settings import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from screening_client.decision_calls import Call
     from screening_client.request import RequestArguments
 
 Result = TypeVar("Result")
@@ -92,6 +94,11 @@ class AsyncClient:
     def with_raw_response(self) -> AsyncRawClient:
         """A client whose `screen(…)` returns the HTTP response, of which `parse()` is the result."""
         return AsyncRawClient(self)
+
+    @property
+    def decisions(self) -> AsyncDecisions:
+        """Kept decisions: `decisions.list(…)`, `get`, `picture`, `feedback` and `erase`."""
+        return AsyncDecisions(self)
 
     def with_options(
         self,
@@ -320,10 +327,22 @@ class AsyncClient:
         attempt = self._attempt if run is None else run.paced(self._attempt)
         return await retrying(attempt, message, deadline, read)
 
+    async def _perform(self, call: Call[Result]) -> Result:
+        """One call of `/decisions`: build once → attempts → result."""
+        deadline = Deadline(self._settings.timeout)
+        message = wire.call_request(await self._connections.current(), self._settings, call)
+        retrying = async_retrying(self._settings.max_retries, deadline, None)
+        result: Result = await retrying(self._attempt, message, deadline, call.read, call.expected)
+        return result
+
     async def _attempt(
-        self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]
+        self,
+        message: httpx.Request,
+        deadline: Deadline,
+        read: Callable[[httpx.Response], Result],
+        expected: int = 200,
     ) -> Result:
-        return read(wire.check_status(await self._exchange(message, deadline)))
+        return read(wire.check_status(await self._exchange(message, deadline), expected))
 
     async def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
         message.extensions["timeout"] = deadline.for_attempt()

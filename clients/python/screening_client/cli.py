@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from screening_client import decision_commands
 from screening_client.arguments import metadata, parser
 from screening_client.batch import Counts, Failure, run_batch
 from screening_client.batch_lines import STDIN, Defaults
@@ -92,7 +93,8 @@ def _run(arguments: argparse.Namespace) -> int:
         timeout=arguments.timeout,
         max_retries=arguments.max_retries,
     ) as client:
-        return {"screen": _screen, "batch": _batch, "ready": _ready}[arguments.command](client, arguments)
+        commands = {"screen": _screen, "batch": _batch, "ready": _ready, "decisions": _kept, "feedback": _kept}
+        return commands[arguments.command](client, arguments)
 
 
 def _screen(client: Client, arguments: argparse.Namespace) -> int:
@@ -186,6 +188,16 @@ def _ready(client: Client, arguments: argparse.Namespace) -> int:
     else:
         _say("not ready")
     return OK if ready else LATER
+
+
+def _kept(client: Client, arguments: argparse.Namespace) -> int:
+    run = decision_commands.feedback if arguments.command == "feedback" else decision_commands.decisions
+    document, text = run(client, arguments)
+    if arguments.json and document is not None:
+        _print_json(document)
+    elif text:
+        print(text)
+    return OK
 
 
 def _print_json(document: Any) -> None:

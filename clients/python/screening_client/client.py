@@ -15,6 +15,7 @@ from screening_client import constants, log, wire
 from screening_client.bulk import Completed, OnError, Progress, check_bulk, in_order
 from screening_client.bulk_threads import completed
 from screening_client.connections import Connections
+from screening_client.decisions import Decisions
 from screening_client.errors import (
     ConnectionFailed,
     ScreeningClientError,
@@ -40,6 +41,7 @@ from screening_client.settings import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from screening_client.decision_calls import Call
     from screening_client.request import RequestArguments
 
 Result = TypeVar("Result")
@@ -91,6 +93,11 @@ class Client:
     def with_raw_response(self) -> RawClient:
         """A client whose `screen(…)` returns the HTTP response, of which `parse()` is the result."""
         return RawClient(self)
+
+    @property
+    def decisions(self) -> Decisions:
+        """Kept decisions: `decisions.list(…)`, `get`, `picture`, `feedback` and `erase`."""
+        return Decisions(self)
 
     def with_options(
         self,
@@ -320,8 +327,22 @@ class Client:
         result: Result = retrying(attempt, message, deadline, read)
         return result
 
-    def _attempt(self, message: httpx.Request, deadline: Deadline, read: Callable[[httpx.Response], Result]) -> Result:
-        return read(wire.check_status(self._exchange(message, deadline)))
+    def _perform(self, call: Call[Result]) -> Result:
+        """One call of `/decisions`: build once → attempts → result."""
+        deadline = Deadline(self._settings.timeout)
+        message = wire.call_request(self._connections.current(), self._settings, call)
+        retrying = sync_retrying(self._settings.max_retries, deadline, None)
+        result: Result = retrying(self._attempt, message, deadline, call.read, call.expected)
+        return result
+
+    def _attempt(
+        self,
+        message: httpx.Request,
+        deadline: Deadline,
+        read: Callable[[httpx.Response], Result],
+        expected: int = 200,
+    ) -> Result:
+        return read(wire.check_status(self._exchange(message, deadline), expected))
 
     def _exchange(self, message: httpx.Request, deadline: Deadline) -> httpx.Response:
         message.extensions["timeout"] = deadline.for_attempt()

@@ -15,6 +15,8 @@ LONGEST_WAIT = 8.0  # maximum random wait before any retry
 LONGEST_RETRY_AFTER = 120.0  # maximum Retry-After; the client does not retry if the service asks for more
 PATIENCE = 180.0  # a single call's total wait for a 503 with Retry-After; in a bulk run, the time without any answer
 
+PAGE_SIZE = 100  # decisions of one request of a list
+
 CONCURRENCY = 8
 CANCEL_GRACE = 0.5  # maximum time that a cancelled bulk run waits for its threads
 POLL_INTERVAL = 0.5

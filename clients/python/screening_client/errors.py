@@ -6,7 +6,7 @@ ScreeningClientError
 ├── ClientStateError              the client is closed, or cannot be used in this process or event loop
 ├── ConnectionFailed              the connection could not be opened, or it broke
 ├── TimedOut                      there was no answer in time
-├── UnexpectedAnswer              the status is 200, but the body is not a screening
+├── UnexpectedAnswer              the status is a success, but the body is not the expected answer
 │   └── MismatchedAnswer          the answer carries the id of another request
 └── StatusError                   the service, or a proxy in front of it, answered with an error
     ├── BadRequest            400
@@ -91,7 +91,7 @@ class TimedOut(ScreeningClientError, TimeoutError):
 
 
 class UnexpectedAnswer(ScreeningClientError):
-    """The body of a successful answer is not a screening. The address may be wrong, or the service may be newer."""
+    """The body of a success is not the expected one. The address may be wrong, or the service may be newer."""
 
 
 class MismatchedAnswer(UnexpectedAnswer):
@@ -145,7 +145,7 @@ class Forbidden(StatusError):
 
 
 class NotFound(StatusError):
-    """404: the path does not exist. Check that `base_url` is the service's address without `/screen`."""
+    """404: there is no such decision or path. Check that `base_url` is the service's address without `/screen`."""
 
 
 class MethodNotAllowed(StatusError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, TypeVar
 
 from screening_client.errors import UnexpectedAnswer
@@ -12,15 +13,19 @@ T = TypeVar("T")
 class Reader:
     """Reads fields of a JSON object. Errors name the field that is wrong."""
 
-    def __init__(self, body: object, path: str, request_id: str | None) -> None:
-        self.path, self.request_id = path, request_id
+    def __init__(self, body: object, path: str, request_id: str | None, kind: str = "a screening") -> None:
+        """
+        Args:
+            kind: what the answer should be, for errors.
+        """
+        self.path, self.request_id, self.kind = path, request_id, kind
         if not isinstance(body, dict):
             raise self.wrong(path.rstrip(".") or "the body", "an object", body)
         self.fields: dict[str, Any] = body
 
     def wrong(self, where: str, expected: str, value: object) -> UnexpectedAnswer:
         return UnexpectedAnswer(
-            f"the answer is not a screening: {where} is not {expected} but {str(value)[:60]!r}. "
+            f"the answer is not {self.kind}: {where} is not {expected} but {str(value)[:60]!r}. "
             "Check that base_url is the address of the screening service.",
             request_id=self.request_id,
         )
@@ -54,9 +59,20 @@ class Reader:
             raise self.wrong(self.path + name, "a list of strings", values)
         return tuple(values)
 
+    def moment(self, name: str) -> datetime:
+        """A time with its time zone."""
+        text = self.take(name, str)
+        try:
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not read Z
+        except ValueError:
+            raise self.wrong(self.path + name, "a time", text) from None
+        if moment.tzinfo is None:
+            raise self.wrong(self.path + name, "a time with a time zone", text)
+        return moment
+
     def inner(self, name: str) -> Reader:
-        return Reader(self.fields.get(name), f"{self.path}{name}.", self.request_id)
+        return Reader(self.fields.get(name), f"{self.path}{name}.", self.request_id, self.kind)
 
     def each(self, name: str) -> list[Reader]:
         values = self.take(name, list)
-        return [Reader(value, f"{self.path}{name}[{n}].", self.request_id) for n, value in enumerate(values)]
+        return [Reader(value, f"{self.path}{name}[{n}].", self.request_id, self.kind) for n, value in enumerate(values)]

@@ -97,7 +97,7 @@ def prepare(request: ScreenRequest) -> Body:
         raise InputError(f"mode is {request.mode!r}; it must be 'cot' or 'direct'")
     generated = four_pictures(request.generated)
     metadata = _metadata_text(request.metadata)
-    key = _matching(request.idempotency_key, _IDEMPOTENCY_KEY, "idempotency_key", "1 to 255 visible ASCII characters")
+    key = checked_key(request.idempotency_key)
     request_id = _matching(request.request_id, _REQUEST_ID, "request_id", "1 to 128 of A-Z a-z 0-9 . _ -")
     return Body(
         original=picture_bytes(request.original, "original"),
@@ -108,6 +108,14 @@ def prepare(request: ScreenRequest) -> Body:
         request_id=request_id or f"req_{uuid.uuid4().hex}",
         review_below=_share(request.review_below),
     )
+
+
+def checked_key(key: str | None) -> str | None:
+    """
+    Raises:
+        InputError: not an idempotency key.
+    """
+    return _matching(key, _IDEMPOTENCY_KEY, "idempotency_key", "1 to 255 visible ASCII characters")
 
 
 def _share(value: float | None) -> float | None:

@@ -1,8 +1,8 @@
 """Decides which failed requests are retried, and when.
 
 The wait before a retry is `Retry-After` plus a random time of at most 0.5 s, a limit that doubles with each retry up to
-8 s ("full jitter"). So clients that were refused together do not return together. Retrying a POST is safe, because a
-screening changes nothing and the idempotency key stays the same.
+8 s ("full jitter"). So clients that were refused together do not return together. Retrying a POST is safe, because the
+idempotency key of a screening or of feedback stays the same.
 
 Two retries are too few while a service restarts its engine or has a full queue, so some retries are not counted:
 - A single call does not count a 503 with `Retry-After`, up to a total wait of `PATIENCE`.

@@ -9,7 +9,9 @@
         assert service.requests[0].metadata == {"sku": "4711"}
 
 Everything except the network is real: checks, encoding, retries and errors. Each request gets the next reply. When none
-is left, the answer depends only on the pictures, so that the same request always gets the same answer.
+is left, the answer depends only on the pictures, so that the same request always gets the same answer. The stand-in
+keeps its answers as decisions, which `client.decisions` reads and erases. A call of `client.decisions` gets the next
+reply only if that is an error.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import httpx
 from screening_client.async_client import AsyncClient
 from screening_client.client import Client
 from screening_client.errors import PROBLEM_PREFIX
+from screening_client.fake_decisions import FakeDecisions
 from screening_client.result import Choice, Option
 
 Reply: TypeAlias = "Mapping[str, Any] | httpx.Response | Exception"
@@ -60,6 +63,12 @@ class FakeService:
         self.requests: list[FakeRequest] = []
         self.is_ready = True
         self._replies = deque(replies)
+        self._decisions = FakeDecisions(problem)
+
+    @property
+    def feedback(self) -> list[Mapping[str, Any]]:
+        """Feedback on decisions that are not erased: `decision`, `kind`, `options`, `comment`, and its other fields."""
+        return self._decisions.feedback()
 
     def reply(self, *replies: Reply) -> None:
         """Add replies for the next requests, after the replies that are still left."""
@@ -82,13 +91,26 @@ class FakeService:
     def _respond(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/readyz"):
             response = httpx.Response(200, json={"status": "ok"}) if self.is_ready else problem(503, "not-ready")
+        elif "/decisions" in request.url.path:
+            response = self._next_failure() or self._decisions.respond(request)
         else:
             asked = _read(request)
             self.requests.append(asked)
-            response = _response(self._next_reply(asked), asked)
+            response = self._kept(_response(self._next_reply(asked), asked), asked)
         if "X-Request-Id" in request.headers:
             response.headers.setdefault("X-Request-Id", request.headers["X-Request-Id"])
         return response
+
+    def _kept(self, response: httpx.Response, asked: FakeRequest) -> httpx.Response:
+        if response.status_code == 200 and isinstance(answered := response.json(), dict) and "id" in answered:
+            self._decisions.keep(answered, (asked.original, *asked.generated))
+        return response
+
+    def _next_failure(self) -> httpx.Response | None:
+        """The next reply, if it is an error and not an answer to a screening."""
+        if not self._replies or isinstance(self._replies[0], Mapping):
+            return None
+        return _response(self._replies.popleft(), None)
 
     def _next_reply(self, asked: FakeRequest) -> Reply:
         try:
@@ -174,13 +196,13 @@ def _answer_to(asked: FakeRequest) -> Reply:
     return answer(choices[digest.digest()[0] % len(choices)], id=f"scr_{digest.hexdigest()[:26]}", mode=asked.mode)
 
 
-def _response(reply: Reply, asked: FakeRequest) -> httpx.Response:
+def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
     if isinstance(reply, Exception):
         raise reply
     if isinstance(reply, httpx.Response):
         # The response is copied, because it may be the reply to several requests and httpx closes it after the first.
         return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
-    return httpx.Response(200, json={"metadata": dict(asked.metadata), **reply})
+    return httpx.Response(200, json={"metadata": dict(asked.metadata) if asked else {}, **reply})
 
 
 def _read(request: httpx.Request) -> FakeRequest:

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -27,6 +27,9 @@ from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
 from screening_client.settings import Deadline, Settings
 
+if TYPE_CHECKING:
+    from screening_client.decision_calls import Call
+
 _PROBLEM_TYPE = "application/problem+json"
 _PIECE = 1 << 16
 
@@ -39,6 +42,14 @@ def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, b
     request = http.build_request("POST", url, headers=headers, files=body.files, data=body.fields)
     request.read()
     return request
+
+
+def call_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, call: Call[Any]) -> httpx.Request:
+    """Build a request to `/decisions`."""
+    headers = settings.headers
+    headers.update({"X-Request-Id": f"req_{uuid.uuid4().hex}", **call.headers})
+    url = httpx.URL(settings.url(call.path)).copy_merge_params(dict(call.parameters))
+    return http.build_request(call.method, url, headers=headers, json=call.body)
 
 
 def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) -> httpx.Request:
@@ -125,13 +136,13 @@ def check_request_id(response: httpx.Response, settings: Settings) -> None:
         )
 
 
-def check_status(response: httpx.Response) -> httpx.Response:
+def check_status(response: httpx.Response, expected: int = 200) -> httpx.Response:
     """
     Raises:
-        StatusError: the status is not 200.
+        StatusError: the status is not the expected one.
     """
     log.received(response)
-    if response.status_code != 200:
+    if response.status_code != expected:
         raise status_error(response)
     return response
 
@@ -142,17 +153,25 @@ def read_screening(response: httpx.Response) -> Screening:
     Raises:
         UnexpectedAnswer: the body is not a screening.
     """
-    request_id = id_of(response)
-    try:
-        body = response.json()
-    except ValueError as error:
-        kind = response.headers.get("Content-Type", "no content type")
-        url = log.address(response.request.url)
-        message = f"{url} answered 200 with {kind} instead of JSON. Check that base_url is the service's address."
-        raise UnexpectedAnswer(message, request_id=request_id) from error
-    screening = parse_screening(body, request_id=request_id)
+    screening = parse_screening(json_of(response), request_id=id_of(response))
     log.screened(screening)
     return screening
+
+
+def json_of(response: httpx.Response) -> object:
+    """Parse the body of a successful answer.
+
+    Raises:
+        UnexpectedAnswer: the body is not JSON.
+    """
+    try:
+        body: object = response.json()
+    except ValueError as error:
+        kind = response.headers.get("Content-Type", "no content type")
+        url, status = log.address(response.request.url), response.status_code
+        message = f"{url} answered {status} with {kind} instead of JSON. Check that base_url is the service's address."
+        raise UnexpectedAnswer(message, request_id=id_of(response)) from error
+    return body
 
 
 def read_readiness(response: httpx.Response) -> bool:

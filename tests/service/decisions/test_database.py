@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from service.__main__ import main as command
+from service.decisions import erasure, feedback, reading
 from service.decisions.database import Database, DatabaseError, head, revisions
 from service.decisions.tables import METADATA, VERSION_TABLE
 
@@ -38,6 +42,37 @@ def test_every_migration_goes_forward_and_back(database_url) -> None:
     database.close()
 
 
+def test_no_query_reads_a_whole_table(database) -> None:
+    """SQLite says so without statistics; the indexes are the same in PostgreSQL."""
+    if not database.is_sqlite:
+        pytest.skip("its plans depend on the number of rows")
+    plans: list[str] = []
+
+    def explain(connection, cursor, statement, parameters, *_) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            plans.extend(
+                row[-1] for row in connection.connection.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+            )
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+    try:
+        pictures = SimpleNamespace(delete=lambda _: None)
+        erasure.prune(database, pictures, datetime.now(UTC))
+        erasure.erase_one(database, pictures, "scr_1", caller="lead")
+        for filters in ({}, {"product": "SKU-1"}, {"checkpoint": "sha256:0"}):
+            reading.page(database, reading.Filters(**filters), before="scr_2", limit=50)
+        reading.one(database, "scr_1")
+        reading.picture_of(database, "scr_1", 0)
+        with suppress(feedback.UnknownDecision):
+            feedback.add(database, "scr_1", caller="", kind="shown", options="A", comment=None, idempotency_key="k")
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", explain)
+    assert len(plans) > 10
+    assert [plan for plan in plans if "TEMP B-TREE FOR ORDER" in plan] == []
+    whole = [plan for plan in plans if re.match("SCAN (decision|picture|feedback|erased)", plan)]
+    assert [plan for plan in whole if "ix_picture_marked" not in plan] == [], "that index has marked pictures only"
+
+
 def test_services_that_start_at_once_make_the_tables_once(database_url) -> None:
     with ThreadPoolExecutor(4) as threads:
         databases = [Database(database_url) for _ in range(4)]
@@ -47,11 +82,12 @@ def test_services_that_start_at_once_make_the_tables_once(database_url) -> None:
         one.close()
 
 
-def test_a_database_of_another_version_is_refused_with_the_command_to_run(database) -> None:
+def test_a_database_of_a_newer_service_is_refused_with_the_command_to_run(database) -> None:
     with database.writing() as connection:
         connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
-    with pytest.raises(DatabaseError, match=r"version 9999 .* needs .*\. Run: python -m service database upgrade"):
-        database.prepare()
+    for refused in (database.prepare, lambda: database.migrate("head"), lambda: database.migrate("base")):
+        with pytest.raises(DatabaseError, match=f"version 9999 .* not know.* database downgrade {head()}"):
+            refused()
 
 
 @pytest.mark.parametrize(
@@ -66,11 +102,10 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in Database("postgresql://user:secret@db.example/x").name
 
 
-def test_commands_say_the_version_and_change_it(database_url, repository) -> None:
+def test_commands_say_the_version_and_change_it(database_url, capsys) -> None:
     def run(*words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "service", *words, "--decisions", database_url]
-        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        code = command([*words, "--decisions", database_url])
+        return code, "".join(capsys.readouterr())
 
     code, said = run("database", "status")
     assert code == 0 and json.loads(said)["version"] is None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
 import json
-import subprocess
-import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from screening.images import Picture
 from service.decisions import erasure
+from service.decisions.commands import main
 from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.record import DecisionRecord
 from service.decisions.tables import AUDIT, DECISION, PICTURE
 from service.decisions.writer import DecisionWriter
 from service.metrics import Metrics
@@ -72,25 +77,81 @@ def test_pictures_whose_deletion_was_interrupted_go_with_the_next_prune(database
     assert left(database, store) == (0, 0)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("words", "gone"),
-    [(["--product", "SKU-1"], 2), (["--metadata", "shop", "north"], 1), (["--product", "SKU-9"], 0)],
-    ids=lambda value: str(value),
+    ("words", "gone"), [(["--product", "SKU-1"], 2), (["--metadata", "shop", "north"], 1)], ids=lambda value: str(value)
 )
 def test_the_command_erases_by_product_or_metadata(
-    database, database_url, store, tmp_path, repository, words, gone
+    database, database_url, store, tmp_path, monkeypatch, capsys, words, gone
 ) -> None:
     write(database, store, [
         record(own_pictures(1), metadata={"product": "SKU-1", "shop": "north"}),
         record(own_pictures(2), metadata={"product": "SKU-1", "shop": "south"}),
         record(own_pictures(3), metadata={"product": "SKU-2"}),
     ])  # fmt: skip
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
     stores = ["--decisions", database_url, "--pictures", str(tmp_path / "pictures")]
-    command = [sys.executable, "-m", "service", "erase", *stores, *words]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and json.loads(done.stdout) == {"decisions": gone}, done.stderr
+    assert main(["erase", *stores, *words]) == 0 and json.loads(capsys.readouterr().out) == {"decisions": gone}
     assert left(database, store) == (3 - gone, 15 - 5 * gone)
     with database.reading() as connection:
         trail = connection.execute(sa.select(AUDIT)).all()
     assert sum(row.decisions for row in trail) == gone
     assert not any(word in row.subject for row in trail for word in ("SKU", "north"))
+
+
+def test_metadata_is_found_whatever_other_decisions_hold(database, store) -> None:
+    strange: list[dict[str, Any]] = [
+        {"note": "\x00", "shop": "north"},
+        {"note": "\ud800", "shop": 4711},
+        {'q"uo.te%_\\ä': "north"},
+        {"inner": {"shop": "north"}, "note": '"shop": "north"'},
+        {"shop": True},
+        {"shop": ["north"]},
+    ]
+    records = [record(own_pictures(1), metadata=metadata) for metadata in strange]
+    write(database, store, records)
+    ids = [one.answer.id for one in records]
+    assert erasure.with_metadata(database, "shop", "north") == ids[:1]
+    assert erasure.with_metadata(database, "shop", "4711") == ids[1:2]
+    assert erasure.with_metadata(database, 'q"uo.te%_\\ä', "north") == ids[2:3]
+    assert erasure.with_metadata(database, "shop", "True") == []
+
+
+def test_pictures_of_a_decision_that_was_erased_while_it_waited_go_with_the_next_prune(database, store) -> None:
+    waiting, other = record(own_pictures(1)), record([own_pictures(1)[0], *own_pictures(2)[1:]])
+    assert erasure.erase(database, store, [waiting.answer.id], caller="lead", subject="test") == 0
+    write(database, store, [waiting, other])
+    assert erasure.prune(database, store, datetime.now(UTC)) == (0, 4)
+    assert left(database, store) == (1, 5)
+
+
+class PausedRecord(DecisionRecord):
+    """A record whose writing stops between the look for its erasure and the commit, until `goes_on` is set."""
+
+    reached, goes_on = threading.Event(), threading.Event()
+
+    def row(self, retention: timedelta | None) -> dict[str, Any]:
+        self.reached.set()
+        assert self.goes_on.wait(30)
+        return super().row(retention)
+
+
+def test_a_decision_that_is_erased_while_it_is_written_is_gone(database, store) -> None:
+    PausedRecord.reached.clear()
+    PausedRecord.goes_on.clear()
+    one = record(own_pictures(1))
+    paused = PausedRecord(one.answer, one.caller, one.question, one.pictures, one.created_at)
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(write, database, store, [paused])
+        assert PausedRecord.reached.wait(30)
+        erasing = threads.submit(erasure.erase_one, database, store, one.answer.id, caller="lead")
+        with suppress(TimeoutError):
+            erasing.result(0.3)  # it waits for the writer
+        PausedRecord.goes_on.set()
+        writing.result(30)
+        erasing.result(30)
+    assert left(database, store) == (0, 0)

@@ -80,10 +80,22 @@ async def test_pages_and_filters_find_each_decision_once(open_service, make_samp
         assert await pages(since="2020-01-01T00:00:00Z", checkpoint=given[0]["checkpoint"]["digest"]) == newest_first
 
 
+async def test_a_page_follows_one_whose_last_decision_was_erased(open_service, make_sample) -> None:
+    async with open_service() as (running, written):
+        given = [(await screened(running, make_sample(seed)))["id"] for seed in range(4)]
+        await written(4)
+        first = (await running.client.get("/decisions", params={"limit": 2}, headers=READ)).json()
+        await running.client.delete(f"/decisions/{given[2]}", headers=ADMIN)
+        query = {"limit": 2, "cursor": first["next"]}
+        second = (await running.client.get("/decisions", params=query, headers=READ)).json()
+    assert [one["id"] for one in second["decisions"]] == given[1::-1] and second["next"] is None
+
+
 @pytest.mark.parametrize(
     "query",
     [{"limit": 0}, {"limit": "x"}, {"choice": "E"}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"},
-     {"min_confidence": 2}, {"needs_review": "maybe"}, {"product": "a\x00b"}, {"cursor": "x" * 65}],
+     {"since": "0001-01-01T00:00:00+14:00"}, {"until": "9999-12-31T23:59:59-14:00"}, {"min_confidence": 2},
+     {"needs_review": "maybe"}, {"product": "a\x00b"}, {"cursor": "x" * 65}],
     ids=str,
 )  # fmt: skip
 async def test_a_wrong_parameter_is_named(open_service, query) -> None:

@@ -14,7 +14,7 @@ from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
 from service.decisions.tables import DECISION, DECISION_PICTURE
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def test_a_killed_service_leaves_no_row_without_its_pictures(launch_service, database_url, kept, make_sample) -> None:

@@ -4,31 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.decisions import erasure
+from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.writer import DecisionWriter
+from service.metrics import Metrics
+from tests.service.decisions.test_writer import PICTURES, record
 
-ADDRESS = "ab" + "0" * 62
+ADDRESS, OTHER = "ab" + "0" * 62, "ab" + "1" * 62
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 server with a bucket; its address is in the environment, as an operator gives it."""
-    import boto3
+def s3_server() -> Iterator[Any]:
+    """An S3 server."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, s3_server: Any) -> str:
+    """A bucket; the server's address is in the environment, as an operator gives it."""
+    import boto3
+
+    host, port = s3_server.get_host_and_port()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="pictures")
-    yield "s3://pictures/screening"
-    server.stop()
+    return "s3://pictures/screening"
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -42,15 +55,40 @@ def test_a_picture_is_written_read_and_deleted(location) -> None:
     for _ in range(2):
         store.put(ADDRESS, b"picture")
     assert store.get(ADDRESS) == b"picture" and PictureStore(location).get(ADDRESS) == b"picture"
-    for _ in range(2):
-        store.delete(ADDRESS)
-    assert store.get(ADDRESS) is None
+    store.put(OTHER, b"another")
+    store.delete([OTHER[::-1], ADDRESS, "c" * 64, OTHER])
+    assert store.get(ADDRESS) is None and store.get(OTHER) is None
+    store.delete([ADDRESS])
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PictureStoreError, match="cannot be opened"):
         PictureStore(str(tmp_path / "file" / "pictures"))
+
+
+def test_a_store_that_fails_for_a_while_delays_and_loses_nothing(s3, s3_server, tmp_path, wait_until) -> None:
+    from moto.server import ThreadedMotoServer
+
+    database, store, metrics = Database(f"sqlite:///{tmp_path}/decisions.db"), PictureStore(s3), Metrics()
+    database.prepare()
+    writer = DecisionWriter(database, store, metrics, max_bytes=2**26, retention=None)
+    host, port = s3_server.get_host_and_port()
+    s3_server.stop()
+    writer.start()
+    records = [record() for _ in range(5)]
+    assert all(map(writer.offer, records))
+    with pytest.raises(PictureStoreError):
+        store.put(ADDRESS, b"picture")
+    again = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    again.start()
+    wait_until(lambda: metrics.registry.get_sample_value("screening_decisions_total", {"result": "stored"}) == 5)
+    writer.close(30)
+    assert [store.get(one.sha256) for one in records[0].stored_pictures()] == [one.data for one in PICTURES]
+    again.stop()
+    with pytest.raises(PictureStoreError):
+        erasure.erase(database, store, [one.answer.id for one in records], caller="lead", subject="test")
+    database.close()
 
 
 def test_a_bucket_that_is_not_there_is_an_error_of_the_store(s3) -> None:

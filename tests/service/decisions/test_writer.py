@@ -156,6 +156,32 @@ def test_one_record_that_the_database_refuses_takes_no_other_with_it(make_writer
     assert counted(metrics, "stored") == 4 and counted(metrics, "dropped") == 1
 
 
+def test_a_record_that_cannot_be_written_as_json_does_not_end_the_writer(make_writer, database, metrics) -> None:
+    nested: list[Any] = []
+    for _ in range(900):
+        nested = [nested]
+    writer, good = make_writer(), record()
+    writer.offer(record(metadata={"nested": nested}))
+    writer.offer(good)
+    writer.close(30)
+    assert [row.id for row in rows(database, DECISION)] == [good.answer.id]
+    assert counted(metrics, "stored") == 1 and counted(metrics, "dropped") == 1
+
+
+def test_missing_tables_delay_and_lose_nothing(make_writer, database, metrics, wait_until) -> None:
+    with database.writing() as connection:
+        connection.execute(sa.text("ALTER TABLE decision RENAME TO away"))
+    writer = make_writer()
+    writer.offer(record())
+    writer.close(0)
+    assert counted(metrics, "dropped") == 1, "given up at the end only"
+    writer = make_writer()
+    writer.offer(record())
+    with database.writing() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO decision"))
+    wait_until(lambda: counted(metrics, "stored") == 1)
+
+
 def _refused() -> DecisionRecord:
     """A record without a time, which its column does not take."""
     return DecisionRecord(answer(), "shop", "0" * 64, tuple(PICTURES), None)  # type: ignore[arg-type]

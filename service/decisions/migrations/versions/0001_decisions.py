@@ -25,6 +25,8 @@ def upgrade() -> None:
         sa.Column("purged_at", MOMENT),
         sa.PrimaryKeyConstraint("sha256", name="pk_picture"),
     )
+    marked = sa.text("deleted_at IS NOT NULL AND purged_at IS NULL")
+    op.create_index("ix_picture_marked", "picture", ["sha256"], sqlite_where=marked, postgresql_where=marked)
     op.create_table(
         "decision",
         sa.Column("id", sa.String(64), nullable=False),
@@ -42,8 +44,8 @@ def upgrade() -> None:
         sa.Column("retain_until", MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_decision"),
     )
-    for column in ("created_at", "question", "product", "checkpoint", "retain_until"):
-        op.create_index(f"ix_decision_{column}", "decision", [column])
+    for columns in (["created_at"], ["question"], ["product", "id"], ["checkpoint", "id"], ["retain_until"]):
+        op.create_index(f"ix_decision_{columns[0]}", "decision", columns)
     op.create_table(
         "decision_picture",
         sa.Column("decision_id", sa.String(64), nullable=False),
