@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from service.decisions.tables import VERSION_TABLE
 
 BUSY_SECONDS = 10.0
-"""Longest wait for another writer of an SQLite file."""
+"""Maximum wait for another writer of an SQLite file."""
 # Any two numbers, the same in every service, for PostgreSQL's advisory locks.
 _MIGRATION_LOCK = 0x5C7EE21
 _ERASURE_LOCK = 0x5C7EE22

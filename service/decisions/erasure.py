@@ -120,7 +120,7 @@ def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
 
 def mark_unreferenced(connection: sa.Connection, addresses: Collection[str]) -> None:
     """Mark those of the pictures that no decision shows, so that `purge` deletes them."""
-    # First the locks, then the question who still refers: a writer may have committed a reference while we waited.
+    # Take the locks before asking which decisions still refer: a writer may have committed a reference while we waited.
     connection.execute(
         sa.select(PICTURE.c.sha256).where(PICTURE.c.sha256.in_(addresses)).order_by(PICTURE.c.sha256).with_for_update()
     ).all()

@@ -57,7 +57,7 @@ DECISION = sa.Table(
     sa.Column("caller", sa.String(64), nullable=False),
     # Digest of mode and pictures: equal for identical requests.
     sa.Column("question", sa.String(64), nullable=False, index=True),
-    # `metadata.product` of the request, where it is a text.
+    # `metadata.product` of the request, if it is a text.
     sa.Column("product", sa.String(256), nullable=True),
     sa.Column("mode", sa.String(16), nullable=False),
     sa.Column("checkpoint", sa.String(80), nullable=False),

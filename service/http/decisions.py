@@ -174,9 +174,9 @@ class FeedbackOrder(_Documented):
 async def list_decisions(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="Decisions per page.")] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
-    since: Annotated[Moment | None, Query(description="Answered at this time or later.")] = None,
-    until: Annotated[Moment | None, Query(description="Answered before this time.")] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
+    since: Annotated[Moment | None, Query(description="Earliest time of the answer.")] = None,
+    until: Annotated[Moment | None, Query(description="Time before which the answer was given.")] = None,
     checkpoint: Annotated[str | None, Query(max_length=80, description="Digest of the checkpoint.")] = None,
     choice: Annotated[Literal["A", "B", "C", "D", "N"] | None, Query(description="The chosen picture.")] = None,
     min_confidence: Annotated[float | None, Query(ge=0, le=1, description="Minimum confidence.")] = None,
