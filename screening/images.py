@@ -231,7 +231,7 @@ def _format(data: bytes) -> str:
     """
     Raises:
         ImageUnreadable: the file is empty.
-        ImageUnsupported: the file begins like none of the supported formats.
+        ImageUnsupported: the file does not begin like a supported format.
     """
     if not data:
         raise ImageUnreadable("the picture is empty")

@@ -46,7 +46,7 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def registry_file(empty_registry: Path, tmp_path: Path) -> Path:
-    """The file of a registry of one's own."""
+    """The database file of a registry for this test alone."""
     return Path(shutil.copy(empty_registry, tmp_path / "mlflow.db"))
 
 

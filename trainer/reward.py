@@ -114,7 +114,8 @@ def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
 
 
 def reward_functions(name: str, samples: Mapping[str, Sample]) -> list[RewardFunction]:
-    """What to give GRPOTrainer as `reward_funcs`: r_fmt and r_acc apart, so that each is logged; TRL adds them up.
+    """What to give GRPOTrainer as `reward_funcs`: r_fmt and r_acc as separate functions, so that each is logged; TRL
+    adds them up.
 
     Args:
         name: an entry of `REWARDS`, or `package.module:name`.

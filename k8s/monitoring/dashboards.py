@@ -132,14 +132,14 @@ MODEL = [
         Panel("Tokens", {"{{kind}}": _rate("screening_tokens_total", "kind")}, "cps"),
         Panel("Registry polls", {"{{outcome}}": _rate("screening_registry_polls_total", "outcome")}, "cps"),
         Panel(
-            "Behind the registry, or without it",
+            "Replicas on an older version, or without a registry",
             {
                 "{{pod}} behind": "sum by (pod) (screening_registry_behind{@})",
                 "{{pod}} reachable": "sum by (pod) (screening_registry_reachable{@})",
             },
             maximum=1,
         ),
-        Panel("Reads of the store that hang", {"{{pod}}": "sum by (pod) (screening_store_reads_hanging{@})"}),
+        Panel("Hanging reads of the store", {"{{pod}}": "sum by (pod) (screening_store_reads_hanging{@})"}),
     ],
 ]
 
@@ -185,7 +185,7 @@ RETRAINING = [
         Panel(
             "Checkpoints served", {"{{name}} {{version}}": "count by (name, version) (screening_checkpoint_info{@})"}
         ),
-        Panel("Checkpoints taken up, 1 d", {"{{result}}": "sum by (result) (increase(screening_swaps_total{@}[1d]))"}),
+        Panel("Checkpoints loaded, 1 d", {"{{result}}": "sum by (result) (increase(screening_swaps_total{@}[1d]))"}),
     ],
 ]
 

@@ -26,6 +26,7 @@ from loadtest.results.fleet import periods, table, total
 from loadtest.results.record import SUMMARY, new_directory
 from loadtest.results.summary import as_json
 from screening.errors import UserError
+from screening.runtime.argument_types import above_zero
 from screening.runtime.atomic_write import write_atomically
 
 SETTINGS = Path("k8s", "base", "settings.env")
@@ -50,41 +51,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--recorded", type=Path, metavar="FILE", help="requests.jsonl whose send times are the load (default: none)"
     )
-    parser.add_argument(
-        "--rate", type=console.positive, default=20, help="requests per second at the base (default: 20)"
-    )
+    parser.add_argument("--rate", type=above_zero, default=20, help="requests per second at the base (default: 20)")
     parser.add_argument(
         "--peak",
-        type=console.positive,
+        type=above_zero,
         metavar="RATE",
         help="requests per second at the top, at least --rate (default: 5 times --rate)",
     )
-    parser.add_argument(
-        "--minutes", type=console.positive, default=60, help="duration of a pattern in minutes (default: 60)"
-    )
+    parser.add_argument("--minutes", type=above_zero, default=60, help="duration of a pattern in minutes (default: 60)")
     parser.add_argument(
         "--alone-seconds",
-        type=console.positive,
+        type=above_zero,
         default=0.14,
         metavar="SECONDS",
         help="time of a request when a pod runs no other, in seconds (default: 0.14)",
     )
     parser.add_argument(
         "--capacity",
-        type=console.positive,
+        type=above_zero,
         default=31.4,
         metavar="RATE",
         help="answers per second of one pod with all slots busy (default: 31.4)",
     )
     parser.add_argument(
         "--start-seconds",
-        type=console.positive,
+        type=above_zero,
         default=120,
         metavar="SECONDS",
         help="time from the decision for a pod until it is ready, in seconds (default: 120)",
     )
     parser.add_argument(
-        "--price", type=console.positive, default=1, help="price of a pod for one hour, in any currency (default: 1)"
+        "--price", type=above_zero, default=1, help="price of a pod for one hour, in any currency (default: 1)"
     )
     parser.add_argument(
         "--manifest",

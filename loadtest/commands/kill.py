@@ -83,7 +83,7 @@ class Measured:
     load: Load
     began: float
     orphans: list[int] = field(default_factory=list)
-    """Processes of killed engines that still ran beside the new engine."""
+    """Processes of killed engines that still ran alongside the new engine."""
     leaked: list[str] = field(default_factory=list)
     """Leaked shared memory of killed engines."""
     left_by_service: list[int] = field(default_factory=list)

@@ -93,7 +93,7 @@ def add_service(parser: argparse.ArgumentParser, concurrent: str = "the service'
 
 
 def add_further(parser: argparse.ArgumentParser) -> None:
-    """What the started service is told besides."""
+    """Additional options of the started service."""
     parser.add_argument(
         "service",
         nargs="*",
@@ -114,7 +114,7 @@ def add_oracles(parser: argparse.ArgumentParser) -> None:
 
 
 def service_options(args: argparse.Namespace) -> list[str]:
-    """What the started service is told besides its checkpoint."""
+    """Options of the started service, in addition to its checkpoint."""
     concurrent = ["--max-concurrent", str(args.max_concurrent)] if args.max_concurrent else []
     return [*concurrent, *args.service]
 

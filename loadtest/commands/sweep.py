@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def measure(aim: Target, recorder: RunRecorder, args: argparse.Namespace) -> dict[float, Load]:
-    """Measure the rates in turn. Each starts after the last answer of the one before."""
+    """Measure the rates in turn. Each rate starts after the last answer at the previous rate."""
     questions = options.questions(args)
     loads: dict[float, Load] = {}
     async with (

@@ -5,7 +5,7 @@ of the training data's pictures (`screening.inference.picture_features`): their 
 most, and how little they vary in all other directions (a Gaussian over principal components, with one variance for the
 rest). The score of a picture is its distance from that description, divided by the threshold:
 
-    z      = (features - center) / scale              each feature by itself
+    z      = (features - center) / scale              each feature separately
     inside = mean of (direction_i . z)^2 / variance_i
     beyond = |z|^2 without its share in the directions, per remaining dimension, / rest
     score  = max(inside, beyond) / threshold

@@ -162,7 +162,7 @@ def probe_answers(dimensions: Collection[Dimension] = STANDARD_DIMENSIONS) -> li
     """Return the answers of the probes. They cover all marks of the answer grammar, every dimension and both modes."""
     verdicts = [frozenset[Dimension](), *(frozenset({d}) for d in dimensions)]
     answers = []
-    # Each answer has four verdicts and begins two further on than the one before: enough of them show every verdict.
+    # Each answer has four verdicts and begins two further on than the previous one: enough of them show every verdict.
     for turn in range(max(2, (len(verdicts) - 1) // 2)):
         findings = tuple(
             Finding(option, verdicts[(place + 2 * turn) % len(verdicts)], "as it is")

@@ -68,7 +68,7 @@ def check_seal(manifest: Manifest) -> None:
     A manifest without probes has no seal. The caller decides whether it may be served.
 
     Raises:
-        CheckpointDamaged: one of them differs, or there is no seal.
+        CheckpointDamaged: a sealed part differs, or there is no seal.
     """
     if manifest.probes is None:
         return

@@ -201,7 +201,7 @@ def sampling_arguments(manifest: Manifest, mode: Mode, watch_ids: Sequence[int])
 
 def probe_sampling_arguments() -> dict[str, Any]:
     """Keywords of vLLM's `SamplingParams` for the log-probabilities of a prompt's own tokens."""
-    # One token must be generated. No likeliest others beside the prompt's own: 0.
+    # One token must be generated. 0: no log-probabilities besides those of the prompt's own tokens.
     return {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
 
 

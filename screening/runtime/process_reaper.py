@@ -1,4 +1,4 @@
-"""Cleans up processes and shared memory that an engine leaves when it does not shut down by itself.
+"""Cleans up processes and shared memory that an engine leaves when it does not shut down cleanly.
 
 vLLM's engine core does not notice that its parent process was killed. It keeps running with its worker, and keeps
 400 MB of /dev/shm mapped. A killed worker also leaves its shared memory allocated. Therefore this module records both
@@ -163,7 +163,7 @@ def guard(*directories: Path) -> subprocess.Popen[bytes]:
     It kills the processes that this process starts from now on, and none that already run.
 
     Args:
-        directories: temporary directories that it deletes then.
+        directories: temporary directories to delete at the end.
     """
     # The guard runs this file alone. Without the package and site-packages, it starts in 20 ms and uses 10 MB. Its own
     # session protects it from signals to the process group of the service.

@@ -6,7 +6,7 @@ before the service reads its body. `slot` holds one of `max_concurrent` slots fo
 An upload that takes longer than one period loses its place when a new request finds none, so that slow callers cannot
 block fast ones.
 
-Between the two stands a gate. It is closed during a hot swap, and admitted requests wait until it opens.
+A gate lies between the two. It is closed during a hot swap, and admitted requests wait until it opens.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ async def restart_lost_engine(served: ServedCheckpoint, cause: Cause) -> None:
     """Restart the engine on the served checkpoint, unless a swap has restarted it meanwhile.
 
     Raises:
-        Exception: whatever the engine raised; no checkpoint is loaded then.
+        Exception: any error of the engine; no checkpoint is loaded then.
     """
     async with served.engine_lock:
         if not served.engine.alive:
@@ -45,7 +45,7 @@ async def restart(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Verifie
 
     Raises:
         EngineLost: the service is about to end.
-        Exception: whatever the engine raised; no checkpoint is loaded then.
+        Exception: any error of the engine; no checkpoint is loaded then.
     """
     engine, admission, metrics = served.engine, served.admission, served.metrics
     if served.ending:

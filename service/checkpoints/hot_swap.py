@@ -98,7 +98,7 @@ class HotSwap:
 
         Raises:
             SwapBusy: the swap is not possible now.
-            CheckpointRefused: the checkpoint cannot be served; the service goes on with the one it had.
+            CheckpointRefused: the checkpoint cannot be served; the service keeps the one it had.
         """
         if self.served.busy:
             raise SwapBusy("The service is loading another checkpoint, or the engine is restarting.")
@@ -216,7 +216,7 @@ class HotSwap:
     async def _load_old(self, old: Copy, *, in_place: bool) -> bool:
         """Load and verify the old weights: in place if possible, else by an engine restart.
 
-        If the restart fails as well, no engine runs, and the supervisor goes on trying.
+        If the restart fails as well, no engine runs, and the supervisor keeps trying.
 
         Returns:
             Whether the engine turned out to be dead. Its death may be noticed later than its first failure.

@@ -62,7 +62,7 @@ class LocalStore:
         """Copy a checkpoint and verify the copy: its files, its tensors' headers, and that all values are finite.
 
         Args:
-            watch: is told of each access to the source, and may end the copying.
+            watch: called for each access to the source; it may end the copying.
 
         Returns:
             The copy's directory, and the source's manifest, whose probes may be newer than the copy's. A copy that was

@@ -65,7 +65,7 @@ class Following(BaseModel):
     postponed; `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: the registry has no such
     alias; `unreachable`: the registry does not answer; `failed`: a fault of the service."""
     reason: str | None = None
-    """Why the version is not served; null where it is."""
+    """Why the version is not served; null if it is served."""
     asked: float | None = None
     """Unix time of the registry's last answer."""
 
@@ -105,7 +105,7 @@ class RegistryWatcher:
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop polling. A swap that is under way goes on, because half a swap must not serve requests."""
+        """Stop polling. A swap that has begun continues, because half a swap must not serve requests."""
         if self._loop is not None:
             self._loop.cancel()
             with suppress(asyncio.CancelledError):
@@ -208,7 +208,7 @@ class RegistryWatcher:
         self._swap = asyncio.get_running_loop().create_task(swapping)
         self._postponed = None
         try:
-            await asyncio.shield(self._swap)  # It goes on when the watcher stops.
+            await asyncio.shield(self._swap)  # It continues when the watcher stops.
         except SwapBusy as error:
             return self._try_again(offer, before, "busy", str(error))
         except CheckpointRefused as error:

@@ -98,8 +98,8 @@ async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspect: bool = Tru
     start = served.engine.start(copy.directory)
     steps: list[Awaitable[object]] = [served.verifier.load_and_verify(manifest, start, allow_rounding=True)]
     if inspect and manifest.probes is not None:
-        steps.insert(0, served.engine.inspect(copy.directory, manifest))  # first, because its error says more
-    results = await asyncio.gather(*steps, return_exceptions=True)  # waits for both, so that neither runs on
+        steps.insert(0, served.engine.inspect(copy.directory, manifest))  # first: its error is more specific
+    results = await asyncio.gather(*steps, return_exceptions=True)  # waits for both: no task is left running
     if errors := [result for result in results if isinstance(result, BaseException)]:
         raise errors[0]
     served.admission.rebuild_seconds = time.monotonic() - began

@@ -1,8 +1,8 @@
 """Reads of checkpoint stores, with a time limit for each step.
 
 A store is often a network file system, and a read from one whose server is gone does not return. Each read runs in a
-thread of its own and announces every step. When a step takes too long, the caller gets an error and goes on. The thread
-ends at its next step, if there is one; until then the read is shown as hanging.
+thread of its own and announces every step. When a step takes too long, the caller gets an error and continues. The
+thread ends at its next step, if there is one; until then the read is shown as hanging.
 """
 
 from __future__ import annotations

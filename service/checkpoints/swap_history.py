@@ -61,7 +61,7 @@ class Attempt:
 
 
 class SwapHistory:
-    """Keeps `state.json`. A write that fails (a full disk) is logged, and the service goes on."""
+    """Keeps `state.json`. A write that fails (a full disk) is logged, and the service continues."""
 
     def __init__(self, state: Path, store: LocalStore) -> None:
         self._file = state / "state.json"

@@ -73,7 +73,7 @@ class Verifier:
 
         Raises:
             CheckpointError: the engine fails the probes.
-            Exception: whatever the engine raised while it loaded.
+            Exception: any error of the engine while it loaded.
         """
         began = time.perf_counter()
         await loading

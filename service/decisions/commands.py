@@ -1,4 +1,4 @@
-"""`python -m service database|prune|erase`: upkeep of the decision store, beside running services."""
+"""`python -m service database|prune|erase`: maintenance of the decision store while services run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _parser() -> Parser:
         "--pictures", default=given.pictures, metavar="STORE",
         help="store of their pictures: a directory or an address such as s3://BUCKET/PREFIX [SCREENING_PICTURES]",
     )  # fmt: skip
-    parser = Parser(prog="python -m service", description="Upkeep of the decision store.")
+    parser = Parser(prog="python -m service", description="Maintenance of the decision store.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     database = commands.add_parser("database", parents=[common], help="bring the schema to another version")
@@ -53,7 +53,7 @@ def _parser() -> Parser:
     )
     database.set_defaults(run=_database)
 
-    prune = commands.add_parser("prune", parents=[common], help="delete decisions whose time of retention has passed")
+    prune = commands.add_parser("prune", parents=[common], help="delete decisions whose retention time has passed")
     prune.set_defaults(run=_prune)
 
     erase = commands.add_parser("erase", parents=[common], help="erase decisions, their feedback and their pictures")

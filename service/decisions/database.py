@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from service.decisions.tables import VERSION_TABLE
 
 BUSY_SECONDS = 10.0
-"""Longest wait for another writer of an SQLite file."""
+"""Maximum wait for another writer of an SQLite file."""
 # Any two numbers, the same in every service, for PostgreSQL's advisory locks.
 _MIGRATION_LOCK = 0x5C7EE21
 _ERASURE_LOCK = 0x5C7EE22
@@ -32,10 +32,10 @@ class Database:
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: `sqlite:///FILE` or `postgresql://…`, as SQLAlchemy reads it.
+            url: an SQLAlchemy URL, `sqlite:///FILE` or `postgresql://…`.
 
         Raises:
-            DatabaseError: the address is neither.
+            DatabaseError: the address has another form.
         """
         self.url = _address(url)
         self.name = self.url.render_as_string(hide_password=True)
@@ -48,13 +48,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads."""
+        """Yield a connection in a transaction that only reads."""
         with self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that writes, committed at the end of the block.
+        """Yield a connection in a transaction that writes and is committed at the end of the block.
 
         SQLite takes its lock at once: a transaction that reads first and then writes can fail without waiting.
         """
@@ -98,7 +98,7 @@ class Database:
         if (found := self.version()) != (needed := head()):
             self._refuse_newer(found)
             raise DatabaseError(
-                f"{self.name} has version {found or 'none'} of the schema and this service needs {needed}. "
+                f"{self.name} has version {found or 'none'} of the schema, but this service needs {needed}. "
                 "Run: python -m service database upgrade"
             )
 
@@ -147,7 +147,7 @@ class Database:
         return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}")
 
     def _lock(self, connection: sa.Connection) -> None:
-        """Let one service at a time look at the version and change it; SQLite's transaction does so by itself."""
+        """Let only one service at a time check and change the version; SQLite's transaction already does this."""
         if not self.is_sqlite:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
@@ -177,7 +177,7 @@ def _address(url: str) -> sa.URL:
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not where the driver guesses
+    connection.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")  # readers do not wait for the writer
     cursor.execute("PRAGMA synchronous = NORMAL")

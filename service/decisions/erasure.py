@@ -1,8 +1,8 @@
 """Deletes decisions, on demand and by age, with their feedback and with the pictures that no other decision shows.
 
 Deletion has two steps, so that it can be killed anywhere and run again: rows first, with the pictures that lost their
-last decision marked in the same transaction; then the bytes of marked pictures. What the first step committed, the
-second finishes in the next run of `python -m service prune` at the latest.
+last decision marked in the same transaction; then the bytes of marked pictures. After a kill between them, the next run
+of `python -m service prune` finishes the second step.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from service.decisions.tables import AUDIT, DECISION, DECISION_PICTURE, ERASED, 
 from service.ids import new_id
 
 BATCH = 500
-"""Decisions of one transaction, and pictures whose rows are locked at a time."""
+"""Maximum number of decisions per transaction, and of pictures whose rows are locked at a time."""
 
 
 def erase_one(database: Database, pictures: PictureStore, identity: str, *, caller: str) -> bool:
     """Erase a decision; returns whether it was there.
 
-    One that is not there may still wait to be written: it is noted, and the writer leaves it out.
+    A decision that is not there may still wait to be written: its id is recorded, and the writer skips it.
     """
     return erase(database, pictures, [identity], caller=caller, subject=f"decision {identity}") > 0
 
@@ -34,7 +34,7 @@ def erase(database: Database, pictures: PictureStore, ids: Sequence[str], *, cal
     """Erase decisions; returns how many of them were there.
 
     Args:
-        subject: what was asked for, for the audit trail; it must not repeat personal data.
+        subject: the request for the audit trail; it must not repeat personal data.
     """
     count = 0
     for start in range(0, len(ids), BATCH):
@@ -68,7 +68,7 @@ def with_metadata(database: Database, key: str, value: str) -> list[str]:
 
 
 def prune(database: Database, pictures: PictureStore, now: datetime) -> tuple[int, int]:
-    """Delete decisions whose time of retention has passed; returns how many, and how many pictures were deleted."""
+    """Delete decisions whose retention time has passed; returns how many, and how many pictures were deleted."""
     count = 0
     while ids := _expired(database, now):
         with database.writing() as connection:
@@ -120,7 +120,7 @@ def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
 
 def mark_unreferenced(connection: sa.Connection, addresses: Collection[str]) -> None:
     """Mark those of the pictures that no decision shows, so that `purge` deletes them."""
-    # First the locks, then the question who still refers: a writer may have committed a reference while we waited.
+    # Take the locks before asking which decisions still refer: a writer may have committed a reference while we waited.
     connection.execute(
         sa.select(PICTURE.c.sha256).where(PICTURE.c.sha256.in_(addresses)).order_by(PICTURE.c.sha256).with_for_update()
     ).all()

@@ -1,4 +1,4 @@
-"""Feedback: what became of a decision, as a caller or a person reports it. Rows are only added."""
+"""Stores feedback: what became of a decision, reported by a caller or a person. Rows are only added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.ids import new_id
 
 
 class UnknownDecision(Exception):
-    """The database has no such decision: it never had, has not yet, or it was erased."""
+    """The database does not have this decision: it was never stored, is not written yet, or was erased."""
 
 
 def add(
@@ -29,15 +29,15 @@ def add(
 ) -> tuple[sa.Row[Any], bool]:
     """Add feedback to a decision; returns its row, and whether it is new.
 
-    The same key by the same caller for the same decision adds nothing the second time.
+    A repetition with the same key, caller and decision adds nothing.
 
     Raises:
         UnknownDecision: there is no such decision.
-        IdempotencyKeyReused: the key came with other feedback before.
+        IdempotencyKeyReused: the key was used with other feedback before.
     """
     said = {"kind": kind, "options": options, "comment": comment}
     with database.writing() as connection:
-        # Held until the commit, so that an erasure does not come between.
+        # The lock is held until the commit, so that no erasure comes between.
         found = sa.select(DECISION.c.id).where(DECISION.c.id == decision).with_for_update()
         if connection.execute(found).one_or_none() is None:
             raise UnknownDecision(decision)

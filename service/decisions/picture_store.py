@@ -1,4 +1,5 @@
-"""Pictures by the SHA-256 of their bytes: a local directory, or an object store (S3, Google Cloud Storage, Azure)."""
+"""Stores pictures by the SHA-256 of their bytes, in a local directory or an object store (S3, Google Cloud Storage,
+Azure)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class PictureStore:
     """Writes and reads whole pictures. Safe to use from several threads.
 
     A picture is written under a temporary name and renamed (or by one request of the object store), so that a killed
-    process leaves no half of one.
+    process never leaves half a picture.
     """
 
     def __init__(self, location: str) -> None:
@@ -36,12 +37,12 @@ class PictureStore:
                 environment, as the providers' own tools read them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
 
         Raises:
-            PictureStoreError: it cannot be opened.
+            PictureStoreError: the store cannot be opened.
         """
         self.location = location
         try:
             if location.startswith(SCHEMES):
-                # Whether http is used, is the endpoint's address to say; the writer tries again by itself.
+                # The endpoint's address decides whether http is used; retries are off because the writer retries.
                 client: ClientConfig = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
                 retries: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
                 self._store = from_url(location, client_options=client, retry_config=retries)
@@ -56,7 +57,7 @@ class PictureStore:
         """Write one picture; writing it again changes nothing.
 
         Raises:
-            PictureStoreError: it was not written.
+            PictureStoreError: the picture was not written.
         """
         try:
             obstore.put(self._store, _path(sha256), data)
@@ -97,10 +98,10 @@ class PictureStore:
 
 
 def _first_line(error: Exception) -> str:
-    """Without the library's own details, which take dozens of lines."""
+    """Message of an error without the library's own details, which take dozens of lines."""
     return str(error).partition("\n")[0]
 
 
 def _path(sha256: str) -> str:
-    """Two levels: directories with a million entries are slow on many file systems."""
+    """Path of a picture, on two levels: directories with a million entries are slow on many file systems."""
     return f"{sha256[:2]}/{sha256}"

@@ -1,4 +1,4 @@
-"""What the interface asks of the decision database: pages of decisions, one decision, its pictures."""
+"""Queries of the HTTP interface: pages of decisions, one decision, and its pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.decisions.tables import DECISION, DECISION_PICTURE, FEEDBACK, PICTU
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which decisions a page shows. None: whatever the value."""
+    """Conditions that the decisions of a page fulfil. None: any value."""
 
     since: datetime | None = None
     """At this time or later."""
@@ -49,7 +49,7 @@ def page(database: Database, filters: Filters, *, before: str | None, limit: int
     """Decisions, newest first.
 
     Args:
-        before: the id of the last decision of the page before; None: the first page.
+        before: the id of the last decision of the previous page; None for the first page.
     """
     query = sa.select(DECISION).where(*filters.conditions()).order_by(DECISION.c.id.desc()).limit(limit)
     if before is not None:

@@ -1,4 +1,4 @@
-"""One decision, as the request path hands it to the writer."""
+"""One decision, in the form that the request path hands to the writer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.schemas import ScreenAnswer
 
 PRODUCT_LENGTH = 256
 OVERHEAD_BYTES = 4096
-"""A record's size in memory besides its pictures, rather too much than too little."""
+"""Upper estimate of a record's size in memory without its pictures, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """The bytes that a caller sent, unchanged, and their address."""
+    """The unchanged bytes that a caller sent, and their address in the picture store."""
 
     sha256: str
     media_type: str
@@ -27,7 +27,7 @@ class StoredPicture:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """What is kept of one answered request. Making it copies nothing and hashes nothing."""
+    """The stored parts of one answered request. Making it copies nothing and hashes nothing."""
 
     answer: ScreenAnswer
     caller: str
@@ -39,7 +39,7 @@ class DecisionRecord:
 
     @property
     def bytes(self) -> int:
-        """What it holds in memory until it is written."""
+        """Number of bytes that the record holds in memory until it is written."""
         return OVERHEAD_BYTES + sum(len(picture.data) for picture in self.pictures)
 
     def stored_pictures(self) -> tuple[StoredPicture, ...]:
@@ -50,7 +50,7 @@ class DecisionRecord:
         )
 
     def row(self, retention: timedelta | None) -> dict[str, Any]:
-        """Its row of the table `decision`."""
+        """The record's row of the table `decision`."""
         answer = self.answer
         return {
             "id": answer.id,
@@ -75,7 +75,7 @@ def record_of(answer: ScreenAnswer, caller: str, question: bytes, pictures: Sequ
 
 
 def product_of(metadata: dict[str, Any]) -> str | None:
-    """`metadata.product`, by which decisions are found and erased; None where it is no short, printable text."""
+    """`metadata.product`, by which decisions are found and erased; None if it is not a short, printable text."""
     product = metadata.get("product")
     if isinstance(product, int) and not isinstance(product, bool):
         product = str(product)

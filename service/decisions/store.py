@@ -1,4 +1,4 @@
-"""The decision store of one service: database, pictures and writer, opened by the settings."""
+"""The decision store of one service: opens database, picture store and writer from the settings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from service.schemas import ScreenAnswer
 Result = TypeVar("Result")
 
 _QUERIES = 4
-"""Queries of the interface that run at the same time."""
+"""Maximum number of the HTTP interface's queries that run at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionStore:
-    """What the request path and the interface use."""
+    """The decision store, as used by the request path and the HTTP interface."""
 
     database: Database
     pictures: PictureStore
@@ -58,7 +58,7 @@ class DecisionStore:
             raise DecisionsUnavailable
 
     async def ask(self, work: Callable[[], Result]) -> Result:
-        """Do what needs the database or the pictures in a thread.
+        """Run a call that needs the database or the pictures in a thread.
 
         Raises:
             DecisionsUnavailable: they cannot be reached.
@@ -69,14 +69,14 @@ class DecisionStore:
             raise DecisionsUnavailable from error
 
     async def close(self, seconds: float) -> None:
-        """Write what waits, for at most this long."""
+        """Write the waiting records, for at most this time in seconds."""
         await asyncio.to_thread(self.writer.close, seconds)
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.database.close()
 
 
 def open_store(settings: Settings, metrics: Metrics) -> DecisionStore | None:
-    """The store that the settings name; None where they name none.
+    """The store that the settings name; None if they name none.
 
     Raises:
         DatabaseError, PictureStoreError: it cannot be used.
@@ -97,7 +97,7 @@ def open_stores(settings: Settings) -> tuple[Database, PictureStore]:
         DatabaseError, PictureStoreError: one of them cannot be opened.
     """
     if settings.decisions is None:
-        raise DatabaseError("no database is named: set SCREENING_DECISIONS, for example to sqlite:////var/decisions.db")
+        raise DatabaseError("no database is configured: set SCREENING_DECISIONS, e.g. to sqlite:////var/decisions.db")
     if settings.pictures is None:
-        raise PictureStoreError("no picture store is named: set SCREENING_PICTURES to a directory or an address")
+        raise PictureStoreError("no picture store is configured: set SCREENING_PICTURES to a directory or an address")
     return Database(settings.decisions), PictureStore(settings.pictures)

@@ -51,13 +51,13 @@ sa.Index("ix_picture_marked", PICTURE.c.sha256, sqlite_where=_MARKED, postgresql
 DECISION = sa.Table(
     "decision",
     METADATA,
-    # The `id` of the answer. It begins with its time, so that its order is the order of time.
+    # The `id` of the answer. The id begins with its time, so ids sort by time.
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("created_at", Moment, nullable=False, index=True),
     sa.Column("caller", sa.String(64), nullable=False),
     # Digest of mode and pictures: equal for identical requests.
     sa.Column("question", sa.String(64), nullable=False, index=True),
-    # `metadata.product` of the request, where it is a text.
+    # `metadata.product` of the request, if it is a text.
     sa.Column("product", sa.String(256), nullable=True),
     sa.Column("mode", sa.String(16), nullable=False),
     sa.Column("checkpoint", sa.String(80), nullable=False),
@@ -90,7 +90,7 @@ FEEDBACK = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("caller", sa.String(64), nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
-    # Letters of the pictures concerned, "" for none, null where the kind needs none.
+    # Letters of the pictures concerned, "" for none, null if the kind needs none.
     sa.Column("options", sa.String(4), nullable=True),
     sa.Column("comment", sa.Text, nullable=True),
     sa.Column("idempotency_key", sa.String(255), nullable=True),
@@ -100,7 +100,7 @@ FEEDBACK = sa.Table(
 ERASED = sa.Table(
     "erased_decision",
     METADATA,
-    # Also of decisions that had not been written yet: the writer leaves them out.
+    # Contains also decisions that were not written yet: the writer skips them.
     sa.Column("decision_id", sa.String(64), primary_key=True),
     sa.Column("erased_at", Moment, nullable=False),
 )

@@ -1,8 +1,9 @@
-"""Writes decisions to pictures and database, off the request path.
+"""Writes decisions to the picture store and the database, off the request path.
 
 `/screen` hands a record over and does not wait. One thread takes records in batches and writes their pictures first and
-then their rows, in one transaction. While database or store fail it tries again; the records stay in memory meanwhile,
-up to `max_bytes`. A record that does not fit is dropped and counted: each answer is stored, dropped, erased or waiting.
+then their rows, in one transaction. While the database or the store fails, the thread retries, and the records stay in
+memory, up to `max_bytes`. A record that does not fit is dropped and counted: each answer is stored, dropped,
+erased or waiting.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from service.metrics import Metrics
 LOGGER = logging.getLogger("service.decisions")
 
 BATCH = 32
-"""Most decisions of one transaction."""
+"""Maximum number of decisions per transaction."""
 FLUSH_SECONDS = 0.25
-"""Longest time that a record waits for others to join its batch."""
+"""Maximum time that a record waits for others to join its batch."""
 _RETRY_SECONDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _UPLOADS = 8
-"""Pictures that are written at the same time."""
+"""Maximum number of pictures that are written at the same time."""
 
 
 class DecisionWriter:
@@ -51,8 +52,8 @@ class DecisionWriter:
     ) -> None:
         """
         Args:
-            max_bytes: of all records that wait, pictures included.
-            retention: time for which a decision is kept; None: until it is erased.
+            max_bytes: maximum size of all waiting records, pictures included.
+            retention: how long a decision is kept; None keeps it until it is erased.
         """
         self._database, self._pictures, self._metrics = database, pictures, metrics
         self._max_bytes, self._retention = max_bytes, retention
@@ -71,7 +72,7 @@ class DecisionWriter:
         return self._bytes < self._max_bytes
 
     def offer(self, record: DecisionRecord) -> bool:
-        """Take a record, or drop and count it where the queue is full or closed; returns whether it was taken."""
+        """Take a record, or drop and count it if the queue is full or closed; returns whether it was taken."""
         size = record.bytes
         with self._changed:
             taken = self._end_at is None and self._bytes + size <= self._max_bytes
@@ -85,7 +86,7 @@ class DecisionWriter:
         return taken
 
     def close(self, seconds: float) -> None:
-        """Write what waits, for at most this long; what is left is dropped and counted. Blocks."""
+        """Write the waiting records, for at most this time in seconds; the rest is dropped and counted. Blocks."""
         with self._changed:
             self._end_at = time.monotonic() + seconds
             self._changed.notify()
@@ -113,7 +114,7 @@ class DecisionWriter:
             self._metrics.decision_queue_bytes.set(self._bytes)
 
     def _write_until_done(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
-        """Write a batch, again and again while the stores fail; give it up only when the service ends."""
+        """Write a batch, with retries while the stores fail; give it up only when the service ends."""
         failures = 0
         while True:
             try:
@@ -141,7 +142,7 @@ class DecisionWriter:
         return None
 
     def _must_give_up(self, pause: float) -> bool:
-        """Wait before the next try; whether the time to end has come."""
+        """Wait before the next attempt; returns whether it is time to end."""
         with self._changed:
             until = time.monotonic() + pause
             while (left := min(until, self._end_at or until) - time.monotonic()) > 0:
@@ -153,7 +154,7 @@ class DecisionWriter:
         log(LOGGER, logging.ERROR, "decisions dropped", count=len(batch), first=batch[0].answer.id, reason=reason)
 
     def _write(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
-        """Pictures, then rows: a row whose pictures are missing must never be seen.
+        """Write pictures before rows: a row whose pictures are missing must never be visible.
 
         Raises:
             PictureStoreError, sqlalchemy.exc.SQLAlchemyError: nothing was committed.
@@ -184,10 +185,10 @@ class DecisionWriter:
         self._pictures.put(picture.sha256, picture.data)
 
     def _keep_pictures(self, connection: sa.Connection, pictures: dict[str, StoredPicture]) -> None:
-        """See that each picture has a row that is not deleted, and hold these rows until the commit.
+        """Make sure that each picture has a row that is not deleted, and lock these rows until the commit.
 
-        A picture may have been deleted after it was written here: then it is written again, inside the transaction that
-        its deletion waits for.
+        A picture may have been deleted after it was written here: then it is written again inside this transaction,
+        which its deletion waits for.
         """
         rows = [
             {"sha256": one.sha256, "media_type": one.media_type, "bytes": len(one.data)}
@@ -209,7 +210,7 @@ class DecisionWriter:
 
 
 def _erased(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
-    """Those of the decisions that were erased before they were written."""
+    """Ids of the given decisions that were erased before they were written."""
     return set(connection.scalars(sa.select(ERASED.c.decision_id).where(ERASED.c.decision_id.in_(ids))))
 
 
@@ -221,7 +222,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _insert_ignoring(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An insert that leaves a row alone which is there already."""
+    """An insert that does not change an existing row."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()

@@ -39,16 +39,16 @@ class EngineCalls:
 
         Raises:
             EngineLost: the engine died, or was stopped or killed.
-            Exception: whatever vLLM raised.
+            Exception: any error of vLLM.
         """
         return await self._result_of(self._start(call))
 
     async def command(self, call: Coroutine[Any, Any, Result], *, died: Callable[[], bool]) -> Result:
-        """Make any other call. It ends when `died` says so, because vLLM does not end it.
+        """Make any other call. It ends when `died` returns true, because vLLM does not end it.
 
         Raises:
             EngineLost: the engine died, or was stopped or killed.
-            Exception: whatever vLLM raised.
+            Exception: any error of vLLM.
         """
         task = self._start(call)
         try:

@@ -126,7 +126,7 @@ class Engine(Protocol):
         This only makes the reload and its verification faster.
 
         Raises:
-            Exception: whatever the engine raised.
+            Exception: any error of the engine.
         """
 
     async def log_probabilities(self, probe: Probe, /) -> list[float]:

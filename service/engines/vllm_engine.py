@@ -204,7 +204,7 @@ class VllmEngine:
         """See `Engine.reload`. vLLM's version of the weights is the checkpoint's digest.
 
         After a failure the engine stays paused, because an engine that resumes with half-loaded weights dies. The next
-        `reload` goes on from there.
+        `reload` continues from there.
         """
         llm, prompts = self._loaded()
         try:
@@ -340,7 +340,7 @@ class VllmEngine:
             raise EngineFailed("vLLM could not load the checkpoint. The log lines above this one say why.") from error
 
     def _count_outputs(self) -> Any:
-        """A class of vLLM's statistics loggers: the only public place that is told of every step of every request."""
+        """A class of vLLM's statistics loggers: the only public hook that sees every step of every request."""
         from vllm.v1.metrics.loggers import StatLoggerBase
 
         engine = self

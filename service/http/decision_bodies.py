@@ -16,11 +16,11 @@ class DecisionSummary(Documented):
     id: str
     """The answer's `id`."""
     created_at: datetime
-    """When it was answered, in UTC."""
+    """Time of the answer, in UTC."""
     caller: str
-    """Name of the key that asked; empty where no keys are set."""
+    """Name of the key that asked; empty if no keys are set."""
     product: str | None
-    """The request's `metadata.product`, where that is a short text."""
+    """The request's `metadata.product`, if that is a short text."""
     checkpoint: str
     """Digest of the checkpoint that answered."""
     choice: str | None
@@ -28,7 +28,7 @@ class DecisionSummary(Documented):
     confidence: float
     """Confidence of the answer."""
     needs_review: bool
-    """Whether the answer asked for a person's look."""
+    """Whether the answer asked for a human review."""
 
 
 class DecisionPage(Documented):
@@ -59,13 +59,13 @@ class Feedback(Documented):
     id: str
     """Its own id."""
     created_at: datetime
-    """When it was sent, in UTC."""
+    """Time at which it was sent, in UTC."""
     caller: str
     """Name of the key that sent it."""
     kind: str
     """`shown`, `returned` or `verdict`."""
     options: str | None
-    """Letters of the pictures concerned; `N` for none of them."""
+    """Letters of the pictures that the feedback is about; `N` for none of them."""
     comment: str | None
     """Free text."""
 
@@ -76,9 +76,9 @@ class Decision(Documented):
     id: str
     """The answer's `id`."""
     created_at: datetime
-    """When it was answered, in UTC."""
+    """Time of the answer, in UTC."""
     caller: str
-    """Name of the key that asked; empty where no keys are set."""
+    """Name of the key that asked; empty if no keys are set."""
     answer: ScreenAnswer
     """The answer as it was given."""
     pictures: list[DecisionPicture]

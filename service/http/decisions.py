@@ -1,4 +1,5 @@
-"""`/decisions`: kept decisions, their pictures, feedback and erasure. Only where the service keeps decisions."""
+"""`/decisions`: kept decisions, their pictures, feedback and erasure. They exist only if the service keeps
+decisions."""
 
 from __future__ import annotations
 
@@ -78,14 +79,14 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 async def list_decisions(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="Decisions per page.")] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
-    since: Annotated[Moment | None, Query(description="Answered at this time or later.")] = None,
-    until: Annotated[Moment | None, Query(description="Answered before this time.")] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
+    since: Annotated[Moment | None, Query(description="Earliest time of the answer.")] = None,
+    until: Annotated[Moment | None, Query(description="Time before which the answer was given.")] = None,
     checkpoint: Annotated[str | None, Query(max_length=80, description="Digest of the checkpoint.")] = None,
     choice: Annotated[Literal["A", "B", "C", "D", "N"] | None, Query(description="The chosen picture.")] = None,
-    min_confidence: Annotated[float | None, Query(ge=0, le=1, description="Confidence of at least this.")] = None,
-    max_confidence: Annotated[float | None, Query(ge=0, le=1, description="Confidence of at most this.")] = None,
-    needs_review: Annotated[bool | None, Query(description="Whether a person should look at it.")] = None,
+    min_confidence: Annotated[float | None, Query(ge=0, le=1, description="Minimum confidence.")] = None,
+    max_confidence: Annotated[float | None, Query(ge=0, le=1, description="Maximum confidence.")] = None,
+    needs_review: Annotated[bool | None, Query(description="Whether the answer asked for a human review.")] = None,
     product: Annotated[str | None, Query(max_length=256, description="`metadata.product` of the request.")] = None,
     caller: Annotated[str | None, Query(max_length=64, description="Name of the key that asked.")] = None,
 ) -> Response:
@@ -220,14 +221,14 @@ def _service(request: Request) -> Service:
 
 
 def _let_in(request: Request, *, admin: bool = False) -> DecisionStore:
-    """Let in a caller who has a key for this path.
+    """Check that the caller has a key for this path.
 
     Raises:
         Forbidden: no such key is set.
-        Unauthenticated: the caller has none of them.
+        Unauthenticated: the caller has no valid key.
     """
     settings, store = _service(request).settings, _service(request).decisions
-    assert store is not None, "the router is only included where decisions are kept"  # noqa: S101
+    assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
     allowed: tuple[NamedKey, ...] = settings.admin_keys if admin else settings.feedback_keys
     if not allowed:
         name = "SCREENING_ADMIN_KEYS" if admin else "SCREENING_FEEDBACK_KEYS"
@@ -255,7 +256,7 @@ def _order_in(body: bytes | bytearray) -> FeedbackOrder:
 
 
 def _refuse_unprintable(*texts: str | None) -> None:
-    """Databases refuse some characters; a text with them names nothing that is kept."""
+    """Refuse characters that databases do not store: no decision can contain them."""
     if not all(text is None or text.isprintable() for text in texts):
         raise InvalidRequest("A parameter has characters that cannot be printed.")
 

@@ -1,4 +1,4 @@
-"""Starts the server: opens its sockets, builds the app and runs it until the process is told to end."""
+"""Starts the server: opens its sockets, builds the app and runs it until a signal ends the process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CannotStart(Exception):
 
 
 def serve(settings: Settings, engine: Engine) -> int:
-    """Serve until the process is told to end. Returns the exit code.
+    """Serve until a signal ends the process. Returns the exit code.
 
     Raises:
         CannotStart: the address is not available, no directory is writable, or the checkpoint is refused.

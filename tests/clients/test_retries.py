@@ -33,7 +33,7 @@ from screening_client.settings import Deadline
 
 
 def wait_after(attempt: int, retry_after: float | None = None) -> float:
-    """A wait as it is drawn after the attempt of this number."""
+    """The wait that is drawn after the attempt with this number."""
     error = Overloaded("x", status=429, retry_after=retry_after)
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt

@@ -82,7 +82,7 @@ def data_with_wrong_text(directory: Path) -> Path:
 
 
 def right_answer(sample: Sample, wrong: Mapping[str, frozenset[Dimension]] | None = None) -> str:
-    """The label, with the true verdict on each picture but for those in `wrong`."""
+    """The label, with the true verdict on each picture except those in `wrong`."""
     verdicts = {picture.option: picture.dimensions for picture in sample.generated} | dict(wrong or {})
     findings = tuple(Finding(option, verdict, "as one can see") for option, verdict in verdicts.items())
     return render(compose(sample.options, findings), Mode.COT)

@@ -180,7 +180,7 @@ def test_volumes_claims_maps_secrets_and_accounts_exist(rendered: tuple[str, ...
 
 
 def _secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
-    """What the operator creates, and what the overlay generates."""
+    """Secrets that the operator creates and those that the overlay generates."""
     return SECRETS | generated_secrets(resources)
 
 

@@ -74,7 +74,7 @@ def of_retraining() -> set[str]:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Where each query stands, and the query."""
+    """Each query and its place in the dashboards."""
     for file in sorted((MONITORING / "dashboards").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel["targets"]:

@@ -23,7 +23,7 @@ CLUSTER_WIDE = {"Namespace", "ResourceFlavor", "ClusterQueue"}
 
 @cache
 def custom_validator(kind: str, api_version: str) -> jsonschema.Draft202012Validator:
-    """Of a custom resource; a kind without a schema here is a failure."""
+    """Schema of a custom resource; a kind without a schema here is a failure."""
     group, _, version = api_version.partition("/")
     file = SCHEMAS / f"{kind.lower()}-{group}-{version}.json"
     assert file.exists(), f"{kind} of {api_version} is neither Kubernetes' nor in {SCHEMAS}"

@@ -21,11 +21,11 @@ from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 
 LETTERS = {"first": "EFGH", "second": "%&*#"}
-"""By the version of the checkpoint."""
+"""Answers by the version of the checkpoint."""
 
 
 class AlphabetEngine(ScriptedEngine):
-    """Answers after 20 ms, and takes up weights in 30 ms."""
+    """Answers after 20 ms, and loads weights in 30 ms."""
 
     loads_checkpoints = True
 

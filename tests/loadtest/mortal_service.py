@@ -2,8 +2,8 @@
 
     python mortal_service.py FAULT --port PORT and options that it ignores
 
-While one of the two is dead it answers 503 with `Retry-After: 1` and makes both anew. The first argument says what goes
-wrong: `none`; `orphan`, processes of the old engine stay; `leak`, shared memory stays; `failing`, 500 from
+While one of the two is dead it answers 503 with `Retry-After: 1` and creates both again. The first argument says what
+goes wrong: `none`; `orphan`, processes of the old engine stay; `leak`, shared memory stays; `failing`, 500 from
 the first death on.
 """
 

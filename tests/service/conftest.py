@@ -220,7 +220,7 @@ class Process:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     def terminate(self, seconds: float = 60) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM; returns the exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(seconds)
 
@@ -247,7 +247,7 @@ _RUNNING: list[Process] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failed test what its services were doing: what stands still says nothing by itself."""
+    """Show with a failed test what its services were doing: a hanging service logs nothing on its own."""
     report = yield
     if call.when == "call" and report.failed:
         report.sections += [(f"threads of the service at {one.base_url}", one.stacks()) for one in _RUNNING]
@@ -349,7 +349,7 @@ def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Ite
         "--admin-keys", ADMIN_KEYS,
         "--max-concurrent", "4",
         "--max-queue", "28",
-        "--deadline-seconds", "300",  # on a busy machine an engine takes minutes to be built anew
+        "--deadline-seconds", "300",  # on a busy machine an engine takes minutes to restart
         "--answer-cache-entries", "0",  # what is asked again must come from the weights
     ) as process:  # fmt: skip
         yield process
@@ -357,7 +357,7 @@ def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Ite
 
 @pytest.fixture(scope="session")
 def scripted_service(launch_service: Callable[..., Any]) -> Iterator[Process]:
-    """One scripted service behind a real socket, impatient with slow bodies."""
+    """One scripted service on a real socket, with short limits for slow bodies."""
     with launch_service(
         "--engine", "scripted", "--scripted-latency-ms", "0", "--body-timeout-seconds", "1"
     ) as process:  # fmt: skip

@@ -434,7 +434,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     no_json_described: "configuration that is not JSON (described)",
     wider_described: "configuration of twice the width (described)",
     unknown_architecture_described: "architecture that no engine knows (described)",
-    quantized_described: "weights said to be quantized (described)",
+    quantized_described: "weights declared as quantized (described)",
     number_format_described: "another number format (described)",
     other_mean_described: "another mean of the pixels (described)",
     short_index_described: "an index that leaves tensors out (described)",

@@ -1,4 +1,5 @@
-"""An engine that holds one checkpoint and fails where a test says so, and checkpoints small enough to write."""
+"""An engine that holds one checkpoint and fails at points that a test chooses, with checkpoints that are small enough
+to write."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ def write_sealed(directory: Path, **fields: Any) -> Manifest:
 
 
 def change_manifest(directory: Path, *, seal: bool = True, **changes: Any) -> None:
-    """Change fields of the manifest, and seal it again unless it should show."""
+    """Change fields of the manifest, and renew the seal unless the change must be detected."""
     manifest = read_manifest(directory).model_copy(update=changes)
     store_manifest(sealed(manifest) if seal else manifest, directory)
 
@@ -137,7 +138,7 @@ def version(wanted: str) -> Callable[[Path], bool]:
 
 
 class ObedientEngine(ScriptedEngine):
-    """Holds one checkpoint at a time and fails where the test says so."""
+    """Holds one checkpoint at a time and fails at the points that the test chooses."""
 
     loads_checkpoints = True
 
@@ -181,7 +182,7 @@ class ObedientEngine(ScriptedEngine):
         return self._inside
 
     def die(self) -> None:
-        """As when its processes are killed: now, whatever it is doing."""
+        """Simulate a kill of the engine's processes, at once and in any state."""
         self._death.set()
 
     def hang(self) -> None:

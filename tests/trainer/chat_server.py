@@ -55,7 +55,7 @@ class Say:
     drop: bool = False
     finish: str = "stop"
     raw: bytes | None = None
-    """The body as it is, in place of a chat completion."""
+    """The raw body, sent instead of a chat completion."""
     usage: bool = True
 
 
@@ -96,7 +96,7 @@ class ChatServer(ThreadingHTTPServer):
             self.most_at_once = max(self.most_at_once, self._at_once)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is what some tests are about."""
+        """Some tests disconnect their client on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):

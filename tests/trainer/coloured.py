@@ -1,6 +1,6 @@
 """Samples whose pictures have one colour each: red tells the sample, green the place in the question.
 
-So whoever is asked, an engine or a server, can tell what it is asked, also from a JPEG.
+So an engine or a server can tell which question it is asked, also from a JPEG.
 """
 
 from __future__ import annotations

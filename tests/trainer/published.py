@@ -52,7 +52,7 @@ def make_data(directory: Path, count: int = 200) -> Path:
 
 
 def make_checkpoint(directory: Path, weights: str, *, proved: bool = True, **fields: Any) -> Manifest:
-    """A whole published directory, but for the model in it."""
+    """A complete published directory, without the model."""
     directory.mkdir(parents=True)
     (directory / "model.safetensors").write_text(weights)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
@@ -86,12 +86,12 @@ def make_evaluation(
     confidence: float = 0.9,
     **changes: Any,
 ) -> Path:
-    """What `trainer evaluate` writes for a checkpoint that is right but for some samples.
+    """What `trainer evaluate` writes for a checkpoint that is right except on some samples.
 
     Args:
         wrong: numbers of samples answered with an unusable picture.
         texts: what it says to samples of these numbers, whatever the label.
-        changes: of scores.json.
+        changes: changed values of scores.json.
     """
     samples, mode = read_samples(data), changes.get("mode", Mode.COT)
     said = [(texts or {}).get(n) or say(_answer(sample, n, n in wrong)) for n, sample in enumerate(samples)]
@@ -126,7 +126,7 @@ def _answer(sample: Sample, number: int, wrong: bool) -> str:
 
 
 def _judged(sample: Sample, number: int, text: str) -> Judged:
-    """Of several options named, each is the choice in its turn."""
+    """If several options are named, each in turn is the choice."""
     read = Judged(sample, parse(text, Mode.COT))
     named = sorted(read.options or ())
     choice = None if read.options is None else named[number // len(LABELS) % len(named)] if named else NONE

@@ -23,7 +23,7 @@ Speak = Callable[[int], str]
 
 
 def make_checkpoint(directory: Path, weights: str = "weights") -> Path:
-    """A whole checkpoint, but for the model in it."""
+    """A complete checkpoint, without the model."""
     directory.mkdir()
     (directory / "model.safetensors").write_text(weights)
     contract: dict[str, Any] = {"prompt": COMPACT, "image": ImageContract(size=SIZE, tokens_per_picture=4)}

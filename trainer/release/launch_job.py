@@ -40,7 +40,7 @@ class Batch:
     def __init__(self, server: str, namespace: str, account: Path, timeout: float = 30.0) -> None:
         """
         Args:
-            account: directory with `token`, and with `ca.crt` where the server speaks TLS.
+            account: directory with `token`, and with `ca.crt` if the server uses TLS.
             timeout: maximum time to wait for the server to connect or to send data, in seconds.
 
         Raises:
@@ -75,7 +75,7 @@ class Batch:
         )
 
     def create(self, name: str, template: dict[str, Any]) -> bool:
-        """Create a Job; returns False where one of this name exists."""
+        """Create a Job; returns False if one with this name exists."""
         metadata = {**template["metadata"], "name": name}
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
         return self._ask("POST", "jobs", json=job, also=409).status_code != 409

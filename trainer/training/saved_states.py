@@ -1,4 +1,5 @@
-"""Saved states of a training, from which a killed one goes on; also one of several machines on a shared file system.
+"""Saved states of a training, from which a killed training continues, also on several machines with a shared file
+system.
 
 A state is written beside the others and gets its name by one rename of its directory, once every process has written
 its part. Where a file system renames directories file by file (gcsfuse), a list of the files and their sizes tells a
@@ -89,10 +90,11 @@ def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
 
 
 def agreed_state(directory: Path, processes: PartialState) -> str | None:
-    """The state that all processes of a training go on from: the first one's choice. None begins at the start.
+    """The saved state from which all processes of a training continue, chosen by the first one. None starts the
+    training from the beginning.
 
     Args:
-        directory: of the saved states, as this process sees it.
+        directory: directory of the saved states, as this process sees it.
 
     Raises:
         LaunchError: this process does not see the state that the first one chose.
@@ -108,7 +110,7 @@ def agreed_state(directory: Path, processes: PartialState) -> str | None:
     while not _is_whole(directory / name):
         if time.monotonic() > until:
             raise LaunchError(
-                f"process {processes.process_index} does not see {directory / name}, from which the first one goes on; "
+                f"process {processes.process_index} does not see {directory / name}, which the first one uses; "
                 "put the run directory on a file system that all machines share"
             )
         time.sleep(0.5)

@@ -3,10 +3,10 @@
     python clients/python/examples/retrain_demo.py --out runs/retrain-demo
 
 A service on the real engine follows a registry and screens a day's questions. The planted truth plays the person who
-corrects its decisions. `python -m trainer retrain` learns from the corrections, and the running service takes up the
-new model. The same command again goes on where it was stopped; another --out starts from the beginning.
+corrects its decisions. `python -m trainer retrain` learns from the corrections, and the running service loads the new
+model. The same command continues where it was stopped; another --out starts from the beginning.
 
-Exit codes: 0 at least one wrong decision is right now; 1 something failed, and it is said what; 130 stopped by Ctrl-C.
+Exit codes: 0 at least one wrong decision is now right; 1 an error, which the message explains; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _demo(arguments.out.resolve(), arguments.stock, arguments.questions)
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on.", file=sys.stderr)
+        print("\nStopped; the same command continues.", file=sys.stderr)
         return 130
     except (DemoFailed, ServiceFailed, ScreeningClientError, OSError) as error:
         print(f"\nretrain-demo: {error}", file=sys.stderr)
@@ -193,7 +193,7 @@ def _trainer(*arguments: object) -> None:
     done = subprocess.run([sys.executable, "-m", "trainer", *words], cwd=REPOSITORY, check=False)  # noqa: S603 - ours
     if done.returncode:
         raise DemoFailed(
-            f"`python -m trainer {words[0]}` ended with status {done.returncode}; the same command goes on"
+            f"`python -m trainer {words[0]}` ended with status {done.returncode}; the same command continues"
         )
 
 

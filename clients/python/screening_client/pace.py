@@ -64,7 +64,7 @@ class Pace:
     def has_patience(self, began: float, wait: float) -> bool:
         """Whether a call that began at this time should retry, regardless of the number of its attempts.
 
-        If no call has been answered for `PATIENCE`, all calls lose their patience, so that the rest of a long run fails
+        If no call has been answered for `PATIENCE`, all calls give up sooner, so that the rest of a long run fails
         quickly. They regain it with the next answer.
         """
         end = max(began, self._last_answer) + constants.PATIENCE

@@ -7,8 +7,8 @@ idempotency key of a screening or of feedback stays the same.
 Two retries are too few while a service restarts its engine or has a full queue, so some retries are not counted:
 - A single call does not count a 503 with `Retry-After`, up to a total wait of `PATIENCE`.
 - A bulk run counts neither 429 nor 503, unless no request has been answered for `PATIENCE`. After its first answer, it
-  does not count refused connections either, because the service is probably restarting. Once its patience is over, all
-  retries count until the next answer.
+  does not count refused connections either, because the service is probably restarting. After `PATIENCE` without an
+  answer, all retries count until the next answer.
 """
 
 from __future__ import annotations

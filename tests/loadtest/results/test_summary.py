@@ -1,4 +1,4 @@
-"""Figures by hand-worked cases."""
+"""The summary's figures, compared with cases calculated by hand."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_another_tokenizer_or_architecture_is_refused(tiny_checkpoint, tmp_path)
 
 
 def hidden_and_logits(directory: Path) -> tuple[Any, Any, Any]:
-    """Of one question with pictures and an answer: encoded pictures, values of the first layer, logits."""
+    """Results for one question with pictures and an answer: encoded pictures, values of the first layer, logits."""
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForImageTextToText
 

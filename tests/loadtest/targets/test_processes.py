@@ -1,4 +1,4 @@
-"""What a service leaves behind is found; what somebody still uses is not called leaked."""
+"""Leaked processes and memory of a service are found; those still in use are not reported as leaked."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from screening.errors import CheckpointDamaged, CheckpointError
 
 @pytest.fixture
 def manifest(tiny_checkpoint: Path) -> Manifest:
-    """Of a directory with one weight file; only the names of its files matter here."""
+    """The manifest of a directory with one weight file; only the names of its files matter here."""
     whole = read_manifest(tiny_checkpoint)
     return whole.model_copy(update={"files": {"model.safetensors": whole.files["model.safetensors"]}, "tensors": None})
 

@@ -1,4 +1,4 @@
-"""Files of which not all is there: refused, whatever was done to their ends. Whole files of every kind: accepted."""
+"""Incomplete files are refused, whatever their last bytes are. Whole files of every kind: accepted."""
 
 from __future__ import annotations
 

@@ -137,6 +137,6 @@ def test_an_engine_that_is_left_is_gone_and_the_command_goes_on(
 
 
 def looked(guard: int) -> bool:
-    """Whether the guard has looked at what runs: it goes to sleep between two looks."""
+    """Whether the guard has checked the processes: it sleeps between two checks."""
     lines = Path(f"/proc/{guard}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt")) >= 4

@@ -1,4 +1,4 @@
-"""The guesses: what followed before, as far as it is likely, within bounds."""
+"""The drafts: tokens that followed before, if they are likely, within bounds."""
 
 from __future__ import annotations
 

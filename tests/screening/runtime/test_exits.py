@@ -1,4 +1,4 @@
-"""A full disk is told from other errors, however a library says it."""
+"""A full disk is distinguished from other errors, in whatever form a library reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from screening.runtime.exits import disk_full
 
 FULL = Path("/dev/full")
-"""A device on which every write fails for want of room."""
+"""A device on which every write fails because it is full."""
 
 
 def plain(_: Path) -> None:

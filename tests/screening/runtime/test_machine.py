@@ -1,4 +1,4 @@
-"""A machine's name holds what decides its rounding, and nothing that changes from hour to hour."""
+"""A machine's name contains what decides its rounding, and nothing that changes over time."""
 
 from __future__ import annotations
 

@@ -88,14 +88,15 @@ def family(tmp_path: Path, repository: Path, request: pytest.FixtureRequest) -> 
 
 
 def guarded(family: Family, wait_until: Callable[..., None]) -> None:
-    """Wait until the guard has seen the worker, as any service lives longer than its two seconds from look to look."""
+    """Wait until the guard has seen the worker; it looks every two seconds, and a real service lives longer."""
 
     def status(field: str) -> str:
         lines = Path(f"/proc/{family.guard}/status").read_text().splitlines()
         return next(line.split()[1] for line in lines if line.startswith(field))
 
     wait_until(lambda: all(path.exists() for path in family.memory))
-    # Its start is over when it ignores signals. Then it goes to sleep once a look: twice more, and one lies in between.
+    # The guard has started once it ignores signals. It then sleeps once per check: after two more sleeps, one check
+    # lies in between.
     wait_until(lambda: int(status("SigIgn"), 16) >> (signal.SIGHUP - 1) & 1)
     slept = int(status("voluntary_ctxt_switches"))
     wait_until(lambda: int(status("voluntary_ctxt_switches")) >= slept + 2)

@@ -1,4 +1,4 @@
-"""The order of a hot swap, with an engine that fails where the test says so.
+"""The order of a hot swap, with an engine that fails at the points that the test chooses.
 
 tests/service/checkpoints/test_vllm_swap.py does the same to the real engine.
 """

@@ -1,4 +1,4 @@
-"""The restart of an engine that died or hangs, with an engine that fails where the test says so.
+"""The restart of an engine that died or hangs, with an engine that fails at the points that the test chooses.
 
 tests/service/engines/test_vllm_end.py does the same to the real engine.
 """
@@ -178,7 +178,7 @@ async def test_livez_turns_red_after_some_failures_in_a_row_and_green_again(serv
                 await asyncio.sleep(0.001)
         assert engine.history.count("start 1") >= 4
         assert await running.status("/readyz") == 503
-        engine.fails.clear()  # whatever it was, it passed before anybody restarted the process
+        engine.fails.clear()  # whatever it was, it passed before the process was restarted
         await ready(running)
         assert await running.status("/livez") == 200
 

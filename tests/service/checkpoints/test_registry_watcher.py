@@ -274,7 +274,7 @@ async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fl
 
 
 class Polls:
-    """A service whose watcher polls when the test says so, on a clock that moves by one poll each time."""
+    """A service whose watcher polls when the test triggers it, on a clock that moves by one poll each time."""
 
     def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         self.watcher, self.now, self.tried = running.app.state.registry_watcher, 0.0, 0

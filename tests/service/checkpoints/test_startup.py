@@ -165,7 +165,7 @@ async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_s
 
 
 async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(serve, start, store, tmp_path) -> None:
-    """Starts that fail, and starts that are told to end, count no death: this process lives to say so."""
+    """Starts that fail or are ended by a signal count no crash: the process still runs and records it."""
     two, offered = store / "two", digest(store / "two")
     state = tmp_path / "state"
     for end in ("fails", "is cancelled"):

@@ -220,7 +220,7 @@ def named(name: str) -> Callable[[Path], None]:
         manifest = json.loads((two / "screening.json").read_text())
         manifest["files"][name] = empty.model_dump()
         (two / "screening.json").write_text(json.dumps(manifest))
-        with suppress(CheckpointError):  # where the manifest cannot even be read, nothing is sealed
+        with suppress(CheckpointError):  # if the manifest cannot be read, nothing is sealed
             store_manifest(sealed(read_manifest(two)), two)
 
     return damage

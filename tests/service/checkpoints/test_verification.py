@@ -139,7 +139,7 @@ async def test_a_refusal_names_both_machines(engine, manifest) -> None:
 
 @pytest.mark.parametrize("machine", ["scripted", "elsewhere", None])
 async def test_the_error_of_a_freshly_started_engine_says_what_to_do(machine, engine, manifest) -> None:
-    """Also where another machine of the same name recorded the probes: nothing else tells the two apart."""
+    """Also if another machine with the same name recorded the probes: nothing else distinguishes the two."""
     verifier, engine.off = Verifier(engine), WRONG
     with pytest.raises(CheckpointError, match=r"0\.48.*`python -m trainer publish --again`$"):
         await verifier.verify(recorded(manifest, machine), allow_rounding=True)

@@ -1,6 +1,6 @@
 """Every broken checkpoint we know of, offered to a service on real vLLM while 8 clients screen.
 
-What was found is the table of docs/decisions/hot-swap.md: `UPDATE_DOCS=1 python -m pytest THIS_FILE` writes it.
+The results are the table in docs/decisions/hot-swap.md: `UPDATE_DOCS=1 python -m pytest THIS_FILE` writes it.
 """
 
 from __future__ import annotations

@@ -72,6 +72,6 @@ def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_el
         assert take_up(service, "one").json()["how"] == "in place"
         assert screen(service, sample)["checkpoint"]["digest"] == read_manifest(published / "one").digest
         rounded = any(event["event"] == "verified by rounding" for event in service.events())
-    # A processor without AVX-512 computes the same with and without this variable; there, test_other_machine.py shows a
-    # proof by rounding.
+    # A processor without AVX-512 computes the same with and without this variable; there, test_other_machine.py covers
+    # verification with other rounding.
     assert rounded or "avx512f" not in Path("/proc/cpuinfo").read_text()

@@ -17,7 +17,7 @@ import pytest
 from service.decisions.database import Database
 
 FEEDBACK_KEY, ADMIN_KEY = "feedback-key", "admin-key"
-"""Keys of the tests, whose hashes the services get."""
+"""Keys that the tests use; the services get their hashes."""
 
 
 def _binaries() -> Path | None:

@@ -227,7 +227,7 @@ def test_a_picture_that_was_deleted_comes_back_with_the_next_decision(make_write
 
 
 def test_erasing_and_writing_at_once_leaves_no_row_without_its_pictures(make_writer, database, store, metrics) -> None:
-    """The same five pictures all the time, so that each erasure may delete what the writer has just written."""
+    """Every decision has the same five pictures, so that each erasure may delete what the writer has just written."""
     writer = make_writer()
     ends, kept = threading.Event(), [record() for _ in range(20)]
     passing = [record() for _ in range(60)]

@@ -1,4 +1,4 @@
-"""What the service puts together itself is to the bit what vLLM renders; and where it would not be, it says so."""
+"""The prompts that the service assembles equal vLLM's bit for bit; if they would differ, the service says so."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def values(picture: Image.Image) -> torch.Tensor:
 
 
 def processor(**changed: Callable[..., Any]) -> Callable[[Sequence[Image.Image]], Any]:
-    """A stand-in for vLLM's renderer, honest but for what is changed."""
+    """A stand-in for vLLM's renderer that differs from it only in what a test changes."""
     calls = iter(range(100))
 
     async def render(pictures: Sequence[Image.Image]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ REBUILD_SECONDS = 400
 
 
 def shared_memory(pid: int) -> set[Path]:
-    """What the processes below `pid` have in /dev/shm; other services may run beside this one."""
+    """Files in /dev/shm of the processes below `pid`; other services may run on the same machine."""
     reaper = ProcessReaper()
     reaper.look(pid)
     return {SHARED_MEMORY / name for name, _ in reaper._segments}
@@ -61,7 +61,7 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
         wait_until(lambda: process.metric("screening_in_flight ") >= 12)
         process.popen.terminate()
         statuses = [getattr(answer, "status_code", answer) for answer in callers.join()]
-        # Those that came after the signal are told so; none is cut off.
+        # Requests that came after the signal get an answer that says so; none is cut off.
         assert set(statuses) <= {200, 503} and statuses.count(200) >= 12
         assert process.popen.wait(60) == 0
         assert not [one for one in process.events() if one["level"] in ("error", "critical")]
@@ -134,7 +134,7 @@ def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(
 ) -> None:
     if service.popen.poll() is None:
         kill_and_check(service, wait_until, with_children=with_children)
-    else:  # with the worker inside, as it is by default
+    else:  # with the worker inside the engine core, which is the default
         with launch_service("--checkpoint", str(checkpoint)) as process:
             kill_and_check(process, wait_until, with_children=with_children)
 
@@ -143,7 +143,7 @@ def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_childr
     pid = process.popen.pid
     below, memory = descendants(pid), shared_memory(pid)
     (lock,) = {path for path in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if "/screening-" in path}
-    # The guard, multiprocessing's tracker, the engine core, and the worker where it is apart.
+    # The guard, multiprocessing's tracker, the engine core, and the worker if it has its own process.
     assert len(below) in (3, 4) and memory
     process.popen.kill()
     if with_children:  # as the kernel or a person may do it; only the guard is left

@@ -15,7 +15,7 @@ from service.schemas import ScreenAnswer
 pytestmark = pytest.mark.vllm
 
 CONCURRENT, CAPACITY = 4, 32
-"""Of the service that `vllm_service` starts."""
+"""The settings of the service that `vllm_service` starts."""
 
 
 def decision(answer: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_every_path_is_in_the_interface(repository) -> None:
             assert f"`{method.upper()} {path}`" in text
 
 
-# Nobody reads the answer to a client that hung up.
+# A client that hung up reads no answer.
 ANSWERED = sorted(
     {p for p in (*PROBLEMS.values(), NOT_FOUND, METHOD_NOT_ALLOWED, HEADER_TIMEOUT) if p.status != 499}, key=str
 )

@@ -16,7 +16,7 @@ from service.schemas import ScreenAnswer
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a service that has every path: it keeps decisions."""
+    """The schema of a service that has every path because it keeps decisions."""
     folder = tmp_path_factory.mktemp("decisions")
     kept = {"decisions": f"sqlite:///{folder}/decisions.db", "pictures": str(folder / "pictures")}
     app = create_app(Settings(engine="scripted", **kept), ScriptedEngine())

@@ -1,4 +1,4 @@
-"""Work is done once for all who ask for it, and no longer than somebody waits for it."""
+"""Equal requests share one computation, which is cancelled when no caller waits for it any more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Job:
-    """Work that ends when the test says so."""
+    """Work that ends when the test ends it."""
 
     def __init__(self) -> None:
         self.begun = self.cancelled = 0
@@ -28,7 +28,7 @@ class Job:
         try:
             await self.end.wait()
         except asyncio.CancelledError:
-            await asyncio.sleep(0.01)  # an engine takes a moment to let go
+            await asyncio.sleep(0.01)  # an engine takes a moment to release a request
             self.cancelled += 1
             raise
         if self.error is not None:

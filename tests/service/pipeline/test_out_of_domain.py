@@ -1,4 +1,5 @@
-"""Answers about pictures unlike those that the checkpoint was trained on: flagged, capped, counted, and proved."""
+"""Answers about pictures unlike those that the checkpoint was trained on: flagged, capped, counted, and checked by the
+probes."""
 
 from __future__ import annotations
 

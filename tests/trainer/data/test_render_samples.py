@@ -1,4 +1,4 @@
-"""Samples: determinism, labels, words, and that planted defects are where they are said to be."""
+"""Samples: determinism, labels, words, and that planted defects are where the labels say."""
 
 import re
 from collections import Counter

@@ -87,7 +87,7 @@ def test_the_endpoints_own_temperature_is_left_to_it(endpoint, order, clock):
     assert endpoint.asked[0].body["top_k"] == 1
 
 
-# --- what comes of it -----------------------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_is_always_right_scores_100_with_the_files_of_every_evaluation(order, clock):

@@ -1,4 +1,4 @@
-"""The decision pod creates the GPU Job exactly when there is work, against a server that speaks the batch API."""
+"""The decision pod creates the GPU Job exactly when there is work, against a server with the batch API."""
 
 from __future__ import annotations
 

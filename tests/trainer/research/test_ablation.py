@@ -120,7 +120,7 @@ def test_the_best_threshold_shows_what_is_seen_wherever_the_line_is_drawn() -> N
     def usable(*values: float) -> dict[str, float]:
         return dict(zip("ABCD", values, strict=True))
 
-    # Told apart without fault, but the line lies so high that nothing is ever named.
+    # The two classes are separated perfectly, but the threshold is so high that no picture is ever chosen.
     shy = [(usable(0.4, 0.1, 0.2, 0.1), "A"), (usable(0.1, 0.35, 0.45, 0.2), "BC"), (usable(0.2, 0.1, 0.2, 0.2), "N")]
     assert best(shy) == Best(100.0, 1.0)
     # A threshold that names C alone earns half of BC; one that names B too names the wrong D.

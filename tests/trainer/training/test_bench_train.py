@@ -1,4 +1,4 @@
-"""The stopwatch with hand-made times, and a measurement on a model with random weights."""
+"""The stopwatch with invented times, and a measurement on a model with random weights."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class AnswerDriven:
     name = "answer-driven"
 
     def __init__(self, attempts: int, *, reveal_issues: bool = False) -> None:
-        """Choose what the teacher is told.
+        """Settings for what the teacher learns about the label.
 
         Args:
             reveal_issues: tell the issues of each picture too, not only the label. The verdicts must then name exactly

@@ -134,7 +134,7 @@ def is_test_set(data: Path, digest: str) -> bool:
 
 
 def read_division(out: Path) -> Division | None:
-    """What `split.json` of a directory says; None where there is none.
+    """The content of a directory's `split.json`; None if there is none.
 
     Raises:
         SplitError: it is damaged.

@@ -76,7 +76,7 @@ def _claim(out: Path, pairs: Pairs) -> None:
 
 
 def _draw(out: Path, comparison: Comparison) -> list[str]:
-    """Draw the plot if matplotlib is installed. Without it the comparison is complete but for the plot."""
+    """Draw the plot if matplotlib is installed. Without it only the plot is missing from the comparison."""
     from trainer.evaluation.compare.plot import PLOT_NAME, plot
 
     try:

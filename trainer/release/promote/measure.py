@@ -39,7 +39,7 @@ def measure(
     """Judge a version by the gate, and write table and flips to `out`.
 
     Args:
-        production: None where nothing is in production: only the floors count then.
+        production: None if nothing is in production; then only the floors count.
         manifest: the candidate's.
 
     Raises:

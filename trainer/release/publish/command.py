@@ -103,7 +103,7 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
         shutil.copytree(checkpoint, copy, symlinks=True)
         if verify(copy).digest != manifest.digest:
             raise CheckpointError(f"{checkpoint} changed while it was copied")
-        # The probes are recorded on the copy, so that what is proved is what is published.
+        # The probes are recorded on the copy, so that the verified files are the published ones.
         probes = _record(copy, manifest, checkpoint).model_copy(update={"reading": reading})
         store_manifest(sealed(manifest.model_copy(update={"probes": probes, "tensors": tensors})), copy)
         put(copy, target, replaced)

@@ -1,7 +1,7 @@
 """Temporary directories of a store in which `publish` makes its copy; those of killed publishers are removed.
 
     STORE/.incoming-…/.lock         locked by the publisher until its process ends
-    STORE/.incoming-…/checkpoint/   the copy that is proved and then renamed
+    STORE/.incoming-…/checkpoint/   the copy that is verified and then renamed
 
 The locks separate processes, not threads: two publishers are two processes.
 """

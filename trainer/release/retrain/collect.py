@@ -1,7 +1,7 @@
-"""The first stage: which labelled samples there are.
+"""The first stage: finds the labelled samples.
 
-Where labels come from is a `Collector`. Today there is one, for data directories; another one is a class with the same
-two methods and one entry in `collector_of`.
+Where labels come from is a `Collector`. The only one so far reads data directories; a new one needs a class with the
+same two methods and one entry in `collector_of`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Collector(Protocol):
 
     @property
     def describes(self) -> Any:
-        """What the source is, as JSON values: another description is another collection."""
+        """What the source is, as JSON values; a changed description starts a new collection."""
 
     def directories(self) -> Sequence[Path]:
-        """Data directories with everything that is labelled now.
+        """Data directories with all samples that are labelled now.
 
         Raises:
             DataError: the source cannot be read, or holds nothing.
@@ -65,14 +65,15 @@ def collector_of(settings: Settings) -> Collector:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is new since a snapshot."""
+    """Counts of what is new since a snapshot."""
 
     labels: int
     products: int
 
 
 def news(directories: Sequence[Path], before: Path | None) -> News:
-    """Count the labels that are new or changed. Reads no picture, but the original of samples without a product.
+    """Count the labels that are new or changed. Of the pictures, only the originals of samples without a product are
+    read.
 
     Args:
         before: the snapshot of the last finished run; None counts everything.
@@ -88,7 +89,7 @@ def news(directories: Sequence[Path], before: Path | None) -> News:
 
 
 def _truths(directories: Sequence[Path]) -> dict[str, tuple[str, str]]:
-    """Id → digest of the truth, and the product, of every labelled sample."""
+    """For each labelled sample: id → digest of the truth, and product."""
     found = {}
     for directory in directories:
         for sample in read_any_samples(directory):
@@ -104,13 +105,13 @@ def _picture_name(directory: Path, sample: Sample) -> str:
 
 
 def snapshot(directories: Sequence[Path], divided: Path, out: Path) -> dict[str, Any]:
-    """Keep what is labelled now, so that a run reads the same data however long it takes.
+    """Store the samples that are labelled now, so that a run reads the same data however long it takes.
 
-    Pictures are hard links where the file system has them. A sample of the frozen test set stays what it was frozen
-    as; a changed label of one is counted and not taken.
+    Pictures are hard links where the file system has them. A sample of the frozen test set does not change; a changed
+    label of such a sample is counted and ignored.
 
     Args:
-        divided: where the data were divided before; holds the frozen test set.
+        divided: directory of the divided data of earlier runs, with the frozen test set.
 
     Returns:
         The result of the stage.

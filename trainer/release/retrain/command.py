@@ -1,4 +1,4 @@
-"""`python -m trainer retrain`: from new labels to a model in production, if the gate lets it pass."""
+"""`python -m trainer retrain`: from new labels to a model in production, if the gate accepts it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--decide-only", action="store_true", help="print whether there is work, as one line of JSON; needs no GPU"
     )
-    what.add_argument("--dry-run", action="store_true", help="say what would be done and why, and change nothing")
-    what.add_argument("--explain", action="store_true", help="say what the last run did and why")
+    what.add_argument("--dry-run", action="store_true", help="print what would be done and why, and change nothing")
+    what.add_argument("--explain", action="store_true", help="print what the last run did and why")
     what.add_argument(
         "--join",
         type=positive,
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take part in the trainings of a run on another machine, as machine RANK of training.nodes",
     )
     parser.epilog = (
-        "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command goes on; "
-        "2 bad input; 3 the registry; 4 promoted, and not every service serves it."
+        "Exit status: 0 promoted, refused by the gate, or nothing to do; 1 not finished, the same command continues; "
+        "2 bad input; 3 the registry; 4 promoted, but not every service serves it."
     )
 
 
@@ -63,7 +63,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
     def stop(*_: object) -> None:
         from trainer.release.retrain.errors import RetrainError
 
-        raise RetrainError("ended by SIGTERM; the same command goes on from there")
+        raise RetrainError("ended by SIGTERM; the same command continues from there")
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -74,7 +74,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one call of the command works with."""
+    """The objects that one call of the command uses."""
 
     settings: Settings
     registry: Registry
@@ -84,10 +84,10 @@ class Call:
 
 
 def retrain(args: argparse.Namespace, execute: Execute) -> int:
-    """Decide, and do what the options ask for.
+    """Decide whether there is work, and do what the options ask for.
 
     Args:
-        execute: runs a GPU stage.
+        execute: the function that runs a GPU stage.
 
     Raises:
         RetrainError: the call ends without its result.
@@ -173,7 +173,7 @@ def _decision(call: Call) -> Decision:
 
 
 def _work(call: Call, decision: Decision, *, locked: bool) -> int:
-    """Go on with the run, or begin one, under an epoch of its own."""
+    """Continue the run or begin a new one, with a new epoch."""
     from trainer.release.retrain.closing import prune
     from trainer.release.retrain.lock import Epoch, identity_of
     from trainer.release.retrain.state import Run, utc_now, write_state
@@ -194,7 +194,7 @@ def _work(call: Call, decision: Decision, *, locked: bool) -> int:
 
 
 def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
-    """Do the stages, and record how the call ended. Returns the exit status."""
+    """Run the stages, and record how the call ended. Returns the exit status."""
     from trainer.release.retrain import closing
     from trainer.release.retrain.errors import BadInput, RetrainError, Stale
     from trainer.release.retrain.machine import go_on

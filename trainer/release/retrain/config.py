@@ -1,4 +1,4 @@
-"""The configuration of a retraining: one YAML file, and nothing else decides what a run does.
+"""The configuration of a retraining: one YAML file that alone decides what a run does.
 
 Unknown keys are refused. Relative paths are relative to the working directory, as on every command line here.
 """
@@ -56,7 +56,7 @@ class Training(_Section):
     """Checkpoint that training starts from: the one in production, or `base`. Default: production; `base` where nothing
     is in production yet."""
     base: Path | None = None
-    """Directory of the base checkpoint. Default: none, so that something must be in production."""
+    """Directory of the base checkpoint. Default: none; a model must then be in production."""
     processes: int = Field(1, ge=1, le=64)
     """Number of training processes on this machine, one per GPU. Default: 1."""
     nodes: int = Field(1, ge=1, le=64)
@@ -76,7 +76,7 @@ class Training(_Section):
 
 
 class When(_Section):
-    """When a run is worth its cost. What is not reached skips the run, with exit status 0."""
+    """When a run is worth its cost. If a minimum is not reached, the run is skipped with exit status 0."""
 
     new_labels: int = Field(50, ge=0)
     """Minimum number of labels that are new or changed since the last finished run. Default: 50."""
@@ -89,10 +89,10 @@ class When(_Section):
 
 
 class Budget(_Section):
-    """What a month of retraining may cost."""
+    """Maximum cost of a month of retraining."""
 
     gpu_hours_per_month: float | None = Field(None, ge=0)
-    """Maximum GPU hours of a calendar month (UTC), over all runs. A run that has begun is not cut off by it.
+    """Maximum GPU hours of a calendar month (UTC), over all runs. It does not interrupt a run that has begun.
     Default: no limit."""
     gpus: int = Field(1, ge=1)
     """GPUs that a run occupies while a GPU stage works; multiplies the time in the ledger. Default: 1."""
@@ -122,17 +122,17 @@ class Measuring(_Section):
     batch: int = Field(64, ge=1)
     """Samples handed to the engine at once. Default: 64."""
     domain: str | None = Field(None, min_length=1, max_length=200)
-    """Words for the pictures that the model knows (`domain --trained-on`); needs 400 validation samples. Default: the
-    new model has no domain."""
+    """Description of the pictures that the model knows (`domain --trained-on`); needs 400 validation samples. Default:
+    the new model has no domain."""
 
 
 class Confirm(_Section):
-    """Which services must serve the new model."""
+    """Services that must serve the new model."""
 
     services: tuple[str, ...] = ()
     """Base URLs of services that follow the registry; their `/metrics` is read. Default: none."""
     every_address: bool = False
-    """Whether each address of a host name is asked by itself, as for a headless Kubernetes Service. Default: false."""
+    """Whether each address of a host name is asked separately, as for a headless Kubernetes Service. Default: false."""
     timeout_seconds: float = Field(900, gt=0, le=86_400)
     """Maximum time from the promotion until every service reports the new digest, in seconds. Default: 900."""
     interval_seconds: float = Field(5, gt=0, le=3600)
@@ -148,10 +148,10 @@ class Confirm(_Section):
 
 
 class Settings(_Section):
-    """Everything that decides what a retraining does."""
+    """The complete configuration of a retraining."""
 
     work: Path
-    """Directory for state, divided data, runs and reports; it is kept from run to run."""
+    """Directory for state, divided data, runs and reports; all runs use it."""
     data: Data
     """Where labels come from."""
     training: Training

@@ -1,4 +1,4 @@
-"""Do the services serve the new model? Read from their metrics, which need no key."""
+"""Checks whether the services serve the new model. Their metrics say so, and need no key."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trainer.release.retrain.errors import Unconfirmed
 
 METRIC = "screening_checkpoint_info"
 ASK_SECONDS = 10.0
-"""Patience with one answer."""
+"""Request timeout of one service, in seconds."""
 
 
 def confirm(settings: Confirm, digest: str, tell: Callable[[str], None]) -> dict[str, Any]:
     """Wait until every service reports a digest.
 
     Raises:
-        Unconfirmed: one does not within the time of the settings.
+        Unconfirmed: a service does not report it within the configured time.
     """
     began = time.monotonic()
     while True:
@@ -37,7 +37,7 @@ def confirm(settings: Confirm, digest: str, tell: Callable[[str], None]) -> dict
 
 
 def addresses(settings: Confirm) -> Sequence[str]:
-    """The URLs to ask; where the settings say so, one for each address of a host name."""
+    """The URLs to ask; with `every_address`, one for each address of a host name."""
     if not settings.every_address:
         return settings.services
     return sorted({url for service in settings.services for url in _each_address(service)})
@@ -48,7 +48,7 @@ def served_by(url: str) -> str:
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        # A service of the cluster is not asked through a proxy.
+        # Services inside the cluster are asked directly, not through a proxy.
         with build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=ASK_SECONDS) as answer:
             text = answer.read().decode()
         for family in text_string_to_metric_families(text):
@@ -74,6 +74,6 @@ def _each_address(url: str) -> Iterator[str]:
 def _complaint(waiting: dict[str, str], digest: str, settings: Confirm) -> str:
     each = "; ".join(f"{url}: {state}" for url, state in sorted(waiting.items())) or "no service was found"
     return (
-        f"not every service serves {digest} after {settings.timeout_seconds:g} s ({each}). Production has moved; "
+        f"some services do not serve {digest} after {settings.timeout_seconds:g} s ({each}). Production has moved; "
         "look at the log and /admin/checkpoint of these services, or roll back"
     )

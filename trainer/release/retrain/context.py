@@ -1,4 +1,4 @@
-"""What every stage is given: the settings, the run so far, the registry, and how GPU stages are run."""
+"""The arguments of every stage: the settings, the run so far, the registry, and how GPU stages are run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ that the paper uses for samples without labels are free for stage 2 and for vali
 
 
 class Execute(Protocol):
-    """Runs a GPU stage; `trainer.release.retrain.worker.execute`, unless a test brings its own."""
+    """Function that runs a GPU stage; `trainer.release.retrain.worker.execute` outside tests."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Is there work? Asked on a machine without a GPU; imports neither torch nor an engine."""
+"""Is there work? It runs on a machine without a GPU, so it imports neither torch nor an engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
     if run := state.unfinished:
         if _needs_gpu(run) and (spent := _spent(settings, ledger, now)):
             return _decision("skip", f"run {run.id} is not finished, and {spent}")
-        return _decision("run", f"run {run.id} is not finished; it goes on after {_last(run)}")
+        return _decision("run", f"run {run.id} is not finished; it continues after {_last(run)}")
     found = news(collector.directories(), snapshot_of(state.finished))
     reasons = [
         *_too_few(settings, found),
@@ -40,7 +40,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
 
 
 def snapshot_of(run: Run | None) -> Path | None:
-    """The data that a run was made of, if they are still there."""
+    """The data of a run, if they still exist."""
     done = run.stages.get("collect") if run else None
     path = Path(done.result["directory"]) if done else None
     return path if path and path.is_dir() else None

@@ -6,14 +6,14 @@ from screening.errors import UserError
 
 
 class RetrainError(UserError):
-    """A retraining cannot continue; the message says why and what to do."""
+    """The retraining cannot continue; the message says why and what to do."""
 
     exit_status = 1
     """1: the same command continues from here."""
 
 
 class Busy(RetrainError):
-    """Another run works for the same registry model."""
+    """Another run for the same registry model is active."""
 
 
 class Stale(RetrainError):
@@ -21,7 +21,7 @@ class Stale(RetrainError):
 
 
 class BadInput(RetrainError):
-    """Configuration, data, recipe or checkpoint cannot be used; a repetition would fail in the same way."""
+    """Configuration, data, recipe or checkpoint cannot be used; a retry would fail in the same way."""
 
     exit_status = 2
 
@@ -33,6 +33,6 @@ class RegistryTrouble(RetrainError):
 
 
 class Unconfirmed(RetrainError):
-    """The model is promoted, and at least one service does not serve it in time."""
+    """The model is promoted, but at least one service does not serve it in time."""
 
     exit_status = 4

@@ -11,17 +11,17 @@ from trainer.release.retrain.state import Decision, Run, State, key_of
 
 
 def would_do(decision: Decision, context: Context | None) -> str:
-    """The decision, and stage by stage what follows from it.
+    """Text of the decision and of what each stage would do.
 
     Args:
-        context: the run that would go on; None for a new one.
+        context: the run that would continue; None for a new one.
     """
     lines = [f"decision: {decision.decision}; {decision.reason}"]
     if decision.decision == "skip":
         return "\n".join([*lines, "No stage would run."])
     if context is None:
-        return "\n".join([*lines, f"A new run would do all stages: {', '.join(stage.name for stage in STAGES)}."])
-    return "\n".join([*lines, f"Run {context.run.id} would go on:", *_stages(context)])
+        return "\n".join([*lines, f"A new run would run all stages: {', '.join(stage.name for stage in STAGES)}."])
+    return "\n".join([*lines, f"Run {context.run.id} would continue:", *_stages(context)])
 
 
 def _stages(context: Context) -> Iterator[str]:
@@ -29,16 +29,17 @@ def _stages(context: Context) -> Iterator[str]:
     for stage in STAGES:
         why = None if open_already else _why(context, stage)
         open_already = open_already or why is not None
-        yield f"  {stage.name}: {'done, its inputs are the same' if not open_already else why or 'would run after it'}"
+        state = (why or "would run after it") if open_already else "done, and its inputs are the same"
+        yield f"  {stage.name}: {state}"
 
 
 def _why(context: Context, stage: Stage) -> str | None:
-    """Why a stage would run; None where it is done."""
+    """Why a stage would run; None if it is done."""
     found = context.run.stages.get(stage.name)
     if found is None:
-        return "would run, it is not done yet"
+        return "would run, because it is not done yet"
     if found.key != key_of(stage.inputs(context)):
-        return "would run again, its settings or inputs have changed"
+        return "would run again, because its settings or inputs have changed"
     return None
 
 
@@ -49,7 +50,7 @@ def last_run(state: State, ledger: Ledger) -> str:
         lines.append(f"last decision, {decision.at}: {decision.decision}; {decision.reason}")
     if run := state.run:
         lines += list(_run(run, ledger))
-    return "\n".join(lines) or "There was no run yet, and no decision."
+    return "\n".join(lines) or "There is no run and no decision yet."
 
 
 def _run(run: Run, ledger: Ledger) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The stages that need a GPU: what a child process does. Arguments and results are JSON values.
 
-Each function goes on where a killed one stopped, since the stage that it calls does; nothing here keeps a state.
+Each function continues where a killed process stopped, because the stage that it calls does; nothing here keeps state.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def calibrate(
             shutil.copytree(checkpoint, copy)
             try:
                 fit(copy, evaluations)
-            except CalibrationError as error:  # the gate judges the confidence as it is
+            except CalibrationError as error:  # the gate judges the current confidence
                 note = f"not calibrated: {error}"
             if domain:
                 describe(copy, Path(data), domain)
@@ -79,10 +79,10 @@ def calibrate(
 def evaluate_both(
     *, candidate: str, production: str | None, data: str, out: str, shared: str, modes: Sequence[str], batch: int
 ) -> dict[str, Any]:
-    """The answers of the candidate, in every mode, and of production, in the gate's, to the frozen test set.
+    """Evaluate the candidate in every mode, and production in the gate's mode, on the frozen test set.
 
     Args:
-        shared: directory of evaluations that later runs may use again.
+        shared: directory of evaluations that later runs can reuse.
     """
     from screening.answer import Mode
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
@@ -101,7 +101,7 @@ def evaluate_both(
 
 
 def publish(*, checkpoint: str, store: str) -> dict[str, Any]:
-    """A proved copy of a checkpoint in the store; it is not registered yet."""
+    """Copy a checkpoint into the store and verify the copy; it is not registered yet."""
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.release.publish.command import publish as put
 
@@ -119,7 +119,7 @@ HEAVY: Mapping[str, Heavy] = {
 }
 """Stage → what its child process does."""
 TRAININGS = frozenset({"sft", "hcm-grpo"})
-"""Stages that several processes do together."""
+"""Stages that several processes run together."""
 
 
 def _tracking(store: str) -> Store | None:

@@ -19,16 +19,16 @@ from trainer.release.retrain.state import Run, State, read_state, utc_now
 from trainer.release.retrain.worker import Order, answer_file, take_part
 
 LOOK_EVERY = 2.0
-"""Time between two looks at the shared directory, in seconds."""
+"""Interval between checks of the shared directory, in seconds."""
 EARLIER = timedelta(minutes=10)
-"""The first machine may have started, decided and ended so long before this one."""
+"""How much earlier than this machine the first one may have started, decided and ended."""
 
 
 def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
     """Take part in the trainings of the run that is under way, or of the next one. Returns the exit status.
 
     Args:
-        rank: of this machine among those that train; the first one has 0.
+        rank: number of this machine among those that train; the first one has 0.
 
     Raises:
         BadInput: the configuration has no such machine, or the state cannot be read.
@@ -43,7 +43,7 @@ def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
         state = read_state(settings.work)
         run = state.unfinished
         if (joined and (run is None or run.id != joined)) or (run is None and _decided_since(state, began)):
-            tell("the first machine has nothing more to train")
+            tell("the first machine has no more trainings")
             return 0
         if run:
             joined = run.id
@@ -54,7 +54,7 @@ def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
 
 
 def _decided_since(state: State, moment: datetime) -> bool:
-    """Whether the first machine, since a moment, has found no work or ended a run."""
+    """Whether the first machine has found no work or ended a run since a given time."""
     decision, run = state.decision, state.run
     if run and run.ended and datetime.fromisoformat(run.ended) >= moment:
         return True
@@ -62,7 +62,7 @@ def _decided_since(state: State, moment: datetime) -> bool:
 
 
 def _open_orders(settings: Settings, run: Run) -> Iterator[Path]:
-    """Orders of trainings that have no answer yet."""
+    """Orders of unanswered trainings."""
     for stage in sorted(TRAININGS):
         file = settings.work / RUNS_NAME / run.id / "orders" / f"{stage}.json"
         if file.exists() and not answer_file(file).exists() and Order.model_validate_json(file.read_bytes()).launch:

@@ -1,4 +1,4 @@
-"""What retraining has cost: GPU seconds by run and stage, in `WORK/ledger.json`.
+"""Records what retraining has cost: GPU seconds by run and stage, in `WORK/ledger.json`.
 
 An entry is written when a GPU stage begins and renewed while it works, so a killed stage is counted up to its last
 sign of life.
@@ -46,7 +46,7 @@ _ENTRIES = TypeAdapter(list[Entry])
 
 
 class Ledger:
-    """The entries of a work directory. One process writes it at a time."""
+    """The ledger of a work directory. Only one process at a time writes it."""
 
     def __init__(self, work: Path) -> None:
         """

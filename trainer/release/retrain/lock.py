@@ -1,9 +1,9 @@
-"""One run at a time per registered model, and no stale run that publishes or promotes.
+"""Allows one run at a time per registered model, and keeps stale runs from publishing or promoting.
 
-Two locks. A file lock in the work directory keeps two calls on the same directory apart and ends with its process.
-The registry keeps runs on different machines apart: each call creates a version of the model `NAME.retrain`, whose
-number MLflow gives out once. That number is the fencing epoch: only the run that holds the highest one may publish and
-promote, whatever it believes about its own lease.
+Two locks. A file lock in the work directory keeps two calls from using the same directory, and is released when its
+process ends. The registry does the same for runs on different machines: each call creates a version of the model
+`NAME.retrain`, whose number MLflow gives out once. That number is the fencing epoch: only the run that holds the
+highest one may publish and promote, whatever it believes about its own lease.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WORK, _HOLDER, _SEEN, _RELEASED = "work", "holder", "seen", "released"
 
 @contextmanager
 def work_lock(work: Path) -> Iterator[bool]:
-    """Hold a work directory until the block or the process ends. Yields whether the file system keeps such locks.
+    """Lock a work directory until the block or the process ends. Yields whether the file system keeps such locks.
 
     Raises:
         Busy: another process works in it.
@@ -45,10 +45,10 @@ def work_lock(work: Path) -> Iterator[bool]:
     try:
         try:
             free, kept = try_lock(handle), True
-        except OSError:  # a file system without locks: the registry's lease alone must do
+        except OSError:  # a file system without locks: only the registry's lease protects the run
             free, kept = True, False
         if not free:
-            raise Busy(f"another retraining works in {work}; wait for it to end")
+            raise Busy(f"another retraining uses {work}; wait for it to end")
         yield kept
     finally:
         os.close(handle)
@@ -64,7 +64,7 @@ def identity_of(work: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The newest epoch of a registered model, as the registry has it."""
+    """The newest epoch of a registered model in the registry."""
 
     epoch: int
     work: str
@@ -86,7 +86,7 @@ class Lease:
 
 
 def newest_lease(registry: Registry) -> Lease | None:
-    """The newest epoch; None where there was no run yet.
+    """The newest epoch; None if there was no run yet.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -100,7 +100,7 @@ def newest_lease(registry: Registry) -> Lease | None:
 
 
 def busy_with(registry: Registry, work: str, seconds: float, *, ours_ended: bool) -> str | None:
-    """Who holds the model, as a sentence; None where it is free.
+    """Who holds the model, as a sentence; None if it is free.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -110,13 +110,13 @@ def busy_with(registry: Registry, work: str, seconds: float, *, ours_ended: bool
         return None
     age = max(0.0, time.time() - lease.seen)
     return (
-        f"another retraining of {registry.model} works on {lease.holder} (epoch {lease.epoch}, last sign of life "
+        f"another retraining of {registry.model} runs on {lease.holder} (epoch {lease.epoch}, last sign of life "
         f"{age:.0f} s ago)"
     )
 
 
 class Epoch:
-    """This run's epoch; renewed by a thread, released at the end of the block."""
+    """Hold this run's epoch for the block; a thread renews it, and the end of the block releases it."""
 
     def __init__(self, registry: Registry, work: str, holder: str, lease_seconds: float) -> None:
         self._registry, self._work, self._holder = registry, work, holder
@@ -143,11 +143,11 @@ class Epoch:
         self._thread.start()
         try:
             self.check()
-        except Stale as error:  # two began at the same moment; the later one works
+        except Stale as error:  # two runs began at the same moment; the later one continues
             raise Busy(str(error)) from None
 
     def check(self) -> None:
-        """See that no later run has begun. Called right before publishing and promoting.
+        """Check that no later run has begun. Called right before publishing and promoting.
 
         Raises:
             Stale: one has.
@@ -165,7 +165,7 @@ class Epoch:
         self._ended.set()
         if self.number:
             self._thread.join()
-            with suppress(RegistryError):  # the lease runs out by itself
+            with suppress(RegistryError):  # the lease expires on its own
                 self._tag(_RELEASED, "true")
 
     def _renew(self) -> None:

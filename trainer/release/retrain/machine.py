@@ -1,4 +1,4 @@
-"""One call on one run: the stages in order, each recorded in the state before the next one begins."""
+"""Runs the stages of one run in order, and records each before the next one begins."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from trainer.training.tracking.store import TrackingError
 
 
 def go_on(context: Context, ledger: Ledger, save: Callable[[], None]) -> tuple[Outcome, str]:
-    """Do what is not done. Returns how the run ends, and why.
+    """Do what is not done. Run the stages; returns how the run ends, and why.
 
     Args:
         save: writes the state; called after each stage.
 
     Raises:
-        RetrainError: the run stops before its end; its class says whether the same call may go on.
+        RetrainError: the run stops before its end; its class says whether the same call can continue.
     """
     for number, stage in enumerate(STAGES, 1):
         result = _done(context, stage, f"[{number}/{len(STAGES)}] {stage.name}", ledger, save)
         if stage.name == "calibrate" and _is_production(context):
-            return "unchanged", "the training led to the model that is in production"
+            return "unchanged", "the training produced the model that is already in production"
         if stage.name == "gate" and not result["passed"]:
             return "refused", f"the gate refused the new model: {'; '.join(result['failed'])}"
     return "promoted", f"version {context.of('promote')['after']} is in production"
 
 
 def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Callable[[], None]) -> Result:
-    """The result of a stage, found or made."""
+    """The result of a stage, from an earlier call or from running it now."""
     with translated():
         key = key_of(stage.inputs(context))
         found = context.run.stages.get(stage.name)
@@ -78,6 +78,6 @@ def translated() -> Iterator[None]:
     except (RegistryError, TrackingError) as error:
         raise RegistryTrouble(str(error)) from error
     except (CheckpointUnavailable, MoveError, OSError) as error:
-        raise RetrainError(f"{error}; the same command goes on from there") from error
+        raise RetrainError(f"{error}; the same command continues from there") from error
     except UserError as error:
         raise BadInput(str(error)) from error

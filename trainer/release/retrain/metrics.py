@@ -1,4 +1,4 @@
-"""Retraining in numbers, for Prometheus' textfile collector: a file that each call replaces at its end."""
+"""Metrics of retraining for Prometheus' textfile collector, in a file that each call replaces at its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_metrics(settings: Settings, state: State, ledger: Ledger, status: int)
 
     now = utc_now()
     gauge(
-        "screening_retrain_last_call_timestamp_seconds", "Unix time at which the command ended last.", now.timestamp()
+        "screening_retrain_last_call_timestamp_seconds", "Unix time at which the command last ended.", now.timestamp()
     )
     gauge(
         "screening_retrain_exit_status",

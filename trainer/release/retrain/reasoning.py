@@ -1,7 +1,7 @@
-"""The reasoning that supervised fine-tuning teaches, for labels that people gave without one.
+"""Writes the reasoning that supervised fine-tuning teaches, for labels that people gave without one.
 
-A sample keeps its reasoning where that leads to its label. Otherwise the reasoning is written from the verdicts, where
-their dimensions are known. A label alone says nothing to reason from: such samples are left to stage 2.
+A sample keeps its reasoning if that leads to its label. Otherwise the reasoning is written from the verdicts, if their
+dimensions are known. A label alone gives no material for reasoning: only stage 2 uses such samples.
 """
 
 from __future__ import annotations

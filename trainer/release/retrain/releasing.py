@@ -1,7 +1,7 @@
-"""The stages that speak to the registry: what production is, publish, gate and promote.
+"""The stages that use the registry: finding the production model, publish, gate and promote.
 
-Each may be repeated after a kill: a digest that is registered keeps its version, and an alias that was moved already is
-not moved again.
+Each stage may be repeated after a kill: a digest that is registered keeps its version, and an alias that was moved
+already is not moved again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 
 class Superseded(RetrainError):
-    """Others moved production during the run; what was measured against the old one says nothing about the new one."""
+    """Others moved production during the run, so measurements against the old model say nothing about the new one."""
 
 
 def start_of(context: Context) -> Result:
@@ -35,7 +35,7 @@ def start_of(context: Context) -> Result:
     Raises:
         BadInput: there is nothing to start from.
         RegistryTrouble: it is not certain what is in production.
-        CheckpointError: the production checkpoint is not whole.
+        CheckpointError: the production checkpoint is incomplete or was changed.
         RegistryError: the registry does not answer.
     """
     training = context.settings.training
@@ -73,7 +73,7 @@ def publish(context: Context, directory: Path) -> Result:
 
 
 def gate(context: Context, out: Path) -> Result:
-    """Measure the candidate against production, with the evaluations that are there."""
+    """Compare the candidate with production, using the existing evaluations."""
     candidate, standing = _candidate(context), read_standing(context.registry)
     production = standing.version
     _see_that_production_stayed(context, production)
@@ -105,7 +105,7 @@ def promote(context: Context, _out: Path) -> Result:
     last = standing.history.last
     if standing.alias == candidate.number:
         return {"before": last.before if last else None, "after": candidate.number}
-    if standing.interrupted and last and last.digest == candidate.digest:  # noted, and killed before the alias moved
+    if standing.interrupted and last and last.digest == candidate.digest:  # killed after recording the move
         context.check_epoch()
         context.registry.point(PRODUCTION, candidate.number)
         return {"before": last.before, "after": candidate.number}
@@ -137,7 +137,7 @@ def _candidate(context: Context) -> Version:
 
 
 def _see_that_production_stayed(context: Context, now: Version | None) -> None:
-    """Compare with what the run started from."""
+    """Check that production is what the run started from."""
     then = context.of("decide")["production"]
     if (then and then["digest"]) == (now and now.digest):
         return

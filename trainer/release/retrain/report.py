@@ -1,4 +1,5 @@
-"""One HTML page per run: its outcome, data, stages with their cost, and the gate. Without scripts; flips are linked."""
+"""One HTML page per run: its outcome, data, stages with their cost, and the gate. The page has no scripts, and links
+the flips."""
 
 from __future__ import annotations
 
@@ -60,10 +61,10 @@ def _data(run: Run) -> str:
     without = split["parts"]["sft"].get("without_reasoning", 0)
     notes = [
         f"{collected['samples']} labelled samples of {collected['products']} products were collected; "
-        f"{collected['unlabelled']} without a label were passed over.",
+        f"{collected['unlabelled']} without a label were skipped.",
         f"{split['held_back']} samples are held back: their products belong to the frozen test set.",
         f"{without} samples of the part sft have no reasoning and could not be given one.",
-        f"{collected['changed_in_test_set']} changed labels of the frozen test set were not taken.",
+        f"{collected['changed_in_test_set']} changed labels of the frozen test set were ignored.",
     ]
     said = "".join(f"<p>{escape(note)}</p>" for note in notes)
     return f"<h2>Data</h2>{_table(('part', 'samples', 'products'), rows)}{said}"

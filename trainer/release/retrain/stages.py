@@ -1,7 +1,7 @@
 """The stages of a retraining, in order, and what decides each one's result.
 
-A stage that is done is skipped as long as its inputs are the same, so a run that was killed goes on with the first
-stage that is not done. Its directory carries the digest of its inputs: changed settings never meet old files.
+A finished stage is skipped as long as its inputs are the same, so a killed run continues with the first unfinished
+stage. Its directory carries the digest of its inputs: changed settings never use old files.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Stage:
 
     name: str
     inputs: Callable[[Context], Any]
-    """What decides the result, as JSON values."""
+    """The inputs that decide the result, as JSON values."""
     work: Callable[[Context, Path], Result]
-    """Does it, in the directory of its own. It may be given again after a kill at any moment."""
+    """Runs the stage in its own directory. It may be called again after a kill at any moment."""
     gpu: bool = False
     fenced: bool = False
     """Whether a stale run must not begin it."""

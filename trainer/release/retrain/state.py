@@ -1,4 +1,4 @@
-"""What is remembered between two calls: one file, `WORK/state.json`, replaced as a whole."""
+"""The state between two calls: one file, `WORK/state.json`, which is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Done(_Record):
     ended: Time
     seconds: float
     result: dict[str, Any]
-    """What later stages and the report need; `skipped` holds the reason of a stage that was left out."""
+    """What later stages and the report need; `skipped` holds the reason if the stage was skipped."""
 
 
 class Run(_Record):
@@ -53,19 +53,19 @@ class Run(_Record):
     reason: str
     """Why it was begun."""
     calls: int = 0
-    """How often the command was given for it; more than 1 after a kill."""
+    """Number of calls of the command for this run; more than 1 after a kill."""
     epochs: list[int] = []
     """Fencing epoch of each call."""
     stages: dict[str, Done] = {}
     ended: Time | None = None
     outcome: Outcome | None = None
-    """None while it is not at its end."""
+    """None until the run has ended."""
     message: str = ""
     """The last problem, or the reason of the outcome."""
 
 
 class Decision(_Record):
-    """The last answer to: is there work?"""
+    """The last decision whether there is work."""
 
     at: Time
     decision: Literal["run", "skip"]
@@ -86,7 +86,7 @@ class State(_Record):
 
     @property
     def unfinished(self) -> Run | None:
-        """The run that the next call goes on with."""
+        """The run that the next call continues."""
         return self.run if self.run and self.run.outcome is None else None
 
 

@@ -1,4 +1,5 @@
-"""What each stage does. Each function may be given again after a kill at any moment; docs/retraining.md describes them.
+"""What each stage does. Each function may be called again after a kill at any moment; docs/retraining.md describes
+them.
 
 Arguments are the call's context and the stage's own directory; the result is JSON values for later stages.
 """
@@ -30,7 +31,7 @@ def decide(context: Context, _out: Path) -> Result:
 
 
 def collect(context: Context, out: Path) -> Result:
-    """Keep what is labelled now."""
+    """Store the samples that are labelled now."""
     return snapshot(context.collector.directories(), context.divided, out)
 
 
@@ -90,7 +91,7 @@ def hard_cases(context: Context, out: Path) -> Result:
 
 
 def hcm_grpo(context: Context, out: Path) -> Result:
-    """Train on the questions, with the hard ones again; left out where there is nothing to mine."""
+    """Train on the questions, with the hard ones repeated; skipped if there are none to mine."""
     settings, found = recipe(context).hcm_grpo, context.of("hard-cases")
     if settings is None:
         return {"skipped": "the recipe has no stage 2"}
@@ -143,7 +144,7 @@ def evaluate(context: Context, out: Path) -> Result:
 
 
 def publish(context: Context, _out: Path) -> Result:
-    """Put the model into the store, and register it unless a later run has begun."""
+    """Copy the model into the store, and register it unless a later run has begun."""
     settings = context.settings
     copied = _executed(
         context, "publish", checkpoint=context.of("calibrate")["checkpoint"], store=str(settings.registry.store)
@@ -174,7 +175,7 @@ def _executed(context: Context, stage: str, **arguments: Any) -> Result:
 
 
 def _launch_options(context: Context) -> tuple[str, ...]:
-    """Options of torchrun for a training, but for the rank of a machine."""
+    """Options of torchrun for a training, except the rank of a machine."""
     training = context.settings.training
     options = ("--nnodes", str(training.nodes), "--nproc-per-node", str(training.processes))
     if training.nodes == 1:
@@ -189,7 +190,7 @@ def recipe(context: Context) -> Recipe:
 
 
 def finder(context: Context) -> Result:
-    """The model that finds the hard cases: production, or the fine-tuned one where nothing is in production."""
+    """The model that finds the hard cases: production, or the fine-tuned one if nothing is in production."""
     if found := context.of("decide")["production"]:
         return dict(found)
     tuned = context.of("sft")
@@ -197,7 +198,7 @@ def finder(context: Context) -> Result:
 
 
 def trained(context: Context) -> Result:
-    """What the trainings ended with."""
+    """The checkpoint that the trainings ended with."""
     last = context.of("hcm-grpo")
     return context.of("sft") if "skipped" in last else last
 
@@ -212,5 +213,5 @@ def _short(digest: str) -> str:
 
 
 def _whole(weight: float) -> int:
-    """Weights as whole numbers, in which 0.15 is not 0.1499999."""
+    """Weights as whole numbers, which avoid rounding errors such as 0.1499999 for 0.15."""
     return round(weight * 1_000_000)

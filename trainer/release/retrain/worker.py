@@ -1,7 +1,7 @@
-"""A GPU stage in a process of its own, so that its memory is free when the next one starts.
+"""Runs a GPU stage in its own process, so that its memory is free when the next one starts.
 
 `python -m trainer.release.retrain.worker ORDER` does what the order says, or starts torchrun to do it in several
-processes. It ends with the process that started it, however that ends.
+processes. It ends when the process that started it ends, for any reason.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Answer(BaseModel):
     result: dict[str, Any] | None = None
     problem: str = ""
     kind: Literal["", "input", "again"] = ""
-    """`input`: a repetition would fail in the same way."""
+    """`input`: a retry would fail in the same way."""
 
 
 def execute(
@@ -60,11 +60,11 @@ def execute(
     Args:
         orders: directory for the order and its answer.
         launch: options of torchrun; empty for one process.
-        environment: variables besides our own.
+        environment: additional environment variables.
 
     Raises:
         BadInput: the stage refused its input.
-        RetrainError: the process ended otherwise; the same call goes on.
+        RetrainError: the process failed for another reason; the same call continues.
     """
     orders.mkdir(parents=True, exist_ok=True)
     file = orders / f"{stage}.json"
@@ -77,7 +77,7 @@ def execute(
     except (OSError, ValueError):
         raise RetrainError(
             f"{stage}: its process ended with status {done.returncode} and left no result; the output above says why. "
-            "The same command goes on from there"
+            "The same command continues from there"
         ) from None
     if answer.result is not None:
         return answer.result
@@ -102,7 +102,7 @@ def take_part(file: Path, rank: int) -> int:
     """Start this machine's processes of a training that the first machine has ordered. Returns torchrun's exit status.
 
     Args:
-        rank: of this machine.
+        rank: number of this machine among those that train.
     """
     order = Order.model_validate_json(file.read_bytes())
     return subprocess.run(_torchrun(file, order, rank), check=False).returncode  # noqa: S603 - ours
@@ -114,7 +114,7 @@ def _torchrun(file: Path, order: Order, rank: int) -> list[str]:
 
 
 def _done(order: Order) -> Answer:
-    """Do the work. What its input causes is told from what a repetition may mend."""
+    """Do the work. Errors of its input are distinguished from those that a retry may fix."""
     from screening.errors import CheckpointError, CheckpointUnavailable, UserError
     from trainer.evaluation.evaluate.errors import Unfinished
     from trainer.release.retrain.heavy import HEAVY
@@ -125,16 +125,17 @@ def _done(order: Order) -> Answer:
         return Answer(result=HEAVY[order.stage](**order.arguments))
     except (CheckpointUnavailable, Unfinished, LogError, OSError, RunMismatch) as error:
         return Answer(problem=str(error), kind="again")
-    except CheckpointError as error:  # `publish` says so where the engine did not start
+    except CheckpointError as error:  # `publish` raises it if the engine did not start
         return Answer(problem=str(error), kind="again" if isinstance(error.__cause__, RuntimeError) else "input")
     except UserError as error:
         return Answer(problem=str(error), kind="input")
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies: a kill -9 leaves no time to say goodbye. Linux only."""
+    """Have the kernel kill this process when its parent dies: a parent that is killed with -9 cannot end it. Linux
+    only."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the tie was made
+    if os.getppid() != parent:  # the parent died before the request took effect
         os.kill(os.getpid(), signal.SIGKILL)
 
 

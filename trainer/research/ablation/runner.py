@@ -1,8 +1,8 @@
 """Run tasks in parallel, each in its own process with a share of the cores.
 
 Every trainer command continues a killed run, so this module stores no state: the same call skips finished tasks and
-continues the others. When it is told to stop, it stops its tasks first. After a kill -9, a task may keep running. It
-keeps the lock of its run directory, and the same call fails until that task has ended.
+continues the others. When it receives a stop signal, it stops its tasks first. After a kill -9, a task may keep
+running. It keeps the lock of its run directory, and the same call fails until that task has ended.
 """
 
 from __future__ import annotations

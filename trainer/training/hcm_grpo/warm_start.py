@@ -102,7 +102,7 @@ def hard_in(run: Path) -> set[str]:
     """Ids of the hard cases of a run of stage 2.
 
     Raises:
-        RunMismatch: its record cannot be read.
+        RunMismatch: the run's record cannot be read.
     """
     try:
         return set(HardCases.model_validate_json((run / RECORD_NAME).read_bytes()).ids)

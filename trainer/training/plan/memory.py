@@ -12,7 +12,7 @@ keeps for the backward pass. Counted on transformers' modules under autocast wit
 and layer, with h the width, d = heads x head dimension, m the MLP's width, a the heads and s the length:
 
     Qwen2 layer        26 h + 8 d + 8 m + 4 a + 8 + 2 s
-        norms 2 x (8 h + 4); inputs of q, k, v, gate, up 5 x 2 h, each cast by itself; q, k, v, output of the attention
+        norms 2 x (8 h + 4); inputs of q, k, v, gate, up 5 x 2 h, each cast separately; q, k, v, output of the attention
         4 x 2 d (keys and values repeated to all heads), its log-sum 4 a, its mask 2 s; gate, its SiLU, up, product
         4 x 2 m
     InternViT layer    20 h + 8 d + 4 m + 4 a + 16
@@ -57,7 +57,7 @@ class Memory:
     """Bytes on one GPU in one stage."""
 
     held: Mapping[str, int]
-    """Bytes that are held all the time, by use."""
+    """Bytes that are allocated during the whole training, by use."""
     rollouts: Mapping[str, int] = field(default_factory=dict)
     """Additional bytes while completions are generated."""
     training: Mapping[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Whatever ended a run, the same command goes on; another one is refused."""
+"""Whatever ended a run, the same command continues; another one is refused."""
 
 from __future__ import annotations
 

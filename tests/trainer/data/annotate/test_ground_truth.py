@@ -1,4 +1,5 @@
-"""Annotation from the truth: unchanged without errors; with them wrong by the paper's score, and still consistent."""
+"""Annotation from the truth: without planted errors it is unchanged; with them it is wrong by the paper's score, and
+consistent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services that take up the promoted model, or do not: scripted ones, that publish a digest among their metrics."""
+"""Services that load the promoted model or fail to; they are scripted and publish a digest among their metrics."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_address_of_a_name_is_asked() -> None:
         port = url.rpartition(":")[2]
         try:
             found = confirm(settings(name, every_address=True, seconds=0.5), "new", lambda _: None)["services"]
-        except Unconfirmed as error:  # localhost is ::1 as well, where nobody listens
+        except Unconfirmed as error:  # localhost is ::1 as well, where no server listens
             assert f"http://[::1]:{port}: no answer" in str(error) and "127.0.0.1" not in str(error)
         else:
             assert found == [url]

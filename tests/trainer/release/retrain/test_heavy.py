@@ -1,4 +1,4 @@
-"""The GPU stages as they are, on a small model: trainings on the CPU, and an engine that always gives one answer."""
+"""The real GPU stages on a small model: trainings on the CPU, and an engine that always gives one answer."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_machine_that_joins_ends_when_there_is_no_work(config: Path, tmp_path:
     decision = Decision(at=utc_now().isoformat(), decision="skip", reason="nothing is new")
     write_state(settings.work, State(decision=decision))
     thread.join(60)
-    assert not thread.is_alive() and told[-1] == "the first machine has nothing more to train"
+    assert not thread.is_alive() and told[-1] == "the first machine has no more trainings"
 
 
 def test_a_machine_that_the_configuration_does_not_have_is_refused(config: Path) -> None:

@@ -66,7 +66,7 @@ def _second(config: Path) -> None:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         status = main(["retrain", "--config", str(config)])
-    assert "another retraining works in" in said.getvalue()
+    assert "another retraining uses" in said.getvalue()
     raise SystemExit(status)
 
 
@@ -76,7 +76,7 @@ def test_a_run_on_another_machine_is_waited_for_until_its_lease_ends(
     with Epoch(shop.registry, "elsewhere", "node-7", 600) as other:
         other.acquire(ours_ended=True)
         assert shop.call() == 1
-        assert "works on node-7 (epoch 1" in capsys.readouterr().out
+        assert "runs on node-7 (epoch 1" in capsys.readouterr().out
         assert shop.call("--decide-only") == 0
         assert '"decision": "skip"' in capsys.readouterr().out
     assert shop.call() == 0, "it has released the model"

@@ -139,7 +139,8 @@ def test_a_child_process_that_leaves_no_result_can_be_started_again(
 
 
 def test_a_child_process_ends_with_its_parent(tmp_path: Path, wait_until: Any) -> None:
-    """kill -9 of the parent; the child would otherwise go on to train, beside the one that is started again."""
+    """kill -9 of the parent; the child would otherwise keep training, at the same time as the one that is started
+    again."""
     import signal
     import subprocess
     import sys

@@ -1,4 +1,4 @@
-"""A retraining from labels to production: what ends it, what is skipped, and what is told about it."""
+"""A retraining from labels to production: what ends it, what is skipped, and what is reported."""
 
 from __future__ import annotations
 
@@ -129,10 +129,10 @@ def test_a_dry_run_changes_nothing_and_the_last_run_is_explained(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shop.call("--dry-run") == 0
-    assert "A new run would do all stages: decide, collect" in capsys.readouterr().out
+    assert "A new run would run all stages: decide, collect" in capsys.readouterr().out
     assert not shop.work.exists()
     assert shop.call("--explain") == 0
-    assert "no run yet" in capsys.readouterr().out
+    assert "no run and no decision yet" in capsys.readouterr().out
     shop.call()
     capsys.readouterr()
     assert shop.call("--explain") == 0
@@ -184,7 +184,7 @@ def test_a_registry_that_does_not_answer_has_a_status_of_its_own(shop: Shop) -> 
 
 
 def renamed(data: Path, prefix: str) -> None:
-    """Give the samples and products names of their own, and their pictures bytes of their own."""
+    """Give the samples and products new names, and their pictures new bytes."""
     from PIL import Image
 
     lines = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Numbers of steps and rollouts, compared with hand-made numbers and with TRL."""
+"""Numbers of steps and rollouts, compared with numbers calculated by hand and with TRL."""
 
 from __future__ import annotations
 
