@@ -45,6 +45,7 @@ def configure(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # `service.http.middleware` writes one line per request, with more fields.
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each of its plugins when it is imported
 
 
 def log(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:

@@ -234,7 +234,7 @@ def test_a_second_answer_to_another_request_is_an_error(
     server: Any, question: Any, kind: Any, max_retries: int, sent: int
 ) -> None:
     server.replies = [named(server.good(), "another.1")]
-    with pytest.raises(MismatchedAnswer, match=r"another\.1 in place of mine\.1") as caught:
+    with pytest.raises(MismatchedAnswer, match=r"another\.1 instead of mine\.1") as caught:
         screen(kind, question, base_url=server.url, max_retries=max_retries)
     assert (len(server.received), caught.value.request_id) == (sent, "mine.1")
 
@@ -441,5 +441,5 @@ def test_the_request_id_of_a_result_is_the_one_that_was_sent(server: Any, questi
 @both
 @pytest.mark.parametrize("made", [None, "client", httpx.Client])
 def test_a_function_that_makes_something_else_is_named(question: Any, kind: Any, made: Any) -> None:
-    with pytest.raises(InputError, match="passed as http_client made a"):
+    with pytest.raises(InputError, match="passed as http_client created a"):
         screen(kind, question, base_url="http://127.0.0.1:1", http_client=lambda: made)

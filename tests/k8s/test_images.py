@@ -30,7 +30,7 @@ def test_manifests_use_images_of_the_containerfile_and_of_this_version() -> None
         for container in containers(template)
     }
     ours = {image for image in used if image.startswith("screening-")}
-    assert used - ours == {"postgres:17.6"}
+    assert used - ours == {"postgres:17.6", "node-exporter:v1.8.2"}
     for image in ours:
         name, _, tag = image.partition(":")
         assert tag == __version__, image

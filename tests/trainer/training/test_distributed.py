@@ -82,7 +82,7 @@ def test_two_processes_share_a_curriculum_and_one_writes(
     given = ["hcm-grpo", "--recipe", recipe(tmp_path / "r.yaml", batch=1), "--checkpoint", small_checkpoint]
     given += ["--data", small_data, "--hard-cases", tmp_path, "--out", out]
     printed = together(*given)
-    assert printed.count("3 of 6 samples are hard") == 1
+    assert printed.count("3 of 6 questions are hard") == 1
     assert verify(out / "checkpoint").parent == digests["checkpoint"]
     log = json.loads((out / "log.json").read_text())
     # 6 + 9 questions, one per process in a step; the last one is dropped

@@ -331,7 +331,7 @@ def test_what_is_not_there_is_said(recipe: str, tmp_path: Path, capsys: pytest.C
     assert main(["import", recipe, "--model", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
     assert "hf download" in capsys.readouterr().err
     assert main(["import", "tiny", "--out", str(tmp_path / "out")]) == 2
-    assert "names no `base`" in capsys.readouterr().err
+    assert "has no `base`" in capsys.readouterr().err
     assert main(["import", recipe, "--out", str(tmp_path)]) == 2
     assert "name a new directory" in capsys.readouterr().err
 

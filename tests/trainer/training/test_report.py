@@ -119,7 +119,7 @@ def test_pretraining_has_its_stages_one_after_the_other_and_what_was_measured(tm
     assert curves["loss", "loss"].steps == (10, 30)
     assert curves["defects found in single pictures", "shadow"].values == (0.5,)
     assert curves["normal pictures recognised among five", "shadow"].values == (1.0,)
-    score = curves["score that the verdicts would get", "all"]
+    score = curves["score of the verdicts", "all"]
     assert (score.steps, score.values) == ((30, 40), (0.5, 0.6)), "first of the heads, then of the words"
     assert {label for title, label in curves if title == "first word of a verdict correct"} == {"normal", "shadow"}
     assert main(["report", str(run)]) == 0
@@ -149,7 +149,7 @@ def test_trainings_on_benchmarks_are_trainings(tmp_path: Path) -> None:
         ({"run.json": '{"stage": "compare"}'}, "'compare', which is not a training"),
         ({"run.json": '{"stage": "sft-weak"}'}, "has not logged a step yet"),
         ({"run.json": '{"stage": "sft-weak"}', "log.json": '[{"loss": 1}]'}, "not the log of a training"),
-        ({"run.json": '{"stage": "pretrain"}', "log.jsonl": "{}\n"}, "log.jsonl, line 1 is not"),
+        ({"run.json": '{"stage": "pretrain"}', "log.jsonl": "{}\n"}, "log.jsonl, line 1 is damaged"),
     ],
 )
 def test_a_directory_without_a_training_ends_with_status_2(

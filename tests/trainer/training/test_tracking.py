@@ -144,7 +144,7 @@ def test_a_store_that_does_not_answer_costs_a_warning_and_is_caught_up_with_late
         tracker.record(steps(5))
         tracker.record(steps(5, 10))
     said = capsys.readouterr().err
-    assert said.count("warning: no tracking") == 1
+    assert said.count("warning: the tracking store") == 1
     assert "127.0.0.1:9" in said and f"{out}/log.json" in said
     with track(store, out, ORIGIN) as tracker:
         tracker.record(steps(5, 10))

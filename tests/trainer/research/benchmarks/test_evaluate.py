@@ -146,7 +146,7 @@ def test_right_wrong_tolerated_and_unreadable_answers_by_hand(checkpoint: Path, 
         "text": "that.",
     }
     assert answers["val_Counting_7"]["answer"] is None
-    assert "none of AB" in answers["val_Counting_7"]["why"]
+    assert "not one of AB" in answers["val_Counting_7"]["why"]
 
 
 def test_the_result_is_a_table_for_people_and_a_file_for_programs(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_result_is_a_table_for_people_and_a_file_for_programs(checkpoint: Pa
     report = (out / "report.md").read_text()
     assert "# BLINK, test: scripted 1, direct" in report
     assert "3 questions (the first of 7), 95% intervals (Wilson)" in report
-    assert "Unreadable because: unknown_option 3." in report
+    assert "Reasons for unreadable answers: unknown_option 3." in report
     assert result.data.digest == read_benchmark(data, Part.TEST).digest
 
 
