@@ -302,9 +302,10 @@ async def test_a_request_that_does_not_end_puts_the_swap_off(serve, sample) -> N
 async def test_deadlines_go_on_while_requests_wait_at_the_gate(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine, deadline_seconds=0.3) as running:
-        engine.seconds = 1.0
+        engine.seconds = 3.0
         swapping = asyncio.create_task(running.take_up("two"))
-        await asyncio.sleep(0.2)
+        while "reload 2" not in engine.history:  # the gate is closed from then on
+            await asyncio.sleep(0.01)
         late = await running.client.post("/screen", json=sample.json())
         assert late.status_code == 504
         assert (await swapping).status_code == 200

@@ -111,7 +111,7 @@ async def until_asked(llm: SilentLLM, what: str) -> None:
 
 def loaded(llm: SilentLLM) -> VllmEngine:
     engine = VllmEngine()
-    engine._llm, engine._remains = llm, Nothing()
+    engine._llm, engine._reaper = llm, Nothing()
     engine._prompts = PromptRenderer(llm, fast=True)
     engine._loading = asyncio.get_running_loop().create_future()
     return engine
@@ -184,7 +184,7 @@ def test_a_start_ends_with_its_engine(call, tmp_path, monkeypatch) -> None:
     async def run() -> None:
         llm = SilentLLM(deaf_to=call)
         engine = VllmEngine()
-        engine._remains = Nothing()
+        engine._reaper = Nothing()
         monkeypatch.setattr(engine, "_load", lambda *_: llm)
         starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
         await until_asked(llm, call)
@@ -248,7 +248,7 @@ def test_an_engine_that_is_stopped_while_it_loads_is_ended_and_not_kept(tmp_path
 
     async def run() -> None:
         engine = VllmEngine()
-        engine._remains = Nothing()
+        engine._reaper = Nothing()
         starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
         await asyncio.to_thread(begun.wait, 10)
         stopping = asyncio.create_task(engine.stop())

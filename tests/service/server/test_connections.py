@@ -142,7 +142,8 @@ def test_an_upload_below_the_minimum_rate_is_408_of_its_own_type(impatient) -> N
             except TimeoutError:
                 continue
             break
-        assert problem_in(response) == (408, "upload-too-slow")
+        connection.settimeout(30)
+        assert problem_in(response + everything(connection)) == (408, "upload-too-slow")
 
 
 @pytest.mark.slow

@@ -47,14 +47,22 @@ def recipe(tmp_path: Path) -> str:
     return str(path)
 
 
+def make_trainer(data: Path, checkpoint: Path, output: Path) -> GroupGRPOTrainer:
+    samples = read_samples(data)
+    rows = rollout_rows(samples, COMPACT)
+    rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
+    return build_trainer(checkpoint, dataset(rows, data, 64), rewards, HcmGrpoRecipe(**SETTINGS), output)
+
+
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small_checkpoint: Path) -> GroupGRPOTrainer:
-    samples = read_samples(small_data)
-    rows = rollout_rows(samples, COMPACT)
-    settings = HcmGrpoRecipe(**SETTINGS)
-    output = tmp_path_factory.mktemp("trl")
-    rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
-    return build_trainer(small_checkpoint, dataset(rows, small_data, 64), rewards, settings, output)
+    return make_trainer(small_data, small_checkpoint, tmp_path_factory.mktemp("trl"))
+
+
+@pytest.fixture
+def unused_trainer(tmp_path: Path, small_data: Path, small_checkpoint: Path) -> GroupGRPOTrainer:
+    """A trainer whose image processor has cached no picture."""
+    return make_trainer(small_data, small_checkpoint, tmp_path)
 
 
 def test_the_loss_is_the_papers_formula(trainer: GroupGRPOTrainer) -> None:
@@ -106,13 +114,16 @@ def test_a_step_trains_every_part_of_the_policy_and_not_the_reference(
     assert all(parameter.grad is None for parameter in trainer.ref_model.parameters())
 
 
-def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(trainer: GroupGRPOTrainer) -> None:
+def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(
+    unused_trainer: GroupGRPOTrainer,
+) -> None:
+    trainer = unused_trainer
     generation_batch = next(iter(trainer.get_train_dataloader()))
     assert len(generation_batch) == 4
     assert [row["id"] for row in generation_batch[:2]] == [generation_batch[0]["id"]] * 2, "a group is one question"
     asked: list[torch.Tensor] = []
     shown: list[torch.Tensor] = []
-    model, before = trainer.model, trainer.processing_class.image_processor.processed
+    model = trainer.model
     hooks = [
         model.model.register_forward_pre_hook(lambda _m, _a, given: asked.append(given["input_ids"]), with_kwargs=True),
         model.model.vision_tower.register_forward_pre_hook(
@@ -130,7 +141,7 @@ def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(tr
     assert ((inputs["prompt_ids"] == image).sum(1) == 5 * length).all()
     assert inputs["pixel_values"].shape == (4 * 5, 3, 64, 64)
     assert shown[0].shape == (2 * 5, 3, 64, 64), "pictures of two questions, not of four completions"
-    assert trainer.processing_class.image_processor.processed - before == 2 * 5
+    assert trainer.processing_class.image_processor.processed == 2 * 5
 
 
 @pytest.mark.slow

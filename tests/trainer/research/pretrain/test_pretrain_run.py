@@ -126,7 +126,7 @@ def test_a_second_run_goes_on_from_the_checkpoint_of_the_first(
     assert "other settings" in capsys.readouterr().err
     wider = further_recipe(recipe, tmp_path, architecture={"text_width": 64})
     assert pretrain(wider, tmp_path / "pool-2", tmp_path / "third", "--start", str(first)) == 2
-    assert "other sizes" in capsys.readouterr().err
+    assert "of the recipe's architecture" in capsys.readouterr().err
 
 
 def test_training_starts_from_the_weights_of_the_checkpoint(
