@@ -29,13 +29,13 @@ tools: install # promtool, which no Python package brings
 	@.ci/promtool $(VENV)/bin
 
 # A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
-test: tools ## run the tests that a change can break, about 12 minutes on two cores
+test: tools ## run the tests that a change can break, about 25 minutes on two cores
 	@$(PY) -m pytest -n 2 -m "not exhaustive"
 
-test-fast: tools ## run units, contracts and the scripted engine, about 90 seconds
+test-fast: tools ## run the quick tests: units, contracts and the scripted engine
 	@$(PY) -m pytest -n 2 -m "not exhaustive and not slow and not vllm"
 
-test-all: tools ## run every test: also all broken checkpoints, kills and soaks, about an hour
+test-all: tools ## run every test, also all broken checkpoints, kills and soaks
 	@$(PY) -m pytest -n 2
 
 check: install ## lint and types
