@@ -19,7 +19,7 @@ install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see R
 demo: install ## start the service with real vLLM on the CPU, screen the example products, stop the service
 	@$(PY) clients/python/examples/demo.py
 
-retrain-demo: install ## screen, correct, retrain, promote: the same questions are answered differently (20 minutes)
+retrain-demo: install ## screen, correct, retrain, promote: the same questions may be answered differently (slow)
 	@$(PY) clients/python/examples/retrain_demo.py
 
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
