@@ -341,8 +341,8 @@ def published(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Iterator[Process]:
-    """One service on the real engine that swaps what lies in `published`, for the whole run."""
+def swapping_process(published: Path, launch_service: Callable[..., Any]) -> Iterator[Process]:
+    """The process of `swapping_service`, for the whole run."""
     with launch_service(
         "--checkpoint", str(published / "one"),
         "--checkpoint-store", str(published),
@@ -353,6 +353,16 @@ def swapping_service(published: Path, launch_service: Callable[..., Any]) -> Ite
         "--answer-cache-entries", "0",  # what is asked again must come from the weights
     ) as process:  # fmt: skip
         yield process
+
+
+@pytest.fixture
+def swapping_service(swapping_process: Process) -> Process:
+    """One service on the real engine that swaps what lies in `published`; it serves `one` when a test begins."""
+    from tests.service.swapping import take_up
+
+    response = take_up(swapping_process, "one")
+    assert response.status_code == 200, response.text
+    return swapping_process
 
 
 @pytest.fixture(scope="session")
