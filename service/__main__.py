@@ -20,8 +20,9 @@ examples:
   python -m service --checkpoint models/tiny --host 0.0.0.0 --port 8000 --max-concurrent 32
   python -m service --engine scripted            # no model: a deterministic stand-in for laptops and tests
 
-upkeep of the decision store (each has --help):
-  python -m service database upgrade
+other commands (each has --help):
+  python -m service key NAME --scope screen      # make an API key
+  python -m service database upgrade             # upkeep of the decision store
   python -m service prune
   python -m service erase --product SKU
 
@@ -41,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from service.config.settings import SettingsError, load
 
     argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "key":
+        from service.config import key_command
+
+        return key_command.main(argv[1:])
     if argv and argv[0] in ("database", "prune", "erase"):
         from service.decisions import commands
 

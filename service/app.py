@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -28,10 +29,13 @@ from service.http.admin import router as admin_router
 from service.http.decision_bodies import FeedbackOrder
 from service.http.decisions import router as decisions_router
 from service.http.docs import router as docs_router
+from service.http.keys import KeyRing
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
 from service.http.routes import answer_error, router
+from service.http.session import SessionOrder
+from service.http.session import router as session_router
 from service.logs import log
 from service.metrics import Metrics
 from service.pipeline.answer import size_of as size_of_answer
@@ -51,8 +55,12 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
 
     Args:
         on_failed_start: called when the engine cannot be started, so that the launcher can end the process.
+
+    Raises:
+        KeysFileError, DatabaseError, PictureStoreError: a setting names something that cannot be used.
     """
     metrics = Metrics()
+    keys = KeyRing(settings, metrics)
     admission = Admission(max_concurrent=settings.max_concurrent, max_queue=settings.max_queue, metrics=metrics)
     served = _served(settings, engine, admission, metrics)
     service = Service(
@@ -98,6 +106,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The server listens while the engine loads, so that /startupz and /livez answer from the beginning.
+        keys.start()
         if service.decisions is not None:
             service.decisions.writer.start()
         starting = asyncio.create_task(_start(app, service, on_failed_start))
@@ -105,6 +114,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             yield
         finally:
             service.admission.close()
+            keys.stop()
             if watcher is not None:
                 await watcher.stop()
             if served is not None:
@@ -130,9 +140,10 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         ],
         openapi_tags=[
             {"name": "screening", "description": "Screen generated pictures."},
-            {"name": "decisions", "description": "Stored decisions and feedback. Needs a feedback key."},
+            {"name": "decisions", "description": "Stored decisions and feedback. Needs the scope `feedback`."},
+            {"name": "review", "description": "Review of decisions by people. Needs the scope `review`."},
             {"name": "probes", "description": "Probes and metrics for orchestrators and monitoring."},
-            {"name": "admin", "description": "Checkpoint management for operators. Needs an admin key."},
+            {"name": "admin", "description": "Checkpoint management for operators. Needs the scope `admin`."},
         ],
         # `service.http.docs` serves the page from local files. A redirect would repeat the caller's Host header.
         docs_url=None,
@@ -141,18 +152,24 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.keys = keys
     app.state.started = False
     app.state.registry_watcher = watcher
+    bodies: list[type[BaseModel]] = [CheckpointOrder]
     app.include_router(router)
     app.include_router(admin_router)
     if service.decisions is not None:
         app.include_router(decisions_router)
+        bodies.append(FeedbackOrder)
+    if settings.review:
+        app.include_router(session_router)
+        bodies.append(SessionOrder)
     app.include_router(docs_router)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_exception_handler(RequestValidationError, answer_error)
     _add_middleware(app, settings)
-    extend_openapi(app, CheckpointOrder, *([FeedbackOrder] if service.decisions is not None else []))
+    extend_openapi(app, *bodies)
     return app
 
 

@@ -4,6 +4,8 @@ ServiceError
 ├── MalformedRequest          the body is not valid multipart or JSON
 ├── Unauthenticated           the API key is missing or unknown
 ├── Forbidden                 the operator has not enabled this path
+├── InsufficientScope         the API key is known, but may not use this path
+├── CrossOrigin               a page of another origin sent the request
 ├── BodyTimeout               the body stopped arriving
 ├── UploadTooSlow             the body arrives more slowly than the minimum rate
 ├── RequestTooLarge           the body or one picture exceeds a byte limit
@@ -57,6 +59,20 @@ class Unauthenticated(ServiceError):
 
 class Forbidden(ServiceError):
     """The operator has not enabled this path."""
+
+
+class InsufficientScope(ServiceError):
+    """The API key is known, but lacks the scope of this path."""
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(
+            f"The key {name!r} lacks the scope {scope!r}, which this path needs. Use another key, or ask the operator "
+            "to add the scope to it."
+        )
+
+
+class CrossOrigin(ServiceError):
+    """A request that authenticates by a cookie, or by its local address, does not come from a page of this service."""
 
 
 class CheckpointRefused(ServiceError):
@@ -198,6 +214,8 @@ PROBLEMS: dict[type[Exception], Problem] = {
     MalformedRequest: Problem(400, "malformed-request", "The request could not be read"),
     Unauthenticated: Problem(401, "unauthenticated", "A valid API key is needed"),
     Forbidden: Problem(403, "forbidden", "This path is disabled"),
+    InsufficientScope: Problem(403, "insufficient-scope", "The API key may not use this path"),
+    CrossOrigin: Problem(403, "cross-origin", "The request comes from another origin"),
     CheckpointRefused: Problem(409, "checkpoint-refused", "The checkpoint was refused"),
     SwapBusy: Problem(503, "swap-busy", "The checkpoint cannot be changed now"),
     BodyTimeout: Problem(408, "body-timeout", "The body did not arrive in time"),

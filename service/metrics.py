@@ -44,8 +44,13 @@ class Metrics:
             "screening_engine_alive", "1 while the engine is healthy, otherwise 0.", registry=registry
         )
         self.rejected = Counter(
-            "screening_rejected", "Requests refused at admission, by reason: queue_full, not_ready, unauthenticated.",
+            "screening_rejected",
+            "Requests refused at admission, by reason: queue_full, not_ready, unauthenticated, insufficient_scope.",
             ["reason"], registry=registry,
+        )  # fmt: skip
+        self.keys_file_errors = Counter(
+            "screening_keys_file_errors",
+            "Reads of the keys file that found it missing or wrong; the previous keys stayed valid.", registry=registry,
         )  # fmt: skip
         self.aborted = Counter(
             "screening_aborted", "Aborted requests, by reason: client_gone, deadline.", ["reason"], registry=registry

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from service.config.settings import PREFIX, Settings
 
-_UNITS = {"seconds": "SECONDS", "ms": "MILLISECONDS", "bytes": "BYTES", "pixels": "PIXELS"}
+_UNITS = {"seconds": "SECONDS", "ms": "MILLISECONDS", "bytes": "BYTES", "pixels": "PIXELS", "file": "FILE"}
 """Placeholder for an option's value, by the last word of the setting's name."""
 _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 

@@ -1,11 +1,21 @@
-"""Parses the API keys in the settings: each entry has the SHA-256 of a key and a name for the log."""
+"""Parses API keys, of the settings and of a keys file. Of each key the service knows a name, scopes and the SHA-256."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
 
-_ENTRY = re.compile(r"(?:(?P<name>[A-Za-z0-9._-]{1,64}):)?(?P<sha256>[0-9a-fA-F]{64})")
+Scope = Literal["screen", "feedback", "review", "admin"]
+"""What a key may do: call `/screen`, read decisions and send feedback, review, or operate the service."""
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+_IMPLIED: dict[str, tuple[Scope, ...]] = {"admin": ("feedback", "review")}
+"""Scopes that another one includes."""
+
+NAME = "[A-Za-z0-9._-]{1,64}"
+_SHA256 = "[0-9a-fA-F]{64}"
+_ENTRY = re.compile(f"(?:(?P<name>{NAME}):)?(?P<sha256>{_SHA256})")
 _PREFIX = 8
 """Number of leading digits of the hash that serve as the name of a key without a name."""
 
@@ -15,6 +25,15 @@ class NamedKey(NamedTuple):
 
     name: str
     sha256: str
+
+
+class ScopedKey(NamedTuple):
+    """An API key and what it may do."""
+
+    name: str
+    sha256: str
+    scopes: frozenset[Scope]
+    """All scopes, also those that another one includes."""
 
 
 def named_keys(text: str) -> tuple[NamedKey, ...]:
@@ -39,3 +58,50 @@ def named_keys(text: str) -> tuple[NamedKey, ...]:
             raise ValueError(f"entry {number} repeats the hash of an earlier entry")
         keys.append(NamedKey(match["name"] or digest[:_PREFIX], digest))
     return tuple(keys)
+
+
+def scoped(key: NamedKey, *scopes: Scope) -> ScopedKey:
+    """A key with these scopes and those that they include."""
+    return ScopedKey(*key, frozenset(scopes).union(*(_IMPLIED.get(scope, ()) for scope in scopes)))
+
+
+def keys_in(text: str) -> tuple[ScopedKey, ...]:
+    """Parse the content of a keys file: one key for each line, `NAME SCOPE[,SCOPE] SHA256`. `#` begins a comment.
+
+    Raises:
+        ValueError: a line has another form, two lines have the same hash, or there is no key. The message does not
+            repeat the line, because it may contain a key.
+    """
+    keys: dict[str, ScopedKey] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not (words := line.partition("#")[0].split()):
+            continue
+        try:
+            key = _key_in(words)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if key.sha256 in keys:
+            raise ValueError(f"line {number}: an earlier line has the same hash. Give each key one line")
+        keys[key.sha256] = key
+    if not keys:
+        raise ValueError("there is no key in it. Add a line that `python -m service key NAME --scope SCOPE` prints")
+    return tuple(keys.values())
+
+
+def _key_in(words: list[str]) -> ScopedKey:
+    if len(words) != 3:
+        raise ValueError("this is not NAME SCOPE[,SCOPE] SHA256, three words separated by spaces")
+    name, scopes, sha256 = words
+    if re.fullmatch(NAME, name) is None:
+        raise ValueError("the name may have 1 to 64 letters, digits, dots, hyphens and underscores")
+    if re.fullmatch(_SHA256, sha256) is None:
+        raise ValueError('the hash is not 64 hexadecimal digits, as printf %s "$KEY" | sha256sum prints them')
+    return scoped(NamedKey(name, sha256.lower()), *_scopes_in(scopes))
+
+
+def _scopes_in(text: str) -> Iterator[Scope]:
+    known = {scope: scope for scope in SCOPES}
+    for word in text.split(","):
+        if word not in known:
+            raise ValueError(f"the scopes must be some of {', '.join(SCOPES)}, separated by commas without spaces")
+        yield known[word]

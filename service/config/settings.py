@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; if unset, anyone may call it."""
     admin_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
     """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; if unset, /admin is disabled."""
+    keys_file: Path | None = None
+    """File with further keys, one line NAME SCOPE[,SCOPE] SHA256 for each, which is read again when it changes. /screen
+    then needs a key; if unset, there are only the keys of the other settings."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the service from a browser, separated by commas, or *; if unset, no CORS."""
 
@@ -170,6 +173,8 @@ class Settings(BaseSettings):
     feedback_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
     """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; if
     unset, /decisions is disabled."""
+    review: bool = False
+    """Whether people may review decisions under /review; needs --decisions."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time in milliseconds that the scripted engine takes for an answer."""
@@ -198,7 +203,14 @@ class Settings(BaseSettings):
             raise ValueError("--registry is not a tracking URI; give one such as sqlite:////path.db or http://server")
         if (self.decisions is None) != (self.pictures is None):
             raise ValueError("--decisions and --pictures belong together: give both, or neither")
+        if self.review and self.decisions is None:
+            raise ValueError("--review needs --decisions and --pictures, which store what people review")
         return self
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether `/screen` needs a key."""
+        return bool(self.api_keys) or self.keys_file is not None
 
     @property
     def upload_pace(self) -> Pace:

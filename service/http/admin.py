@@ -1,6 +1,6 @@
 """The paths under `/admin`, which show the checkpoint that the service serves and swap it.
 
-They need an admin key, and are disabled if the operator has set none.
+They need a key with the scope `admin`, and are disabled if there is none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from service.errors import (
     BodyTimeout,
     CheckpointRefused,
     Forbidden,
+    InsufficientScope,
     InvalidRequest,
     MalformedRequest,
     NotReady,
@@ -32,7 +33,7 @@ from service.errors import (
     UnsupportedMediaType,
     UploadTooSlow,
 )
-from service.http.auth import check_key
+from service.http.auth import authorize
 from service.http.openapi import problem_responses
 from service.pipeline.screen import Service
 from service.request.json_body import utf8_of
@@ -103,7 +104,7 @@ _ORDER: dict[str, Any] = {
 @router.get(
     "/checkpoint",
     response_model=CheckpointState,
-    responses=problem_responses(Unauthenticated, Forbidden, NotReady),
+    responses=problem_responses(Unauthenticated, Forbidden, InsufficientScope, NotReady),
     openapi_extra={"security": [{"key": []}]},
     operation_id="get_checkpoint",
     response_description="The current checkpoint, past swaps and refused checkpoints.",
@@ -132,6 +133,7 @@ async def get_checkpoint(request: Request) -> Response:
         MalformedRequest,
         Unauthenticated,
         Forbidden,
+        InsufficientScope,
         BodyTimeout,
         UploadTooSlow,
         CheckpointRefused,
@@ -164,18 +166,15 @@ def _service(request: Request) -> Service:
 
 
 def _hot_swap(request: Request) -> HotSwap:
-    """Check the admin key and return the hot swap.
+    """Check the caller's key and return the hot swap.
 
     Raises:
-        Forbidden: the operator has set no admin key, or the engine has no checkpoint.
+        Unauthenticated, InsufficientScope: see `authorize`.
+        Forbidden: no key has the scope `admin`, or the engine has no checkpoint.
         NotReady: the engine is still starting.
-        Unauthenticated: the request carries no admin key.
     """
+    authorize(request, "admin")
     service = _service(request)
-    allowed = service.settings.admin_keys
-    if not allowed:
-        raise Forbidden("To use /admin, set SCREENING_ADMIN_KEYS to the SHA-256 of a key.")
-    check_key(request, allowed, "an admin key")
     if service.hot_swap is None:
         raise Forbidden("The scripted engine has no checkpoint. Start the service with --engine vllm.")
     if not request.app.state.started:

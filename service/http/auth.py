@@ -1,37 +1,149 @@
-"""Authentication with bearer keys, of which the service knows only the hashes."""
+"""Decides who may call a path: by a bearer key, and for reviewers also by a session cookie or on their own machine."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Collection
+import time
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
 
-from starlette.requests import HTTPConnection
+from starlette.requests import Request
 
-from service.config.named_keys import NamedKey
-from service.errors import Unauthenticated
+from service.config.named_keys import Scope, ScopedKey
+from service.config.settings import Settings
+from service.errors import CrossOrigin, Forbidden, InsufficientScope, Unauthenticated
+from service.http.keys import KeyRing
+from service.http.session_token import COOKIE, holder
+
+LOCAL = ScopedKey("local", "", frozenset({"review"}))
+"""The only person who reviews on a machine without keys."""
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "via")
+"""Headers by which a proxy on this machine shows that the caller may be elsewhere."""
 
 
-def check_key(request: HTTPConnection, allowed: Collection[NamedKey], kind: str) -> str:
-    """Compare the bearer key's SHA-256 with every allowed one, in constant time, and return it.
+def authorize(request: Request, scope: Scope) -> str:
+    """Check that the caller may use a path of this scope; returns the name of its key, "" where none is needed.
 
-    `caller_of` returns the name of the key afterwards.
-
-    Args:
-        kind: name of the kind of key in the error message: "a key" or "an admin key".
+    `caller_of`, `key_of` and `has_scope` tell more about the caller afterwards.
 
     Raises:
         Unauthenticated: the request carries no key or an unknown one.
+        InsufficientScope: the key is known, but lacks the scope.
+        Forbidden: no key has the scope, so the path is disabled.
+        CrossOrigin: a request without a bearer key comes from a page of another origin.
     """
+    settings, keys = _settings(request), key_ring(request)
+    if scope == "screen" and not settings.needs_key:
+        return ""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).hexdigest()
-    matches = [one.name for one in allowed if hmac.compare_digest(digest, one.sha256)]
-    if scheme.lower() != "bearer" or not matches:
-        raise Unauthenticated(f"The key is missing or unknown. Send Authorization: Bearer <key> with {kind}.")
-    request.state.caller = matches[0]
-    return digest
+    presented = key.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else None
+    if presented is None and scope == "review":
+        return _reviewer(request, settings, keys).name
+    return admit(request, presented, scope).name
 
 
-def caller_of(request: HTTPConnection) -> str | None:
+def admit(request: Request, presented: bytes | None, scope: Scope) -> ScopedKey:
+    """Return the entry of a presented key that has the scope; it becomes the caller.
+
+    Raises:
+        Unauthenticated, InsufficientScope, Forbidden: as `authorize`.
+    """
+    keys = key_ring(request)
+    if not keys.any_with(scope):
+        raise Forbidden(
+            f"No key has the scope {scope!r}, so this path is disabled. The operator sets keys: docs/operations.md."
+        )
+    found = [] if presented is None else keys.find(presented)
+    if not found:
+        raise Unauthenticated(
+            f"The key is missing or unknown. Send Authorization: Bearer <key>, with a key of the scope {scope!r}."
+        )
+    request.state.key = next((one for one in found if scope in one.scopes), found[0])
+    if not has_scope(request, scope):
+        raise InsufficientScope(found[0].name, scope)
+    return key_of(request)
+
+
+def caller_of(request: Request) -> str | None:
     """Name of the key that authenticated the request; None if no key was checked."""
-    return getattr(request.state, "caller", None)
+    key: ScopedKey | None = getattr(request.state, "key", None)
+    return None if key is None else key.name
+
+
+def key_of(request: Request) -> ScopedKey:
+    """The key that authenticated the request, after `authorize` found one."""
+    key: ScopedKey = request.state.key
+    return key
+
+
+def has_scope(request: Request, scope: Scope) -> bool:
+    """Whether the key that authenticated the request has another scope as well."""
+    return scope in key_of(request).scopes
+
+
+def key_ring(request: Request) -> KeyRing:
+    """The keys of the service."""
+    keys: KeyRing = request.app.state.keys
+    return keys
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a request that changes something and comes from a page of another origin.
+
+    Ports and names are compared, and not the scheme: behind a proxy that ends TLS the service sees another one.
+
+    Raises:
+        CrossOrigin: `Origin` is missing, or is not that of this service.
+    """
+    if request.method in _SAFE:
+        return
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    if origin is None or host is None or _parts(origin).netloc.lower() != host.lower():
+        raise CrossOrigin(f"Send the request from a page of this service: its Origin must be that of {host!r}.")
+
+
+def _reviewer(request: Request, settings: Settings, keys: KeyRing) -> ScopedKey:
+    """The person who reviews without a bearer key.
+
+    Raises:
+        Unauthenticated, Forbidden, CrossOrigin: as `authorize`.
+    """
+    if keys.any_with("review"):
+        person = holder(request.cookies.get(COOKIE, ""), keys.keys, time.time())
+    else:
+        person = LOCAL if _is_local(request, settings) else None
+    if person is None:
+        return admit(request, None, "review")
+    check_origin(request)
+    request.state.key = person
+    return person
+
+
+def _is_local(request: Request, settings: Settings) -> bool:
+    """Whether the request comes from this machine and was meant for it.
+
+    The Host header is checked as well: a foreign page can have its own name resolve to 127.0.0.1 (DNS rebinding).
+    """
+    host = _parts(f"//{request.headers.get('host', '')}").hostname
+    proxied = any(name in request.headers for name in _FORWARDED)
+    return settings.review and not proxied and _is_loopback(settings.host) and _is_loopback(host or "")
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL from the caller; empty ones if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.service.settings
+    return settings

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from screening.task import NONE, OPTIONS
 from service.admission.upload import Upload
-from service.config.named_keys import NamedKey
+from service.config.named_keys import Scope
 from service.decisions import erasure, feedback, reading
 from service.decisions.store import DecisionStore
 from service.errors import (
@@ -24,6 +24,7 @@ from service.errors import (
     DecisionsUnavailable,
     Forbidden,
     IdempotencyKeyReused,
+    InsufficientScope,
     InvalidRequest,
     MalformedRequest,
     RequestTooLarge,
@@ -31,7 +32,7 @@ from service.errors import (
     UnsupportedMediaType,
     UploadTooSlow,
 )
-from service.http.auth import caller_of, check_key
+from service.http.auth import authorize
 from service.http.decision_bodies import (
     Decision,
     DecisionPage,
@@ -54,7 +55,7 @@ DecisionId = Annotated[str, Path(max_length=64, description="The answer's `id`."
 Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the original, 1 to 4 for A to D.")]
 
 _SECURED: dict[str, Any] = {"security": [{"key": []}]}
-_COMMON = (Unauthenticated, Forbidden, InvalidRequest, DecisionsUnavailable)
+_COMMON = (Unauthenticated, Forbidden, InsufficientScope, InvalidRequest, DecisionsUnavailable)
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -90,7 +91,7 @@ async def list_decisions(
     product: Annotated[str | None, Query(max_length=256, description="`metadata.product` of the request.")] = None,
     caller: Annotated[str | None, Query(max_length=64, description="Name of the key that asked.")] = None,
 ) -> Response:
-    store = _let_in(request)
+    store, _ = _let_in(request)
     filters = reading.Filters(
         since, until, checkpoint, choice, min_confidence, max_confidence, needs_review, product, caller
     )
@@ -117,7 +118,7 @@ async def list_decisions(
     response_description="The decision.",
 )
 async def get_decision(request: Request, decision: DecisionId) -> Response:
-    store = _let_in(request)
+    store, _ = _let_in(request)
     _refuse_unprintable(decision)
     found = await store.ask(partial(reading.one, store.database, decision))
     if found is None:
@@ -144,7 +145,7 @@ async def get_decision(request: Request, decision: DecisionId) -> Response:
     summary="A picture of a decision: 0 is the original, 1 to 4 are A to D",
 )
 async def get_decision_picture(request: Request, decision: DecisionId, position: Position) -> Response:
-    store = _let_in(request)
+    store, _ = _let_in(request)
     _refuse_unprintable(decision)
     found = await store.ask(partial(reading.picture_of, store.database, decision, position))
     data = None if found is None else await store.ask(partial(store.pictures.get, found[0]))
@@ -174,7 +175,7 @@ async def get_decision_picture(request: Request, decision: DecisionId, position:
     response_description="The feedback was added, or had been added with the same Idempotency-Key.",
 )  # fmt: skip
 async def send_feedback(request: Request, decision: DecisionId) -> Response:
-    store, service = _let_in(request), _service(request)
+    (store, caller), service = _let_in(request), _service(request)
     _refuse_unprintable(decision)
     key = _idempotency_key(request)
     body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
@@ -183,7 +184,7 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
         feedback.add,
         store.database,
         decision,
-        caller=caller_of(request) or "",
+        caller=caller,
         kind=order.kind,
         options="" if order.options == NONE else order.options,
         comment=order.comment,
@@ -203,15 +204,14 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
     openapi_extra=_SECURED,
     operation_id="erase_decision",
     summary="Erase a decision with its feedback and the pictures that no other decision shows",
-    description="Needs an admin key. Erasing it again, or one that was never kept, answers 204 too.",
+    description="Needs the scope `admin`. Erasing it again, or one that was never kept, answers 204 too.",
     response_description="It is erased.",
     response_class=Response,
 )
 async def erase_decision(request: Request, decision: DecisionId) -> Response:
-    store = _let_in(request, admin=True)
+    store, caller = _let_in(request, "admin")
     _refuse_unprintable(decision)
-    erase = partial(erasure.erase_one, store.database, store.pictures, decision, caller=caller_of(request) or "")
-    await store.ask(erase)
+    await store.ask(partial(erasure.erase_one, store.database, store.pictures, decision, caller=caller))
     return Response(status_code=204)
 
 
@@ -220,21 +220,15 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _let_in(request: Request, *, admin: bool = False) -> DecisionStore:
-    """Check that the caller has a key for this path.
+def _let_in(request: Request, scope: Scope = "feedback") -> tuple[DecisionStore, str]:
+    """Check that the caller may use this path; returns the store and the caller's name.
 
     Raises:
-        Forbidden: no such key is set.
-        Unauthenticated: the caller has no valid key.
+        Unauthenticated, InsufficientScope, Forbidden: see `authorize`.
     """
-    settings, store = _service(request).settings, _service(request).decisions
+    store = _service(request).decisions
     assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
-    allowed: tuple[NamedKey, ...] = settings.admin_keys if admin else settings.feedback_keys
-    if not allowed:
-        name = "SCREENING_ADMIN_KEYS" if admin else "SCREENING_FEEDBACK_KEYS"
-        raise Forbidden(f"Set {name} to the SHA-256 of a key to use this path.")
-    check_key(request, allowed, "an admin key" if admin else "a feedback key")
-    return store
+    return store, authorize(request, scope)
 
 
 def _idempotency_key(request: Request) -> str | None:

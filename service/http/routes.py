@@ -22,7 +22,9 @@ from service.errors import (
     BodyTimeout,
     DeadlineExceeded,
     EngineLost,
+    Forbidden,
     IdempotencyKeyReused,
+    InsufficientScope,
     InvalidRequest,
     MalformedRequest,
     NotReady,
@@ -38,12 +40,12 @@ from service.errors import (
     problem_body,
     problem_of,
 )
-from service.http.auth import check_key
+from service.http.auth import authorize, key_of
 from service.http.openapi import SCREEN_REQUEST, header, problem_responses
 from service.http.paths import meant, route_path
 from service.ids import valid_idempotency_key
 from service.metrics import CONTENT_TYPE
-from service.pipeline.screen import Service, screen
+from service.pipeline.screen import Caller, Service, screen
 from service.schemas import Health, ScreenAnswer
 
 LOGGER = logging.getLogger("service.http.routes")
@@ -52,6 +54,8 @@ router = APIRouter()
 SCREEN_ERRORS = (
     MalformedRequest,
     Unauthenticated,
+    Forbidden,
+    InsufficientScope,
     BodyTimeout,
     UploadTooSlow,
     RequestTooLarge,
@@ -251,15 +255,15 @@ def _healthy(service: Service) -> Response:
     return JSONResponse({"status": "ok", "engine": service.engine.name})
 
 
-def _authenticate(request: Request, service: Service) -> str:
-    """Check the API key if the operator has set any. Returns the SHA-256 of the key, or "" if no key is needed."""
-    if not service.settings.api_keys:
-        return ""
+def _authenticate(request: Request, service: Service) -> Caller:
+    """Check the API key if callers need one."""
     try:
-        return check_key(request, service.settings.api_keys, "a key")
-    except Unauthenticated:
-        service.metrics.rejected.labels("unauthenticated").inc()
+        name = authorize(request, "screen")
+    except (Unauthenticated, InsufficientScope, Forbidden) as error:
+        reason = "unauthenticated" if isinstance(error, Unauthenticated) else "insufficient_scope"
+        service.metrics.rejected.labels(reason).inc()
         raise
+    return Caller(name, key_of(request).sha256) if service.settings.needs_key else Caller("", "")
 
 
 def _check_headers(request: Request) -> None:

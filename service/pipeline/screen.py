@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 from starlette.requests import Request
@@ -103,11 +103,17 @@ class Screened:
         return self.answer.source if self.answer else "replay"
 
 
-async def screen(request: Request, service: Service, caller: str) -> Screened:
-    """Answer one `POST /screen`.
+class Caller(NamedTuple):
+    """Who sent a request. Both are empty where no key is needed."""
 
-    Args:
-        caller: the caller to whom the `Idempotency-Key` belongs.
+    name: str
+    """Name of the API key, which decisions are stored with."""
+    key: str
+    """SHA-256 of the API key. An `Idempotency-Key` belongs to it: several keys may have one name."""
+
+
+async def screen(request: Request, service: Service, caller: Caller) -> Screened:
+    """Answer one `POST /screen`.
 
     Raises:
         ServiceError: the request is refused or fails; see `service.errors` for the subclasses.
@@ -123,12 +129,12 @@ async def screen(request: Request, service: Service, caller: str) -> Screened:
             async with asyncio.timeout(None) as deadline:
                 submission = await _read_request(request, service, timer, place, deadline)
                 fingerprint = request_fingerprint(submission.content, submission.metadata, submission.review_below)
-                with service.idempotency.claim(caller, key, fingerprint, new_id("scr_")) as claim:
+                with service.idempotency.claim(caller.key, key, fingerprint, new_id("scr_")) as claim:
                     if claim.reply is not None:
                         return Screened(claim.reply, None)
                     answer = await _answer(request, claim.answer_id, submission, service, timer)
                     if service.decisions is not None:
-                        service.decisions.keep(answer, caller, submission.content, submission.pictures)
+                        service.decisions.keep(answer, caller.name, submission.content, submission.pictures)
                     reply = Reply(answer.id, answer.outcome, answer.model_dump_json().encode())
                     kept = service.idempotency.settle(claim, reply)
                     return Screened(kept, answer if kept is reply else None)

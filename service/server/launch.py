@@ -22,11 +22,14 @@ from service.config.settings import Settings
 from service.decisions.database import DatabaseError
 from service.decisions.picture_store import PictureStoreError
 from service.engines.protocol import Engine
+from service.http.keys import KeysFileError
 from service.logs import log
 from service.server.draining_server import ConnectionLimits, DrainingServer
 from service.server.listener import ListenError, allow_descriptors, connection_limit, listen
 
 LOGGER = logging.getLogger("service.server.launch")
+
+_CANNOT_START = (CheckpointError, DatabaseError, KeysFileError, ListenError, NoTemporaryDirectory, PictureStoreError)
 
 
 class CannotStart(Exception):
@@ -37,7 +40,7 @@ def serve(settings: Settings, engine: Engine) -> int:
     """Serve until a signal ends the process. Returns the exit code.
 
     Raises:
-        CannotStart: the address is not available, no directory is writable, or the checkpoint is refused.
+        CannotStart: the address, a directory, the keys file, the decision store or the checkpoint cannot be used.
     """
     # SIGUSR1 prints the stacks of a service that hangs, so that its container needs no debugger.
     faulthandler.register(signal.SIGUSR1)
@@ -46,15 +49,22 @@ def serve(settings: Settings, engine: Engine) -> int:
         _warn_if_open(settings, listening)
         caches = house_the_caches(os.environ) if engine.loads_checkpoints else None
         return _run(settings, engine, listening, caches)
-    except (CheckpointError, DatabaseError, ListenError, NoTemporaryDirectory, PictureStoreError) as error:
+    except (
+        CheckpointError,
+        DatabaseError,
+        KeysFileError,
+        ListenError,
+        NoTemporaryDirectory,
+        PictureStoreError,
+    ) as error:
         raise CannotStart(str(error)) from error
 
 
 def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> None:
     hosts = sorted({one.getsockname()[0] for one in listening})
-    if not settings.api_keys and not all(ip_address(host).is_loopback for host in hosts):
+    if not settings.needs_key and not all(ip_address(host).is_loopback for host in hosts):
         text = "no API keys are set, so anyone who can reach the service may call /screen"
-        log(LOGGER, logging.WARNING, text, hosts=hosts, remedy="set --api-keys or listen on 127.0.0.1")
+        log(LOGGER, logging.WARNING, text, hosts=hosts, remedy="set --api-keys or --keys-file, or listen on 127.0.0.1")
 
 
 def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket], caches: Path | None) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.app import create_app
+from service.config.named_keys import keys_in
 from service.config.settings import Settings, load
 from service.engines.scripted_engine import ScriptedEngine
 from tests.k8s.rendering import (
@@ -29,12 +30,10 @@ each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 HASH = "0" * 64
 SECRETS = {
-    "screening-keys/api-keys": f"shop:{HASH}",
-    "screening-keys/admin-keys": f"operator:{HASH}",
+    "screening-keys/keys": f"shop screen {HASH}\noperator admin {'1' * 64}\n",
     "mlflow-database/password": "secret",
     "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
     "screening-decisions/pictures": "s3://screening-pictures/production",
-    "screening-decisions/feedback-keys": f"shop:{HASH}",
 }
 """What k8s/README.md tells the operator to create."""
 ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
@@ -219,11 +218,24 @@ def test_the_environment_is_one_that_the_service_accepts(overlay: str, monkeypat
     container = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]["containers"][0]
     assert settings.host == "0.0.0.0"
     assert {"name": "http", "containerPort": settings.port} in container["ports"]
-    assert settings.api_keys, "everyone in the cluster could call /screen"
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
     assert str(settings.state_dir) in writable
     assert str(settings.checkpoint_store) in {mount["mountPath"] for mount in container["volumeMounts"]}
     assert settings.registry is None or overlay != "laptop"
+
+
+@each_overlay
+def test_the_keys_file_is_the_mounted_secret(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = render(overlay)
+    file = service_settings(resources, monkeypatch).keys_file
+    assert file is not None, "everyone in the cluster could call /screen"
+    spec = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]
+    (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == str(file.parent))
+    assert "subPath" not in mount, "Kubernetes would never update it"
+    (volume,) = (volume["secret"] for volume in spec["volumes"] if volume["name"] == mount["name"])
+    keys = keys_in(_secrets(resources)[f"{volume['secretName']}/{file.name}"])
+    assert {"screen", "admin"} <= set().union(*(key.scopes for key in keys))
+    assert volume["defaultMode"] & 0o004, "the service does not run as root"
 
 
 def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +243,6 @@ def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.
     settings = service_settings(render("production", "decisions"), monkeypatch)
     assert settings.decisions == SECRETS["screening-decisions/database"]
     assert settings.pictures == SECRETS["screening-decisions/pictures"]
-    assert settings.feedback_keys
 
 
 @each_rendering

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -44,13 +48,39 @@ def entrypoint(target: str) -> list[str]:
     return [str(part) for part in json.loads(command)]
 
 
+def mounted_secrets() -> dict[str, str]:
+    """Secrets by the paths at which they are mounted."""
+    spec = pod()
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    mounts = spec["containers"][0]["volumeMounts"]
+    return {mount["mountPath"]: secrets[mount["name"]] for mount in mounts if mount["name"] in secrets}
+
+
+def writable() -> list[str]:
+    """The paths of all other mounts."""
+    mounts = [mount["mountPath"] for mount in pod()["containers"][0]["volumeMounts"]]
+    return [path for path in mounts if path not in mounted_secrets()]
+
+
+@cache
+def secret_folder(secret: str) -> Path:
+    """A directory with the values of a Secret, which everyone may read."""
+    folder = Path(tempfile.mkdtemp(prefix="screening-secret-"))
+    atexit.register(shutil.rmtree, folder)
+    folder.chmod(0o755)
+    for name, value in generated_secrets(render(OVERLAY)).items():
+        if name.startswith(f"{secret}/"):
+            (folder / name.rpartition("/")[2]).write_text(value)
+    return folder
+
+
 def confined(command: list[str], variables: dict[str, str]) -> list[str]:
     """The command line that runs a command as the pod's container, on this machine's files."""
-    container = pod()["containers"][0]
-    mounts = [part for mount in container["volumeMounts"] for part in ("--mount", mount["mountPath"])]
+    mounts = [part for path in writable() for part in ("--mount", path)]
     folders = {Path(sys.prefix), Path(sys.base_prefix)}
     binds = [f"{ROOT / folder}:/app/{folder}" for folder in ("screening", "service", "models")]
     binds += [f"{folder}:{folder}" for folder in sorted(map(str, folders))]
+    binds += [f"{secret_folder(secret)}:{path}" for path, secret in mounted_secrets().items()]
     options = [part for bind in binds for part in ("--bind", bind)]
     settings = [f"{name}={value}" for name, value in variables.items()]
     return [str(K8S / "images" / "confine"), "/", *options, *mounts, "--", "/usr/bin/env", "-i", *settings, *command]
@@ -159,9 +189,9 @@ def test_screens_as_an_unprivileged_user_on_a_read_only_root(service: Running, a
 
 
 def test_nothing_but_the_mounts_can_be_written() -> None:
-    container = pod()["containers"][0]
-    declared = [mount["mountPath"] for mount in container["volumeMounts"]]
-    places = " ".join(map(shlex.quote, [*declared, "/", "/app", "/app/models", "/etc", "/var", "/root", sys.prefix]))
+    declared = writable()
+    shut = ["/", "/app", "/app/models", "/etc", *mounted_secrets(), "/var", "/root", sys.prefix]
+    places = " ".join(map(shlex.quote, [*declared, *shut]))
     script = f"for place in {places}; do touch $place/x 2>/dev/null && echo $place; done; true"
     done = subprocess.run(
         confined(["/bin/sh", "-c", script], variables()), capture_output=True, text=True, timeout=60, check=False

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.service.conftest import draw
-from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY
+from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY, sha256
 
 pytestmark = pytest.mark.anyio
 
@@ -112,8 +112,19 @@ async def test_decisions_need_their_key(open_service, path) -> None:
         without = await running.client.get(f"/decisions{path}")
         wrong = await running.client.get(f"/decisions{path}", headers={"Authorization": "Bearer wrong"})
     assert without.status_code == wrong.status_code == 401
-    async with open_service(feedback_keys=()) as (running, _):
+    async with open_service(feedback_keys=(), admin_keys=()) as (running, _):
         assert (await running.client.get(f"/decisions{path}", headers=READ)).status_code == 403
+
+
+async def test_an_admin_key_reads_decisions_and_a_key_of_screen_alone_does_not(open_service, sample) -> None:
+    async with open_service(api_keys=f"pipeline:{sha256('screen-key')}") as (running, written):
+        screen = {"Authorization": "Bearer screen-key"}
+        assert (await running.client.post("/screen", json=sample.json(), headers=screen)).status_code == 200
+        await written(1)
+        (found,) = (await running.client.get("/decisions", headers=ADMIN)).json()["decisions"]
+        refused = await running.client.get("/decisions", headers=screen)
+    assert found["caller"] == "pipeline", "decisions name the caller and not the hash of its key"
+    assert refused.status_code == 403 and "lacks the scope 'feedback'" in refused.json()["detail"]
 
 
 async def test_a_service_that_keeps_none_has_no_such_path(start) -> None:
@@ -176,7 +187,7 @@ async def test_erasing_takes_feedback_and_pictures_that_no_other_shows(open_serv
         erased = [await running.client.delete(f"/decisions/{first['id']}", headers=ADMIN) for _ in range(2)]
         gone = await running.client.get(f"/decisions/{first['id']}", headers=READ)
         shared = await running.client.get(f"/decisions/{second['id']}/pictures/0", headers=READ)
-    assert refused.status_code == 401 and [one.status_code for one in erased] == [204, 204] and gone.status_code == 404
+    assert refused.status_code == 403 and [one.status_code for one in erased] == [204, 204] and gone.status_code == 404
     assert shared.content == one.pictures[0]
     store = PictureStore(kept["pictures"])
     assert [store.get(picture["sha256"]) is not None for picture in details["pictures"]] == [True, *[False] * 4]

@@ -16,9 +16,9 @@ from service.schemas import ScreenAnswer
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The schema of a service that has every path because it keeps decisions."""
+    """The schema of a service that has every path because it keeps decisions and lets people review them."""
     folder = tmp_path_factory.mktemp("decisions")
-    kept = {"decisions": f"sqlite:///{folder}/decisions.db", "pictures": str(folder / "pictures")}
+    kept = {"decisions": f"sqlite:///{folder}/decisions.db", "pictures": str(folder / "pictures"), "review": True}
     app = create_app(Settings(engine="scripted", **kept), ScriptedEngine())
     app.state.service.decisions.database.close()
     return app.openapi()
@@ -43,7 +43,8 @@ def test_operations_have_short_names_summaries_and_tags(operations) -> None:
     names = [operation["operationId"] for operation in operations.values()]
     of_decisions = {"list_decisions", "get_decision", "get_decision_picture", "send_feedback", "erase_decision"}
     of_all = {"get_checkpoint", "livez", "metrics", "readyz", "screen", "serve_checkpoint", "startupz"}
-    assert sorted(names) == sorted(of_all | of_decisions)
+    of_review = {"sign_in", "sign_out"}
+    assert sorted(names) == sorted(of_all | of_decisions | of_review)
     assert all(operation["summary"] and operation["tags"] for operation in operations.values())
 
 
@@ -80,7 +81,7 @@ def test_each_path_lists_its_own_errors(operations) -> None:
     screen = slugs(operations["post /screen"])
     assert screen["503"] == {"not-ready"}, "a screening never gets swap-busy"
     assert {"invalid-request", "image-too-large", "picture-url-refused", "picture-fetch-failed"} < screen["422"]
-    assert {"409", "403"}.isdisjoint(screen)
+    assert "409" not in screen and screen["403"] == {"forbidden", "insufficient-scope"}
     serve = slugs(operations["post /admin/checkpoint"])
     assert serve["409"] == {"checkpoint-refused"} and serve["503"] == {"not-ready", "swap-busy"}
     assert serve["422"] == {"invalid-request"} and "429" not in serve
