@@ -1,6 +1,7 @@
 """Errors of `collect`.
 
 CollectError            the reviews or the service's answers cannot be used
+├── NothingReviewed     no question has been reviewed yet
 ├── Unreachable         the service does not answer; the same command continues
 └── ErasedMeanwhile     data were erased while they were collected
 """
@@ -12,6 +13,10 @@ from screening.errors import UserError
 
 class CollectError(UserError):
     """The reviews cannot be collected; the message says why and what to do."""
+
+
+class NothingReviewed(CollectError):
+    """No question has been reviewed, or none that can be used."""
 
 
 class Unreachable(CollectError):

@@ -28,7 +28,7 @@ from screening.errors import ImageError
 from screening.images import accept, decode
 from screening.runtime.atomic_write import partial_path, write_atomically
 from screening.runtime.digests import file_sha256, json_digest
-from trainer.data.collect.errors import CollectError, ErasedMeanwhile
+from trainer.data.collect.errors import ErasedMeanwhile, NothingReviewed
 from trainer.data.collect.export import Item
 from trainer.data.collect.samples import PICTURES_NAME, LeftOut, choose, file_of, record_of
 from trainer.data.collect.service import ReviewService
@@ -153,7 +153,7 @@ def _collected(service: ReviewService, partial: Path, out: Path) -> Snapshot:
             left_out.append(LeftOut(item.task, f"a picture cannot be used: {problem}"))
             del chosen[name]
     if not chosen:
-        raise CollectError(
+        raise NothingReviewed(
             f"{service.url} has no reviewed question that can be used ({len(left_out)} tasks were left out); review "
             "some first"
         )

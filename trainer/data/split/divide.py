@@ -93,7 +93,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     kept = check(out / Split.TESTING, frozen) if frozen else []
 
     items, counts = gather(data)
-    earlier = _earlier(out) if before else {}
+    earlier = earlier_splits(out) if before else {}
     _see_that_nothing_is_gone(items, earlier)
     reviewed_again = check_source(kept, items)
     assigned = assign(items, shares, seed, earlier)
@@ -151,8 +151,12 @@ def read_division(out: Path) -> Division | None:
         raise SplitError(f"{path} is damaged or from another version; restore it, or name a new --out") from error
 
 
-def _earlier(out: Path) -> dict[str, Split]:
-    """The splits of the samples of earlier runs, by id."""
+def earlier_splits(out: Path) -> dict[str, Split]:
+    """The splits of the samples of earlier runs, by id.
+
+    Raises:
+        SplitError: a file is damaged.
+    """
     found: dict[str, Split] = {}
     for split in Split:
         path = out / split / SAMPLES_NAME
