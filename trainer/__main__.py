@@ -16,6 +16,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trainer.data.import_pairs.command",
         "group pictures that were judged one by one into samples of four",
     ),
+    "collect": (
+        "trainer.data.collect.command",
+        "make a data directory from the verdicts that people gave on the review page",
+    ),
     "annotate": (
         "trainer.data.annotate.command",
         "write captions, reasoning and labels with a teacher model or from known truth",

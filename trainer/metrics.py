@@ -53,6 +53,17 @@ class Score(_Table):
     """Score of blind guessing in percent; see `random_baseline`."""
 
 
+class WeightedScore(_Table):
+    """The paper's score over all questions from which the samples were drawn, estimated with their weights."""
+
+    percent: float
+    low: float
+    high: float
+    n: int
+    effective: float
+    """Number of equally weighted samples that would say as much; the interval is Wilson's for this number."""
+
+
 class NoneClass(_Table):
     """Precision and recall of the answer `N` (no picture may be shown). An unreadable answer is not an `N`."""
 
@@ -124,6 +135,8 @@ class Scores(_Table):
 
     confidence_level: float
     overall: Score
+    weighted: WeightedScore | None = None
+    """The overall score, weighted by inverse inclusion probability; None if all samples have the same weight."""
     dimensions: dict[Dimension, Score]
     """Score per dimension, over the samples in which at least one picture has the issue; see `shows`."""
     choice: Share
@@ -198,7 +211,7 @@ def shows(sample: Sample, dimension: Dimension) -> bool:
     return any(dimension in picture.dimensions for picture in sample.generated)
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion (E. B. Wilson, JASA 22, 1927; Brown, Cai, DasGupta 2001, eq. 4).
 
     With z the normal quantile of (1 + level) / 2 and p = hits / n:
@@ -234,6 +247,30 @@ def score(judged: Sequence[Judged], level: float = 0.95) -> Score:
         correct=_share_of(judged, lambda one: one.correct, level),
         baseline=random_baseline([one.sample.options for one in judged]),
     )
+
+
+def weighted_score(judged: Sequence[Judged], level: float = 0.95) -> WeightedScore | None:
+    """Estimate the score over all questions from samples that were drawn with unequal probabilities.
+
+    The estimate is Hájek's, Σwy / Σw. Its variance is that of the linearised ratio, Σ(w(y - p))² / (Σw)² · n / (n - 1)
+    (Särndal, Swensson and Wretman 1992, section 5.7). The interval is Wilson's for the number of equally weighted
+    samples with this variance (Korn and Graubard 1998), which stays within 0 and 100 %.
+
+    Returns:
+        None if all weights are equal.
+    """
+    weights = [one.sample.weight or 1.0 for one in judged]
+    if len(set(weights)) < 2:
+        return None
+    n, total = len(judged), sum(weights)
+    p = sum(weight for weight, one in zip(weights, judged, strict=True) if one.correct) / total
+    squares = sum((weight * (one.correct - p)) ** 2 for weight, one in zip(weights, judged, strict=True))
+    variance = squares / total**2 * n / (n - 1)
+    # If all are right or all are wrong, the variance is 0 and says nothing; Kish's number uses the weights alone.
+    effective = p * (1 - p) / variance if variance else total**2 / sum(weight * weight for weight in weights)
+    effective = min(effective, float(n))
+    low, high = wilson(p * effective, effective, level)
+    return WeightedScore(percent=100 * p, low=100 * low, high=100 * high, n=n, effective=effective)
 
 
 def none_class(judged: Sequence[Judged], level: float = 0.95) -> NoneClass:
@@ -299,6 +336,7 @@ def evaluate_scores(judged: Sequence[Judged], level: float = 0.95, metrics: Mapp
     return Scores(
         confidence_level=level,
         overall=score(judged, level),
+        weighted=weighted_score(judged, level),
         dimensions={d: score([one for one in judged if shows(one.sample, d)], level) for d in Dimension},
         choice=_share_of(judged if _choices_known(judged) else [], lambda one: one.choice_correct, level),
         metrics={name: metric_share(judged, metric, level) for name, metric in metrics.items()},

@@ -8,11 +8,13 @@ pseudo-label and exploration data (table 1). docs/training/reference.md has a ta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -134,6 +136,38 @@ class Generated(Picture):
         return max(own) if own else (self.severity if dimension in self.dimensions else 0)
 
 
+def _is_missing(value: object) -> bool:
+    return value is None
+
+
+class Provenance(BaseModel):
+    """Where a label came from, as `trainer collect` writes it. Fields of later versions are carried along."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    task: str
+    """Id of the review task."""
+    job: str
+    """`review` for a decision of the service, `label` for an imported sample."""
+    decision: str | None = None
+    """Id of the reviewed decision."""
+    batch: str | None = None
+    """Name of the import that the sample came from."""
+    reason: str
+    """Why people were asked: `low_confidence`, `disagreement`, `audit`, `label`."""
+    inclusion_probability: float | None = Field(None, gt=0, le=1)
+    """Probability with which the decision was put into the queue; None if it was not drawn."""
+    checkpoint: str | None = None
+    """Digest of the checkpoint that answered."""
+    decided: str
+    """`one` person, two who `agreed`, or a third who decided (`adjudicated`)."""
+    reviewers: int
+    reviews: tuple[str, ...]
+    """Ids of the reviews, sorted."""
+    at: Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+    """Time of the verdict. The latest verdict on a sample counts."""
+
+
 class SampleLine(_Record):
     """The fields of every line of `samples.jsonl`, labelled or not: an original and four generated pictures."""
 
@@ -145,6 +179,11 @@ class SampleLine(_Record):
     seed: int | None = None
     setting: str | None = None
     """Scene of the generated pictures, in the source's own vocabulary."""
+    weight: float | None = Field(None, gt=0, allow_inf_nan=False, exclude_if=_is_missing)
+    """Number of questions that this one stands for: the inverse of the probability with which it was drawn. None
+    counts as 1."""
+    provenance: Provenance | None = Field(None, exclude_if=_is_missing)
+    """Where the label came from, if people gave it on the review page."""
 
     @model_validator(mode="before")
     @classmethod

@@ -92,6 +92,11 @@ def _page(division: Division) -> str:
         parts.append(
             f"Held back: {division.held_back} samples that belong to the test split but came after it was frozen."
         )
+    if division.reviewed_again:
+        parts.append(
+            f"Judged again: {len(division.reviewed_again)} samples of the test set. It keeps the labels with which it "
+            "was frozen; a new --out takes the new ones."
+        )
     if division.left_out:
         named = ", ".join(division.left_out[:3])
         parts.append(

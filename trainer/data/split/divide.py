@@ -71,6 +71,8 @@ class Division(_Record):
     left_out: list[str]
     """Ids of samples that are in no split because they connect products of two splits, by a picture or a product, or
     because they have no label and show a product of the test set."""
+    reviewed_again: list[str] = []
+    """Ids of test samples that people have judged again since the test set was frozen. It keeps the earlier labels."""
     frozen: Frozen | None
     """The test set; None if its share is 0 or no sample has a label."""
 
@@ -91,9 +93,9 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     kept = check(out / Split.TESTING, frozen) if frozen else []
 
     items, counts = gather(data)
-    earlier = _earlier(out) if before else {}
+    earlier = earlier_splits(out) if before else {}
     _see_that_nothing_is_gone(items, earlier)
-    check_source(kept, items)
+    reviewed_again = check_source(kept, items)
     assigned = assign(items, shares, seed, earlier)
     splits = {split: [item for item in items if assigned[item.sample.id] is split] for split in Split}
     held_back = 0
@@ -118,6 +120,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
         splits={split: _summary(out / split, members) for split, members in splits.items()},
         held_back=held_back,
         left_out=sorted(name for name, split in assigned.items() if split is None),
+        reviewed_again=reviewed_again,
         frozen=frozen,
     )
     write_atomically(out / SPLIT_NAME, division.model_dump_json(indent=1) + "\n")
@@ -148,8 +151,12 @@ def read_division(out: Path) -> Division | None:
         raise SplitError(f"{path} is damaged or from another version; restore it, or name a new --out") from error
 
 
-def _earlier(out: Path) -> dict[str, Split]:
-    """The splits of the samples of earlier runs, by id."""
+def earlier_splits(out: Path) -> dict[str, Split]:
+    """The splits of the samples of earlier runs, by id.
+
+    Raises:
+        SplitError: a file is damaged.
+    """
     found: dict[str, Split] = {}
     for split in Split:
         path = out / split / SAMPLES_NAME

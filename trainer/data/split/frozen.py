@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.runtime.digests import file_sha256
 from trainer.data.split.assign import Item, SplitError
-from trainer.data.split.gather import picture_digests, same
+from trainer.data.split.gather import picture_digests, reviewed_again, same
 from trainer.data_directory import SAMPLES_NAME, DataError, data_digest, read_samples, sample_lines
 
 _NAMED = 5
@@ -72,21 +72,28 @@ def check(directory: Path, frozen: Frozen) -> list[Item]:
     ]
 
 
-def check_source(frozen: Iterable[Item], items: Iterable[Item]) -> None:
+def check_source(frozen: Iterable[Item], items: Iterable[Item]) -> list[str]:
     """Check that the source data of the frozen samples are unchanged.
+
+    Returns:
+        Ids of the samples that people have judged again since (`trainer collect`). The frozen verdict stays.
 
     Raises:
         SplitError: a sample has another label, text or picture in its source.
     """
     there = {item.sample.id: item for item in items}
+    again = []
     for item in frozen:
         source = there.get(item.sample.id)
-        if source is not None and not same(item, source):
+        if source is not None and reviewed_again(item, source):
+            again.append(item.sample.id)
+        elif source is not None and not same(item, source):
             what = "other pictures" if item.digests != source.digests else "another record"
             raise SplitError(
                 f"sample {item.sample.id!r} is in the frozen test set, and {source.directory} now holds "
                 f"{what} for it; undo the change there, or divide the data into a new --out"
             )
+    return again
 
 
 def _problem(directory: Path, name: str, digest: str) -> str | None:

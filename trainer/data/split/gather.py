@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from trainer.records import AnySample
 
 
 def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
-    """Read and hash all samples. A sample that is in several directories is taken once.
+    """Read and hash all samples. A sample that is in several directories is taken once. If people judged it again
+    between two snapshots of `trainer collect`, the latest verdict is taken.
 
     Returns:
         The items in the order of their ids, and how many samples each directory holds.
@@ -34,7 +36,9 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
         for sample, (_, line) in tqdm(pairs, desc=f"reading {directory.resolve().name}", unit="sample"):
             item = Item(sample, line, directory, picture_digests(directory, sample))
             other = found.setdefault(sample.id, item)
-            if other is not item and not same(other, item):
+            if reviewed_again(other, item):
+                found[sample.id] = max(other, item, key=_reviewed_at)
+            elif other is not item and not same(other, item):
                 raise SplitError(
                     f"{directory} and {other.directory} hold different samples with the id {sample.id!r}; rename one"
                 )
@@ -53,6 +57,17 @@ def picture_digests(directory: Path, sample: AnySample) -> tuple[str, ...]:
 def same(one: Item, other: Item) -> bool:
     """Whether two items are the same question with the same truth; the names of their files may differ."""
     return one.digests == other.digests and _without_files(one.line) == _without_files(other.line)
+
+
+def reviewed_again(one: Item, other: Item) -> bool:
+    """Whether two items are the same question with people's verdicts of different times (`trainer collect`)."""
+    both = one.sample.provenance and other.sample.provenance
+    return bool(both) and one.digests == other.digests and _reviewed_at(one) != _reviewed_at(other)
+
+
+def _reviewed_at(item: Item) -> datetime:
+    assert item.sample.provenance  # `reviewed_again`
+    return item.sample.provenance.at
 
 
 def with_files(line: bytes, files: Iterable[str]) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def _report(evidence: Evidence, choice: Choice) -> str:
         [
             f"# {evidence.mode}: {choice.calibration.method}",
             f"{len(evidence.answers)} answers on {', '.join(evidence.data)}; {evidence.unknown} more have no "
-            "probability.\n`calibrated`: each answer gets its confidence from a fit without it (cross-validation).",
+            "probability.\n`calibrated`: each answer gets its confidence from a fit without it (cross-validation)."
+            + (_weighted(evidence) if evidence.weighted else ""),
             table(["position", "shift", "chosen before, %", "chosen now", "labels"], positions),
             table(["method", "log-loss", ""], losses),
             reliability_table(before, after),
@@ -111,13 +112,23 @@ def _report(evidence: Evidence, choice: Choice) -> str:
     )
 
 
+def _weighted(evidence: Evidence) -> str:
+    worth = sum(answer.weight for answer in evidence.answers)
+    return (
+        f"\nThe answers count by their inclusion weights, and say as much as {worth:.0f} equal ones. Only the last "
+        "table counts each answer once."
+    )
+
+
 def _chosen(answers: Sequence[ReadAnswer], calibration: Calibration) -> tuple[dict[str, float], ...]:
     """Share of each position among the choices before and now, and in the labels (`AC` counts half for A)."""
     shares: tuple[dict[str, float], ...] = tuple(dict.fromkeys(OPTIONS, 0.0) for _ in range(3))
+    total = sum(answer.weight for answer in answers)
     for answer in answers:
+        part = answer.weight / total
         for share, one in zip(shares, (UNCALIBRATED, calibration), strict=False):
             if answer.options:
-                share[choose(answer.options, answer.usable, one)[0]] += 1 / len(answers)
+                share[choose(answer.options, answer.usable, one)[0]] += part
         for option in answer.label:
-            shares[2][option] += 1 / len(answer.label) / len(answers)
+            shares[2][option] += part / len(answer.label)
     return shares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from screening.answer import Mode
@@ -30,6 +30,8 @@ class Answered:
     """Probability of the choice (`screening.confidence`), before calibration."""
     right: bool
     """Whether the choice is in the label."""
+    weight: float = 1.0
+    """Number of answers that this one counts as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,15 @@ class ReadAnswer:
     none: float
     """Probability of the choice `N`; without meaning if options are named."""
     label: Options
+    weight: float = 1.0
+    """Number of answers that this one counts as; see `trainer.records.SampleLine`."""
 
     def answered(self, calibration: Calibration) -> Answered:
         """The choice that the service would make with these position shifts; the curve is not applied."""
         if not self.options:
-            return Answered(True, self.none, not self.label)
+            return Answered(True, self.none, not self.label, self.weight)
         choice, probability = choose(self.options, self.usable, calibration)
-        return Answered(False, probability, choice in self.label)
+        return Answered(False, probability, choice in self.label, self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ class Evidence:
     answers: tuple[ReadAnswer, ...]
     unknown: int
     """Number of answers without a probability, mostly unreadable ones. Their confidence is 0 with any fit."""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the answers count differently."""
+        return len({answer.weight for answer in self.answers}) > 1
 
 
 def gather(directories: Sequence[Path], manifest: Manifest) -> list[Evidence]:
@@ -84,8 +93,22 @@ def gather(directories: Sequence[Path], manifest: Manifest) -> list[Evidence]:
         if members:
             answered = [_read(directory) for directory, _ in members]
             known = tuple(answer for answers in answered for answer in answers if answer)
-            pooled.append(Evidence(mode, tuple(data), known, sum(map(len, answered)) - len(known)))
+            unknown = sum(map(len, answered)) - len(known)
+            pooled.append(Evidence(mode, tuple(data), _to_scale(known), unknown))
     return pooled
+
+
+def _to_scale(answers: Sequence[ReadAnswer]) -> tuple[ReadAnswer, ...]:
+    """Scale the weights so that their sum is the effective number of answers (Kish 1965): (Σw)² / Σw².
+
+    The fits add a fixed number of votes against chance. Unequal weights say less than equally many equal ones, so
+    against those votes they count less. Equal weights become 1.
+    """
+    weights = [answer.weight for answer in answers]
+    if len(set(weights)) == 1:
+        return tuple(replace(answer, weight=1.0) for answer in answers)
+    scale = sum(weights) / sum(weight * weight for weight in weights)
+    return tuple(replace(answer, weight=answer.weight * scale) for answer in answers)
 
 
 def _check_usable(directory: Path, evaluation: Evaluation, manifest: Manifest) -> None:
@@ -125,4 +148,4 @@ def _known(line: Prediction) -> ReadAnswer | None:
     options = frozenset(line.options) - {NONE}
     if not line.usable.keys() >= options:
         return None
-    return ReadAnswer(options, line.usable, line.probability, frozenset(line.label) - {NONE})
+    return ReadAnswer(options, line.usable, line.probability, frozenset(line.label) - {NONE}, line.weight)

@@ -4,6 +4,9 @@ The methods are Platt scaling (Platt 1999: a line through the log-odds, with his
 regression (Zadrozny and Elkan 2002); Niculescu-Mizil and Caruana 2005 compare them. Only curves that a manifest can
 hold in a few numbers are tried. scikit-learn does not fit them: Platt's slope and intercept are bounded here, and the
 isotonic curve has at most `STEPS` levels and never ties, so that the order of answers stays.
+
+Answers count by their weights: of decisions that people reviewed because they were doubtful, more are wrong than of all
+decisions. The inverse of the probability with which each was drawn corrects that (Horvitz and Thompson 1952).
 """
 
 from __future__ import annotations
@@ -69,10 +72,11 @@ def calibrate(read: Sequence[ReadAnswer], seed: int = 0) -> Choice:
 def position_shifts(read: Sequence[ReadAnswer], rounds: int = 200) -> Shifts:
     """Shifts with which each position is chosen as often as it occurs in the labels (`AC` counts half for A).
 
-    A shift changes only the choice among several options that an answer names. Each round moves every position by the
-    log of wanted over found, in ever smaller steps, and the best round is taken. A few votes for every position are
-    added to both counts, so that a few answers shift little. Shifts that make u(X) right on average over all pictures
-    were tried. They did not bring the choices nearer to the labels, for only the order among usable pictures counts.
+    A shift changes only the choice among several options that an answer names; answers count by their weights. Each
+    round moves every position by the log of wanted over found, in ever smaller steps, and the best round is taken. A
+    few votes for every position are added to both counts, so that a few answers shift little. Shifts that make u(X)
+    right on average over all pictures were tried. They did not bring the choices nearer to the labels, for only the
+    order among usable pictures counts.
     """
     named = [answer for answer in read if answer.options]
     if not named:
@@ -80,11 +84,13 @@ def position_shifts(read: Sequence[ReadAnswer], rounds: int = 200) -> Shifts:
     log_odds = np.array(
         [[logit(a.usable[option]) if option in a.options else -np.inf for option in OPTIONS] for a in named]
     )
-    votes = np.array([[(option in a.label) / len(a.label) for option in OPTIONS] for a in read if a.label])
-    wanted = votes.sum(0) * len(named) / max(len(votes), 1) + FEW
+    weights = np.array([a.weight for a in named])
+    labelled = [a for a in read if a.label]
+    votes = np.array([[a.weight * (option in a.label) / len(a.label) for option in OPTIONS] for a in labelled])
+    wanted = votes.sum(0) * weights.sum() / (sum(a.weight for a in labelled) or 1) + FEW
     shifts, best, least = np.zeros(len(OPTIONS)), np.zeros(len(OPTIONS)), math.inf
     for number in range(rounds):
-        found = np.bincount((log_odds + shifts).argmax(1), minlength=len(OPTIONS)) + FEW
+        found = np.bincount((log_odds + shifts).argmax(1), weights, minlength=len(OPTIONS)) + FEW
         if (distance := np.abs(found - wanted).sum()) < least:
             best, least = shifts, distance
         step = 0.5 / (1 + number / 20) * np.log(wanted / found)
@@ -103,6 +109,11 @@ def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
         raise CalibrationError(
             f"{right} right and {len(answers) - right} wrong answers are too few: at least {LEAST} of each are needed. "
             "Evaluate on more samples"
+        )
+    if (worth := sum(answer.weight for answer in answers)) < 2 * LEAST:
+        raise CalibrationError(
+            f"{len(answers)} answers with such unequal weights say as much as {worth:.0f} equal ones, and at least "
+            f"{2 * LEAST} are needed. Review more decisions that were drawn at random (audit)"
         )
     held_out = {name: _held_out(fit, answers, seed) for name, fit in METHODS.items() if _enough(name, answers)}
     losses = {name: _log_loss(confidences, answers) for name, confidences in held_out.items()}
@@ -147,18 +158,21 @@ def platt(answers: Sequence[Answered], most: int = 100) -> Curve:
     """
     x = np.array([[logit(answer.probability), 1.0] for answer in answers])
     right = np.array([answer.right for answer in answers])
-    target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / (len(right) - right.sum() + 2))
+    weights = np.array([answer.weight for answer in answers])
+    hits, misses = weights[right].sum(), weights[~right].sum()
+    target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
     line = np.zeros(2)
     for _ in range(most):
         p = 1 / (1 + np.exp(-x @ line))
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
-        change = np.linalg.solve(hessian, x.T @ (target - p))
+        hessian = (x * (weights * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        change = np.linalg.solve(hessian, x.T @ (weights * (target - p)))
         line += change
         if np.abs(change).max() < 1e-9:
             break
     slope, intercept = map(float, line)
     if slope < LEAST_SLOPE:
-        slope, intercept = LEAST_SLOPE, logit(target.mean()) - LEAST_SLOPE * float(x[:, 0].mean())
+        middle = np.average(np.column_stack([target, x[:, 0]]), axis=0, weights=weights)
+        slope, intercept = LEAST_SLOPE, logit(float(middle[0])) - LEAST_SLOPE * float(middle[1])
     return Curve(
         slope=min(slope, MOST_SLOPE),
         intercept=min(max(intercept, -MOST_INTERCEPT), MOST_INTERCEPT),
@@ -190,11 +204,15 @@ def isotonic(answers: Sequence[Answered]) -> Curve:
 
 def _level(block: Sequence[Answered], more: float = 0.0) -> float:
     """Share of right answers, with half an answer of each kind added (Krichevsky and Trofimov 1981)."""
-    return (sum(answer.right for answer in block) + 0.5 + more) / (len(block) + 1)
+    return (sum(answer.weight * answer.right for answer in block) + 0.5 + more) / (_weight(block) + 1)
 
 
 def _middle(block: Sequence[Answered]) -> float:
-    return sum(logit(answer.probability) for answer in block) / len(block)
+    return sum(answer.weight * logit(answer.probability) for answer in block) / _weight(block)
+
+
+def _weight(block: Sequence[Answered]) -> float:
+    return sum(answer.weight for answer in block)
 
 
 def _enough(method: str, answers: Sequence[Answered]) -> bool:
@@ -224,5 +242,5 @@ def _held_out(fit: Fit, answers: Sequence[Answered], seed: int) -> tuple[float, 
 
 def _log_loss(confidences: Sequence[float], answers: Sequence[Answered]) -> float:
     kept = [min(max(confidence, EDGE), 1 - EDGE) for confidence in confidences]
-    losses = [-math.log(c if answer.right else 1 - c) for c, answer in zip(kept, answers, strict=True)]
-    return sum(losses) / len(losses)
+    losses = [-answer.weight * math.log(c if answer.right else 1 - c) for c, answer in zip(kept, answers, strict=True)]
+    return sum(losses) / _weight(answers)

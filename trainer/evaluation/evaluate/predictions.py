@@ -84,6 +84,8 @@ class Prediction(_Record):
     """Highest out-of-domain score of the sample's pictures; 1 and above is flagged. None if it is unknown."""
     model: str | None = None
     """Name that the endpoint gives the model that answered, often more exact than the requested name."""
+    weight: float = Field(1.0, gt=0)
+    """The sample's weight; see `trainer.records.SampleLine`."""
 
     @classmethod
     def of(
@@ -120,6 +122,7 @@ class Prediction(_Record):
             completion_tokens=completion_tokens,
             domain_score=domain_score,
             model=model,
+            weight=judged.sample.weight or 1.0,
         )
 
     @property

@@ -12,7 +12,7 @@ from screening.task import NONE, OPTIONS, Dimension
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
-from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts
+from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts, WeightedScore
 from trainer.runs.markdown import table
 
 REPORT_NAME = "report.md"
@@ -77,6 +77,7 @@ def render(evaluation: Evaluation) -> str:
         _endpoint(evaluation.endpoint) if evaluation.endpoint else "",
         _SCORE_INTRO,
         _score_table(scores),
+        _weighted(scores.weighted) if scores.weighted else "",
         "## Answers",
         _answer_table(evaluation),
         _unreadable_table(scores) if scores.unreadable.hits else "",
@@ -114,6 +115,14 @@ def _score_table(scores: Scores) -> str:
             [name, _percent(s.correct, ""), _interval(s.correct), _number(s.baseline), str(s.correct.n)]
             for name, s in named
         ],
+    )
+
+
+def _weighted(one: WeightedScore) -> str:
+    return (
+        f"Weighted by inverse inclusion probability, the overall score is {one.percent:.2f} % ({one.low:.1f} to "
+        f"{one.high:.1f}): an estimate for all questions from which these were drawn. The {one.n} samples say as much "
+        f"as {one.effective:.0f} equally weighted ones."
     )
 
 

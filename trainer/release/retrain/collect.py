@@ -1,7 +1,7 @@
 """The first stage: finds the labelled samples.
 
-Where labels come from is a `Collector`. The only one so far reads data directories; a new one needs a class with the
-same two methods and one entry in `collector_of`.
+Where labels come from is a `Collector`: data directories, or the reviews of a service (`reviews`). A new one needs a
+class with the same methods and one entry in `collector_of`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import glob
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.data.split.assign import Item, Split
-from trainer.data.split.divide import read_division
+from trainer.data.split.divide import earlier_splits, read_division
 from trainer.data.split.frozen import check
 from trainer.data.split.gather import gather, same
 from trainer.data.split.write import write_data
 from trainer.data_directory import DataError, data_digest, read_any_samples, read_bytes, read_samples
 from trainer.records import Sample
 from trainer.release.retrain.config import Settings
+from trainer.release.retrain.reviews import Reviews
+from trainer.release.retrain.truth import Truth
 
 
 class Collector(Protocol):
@@ -30,11 +33,25 @@ class Collector(Protocol):
     def describes(self) -> Any:
         """What the source is, as JSON values; a changed description starts a new collection."""
 
-    def directories(self) -> Sequence[Path]:
-        """Data directories with all samples that are labelled now.
+    @property
+    def can_lose(self) -> bool:
+        """Whether samples of earlier runs may be missing, because they were erased. Otherwise that is an error."""
+
+    def truths(self) -> dict[str, Truth]:
+        """All labels that there are now, by sample id. Reading them must be cheap: it decides whether a run begins.
 
         Raises:
-            DataError: the source cannot be read, or holds nothing.
+            DataError, CollectError: the source cannot be read.
+        """
+
+    def directories(self, run: Path) -> Sequence[Path]:
+        """Data directories with all samples that are labelled now.
+
+        Args:
+            run: directory of the run, for sources that must write data directories first.
+
+        Raises:
+            DataError, CollectError: the source cannot be read.
         """
 
 
@@ -43,12 +60,19 @@ class DataDirectories:
     """Data directories, given by path or by glob pattern."""
 
     patterns: tuple[str, ...]
+    can_lose = False
 
     @property
     def describes(self) -> Any:
         return list(self.patterns)
 
-    def directories(self) -> Sequence[Path]:
+    def truths(self) -> dict[str, Truth]:
+        return truths_in(self._found())
+
+    def directories(self, _run: Path) -> Sequence[Path]:
+        return self._found()
+
+    def _found(self) -> Sequence[Path]:
         found: dict[Path, None] = {}
         for pattern in self.patterns:
             matched = sorted(path for path in map(Path, glob.glob(pattern)) if path.is_dir())  # noqa: PTH207 - absolute
@@ -58,9 +82,35 @@ class DataDirectories:
         return list(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Several sources together."""
+
+    sources: tuple[Collector, ...]
+
+    @property
+    def describes(self) -> Any:
+        return [source.describes for source in self.sources]
+
+    @property
+    def can_lose(self) -> bool:
+        return any(source.can_lose for source in self.sources)
+
+    def truths(self) -> dict[str, Truth]:
+        return {name: truth for source in self.sources for name, truth in source.truths().items()}
+
+    def directories(self, run: Path) -> Sequence[Path]:
+        return [directory for source in self.sources for directory in source.directories(run)]
+
+
 def collector_of(settings: Settings) -> Collector:
-    """The source that the configuration names."""
-    return DataDirectories(settings.data.directories)
+    """The sources that the configuration names."""
+    sources: list[Collector] = []
+    if settings.data.directories:
+        sources.append(DataDirectories(settings.data.directories))
+    if collect := settings.data.collect:
+        sources.append(Reviews(collect.service, collect.key_file))
+    return sources[0] if len(sources) == 1 else Several(tuple(sources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,60 +121,60 @@ class News:
     products: int
 
 
-def news(directories: Sequence[Path], before: Path | None) -> News:
-    """Count the labels that are new or changed. Of the pictures, only the originals of samples without a product are
-    read.
+def news(collector: Collector, before: Path | None) -> News:
+    """Count the labels that are new or changed.
 
     Args:
         before: the snapshot of the last finished run; None counts everything.
 
     Raises:
-        DataError: a directory cannot be used.
+        DataError, CollectError: a source cannot be used.
     """
-    known = _truths([before]) if before else {}
-    new = {
-        name: product for name, (truth, product) in _truths(directories).items() if known.get(name, ("",))[0] != truth
+    known = truths_in([before]) if before else {}
+    new = [
+        truth for name, truth in collector.truths().items() if name not in known or known[name].digest != truth.digest
+    ]
+    return News(len(new), len({truth.product for truth in new}))
+
+
+def truths_in(directories: Sequence[Path]) -> dict[str, Truth]:
+    """The labels in data directories. Of the pictures, only the originals of samples without a product are read."""
+    return {
+        sample.id: Truth.of(sample, partial(_picture_name, directory, sample))
+        for directory in directories
+        for sample in read_any_samples(directory)
+        if isinstance(sample, Sample)
     }
-    return News(len(new), len(set(new.values())))
-
-
-def _truths(directories: Sequence[Path]) -> dict[str, tuple[str, str]]:
-    """For each labelled sample: id → digest of the truth, and product."""
-    found = {}
-    for directory in directories:
-        for sample in read_any_samples(directory):
-            if isinstance(sample, Sample):
-                verdicts = [(one.usable, sorted(one.dimensions), one.severity) for one in sample.generated]
-                truth = hashlib.sha256(repr((sample.label, verdicts, sample.reasoning)).encode()).hexdigest()
-                found[sample.id] = truth, sample.product.strip() or _picture_name(directory, sample)
-    return found
 
 
 def _picture_name(directory: Path, sample: Sample) -> str:
     return hashlib.sha256(read_bytes(directory, sample.original.file)).hexdigest()
 
 
-def snapshot(directories: Sequence[Path], divided: Path, out: Path) -> dict[str, Any]:
+def snapshot(collector: Collector, divided: Path, out: Path) -> dict[str, Any]:
     """Store the samples that are labelled now, so that a run reads the same data however long it takes.
 
     Pictures are hard links where the file system has them. A sample of the frozen test set does not change; a changed
-    label of such a sample is counted and ignored.
+    label of such a sample is counted and ignored. If the source has lost samples of the earlier division, `gone` says
+    how many, and the data must be divided again.
 
     Args:
         divided: directory of the divided data of earlier runs, with the frozen test set.
+        out: directory of the stage, in that of the run.
 
     Returns:
         The result of the stage.
 
     Raises:
-        DataError, SplitError: the data cannot be used.
+        DataError, CollectError, SplitError: the data cannot be used.
         OSError: a file cannot be written.
     """
-    items, counts = gather(directories)
+    items, counts = gather(collector.directories(out.parent))
     labelled = [item for item in items if item.labelled]
     if not labelled:
-        raise DataError("no sample of the data directories has a label")
-    frozen = {item.sample.id: item for item in _frozen(divided)}
+        raise DataError("no sample has a label yet")
+    gone = set(earlier_splits(divided)) - {item.sample.id for item in labelled} if collector.can_lose else set()
+    frozen = {} if gone else {item.sample.id: item for item in _frozen(divided)}
     kept = [frozen.get(item.sample.id, item) for item in labelled]
     write_data(out, kept, copy=False)
     return {
@@ -134,6 +184,7 @@ def snapshot(directories: Sequence[Path], divided: Path, out: Path) -> dict[str,
         "products": len({item.product for item in kept}),
         "sources": {str(path): count for path, count in counts.items()},
         "unlabelled": len(items) - len(labelled),
+        "gone": len(gone),
         "changed_in_test_set": sum(
             not same(old, new) for new, old in zip(labelled, kept, strict=True) if new is not old
         ),

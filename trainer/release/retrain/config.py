@@ -36,15 +36,38 @@ class Shares(_Section):
     """Weight of the products of the test set, which is frozen by the first run. Default: 0.15."""
 
 
-class Data(_Section):
-    """Where labelled samples come from."""
+class Collect(_Section):
+    """The service whose reviews are collected."""
 
-    directories: tuple[str, ...] = Field(min_length=1)
-    """Data directories, or glob patterns that match some (`/labels/2026-*`). A directory may grow between two runs."""
+    service: str
+    """Base URL of a service that people review on."""
+    key_file: Path
+    """File that holds a key of the service with the scope admin."""
+
+    @field_validator("service")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        return _checked_url(url)
+
+
+class Data(_Section):
+    """Where labelled samples come from: data directories, reviews, or both."""
+
+    directories: tuple[str, ...] = ()
+    """Data directories, or glob patterns that match some (`/labels/2026-*`). A directory may grow between two runs.
+    Default: none."""
+    collect: Collect | None = None
+    """Service whose reviews are collected when a run begins. Default: none."""
     shares: Shares = Shares()
     """Division of the products among training, validation and test."""
     seed: int = Field(0, ge=0)
     """Seed of the division; another seed needs another `work` directory. Default: 0."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.directories and self.collect is None:
+            raise ValueError("give directories, or collect with the service whose reviews are collected")
+        return self
 
 
 class Training(_Section):
@@ -141,10 +164,7 @@ class Confirm(_Section):
     @field_validator("services")
     @classmethod
     def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            if not _is_url(url):
-                raise ValueError(f"{url!r} is not a URL; write http://HOST:PORT")
-        return tuple(url.rstrip("/") for url in urls)
+        return tuple(map(_checked_url, urls))
 
 
 class Settings(_Section):
@@ -171,6 +191,12 @@ class Settings(_Section):
     Default: none."""
     keep_runs: int = Field(3, ge=1)
     """Number of run directories that are kept; published checkpoints are not among them. Default: 3."""
+
+
+def _checked_url(url: str) -> str:
+    if not _is_url(url):
+        raise ValueError(f"{url!r} is not a URL; write http://HOST:PORT")
+    return url.rstrip("/")
 
 
 def _is_url(text: str) -> bool:

@@ -19,7 +19,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
     """Whether a call should work, and why.
 
     Raises:
-        DataError: the data cannot be read.
+        DataError, CollectError: the data cannot be read.
         RegistryError: the registry does not answer.
     """
     now = utc_now()
@@ -27,7 +27,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
         if _needs_gpu(run) and (spent := _spent(settings, ledger, now)):
             return _decision("skip", f"run {run.id} is not finished, and {spent}")
         return _decision("run", f"run {run.id} is not finished; it continues after {_last(run)}")
-    found = news(collector.directories(), snapshot_of(state.finished))
+    found = news(collector, snapshot_of(state.finished))
     reasons = [
         *_too_few(settings, found),
         *_too_recent(settings, state.finished, registry, now),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from screening.errors import CheckpointUnavailable, RegistryError, UserError
+from trainer.data.collect.errors import ErasedMeanwhile, Unreachable
 from trainer.release.promote.moves import MoveError
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
@@ -77,7 +78,7 @@ def translated() -> Iterator[None]:
         raise
     except (RegistryError, TrackingError) as error:
         raise RegistryTrouble(str(error)) from error
-    except (CheckpointUnavailable, MoveError, OSError) as error:
+    except (CheckpointUnavailable, MoveError, Unreachable, ErasedMeanwhile, OSError) as error:
         raise RetrainError(f"{error}; the same command continues from there") from error
     except UserError as error:
         raise BadInput(str(error)) from error

@@ -66,6 +66,8 @@ def _data(run: Run) -> str:
         f"{without} samples of the part sft have no reasoning and could not be given one.",
         f"{collected['changed_in_test_set']} changed labels of the frozen test set were ignored.",
     ]
+    if gone := collected.get("gone"):
+        notes.append(f"{gone} samples were erased since the last run, so the data were divided again.")
     said = "".join(f"<p>{escape(note)}</p>" for note in notes)
     return f"<h2>Data</h2>{_table(('part', 'samples', 'products'), rows)}{said}"
 

@@ -6,6 +6,7 @@ Arguments are the call's context and the stage's own directory; the result is JS
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,14 @@ def decide(context: Context, _out: Path) -> Result:
 
 def collect(context: Context, out: Path) -> Result:
     """Store the samples that are labelled now."""
-    return snapshot(context.collector.directories(), context.divided, out)
+    return snapshot(context.collector, context.divided, out)
 
 
 def split(context: Context, out: Path) -> Result:
     """Divide by product; the test set of the first run stays. Then write the reasoning that fine-tuning needs."""
     collected = Path(context.of("collect")["directory"])
+    if context.of("collect").get("gone") and context.divided.exists():
+        shutil.rmtree(context.divided)  # erased samples leave all parts, the frozen test set included
     shares = context.settings.data.shares
     weights = {PARTS[part]: weight for part, weight in shares.model_dump().items()}
     division = divide(
