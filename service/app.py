@@ -107,8 +107,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             service.admission.close()
             if watcher is not None:
                 await watcher.stop()
-            if served is not None:
-                served.end()
+            if service.hot_swap is not None:
+                await service.hot_swap.end()
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
@@ -116,7 +116,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
                 await service.decisions.close(settings.decisions_flush_seconds)
             await engine.stop()
             if served is not None:
-                await served.close()
+                served.store.close()
             service.parsers.close()
             service.decoders.close()
 

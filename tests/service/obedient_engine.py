@@ -99,6 +99,11 @@ def key_of(directory: Path) -> str:
     return verdict_key(read_manifest(directory))
 
 
+def copy_of(checkpoint: Path, state: Path) -> Path:
+    """The copy of a published checkpoint in a service's state directory."""
+    return state / "checkpoints" / key_of(checkpoint).rpartition(":")[2]
+
+
 def remembered(state: Path) -> dict[str, Any]:
     """What a service has written into its state directory."""
     noted: dict[str, Any] = json.loads((state / "state.json").read_text())
@@ -107,7 +112,7 @@ def remembered(state: Path) -> dict[str, Any]:
 
 def copies(state: Path) -> set[str]:
     """Digests of the copies in a service's state directory."""
-    return {f"sha256:{copy.name}" for copy in (state / "checkpoints").iterdir()}
+    return {digest(copy) for copy in (state / "checkpoints").iterdir()}
 
 
 def with_probes(directory: Path, off: float, *, exact: bool = True) -> None:

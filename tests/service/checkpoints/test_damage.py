@@ -19,7 +19,7 @@ from screening.errors import CheckpointError
 from screening.inference.inspection import compare_reading, inspect
 from service.admission.admission import Admission
 from service.checkpoints.served import ServedCheckpoint
-from service.checkpoints.swap_preparation import prepare
+from service.checkpoints.swap_preparation import copy_offered, prepare
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.errors import CheckpointRefused
@@ -63,9 +63,10 @@ async def served(pair: Path, tmp_path: Path) -> Any:
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
     engine = cast("Engine", SimpleNamespace(inspect=_inspect, expect=_expect))
     served = ServedCheckpoint(engine, admission, metrics, settings, pair / "one")
-    served.copy = await served.copy_in(pair / "one")
+    one = pair / "one"
+    served.copy = await served.copy_in(one, read_manifest(one))
     yield served
-    await served.close()
+    served.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ async def offer(served: ServedCheckpoint, store: Path, name: str) -> str | None:
     """Why a checkpoint is refused before the engine is touched; None if only the engine can tell."""
     try:
         source = await served.reads.resolve(store, name)
-        await prepare(served, source, await served.look(source), retry=False)
+        await prepare(served, source, await copy_offered(served, source, await served.look(source)))
     except (CheckpointError, CheckpointRefused) as error:
         return str(error)
     return None

@@ -18,7 +18,16 @@ from service.checkpoints.hot_swap import HotSwap
 from service.checkpoints.local_store import LocalStore
 from service.checkpoints.store_reads import inside
 from service.errors import SwapBusy
-from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint, one_bit, version
+from tests.service.obedient_engine import (
+    ADMIN,
+    ADMIN_KEYS,
+    ObedientEngine,
+    copies,
+    digest,
+    make_checkpoint,
+    one_bit,
+    version,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -269,8 +278,7 @@ async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fl
     engine.fails["start"] = version("2")
     async with serve(engine) as running:
         await running.comes_to("current")
-        (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
-        assert f"sha256:{copy.name}" == read_manifest(fleet.store / "one").digest
+        assert copies(tmp_path / "state") == {digest(fleet.store / "one")}
 
 
 class Polls:
@@ -278,7 +286,7 @@ class Polls:
 
     def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         self.watcher, self.now, self.tried = running.app.state.registry_watcher, 0.0, 0
-        self.watcher._clock = lambda: self.now
+        self.watcher.clock = lambda: self.now
 
         async def busy(*_: Any, **__: Any) -> Any:
             self.tried += 1
@@ -291,7 +299,7 @@ class Polls:
         numbers = []
         for number in range(polls):
             before = self.tried
-            await self.watcher._poll()
+            await self.watcher.poll()
             numbers += [number] * (self.tried - before)
             self.now += NEVER
         return numbers

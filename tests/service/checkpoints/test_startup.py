@@ -20,6 +20,7 @@ from service.metrics import Metrics
 from tests.service.obedient_engine import (
     ObedientEngine,
     copies,
+    copy_of,
     digest,
     key_of,
     make_checkpoint,
@@ -40,11 +41,10 @@ async def test_after_a_restart_the_last_served_is_served_whatever_the_store_says
         assert await running.version() == "2"
 
 
-async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> None:
+async def test_a_damaged_copy_is_not_served_after_a_restart(serve, store, tmp_path) -> None:
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
-    last = remembered(tmp_path / "state")["served"].removeprefix("sha256:")
-    one_bit(tmp_path / "state" / "checkpoints" / last)
+    one_bit(copy_of(store / "two", tmp_path / "state"))
     async with serve() as running:
         assert await running.version() == "1"
         assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
@@ -102,10 +102,7 @@ async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store,
 async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_path, monkeypatch) -> None:
     async with serve() as running:
         await running.take_up("two")
-        kept, real = (
-            tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:"),
-            local_store.verify,
-        )
+        kept, real = copy_of(store / "two", tmp_path / "state"), local_store.verify
 
         def unreadable(directory: Path, *step: Any) -> Any:
             if directory == kept:
@@ -127,9 +124,9 @@ async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_
 async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
-    copy = tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:")
+    copy = copy_of(store / "two", tmp_path / "state")
     (copy / "screening.json").write_text("")
-    shutil.copytree(copy, copy.with_name(digest(store / "one").removeprefix("sha256:")))
+    shutil.copytree(copy, copy_of(store / "one", tmp_path / "state"))
     async with serve() as running:
         assert await running.version() == "1"
         assert (await running.take_up("two")).status_code == 200
@@ -189,4 +186,4 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
             starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
         assert remembered(state)["attempts"] == {}
-        await served.close()
+        served.store.close()

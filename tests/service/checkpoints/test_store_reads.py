@@ -270,7 +270,7 @@ async def test_a_start_whose_production_hangs_goes_on_with_its_own(serve, store,
     assert served.manifest.version == "1" and served.history.refused == {}
     (reading,) = served.reads.under_way()
     assert reading.hanging
-    await served.close()
+    served.store.close()
 
 
 async def test_a_start_whose_own_checkpoint_hangs_fails_with_a_sentence(store, stuck, tmp_path) -> None:
@@ -281,4 +281,4 @@ async def test_a_start_whose_own_checkpoint_hangs_fails_with_a_sentence(store, s
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
     with pytest.raises(CheckpointUnavailable, match=r"one/screening\.json has not been read for 0 s: the store hangs"):
         await start_serving(served)
-    await served.close()
+    served.store.close()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from service.checkpoints.verification import verify_domain
 
 from screening.checkpoint.domain import DomainProbe
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.errors import CheckpointError
-from service.checkpoints.domain_verification import verify_domain
 from service.engines.scripted_engine import ScriptedEngine, domain_score
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.service.obedient_engine import change_manifest, make_checkpoint
