@@ -96,7 +96,7 @@ def test_a_damaged_pil_image_is_named() -> None:
         ([b"bytes"], "list"),
     ],
 )
-def test_what_is_no_picture_is_refused_by_name(picture: Any, said: str) -> None:
+def test_an_argument_that_is_not_a_picture_is_refused_by_name(picture: Any, said: str) -> None:
     with pytest.raises(InputError, match=r"^generated\[2\]") as caught:
         picture_bytes(picture, "generated[2]")
     assert said in str(caught.value)
@@ -264,7 +264,9 @@ WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
         pytest.param(two("YCbCr", (255, 128, 128), (0, 128, 128)), [WHITE, BLACK], id="YCbCr"),
     ],
 )
-def test_every_mode_is_laid_on_white(image: Image.Image, pixels: list[tuple[int, int, int]]) -> None:
+def test_transparent_pictures_of_every_mode_get_a_white_background(
+    image: Image.Image, pixels: list[tuple[int, int, int]]
+) -> None:
     wrong = [
         (found, wanted)
         for found, wanted in zip(seen(image), pixels, strict=True)

@@ -275,7 +275,7 @@ def test_a_proxy_that_replaces_the_id_is_a_setting(server: Any, question: Any, k
     assert screen(kind, question, base_url=server.url, check_request_id=False).request_id == "proxy-7"
 
 
-def test_a_readiness_of_another_request_is_none(server: Any) -> None:
+def test_a_readiness_answer_to_another_request_does_not_count(server: Any) -> None:
     server.replies = [named(server.good(), "another.1")]
     with Client(base_url=server.url) as client:
         assert not client.ready()
@@ -336,7 +336,7 @@ def test_a_closed_client_says_what_to_do(server: Any, question: Any) -> None:
         client.screen(**question)
 
 
-def test_a_closed_twin_says_what_to_do(server: Any, question: Any) -> None:
+def test_a_closed_async_client_says_what_to_do(server: Any, question: Any) -> None:
     async def call() -> None:
         client = AsyncClient(base_url=server.url)
         await client.screen(**question)
@@ -399,7 +399,7 @@ def test_an_own_asynchronous_client_in_a_second_event_loop_says_what_to_do(real_
     gc.collect()  # httpx leaves a socket of the closed event loop open
 
 
-def test_an_asynchronous_client_without_asyncio_says_so(server: Any, question: Any) -> None:
+def test_an_async_client_outside_asyncio_raises_a_clear_error(server: Any, question: Any) -> None:
     call = AsyncClient(base_url=server.url).screen(**question)
     with pytest.raises(ClientStateError, match=r"asyncio\.run"):
         call.send(None)
@@ -412,7 +412,7 @@ def test_an_http_client_of_the_wrong_kind_is_refused(kind: Any) -> None:
 
 
 @both
-def test_a_copy_of_a_used_client_opens_connections_of_its_own(server: Any, question: Any, kind: Any) -> None:
+def test_a_copy_of_a_used_client_opens_its_own_connections(server: Any, question: Any, kind: Any) -> None:
     """`multiprocessing` with `spawn` or `forkserver` sends a client to a worker by pickle."""
 
     async def use() -> None:

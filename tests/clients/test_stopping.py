@@ -164,7 +164,7 @@ def break_stderr() -> None:
 
 
 @pytest.mark.parametrize("spoil", [close_stderr, fill_stderr, break_stderr])
-def test_a_batch_goes_on_without_a_stderr(
+def test_a_batch_continues_without_a_stderr(
     server: Any, write_batch: Any, tmp_path: Path, spoil: Callable[[], None]
 ) -> None:
     source = write_batch(1, 2)

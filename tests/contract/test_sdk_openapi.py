@@ -199,7 +199,7 @@ def test_every_status_in_the_prose_has_a_class(repository: Path) -> None:
     assert statuses <= set(CLASS_OF_STATUS)
 
 
-def test_problem_types_begin_alike() -> None:
+def test_problem_types_have_the_same_prefix() -> None:
     assert PROBLEM_PREFIX == TYPE_PREFIX
 
 

@@ -348,7 +348,7 @@ def test_only_production_retrains_by_the_clock_and_the_decision_holds_no_gpu() -
     assert "nvidia.com/gpu" not in decision["spec"]["containers"][0]["resources"]["limits"]
 
 
-def test_the_decision_may_do_what_it_does_and_nothing_else() -> None:
+def test_the_decision_has_only_the_permissions_that_it_uses() -> None:
     resources = render("production")
     template, jobs = one(resources, "Role", "screening-retrain")["rules"]
     assert template == {

@@ -212,7 +212,7 @@ def test_too_few_swaps_fail_the_run(swap_run) -> None:
 
 
 @pytest.mark.slow
-def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
+def test_canaries_that_answer_alike_prove_nothing(swap_run) -> None:
     with pytest.raises(CanaryError, match="unrecognised"):
         swap_run("blind")
 

@@ -77,7 +77,7 @@ def test_samples_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert samples[0].generated[1].dimensions == {Dimension.SHADOW}
 
 
-def test_what_the_renderer_writes_is_read(tmp_path: Path) -> None:
+def test_the_output_of_the_renderer_is_read(tmp_path: Path) -> None:
     order = Order(count=3, seed=11, size=64, severities=SEVERITIES)
     write_dataset(order, tmp_path / "data")
     samples = read_samples(tmp_path / "data")
@@ -253,7 +253,7 @@ def test_a_picture_of_a_shape_that_the_service_refuses_is_not_trained_on(size, m
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("behind", [b"", b"\0" * 100])
-def test_whole_pictures_are_taken_whatever_stands_behind_them(format: str, behind: bytes, tmp_path: Path) -> None:
+def test_complete_pictures_are_accepted_whatever_bytes_follow(format: str, behind: bytes, tmp_path: Path) -> None:
     directory = write(tmp_path, record())
     (directory / "pictures/s1/original.jpg").write_bytes(encoded(format) + behind)
     assert data_digest(directory, read_samples(directory)).startswith("sha256:")
@@ -376,7 +376,7 @@ def test_a_name_in_another_unicode_form_than_the_disk_has_is_found(
     assert data_digest(tmp_path, [sample]).startswith("sha256:")
 
 
-def test_verdicts_that_are_null_are_no_verdicts(tmp_path: Path) -> None:
+def test_null_verdicts_count_as_missing(tmp_path: Path) -> None:
     line = in_full(bare("s1"))
     for picture in line["generated"]:
         picture |= {"usable": None, "dimensions": [], "severity": 0, "comment": ""}
@@ -402,7 +402,7 @@ def test_verdicts_that_are_null_are_no_verdicts(tmp_path: Path) -> None:
         (lambda line: line["generated"].pop(), "not 3"),
     ],
 )
-def test_what_a_sample_without_a_label_cannot_say_is_named(
+def test_fields_that_need_a_label_are_named(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     line = in_full(bare("s1"))

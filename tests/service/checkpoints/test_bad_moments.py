@@ -38,7 +38,7 @@ from tests.service.obedient_engine import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_reload_that_is_slow_once_is_no_fault_of_the_checkpoint(serve) -> None:
+async def test_one_slow_reload_does_not_count_as_a_fault_of_the_checkpoint(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine, swap_reload_seconds=0.2) as running:
         engine.seconds = 5
@@ -87,7 +87,7 @@ async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, 
         assert remembered(state)["attempts"] == {}
 
 
-async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
+async def test_an_engine_death_that_is_reported_late_counts(serve) -> None:
     """vLLM fails what it was asked first, and says later that its worker is gone."""
     engine = ObedientEngine()
     async with serve(engine) as running:
@@ -107,7 +107,7 @@ async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(serve, store, tmp_path) -> None:
+async def test_a_lost_file_of_the_old_copy_is_not_blamed_on_the_new_checkpoint(serve, store, tmp_path) -> None:
     async with serve() as running:
         (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
         weights = (copy / "model.safetensors").rename(tmp_path / "swept")
@@ -118,7 +118,7 @@ async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(ser
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(serve, monkeypatch) -> None:
+async def test_a_full_state_directory_is_reported_and_the_checkpoint_is_not_refused(serve, monkeypatch) -> None:
     def full(*_: Any, **__: Any) -> str:
         raise OSError(28, "No space left on device")
 
@@ -194,7 +194,7 @@ async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_a
         assert (await running.take_up("one")).status_code == 200
 
 
-async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
+async def test_confirming_the_served_checkpoint_keeps_a_copy_that_is_being_loaded(serve, store, monkeypatch) -> None:
     """The watcher finds its alias served while an operator's copy is there and not loaded yet."""
     copied, go_on, real = threading.Event(), threading.Event(), LocalStore.copy_in
 
@@ -248,7 +248,7 @@ async def test_no_swap_begins_while_the_service_drains(serve) -> None:
         assert running.engine.history == ["start 1"]
 
 
-async def test_the_end_of_the_service_builds_no_engine(serve) -> None:
+async def test_the_end_of_the_service_starts_no_engine(serve) -> None:
     engine = ObedientEngine()
 
     async def stopped_under_it() -> None:
@@ -307,7 +307,7 @@ async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine
 
 
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
-async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
+async def test_ends_of_the_service_during_a_load_do_not_count_against_the_checkpoint(ends, serve, tmp_path) -> None:
     """Where the engine does not end the reload, the end of the event loop does."""
     state = tmp_path / "state"
     for _ in range(2):

@@ -87,7 +87,7 @@ async def offer(served: ServedCheckpoint, store: Path, name: str) -> str | None:
 
 
 @pytest.mark.parametrize(("damage", "what"), DAMAGES.items(), ids=DAMAGES.values())
-async def test_files_tell_what_the_docs_say_they_tell(served, pair, tmp_path, found_on_files, damage, what) -> None:
+async def test_the_checks_of_files_find_what_the_docs_say(served, pair, tmp_path, found_on_files, damage, what) -> None:
     store = tmp_path / "store"
     for name in ("one", "two"):
         shutil.copytree(pair / name, store / name)
@@ -96,6 +96,6 @@ async def test_files_tell_what_the_docs_say_they_tell(served, pair, tmp_path, fo
     assert (reason is not None) == (what in found_on_files), reason
 
 
-async def test_a_sound_checkpoint_is_refused_by_nothing(served, pair) -> None:
+async def test_a_sound_checkpoint_passes_every_check(served, pair) -> None:
     assert await offer(served, pair, "two") is None
     assert read_manifest(pair / "two").digest != read_manifest(pair / "one").digest

@@ -66,7 +66,9 @@ async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sa
         assert engine.history == ["start 1", "reload 2", "reload 1", "reload 2"]
 
 
-async def test_a_calibration_goes_live_with_its_checkpoint(serve, store, sample, tmp_path, monkeypatch) -> None:
+async def test_a_calibration_applies_as_soon_as_its_checkpoint_is_served(
+    serve, store, sample, tmp_path, monkeypatch
+) -> None:
     """Calibrated, published, served: the same weights, and another confidence from the swap on."""
     calibrated = shutil.copytree(store / "one", tmp_path / "calibrated")
     level = Curve(knots=((-15.0, 0.7499999), (15.0, 0.7500001)))
@@ -206,7 +208,7 @@ async def test_a_broken_checkpoint_is_refused_before_the_engine_is_touched(
 
 
 @pytest.mark.parametrize("moment", ["reload", "probe"])
-async def test_what_the_engine_does_not_prove_is_rolled_back_and_not_tried_again(moment, serve, sample) -> None:
+async def test_weights_that_fail_verification_are_rolled_back_and_not_tried_again(moment, serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.fails[moment] = version("2")
@@ -279,7 +281,7 @@ async def test_the_verification_is_prepared_while_requests_are_answered(fails, s
         assert prepared.is_set() and engine.expected == ["2"] and engine.history == ["start 1", "reload 2"]
 
 
-async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> None:
+async def test_another_tokenizer_needs_an_engine_restart(serve, store) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     async with serve() as running:
         response = await running.take_up("three")
@@ -288,7 +290,7 @@ async def test_another_tokenizer_is_taken_up_by_a_new_engine(serve, store) -> No
         assert await running.version() == "3"
 
 
-async def test_a_request_that_does_not_end_puts_the_swap_off(serve, sample) -> None:
+async def test_a_request_that_does_not_end_postpones_the_swap(serve, sample) -> None:
     engine = ObedientEngine(latency_ms=1500)
     async with serve(engine, swap_drain_seconds=0.1) as running:
         asking = asyncio.create_task(running.client.post("/screen", json=sample.json()))
@@ -301,7 +303,7 @@ async def test_a_request_that_does_not_end_puts_the_swap_off(serve, sample) -> N
         assert (await running.take_up("two")).status_code == 200, "it was not the checkpoint's fault"
 
 
-async def test_deadlines_go_on_while_requests_wait_at_the_gate(serve, sample) -> None:
+async def test_deadlines_run_while_requests_wait_at_the_gate(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine, deadline_seconds=0.3) as running:
         engine.seconds = 3.0
@@ -373,7 +375,7 @@ async def test_probes_that_came_later_are_found(serve, store) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", ".", "", "two/../..", "a\0b"])
-async def test_a_name_cannot_lead_out_of_the_store(name, serve) -> None:
+async def test_a_name_cannot_point_outside_the_store(name, serve) -> None:
     async with serve() as running:
         assert (await running.take_up(name)).status_code in (409, 422)
         assert running.engine.history == ["start 1"]
@@ -398,7 +400,7 @@ async def test_admin_waits_for_the_start(serve) -> None:
         assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
 
 
-async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:
+async def test_cached_answers_belong_to_their_checkpoint(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
 
@@ -421,7 +423,7 @@ async def test_kept_answers_go_with_their_checkpoint(serve, sample) -> None:
         assert await ask() == ("1", "cache"), "the same weights as before write the same"
 
 
-async def test_a_request_that_waits_at_the_gate_is_shared_and_kept_under_what_answers_it(serve, sample) -> None:
+async def test_a_request_that_waits_at_the_gate_is_cached_under_the_checkpoint_that_answers(serve, sample) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.seconds = 1.0

@@ -101,7 +101,7 @@ def serve(start, fleet: Fleet, tmp_path: Path):
     return serving
 
 
-async def test_what_the_alias_names_is_taken_up_and_back_again(serve, fleet: Fleet, sample) -> None:
+async def test_the_service_follows_the_alias_to_a_version_and_back(serve, fleet: Fleet, sample) -> None:
     async with serve() as running:
         state = await running.comes_to("current")
         assert (state["following"]["version"], state["following"]["alias"]) == (1, "production")
@@ -166,7 +166,7 @@ async def test_without_a_registry_the_last_good_one_is_served_after_a_restart(se
         assert (await running.state())["serving"]["version"] == "2"
 
 
-async def test_a_fresh_replica_starts_with_production_and_not_with_what_it_was_configured_with(
+async def test_a_fresh_replica_starts_with_production_and_not_with_its_configured_checkpoint(
     serve, fleet: Fleet
 ) -> None:
     fleet.promote(2)
@@ -175,7 +175,9 @@ async def test_a_fresh_replica_starts_with_production_and_not_with_what_it_was_c
 
 
 @pytest.mark.parametrize("damage", [one_bit, lambda two: (two / "screening.json").write_text("{")])
-async def test_a_fresh_replica_starts_with_its_own_where_production_is_broken(damage, serve, fleet: Fleet) -> None:
+async def test_a_fresh_replica_starts_with_its_configured_checkpoint_if_production_is_broken(
+    damage, serve, fleet: Fleet
+) -> None:
     fleet.promote(2)
     damage(fleet.store / "two")
     async with serve() as running:
@@ -183,7 +185,7 @@ async def test_a_fresh_replica_starts_with_its_own_where_production_is_broken(da
         assert running.metric("screening_registry_behind") == 1
 
 
-async def test_what_was_refused_is_not_tried_again_not_even_after_a_restart(serve, fleet: Fleet, sample) -> None:
+async def test_a_refused_version_is_not_tried_again_even_after_a_restart(serve, fleet: Fleet, sample) -> None:
     engine = ObedientEngine()
     engine.fails["probe"] = version("2")
     async with serve(engine) as running:
@@ -207,7 +209,7 @@ async def test_what_was_refused_is_not_tried_again_not_even_after_a_restart(serv
         await running.serves("3")
 
 
-async def test_a_refused_one_is_tried_again_when_an_operator_says_so(serve, fleet: Fleet) -> None:
+async def test_a_refused_version_is_tried_again_when_an_operator_orders_it(serve, fleet: Fleet) -> None:
     engine = ObedientEngine()
     engine.fails["probe"] = version("2")
     async with serve(engine, checkpoint_store=fleet.store) as running:
@@ -222,7 +224,7 @@ async def test_a_refused_one_is_tried_again_when_an_operator_says_so(serve, flee
         assert state["serving"]["version"] == "2" and state["refused"] == []
 
 
-async def test_a_directory_with_another_checkpoint_is_not_taken_up(serve, fleet: Fleet) -> None:
+async def test_a_directory_with_another_checkpoint_is_not_loaded(serve, fleet: Fleet) -> None:
     async with serve() as running:
         (fleet.store / "two").rename(fleet.store / "gone")
         make_checkpoint(fleet.store / "two", 3)
@@ -232,9 +234,7 @@ async def test_a_directory_with_another_checkpoint_is_not_taken_up(serve, fleet:
         assert running.engine.history == ["start 1"]
 
 
-async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_taken_up(
-    serve, fleet: Fleet, monkeypatch
-) -> None:
+async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_loaded(serve, fleet: Fleet, monkeypatch) -> None:
     make_checkpoint(fleet.store / "three", 3)
     real = LocalStore.copy_in
 
@@ -248,7 +248,7 @@ async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_taken_up(
         assert running.engine.history == ["start 1"]
 
 
-async def test_a_half_copied_directory_is_taken_up_when_it_is_whole(serve, fleet: Fleet) -> None:
+async def test_a_half_copied_directory_is_loaded_once_it_is_complete(serve, fleet: Fleet) -> None:
     async with serve() as running:
         manifest = fleet.store / "two" / "screening.json"
         manifest.rename(fleet.store / "later")
@@ -269,7 +269,9 @@ async def test_probes_that_are_published_later_are_found(serve, fleet: Fleet) ->
         await running.serves("2")
 
 
-async def test_a_start_that_fell_back_is_settled_when_the_alias_agrees(serve, fleet: Fleet, tmp_path: Path) -> None:
+async def test_an_alias_that_names_the_fallback_checkpoint_makes_it_the_next_start(
+    serve, fleet: Fleet, tmp_path: Path
+) -> None:
     fleet.promote(2)
     async with serve() as running:
         await running.serves("2")
@@ -311,7 +313,7 @@ LESS_AND_LESS = [0, 1, 2, 4, 8, 16, 32, 48, 64]
 """Polls at which something that fails is tried: after half a poll's time, one, two, four, eight, and then sixteen."""
 
 
-async def test_what_cannot_be_taken_in_is_tried_less_and_less_often(serve, fleet: Fleet, monkeypatch) -> None:
+async def test_a_version_that_fails_is_tried_less_and_less_often(serve, fleet: Fleet, monkeypatch) -> None:
     async with serve(registry_poll_seconds=NEVER) as running:
         await running.comes_to("current")
         fleet.promote(2)
@@ -319,7 +321,7 @@ async def test_what_cannot_be_taken_in_is_tried_less_and_less_often(serve, fleet
         assert running.polls("busy") == 70
 
 
-async def test_an_answer_of_the_registry_that_comes_too_late_is_thrown_away(serve, fleet: Fleet, monkeypatch) -> None:
+async def test_a_late_answer_of_the_registry_is_not_used(serve, fleet: Fleet, monkeypatch) -> None:
     real, held, released = Registry.resolve, threading.Event(), threading.Event()
     hold = False
 
@@ -369,7 +371,7 @@ async def test_a_swap_that_cannot_be_now_is_tried_at_the_next_poll(serve, fleet:
         await running.serves("2")
 
 
-async def test_the_store_may_be_mounted_elsewhere_and_nothing_leads_out_of_it(
+async def test_the_store_may_be_mounted_elsewhere_and_links_must_stay_inside(
     serve, fleet: Fleet, tmp_path: Path
 ) -> None:
     mounted = tmp_path / "mounted"
@@ -442,7 +444,7 @@ async def test_the_engine_restarts_when_the_delay_is_over(serve, fleet: Fleet, l
         assert running.engine.history == ["start 1", "stop", "start 3"]
 
 
-async def test_an_operators_order_does_not_wait_for_its_turn(serve, fleet: Fleet, longest) -> None:
+async def test_an_operators_order_does_not_wait_for_the_random_delay(serve, fleet: Fleet, longest) -> None:
     fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     async with serve(rebuild_spread_seconds=3600, checkpoint_store=fleet.store, registry_alias="none") as running:
         await running.comes_to("missing")
@@ -451,7 +453,7 @@ async def test_an_operators_order_does_not_wait_for_its_turn(serve, fleet: Fleet
         assert (response.status_code, response.json()["how"]) == (200, "rebuilt")
 
 
-async def test_its_turn_comes_once_and_what_cannot_be_then_is_tried_less_and_less_often(
+async def test_after_the_random_delay_a_failing_version_is_tried_less_and_less_often(
     serve, fleet: Fleet, monkeypatch, longest
 ) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
@@ -462,7 +464,7 @@ async def test_its_turn_comes_once_and_what_cannot_be_then_is_tried_less_and_les
         assert (running.polls("waiting"), running.polls("busy")) == (3, 70)
 
 
-async def test_what_needs_a_new_engine_and_cannot_be_read_is_told_at_once(serve, fleet: Fleet, longest) -> None:
+async def test_an_unreadable_version_that_needs_a_restart_is_reported_at_once(serve, fleet: Fleet, longest) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     (fleet.store / "three").rename(fleet.store / "away")
     async with serve(rebuild_spread_seconds=3600) as running:
@@ -470,7 +472,7 @@ async def test_what_needs_a_new_engine_and_cannot_be_read_is_told_at_once(serve,
         assert "does not exist" in (await running.comes_to("unavailable"))["following"]["reason"]
 
 
-async def test_an_alias_that_names_nothing_is_said(serve) -> None:
+async def test_a_missing_alias_is_reported(serve) -> None:
     async with serve(registry_alias="canary") as running:
         state = await running.comes_to("missing")
         assert "canary" in state["following"]["reason"] and state["serving"]["version"] == "1"
@@ -500,7 +502,7 @@ async def test_a_registry_that_hangs_is_waited_for_a_bounded_time_and_asked_once
         await running.serves("2")
 
 
-async def test_following_ends_with_the_service_even_while_the_registry_hangs(
+async def test_polling_ends_with_the_service_even_while_the_registry_hangs(
     serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()

@@ -60,7 +60,7 @@ async def test_an_engine_that_fails_once_at_the_start_is_started_again(serve) ->
         assert await running.version() == "2"
 
 
-async def test_what_cannot_be_started_now_is_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
+async def test_a_checkpoint_that_does_not_start_now_is_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     engine = ObedientEngine()
@@ -87,7 +87,7 @@ async def test_a_swap_after_such_a_start_decides_what_the_next_start_tries_first
         assert await running.version() == "3"
 
 
-async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store, tmp_path) -> None:
+async def test_an_order_for_the_fallback_checkpoint_makes_it_the_next_start(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     engine = ObedientEngine()
@@ -99,7 +99,7 @@ async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store,
         assert await running.version() == "1"
 
 
-async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_path, monkeypatch) -> None:
+async def test_a_copy_that_cannot_be_read_now_is_kept(serve, store, tmp_path, monkeypatch) -> None:
     async with serve() as running:
         await running.take_up("two")
         kept, real = copy_of(store / "two", tmp_path / "state"), local_store.verify
@@ -121,7 +121,7 @@ async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_
         assert await running.version() == "2"
 
 
-async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) -> None:
+async def test_a_copy_with_a_damaged_manifest_is_replaced(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     copy = copy_of(store / "two", tmp_path / "state")
@@ -132,7 +132,7 @@ async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) ->
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, store) -> None:
+async def test_after_an_upgrade_of_the_engine_newer_probes_of_the_store_are_used(serve, store) -> None:
     """The engine rounds differently from the one that recorded the probes, which were recorded again since."""
     engine = ObedientEngine()
     async with serve(engine):
@@ -148,7 +148,7 @@ async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, s
         assert upgraded.history == ["start 1"], "the copy has the probes that the engine passed"
 
 
-async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_since(serve, store, tmp_path) -> None:
+async def test_a_checkpoint_that_did_not_start_is_served_with_newer_probes(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     engine = ObedientEngine()

@@ -59,7 +59,9 @@ def directory(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["screening.json", "model.safetensors", "tokenizer.json", "added.json"])
 @pytest.mark.parametrize("kind", [fifo, a_socket, device, directory])
-async def test_what_is_not_a_file_is_refused_at_once_and_the_next_order_is_served(kind, name, serve, store) -> None:
+async def test_a_path_that_is_not_a_file_is_refused_at_once_and_the_next_order_is_served(
+    kind, name, serve, store
+) -> None:
     if (kind, name) == (directory, "added.json"):
         pytest.skip("an empty directory beside the files is no file that the manifest lacks")
     kind(store / "two" / name)
@@ -101,7 +103,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, threading.Event
 
 
 @pytest.mark.parametrize("name", ["screening.json", "model.safetensors"])
-async def test_a_store_that_hangs_is_given_up_shown_and_holds_up_no_other_order(
+async def test_a_read_that_hangs_is_given_up_and_shown_and_delays_no_other_order(
     name, serve, store, stuck, sample
 ) -> None:
     stuck[f"two/{name}"] = there = threading.Event()
@@ -136,7 +138,7 @@ async def test_a_name_that_cannot_be_resolved_is_given_up_too(serve, monkeypatch
         there.set()
 
 
-async def test_a_slow_store_that_goes_on_answering_is_waited_for(tmp_path: Path) -> None:
+async def test_a_slow_store_that_still_answers_is_waited_for(tmp_path: Path) -> None:
     reads = StoreReads(0.5, Metrics())
 
     def work(watch: Watch) -> int:
@@ -254,7 +256,9 @@ async def test_an_odd_directory_is_refused_and_the_next_order_is_served(what, se
         assert (await running.take_up("three")).status_code == 200
 
 
-async def test_a_start_whose_production_hangs_goes_on_with_its_own(serve, store, stuck, tmp_path) -> None:
+async def test_a_start_whose_production_store_hangs_uses_the_configured_checkpoint(
+    serve, store, stuck, tmp_path
+) -> None:
     """`two` is what the registry names; the store does not answer for it, and does for `one`."""
     stuck["two/model.safetensors"] = threading.Event()
     offer = Offer(store / "two", read_manifest(store / "two").digest)

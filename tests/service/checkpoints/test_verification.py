@@ -95,7 +95,7 @@ async def test_on_the_kind_of_machine_that_recorded_an_engine_must_repeat_the_nu
     assert found == ["passed", "refused", "refused"]
 
 
-async def test_what_rounding_might_explain_in_place_is_left_open(engine, manifest) -> None:
+async def test_a_difference_in_place_that_rounding_might_explain_is_left_open(engine, manifest) -> None:
     assert await outcomes(engine, recorded(manifest, "elsewhere"), allow_rounding=False) == [
         "passed",
         "open",
@@ -145,7 +145,7 @@ async def test_the_error_of_a_freshly_started_engine_says_what_to_do(machine, en
         await verifier.verify(recorded(manifest, machine), allow_rounding=True)
 
 
-async def test_what_another_kind_of_machine_recorded_needs_a_new_engine_once_and_then_goes_in_place(
+async def test_probes_of_another_kind_of_machine_need_one_restart_and_then_swap_in_place(
     serve,
 ) -> None:
     engine = ObedientEngine()
@@ -197,7 +197,7 @@ async def start_again(store: Path, state: Path) -> None:
         served.store.close()
 
 
-async def test_what_a_new_engine_does_not_prove_either_is_refused_and_the_old_is_back(serve) -> None:
+async def test_weights_that_fail_in_a_fresh_engine_too_are_refused_and_the_old_ones_are_back(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.rounds_otherwise = True
@@ -208,14 +208,14 @@ async def test_what_a_new_engine_does_not_prove_either_is_refused_and_the_old_is
         assert await running.version() == "1"
 
 
-async def test_new_probes_that_only_round_do_not_take_the_place_of_those_that_repeat(serve, store) -> None:
+async def test_new_probes_that_pass_by_rounding_do_not_replace_repeated_ones(serve, store) -> None:
     async with serve() as running:
         recorded_elsewhere(store / "one")
         swap = await running.take_up("one")
         assert swap.status_code == 409 and "log-probabilities" in swap.json()["detail"]
 
 
-async def test_new_probes_that_only_round_take_the_place_of_those_that_do_no_better(serve, store) -> None:
+async def test_new_probes_that_pass_by_rounding_replace_others_that_do(serve, store) -> None:
     engine = ObedientEngine()
     engine.rounds_otherwise = True
     async with serve(engine) as running:

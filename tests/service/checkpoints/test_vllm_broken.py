@@ -142,7 +142,7 @@ def restless(published: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_a_directory_that_changes_while_it_is_read_is_refused_or_whole(
+def test_a_directory_that_changes_while_it_is_read_is_refused_or_served_unchanged(
     swapping_service, published, make_sample, restless
 ) -> None:
     whole = read_manifest(published / "two").digest
@@ -159,7 +159,7 @@ def test_a_directory_that_changes_while_it_is_read_is_refused_or_whole(
 
 
 @pytest.mark.exhaustive
-def test_what_was_found_is_the_table_of_the_docs(repository) -> None:
+def test_the_table_of_the_docs_states_what_was_found(repository) -> None:
     wanted = [*DAMAGES.values(), OTHER_PROBES, CHANGING]
     if missing := [what for what in wanted if what not in rows]:
         pytest.skip(f"not tried in this run: {', '.join(missing)}")

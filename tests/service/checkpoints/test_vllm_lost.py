@@ -132,7 +132,7 @@ def test_requests_end_with_their_engine(end) -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_is_cancelled_is_aborted_and_says_so() -> None:
+def test_a_cancelled_request_is_aborted_and_reported() -> None:
     async def run() -> None:
         llm = SilentLLM()
         engine = loaded(llm)
@@ -219,7 +219,7 @@ def test_an_engine_that_is_stopped_while_it_verifies_its_checkpoint_loads_nothin
     asyncio.run(run())
 
 
-def test_a_reload_that_fails_says_so_and_one_that_is_too_slow_is_a_timeout(tmp_path) -> None:
+def test_a_failed_reload_is_reported_and_a_slow_one_times_out(tmp_path) -> None:
     checkpoint = make_checkpoint(tmp_path / "two", 2)
 
     async def fails(*_: object, **__: object) -> None:

@@ -43,7 +43,7 @@ def test_after_swaps_there_and_back_the_answers_are_the_first_ones(swapping_serv
     assert sum(map(eq, before, other)) < sum(map(eq, before, after)), "the two must differ for this to show anything"
 
 
-def test_another_tokenizer_is_taken_up_by_a_new_engine_and_back(swapping_service, published) -> None:
+def test_another_tokenizer_needs_an_engine_restart_and_so_does_the_way_back(swapping_service, published) -> None:
     changed = published / "retold"
     shutil.copytree(published / "two", changed)
     config = changed / "tokenizer_config.json"
@@ -58,7 +58,7 @@ def test_another_tokenizer_is_taken_up_by_a_new_engine_and_back(swapping_service
     assert take_up(swapping_service, "one").json()["how"] == "rebuilt"
 
 
-def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_elsewhere(
+def test_a_processor_that_rounds_differently_serves_and_swaps_checkpoints_recorded_elsewhere(
     published, launch_service, sample, tmp_path
 ) -> None:
     """As a processor without AMX does beside one with it; on one that has none, `one` was recorded elsewhere."""

@@ -195,7 +195,7 @@ async def test_a_repeated_request_is_kept_once_for_each_answer(open_service, sam
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_locked_database_stops_no_answer(open_service, make_sample, kept) -> None:
+async def test_a_locked_database_does_not_delay_answers(open_service, make_sample, kept) -> None:
     async with open_service() as (running, written):
         holder = sqlite3.connect(kept["decisions"].removeprefix("sqlite:///"), isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")

@@ -25,7 +25,7 @@ def decision(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["cot", "direct"])
-def test_an_answer_is_whole_and_comes_from_the_checkpoint(vllm_service, sample, mode) -> None:
+def test_an_answer_is_complete_and_comes_from_the_checkpoint(vllm_service, sample, mode) -> None:
     response = httpx.post(f"{vllm_service.base_url}/screen", json=sample.json(mode=mode), timeout=120)
     assert response.status_code == 200
     answer = ScreenAnswer.model_validate_json(response.content)

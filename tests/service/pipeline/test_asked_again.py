@@ -173,7 +173,7 @@ async def test_the_last_one_leaves_and_the_engine_is_free(start, sample) -> None
 
 
 @pytest.mark.slow
-async def test_each_has_a_deadline_of_its_own(start, sample) -> None:
+async def test_each_caller_has_its_own_deadline(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine, deadline_seconds=3) as running:
         early = asyncio.create_task(running.client.post("/screen", json=sample.json()))
@@ -201,7 +201,7 @@ async def test_of_shared_work_only_the_own_waiting_is_reported(start, sample) ->
         assert early_ms["engine_ms"] >= late_ms["engine_ms"] + 190
 
 
-async def test_when_the_engine_fails_all_are_told_and_nothing_is_kept(start, sample) -> None:
+async def test_when_the_engine_fails_all_callers_get_the_error_and_nothing_is_kept(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine) as running:
         calls = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(3)]
@@ -288,7 +288,7 @@ async def test_kept_answers_stay_within_their_bounds(start, make_sample, bounds,
         assert (await running.client.post("/screen", json=make_sample(0).json())).json()["source"] == "engine"
 
 
-async def test_what_one_checkpoint_wrote_is_never_given_as_anothers(start, sample) -> None:
+async def test_an_answer_is_never_attributed_to_another_checkpoint(start, sample) -> None:
     engine = HeldEngine()
     async with start(engine) as running:
         seen = []

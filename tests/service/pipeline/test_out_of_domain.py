@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from service.checkpoints.verification import verify_domain
 
 from screening.checkpoint.domain import DomainProbe
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.errors import CheckpointError
+from service.checkpoints.verification import verify_domain
 from service.engines.scripted_engine import ScriptedEngine, domain_score
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.service.obedient_engine import change_manifest, make_checkpoint
@@ -90,7 +90,7 @@ async def test_an_unreadable_answer_keeps_its_warning(start, sample) -> None:
     assert answer["warnings"][0]["pictures"] == ["A"]
 
 
-async def test_what_is_given_again_keeps_its_warning(start, sample) -> None:
+async def test_a_replayed_answer_keeps_its_warning(start, sample) -> None:
     async with start() as running:
         files, key = with_strange(sample, 2), {"Idempotency-Key": "k"}
         first = (await running.client.post("/screen", files=files, headers=key)).json()
@@ -110,7 +110,7 @@ class Forgetful(ScriptedEngine):
         return None
 
 
-async def test_a_score_that_is_unknown_is_said_so_and_sent_to_review(start, sample) -> None:
+async def test_an_answer_with_an_unknown_score_says_so_and_goes_to_review(start, sample) -> None:
     async with start(Forgetful(latency_ms=0)) as running:
         answer = (await running.client.post("/screen", files=sample.files())).json()
         assert running.metric("screening_out_of_domain_total", code="domain-unknown") == 1

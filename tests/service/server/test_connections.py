@@ -106,7 +106,7 @@ def test_an_idle_connection_outlives_the_idle_timeout_of_proxies() -> None:
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x00\x00\r\n\r\n", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 99999]
 )
-def test_what_is_not_http_is_answered_with_a_problem(impatient, sent) -> None:
+def test_bytes_that_are_not_http_are_answered_with_a_problem(impatient, sent) -> None:
     with connected(impatient, sent) as connection:
         assert problem_in(everything(connection)) == (400, "malformed-request")
 
@@ -130,7 +130,7 @@ def test_a_slow_but_steady_upload_is_answered(impatient, sample) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_an_upload_below_the_minimum_rate_is_408_of_its_own_type(impatient) -> None:
+def test_an_upload_below_the_minimum_rate_has_its_own_408_type(impatient) -> None:
     head = b"POST /screen HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
     with connected(impatient, head) as connection:
         connection.settimeout(0.05)

@@ -137,7 +137,7 @@ def result(out: Path) -> dict[str, Any]:
         (1, 7, 18 / 256),  # airway reactivity before and after a transplantation, Fagerland et al. 2013
     ],
 )
-def test_the_exact_test_by_hand(worse: int, better: int, p: float) -> None:
+def test_the_exact_test_equals_a_calculation_by_hand(worse: int, better: int, p: float) -> None:
     assert mcnemar_exact(worse, better) == p
 
 
@@ -163,7 +163,7 @@ def test_published_intervals_are_met(table: tuple[int, int, int, int], bounds: t
 
 
 @given(counts)
-def test_the_interval_holds_the_difference_and_mirrors(table: tuple[int, int, int, int]) -> None:
+def test_the_interval_contains_the_difference_and_is_symmetric(table: tuple[int, int, int, int]) -> None:
     both, worse, better, neither = table
     low, high = difference_interval(*table)
     assert -1 <= low <= (better - worse) / sum(table) <= high <= 1
@@ -179,7 +179,9 @@ def test_an_interval_without_samples_is_refused() -> None:
     assert (nothing.n, nothing.before, nothing.difference, nothing.low, nothing.p_value) == (0, None, None, None, None)
 
 
-def test_overall_and_dimensions_by_hand(tmp_path: Path, before: Path, after: Path, data: Path) -> None:
+def test_overall_and_dimension_scores_equal_a_calculation_by_hand(
+    tmp_path: Path, before: Path, after: Path, data: Path
+) -> None:
     assert compare(before, after, tmp_path / "out", data) == 0
     found = result(tmp_path / "out")
     overall = found["overall"]
@@ -299,7 +301,7 @@ def test_direct_answers_are_compared_too(tmp_path: Path, data: Path) -> None:
     ]
 
 
-def test_limited_evaluations_are_compared_on_what_was_scored(tmp_path: Path, data: Path) -> None:
+def test_limited_evaluations_are_compared_on_their_common_samples(tmp_path: Path, data: Path) -> None:
     right, wrong = [think(label) for label in LABELS], [think(WRONG[label]) for label in LABELS]
     before = make_evaluation(tmp_path / "before", data, wrong, name="old", limit=3)  # the log holds all five
     after = make_evaluation(tmp_path / "after", data, right[:3], name="new", limit=3)
@@ -316,7 +318,7 @@ def test_limited_evaluations_are_compared_on_what_was_scored(tmp_path: Path, dat
         ({"limit": 4}, "differ in their number of samples (5 and 4)"),
     ],
 )
-def test_evaluations_that_are_not_alike_are_refused(
+def test_evaluations_with_different_settings_are_refused(
     tmp_path: Path,
     before: Path,
     data: Path,
@@ -348,7 +350,7 @@ def test_other_data_than_the_evaluations_is_refused(
 
 
 @pytest.mark.parametrize("keep", [0, 3, -30])
-def test_a_log_that_is_not_whole_is_refused(
+def test_an_incomplete_log_is_refused(
     tmp_path: Path, before: Path, after: Path, data: Path, capsys: pytest.CaptureFixture[str], keep: int
 ) -> None:
     log = after / "predictions.jsonl"
@@ -395,7 +397,7 @@ def test_a_damaged_picture_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_command_again_is_fine_and_another_comparison_is_refused(
+def test_the_same_command_may_run_again_and_another_comparison_is_refused(
     tmp_path: Path, before: Path, after: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -411,7 +413,7 @@ def test_the_same_command_again_is_fine_and_another_comparison_is_refused(
     assert not (before / "run.json").exists()
 
 
-def test_without_matplotlib_the_plot_is_left_out_and_said_so(
+def test_without_matplotlib_the_plot_is_left_out_with_a_message(
     tmp_path: Path,
     before: Path,
     after: Path,

@@ -126,7 +126,7 @@ def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
         (["--trained-on", "x", "--target", "nan"], "--target"),
     ],
 )
-def test_what_cannot_be_is_refused_before_an_engine_starts(tmp_path, data, capsys, arguments, reason) -> None:
+def test_impossible_settings_are_refused_before_an_engine_starts(tmp_path, data, capsys, arguments, reason) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     assert main(["domain", "--checkpoint", str(checkpoint), "--data", str(data), *arguments]) == 2
     assert reason in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_the_report_is_all_that_is_printed(evaluated: tuple[Path, Evaluation, st
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.exhaustive  # test_killed_engine.py does the same to a stand-in for the engine
-def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
+def test_a_terminated_run_leaves_no_engine_and_can_be_continued(
     rendered: Path, evaluated: tuple[Path, Evaluation, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -124,7 +124,9 @@ def test_force_needs_a_reason_and_both_are_kept(shop: Shop, capsys: pytest.Captu
     assert "forced: " in printed and "the old one shows a recalled product" in printed
 
 
-def test_force_without_a_test_set_measures_nothing_and_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_force_without_a_test_set_measures_nothing_and_reports_that(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
     shop.version("one")
     assert shop.run("promote", CANDIDATE, "--force", "--reason", "first day") == 0
     assert shop.production() == 1 and read_history(shop.registry).moves[0].gate is None
@@ -257,7 +259,7 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
         (lambda s: s.run("rollback", "--reason", "x"), "no version was in production before version 1"),
     ],
 )
-def test_wrong_input_is_said_and_moves_nothing(
+def test_wrong_input_is_reported_and_moves_nothing(
     change: Callable[[Shop], int], message: str, shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.version("one", wrong=OLD_WRONG)
@@ -303,7 +305,7 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     assert shop.production() is None
 
 
-def test_rollback_goes_back_step_by_step_and_history_tells_it(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollback_goes_back_step_by_step_and_history_shows_it(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(("one", "two", "three"), 1):
         shop.version(name)
         assert shop.run("promote", str(number), "--force", "--reason", f"because of {name}") == 0
@@ -329,7 +331,7 @@ def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest
     assert shop.production() == 2
 
 
-def test_a_move_that_was_noted_and_killed_is_told_and_can_be_done_again(
+def test_a_move_that_was_noted_and_killed_is_reported_and_can_be_repeated(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two"):
@@ -350,7 +352,7 @@ def test_a_move_that_was_noted_and_killed_is_told_and_can_be_done_again(
     assert shop.production() == 2 and previous(read_history(shop.registry).moves, 2) == 1
 
 
-def test_what_was_decided_on_other_facts_does_not_move(shop: Shop) -> None:
+def test_a_decision_on_outdated_facts_does_not_move_the_alias(shop: Shop) -> None:
     for name in ("one", "two", "three"):
         shop.version(name)
     one, two, three = (shop.registry.version(number) for number in (1, 2, 3))

@@ -56,7 +56,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_what_a_killed_publisher_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_publisher_are_removed_and_those_of_a_running_one_stay(tmp_path: Path) -> None:
     with start(HOLDS_A_PLACE, tmp_path) as living, start(HOLDS_A_PLACE, tmp_path) as killed:
         theirs, left = Path(first_line(living)), Path(first_line(killed))
         killed.kill()

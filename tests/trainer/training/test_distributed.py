@@ -54,7 +54,7 @@ def change(checkpoint: Path, start: Path) -> torch.Tensor:
     return torch.cat([(after[name].float() - before[name].float()).flatten() for name in sorted(before)])
 
 
-def test_two_processes_learn_what_one_learns_from_the_same_batches(
+def test_two_processes_learn_the_same_as_one_from_the_same_batches(
     tmp_path: Path, small_data: Path, small_checkpoint: Path
 ) -> None:
     given = ["sft", "--stage", "answer-driven", "--checkpoint", small_checkpoint, "--data", small_data]

@@ -64,7 +64,7 @@ def test_it_can_be_trained_and_carries_the_recipes_contract(
     assert verify(tmp_path / "sft" / "checkpoint").base == "base"
 
 
-def test_what_goes_wrong_silently_is_set_right(base: Path, recipe: str, tmp_path: Path) -> None:
+def test_silent_faults_of_a_base_are_corrected(base: Path, recipe: str, tmp_path: Path) -> None:
     from transformers import AutoProcessor
 
     assert main(["import", recipe, "--model", str(base), "--out", str(tmp_path / "a")]) == 0
@@ -326,7 +326,7 @@ def test_a_base_that_cannot_be_trained_is_refused(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_what_is_not_there_is_said(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_reported(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["import", recipe, "--model", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
     assert "hf download" in capsys.readouterr().err
@@ -336,7 +336,7 @@ def test_what_is_not_there_is_said(recipe: str, tmp_path: Path, capsys: pytest.C
     assert "name a new directory" in capsys.readouterr().err
 
 
-def test_a_model_in_shards_is_read_whole(base: Path, recipe: str, tmp_path: Path) -> None:
+def test_a_model_in_shards_is_read_completely(base: Path, recipe: str, tmp_path: Path) -> None:
     import shutil
 
     copy = shutil.copytree(base, tmp_path / "base")
@@ -347,7 +347,7 @@ def test_a_model_in_shards_is_read_whole(base: Path, recipe: str, tmp_path: Path
     assert one.keys() == two.keys() and all(one[name].equal(two[name]) for name in one)
 
 
-def test_the_manifest_says_what_was_imported(base: Path, recipe: str, tmp_path: Path) -> None:
+def test_the_manifest_names_the_imported_model(base: Path, recipe: str, tmp_path: Path) -> None:
     import shutil
 
     commit = "0123456789abcdef0123456789abcdef01234567"

@@ -88,7 +88,7 @@ def test_without_errors_rendered_samples_come_out_as_they_went_in(rendered, tmp_
     assert report["teacher"] is None
 
 
-def test_reasoning_is_written_where_there_is_none(rendered):
+def test_reasoning_is_added_to_samples_without_it(rendered):
     for sample in read_samples(rendered):
         bare = sample.model_copy(update={"reasoning": ""})
         assert agrees_with_itself(annotated(bare))
@@ -167,7 +167,7 @@ def test_the_share_of_errors_is_the_rate_and_a_higher_rate_keeps_the_same_ones()
     assert len(wrong[1.0]) == 2000
 
 
-def test_the_same_seed_and_id_give_the_same_whatever_else_is_there(rendered, tmp_path, repository):
+def test_seed_and_id_alone_decide_the_result(rendered, tmp_path, repository):
     def words(name: str, *more: str) -> list[str]:
         files = ("--data", str(rendered), "--out", str(tmp_path / name))
         return ["annotate", "ground-truth", *files, "--error-rate", "0.6175", *more]

@@ -117,7 +117,7 @@ def test_more_originals_change_no_question(tmp_path: Path) -> None:
     assert few < set((tmp_path / "all" / "samples.jsonl").read_text().splitlines())
 
 
-def test_what_cannot_be_used_is_left_over_with_its_reason(tmp_path: Path) -> None:
+def test_unusable_pictures_are_left_over_with_a_reason(tmp_path: Path) -> None:
     images = tmp_path / "images"
     rows = shop(images, [9])
     rows += [
@@ -258,7 +258,7 @@ def test_a_file_that_is_not_of_its_form_is_named(
     assert message in capsys.readouterr().err
 
 
-def test_too_few_pictures_say_what_there_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_for_too_few_pictures_counts_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = shop(tmp_path / "images", [3, 2])
     assert run(json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d") == 2
     assert "no original has 4 suitable pictures; left over: 5 ×" in capsys.readouterr().err
@@ -342,7 +342,7 @@ def test_columns_of_parquet_files_come_in_many_types(tmp_path: Path) -> None:
         ("p.jsonl", b'{"original": {"bytes": "' + b"x" * 9999 + b'"}, "generated": "a", "usable": 1}', "xxx…"),
     ],
 )
-def test_odd_files_are_named_with_what_to_do(
+def test_the_error_for_an_odd_file_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -424,7 +424,7 @@ def test_two_files_of_one_name_are_both_kept_in_mind(tmp_path: Path, capsys: pyt
     assert "holds a run with other settings or data" in capsys.readouterr().err
 
 
-def test_of_two_imports_into_one_directory_one_is_told_to_wait(tmp_path: Path) -> None:
+def test_of_two_imports_into_one_directory_one_is_refused(tmp_path: Path) -> None:
     rows = shop(tmp_path / "images", [8])
     command = [json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d"]
     assert run(*command) == 0

@@ -97,7 +97,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "label", "form", "dpa", "exact"), CASES)
-def test_rewards_worked_out_by_hand(text: str, label: str, form: int, dpa: Fraction | int, exact: int) -> None:
+def test_rewards_equal_those_calculated_by_hand(
+    text: str, label: str, form: int, dpa: Fraction | int, exact: int
+) -> None:
     assert score_format(text) == form
     assert score_dpa(text, label) == pytest.approx(float(dpa), abs=1e-12)
     assert score_exact(text, label) == exact
@@ -106,7 +108,7 @@ def test_rewards_worked_out_by_hand(text: str, label: str, form: int, dpa: Fract
 
 
 @pytest.mark.parametrize("label", ["", "E", "AN", "no label"])
-def test_a_label_that_is_no_set_of_options_is_refused(label: str) -> None:
+def test_a_label_that_is_not_a_set_of_options_is_refused(label: str) -> None:
     for rate in (score, score_dpa, score_exact):
         with pytest.raises(ValueError, match="label"):
             rate(cot("A"), label)
@@ -131,7 +133,9 @@ def test_rewards_stay_in_their_bounds(text: str, label: str) -> None:
 
 
 @given(TEXTS, LABELS)
-def test_what_earns_accuracy_has_the_form_and_is_correct_in_the_evaluation(text: str, label: str) -> None:
+def test_accuracy_is_rewarded_only_for_well_formed_answers_that_the_evaluation_calls_correct(
+    text: str, label: str
+) -> None:
     if score_dpa(text, label) > 0:
         assert score_format(text) == 1
         assert correct(parse(text, Mode.COT).options, frozenset(label) - {"N"})  # type: ignore[union-attr]

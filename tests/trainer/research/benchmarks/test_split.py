@@ -262,7 +262,7 @@ def test_a_damaged_file_is_named(world: Path, tmp_path: Path) -> None:
         split("realworldqa", world, tmp_path / "b", 0)
 
 
-def test_a_download_that_is_not_whole_is_refused(world: Path, muir: Path, tmp_path: Path) -> None:
+def test_an_incomplete_download_is_refused(world: Path, muir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column idx, task"):
         split("muirbench", world, tmp_path / "out", 0)
     (world / "data/test-00000-of-00002.parquet").unlink()
@@ -272,7 +272,7 @@ def test_a_download_that_is_not_whole_is_refused(world: Path, muir: Path, tmp_pa
         split("blink", world, tmp_path / "out", 0)
 
 
-def test_the_command_prints_what_was_divided(muir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_division(muir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["benchmark", "split", "muirbench", "--data", str(muir), "--out", str(tmp_path / "out")]
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_muirbench_shows_pictures_in_question_and_options_in_order() -> None:
     assert found.pictures == tuple(picture(number)["bytes"] for number in (5, 6, 7))
 
 
-def test_a_word_that_looks_like_a_placeholder_is_none_where_the_layout_places_the_pictures() -> None:
+def test_a_word_that_looks_like_a_placeholder_is_text_where_the_layout_places_the_pictures() -> None:
     row = {**blink_row(0, "Counting", 2), "prompt": "What does <image> mean?\n(A) left\n(B) right"}
     assert blink(0, row).text.count("<image>") == 2
 
