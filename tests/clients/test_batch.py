@@ -267,7 +267,7 @@ def test_files_that_cannot_be_opened_exit_with_2(server: Any, write_batch: Any, 
 
 
 def test_a_batch_is_read_as_places_become_free(server: Any, write_batch: Any, tmp_path: Path) -> None:
-    """A line is opened for its pictures only when its turn comes."""
+    """The pictures of a line are opened only when the line is sent."""
     source = write_batch("1", "2")
     (tmp_path / "d.jpg").unlink()
     failures: list[tuple[str, str]] = []

@@ -46,7 +46,7 @@ def test_results_come_in_the_order_of_the_requests(server: Any, question: Any, t
 @TWINS
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_as_many_are_under_way_as_allowed_and_no_more(server: Any, question: Any, twin: str, concurrency: int) -> None:
-    # No reply before as many are there: with fewer under way the barrier breaks, and with it the test.
+    # No reply is sent before so many requests have arrived. With fewer in flight the barrier breaks and the test fails.
     everyone_is_here = threading.Barrier(concurrency, timeout=60)
     server.before_reply = everyone_is_here.wait
     run(twin, server.url, several(question, 9), concurrency=concurrency)
@@ -107,7 +107,7 @@ def test_unusable_options_are_refused_before_anything_is_taken(server: Any, twin
 
 
 def test_an_error_does_not_wait_for_others_retry_after(server: Any, question: Any) -> None:
-    """Otherwise a run that failed would hang for as long as an overloaded service asks to wait, or ask it once more."""
+    """Otherwise a failed run would wait as long as an overloaded service asks, or send another request."""
     first_refused = threading.Event()
     server.replies = [server.problem(503, retry_after=100), server.problem(422)]
 
@@ -130,7 +130,7 @@ def test_no_progress_bar_is_shown_without_a_terminal(
 
 
 def completed(twin: str, url: str, requests: Any, **options: Any) -> list[Any]:
-    """What `screen_as_completed` of either client gives, with the error that ended it as the last."""
+    """Return the results of either client's `screen_as_completed`; the error that ended it comes last."""
     given: list[Any] = []
 
     def call() -> None:

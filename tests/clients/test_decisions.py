@@ -1,4 +1,4 @@
-"""Decisions through the SDK: against the real service with an SQLite store, and what goes over the wire."""
+"""Decisions through the SDK, against the real service with an SQLite store; and the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def keeping_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def screened(keeping_service: str, five: tuple[bytes, ...]) -> Callable[..., str]:
-    """Screens, waits until the decision is kept, and gives its id."""
+    """Screen, wait until the decision is stored, and return its id."""
 
     def ask(**metadata: Any) -> str:
         with Client(base_url=keeping_service, api_key=KEYS["feedback"]) as client:

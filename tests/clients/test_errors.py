@@ -1,4 +1,4 @@
-"""Every failure has its class, and says what the service said."""
+"""Every failure has its class and carries the problem details of the service."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("kind", [Client, AsyncClient])
 
 
 def asked(kind: type[Client | AsyncClient], change: Any, call: Any, **options: Any) -> Any:
-    """What `call(change(client))` gives, for either client."""
+    """Return the result of `call(change(client))` for either client."""
     if issubclass(kind, Client):
         with kind(**options) as client:
             return call(change(client))

@@ -293,7 +293,7 @@ def test_values_without_a_defined_brightness_are_refused_by_name(mode: str, valu
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Something with edges, gradients and grain, as a camera gives it."""
+    """A picture with edges, gradients and grain, like a photograph."""
     rng = np.random.default_rng(7)
     x, y = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 7, height))
     waves = np.stack([np.sin(x * y / 3), np.cos(x - y), np.sin(x + 2 * y)], axis=-1) * 90 + 128
@@ -301,7 +301,7 @@ def photo(width: int, height: int) -> Image.Image:
 
 
 def difference(one: Image.Image, other: Image.Image, size: int = 448) -> float:
-    """Greatest mean difference of a channel at the size that a model sees, of 255."""
+    """Largest mean difference of a channel, on a scale of 255, at the size that a model sees."""
     small = [each.convert("RGB").resize((size, size), Image.Resampling.LANCZOS) for each in (one, other)]
     return max(ImageStat.Stat(ImageChops.difference(*small)).mean)
 

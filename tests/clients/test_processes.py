@@ -20,7 +20,7 @@ import pytest
 
 from screening_client import AsyncClient, Client, ClientStateError, InputError, MismatchedAnswer, ScreeningClientError
 
-# Forking programs run in interpreters of their own: pytest has threads.
+# Programs that fork run in their own interpreters, because pytest has threads.
 PRELUDE = """
 import asyncio, multiprocessing, os, sys, threading, warnings
 from concurrent.futures import ThreadPoolExecutor

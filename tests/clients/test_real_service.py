@@ -87,7 +87,7 @@ def test_two_calls_with_the_same_pictures_cost_one_inference(slow_service: str, 
 
 @pytest.mark.slow
 def test_two_calls_with_one_idempotency_key_are_answered_once(slow_service: str, question: Any) -> None:
-    """What a pipeline gets that starts again after a crash, and what it gets when it takes a key for two products."""
+    """A pipeline repeats a request after a crash, and then uses its key for another product."""
     with Client(base_url=slow_service) as client:
         first = client.screen(**question, idempotency_key="product-4711")
         assert client.screen(**question, idempotency_key="product-4711") == first
@@ -99,7 +99,7 @@ def test_two_calls_with_one_idempotency_key_are_answered_once(slow_service: str,
 
 @pytest.mark.slow
 def test_an_attempt_that_loses_its_answer_gets_it_by_the_next(slow_service: str, question: Any) -> None:
-    """The connection breaks after the answer was made: the retry carries the same key."""
+    """The connection breaks after the service has computed the answer; the retry carries the same key."""
     lost: list[httpx.Response] = []
 
     def lossy(request: httpx.Request) -> httpx.Response:
@@ -215,7 +215,7 @@ def test_a_batch_from_files(real_service: str, five: tuple[bytes, ...], tmp_path
 
 
 def test_another_page_of_the_service_is_not_a_screening(real_service: str, question: Any) -> None:
-    """What a base_url that leads elsewhere looks like: a 200 without a decision."""
+    """A wrong base_url gives a 200 without a decision."""
 
     def elsewhere(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=httpx.get(f"{real_service}/readyz").json(), request=request)

@@ -1,4 +1,4 @@
-"""What is tried again, after how long, and with the very same bytes."""
+"""Which requests are retried, after how long, and with the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every Markdown page: its links lead somewhere, and the files that it names exist. Nothing is fetched."""
+"""The links of every Markdown page have targets, and the files that a page names exist. Nothing is fetched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no schema finds: names that lead nowhere, and numbers that contradict one another."""
+"""Faults that no schema finds: names without a target, and numbers that contradict each other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECRETS = {
     "screening-decisions/pictures": "s3://screening-pictures/production",
     "screening-decisions/feedback-keys": f"shop:{HASH}",
 }
-"""What k8s/README.md tells the operator to create."""
+"""The secrets that k8s/README.md tells the operator to create."""
 ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
 
 

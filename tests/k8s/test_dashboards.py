@@ -1,4 +1,4 @@
-"""The dashboards are what their source says, and every metric of a query exists."""
+"""The dashboards are up to date with their source, and every metric of a query exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The commands, whole, against services that start in a second: what they measure, what they catch, what they leave."""
+"""The complete commands against services that start in a second: their figures, the faults that they detect, and their
+files."""
 
 from __future__ import annotations
 
@@ -153,7 +154,7 @@ def make_pair(folder: Path) -> tuple[Canary, Canary]:
 
 @pytest.fixture
 def swap_run(parse, left, tmp_path):
-    """Run the command with a service of this fault; the exit code and what it left."""
+    """Run the command against a service with this fault; return the exit code and the files that it left."""
 
     def run(fault: str, *arguments: str) -> tuple[int, Any]:
         args = parse(

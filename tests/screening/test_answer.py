@@ -1,4 +1,4 @@
-"""The grammar of answers: what is read, what is refused and why, and that writing and reading agree."""
+"""The grammar of answers: which texts are read, which are refused and why, and that writing and reading agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves from probability to confidence, against numbers worked out by hand."""
+"""Curves from probability to confidence, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 

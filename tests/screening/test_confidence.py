@@ -1,4 +1,4 @@
-"""Confidence against numbers worked out by hand."""
+"""Confidence, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes to pixels: what is taken in comes out as it should look."""
+"""Decoding of pictures: an accepted picture has the pixels that it should have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def quarters(width: int = 60, height: int = 40) -> Image.Image:
-    """Red, green / blue, white: every turn and flip of it looks different."""
+    """Red, green / blue, white: every rotation and reflection of it looks different."""
     image = Image.new("RGB", (width, height), WHITE)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, width // 2 - 1, height // 2 - 1), RED)
@@ -87,7 +87,7 @@ def test_a_jpeg_that_a_second_picture_follows_is_a_still_picture():
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_comes_out_upright(orientation, format):
-    # What the camera stored is the upright picture with the undoing turn undone.
+    # The camera stored the upright picture with the inverse rotation.
     inverse = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
     turn = images._UPRIGHT.get(inverse)
     stored = quarters().transpose(turn) if turn is not None else quarters()

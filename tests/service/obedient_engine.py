@@ -105,7 +105,7 @@ def copy_of(checkpoint: Path, state: Path) -> Path:
 
 
 def remembered(state: Path) -> dict[str, Any]:
-    """What a service has written into its state directory."""
+    """The content of a service's `state.json`."""
     noted: dict[str, Any] = json.loads((state / "state.json").read_text())
     return noted
 
@@ -153,15 +153,15 @@ class ObedientEngine(ScriptedEngine):
         self.history: list[str] = []
         self.fails: dict[str, Callable[[Path], bool]] = {}
         self.seconds = 0.0
-        """That a start or a reload takes."""
+        """Duration of a start or a reload."""
         self.rounds_otherwise = False
-        """Whether it rounds as the recording engine did, or the other way."""
+        """Whether it rounds in the other direction than the recording engine."""
         self.off = 0.0
-        """How far its numbers are from what it would give."""
+        """Difference that is added to its log-probabilities."""
         self.expected: list[str] = []
-        """Versions that it was told to expect."""
+        """Versions that `expect` was called with."""
         self.inspected: list[str] = []
-        """Versions that it was told to inspect."""
+        """Versions that `inspect` was called with."""
         self.cannot_expect = False
         self.reached = 0
         """Requests that came to it."""

@@ -24,7 +24,7 @@ def publish_another(checkpoint: Path, folder: Path) -> Path:
     shutil.copytree(checkpoint, other)
     # Its domain describes what the old weights see, so the other one has none.
     rewrite(other, _nudge, version="nudged", scores={}, probes=None, domain=None)
-    # In a process of its own: what vLLM leaves open in this one would fail other tests.
+    # In a subprocess: files that vLLM leaves open in this process would make other tests fail.
     command = [sys.executable, "-m", "trainer", "publish", "--checkpoint", str(other), "--store", str(store)]
     command += ["--tracking-uri", "none"]
     subprocess.run(command, check=True, timeout=900)

@@ -1,4 +1,4 @@
-"""Scores against numbers worked out by hand, the paper's among them."""
+"""Scores, compared with numbers calculated by hand, the paper's among them."""
 
 from __future__ import annotations
 

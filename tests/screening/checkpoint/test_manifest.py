@@ -1,4 +1,4 @@
-"""A checkpoint directory is accepted whole and unchanged, or not at all."""
+"""A checkpoint directory is accepted only if it is complete and unchanged."""
 
 from __future__ import annotations
 

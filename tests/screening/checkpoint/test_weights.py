@@ -1,4 +1,4 @@
-"""What is found out about weights without an engine."""
+"""Checks of weights that need no engine."""
 
 from __future__ import annotations
 

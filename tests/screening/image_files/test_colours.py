@@ -32,7 +32,8 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def profile(space: str, gamma: float = 0.0) -> bytes:
-    """An ICC profile; gamma 0 is sRGB's curve. What it converts to is compared with `expected`, made otherwise."""
+    """An ICC profile; gamma 0 is sRGB's curve. The converted colours are compared with `expected`, which is computed in
+    another way."""
     made = colour_profiles._profile(tuple(v for point in PRIMARIES[space] for v in point), gamma)
     assert made is not None
     return made

@@ -19,7 +19,7 @@ SIZE = 64
 
 
 def sample(format: str) -> bytes:
-    """A picture with content everywhere, so that damage anywhere meets data, and with EXIF."""
+    """A picture with EXIF and with detail everywhere, so that damage at any place hits data."""
     noise = Image.effect_noise((90, 70), 60).filter(ImageFilter.GaussianBlur(2))
     image = Image.merge("RGB", (noise, noise.rotate(90), noise.rotate(180)))
     exif = Image.Exif()
@@ -147,7 +147,7 @@ def webp_small_frame() -> tuple[bytes, bytes]:
 
 
 def jpeg_claiming(width: int, height: int) -> bytes:
-    """A small JPEG whose frame header (SOF0) says otherwise."""
+    """A small JPEG whose frame header (SOF0) states another size."""
     buffer = BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG")
     data = bytearray(buffer.getvalue())

@@ -1,4 +1,4 @@
-"""What the service and the trainer ask alike."""
+"""The generation settings that the service and the trainer share."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_the_shipped_tokenizer_spells_an_answer_back_without_its_end(tiny_checkp
 
 def test_a_probe_asks_for_the_log_probabilities_of_the_prompts_own_tokens_and_reads_the_last() -> None:
     assert probe_sampling_arguments() == {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    # Where another token is likelier, vLLM gives that one as well.
+    # Where another token is likelier, vLLM also returns that one.
     likelier = {3: SimpleNamespace(logprob=-0.1), 9: SimpleNamespace(logprob=-2.5)}
     entries = [None, {7: SimpleNamespace(logprob=-0.5)}, likelier]
     assert last_log_probabilities([5, 7, 9], entries, 2) == [-0.5, -2.5]

@@ -1,4 +1,4 @@
-"""What fails in any engine is found in the files, without weights and without an engine."""
+"""The inspection finds faults that would fail in any engine, without weights and without an engine."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def drafter(most: int = 5, end: int | list[int] | None = 2) -> AnswerDrafter:
 
 
 def batch(*rows: list[int], room: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    tokens = np.zeros((8, room), np.int32)  # more rows than requests, as vLLM has it
+    tokens = np.zeros((8, room), np.int32)  # more rows than requests, as in vLLM
     for place, row in zip(tokens, rows, strict=False):
         place[: len(row)] = row
     return np.array([len(row) for row in rows] + [0] * (8 - len(rows)), np.int32), tokens

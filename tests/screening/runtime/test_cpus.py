@@ -61,7 +61,7 @@ HYBRID = {"proc/self/cgroup": "2:cpu:/\n0::/\n"}
             },
             3,
         ),
-        # In a container the mount shows its own group, whatever the path says.
+        # In a container the mount shows its own group, whatever path /proc gives.
         (V1 | {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "50000"}, 1),
         (V1 | {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 64),
         (HYBRID | {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "20000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "10000"}, 2),

@@ -88,7 +88,7 @@ def family(tmp_path: Path, repository: Path, request: pytest.FixtureRequest) -> 
 
 
 def guarded(family: Family, wait_until: Callable[..., None]) -> None:
-    """Wait until the guard has seen the worker; it looks every two seconds, and a real service lives longer."""
+    """Wait until the guard has seen the worker. It looks every two seconds; a real service lives longer."""
 
     def status(field: str) -> str:
         lines = Path(f"/proc/{family.guard}/status").read_text().splitlines()

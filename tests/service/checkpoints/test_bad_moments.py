@@ -88,7 +88,7 @@ async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, 
 
 
 async def test_an_engine_death_that_is_reported_late_counts(serve) -> None:
-    """vLLM fails what it was asked first, and says later that its worker is gone."""
+    """vLLM first fails the request, and reports the death of its worker later."""
     engine = ObedientEngine()
     async with serve(engine) as running:
         real, calls = engine.reload, 0
@@ -164,7 +164,7 @@ async def test_a_kill_while_new_probes_are_asked_leaves_the_old_ones(serve, stor
     killed.rename(state)
     with_probes(
         store / "one", off=-1.0, exact=False
-    )  # so that a service without a good copy starts too, and not at once
+    )  # so that a service without a good copy starts too, but not at the first attempt
     async with serve() as running:
         assert running.engine.history == ["start 1"]
         assert copies(state) == {digest(store / "one")}
@@ -308,7 +308,7 @@ async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine
 
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
 async def test_ends_of_the_service_during_a_load_do_not_count_against_the_checkpoint(ends, serve, tmp_path) -> None:
-    """Where the engine does not end the reload, the end of the event loop does."""
+    """If the engine does not end the reload, the end of the event loop does."""
     state = tmp_path / "state"
     for _ in range(2):
         engine = ObedientEngine()

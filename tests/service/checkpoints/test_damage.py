@@ -1,6 +1,7 @@
-"""Every broken checkpoint of test_vllm_broken.py, offered to what looks at files before the engine is touched.
+"""Every broken checkpoint of test_vllm_broken.py, offered to the checks of files that run before the engine is touched.
 
-The table of docs/decisions/hot-swap.md, which that file writes on the real engine, says which of them this finds.
+The table of docs/decisions/hot-swap.md, which that file writes on the real engine, says which of them these checks
+find.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ UNTOUCHED = "engine not touched"
 
 
 async def _inspect(directory: Path, manifest: Manifest) -> None:
-    """What the service does in a process of its own, here in a thread: importing transformers takes seconds."""
+    """The service inspects in a subprocess. This test uses a thread, because importing transformers takes seconds."""
     await asyncio.to_thread(lambda: compare_reading(manifest, inspect(directory, manifest)))
 
 
@@ -57,7 +58,7 @@ def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 async def served(pair: Path, tmp_path: Path) -> Any:
-    """What a service serves: `one`, with an engine that only inspects."""
+    """A service that serves `one`, with an engine that only inspects."""
     settings = Settings(checkpoint=pair / "one", state_dir=tmp_path / "state", store_read_seconds=10)
     metrics = Metrics()
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)

@@ -148,7 +148,7 @@ def one_tensor_less(two: Path) -> None:
 
 
 def one_tensor_less_than_was_published(two: Path) -> None:
-    """With another tokenizer, so that nothing is compared with what is served."""
+    """With another tokenizer, so that the tensors are not compared with those of the served checkpoint."""
     published = read_tensors(two, read_manifest(two))
     (two / "tokenizer.json").write_text('{"other": true}')
     one_tensor_less(two)
@@ -365,7 +365,7 @@ async def test_copies_of_past_checkpoints_do_not_pile_up(serve, store, tmp_path)
 
 
 async def test_probes_that_came_later_are_found(serve, store) -> None:
-    """The digest does not cover them, so a copy that was kept would go on without."""
+    """The digest does not cover them, so a copy that is named by the digest would still have none."""
     probes = read_manifest(store / "two").probes
     no_probes(store / "two")
     async with serve() as running:

@@ -1,4 +1,4 @@
-"""What a bad request gets: one problem type per cause, naming the field."""
+"""Bad requests: one problem type per cause, and the name of the field."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ ALWAYS = 0.02
 
 
 class Fleet:
-    """One service that follows a registry, and what a test does to both."""
+    """A registry that a service follows, and the changes that a test makes to it."""
 
     def __init__(self, registry: Registry, file: Path, store: Path) -> None:
         self.registry, self.file, self.store = registry, file, store
@@ -340,7 +340,7 @@ async def test_a_late_answer_of_the_registry_is_not_used(serve, fleet: Fleet, mo
         fleet.promote(2)
         hold = True
         await asyncio.to_thread(held.wait, 60)
-        fleet.promote(1)  # withdrawn while the answer is on its way
+        fleet.promote(1)  # withdrawn before the answer arrives
         await running.comes_to("unreachable")
         await asyncio.sleep(0.6)
         released.set()

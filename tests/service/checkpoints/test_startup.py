@@ -1,4 +1,4 @@
-"""Which checkpoint a service starts on, and what it does not give up when a start fails."""
+"""Which checkpoint a service starts on, and what it keeps when a start fails."""
 
 from __future__ import annotations
 

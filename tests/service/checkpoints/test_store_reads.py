@@ -1,4 +1,5 @@
-"""A store that does not answer, or holds what is not a file, holds up one order for a bounded time and no other."""
+"""A store that does not answer, or holds something that is not a file, delays one order for a limited time and no
+other."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ async def test_a_fifo_as_model_card_is_left_alone(serve, store) -> None:
 
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, threading.Event]]:
-    """Files whose reads hang until their event is set, as on a network file system whose server is gone."""
+    """Files whose reads hang until their event is set, as on a network file system whose server does not answer."""
     events: dict[str, threading.Event] = {}
     real = regular_file.open_regular
 

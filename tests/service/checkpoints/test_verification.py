@@ -34,7 +34,7 @@ REPEATED, ROUNDED, WRONG = +ROUNDING, -ROUNDING, 0.5
 
 
 class Rounding(ScriptedEngine):
-    """Is off float32's numbers by as much as a test says."""
+    """Differs from float32's numbers by as much as a test sets."""
 
     off = REPEATED
 
@@ -90,7 +90,7 @@ async def test_a_freshly_started_engine_may_round_differently_on_another_kind_of
 async def test_on_the_kind_of_machine_that_recorded_an_engine_must_repeat_the_numbers(
     machine, allow_rounding, engine, manifest
 ) -> None:
-    """Also where the recorder is unknown: it may have been one of this kind."""
+    """Also if the recording machine is unknown: it may have been of this kind."""
     found = await outcomes(engine, recorded(manifest, machine), allow_rounding=allow_rounding)
     assert found == ["passed", "refused", "refused"]
 
@@ -185,7 +185,7 @@ async def test_on_the_recording_kind_of_machine_weights_that_round_otherwise_are
 
 
 async def start_again(store: Path, state: Path) -> None:
-    """As after a restart of a service whose machine rounds otherwise now, on a checkpoint that it is given."""
+    """Start a service whose machine now rounds differently, as after a restart."""
     engine, metrics = ObedientEngine(), Metrics()
     engine.rounds_otherwise = True
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)

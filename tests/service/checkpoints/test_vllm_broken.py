@@ -51,7 +51,7 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
     changed = {result for result, count in results(service).items() if count > before[result]} - {"refused"}
     did = {"rolled_back": "old weights put back", "rebuilt_back": "engine restarted on the old"}
     assert set(callers.digests) == {sound}, "an answer from what was refused"
-    # Requests are refused during an engine restart only; all others were answered.
+    # Requests are refused only during an engine restart; all others were answered.
     assert set(callers.statuses) <= ({200, 503} if "rebuilt_back" in changed else {200}), callers.statuses
     return response, " ".join(did[result] for result in changed) or "engine not touched"
 
@@ -61,7 +61,7 @@ FOUND_BY = {
     "compare": "but different tensors",
     "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its (tokenizer|prompt|architecture)",
 }
-"""Where a fault is found, and what the reason then says; in the copy where it says none of these."""
+"""The place where a fault is found, by a part of its reason. All other reasons come from the copy."""
 
 
 def found_by(reason: str, did: str) -> str:

@@ -1,4 +1,4 @@
-"""Calls to an engine that is gone end, also when vLLM itself does not end them. vLLM is a fake here."""
+"""Calls to a dead engine end, also if vLLM itself does not end them. A fake replaces vLLM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.vllm  # for its class of errors
 
 
 class Nothing:
-    """Looks after no processes: those below this one are the tests' own."""
+    """Ends no processes: the children of this process belong to the tests."""
 
     def look(self, _pid: int) -> None: ...
 
@@ -34,7 +34,7 @@ class Nothing:
 class SilentLLM:
     """Takes requests and never answers; notes those that were aborted.
 
-    Like vLLM, it does not end what its core was told to do when the core dies (`errored`).
+    Like vLLM, it does not end the commands to its core when the core dies (`errored`).
     """
 
     def __init__(self, *, deaf_to: str | None = None) -> None:
@@ -265,7 +265,7 @@ def test_an_engine_that_is_stopped_while_it_loads_is_ended_and_not_kept(tmp_path
 
 
 class Renderer:
-    """Notes what it is given, and gives it back in a wrapper."""
+    """Records its argument and returns it in a wrapper."""
 
     def __init__(self) -> None:
         self.cached = False

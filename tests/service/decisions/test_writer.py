@@ -1,4 +1,4 @@
-"""What is answered is stored, or counted as dropped; what is stored has its pictures."""
+"""Every answered decision is stored or counted as dropped, and every stored decision has its pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompts that the service assembles equal vLLM's bit for bit; if they would differ, the service says so."""
+"""The prompts that the service assembles equal vLLM's bit for bit; if they differ, the service logs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = 16
 
 @dataclass
 class Element:
-    """As much of vLLM's `MultiModalFieldElem` as is touched."""
+    """The parts of vLLM's `MultiModalFieldElem` that are used."""
 
     data: torch.Tensor
     field: str = "field"
@@ -49,7 +49,7 @@ def values(picture: Image.Image) -> torch.Tensor:
 
 
 def processor(**changed: Callable[..., Any]) -> Callable[[Sequence[Image.Image]], Any]:
-    """A stand-in for vLLM's renderer that differs from it only in what a test changes."""
+    """A fake of vLLM's renderer that differs from it only where a test changes it."""
     calls = iter(range(100))
 
     async def render(pictures: Sequence[Image.Image]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def test_anything_but_five_pictures_of_this_size_is_refused(pictures, why) -> No
 
 
 class AnsweringLLM:
-    """An engine that answers at once, with a processor of its own; notes what it is asked."""
+    """An engine with its own processor that answers at once and records its prompts."""
 
     def __init__(self, render: Callable[[Sequence[Image.Image]], Any]) -> None:
         self.vllm_config = SimpleNamespace(speculative_config=None)

@@ -1,4 +1,4 @@
-"""OpenAPI says all that a caller needs: names, descriptions, headers and the errors of each path."""
+"""OpenAPI has all that a caller needs: names, descriptions, headers and the errors of each path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every path: its second name, HEAD, other spellings, pages of other origins, and the page to try it."""
+"""Rules for every path: its second name, HEAD, other spellings, pages of other origins, and the interactive page."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def waiters(running: Any) -> int:
 
 
 def own(answer: dict[str, Any]) -> dict[str, Any]:
-    """What is the caller's own in an answer; the rest is the same for all."""
+    """The fields of an answer that belong to one caller; all others are the same for all."""
     return {name: answer[name] for name in ("id", "metadata", "source", "timings")}
 
 
@@ -323,7 +323,7 @@ async def test_the_same_key_gets_the_same_answer_byte_for_byte(start, sample) ->
     engine = HeldEngine()
     async with start(engine, answer_cache_entries=0) as running:
         first = await running.client.post("/screen", json=sample.json(metadata={"a": 1, "b": 2}), headers=KEY)
-        engine.version = "2"  # what was answered stays answered, and says by which checkpoint
+        engine.version = "2"  # the stored answer is repeated and names the checkpoint that gave it
         again = await running.client.post(
             "/screen", files=sample.files(), data={"metadata": '{"b": 2, "a": 1}'}, headers=KEY | {"X-Request-Id": "r2"}
         )

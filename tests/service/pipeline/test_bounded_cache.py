@@ -1,4 +1,4 @@
-"""What is kept stays within its bounds, whatever is put and asked for."""
+"""The cache stays within its limits, whatever is stored and read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = st.binary(min_size=1, max_size=1).map(lambda byte: byte * 32)
 
 
 class Time:
-    """A clock that is moved by hand."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,7 +30,7 @@ def store(metrics: Metrics | None = None, **bounds: object) -> BoundedCache[byte
 
 
 class Bounds(RuleBasedStateMachine):
-    """Against the plainest model: a list of what was put, in the order in which it goes."""
+    """Compared with the simplest model: a list of the entries in the order of their eviction."""
 
     @initialize(
         entries=st.integers(0, 6),

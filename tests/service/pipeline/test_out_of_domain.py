@@ -63,7 +63,7 @@ async def test_one_strange_picture_is_enough_and_is_named(start, sample, mode, p
 
 
 async def test_the_confidence_is_capped_and_not_replaced(start, make_sample) -> None:
-    """Whatever `review_below` is: 0 would otherwise let every answer pass."""
+    """Independently of `review_below`: 0 would otherwise let every answer pass."""
     confidences = []
     async with start(review_below=0.0) as running:
         for seed in range(12):
@@ -162,7 +162,7 @@ async def test_a_checkpoint_whose_score_is_broken_is_refused_and_the_old_one_sta
 
 
 class Off(ScriptedEngine):
-    """Finds other scores than those recorded, by as much as a test says."""
+    """Gives scores that differ from the recorded ones by as much as a test sets."""
 
     off = 0.0
 

@@ -1,4 +1,4 @@
-"""What a good request gets."""
+"""Valid requests and their answers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What was changed after it was published is refused before the engine is touched, and a verdict is about what was
-judged and nothing else."""
+"""A checkpoint that was changed after publishing is refused before the engine is touched, and a verdict holds only for
+the manifest that was judged."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_a_bad_copy_does_not_poison_the_intact_checkpoint(found, serve, st
         if found == "by its probes":
             assert (await running.take_up("two")).status_code == 200
             return
-    async with serve() as running:  # what was refused is remembered over a restart, and the rest is not refused
+    async with serve() as running:  # the refusal is remembered over a restart, and nothing else is refused
         assert "refused before" in (await running.take_up("bad")).json()["detail"]
         assert (await running.take_up("two")).status_code == 200
 

@@ -1,4 +1,4 @@
-"""Two requests are the same when they ask the same, and never otherwise."""
+"""Two requests have the same fingerprint if and only if they ask the same."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.0/8"
 
 @dataclass
 class PictureServer:
-    """A server on 127.0.0.1 that answers each path with these bytes, and notes what it was asked."""
+    """A server on 127.0.0.1 that answers each path with these bytes and records the requests."""
 
     port: int
     replies: dict[str, bytes]
@@ -70,7 +70,7 @@ async def picture_server(replies: dict[str, bytes], tls: ssl.SSLContext | None =
 
 
 def resolver(*addresses: str) -> Callable[[str, int], Any]:
-    """Each call gives the next of these addresses, and then the last again: a name server that changes its mind."""
+    """Each call gives the next of these addresses, and then the last again: a name server that changes its answer."""
     left = list(addresses)
 
     async def look_up(host: str, port: int) -> list[str]:

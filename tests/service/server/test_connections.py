@@ -24,7 +24,7 @@ HALF = b"GET /readyz HTTP/1.1\r\nHost: te"
 
 @pytest.fixture(scope="module")
 def impatient(launch_service: Callable[..., Any]) -> Iterator[Any]:
-    """A service that gives its peers one second for everything."""
+    """A service whose connection timeouts are all one second."""
     with launch_service(
         "--engine", "scripted", "--scripted-latency-ms", "0", "--header-timeout-seconds", "1",
         "--body-timeout-seconds", "1", "--body-min-rate", "1000", "--keep-alive-seconds", "1",
@@ -41,7 +41,7 @@ def connected(process: Any, *sent: bytes) -> Iterator[socket.socket]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What arrives until the service closes the connection."""
+    """The bytes that arrive until the service closes the connection."""
     received = b""
     try:
         while data := connection.recv(65536):

@@ -136,7 +136,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], **changes: Any) -> Path:
-    """Write an evaluation: each answer names A or nothing, and is right as `given` says."""
+    """Write an evaluation: each answer names A or nothing; `given` decides which are right."""
     mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
     samples = [sample_of(str(number), "N" if a.none is a.right else "A") for number, a in enumerate(given)]
     identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)

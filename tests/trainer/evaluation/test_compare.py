@@ -1,4 +1,4 @@
-"""Comparison of two evaluations: numbers computed by hand, refusals, and a page without foreign HTML."""
+"""Comparison of two evaluations: numbers calculated by hand, refusals, and a page that escapes HTML of the data."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_direct_answers_are_compared_too(tmp_path: Path, data: Path) -> None:
 
 def test_limited_evaluations_are_compared_on_their_common_samples(tmp_path: Path, data: Path) -> None:
     right, wrong = [think(label) for label in LABELS], [think(WRONG[label]) for label in LABELS]
-    before = make_evaluation(tmp_path / "before", data, wrong, name="old", limit=3)  # the log holds all five
+    before = make_evaluation(tmp_path / "before", data, wrong, name="old", limit=3)  # the log has all five answers
     after = make_evaluation(tmp_path / "after", data, right[:3], name="new", limit=3)
     for named, out in ((data, tmp_path / "one"), (None, tmp_path / "two")):
         assert compare(before, after, out, named) == 0

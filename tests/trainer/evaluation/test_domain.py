@@ -69,7 +69,7 @@ def scripted_features(picture: Image.Image) -> np.ndarray:
 
 
 class Opened:
-    """Opens scripted lookers. The one in float32 gives slightly different features."""
+    """Opens scripted feature extractors. The float32 one gives slightly different features."""
 
     def __init__(self, off: float = 0.0) -> None:
         self.off = off

@@ -1,4 +1,4 @@
-"""Calibration and risk, compared with numbers computed by hand."""
+"""Calibration and risk, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 

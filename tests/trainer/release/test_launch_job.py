@@ -27,7 +27,7 @@ JOBS = "/apis/batch/v1/namespaces/screening/jobs"
 
 @dataclass
 class Cluster:
-    """As much of a Kubernetes API server as the launcher uses."""
+    """The parts of a Kubernetes API server that the launcher uses."""
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     token: str = "secret-token"

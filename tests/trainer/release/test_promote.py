@@ -1,4 +1,4 @@
-"""Promotion: the gate with numbers computed by hand, the history, and refusals."""
+"""Promotion: the gate with numbers calculated by hand, the history, and refusals."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def registry(registry_file: Path) -> Registry:
 
 
 def make_published(store: Path, name: str, value: float) -> Path:
-    """Make a directory as `publish` leaves it, so that publishing it again needs no engine."""
+    """Make a directory like one that `publish` wrote, so that publishing it again needs no engine."""
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))

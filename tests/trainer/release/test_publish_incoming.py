@@ -71,7 +71,7 @@ def test_leftovers_of_a_killed_publisher_are_removed_and_those_of_a_running_one_
 
 
 def test_one_without_a_lock_is_left_alone_for_a_day(tmp_path: Path) -> None:
-    """It may have just been made."""
+    """It may have just been created."""
     new, old = tmp_path / f"{PREFIX}new", tmp_path / f"{PREFIX}old"
     for directory in (new, old):
         (directory / "checkpoint").mkdir(parents=True)

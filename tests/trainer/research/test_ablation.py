@@ -90,7 +90,7 @@ def test_a_variant_changes_only_what_its_table_says(ablation: Ablation) -> None:
 
 
 def score(directory: Path, checkpoint: Path, ablation: Ablation, *, wrong: int) -> None:
-    """As if the checkpoint had been trained, and had answered the first so many samples wrong."""
+    """Pretend that the checkpoint was trained and answered the first `wrong` samples wrong."""
     checkpoint.parent.mkdir(parents=True)
     make_evaluation(directory, ablation.test, read_manifest(make_checkpoint(checkpoint)), wrong=range(wrong))
 

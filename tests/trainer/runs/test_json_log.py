@@ -19,7 +19,7 @@ FACTS = [Fact(number=n, text="two\nlines, – and one more") for n in range(5)]
 
 
 def write(path: Path, facts: list[Fact]) -> list[Fact]:
-    """Append; returns what was there before."""
+    """Append, and return the earlier records."""
     with open_log(path, Fact) as log:
         log.append(facts)
         return log.written

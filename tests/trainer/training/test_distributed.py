@@ -105,7 +105,7 @@ if state.process_index == 1:  # a network file system shows the newest directory
     threading.Timer(2, late).start()
 print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
 """
-"""Both processes look for the state to go on from; the second one sees an older directory at first."""
+"""Both processes look for the state to continue from; the second one sees an older directory at first."""
 
 
 def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None:

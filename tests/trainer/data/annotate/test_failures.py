@@ -1,4 +1,4 @@
-"""What an endpoint does wrong: what is asked again, what is not, what ends a run."""
+"""Failures of an endpoint: which requests are repeated, which are not, and which end a run."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_seed_and_id_alone_decide_the_result(rendered, tmp_path, repository):
     assert len(result("part")) == 6
     assert result("part").items() <= whole.items()
     assert result("other") != whole
-    # In another process, whose hashes of strings are others.
+    # In another process, which hashes strings differently.
     done = subprocess.run(
         [sys.executable, "-m", "trainer", *words("whole", "--seed", "4")], cwd=repository, check=False
     )

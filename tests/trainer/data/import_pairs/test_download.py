@@ -1,4 +1,4 @@
-"""Pictures named by URL are fetched from a real server: whole, checked, and not twice."""
+"""Pictures that are named by URL are fetched from a real server: completely, checked, and once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/moved": (302, {"Location": "/whole"}, b""),
     "/loop": (302, {"Location": "/loop"}, b""),
 }
-"""Path → status, headers, body; any other path is a whole picture."""
+"""Path → status, headers, body; any other path is a complete picture."""
 
 
 class Shop(ThreadingHTTPServer):

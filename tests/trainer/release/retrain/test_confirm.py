@@ -20,7 +20,7 @@ from trainer.release.retrain.errors import Unconfirmed
 
 @contextmanager
 def service(digest: Callable[[], str]) -> Iterator[str]:
-    """A service that serves what a function says each time it is asked."""
+    """A service whose checkpoint a function returns at each request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -19,7 +19,7 @@ from trainer.release.retrain.stages import STAGES
 
 MOMENTS = [f"{when} {stage.name}" for stage in STAGES for when in ("before", "after")]
 MOMENTS.insert(MOMENTS.index("after promote"), "noted")
-"""In the order in which one run meets them; `noted`: the move is in the history and the alias stays."""
+"""In the order in which they occur in a run; `noted`: the move is in the history and the alias stays."""
 
 
 FEW = ("after sft", "after publish", "noted")

@@ -1,4 +1,4 @@
-"""A retraining from labels to production: what ends it, what is skipped, and what is reported."""
+"""A retraining from labels to production: its outcomes, its skipped stages and its reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A retraining in bad circumstances: full disks, a registry that goes away, wrong clocks, changed settings and data."""
+"""A retraining in bad circumstances: full disks, a registry that is down, wrong clocks, changed settings and data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outputs are read as: the form asked for, what is understood besides, and what is not."""
+"""How outputs are parsed: the requested form, other accepted forms, and refused ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From a published BLINK to scores, with a scripted engine in vLLM's place: what is asked, logged, resumed, written."""
+"""From a published BLINK to scores, with a scripted engine in vLLM's place: requests, log, resumption and written
+files."""
 
 from __future__ import annotations
 

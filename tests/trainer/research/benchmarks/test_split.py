@@ -33,7 +33,7 @@ MUIR_FEATURES = dict.fromkeys(
 
 
 def picture(number: int) -> dict[str, Any]:
-    """As a row holds it; another number is another picture."""
+    """A picture as a row contains it; each number gives another picture."""
     data = BytesIO()
     Pillow.new("RGB", (24, 16), (number % 256, number // 256, 7)).save(data, "PNG")
     return {"bytes": data.getvalue(), "path": f"{number}.png"}
@@ -284,7 +284,7 @@ def test_the_command_prints_the_division(muir: Path, tmp_path: Path, capsys: pyt
 
 def test_real_world_questions_whose_lines_only_look_like_options_are_open() -> None:
     for question, answer in (
-        ("What stands on the sign?\nA. Miller", "A"),  # one option is no choice
+        ("What stands on the sign?\nA. Miller", "A"),  # one option leaves no choice
         ("Who is it?\nB. Jones\nC. Smith", "B"),
         ("Which?\nA. Left\nB. Right", "Left"),
     ):

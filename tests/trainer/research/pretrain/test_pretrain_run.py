@@ -1,4 +1,4 @@
-"""A pretraining run as a whole: it ends in a checkpoint, and a killed one ends in the same weights."""
+"""A complete pretraining run: it writes a checkpoint, and a killed run ends with the same weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory, worked out by hand."""
+"""Memory, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 
