@@ -79,8 +79,9 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
         "--engine-hang-seconds", "20",
         "--deadline-seconds", "900",  # what ends a request is the engine's end, not its deadline
         "--answer-cache-entries", "0",  # a repeated question must be answered by the engine
-        "--draft-tokens", "0",  # and have the same answer, although a new engine has no drafts, which can decide near
-        ties ) as process:  # fmt: skip yield process
+        "--draft-tokens", "0",  # and in the same way: a new engine has other drafts, which can decide near ties
+    ) as process:  # fmt: skip
+        yield process
 
 
 VICTIMS = [
