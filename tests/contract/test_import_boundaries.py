@@ -1,4 +1,4 @@
-"""Which package and folder may import which (docs/architecture.md): from the source, and in fresh interpreters."""
+"""Which package and folder may import which (docs/architecture.md), checked in the source and in fresh interpreters."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def variables(**changes: str) -> dict[str, str]:
 
 
 class Load:
-    """Callers that each ask another question at once, until they are stopped."""
+    """Callers that send different questions at the same time until they are stopped."""
 
     def __init__(self, ask: Callable[[], int], callers: int) -> None:
         self.statuses: list[int] = []

@@ -267,7 +267,7 @@ def kill_run(parse, left, tmp_path):
 
 @pytest.fixture
 def quick_to_blame(monkeypatch):
-    """Do not wait a minute for what will not vanish."""
+    """Shorten the wait for processes, which never end in this test."""
     monkeypatch.setattr(kill, "GONE_SECONDS", 1.0)
 
 

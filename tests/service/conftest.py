@@ -334,7 +334,8 @@ def vllm_service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def published(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with `one`, the shipped checkpoint, and `two`, other weights of its architecture; by the trainer."""
+    """A store, written by the trainer, with `one`, the shipped checkpoint, and `two`, other weights of its
+    architecture."""
     from tests.service.swapping import publish_another  # imports torch, which most tests here do without
 
     return publish_another(tiny_checkpoint, tmp_path_factory.mktemp("published"))
@@ -357,7 +358,7 @@ def swapping_process(published: Path, launch_service: Callable[..., Any]) -> Ite
 
 @pytest.fixture
 def swapping_service(swapping_process: Process) -> Process:
-    """One service on the real engine that swaps what lies in `published`; it serves `one` when a test begins."""
+    """One service on the real engine that swaps the checkpoints of `published`; it serves `one` when a test begins."""
     from tests.service.swapping import take_up
 
     response = take_up(swapping_process, "one")

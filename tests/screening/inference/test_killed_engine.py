@@ -1,4 +1,4 @@
-"""Nothing of an offline engine outlives a command that was killed: with processes like vLLM's, in place of vLLM."""
+"""Nothing of an offline engine outlives a command that was killed: processes like vLLM's replace vLLM."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_copy_with_other_probes_does_not_poison_the_intact_checkpoint(
 
 @pytest.fixture
 def restless(published: Path) -> Iterator[str]:
-    """A checkpoint of which one bit is now right, now wrong."""
+    """A checkpoint one bit of which alternates between right and wrong."""
     directory, stop = published / "restless", threading.Event()
     shutil.copytree(published / "two", directory)
 

@@ -229,7 +229,7 @@ async def test_after_one_unreadable_picture_the_rest_is_not_decoded(start, sampl
     def slow(index, picture, size):
         decoded.append(index)
         if index == 1:
-            release.wait(60)  # holds the only thread while the loop takes the others out
+            release.wait(60)  # blocks the only thread while the loop removes the others
         return square(index, picture, size)
 
     monkeypatch.setattr(screen, "_square", slow)

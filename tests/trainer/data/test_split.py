@@ -59,7 +59,7 @@ def write(directory: Path, *records: dict[str, Any]) -> Path:
 
 
 def many(first: int, last: int) -> list[dict[str, Any]]:
-    """Two samples each of the products first … last - 1."""
+    """Two samples of each product from `first` to `last - 1`."""
     labels = ("AC", "N", "B", "ABCD")
     return [
         record(f"s{number}-{take}", f"p{number}", labels[(number + take) % 4])

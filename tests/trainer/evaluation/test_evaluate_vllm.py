@@ -60,7 +60,7 @@ def test_every_rendered_sample_is_answered(evaluated: tuple[Path, Evaluation, st
 
 @pytest.mark.vllm
 def test_five_pictures_cost_the_tokens_that_the_manifest_says(evaluated: tuple[Path, Evaluation, str]) -> None:
-    # Beside the text, which is at most some hundred tokens long.
+    # Pictures have most of the tokens; the text has a few hundred at most.
     out, _, _ = evaluated
     pictures = 5 * read_manifest(CHECKPOINT).image.tokens_per_picture
     for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines():

@@ -34,7 +34,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(name: str, label: str, **original: Any) -> Sample:
-    """A sample of which the bad pictures show a dimension each."""
+    """A sample each of whose bad pictures shows one dimension."""
     pictures = []
     for option, dimension in zip(OPTIONS, Dimension, strict=True):
         bad = option not in label

@@ -1,4 +1,4 @@
-"""From a published BLINK to scores, with a scripted engine in vLLM's place: requests, log, resumption and written
+"""From a published BLINK to scores, with a scripted engine instead of vLLM: requests, log, resumption and written
 files."""
 
 from __future__ import annotations
