@@ -169,7 +169,8 @@ class ObedientEngine(ScriptedEngine):
         self._death = asyncio.Event()
         self._moves = asyncio.Event()
         self._moves.set()
-        self._inside = 0
+        self.inside = 0
+        """Requests inside the engine."""
 
     @property
     def alive(self) -> bool:
@@ -184,11 +185,15 @@ class ObedientEngine(ScriptedEngine):
         return LoadedCheckpoint(m.name, m.version, m.digest, m.image.size, m.calibration, w, domain, m.dimensions)
 
     def running(self) -> int:
-        return self._inside
+        return self.inside
 
     def die(self) -> None:
         """Simulate a kill of the engine's processes, at once and in any state."""
         self._death.set()
+
+    def answer_at_once(self) -> None:
+        """Answer without latency from now on."""
+        self._latency = 0
 
     def hang(self) -> None:
         """Answer no request from now on."""
@@ -247,7 +252,7 @@ class ObedientEngine(ScriptedEngine):
         self.reached += 1
         if not self.alive:
             raise EngineLost()
-        self._inside += 1
+        self.inside += 1
         answering = asyncio.create_task(self._answer(question))
         dying = asyncio.create_task(self._death.wait())
         try:
@@ -259,7 +264,7 @@ class ObedientEngine(ScriptedEngine):
             answering.cancel()
             dying.cancel()
             await asyncio.gather(answering, dying, return_exceptions=True)
-            self._inside -= 1
+            self.inside -= 1
 
     async def _answer(self, question: Question) -> Generated:
         before = self.checkpoint

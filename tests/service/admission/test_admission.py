@@ -35,7 +35,7 @@ async def test_admission_is_limited_to_running_and_waiting_requests() -> None:
 
 async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -> None:
     admission = opened(2, 100)
-    admission._mean_seconds = 3.0
+    admission.mean_seconds = 3.0
     places = [admission.admit() for _ in range(9)]
     for place in places:
         place.__enter__()
@@ -43,7 +43,7 @@ async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -
     assert admission.retry_after() == 15
     for place in places:
         place.__exit__(None, None, None)
-    admission._mean_seconds = 0.001
+    admission.mean_seconds = 0.001
     assert admission.retry_after() == 1
 
 
@@ -67,20 +67,20 @@ async def test_a_fast_failure_does_not_shorten_the_estimate() -> None:
         with pytest.raises(ValueError, match="no picture"):
             async with admission.slot():
                 raise ValueError("no picture")
-    assert admission._mean_seconds == 1.0
+    assert admission.mean_seconds == 1.0
     async with admission.slot():
         pass
-    assert admission._mean_seconds < 1.0
+    assert admission.mean_seconds < 1.0
 
 
 async def test_a_slow_failure_lengthens_the_estimate() -> None:
     admission = opened(1, 0)
-    admission._mean_seconds = 0.0
+    admission.mean_seconds = 0.0
     with pytest.raises(TimeoutError):
         async with admission.slot():
             await asyncio.sleep(0.01)
             raise TimeoutError
-    assert admission._mean_seconds > 0.0
+    assert admission.mean_seconds > 0.0
 
 
 async def test_a_closed_door_says_why_and_a_drain_is_not_undone() -> None:

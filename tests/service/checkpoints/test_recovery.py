@@ -59,7 +59,7 @@ async def test_a_dead_engine_restarts_on_the_served_checkpoint(serve, sample, ma
         await ready(running)
         assert engine.history == ["start 1", "reload 2", "stop", "start 2"]
         assert running.metric("screening_engine_rebuilds_total", cause="died", result="ok") == 1
-        engine._latency = 0
+        engine.answer_at_once()
         answer = await running.client.post("/screen", json=sample.json())
         assert answer.status_code == 200 and answer.json()["checkpoint"]["version"] == "2"
 
@@ -371,7 +371,7 @@ async def test_an_error_of_the_supervisor_does_not_end_it(serve) -> None:
 
         engine.kill = kill  # type: ignore[method-assign]
         engine.hang()
-        engine._inside = 1
+        engine.inside = 1
         await until(lambda: len(killed) == 2)
-        engine._inside = 0
+        engine.inside = 0
         await ready(running)
