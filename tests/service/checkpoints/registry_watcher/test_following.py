@@ -31,7 +31,7 @@ async def test_the_service_follows_the_alias_to_a_version_and_back(serve, fleet:
             await running.serves(str(number))
             answer = await running.client.post("/screen", json=sample.json())
             assert answer.json()["checkpoint"]["version"] == str(number)
-        await running.comes_to("current")
+        await running.polled("current")
         assert running.engine.history == ["start 1", "reload 2", "reload 1"]
         assert running.metric("screening_registry_reachable") == 1
         assert running.metric("screening_registry_behind") == 0
