@@ -185,7 +185,7 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
         if service.served is not None:
-            await start_serving(service.served, watcher.offer if watcher else None)
+            await start_serving(service.served, watcher.production if watcher else None)
         else:
             await engine.start(None)
     except Exception as error:  # a boundary: any error of an engine that loads is logged once and ends the process

@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -28,7 +28,6 @@ from screening.checkpoint.seal import verdict_key
 from screening.errors import CheckpointError, RegistryError
 from screening.runtime.daemon_thread import in_daemon_thread
 from service.checkpoints.hot_swap import HotSwap
-from service.checkpoints.served import Offer
 from service.checkpoints.swap_preparation import changed_for_engine
 from service.errors import CheckpointRefused, SwapBusy
 from service.logs import log
@@ -111,11 +110,11 @@ class RegistryWatcher:
             with suppress(asyncio.CancelledError):
                 await self._loop
 
-    async def offer(self) -> Offer | None:
-        """The checkpoint that the alias names now; None if the registry does not say."""
+    async def production(self) -> Version | None:
+        """The version that the alias names, with its directory on this machine; None if the registry does not say."""
         try:
             version = await self._ask()
-            return await self._offer_of(version) if version else None
+            return await self._found(version) if version else None
         except (RegistryError, CheckpointRefused) as error:
             self._note("unreachable" if isinstance(error, RegistryError) else "refused", str(error))
             return None
@@ -167,17 +166,16 @@ class RegistryWatcher:
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
         return version
 
-    async def _offer_of(self, version: Version) -> Offer:
+    async def _found(self, version: Version) -> Version:
         """Find the version's directory on this machine. This accesses the store, which may hang.
 
         Raises:
             CheckpointRefused: the directory lies outside the checkpoint store.
         """
-        directory, store = version.directory, self._settings.checkpoint_store
-        if store is not None:
-            # The publisher may have the store mounted elsewhere; the names of the directories are the same.
-            directory = await self._served.reads.resolve(store, directory.name)
-        return Offer(directory, version.digest)
+        if (store := self._settings.checkpoint_store) is None:
+            return version
+        # The publisher may have the store mounted elsewhere; the names of the directories are the same.
+        return replace(version, directory=await self._served.reads.resolve(store, version.directory.name))
 
     async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
         """Serve a version, if that is necessary and possible now."""
@@ -190,18 +188,18 @@ class RegistryWatcher:
         before = self._postponed if self._postponed and self._postponed.digest == version.digest else None
         if before and self.clock() < before.until:
             return before.outcome, before.reason
-        return await self._take_up(await self._offer_of(version), before)
+        return await self._take_up(await self._found(version), before)
 
-    async def _take_up(self, offer: Offer, before: _Postponed | None) -> tuple[Outcome, str | None]:
+    async def _take_up(self, version: Version, before: _Postponed | None) -> tuple[Outcome, str | None]:
         """Load the checkpoint that the registry names, or postpone that.
 
         Args:
             before: what the last attempt at this checkpoint came to.
         """
         try:
-            offered = await self._served.look(offer.directory, offer.digest)
+            offered = await self._served.look(version.directory, version.digest)
         except CheckpointError as error:
-            return self._try_again(offer, before, "unavailable", str(error))
+            return self._try_again(version, before, "unavailable", str(error))
         key = verdict_key(offered)
         if (reason := self._served.history.refused.get(key)) is not None:
             return "refused", reason
@@ -209,28 +207,30 @@ class RegistryWatcher:
             seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
             if seconds > 0:
                 reason = f"The engine restarts for it in {seconds:.0f} s, so that a fleet does not restart all at once."
-                return self._postpone(offer, "waiting", reason, wait=0.0, seconds=seconds)
+                return self._postpone(version, "waiting", reason, wait=0.0, seconds=seconds)
         try:
-            await self._hot_swap.swap_to(offer.directory, digest=offer.digest)
+            await self._hot_swap.swap_to(version.directory, digest=version.digest)
         except SwapBusy as error:
-            return self._try_again(offer, before, "busy", str(error))
+            return self._try_again(version, before, "busy", str(error))
         except CheckpointRefused as error:
             if key in self._served.history.refused:
                 return "refused", str(error)
-            return self._try_again(offer, before, "unavailable", str(error))
+            return self._try_again(version, before, "unavailable", str(error))
         self._postponed = None
         return "taken_up", None
 
-    def _try_again(self, offer: Offer, before: _Postponed | None, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+    def _try_again(
+        self, version: Version, before: _Postponed | None, outcome: Outcome, reason: str
+    ) -> tuple[Outcome, str]:
         """Try again at the next poll, then two polls later, then four, and so on."""
         poll = self._settings.registry_poll_seconds
         wait = min(max(2 * before.wait if before else 0.0, poll / 2), _LONGEST_WAIT * poll)
-        return self._postpone(offer, outcome, reason, wait=wait, seconds=wait)
+        return self._postpone(version, outcome, reason, wait=wait, seconds=wait)
 
     def _postpone(
-        self, offer: Offer, outcome: Outcome, reason: str, *, wait: float, seconds: float
+        self, version: Version, outcome: Outcome, reason: str, *, wait: float, seconds: float
     ) -> tuple[Outcome, str]:
-        self._postponed = _Postponed(offer.digest, outcome, reason, wait, self.clock() + seconds)
+        self._postponed = _Postponed(version.digest, outcome, reason, wait, self.clock() + seconds)
         return outcome, reason
 
     def _note(self, outcome: Outcome, reason: str | None) -> None:

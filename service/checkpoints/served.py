@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +19,6 @@ from service.checkpoints.verification import Verifier
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.metrics import Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A checkpoint that the registry names."""
-
-    directory: Path
-    digest: str
 
 
 class ServedCheckpoint:

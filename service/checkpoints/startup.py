@@ -1,6 +1,6 @@
 """The start of the service: it serves the first of three checkpoints that the engine loads and that passes its probes.
 
-the checkpoint of the last run → the one that the registry names → the configured one
+They are tried in this order: the checkpoint of the last run, the one that the registry names, the configured one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from screening.checkpoint.registry import Version
 from service.checkpoints.local_store import Copy
-from service.checkpoints.served import Offer, ServedCheckpoint
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
 from service.checkpoints.swap_preparation import copy_offered
 
@@ -20,7 +21,7 @@ LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for eve
 ATTEMPTS = 2
 """Number of attempts at the checkpoint of the last run: an engine that was killed may still hold its memory."""
 
-AskRegistry = Callable[[], Awaitable[Offer | None]]
+AskRegistry = Callable[[], Awaitable[Version | None]]
 
 
 async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | None = None) -> None:
@@ -62,9 +63,9 @@ async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry 
     as an attempt.
     """
     try:
-        if ask_registry is None or (offer := await ask_registry()) is None:
+        if ask_registry is None or (version := await ask_registry()) is None:
             return False
-        copy = await copy_offered(served, offer.directory, await served.look(offer.directory, offer.digest))
+        copy = await copy_offered(served, version.directory, await served.look(version.directory, version.digest))
         async with served.history.attempt(copy.key):
             await _start_on(served, copy)
             return True

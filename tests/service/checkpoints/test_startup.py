@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.registry import Version
 from screening.errors import CheckpointUnavailable
 from service.admission.admission import Admission
 from service.checkpoints import local_store
-from service.checkpoints.served import Offer, ServedCheckpoint
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.config.settings import Settings
 from service.metrics import Metrics
@@ -174,8 +175,8 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
         admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
         served = ServedCheckpoint(engine, admission, metrics, settings, store / "one")
 
-        async def production() -> Offer:
-            return Offer(two, offered)
+        async def production() -> Version:
+            return Version(1, offered, two, {})
 
         starting = asyncio.create_task(start_serving(served, production))
         if end == "is cancelled":

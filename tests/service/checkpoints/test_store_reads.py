@@ -19,10 +19,11 @@ import pytest
 
 from screening.checkpoint import regular_file
 from screening.checkpoint.manifest import FileEntry, read_manifest, store_manifest
+from screening.checkpoint.registry import Version
 from screening.checkpoint.seal import sealed
 from screening.errors import CheckpointError, CheckpointUnavailable
 from service.admission.admission import Admission
-from service.checkpoints.served import Offer, ServedCheckpoint
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.checkpoints.store_reads import MAX_HANGING, StoreReads, Watch
 from service.config.settings import Settings
@@ -262,13 +263,13 @@ async def test_a_start_whose_production_store_hangs_uses_the_configured_checkpoi
 ) -> None:
     """`two` is what the registry names; the store does not answer for it, and does for `one`."""
     stuck["two/model.safetensors"] = threading.Event()
-    offer = Offer(store / "two", read_manifest(store / "two").digest)
+    offer = Version(1, read_manifest(store / "two").digest, store / "two", {})
     settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state", store_read_seconds=0.2)
     metrics = Metrics()
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
 
-    async def production() -> Offer:
+    async def production() -> Version:
         return offer
 
     await start_serving(served, production)
