@@ -117,8 +117,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             keys.stop()
             if watcher is not None:
                 await watcher.stop()
-            if served is not None:
-                served.end()
+            if service.hot_swap is not None:
+                await service.hot_swap.end()
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
@@ -126,7 +126,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
                 await service.decisions.close(settings.decisions_flush_seconds)
             await engine.stop()
             if served is not None:
-                await served.close()
+                served.store.close()
             service.parsers.close()
             service.decoders.close()
 
@@ -202,7 +202,7 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
     log(LOGGER, logging.INFO, "starting", engine=engine.name)
     try:
         if service.served is not None:
-            await start_serving(service.served, watcher.offer if watcher else None)
+            await start_serving(service.served, watcher.production if watcher else None)
         else:
             await engine.start(None)
     except Exception as error:  # a boundary: any error of an engine that loads is logged once and ends the process

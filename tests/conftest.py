@@ -1,4 +1,4 @@
-"""What all tests share: the checkout's root, and settings that make a run repeatable."""
+"""Fixtures of all tests: the root of the checkout, and settings that make a run repeatable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tiny_checkpoint(repository: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with all tables and nothing in them; making one takes seconds, copying it none."""
+    """An MLflow database with empty tables. Creating one takes seconds, so the tests copy it."""
     from mlflow import MlflowClient
 
     file = tmp_path_factory.mktemp("registry") / "mlflow.db"
@@ -70,7 +70,7 @@ def wait_until() -> Callable[..., None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divide the tests for `pytest -n 2`: a file stays whole, so that its tests share what one of them made.
+    """Divide the tests for `pytest -n 2`: the tests of a file stay together, because they share module fixtures.
 
     Tests with the real engine are one group, and the first: each engine takes a gigabyte and a core, so two of them at
     once would need more than the smallest machine has.

@@ -1,4 +1,4 @@
-"""Which processes run, for tests that end one and look at what it leaves."""
+"""Lists processes, for tests that end one and check what it leaves running."""
 
 from __future__ import annotations
 

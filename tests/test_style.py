@@ -1,4 +1,4 @@
-"""What `make check` checks: lint, format, types."""
+"""Lint, format and types, as in `make check`."""
 
 from __future__ import annotations
 

@@ -42,11 +42,6 @@ def verdict_key(manifest: Manifest) -> str:
     return f"{manifest.digest}@{json_digest(manifest.model_dump(mode='json'))}"
 
 
-def digest_in(key: str) -> str:
-    """Return the checkpoint's digest from a verdict key."""
-    return key.partition("@")[0]
-
-
 def sealed(manifest: Manifest) -> Manifest:
     """Return the manifest with its seal. Only the publisher that recorded the probes may call this."""
     if manifest.probes is None:

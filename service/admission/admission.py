@@ -60,7 +60,8 @@ class Admission:
         self._places: dict[Place, None] = {}
         """The places that requests hold, oldest first."""
         self.running = 0
-        self._mean_seconds = 1.0
+        self.mean_seconds = 1.0
+        """Recent mean time that a request holds a slot, in seconds."""
         self._evicting = False
         self._ready_at: float | None = None
         self.rebuild_seconds: float = SOON
@@ -204,13 +205,13 @@ class Admission:
                 self._count()
                 seconds = time.monotonic() - began
                 # The duration of a request that fails quickly says nothing about the duration of an answer.
-                if finished or seconds > self._mean_seconds:
-                    self._mean_seconds += _RECENT * (seconds - self._mean_seconds)
+                if finished or seconds > self.mean_seconds:
+                    self.mean_seconds += _RECENT * (seconds - self.mean_seconds)
 
     def retry_after(self) -> int:
         """Estimated time in whole seconds to process the queue: waiting requests x mean time / concurrency."""
         waiting = self.inside - self.running + 1
-        return max(1, math.ceil(waiting * self._mean_seconds / self._max_concurrent))
+        return max(1, math.ceil(waiting * self.mean_seconds / self._max_concurrent))
 
     async def wait_until_idle(self, seconds: float) -> bool:
         """Wait at most `seconds` until no request holds a place. Returns whether none does."""

@@ -12,9 +12,9 @@ import logging
 import time
 from typing import Literal
 
-from service.checkpoints.served import Copy, ServedCheckpoint
+from service.checkpoints.local_store import Copy
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.verification import Verified
-from service.errors import EngineLost
 from service.logs import log
 
 LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
@@ -26,17 +26,6 @@ Cause = Literal["swap", "roll_back", "died", "hung"]
 """Why the engine restarts."""
 
 
-async def restart_lost_engine(served: ServedCheckpoint, cause: Cause) -> None:
-    """Restart the engine on the served checkpoint, unless a swap has restarted it meanwhile.
-
-    Raises:
-        Exception: any error of the engine; no checkpoint is loaded then.
-    """
-    async with served.engine_lock:
-        if not served.engine.alive:
-            await restart(served, served.now, cause)
-
-
 async def restart(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Verified:
     """Stop the engine, start it on a checkpoint and verify it. New requests get 503 meanwhile, because it takes long.
 
@@ -44,20 +33,14 @@ async def restart(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Verifie
     caller holds `engine_lock`.
 
     Raises:
-        EngineLost: the service is about to end.
         Exception: any error of the engine; no checkpoint is loaded then.
     """
     engine, admission, metrics = served.engine, served.admission, served.metrics
-    if served.ending:
-        await engine.stop()  # It may hold weights that were not verified.
-        raise EngineLost
     planned, began = cause in ("swap", "roll_back"), time.monotonic()
     with admission.suspended(SWITCHING if planned else LOST, evict=not planned):
         try:
             admission.expect_ready(admission.rebuild_seconds)
             await engine.stop()
-            if served.ending:  # The service may have begun to end during the stop.
-                raise EngineLost
             async with asyncio.timeout(served.settings.engine_rebuild_seconds):
                 loading = engine.start(copy.directory)
                 verified = await served.verifier.load_and_verify(copy.manifest, loading, allow_rounding=True)

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NoReturn
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -28,9 +28,10 @@ from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from service.checkpoints.engine_restart import restart
-from service.checkpoints.served import Copy, ServedCheckpoint
-from service.checkpoints.swap_history import Attempt, proves_a_fault
-from service.checkpoints.swap_preparation import prepare
+from service.checkpoints.local_store import Copy
+from service.checkpoints.served import ServedCheckpoint
+from service.checkpoints.swap_history import MAX_ATTEMPTS, Attempt, proves_a_fault
+from service.checkpoints.swap_preparation import copy_offered, prepare
 from service.checkpoints.verification import MayBeRounding, Verified
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
@@ -40,6 +41,7 @@ LOGGER = logging.getLogger("service.checkpoints.hot_swap")
 
 MAX_REMEMBERED = 64
 """Maximum number of past swaps that are remembered."""
+ENDING = "The service is about to end."
 
 How = Literal["unchanged", "in place", "rebuilt"]
 
@@ -87,9 +89,13 @@ class HotSwap:
         self._history = served.history
         self.swaps: deque[Swap] = deque(maxlen=MAX_REMEMBERED)
         """Swaps that succeeded, the oldest first."""
+        self._order: asyncio.Task[Swap] | None = None
+        """The last order, from its start until everything is settled."""
+        self._work: asyncio.Task[Swap] | None = None
+        """The part of it that ends when the service does."""
 
     async def swap_to(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
-        """Serve another checkpoint.
+        """Serve another checkpoint. The swap continues if the caller is cancelled.
 
         Args:
             source: the published directory.
@@ -100,16 +106,31 @@ class HotSwap:
             SwapBusy: the swap is not possible now.
             CheckpointRefused: the checkpoint cannot be served; the service keeps the one it had.
         """
-        if self.served.busy:
+        if self.served.busy or (self._order is not None and not self._order.done()):
             raise SwapBusy("The service is loading another checkpoint, or the engine is restarting.")
-        self._require_not_ending()
+        self._order = asyncio.create_task(self._carry_out(source, digest, retry=retry))
+        return await asyncio.shield(self._order)
+
+    async def end(self) -> None:
+        """Give up a swap that is under way: the service, which admits no request any more, ends."""
+        if self._work is not None:
+            self._work.cancel()
+        if self._order is not None:
+            await asyncio.wait({self._order})
+
+    async def _carry_out(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
         async with self.served.swap_lock:
+            self._require_not_draining()
+            self._work = asyncio.create_task(self._swap_to(source, digest, retry=retry))
             try:
-                return await self._swap_to(source, digest, retry=retry)
+                return await self._work
             except CheckpointRefused as error:
                 self._metrics.swaps.labels("refused").inc()
                 log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
                 raise
+            except asyncio.CancelledError:
+                log(LOGGER, logging.INFO, "swap given up: the service ends", source=str(source))
+                raise SwapBusy(ENDING) from None
             finally:
                 await self.served.settle()  # also deletes the copy of a checkpoint that was refused
 
@@ -118,7 +139,11 @@ class HotSwap:
         offered: Manifest | None = None
         try:
             offered = await self.served.look(source, digest)
-            new, in_place = await prepare(self.served, source, offered, retry=retry)
+            new = await copy_offered(self.served, source, offered, retry=retry)
+            if new.key == old.key:
+                self.served.becomes(old)
+                return self._record("unchanged", new, old, prepare_ms=milliseconds_since(began))
+            in_place = await prepare(self.served, source, new)
         except CheckpointError as error:
             # Another copy of the same checkpoint, or this one once it is complete, may be good.
             may_heal = isinstance(error, CheckpointUnavailable | CheckpointDamaged)
@@ -127,10 +152,6 @@ class HotSwap:
             raise CheckpointRefused(str(error)) from error
         prepare_ms = milliseconds_since(began)
         async with self.served.engine_lock:  # From here on, the restart of a lost engine waits for the swap.
-            if new.manifest.digest == old.manifest.digest:
-                await self._update_probes(new, old)
-                self._history.fell_back = False
-                return self._record("unchanged", new, old, prepare_ms=prepare_ms)
             try:
                 async with self._history.attempt(new.key) as attempt:
                     return await self._load_behind_gate(new, old, attempt, in_place=in_place, prepare_ms=prepare_ms)
@@ -138,80 +159,63 @@ class HotSwap:
                 self._history.refuse(new.key, str(error))
                 raise
 
-    async def _update_probes(self, new: Copy, old: Copy) -> None:
-        """Take over probes that were recorded again for the served checkpoint, if the engine passes them.
-
-        Raises:
-            CheckpointRefused: the engine fails them; the old probes stay.
-            SwapBusy: the engine was lost meanwhile, or is too slow.
-        """
-        if new.manifest.probes == old.manifest.probes:
-            return
-        verifier, before = self.served.verifier, old.manifest
-        # Probes that pass by rounding replace those that do no better, and never those that are repeated.
-        allow_rounding = before.probes is None or verifier.passed_by_rounding(before)
-        try:
-            async with asyncio.timeout(self._settings.swap_reload_seconds):
-                await verifier.verify(new.manifest, allow_rounding=allow_rounding)
-        except Exception as error:  # Whatever it is, the old probes stay.
-            lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
-            if lost and not proves_a_fault(error):
-                raise SwapBusy(f"The engine did not answer the new probes ({_reason(error)}).") from error
-            reason = _reason(error)
-            raise CheckpointRefused(f"It is served already, and it fails its new probes: {reason}") from error
-        self.served.copy = new
-
     async def _load_behind_gate(
         self, new: Copy, old: Copy, attempt: Attempt, *, in_place: bool, prepare_ms: float
     ) -> Swap:
         """Close the gate, load the new weights, and open it on verified weights: the new ones or the old ones."""
         patience, closing = self._settings.swap_drain_seconds, time.perf_counter()
         async with self._admission.gate_closed(patience) as idle:
-            self._require_not_ending()
+            self._require_not_draining()
             if not idle:
                 raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
             if not self._engine.alive:
                 raise SwapBusy("The engine was lost and is restarting.", self._admission.ready_in())
             drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
-                verified, in_place = await self._load(new, in_place=in_place)
-            except Exception as error:  # noqa: BLE001 - the old weights must be back before the gate opens
-                await self._roll_back(new, old, attempt, error, in_place=in_place)
+                verified, how = await self._load_or_roll_back(new, old, attempt, in_place=in_place)
+            except asyncio.CancelledError:
+                await self._engine.stop()  # The service ends. The weights in the engine may not be verified.
+                raise
             self.served.becomes(new)
         times = {"prepare_ms": prepare_ms, "drain_ms": drain_ms, "closed_ms": milliseconds_since(closed)}
-        return self._record("in place" if in_place else "rebuilt", new, old, verified, **times)
+        return self._record(how, new, old, verified, **times)
 
-    async def _load(self, new: Copy, *, in_place: bool) -> tuple[Verified, bool]:
-        """Load and verify the new weights; also returns whether this succeeded in place."""
-        if in_place:
-            try:
-                return await self._reload(new), True
-            except MayBeRounding as error:
-                log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, reason=str(error))
-        return await restart(self.served, new, "swap"), False
-
-    async def _reload(self, copy: Copy) -> Verified:
-        async with asyncio.timeout(self._settings.swap_reload_seconds):
-            reloading = self._engine.reload(copy.directory, copy.manifest)
-            return await self.served.verifier.load_and_verify(copy.manifest, reloading, allow_rounding=False)
-
-    async def _roll_back(self, new: Copy, old: Copy, attempt: Attempt, error: Exception, *, in_place: bool) -> NoReturn:
-        """Load the old weights again after the new ones failed, and say why those failed.
+    async def _load_or_roll_back(
+        self, new: Copy, old: Copy, attempt: Attempt, *, in_place: bool
+    ) -> tuple[Verified, How]:
+        """Load and verify the new weights. If that fails, load the old ones again.
 
         Raises:
             CheckpointRefused: the checkpoint is at fault, or the engine was lost again while it loaded the checkpoint.
             SwapBusy: the engine was lost, which may have had another cause: a kill, or a slow machine.
         """
-        self._log_failure("swap failed", new, error)
-        # An engine that died or hangs would not load the old weights either.
-        lost = isinstance(error, TimeoutError) or not self._engine.alive
-        lost |= await self._load_old(old, in_place=in_place and not lost)
-        if lost and not proves_a_fault(error):
-            attempt.engine_lost = not self.served.ending
-            self._require_not_ending()
-            if not attempt.is_last:
-                raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({_reason(error)}).") from error
-        raise CheckpointRefused(_reason(error)) from error
+        try:
+            return await self._load(new, old, in_place=in_place)
+        except Exception as error:  # Whatever it is, the old weights must be back before the gate opens.
+            _log_failure("swap failed", new, error)
+            # An engine that died or hangs would not load the old weights either.
+            lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
+            lost |= await self._load_old(old, in_place=in_place and not lost)
+            if not lost or proves_a_fault(error) or attempt.number >= MAX_ATTEMPTS:
+                raise CheckpointRefused(_reason(error)) from error
+            attempt.engine_lost = True
+            raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({_reason(error)}).") from error
+
+    async def _load(self, new: Copy, old: Copy, *, in_place: bool) -> tuple[Verified, How]:
+        if in_place:
+            try:
+                return await self._reload(new), "in place"
+            except MayBeRounding as error:
+                new_probes_only = new.manifest.digest == old.manifest.digest
+                if new_probes_only and not self.served.verifier.passed_by_rounding(old.manifest):
+                    raise  # The served probes are repeated, which is the stronger verification.
+                log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, reason=str(error))
+        return await restart(self.served, new, "swap"), "rebuilt"
+
+    async def _reload(self, copy: Copy) -> Verified:
+        async with asyncio.timeout(self._settings.swap_reload_seconds):
+            reloading = self._engine.reload(copy.directory, copy.manifest)
+            return await self.served.verifier.load_and_verify(copy.manifest, reloading, allow_rounding=False)
 
     async def _load_old(self, old: Copy, *, in_place: bool) -> bool:
         """Load and verify the old weights: in place if possible, else by an engine restart.
@@ -229,29 +233,21 @@ class HotSwap:
                 return died
             except Exception as error:  # noqa: BLE001 - whatever it is, the engine restarts
                 died = not self._engine.alive
-                self._log_failure("roll-back failed", old, error)
+                _log_failure("roll-back failed", old, error)
         try:
             await restart(self.served, old, "roll_back")
             self._metrics.swaps.labels("rebuilt_back").inc()
-        except Exception as error:  # noqa: BLE001 - the caller must learn why the new checkpoint was refused
-            self._log_failure("engine restart failed", old, error)
+        except Exception as error:  # noqa: BLE001 - the caller must learn why the new checkpoint was refused.
+            _log_failure("engine restart failed", old, error)
         return died
 
-    def _require_not_ending(self) -> None:
+    def _require_not_draining(self) -> None:
         """
         Raises:
             SwapBusy: the service is about to end; the requests in it must not wait for a swap.
         """
-        if self.served.ending or self._admission.draining:
-            raise SwapBusy("The service is about to end.")
-
-    def _log_failure(self, event: str, copy: Copy, error: Exception) -> None:
-        """Log a failure with its traceback, or, if the end of the service caused it, one line for all that follows."""
-        if not self.served.ending:
-            fields = {"digest": copy.manifest.digest, "error": str(error)}
-            LOGGER.error(event, exc_info=error, extra={"fields": fields})
-        elif event == "swap failed":
-            log(LOGGER, logging.INFO, "swap given up: the service ends", digest=copy.manifest.digest)
+        if self._admission.draining:
+            raise SwapBusy(ENDING)
 
     def _record(self, how: How, new: Copy, old: Copy, verified: Verified | None = None, **times: float) -> Swap:
         """Remember a swap that succeeded, and put it into the metrics and the log.
@@ -268,6 +264,11 @@ class HotSwap:
             self._metrics.swap_closed.observe(swap.closed_ms / 1000)
         log(LOGGER, logging.INFO, "swap", how=how, digest=swap.digest, closed_ms=swap.closed_ms, drain_ms=swap.drain_ms)
         return swap
+
+
+def _log_failure(event: str, copy: Copy, error: Exception) -> None:
+    fields = {"digest": copy.manifest.digest, "error": str(error)}
+    LOGGER.error(event, exc_info=error, extra={"fields": fields})
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,7 @@
 A published directory can change while it is read, or be gone when a roll-back needs it. The service therefore copies a
 checkpoint first, verifies the copy, and loads nothing but the copy.
 
-    STATE/checkpoints/HEX/    a verified copy, named by the hex part of its digest
+    STATE/checkpoints/HEX/    a verified copy, named by the SHA-256 of its whole manifest. It never changes
     STATE/state.json          what the service remembers over restarts (service/checkpoints/swap_history.py)
     STATE/lock                locked while a service uses the directory
 """
@@ -15,11 +15,14 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify
-from screening.checkpoint.regular_file import read_chunks
-from screening.checkpoint.seal import check_seal
+from screening.checkpoint.manifest import Manifest, store_manifest, verify
+from screening.checkpoint.regular_file import Step, read_chunks, unwatched
+from screening.checkpoint.seal import check_seal, verdict_key
 from screening.checkpoint.weights import check_finite, read_tensors
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from service.checkpoints.store_reads import Watch
@@ -29,6 +32,19 @@ LOGGER = logging.getLogger("service.checkpoints.local_store")
 
 _INCOMING = "incoming-"
 """Prefix of a directory that a checkpoint is being copied into."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A verified copy of a checkpoint."""
+
+    directory: Path
+    manifest: Manifest
+
+    @cached_property
+    def key(self) -> str:
+        """Key of the copy, and of everything that is remembered about it; see `screening.checkpoint.seal`."""
+        return verdict_key(self.manifest)
 
 
 class LocalStore:
@@ -58,102 +74,57 @@ class LocalStore:
         """Let another service use the directory."""
         self._lock.close()
 
-    def copy_in(self, source: Path, watch: Watch | None = None) -> tuple[Path, Manifest]:
+    def copy_in(self, source: Path, watch: Watch | None = None) -> Copy:
         """Copy a checkpoint and verify the copy: its files, its tensors' headers, and that all values are finite.
 
         Args:
             watch: called for each access to the source; it may end the copying.
 
-        Returns:
-            The copy's directory, and the source's manifest, whose probes may be newer than the copy's. A copy that was
-            there before keeps its own manifest until `update_manifest`, because no engine has passed the new probes.
-
         Raises:
             CheckpointError: the checkpoint is incomplete or must not be loaded, or the disk has no room for it.
         """
         watch = watch or Watch(source)
-        wanted = verify(source, watch)
-        incoming: Path | None = None
+        manifest = verify(source, watch)
+        key = verdict_key(manifest)
+        with suppress(CheckpointError):  # A damaged copy stays until a whole one takes its place.
+            if (kept := self.find(key, watch)) is not None:
+                return kept
         try:
-            if not self._has_whole_copy(wanted):
-                self._check_room(wanted)
-                incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
-                self._copy(source, wanted, incoming, watch)
+            self._check_room(manifest)
+            with tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._root, ignore_cleanup_errors=True) as incoming:
+                copy = Copy(self._path_of(key), manifest)
+                _fill(Path(incoming), source, manifest, watch)
+                _delete(copy.directory)
+                Path(incoming).rename(copy.directory)
+                return copy
         except OSError as error:
             raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
-        except CheckpointError as error:
-            raise type(error)(str(error).replace(str(incoming), str(source))) from error
-        finally:
-            if incoming is not None:
-                _delete(incoming)
-        return self._path_of(wanted.digest), wanted
 
-    def _has_whole_copy(self, wanted: Manifest) -> bool:
-        kept = self._path_of(wanted.digest)
-        try:
-            if verify(kept).digest != wanted.digest:
-                return False
-            read_tensors(kept, wanted)
-        except CheckpointError:  # The damaged copy stays until a whole one takes its place.
-            return False
-        return True
-
-    def _copy(self, source: Path, wanted: Manifest, incoming: Path, watch: Watch) -> None:
-        """Copy the files that the manifest names, verify the copy, and move it to its final place."""
-        for name, entry in wanted.files.items():
-            target = incoming / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as handle:
-                handle.writelines(read_chunks(source / name, entry.size, watch))
-        watch.leave_store()
-        store_manifest(wanted, incoming)
-        verify(incoming)
-        read_tensors(incoming, wanted)
-        check_finite(incoming, wanted)
-        kept = self._path_of(wanted.digest)
-        if kept.exists():
-            _delete(kept)
-        incoming.rename(kept)
-
-    def update_manifest(self, served: Manifest) -> None:
-        """Write the manifest whose probes the engine has passed into the copy, unless it is there already.
-
-        Raises:
-            OSError: the manifest cannot be written.
-        """
-        copy = self._path_of(served.digest)
-        try:
-            if read_manifest(copy) == served:
-                return
-        except CheckpointError:  # The copy's own manifest is damaged; it is replaced.
-            pass
-        store_manifest(served, copy)
-
-    def keep_only(self, digests: Collection[str]) -> None:
-        """Delete all copies but these."""
-        kept = {self._path_of(digest) for digest in digests}
-        for path in self._root.iterdir():
-            if path not in kept and not path.name.startswith(_INCOMING):
-                _delete(path)
-
-    def find(self, digest: str) -> tuple[Path, Manifest] | None:
-        """The verified copy of a checkpoint and its manifest; None if there is no copy.
+    def find(self, key: str, step: Step = unwatched) -> Copy | None:
+        """The verified copy of a checkpoint; None if there is no copy.
 
         Raises:
             CheckpointError: the copy is damaged.
             CheckpointUnavailable: the copy cannot be read now.
         """
-        copy = self._path_of(digest)
-        if copy.parent != self._root or not copy.exists():
+        directory = self._path_of(key)
+        if directory.parent != self._root or not directory.exists():
             return None
-        manifest = verify(copy)
-        if manifest.digest != digest:
-            raise CheckpointDamaged(f"{copy} holds {manifest.digest}")
-        check_seal(manifest)
-        return copy, manifest
+        copy = Copy(directory, verify(directory, step))
+        if copy.key != key:
+            raise CheckpointDamaged(f"{directory} holds {copy.key}")
+        check_seal(copy.manifest)
+        return copy
 
-    def _path_of(self, digest: str) -> Path:
-        return self._root / digest.removeprefix("sha256:")
+    def keep_only(self, keys: Collection[str]) -> None:
+        """Delete all copies but these."""
+        kept = {self._path_of(key) for key in keys}
+        for path in self._root.iterdir():
+            if path not in kept and not path.name.startswith(_INCOMING):
+                _delete(path)
+
+    def _path_of(self, key: str) -> Path:
+        return self._root / key.rpartition(":")[2]
 
     def _check_room(self, manifest: Manifest) -> None:
         needed = sum(entry.size for entry in manifest.files.values())
@@ -164,12 +135,25 @@ class LocalStore:
             )
 
 
+def _fill(incoming: Path, source: Path, manifest: Manifest, watch: Watch) -> None:
+    """Copy the files that the manifest names into an empty directory, and verify the copy."""
+    for name, entry in manifest.files.items():
+        target = incoming / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as handle:
+            handle.writelines(read_chunks(source / name, entry.size, watch))
+    watch.leave_store()
+    store_manifest(manifest, incoming)
+    try:
+        verify(incoming)
+        read_tensors(incoming, manifest)
+        check_finite(incoming, manifest)
+    except CheckpointError as error:
+        raise type(error)(str(error).replace(str(incoming), str(source))) from error
+
+
 def _delete(directory: Path) -> None:
     try:
-        # A copy has the modes of its source, and a directory that must not be written cannot be emptied either.
-        for path in [directory, *directory.rglob("*")]:
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(0o700)
         shutil.rmtree(directory)
     except FileNotFoundError:
         pass

@@ -15,20 +15,19 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.registry import Registry, Version
 from screening.checkpoint.seal import verdict_key
 from screening.errors import CheckpointError, RegistryError
 from screening.runtime.daemon_thread import in_daemon_thread
-from service.checkpoints.hot_swap import HotSwap, Swap
-from service.checkpoints.served import Offer
+from service.checkpoints.hot_swap import HotSwap
 from service.checkpoints.swap_preparation import changed_for_engine
 from service.errors import CheckpointRefused, SwapBusy
 from service.logs import log
@@ -87,7 +86,8 @@ class RegistryWatcher:
     """Polls the registry from `start` to `stop`. The settings must name one."""
 
     def __init__(self, hot_swap: HotSwap) -> None:
-        self._clock = time.monotonic
+        self.clock: Callable[[], float] = time.monotonic
+        """Gives the time in seconds."""
         self._hot_swap = hot_swap
         self._served = served = hot_swap.served
         self._metrics = served.metrics
@@ -98,35 +98,28 @@ class RegistryWatcher:
         """The last answer of the registry, which may be still to come."""
         self._postponed: _Postponed | None = None
         self._loop: asyncio.Task[None] | None = None
-        self._swap: asyncio.Task[Swap] | None = None
 
     def start(self) -> None:
         """Begin to poll."""
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop polling. A swap that has begun continues, because half a swap must not serve requests."""
+        """Stop polling. A swap that has begun continues."""
         if self._loop is not None:
             self._loop.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loop
 
-    async def offer(self) -> Offer | None:
-        """The checkpoint that the alias names now; None if the registry does not say."""
+    async def production(self) -> Version | None:
+        """The version that the alias names, with its directory on this machine; None if the registry does not say."""
         try:
             version = await self._ask()
-            return await self._offer_of(version) if version else None
+            return await self._found(version) if version else None
         except (RegistryError, CheckpointRefused) as error:
             self._note("unreachable" if isinstance(error, RegistryError) else "refused", str(error))
             return None
 
-    async def _run(self) -> None:
-        while True:
-            await self._poll()
-            jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
-            await asyncio.sleep(self._settings.registry_poll_seconds * jitter)
-
-    async def _poll(self) -> None:
+    async def poll(self) -> None:
         """Ask the registry once, and do what its answer requires."""
         try:
             version = await self._ask()
@@ -142,6 +135,12 @@ class RegistryWatcher:
         except Exception as error:  # The next poll may succeed.
             LOGGER.exception("registry poll failed", extra={"fields": {"error": str(error)}})
             self._note("failed", f"{type(error).__name__}: {error}")
+
+    async def _run(self) -> None:
+        while True:
+            await self.poll()
+            jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
+            await asyncio.sleep(self._settings.registry_poll_seconds * jitter)
 
     async def _ask(self) -> Version | None:
         """The version that the alias names.
@@ -167,17 +166,16 @@ class RegistryWatcher:
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
         return version
 
-    async def _offer_of(self, version: Version) -> Offer:
+    async def _found(self, version: Version) -> Version:
         """Find the version's directory on this machine. This accesses the store, which may hang.
 
         Raises:
             CheckpointRefused: the directory lies outside the checkpoint store.
         """
-        directory, store = version.directory, self._settings.checkpoint_store
-        if store is not None:
-            # The publisher may have the store mounted elsewhere; the names of the directories are the same.
-            directory = await self._served.reads.resolve(store, directory.name)
-        return Offer(directory, version.digest)
+        if (store := self._settings.checkpoint_store) is None:
+            return version
+        # The publisher may have the store mounted elsewhere; the names of the directories are the same.
+        return replace(version, directory=await self._served.reads.resolve(store, version.directory.name))
 
     async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
         """Serve a version, if that is necessary and possible now."""
@@ -188,52 +186,51 @@ class RegistryWatcher:
         if not admission.is_open:
             return "busy", admission.closed_because
         before = self._postponed if self._postponed and self._postponed.digest == version.digest else None
-        if before and self._clock() < before.until:
+        if before and self.clock() < before.until:
             return before.outcome, before.reason
-        offer = await self._offer_of(version)
-        offered = await self._look(offer)
-        if offered and (reason := self._served.history.refused.get(verdict_key(offered))) is not None:
+        return await self._take_up(await self._found(version), before)
+
+    async def _take_up(self, version: Version, before: _Postponed | None) -> tuple[Outcome, str | None]:
+        """Load the checkpoint that the registry names, or postpone that.
+
+        Args:
+            before: what the last attempt at this checkpoint came to.
+        """
+        try:
+            offered = await self._served.look(version.directory, version.digest)
+        except CheckpointError as error:
+            return self._try_again(version, before, "unavailable", str(error))
+        key = verdict_key(offered)
+        if (reason := self._served.history.refused.get(key)) is not None:
             return "refused", reason
-        if before is None and offered and changed_for_engine(self._served.manifest, offered):
+        if before is None and changed_for_engine(self._served.manifest, offered):
             seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
             if seconds > 0:
                 reason = f"The engine restarts for it in {seconds:.0f} s, so that a fleet does not restart all at once."
-                return self._postpone(offer, "waiting", reason, wait=0.0, until=self._clock() + seconds)
-        return await self._swap_to(offer, offered, before)
-
-    async def _swap_to(
-        self, offer: Offer, offered: Manifest | None, before: _Postponed | None
-    ) -> tuple[Outcome, str | None]:
-        swapping = self._hot_swap.swap_to(offer.directory, digest=offer.digest)
-        self._swap = asyncio.get_running_loop().create_task(swapping)
-        self._postponed = None
+                return self._postpone(version, "waiting", reason, wait=0.0, seconds=seconds)
         try:
-            await asyncio.shield(self._swap)  # It continues when the watcher stops.
+            await self._hot_swap.swap_to(version.directory, digest=version.digest)
         except SwapBusy as error:
-            return self._try_again(offer, before, "busy", str(error))
+            return self._try_again(version, before, "busy", str(error))
         except CheckpointRefused as error:
-            if offered and verdict_key(offered) in self._served.history.refused:
+            if key in self._served.history.refused:
                 return "refused", str(error)
-            return self._try_again(offer, before, "unavailable", str(error))
+            return self._try_again(version, before, "unavailable", str(error))
+        self._postponed = None
         return "taken_up", None
 
-    async def _look(self, offer: Offer) -> Manifest | None:
-        """The offered manifest; None if it cannot be read or is another one, which the swap will report."""
-        try:
-            return await self._served.look(offer.directory, offer.digest)
-        except CheckpointError:
-            return None
-
-    def _try_again(self, offer: Offer, before: _Postponed | None, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+    def _try_again(
+        self, version: Version, before: _Postponed | None, outcome: Outcome, reason: str
+    ) -> tuple[Outcome, str]:
         """Try again at the next poll, then two polls later, then four, and so on."""
         poll = self._settings.registry_poll_seconds
         wait = min(max(2 * before.wait if before else 0.0, poll / 2), _LONGEST_WAIT * poll)
-        return self._postpone(offer, outcome, reason, wait=wait, until=self._clock() + wait)
+        return self._postpone(version, outcome, reason, wait=wait, seconds=wait)
 
     def _postpone(
-        self, offer: Offer, outcome: Outcome, reason: str, *, wait: float, until: float
+        self, version: Version, outcome: Outcome, reason: str, *, wait: float, seconds: float
     ) -> tuple[Outcome, str]:
-        self._postponed = _Postponed(offer.digest, outcome, reason, wait, until)
+        self._postponed = _Postponed(version.digest, outcome, reason, wait, self.clock() + seconds)
         return outcome, reason
 
     def _note(self, outcome: Outcome, reason: str | None) -> None:

@@ -1,24 +1,18 @@
-"""The checkpoint that is served, and what every part that changes it shares: locks, copies and history.
-
-service/checkpoints/startup.py loads the first checkpoint, service/checkpoints/hot_swap.py replaces it by another one,
-and service/checkpoints/engine_restart.py restarts the engine on it.
-"""
+"""The checkpoint that is served, and what every part that changes it shares: locks, copies and history."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.regular_file import Step
-from screening.checkpoint.seal import check_seal, verdict_key
+from screening.checkpoint.seal import check_seal
 from screening.errors import CheckpointDamaged
 from service.admission.admission import Admission
-from service.checkpoints.local_store import LocalStore
+from service.checkpoints.local_store import Copy, LocalStore
 from service.checkpoints.store_reads import StoreReads
 from service.checkpoints.swap_history import SwapHistory
 from service.checkpoints.verification import Verifier
@@ -27,37 +21,11 @@ from service.engines.protocol import Engine
 from service.metrics import Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A checkpoint that the registry names."""
-
-    directory: Path
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A verified copy of a checkpoint."""
-
-    directory: Path
-    manifest: Manifest
-
-    @property
-    def key(self) -> str:
-        """Key under which a verdict on this checkpoint is remembered."""
-        return verdict_key(self.manifest)
-
-
 class ServedCheckpoint:
     """The checkpoint that one service serves, from the service's start to its end."""
 
     def __init__(
-        self,
-        engine: Engine,
-        admission: Admission,
-        metrics: Metrics,
-        settings: Settings,
-        configured: Path,
+        self, engine: Engine, admission: Admission, metrics: Metrics, settings: Settings, configured: Path
     ) -> None:
         """
         Args:
@@ -80,8 +48,6 @@ class ServedCheckpoint:
         is copied: the restart of a lost engine must not wait for a store that hangs."""
         self.copy: Copy | None = None
         """The checkpoint that is served; None before the service has started."""
-        self.ending = False
-        """Whether the service is about to end. The engine is then not restarted any more."""
         state = settings.state_dir
         self.temporary: list[Path] = []
         """Directories that must be deleted when this process ends."""
@@ -90,7 +56,7 @@ class ServedCheckpoint:
             state = Path(self._temporary.name)
             self.temporary.append(state)
         self.store = LocalStore(state)
-        self.history = SwapHistory(state, self.store)
+        self.history = SwapHistory(state)
         self.reads = StoreReads(settings.store_read_seconds, metrics)
 
     @property
@@ -121,17 +87,16 @@ class ServedCheckpoint:
         """
         return await self.reads.read(source, partial(_read_sealed, source, digest))
 
-    async def copy_in(self, source: Path, offered: Manifest | None = None) -> Copy:
+    async def copy_in(self, source: Path, offered: Manifest) -> Copy:
         """Copy a published checkpoint into the local store and verify the copy.
 
         Args:
-            offered: the manifest that `look` returned; None to read it now.
+            offered: the manifest that `look` returned.
 
         Raises:
             CheckpointError: the checkpoint is incomplete, or was replaced since `look`.
         """
-        offered = offered or await self.look(source)
-        copy = Copy(*await self.reads.read(source, partial(self.store.copy_in, source), name="copy"))
+        copy = await self.reads.read(source, partial(self.store.copy_in, source), name="copy")
         if copy.manifest != offered:
             raise CheckpointDamaged(f"{source} was replaced while it was copied")
         return copy
@@ -140,11 +105,13 @@ class ServedCheckpoint:
         """Serve this checkpoint from now on. The engine has loaded it and passed its probes.
 
         Args:
-            wanted: False if it is served only because the checkpoint of the last run could not be started.
+            wanted: whether the next start begins with it too. False if it is served only because another one, which
+                the next start tries again, could not be started.
         """
         self.copy = copy
         self.history.accept(copy.key)
-        self.history.fell_back &= not wanted
+        if wanted:
+            self.history.next_start = copy.key
         self.metrics.serves(self.engine.checkpoint, self.engine)
 
     async def confirm(self) -> None:
@@ -152,31 +119,22 @@ class ServedCheckpoint:
 
         During a swap this does nothing, because it would delete the copy that is being loaded. The caller asks again.
         """
-        if not self.history.fell_back or self.swap_lock.locked():
+        if self.history.next_start == self.now.key or self.swap_lock.locked():
             return
         async with self.swap_lock:
-            self.history.fell_back = False
+            self.history.next_start = self.now.key
             await self.settle()
 
     async def settle(self) -> None:
-        """Write to the disk what is served and remembered, and delete the copies that nothing needs.
+        """Write to the disk what is served and remembered, and then delete the copies that nothing needs.
 
-        The caller holds `swap_lock`, or starts the service.
+        The caller holds `swap_lock`, or starts the service. This may take long, so requests must be admitted already.
         """
-        await self.history.settle(self.manifest)
-
-    def end(self) -> None:
-        """Announce the end of the service: the engine is not restarted any more."""
-        self.ending = True
-
-    async def close(self, patience: float = 5.0) -> None:
-        """Release the state directory for another process, after a swap under way has given up.
-
-        If the swap takes longer than `patience` seconds, the directory stays locked until this process ends.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience), self.swap_lock, self.engine_lock:
-                self.store.close()
+        self.history.next_start = self.history.next_start or self.now.key
+        written = await self.history.save()
+        await asyncio.to_thread(self.store.keep_only, {self.now.key, self.history.next_start})
+        if not written:
+            await self.history.save()  # The disk may have been full of those copies.
 
 
 def _read_sealed(source: Path, digest: str | None, step: Step) -> Manifest:

@@ -1,10 +1,6 @@
 """The start of the service: it serves the first of three checkpoints that the engine loads and that passes its probes.
 
-    the checkpoint of the last run → the one that the registry names → the configured one
-
-If the checkpoint of the last run cannot be started, the service tries it once more, and keeps its copy for the next
-start unless the checkpoint itself is at fault. The checkpoint that the registry names may kill the whole process when
-it is loaded, so the attempt is noted on disk first.
+They are tried in this order: the checkpoint of the last run, the one that the registry names, the configured one.
 """
 
 from __future__ import annotations
@@ -14,17 +10,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from screening.checkpoint.seal import verdict_key
-from screening.errors import CheckpointError
-from service.checkpoints.served import Copy, Offer, ServedCheckpoint
+from screening.checkpoint.registry import Version
+from service.checkpoints.local_store import Copy
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
+from service.checkpoints.swap_preparation import copy_offered
 
 LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
 
 ATTEMPTS = 2
 """Number of attempts at the checkpoint of the last run: an engine that was killed may still hold its memory."""
 
-AskRegistry = Callable[[], Awaitable[Offer | None]]
+AskRegistry = Callable[[], Awaitable[Version | None]]
 
 
 async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | None = None) -> None:
@@ -35,36 +32,40 @@ async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | No
     """
     if await _start_last_served(served) or await _start_production(served, ask_registry):
         return
-    await _start_on(served, await served.copy_in(served.configured), wanted=False)
+    copy = await served.copy_in(served.configured, await served.look(served.configured))
+    await _start_on(served, copy, wanted=served.history.next_start is None)
 
 
 async def _start_last_served(served: ServedCheckpoint) -> bool:
-    """Whether the checkpoint of the last run is served now."""
-    if (digest := served.history.next_start) is None:
-        return False
+    """Whether the checkpoint of the last run is served now. If not, the next start tries it again, unless the
+    checkpoint itself is at fault."""
+    history = served.history
     for _ in range(ATTEMPTS):
         try:
-            if (copy := await asyncio.to_thread(served.store.find, digest)) is None:
+            copy = await asyncio.to_thread(served.store.find, history.next_start) if history.next_start else None
+            if copy is None:
+                history.next_start = None
                 return False
-            await _start_on(served, Copy(*copy), inspect=False)
+            await _start_on(served, copy, inspect=False)
             return True
         except Exception as error:  # Whatever it is, there are other checkpoints.
             LOGGER.exception("checkpoint of the last run not started", extra={"fields": {"error": str(error)}})
             await served.engine.stop()
             if proves_a_fault(error):
-                return False
-    served.history.fell_back = True
+                history.next_start = None
     return False
 
 
 async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry | None) -> bool:
     """Whether the checkpoint that the registry names is served now.
 
-    Only a death of this process counts as an attempt against the checkpoint. A failure does not.
+    Loading it may kill the whole process, so the attempt is noted on disk first. A failure of the start does not count
+    as an attempt.
     """
     try:
-        if (copy := await _copy_production(served, ask_registry)) is None:
+        if ask_registry is None or (version := await ask_registry()) is None:
             return False
+        copy = await copy_offered(served, version.directory, await served.look(version.directory, version.digest))
         async with served.history.attempt(copy.key):
             await _start_on(served, copy)
             return True
@@ -72,19 +73,6 @@ async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry 
         LOGGER.exception("checkpoint of the registry not started", extra={"fields": {"error": str(error)}})
         await served.engine.stop()
         return False
-
-
-async def _copy_production(served: ServedCheckpoint, ask_registry: AskRegistry | None) -> Copy | None:
-    """A verified copy of the checkpoint that the registry names; None if it names none, or a refused one."""
-    offer = await ask_registry() if ask_registry else None
-    if offer is None:
-        return None
-    offered = await served.look(offer.directory, offer.digest)
-    if verdict_key(offered) in served.history.refused:
-        return None
-    if offered.probes is None:
-        raise CheckpointError(f"{offer.directory} has no probes")
-    return await served.copy_in(offer.directory, offered)
 
 
 async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspect: bool = True, wanted: bool = True) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 
-from service.checkpoints.engine_restart import Cause, restart_lost_engine
+from service.checkpoints.engine_restart import Cause, restart
 from service.checkpoints.served import ServedCheckpoint
 from service.logs import log
 
@@ -97,13 +97,12 @@ class Supervisor:
         self._admission.expect_ready(wait + self._admission.rebuild_seconds)
         await asyncio.sleep(wait)
         try:
-            await restart_lost_engine(self._served, cause)
+            async with self._served.engine_lock:
+                if not self._engine.alive:  # A swap may have restarted it meanwhile.
+                    await restart(self._served, self._served.now, cause)
         except Exception as error:  # The next attempt may succeed.
-            if self._served.ending:
-                log(LOGGER, logging.INFO, "engine restart given up: the service ends")
-            else:
-                fields = {"attempts": self._attempts, "error": str(error)}
-                LOGGER.exception("engine restart failed", extra={"fields": fields})
+            fields = {"attempts": self._attempts, "error": str(error)}
+            LOGGER.exception("engine restart failed", extra={"fields": fields})
         self._attempts += 1
 
 

@@ -5,9 +5,8 @@
 - which checkpoints an engine was loading when it, or the whole process, died. Loading a checkpoint may kill the process
   that notes it, so the note is on disk before the engine is touched.
 
-A verdict holds for everything that was judged: the files, the probes and the rest of the manifest. Its key is therefore
-`screening.checkpoint.seal.verdict_key` and not the digest: the verdict on a copy with damaged probes says nothing about
-the intact checkpoint of the same digest.
+Checkpoints are named by `screening.checkpoint.seal.verdict_key` and not by their digest: a verdict on a copy with
+damaged probes says nothing about the intact checkpoint of the same digest.
 """
 
 from __future__ import annotations
@@ -21,11 +20,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from screening.checkpoint.manifest import Manifest
-from screening.checkpoint.seal import digest_in
 from screening.errors import CheckpointError, CheckpointUnavailable
 from screening.runtime.atomic_write import write_atomically
-from service.checkpoints.local_store import LocalStore
 
 LOGGER = logging.getLogger("service.checkpoints.swap_history")
 
@@ -39,11 +35,11 @@ class State(BaseModel):
     """The content of `state.json`."""
 
     served: str | None = None
-    """Digest of the checkpoint that the next start tries first."""
+    """Key of the checkpoint that the next start tries first."""
     refused: dict[str, str] = {}
-    """Verdict key → reason."""
+    """Key → reason, the latest last."""
     attempts: dict[str, int] = {}
-    """Verdict key → how often an engine was lost while it loaded that checkpoint, an attempt under way included."""
+    """Key → how often an engine was lost while it loaded that checkpoint, an attempt under way included."""
 
 
 @dataclass(slots=True)
@@ -55,36 +51,28 @@ class Attempt:
     engine_lost: bool = False
     """Whether the engine was lost. If so, the attempt counts against the checkpoint."""
 
-    @property
-    def is_last(self) -> bool:
-        return self.number >= MAX_ATTEMPTS
-
 
 class SwapHistory:
     """Keeps `state.json`. A write that fails (a full disk) is logged, and the service continues."""
 
-    def __init__(self, state: Path, store: LocalStore) -> None:
+    def __init__(self, state: Path) -> None:
         self._file = state / "state.json"
-        self._store = store
         noted = _read(self._file)
         self.next_start = noted.served
-        """Digest of the checkpoint that the next start tries first."""
-        self.fell_back = False
-        """Whether another checkpoint is served only because `next_start` could not be started, for a reason that is not
-        the checkpoint's own fault."""
+        """Key of the checkpoint that the next start tries first; None for the one that is served."""
         self.refused = noted.refused
-        """Verdict key → reason, the latest last."""
+        """Key → reason, the latest last."""
         self._attempts = noted.attempts
         for key, times in list(self._attempts.items()):
             if times >= MAX_ATTEMPTS:
                 self.refuse(key, f"the service ended {times} times while it loaded this checkpoint")
 
     def refuse(self, key: str, reason: str) -> None:
-        """Do not try this checkpoint again. `settle` writes the verdict to the disk."""
+        """Do not try this checkpoint again."""
         self._attempts.pop(key, None)
         self.refused[key] = reason
-        if digest_in(key) == self.next_start:
-            self.fell_back = False
+        if key == self.next_start:
+            self.next_start = None
         while len(self.refused) > MAX_REFUSED:
             del self.refused[next(iter(self.refused))]
 
@@ -101,42 +89,21 @@ class SwapHistory:
         """
         attempt = Attempt(self._attempts.get(key, 0) + 1)
         self._attempts[key] = attempt.number
-        await asyncio.to_thread(self._save, self._state())
+        await self.save()
         try:
             yield attempt
         except BaseException:  # also when the service ends and the task is cancelled
             if key in self._attempts and not attempt.engine_lost:
                 self._attempts[key] -= 1
-                if not self._attempts[key]:
-                    del self._attempts[key]
-                await asyncio.to_thread(self._save, self._state())
+                await self.save()
             raise
 
-    async def settle(self, served: Manifest) -> None:
-        """Write to the disk what is served and what is remembered, and then delete the copies that nothing needs.
-
-        This may take long, so call it when requests are admitted again.
-        """
-        if not self.fell_back:
-            self.next_start = served.digest
-        await asyncio.to_thread(self._settle, served, self._state(), {served.digest, self.next_start or served.digest})
-
-    def _settle(self, served: Manifest, state: State, needed: set[str]) -> None:
-        if not self._save(state, served):
-            self._store.keep_only(needed)  # That may free enough of a full disk.
-            self._save(state, served)
-        self._store.keep_only(needed)
-
-    def _state(self) -> State:
-        return State(served=self.next_start, refused=dict(self.refused), attempts=dict(self._attempts))
-
-    def _save(self, state: State, served: Manifest | None = None) -> bool:
-        """Whether the state, and the manifest of the copy that is served, could be written."""
+    async def save(self) -> bool:
+        """Write everything to the disk. Returns whether this succeeded."""
+        attempts = {key: times for key, times in self._attempts.items() if times}
+        state = State(served=self.next_start, refused=self.refused, attempts=attempts)
         try:
-            if served is not None:
-                self._store.update_manifest(served)
-            if state != _read(self._file):
-                write_atomically(self._file, state.model_dump_json() + "\n")
+            await asyncio.to_thread(write_atomically, self._file, state.model_dump_json() + "\n")
         except OSError as error:
             LOGGER.exception("state not written", extra={"fields": {"error": str(error)}})
             return False

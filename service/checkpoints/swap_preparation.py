@@ -13,35 +13,45 @@ from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
 from screening.checkpoint.weights import changed_files, compare_tensors, read_tensors
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
-from service.checkpoints.served import Copy, ServedCheckpoint
+from service.checkpoints.local_store import Copy
+from service.checkpoints.served import ServedCheckpoint
 from service.logs import log
 
 LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
 
 
-async def prepare(served: ServedCheckpoint, source: Path, offered: Manifest, *, retry: bool) -> tuple[Copy, bool]:
-    """Copy and verify a checkpoint, compare it with the served one, and inspect it where that is necessary.
+async def copy_offered(served: ServedCheckpoint, source: Path, offered: Manifest, *, retry: bool = False) -> Copy:
+    """Return a verified copy of a checkpoint that may be tried.
 
     Args:
         offered: the manifest that was found in `source`.
         retry: whether to try a checkpoint that was refused before.
 
-    Returns:
-        The verified copy, and whether the engine can load it in place.
-
     Raises:
-        CheckpointError: the checkpoint cannot be served, or not now.
+        CheckpointError: the checkpoint has no probes, was refused before, or cannot be copied.
     """
     reason = served.history.refused.get(verdict_key(offered))
     if reason is not None and not retry:
         raise CheckpointError(f"{offered.digest} was refused before: {reason}")
     if offered.probes is None:
         raise CheckpointDamaged(f"{source} has no probes. Publish it with `python -m trainer publish`")
-    new, old = await served.copy_in(source, offered), served.now
+    return await served.copy_in(source, offered)
+
+
+async def prepare(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
+    """Compare a copied checkpoint with the served one, and inspect it where that is necessary.
+
+    Returns:
+        Whether the engine can load it in place.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be served, or not now.
+    """
+    old = served.now
     if changed := changed_for_engine(old.manifest, new.manifest):
         log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, changed=changed)
         await _inspect(served, source, new)
-        return new, False
+        return False
     await _compare_tensors(source, new, old)
     if _reads_differently(old.manifest, new.manifest):
         await _inspect(served, source, new)
@@ -50,7 +60,7 @@ async def prepare(served: ServedCheckpoint, source: Path, offered: Manifest, *, 
             await served.engine.expect(new.manifest)
     except Exception:  # Without it, the verification only takes longer, or finds the same fault.
         LOGGER.exception("verification not prepared", extra={"fields": {"digest": new.manifest.digest}})
-    return new, True
+    return True
 
 
 def changed_for_engine(old: Manifest, new: Manifest) -> list[str]:
@@ -74,7 +84,7 @@ async def _compare_tensors(source: Path, new: Copy, old: Copy) -> None:
 
 
 async def _inspect(served: ServedCheckpoint, source: Path, new: Copy) -> None:
-    """Find out what would fail in every engine, while the running one answers requests.
+    """Find out what would fail in every engine. An error names the checkpoint's source instead of its copy.
 
     Raises:
         CheckpointError: the checkpoint would fail.

@@ -19,10 +19,9 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from screening.checkpoint.manifest import Manifest
-from screening.checkpoint.probes import Probes
+from screening.checkpoint.probes import Probes, probe_pictures
 from screening.checkpoint.seal import seal_of
 from screening.errors import CheckpointError
-from service.checkpoints.domain_verification import verify_domain
 from service.engines.protocol import Engine
 from service.logs import log
 from service.timings import milliseconds_since
@@ -34,8 +33,6 @@ _RECORD_HERE = (
     "record them on a machine like this one, with `python -m trainer publish --again`"
 )
 """Advice for an engine that read verified files and still fails the probes."""
-MAX_REMEMBERED = 64
-"""Maximum number of checkpoints whose numbers on this machine are kept."""
 
 
 class MayBeRounding(CheckpointError):
@@ -97,45 +94,49 @@ class Verifier:
             MayBeRounding: the engine is not freshly started, and rounding could explain the difference.
             CheckpointError: the engine fails, or the checkpoint has no probes.
         """
-        worst = await self._verify_weights(manifest, allow_rounding=allow_rounding)
-        await verify_domain(self._engine, manifest)
-        return worst
-
-    async def _verify_weights(self, manifest: Manifest, *, allow_rounding: bool) -> float:
-        if manifest.probes is None:
+        if (probes := manifest.probes) is None:
             raise CheckpointError("the checkpoint has no probes")
-        probes, seal = manifest.probes, seal_of(manifest)
         # All at once: the engine reads them as one batch. Tolerances were measured alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
-        worst = probes.deviation(found)
-        if probes.repeated(found):
-            return worst
-        difference = self._difference(probes, worst)
+        if not probes.repeated(found):
+            self._require_rounding(manifest, probes, found, allow_rounding=allow_rounding)
+        await verify_domain(self._engine, manifest)
+        return probes.deviation(found)
+
+    def _require_rounding(
+        self, manifest: Manifest, probes: Probes, found: list[list[float]], *, allow_rounding: bool
+    ) -> None:
+        """Raise the error of `verify` unless rounding explains that the engine did not repeat the recorded numbers."""
+        seal, worst, here = seal_of(manifest), probes.deviation(found), self._engine.machine
+        difference = "the engine does not give the checkpoint's log-probabilities: the largest difference is "
+        difference += f"{worst:.3g}"
+        if probes.machine != here:
+            difference += f"; recorded by {probes.machine or 'an unknown machine'}, here {here}"
         if (given := self._given.get(seal)) is not None:
             if not probes.repeated(found, given):
                 raise CheckpointError(f"{difference}. This machine gave other numbers for this checkpoint before, too")
-            return worst
-        if not self._recorded_elsewhere(probes) or not probes.rounded(found):
+            return
+        if probes.machine in (None, here) or not probes.rounded(found):
             raise CheckpointError(f"{difference}{_RECORD_HERE}" if allow_rounding else difference)
         if not allow_rounding:
             raise MayBeRounding(difference)
-        self._keep(seal, found)
-        details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding, "deviation": worst}
-        machines = {"recorded_by": probes.machine, "machine": self._engine.machine}
-        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **details, **machines)
-        return worst
-
-    def _recorded_elsewhere(self, probes: Probes) -> bool:
-        """Whether another kind of machine is known to have recorded the probes."""
-        return probes.machine not in (None, self._engine.machine)
-
-    def _keep(self, seal: str, found: list[list[float]]) -> None:
         self._given[seal] = found
-        while len(self._given) > MAX_REMEMBERED:
-            del self._given[next(iter(self._given))]
+        details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding, "deviation": worst}
+        machines = {"recorded_by": probes.machine, "machine": here}
+        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **details, **machines)
 
-    def _difference(self, probes: Probes, worst: float) -> str:
-        text = f"the engine does not give the checkpoint's log-probabilities: the largest difference is {worst:.3g}"
-        if probes.machine == self._engine.machine:
-            return text
-        return f"{text}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}"
+
+async def verify_domain(engine: Engine, manifest: Manifest) -> None:
+    """Compare the engine's out-of-domain scores with the recorded ones.
+
+    A stale or broken score would let every picture pass, or flag every picture, and no answer would show that. A
+    checkpoint without a domain is served without a score.
+
+    Raises:
+        CheckpointError: see `screening.checkpoint.domain.Domain.verify`.
+    """
+    if (domain := manifest.domain) is None:
+        log(LOGGER, logging.INFO, "checkpoint without a domain: no out-of-domain score", digest=manifest.digest)
+        return
+    size = manifest.image.size
+    domain.verify([await engine.domain_scores(probe_pictures(each.seed, size)) for each in domain.probes])

@@ -5,7 +5,6 @@ They need a key with the scope `admin`, and are disabled if there is none.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,6 @@ from service.schemas import CheckpointName
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 _MAX_BODY = 4096
-_running: set[asyncio.Task[Any]] = set()
-"""Keeps references to running swaps, which continue after their caller disconnects. asyncio itself holds only weak
-references to tasks."""
 
 
 class Refusal(BaseModel):
@@ -153,10 +149,7 @@ async def post_checkpoint(request: Request) -> Response:
     body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
     order = _order_in(body)
     source = await _resolve(hot_swap, service.settings.checkpoint_store, order.checkpoint)
-    task = asyncio.get_running_loop().create_task(hot_swap.swap_to(source, retry=order.retry))
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-    swap = await asyncio.shield(task)
+    swap = await hot_swap.swap_to(source, retry=order.retry)
     return JSONResponse(dataclasses.asdict(swap))
 
 

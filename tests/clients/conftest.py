@@ -1,4 +1,4 @@
-"""What the SDK's tests talk to: a server that answers as told, and the real service with its scripted engine."""
+"""The servers of the SDK's tests: one that gives scripted answers, and the real service with its scripted engine."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Received:
 
 
 class ToldServer:
-    """Answers with `replies` in turn; the last one again and again."""
+    """Answers with `replies` in turn, and then always with the last one."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = [self.good()]
@@ -205,7 +205,7 @@ def write_batch(tmp_path: Path, pictures: list[str]) -> Callable[..., Path]:
 
 @contextmanager
 def running_service(repository: Path, log: Path, *options: str) -> Iterator[str]:
-    """`python -m service --engine scripted`; gives its URL."""
+    """Start `python -m service --engine scripted` and yield its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -34,7 +34,7 @@ def test_a_batch_answers_every_line_and_skips_them_the_second_time(
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
-def test_a_half_written_last_line_is_done_again(server: Any, write_batch: Any, tmp_path: Path, cut: int) -> None:
+def test_a_half_written_last_line_is_repeated(server: Any, write_batch: Any, tmp_path: Path, cut: int) -> None:
     source = write_batch("1", "2", "3")
     run_batch(server, source)
     out = tmp_path / "out.jsonl"
@@ -200,7 +200,7 @@ def test_lines_are_found_wherever_the_pieces_end(
     assert sorted(written(tmp_path)) == list("12345")
 
 
-def test_what_holds_for_all_lines_can_be_said_once(server: Any, write_batch: Any) -> None:
+def test_common_settings_of_a_batch_are_given_once(server: Any, write_batch: Any) -> None:
     source = write_batch("1")
     with source.open("ab") as file:
         file.write(b'{"id": "2", %s, "mode": "cot", "metadata": {"shop": "its own"}, "review_below": 0.9}\n' % GOOD)
@@ -267,7 +267,7 @@ def test_files_that_cannot_be_opened_exit_with_2(server: Any, write_batch: Any, 
 
 
 def test_a_batch_is_read_as_places_become_free(server: Any, write_batch: Any, tmp_path: Path) -> None:
-    """A line is opened for its pictures only when its turn comes."""
+    """The pictures of a line are opened only when the line is sent."""
     source = write_batch("1", "2")
     (tmp_path / "d.jpg").unlink()
     failures: list[tuple[str, str]] = []

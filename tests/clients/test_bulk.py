@@ -46,7 +46,7 @@ def test_results_come_in_the_order_of_the_requests(server: Any, question: Any, t
 @TWINS
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_as_many_are_under_way_as_allowed_and_no_more(server: Any, question: Any, twin: str, concurrency: int) -> None:
-    # No reply before as many are there: with fewer under way the barrier breaks, and with it the test.
+    # No reply is sent before so many requests have arrived. With fewer in flight the barrier breaks and the test fails.
     everyone_is_here = threading.Barrier(concurrency, timeout=60)
     server.before_reply = everyone_is_here.wait
     run(twin, server.url, several(question, 9), concurrency=concurrency)
@@ -93,7 +93,7 @@ def test_a_fault_of_the_caller_s_iterable_is_raised_as_it_is(server: Any, questi
 
 
 @TWINS
-def test_no_requests_are_no_results(server: Any, twin: str) -> None:
+def test_no_requests_give_no_results(server: Any, twin: str) -> None:
     assert run(twin, server.url, []) == []
 
 
@@ -107,7 +107,7 @@ def test_unusable_options_are_refused_before_anything_is_taken(server: Any, twin
 
 
 def test_an_error_does_not_wait_for_others_retry_after(server: Any, question: Any) -> None:
-    """Otherwise a run that failed would hang for as long as an overloaded service asks to wait, or ask it once more."""
+    """Otherwise a failed run would wait as long as an overloaded service asks, or send another request."""
     first_refused = threading.Event()
     server.replies = [server.problem(503, retry_after=100), server.problem(422)]
 
@@ -122,7 +122,7 @@ def test_an_error_does_not_wait_for_others_retry_after(server: Any, question: An
     assert len(server.received) == 2
 
 
-def test_the_bar_stays_away_where_there_is_no_terminal(
+def test_no_progress_bar_is_shown_without_a_terminal(
     server: Any, question: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("sync", server.url, several(question, 2), progress=True)
@@ -130,7 +130,7 @@ def test_the_bar_stays_away_where_there_is_no_terminal(
 
 
 def completed(twin: str, url: str, requests: Any, **options: Any) -> list[Any]:
-    """What `screen_as_completed` of either client gives, with the error that ended it as the last."""
+    """Return the results of either client's `screen_as_completed`; the error that ended it comes last."""
     given: list[Any] = []
 
     def call() -> None:
@@ -176,7 +176,7 @@ def test_a_result_is_given_before_the_next_request_is_asked_for(server: Any, que
     assert events == ["taken 0", "done 1", "taken 1", "done 2", "taken 2", "done 3"]
 
 
-def test_a_slow_iterable_does_not_hold_up_results_that_are_there() -> None:
+def test_a_slow_iterable_does_not_delay_finished_results() -> None:
     """The first call ends before the second item comes, and forty places are free."""
     first_ended = threading.Event()
     given: list[int] = []
@@ -208,7 +208,7 @@ def test_results_from_before_an_error_are_not_lost(server: Any, question: Any, t
 
 
 @TWINS
-def test_an_error_of_the_iterable_comes_after_the_results_of_what_was_taken(
+def test_an_error_of_the_iterable_follows_the_results_of_earlier_requests(
     server: Any, question: Any, twin: str
 ) -> None:
     def broken() -> Iterator[ScreenRequest]:
@@ -332,7 +332,7 @@ def test_the_async_client_takes_an_async_iterable_and_gives_results_while_it_wai
     assert asyncio.run(call()) == ["r0", "r1"]
 
 
-def test_an_error_of_an_async_iterable_comes_after_the_results_of_what_was_taken(server: Any, question: Any) -> None:
+def test_an_error_of_an_async_iterable_follows_the_results_of_earlier_requests(server: Any, question: Any) -> None:
     async def broken() -> AsyncIterator[ScreenRequest]:
         yield ScreenRequest(**question)
         yield ScreenRequest(**question)

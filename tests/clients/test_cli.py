@@ -84,7 +84,7 @@ def test_wrong_arguments_are_one_sentence_and_exit_with_2(arguments: list[str], 
 @pytest.mark.parametrize(
     ("arguments", "kind"), [(["screen", "o.jpg"], "UsageError"), (["screen", *"oabcd"], "InputError")]
 )
-def test_json_holds_for_wrong_arguments_as_well(arguments: list[str], kind: str, capsys: Any) -> None:
+def test_wrong_arguments_are_reported_as_json_too(arguments: list[str], kind: str, capsys: Any) -> None:
     assert cli.main([*arguments, "--json"]) == cli.USAGE
     error = json.loads(capsys.readouterr().out)["error"]
     assert (error["kind"], error["exit_code"]) == (kind, 2) and error["message"]
@@ -118,7 +118,7 @@ def test_with_json_an_unreachable_service_is_a_document_too(pictures: list[str],
     assert (error["kind"], error["attempts"]) == ("ConnectionFailed", 2) and "status" not in error
 
 
-def test_ready_says_so_in_json(server: Any, capsys: Any) -> None:
+def test_ready_reports_json(server: Any, capsys: Any) -> None:
     server.replies = [server.good(), server.problem(503)]
     codes = [cli.main(["ready", "--json", "--base-url", server.url]) for _ in range(2)]
     documents = capsys.readouterr().out
@@ -190,7 +190,7 @@ def test_the_version_is_printed(capsys: Any) -> None:
     assert capsys.readouterr().out == f"screening-client {constants.VERSION}\n"
 
 
-def test_nobody_there_exits_with_3(pictures: list[str], quick: None) -> None:
+def test_an_unreachable_service_exits_with_3(pictures: list[str], quick: None) -> None:
     assert cli.main(["screen", *pictures, "--base-url", "http://127.0.0.1:1"]) == cli.LATER
 
 
@@ -200,7 +200,7 @@ def test_an_unreadable_answer_exits_with_4(server: Any, pictures: list[str], cap
     assert "no_answer" in capsys.readouterr().out
 
 
-def test_ready_says_so(server: Any, quick: None, capsys: Any) -> None:
+def test_ready_reports_a_ready_service(server: Any, quick: None, capsys: Any) -> None:
     assert cli.main(["ready", "--base-url", server.url]) == cli.OK
     server.replies = [server.problem(503)]
     assert cli.main(["ready", "--base-url", server.url]) == cli.LATER

@@ -65,7 +65,7 @@ def test_every_public_name_exists_and_is_listed_in_order() -> None:
     assert all(hasattr(screening_client, name) for name in screening_client.__all__)
 
 
-def test_an_answer_is_typed_frozen_and_keeps_what_it_does_not_know(server: Any, question: Any) -> None:
+def test_an_answer_is_typed_and_frozen_and_keeps_unknown_fields(server: Any, question: Any) -> None:
     server.replies = [server.good(from_the_future={"x": 1}, metadata={"sku": "4711"})]
     with Client(base_url=server.url) as client:
         screening = client.screen(**question, metadata={"sku": "4711"})
@@ -87,7 +87,7 @@ def test_an_unreadable_outcome_has_no_choice(server: Any, question: Any) -> None
     assert (screening.choice, screening.answered, screening.unreadable_reason) == (None, False, "no_answer")
 
 
-def test_what_is_sent_is_what_was_asked(server: Any, question: Any) -> None:
+def test_the_arguments_of_a_call_are_sent(server: Any, question: Any) -> None:
     with Client(base_url=f"{server.url}/behind/a/prefix/", api_key=" secret ") as client:
         client.screen(**question, mode="direct", metadata={"name": "Süß"})
     received = server.received[0]
@@ -118,14 +118,14 @@ def test_a_client_never_shows_its_key() -> None:
 
 
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False), (502, False), (429, False)])
-def test_ready_is_what_the_service_says(server: Any, status: int, ready: bool) -> None:
+def test_ready_returns_the_answer_of_the_service(server: Any, status: int, ready: bool) -> None:
     server.replies = [server.problem(status)]
     with Client(base_url=server.url) as client:
         assert client.ready() is ready
     assert server.received[0].path == "/readyz" and len(server.received) == 1
 
 
-def test_nobody_listening_is_not_ready() -> None:
+def test_a_closed_port_is_not_ready() -> None:
     with Client(base_url="http://127.0.0.1:1") as client:
         assert not client.ready()
 
@@ -159,7 +159,7 @@ def test_waiting_ends_when_time_is_over_or_waiting_is_of_no_use(server: Any, qui
             client.wait_until_ready(60)
 
 
-def test_the_twin_waits_alike(server: Any, quick: None) -> None:
+def test_the_async_client_waits_in_the_same_way(server: Any, quick: None) -> None:
     server.replies = [server.problem(503), server.problem(200)]
 
     async def wait() -> None:
@@ -206,7 +206,7 @@ def test_a_host_that_no_socket_takes_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("key", [b"secret", 4711, ["secret"]])
-def test_a_key_that_is_no_text_is_refused(key: Any) -> None:
+def test_a_key_that_is_not_text_is_refused(key: Any) -> None:
     with pytest.raises(InputError, match="it must be a string"):
         Client(api_key=key)
 

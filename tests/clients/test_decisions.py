@@ -1,4 +1,4 @@
-"""Decisions through the SDK: against the real service with an SQLite store, and what goes over the wire."""
+"""Decisions through the SDK, against the real service with an SQLite store; and the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.clients.conftest import GOOD, Reply, running_service
 KEYS = {"feedback": "feedback-key", "admin": "admin-key"}
 
 
-def test_the_twins_have_the_same_signatures() -> None:
+def test_both_clients_have_the_same_decision_methods() -> None:
     calls = [name for name in vars(Decisions) if not name.startswith("_")]
     assert {"list", "get", "picture", "feedback", "erase"} == set(calls)
     for name in calls:
@@ -56,7 +56,7 @@ def keeping_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def screened(keeping_service: str, five: tuple[bytes, ...]) -> Callable[..., str]:
-    """Screens, waits until the decision is kept, and gives its id."""
+    """Screen, wait until the decision is stored, and return its id."""
 
     def ask(**metadata: Any) -> str:
         with Client(base_url=keeping_service, api_key=KEYS["feedback"]) as client:
@@ -113,7 +113,7 @@ def test_a_list_goes_over_all_pages(keeping_service: str, screened: Any) -> None
         assert found(choice=chosen.choice, needs_review=chosen.needs_review) == ids[::-1]
 
 
-def test_the_asynchronous_twin_reads_corrects_and_erases(keeping_service: str, screened: Any, five: Any) -> None:
+def test_the_async_client_reads_corrects_and_erases(keeping_service: str, screened: Any, five: Any) -> None:
     identity = screened()
 
     async def call() -> Decision:
@@ -220,7 +220,7 @@ def test_a_status_has_its_class_and_the_request_id(server: Any, status: int, kin
         (lambda d: d.feedback("scr_1", kind="shown", options="A", idempotency_key="a b"), "idempotency_key"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_sent_is_refused(server: Any, call: Any, said: str) -> None:
+def test_arguments_that_cannot_be_sent_are_refused(server: Any, call: Any, said: str) -> None:
     with Client(base_url=server.url) as client, pytest.raises(InputError, match=said):
         call(client.decisions)
     assert server.received == []
@@ -243,7 +243,7 @@ DECISION = {
      (DECISION | {"feedback": [FEEDBACK | {"kind": "liked"}]}, r"feedback\[0\].kind")],
     ids=lambda value: str(value)[-30:],
 )  # fmt: skip
-def test_an_answer_that_is_no_decision_is_unexpected(server: Any, body: Any, said: str) -> None:
+def test_an_answer_that_is_not_a_decision_is_unexpected(server: Any, body: Any, said: str) -> None:
     server.replies = [json_reply(body)]
     with Client(base_url=server.url) as client, pytest.raises(UnexpectedAnswer, match=said):
         client.decisions.get("scr_1")

@@ -82,7 +82,7 @@ def test_a_comment_matches_with_the_planted_dimensions_and_remarks_in_any_order(
     assert planted.matches(OptionVerdict("A", False, issues, comment)) is match
 
 
-def test_the_shipped_products_are_whole_small_and_varied(load: Any, examples: Path) -> None:
+def test_the_shipped_products_are_complete_small_and_varied(load: Any, examples: Path) -> None:
     products = load("demo_products").load_products(examples / "products")
     labels = [product.label for product in products]
     assert len(products) >= 8 and labels.count("N") >= 2
@@ -119,7 +119,7 @@ def test_the_demo_uses_a_running_service(examples: Path, real_service: str) -> N
     assert "decisions agree with the planted truth" in done.stdout
 
 
-def test_a_service_that_does_not_start_is_told_with_the_end_of_its_log(examples: Path, tmp_path: Path) -> None:
+def test_a_failed_start_is_reported_with_the_end_of_the_log(examples: Path, tmp_path: Path) -> None:
     done = run_demo(examples, "--checkpoint", str(tmp_path))
     assert done.returncode == 1 and "Traceback (most recent call last):\n  File" not in done.stderr.partition("log:")[0]
     assert "before it was ready" in done.stderr and "The end of its log" in done.stderr

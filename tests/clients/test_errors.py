@@ -1,4 +1,4 @@
-"""Every failure has its class, and says what the service said."""
+"""Every failure has its class and carries the problem details of the service."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_other_statuses_have_the_class_of_their_hundred(server: Any, question: A
 
 @pytest.mark.parametrize("body", [PROXY_PAGE, b"", b"[]", b'"text"', b'{"type": 1, "detail": []}', b"\xff\xfe", b"{"])
 @pytest.mark.parametrize("status", [404, 422, 503])
-def test_a_body_that_is_no_problem_still_gives_the_class(server: Any, question: Any, status: int, body: bytes) -> None:
+def test_a_body_that_is_not_a_problem_still_gives_the_class(
+    server: Any, question: Any, status: int, body: bytes
+) -> None:
     server.replies = [type(server.good())(status, body, {"Content-Type": "text/html", "X-Request-Id": "proxy-1"})]
     error = raised(server, question)
     assert type(error) is CLASS_OF_STATUS[status]
@@ -62,7 +64,7 @@ def test_a_proxy_s_page_is_quoted_without_markup(server: Any, question: Any) -> 
     assert "502: x Bad Gateway" in str(raised(server, question))
 
 
-def test_a_redirect_is_said_with_its_target(server: Any, question: Any) -> None:
+def test_the_error_for_a_redirect_names_its_target(server: Any, question: Any) -> None:
     server.replies = [type(server.good())(308, b"", {"Location": "https://example.org/screen"})]
     assert "https://example.org/screen" in str(raised(server, question))
 
@@ -70,7 +72,7 @@ def test_a_redirect_is_said_with_its_target(server: Any, question: Any) -> None:
 @pytest.mark.parametrize(
     "body", [PROXY_PAGE, b"", b"null", b"[]", b"{}", b'{"id": 4}', b'{"id": "x", "outcome": "answered"}']
 )
-def test_a_200_that_is_no_screening_is_never_a_decision(server: Any, question: Any, body: bytes) -> None:
+def test_a_200_without_a_screening_is_never_a_decision(server: Any, question: Any, body: bytes) -> None:
     server.replies = [type(server.good())(200, body)]
     assert isinstance(raised(server, question), UnexpectedAnswer)
 

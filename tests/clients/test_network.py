@@ -82,7 +82,7 @@ def test_an_ipv6_address_is_reached_without_the_proxy(monkeypatch: pytest.Monkey
         ("http://[::1]:8000", "[::1]:8001", False),
     ],
 )
-def test_addresses_without_a_proxy_are_told_as_by_curl(address: str, no_proxy: str, bypassed: bool) -> None:
+def test_addresses_without_a_proxy_are_matched_as_curl_does(address: str, no_proxy: str, bypassed: bool) -> None:
     assert bypasses_proxy(httpx.URL(address), no_proxy) is bypassed
 
 

@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("kind", [Client, AsyncClient])
 
 
 def asked(kind: type[Client | AsyncClient], change: Any, call: Any, **options: Any) -> Any:
-    """What `call(change(client))` gives, for either client."""
+    """Return the result of `call(change(client))` for either client."""
     if issubclass(kind, Client):
         with kind(**options) as client:
             return call(change(client))
@@ -195,7 +195,7 @@ def test_an_unknown_log_level_is_refused(kind: Any, monkeypatch: pytest.MonkeyPa
 
 
 @both
-def test_a_time_out_of_the_changed_client_holds(server: Any, question: Any, kind: Any) -> None:
+def test_the_timeout_of_a_changed_client_applies(server: Any, question: Any, kind: Any) -> None:
     server.replies = [type(server.good())(hang=True)]
     with pytest.raises(TimedOut):
         asked(kind, lambda c: c.with_options(timeout=1), lambda c: c.screen(**question), base_url=server.url)

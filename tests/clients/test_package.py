@@ -1,4 +1,4 @@
-"""What is installed: types that checkers see, the licence, and nothing undocumented."""
+"""The installed package has types that checkers see and its licence, and everything in it is documented."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLS = (Decisions.list, Decisions.picture, Decisions.feedback)
 
 
 def built(repository: Path, folder: Path, hook: str) -> zipfile.ZipFile:
-    """The wheel that a hook of setuptools (PEP 517, PEP 660) makes of a copy of the package."""
+    """Build a wheel of a copy of the package with a hook of setuptools (PEP 517, PEP 660)."""
     copy = Path(shutil.copytree(repository / "clients/python", folder / "copy"))
     program = f"import setuptools.build_meta as backend; backend.{hook}({str(folder)!r})"
     subprocess.run([sys.executable, "-c", program], cwd=copy, check=True, capture_output=True)

@@ -19,7 +19,7 @@ from screening_client import AsyncClient, Client, InvalidRequest, NotFound, Scre
 
 
 @pytest.mark.parametrize("mode", ["cot", "direct"])
-def test_a_screening_comes_back_whole(real_service: str, question: Any, mode: Any) -> None:
+def test_a_screening_comes_back_with_every_field(real_service: str, question: Any, mode: Any) -> None:
     with Client(base_url=real_service) as client:
         screening = client.screen(**question, mode=mode, metadata={"sku": "4711", "ü": [1]}, request_id="mine.1")
     assert screening.answered and screening.choice in tuple("ABCDN") and screening.engine == "scripted"
@@ -86,8 +86,8 @@ def test_two_calls_with_the_same_pictures_cost_one_inference(slow_service: str, 
 
 
 @pytest.mark.slow
-def test_a_call_with_a_key_of_its_own_is_answered_once(slow_service: str, question: Any) -> None:
-    """What a pipeline gets that starts again after a crash, and what it gets when it takes a key for two products."""
+def test_two_calls_with_one_idempotency_key_are_answered_once(slow_service: str, question: Any) -> None:
+    """A pipeline repeats a request after a crash, and then uses its key for another product."""
     with Client(base_url=slow_service) as client:
         first = client.screen(**question, idempotency_key="product-4711")
         assert client.screen(**question, idempotency_key="product-4711") == first
@@ -99,7 +99,7 @@ def test_a_call_with_a_key_of_its_own_is_answered_once(slow_service: str, questi
 
 @pytest.mark.slow
 def test_an_attempt_that_loses_its_answer_gets_it_by_the_next(slow_service: str, question: Any) -> None:
-    """The connection breaks after the answer was made: the retry carries the same key."""
+    """The connection breaks after the service has computed the answer; the retry carries the same key."""
     lost: list[httpx.Response] = []
 
     def lossy(request: httpx.Request) -> httpx.Response:
@@ -214,8 +214,8 @@ def test_a_batch_from_files(real_service: str, five: tuple[bytes, ...], tmp_path
     assert {result["screening"]["mode"] for result in results} == {"direct"}
 
 
-def test_another_page_of_the_service_is_no_screening(real_service: str, question: Any) -> None:
-    """What a base_url that leads elsewhere looks like: a 200 without a decision."""
+def test_another_page_of_the_service_is_not_a_screening(real_service: str, question: Any) -> None:
+    """A wrong base_url gives a 200 without a decision."""
 
     def elsewhere(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=httpx.get(f"{real_service}/readyz").json(), request=request)

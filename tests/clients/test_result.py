@@ -47,14 +47,14 @@ def test_best_is_the_verdict_on_the_choice(screening: Screening, answer: dict[st
     assert parse_screening(answer | unreadable).best is None
 
 
-def test_probabilities_are_there_where_the_service_gives_them(server: Any, screening: Screening) -> None:
+def test_probabilities_are_optional(server: Any, screening: Screening) -> None:
     assert [each.probability for each in screening.options] == [0.0, 0.1, 0.2, 0.3]
     assert screening.none_probability == 0.05
     older = parse_screening(json.loads(server.good().body))
     assert older.none_probability is None and {each.probability for each in older.options} == {None}
 
 
-def test_warnings_are_there_where_the_service_gives_them(screening: Screening, answer: dict[str, Any]) -> None:
+def test_warnings_are_optional(screening: Screening, answer: dict[str, Any]) -> None:
     assert screening.warnings == ()
     warning = {"code": "out-of-domain", "detail": "B: a <photo>", "pictures": ["B"], "score": 1.5, "future": 1}
     warned = parse_screening(answer | {"warnings": [warning, {"code": "new", "detail": "Something."}]})

@@ -1,4 +1,4 @@
-"""What is tried again, after how long, and with the very same bytes."""
+"""Which requests are retried, after how long, and with the same bytes."""
 
 from __future__ import annotations
 
@@ -158,14 +158,14 @@ def test_patience_ends_and_then_retries_are_counted(
     assert len(waits) == 5, "three by patience, two as retries"
 
 
-def test_without_retries_nobody_is_waited_for(server: Any, question: Any) -> None:
+def test_without_retries_a_call_does_not_wait(server: Any, question: Any) -> None:
     server.replies = [server.problem(503, retry_after=1)]
     with Client(base_url=server.url, max_retries=0) as client, pytest.raises(Unavailable):
         client.screen(**question)
     assert len(server.received) == 1
 
 
-def test_what_cannot_succeed_is_sent_once(server: Any, question: Any) -> None:
+def test_a_request_that_cannot_succeed_is_sent_once(server: Any, question: Any) -> None:
     server.replies = [server.problem(422)]
     with Client(base_url=server.url) as client, pytest.raises(StatusError):
         client.screen(**question)
@@ -194,7 +194,7 @@ def test_no_answer_in_time_is_tried_again_and_then_raised(server: Any, question:
     assert caught.value.attempts == 2 and isinstance(caught.value, TimeoutError)
 
 
-def test_nobody_listening_is_said_with_the_address(question: Any, quick: None) -> None:
+def test_the_error_for_a_closed_port_names_the_address(question: Any, quick: None) -> None:
     with (
         Client(base_url="http://127.0.0.1:1") as client,
         pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1") as caught,
@@ -223,7 +223,7 @@ def test_a_number_limits_the_whole_call(server: Any, question: Any) -> None:
     assert caught.value.attempts == 1
 
 
-def test_the_twin_retries_alike(server: Any, question: Any, quick: None) -> None:
+def test_the_async_client_retries_in_the_same_way(server: Any, question: Any, quick: None) -> None:
     server.replies = [server.problem(503), type(server.good())(drop=True), server.good()]
 
     async def call() -> str | None:
@@ -235,7 +235,7 @@ def test_the_twin_retries_alike(server: Any, question: Any, quick: None) -> None
     assert len({each.body for each in server.received}) == 1 and len(server.received) == 3
 
 
-def test_the_twin_gives_up_alike(server: Any, question: Any, quick: None) -> None:
+def test_the_async_client_gives_up_in_the_same_way(server: Any, question: Any, quick: None) -> None:
     server.replies = [server.problem(429, retry_after=0)]
 
     async def call() -> None:
@@ -248,7 +248,7 @@ def test_the_twin_gives_up_alike(server: Any, question: Any, quick: None) -> Non
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "5"])
-def test_a_timeout_that_is_no_time_is_refused(timeout: Any, question: Any) -> None:
+def test_a_timeout_that_is_not_a_duration_is_refused(timeout: Any, question: Any) -> None:
     with pytest.raises(InputError, match="timeout"):
         Client(timeout=timeout)
     with pytest.raises(InputError, match="timeout"), Client() as client:

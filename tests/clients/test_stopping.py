@@ -1,4 +1,4 @@
-"""How the command ends early, and what it writes to: pipes, devices, full disks, signals."""
+"""The command with pipes, devices, full disks and signals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_answers_go_to_a_redirected_file(server: Any, write_batch: Any, tmp_path
 
 @STDOUT
 def test_a_reader_that_ends_ends_the_batch_quietly(server: Any, write_batch: Any, stdout: str) -> None:
-    """What `| head -1` does."""
+    """Read one line and close the pipe, as `| head -1` does."""
     process = start(server, "batch", write_batch(*range(1000)), "--out", stdout, "--concurrency", "1")
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
@@ -164,7 +164,7 @@ def break_stderr() -> None:
 
 
 @pytest.mark.parametrize("spoil", [close_stderr, fill_stderr, break_stderr])
-def test_a_batch_goes_on_without_a_stderr(
+def test_a_batch_continues_without_a_stderr(
     server: Any, write_batch: Any, tmp_path: Path, spoil: Callable[[], None]
 ) -> None:
     source = write_batch(1, 2)

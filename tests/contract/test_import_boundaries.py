@@ -1,4 +1,4 @@
-"""Which package and folder may import which (docs/architecture.md): from the source, and in fresh interpreters."""
+"""Which package and folder may import which (docs/architecture.md), checked in the source and in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def modules(repository: Path, package: str) -> list[str]:
     """Dotted names of a package's modules, without `__main__`: importing it is running it."""
     root = (repository / FOLDERS[package]).parent
     paths = [path.relative_to(root).with_suffix("") for path in sources(repository, package)]
-    # Alembic runs migrations as scripts: they are no modules.
+    # Alembic runs migrations as scripts; they are not imported as modules.
     paths = [path for path in paths if path.name != "__main__" and "migrations" not in path.parts]
     return [".".join(path.parts).removesuffix(".__init__") for path in paths]
 

@@ -1,4 +1,4 @@
-"""The SDK says what the service's OpenAPI says: same request, same answer, a class for each documented status."""
+"""The SDK agrees with the service's OpenAPI: the same requests and answers, and a class for each documented status."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def names(kind: type) -> set[str]:
 
 
 def enumerated(schema: dict[str, Any]) -> set[str]:
-    """Values that a schema allows, itself or in one of its forms."""
+    """Values that a schema allows, directly or in one of its variants."""
     return {value for each in (schema, *schema.get("anyOf", ())) for value in each.get("enum", ())}
 
 
@@ -199,10 +199,10 @@ def test_every_status_in_the_prose_has_a_class(repository: Path) -> None:
     assert statuses <= set(CLASS_OF_STATUS)
 
 
-def test_problem_types_begin_alike() -> None:
+def test_problem_types_have_the_same_prefix() -> None:
     assert PROBLEM_PREFIX == TYPE_PREFIX
 
 
 def test_the_client_waits_longer_than_the_service_s_deadline() -> None:
-    """Otherwise a slow answer would be asked for again while it is being made."""
+    """Otherwise the client would repeat a request while the service still computes its answer."""
     assert Settings(engine="scripted").deadline_seconds < constants.READ_TIMEOUT

@@ -1,4 +1,4 @@
-"""Every Markdown page: its links lead somewhere, and the files that it names exist. Nothing is fetched."""
+"""The links of every Markdown page have targets, and the files that a page names exist. Nothing is fetched."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_anchors_are_those_of_github(tmp_path: Path) -> None:
     assert anchors(page) == {"a-base-model-import", "whats-up", "again", "again-1"}
 
 
-def test_links_in_code_are_no_links(tmp_path: Path) -> None:
+def test_links_in_code_blocks_are_ignored(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("[a](b.md) `[c](d.md)` ![e](f.png)\n```\n[g](h.md)\n```\n[i [j]](k.md#l)\n")
     assert links(page) == ["b.md", "f.png", "k.md#l"]

@@ -50,12 +50,12 @@ def write_the_shop_package(repository: Path, copy: Path) -> None:
 
 @pytest.fixture(scope="module")
 def found(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the program beside this file reports from the copy."""
+    """The report of `five_dimensions.py`, which runs in the copy."""
     copy = tmp_path_factory.mktemp("copy")
     copy_with_a_fifth_dimension(repository, copy)
     write_the_shop_package(repository, copy)
     program = Path(__file__).with_name("five_dimensions.py")
-    # The copy comes first, so that the checkout gives the tests' helpers alone.
+    # The copy comes first, so that only the tests' helpers come from the checkout.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (copy, repository)))}
     done = subprocess.run(
         [sys.executable, program, copy / "work"], cwd=copy, env=environment, capture_output=True, text=True, check=False

@@ -82,7 +82,7 @@ def pod_templates(resource: Resource) -> Iterator[Resource]:
 
 
 def job_specs(resource: Resource) -> Iterator[Resource]:
-    """Specs of the Jobs that a resource makes."""
+    """Specs of the Jobs that a resource creates."""
     spec = resource["spec"]
     match resource["kind"]:
         case "Job":
@@ -109,7 +109,7 @@ def environment(resources: tuple[Resource, ...], container: Resource, secrets: d
     """The variables that a container gets.
 
     Args:
-        secrets: `SECRET/KEY` → value, for what is not among the resources.
+        secrets: `SECRET/KEY` → value, for secrets that are not among the resources.
     """
     values: dict[str, str] = {}
     for source in container.get("envFrom", []):

@@ -1,4 +1,4 @@
-"""What no schema finds: names that lead nowhere, and numbers that contradict one another."""
+"""Faults that no schema finds: names without a target, and numbers that contradict each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECRETS = {
     "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
     "screening-decisions/pictures": "s3://screening-pictures/production",
 }
-"""What k8s/README.md tells the operator to create."""
+"""The secrets that k8s/README.md tells the operator to create."""
 ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
 
 
@@ -359,7 +359,7 @@ def test_only_production_retrains_by_the_clock_and_the_decision_holds_no_gpu() -
     assert "nvidia.com/gpu" not in decision["spec"]["containers"][0]["resources"]["limits"]
 
 
-def test_the_decision_may_do_what_it_does_and_nothing_else() -> None:
+def test_the_decision_has_only_the_permissions_that_it_uses() -> None:
     resources = render("production")
     template, jobs = one(resources, "Role", "screening-retrain")["rules"]
     assert template == {

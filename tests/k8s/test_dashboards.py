@@ -1,4 +1,4 @@
-"""The dashboards are what their source says, and every metric of a query exists."""
+"""The dashboards are up to date with their source, and every metric of a query exists."""
 
 from __future__ import annotations
 
@@ -119,6 +119,6 @@ def test_every_metric_of_a_query_exists(where: str, query: str) -> None:
     assert names <= ours().keys() | of_retraining() | recorded() | OF_OTHERS, where
 
 
-def test_the_reader_of_queries_sees_every_place() -> None:
+def test_the_parser_of_queries_finds_every_metric() -> None:
     query = "histogram_quantile(scalar(p), sum by (le) (rate(a[5m]))) / (b > 0) or -c + avg_over_time(d[1h:1m])"
     assert set(metrics_of(promql_parser.parse(query))) == {"a", "b", "c", "d", "p"}

@@ -32,7 +32,7 @@ def custom_validator(kind: str, api_version: str) -> jsonschema.Draft202012Valid
 
 @cache
 def checked(text: str, version: str) -> None:
-    """As `check`, once for what several overlays have alike."""
+    """Like `check`, but once for resources that several overlays share."""
     check(json.loads(text), version)
 
 

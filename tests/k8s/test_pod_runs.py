@@ -1,4 +1,4 @@
-"""What the manifests give really starts the service: their environment and mounts, uid 10001, a read-only root."""
+"""The service starts with the environment and mounts of the manifests, as uid 10001, on a read-only root."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pod() -> Resource:
 
 
 def entrypoint(target: str) -> list[str]:
-    """What the image of a target runs."""
+    """The command that the image of a target runs."""
     stages = re.split(r"(?m)^FROM .* AS ", (K8S / "images" / "Containerfile").read_text())
     (stage,) = (stage for stage in stages if stage.startswith(f"{target}\n"))
     (command,) = re.findall(r"(?m)^ENTRYPOINT (\[.*\])$", stage)
@@ -94,7 +94,7 @@ def variables(**changes: str) -> dict[str, str]:
 
 
 class Load:
-    """Callers that each ask another question at once, until they are stopped."""
+    """Callers that send different questions at the same time until they are stopped."""
 
     def __init__(self, ask: Callable[[], int], callers: int) -> None:
         self.statuses: list[int] = []

@@ -44,7 +44,7 @@ def pods(rendered: tuple[str, ...]) -> Iterator[tuple[str, Resource, Resource]]:
 
 
 def configuration(rendered: tuple[str, ...], job: Resource, tmp_path: Path) -> Settings:
-    """What the pods of a Job read from the ConfigMap that they mount."""
+    """The configuration that the pods of a Job read from the mounted ConfigMap."""
     volumes = job["template"]["spec"]["volumes"]
     (name,) = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
     (tmp_path / "retrain.yaml").write_text(one(render(*rendered), "ConfigMap", name)["data"]["retrain.yaml"])

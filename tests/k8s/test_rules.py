@@ -82,7 +82,7 @@ def test_the_runbook_has_no_section_without_an_alert(repository: Path) -> None:
 
 PODS = 'namespace="screening", pod'
 LOAD = {
-    # Two pods, one of which has loaded for some time and counts nothing.
+    # Two pods. One has been loading for some time and its counters stay at 0.
     "a load without refusals": (
         [(f'screening_in_flight{{{PODS}="a"}}', "9x20"), (f'screening_in_flight{{{PODS}="b"}}', "0x20")],
         9.0,

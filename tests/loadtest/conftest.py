@@ -1,4 +1,4 @@
-"""Exchanges made by hand, and runs of commands."""
+"""Hand-made exchanges, and runs of commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loadtest.results.record import Exchange
 
 @pytest.fixture(scope="session")
 def exchange() -> Callable[..., Exchange]:
-    """`exchange(sent=1.0, finished=1.5, status=429)`; an answer unless told otherwise."""
+    """`exchange(sent=1.0, finished=1.5, status=429)`; an answer by default."""
 
     def made(**fields: Any) -> Exchange:
         moments = {"intended": 0.0, "sent": fields.get("intended", 0.0), "finished": 1.0}
@@ -35,7 +35,7 @@ def parse() -> Callable[..., argparse.Namespace]:
         parser = argparse.ArgumentParser()
         importlib.import_module(f"loadtest.commands.{command}").add_arguments(parser)
         args = parser.parse_args(arguments)
-        # Small pictures: large ones take longer to make than the run takes.
+        # Small pictures: drawing large ones takes longer than the run.
         vars(args).update({"picture_sizes": ((96, 96),), **others})
         return args
 
@@ -44,7 +44,7 @@ def parse() -> Callable[..., argparse.Namespace]:
 
 @dataclass(frozen=True)
 class Left:
-    """What a run left in its directory."""
+    """The files that a run left in its directory."""
 
     directory: Path
 

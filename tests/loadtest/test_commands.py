@@ -1,4 +1,5 @@
-"""The commands, whole, against services that start in a second: what they measure, what they catch, what they leave."""
+"""The complete commands against services that start in a second: their figures, the faults that they detect, and their
+files."""
 
 from __future__ import annotations
 
@@ -153,7 +154,7 @@ def make_pair(folder: Path) -> tuple[Canary, Canary]:
 
 @pytest.fixture
 def swap_run(parse, left, tmp_path):
-    """Run the command with a service of this fault; the exit code and what it left."""
+    """Run the command against a service with this fault; return the exit code and the files that it left."""
 
     def run(fault: str, *arguments: str) -> tuple[int, Any]:
         args = parse(
@@ -212,7 +213,7 @@ def test_too_few_swaps_fail_the_run(swap_run) -> None:
 
 
 @pytest.mark.slow
-def test_oracles_that_cannot_be_told_apart_are_no_proof(swap_run) -> None:
+def test_canaries_that_answer_alike_prove_nothing(swap_run) -> None:
     with pytest.raises(CanaryError, match="unrecognised"):
         swap_run("blind")
 
@@ -266,7 +267,7 @@ def kill_run(parse, left, tmp_path):
 
 @pytest.fixture
 def quick_to_blame(monkeypatch):
-    """Do not wait a minute for what will not vanish."""
+    """Shorten the wait for processes, which never end in this test."""
     monkeypatch.setattr(kill, "GONE_SECONDS", 1.0)
 
 

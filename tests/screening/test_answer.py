@@ -1,4 +1,4 @@
-"""The grammar of answers: what is read, what is refused and why, and that writing and reading agree."""
+"""The grammar of answers: which texts are read, which are refused and why, and that writing and reading agree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FULL = (
 )
 
 
-def test_a_whole_chain_of_thought_is_read():
+def test_a_complete_chain_of_thought_is_read():
     answer = parse(FULL, Mode.COT)
     assert isinstance(answer, Answer)
     assert answer.options == {"A", "D"}
@@ -90,7 +90,7 @@ def test_a_chain_of_thought_answer_is_read_tolerantly(text, options):
         ("<think>x</think><answer>N, D</answer>", Reason.CONTRADICTION),
     ],
 )
-def test_a_text_that_is_no_chain_of_thought_answer_says_why(text, reason):
+def test_an_unreadable_chain_of_thought_answer_has_a_reason(text, reason):
     unreadable = parse(text, Mode.COT)
     assert isinstance(unreadable, Unreadable)
     assert unreadable.reason is reason
@@ -124,7 +124,7 @@ def test_a_direct_answer_is_read(text, options):
         ("ABN", Reason.CONTRADICTION),
     ],
 )
-def test_a_text_that_is_no_direct_answer_says_why(text, reason):
+def test_an_unreadable_direct_answer_has_a_reason(text, reason):
     unreadable = parse(text, Mode.DIRECT)
     assert isinstance(unreadable, Unreadable)
     assert unreadable.reason is reason

@@ -1,4 +1,4 @@
-"""Curves from probability to confidence, against numbers worked out by hand."""
+"""Curves from probability to confidence, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from screening.calibration import (
 KNOTS = ((logit(0.2), 0.1), (0.0, 0.5), (logit(0.8), 0.7))
 
 
-def test_a_line_through_the_log_odds_by_hand() -> None:
+def test_a_line_through_the_log_odds_as_calculated_by_hand() -> None:
     # logit(0.8) = ln 4; 0.5 ln 4 - ln 2 = 0.
     assert Curve(slope=0.5, intercept=-math.log(2)).confidence(0.8) == pytest.approx(0.5)
     assert Curve().confidence(0.3) == pytest.approx(0.3)
@@ -74,7 +74,7 @@ def test_a_higher_probability_is_never_a_lower_confidence(one: float, other: flo
         *({"intercept": value} for value in (math.nan, math.inf, -math.inf, 1e308, -1e308, 50.0)),
     ],
 )
-def test_what_is_no_curve_is_refused(fields: dict[str, object]) -> None:
+def test_an_invalid_curve_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Curve.model_validate(fields)
 
@@ -107,7 +107,7 @@ def test_a_shift_that_would_choose_by_itself_is_refused(option: str, value: floa
         Shifts.model_validate({option: value})
 
 
-def test_a_trace_tells_calibrations_apart_and_not_what_is_said_about_them() -> None:
+def test_a_trace_depends_on_the_curve_and_not_on_its_description() -> None:
     plain = Calibration()
     others = [
         Calibration(shifts=Shifts(C=0.001)),

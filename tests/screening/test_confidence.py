@@ -1,4 +1,4 @@
-"""Confidence against numbers worked out by hand."""
+"""Confidence, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_without_log_probabilities_nothing_is_known() -> None:
     assert (judgement.choice, judgement.confidence, judgement.source) == ("B", 0.0, Source.NOWHERE)
 
 
-def test_log_probabilities_that_are_no_numbers_give_no_confidence() -> None:
+def test_log_probabilities_of_nan_give_no_confidence() -> None:
     steps = [Step("A", 1, {1: math.nan})]
     assert decide(read(steps, Mode.DIRECT), steps, WATCHED, UNCALIBRATED).confidence == 0.0
 
@@ -140,7 +140,7 @@ def test_every_option_and_none_have_a_calibrated_probability() -> None:
     assert probabilities[judgement.choice] == judgement.confidence
 
 
-def test_what_could_not_be_read_has_no_probability() -> None:
+def test_an_unreadable_answer_has_no_probability() -> None:
     steps = thought({"A": ("normal", 0.8), "C": ("normal", 0.7)}, "AC")
     judgement = decide(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
     assert option_probabilities(judgement, UNCALIBRATED) == pytest.approx({"A": 0.8, "C": 0.7})

@@ -1,4 +1,4 @@
-"""Bytes to pixels: what is taken in comes out as it should look."""
+"""Decoding of pictures: an accepted picture has the pixels that it should have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def quarters(width: int = 60, height: int = 40) -> Image.Image:
-    """Red, green / blue, white: every turn and flip of it looks different."""
+    """Red, green / blue, white: every rotation and reflection of it looks different."""
     image = Image.new("RGB", (width, height), WHITE)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, width // 2 - 1, height // 2 - 1), RED)
@@ -77,7 +77,7 @@ def test_an_animation_is_refused(format):
         inspect(encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100))
 
 
-def test_a_jpeg_with_a_second_picture_behind_it_is_a_still_picture():
+def test_a_jpeg_that_a_second_picture_follows_is_a_still_picture():
     data = encoded(quarters(), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     picture = inspect(data)
     assert picture.format == "JPEG"
@@ -87,7 +87,7 @@ def test_a_jpeg_with_a_second_picture_behind_it_is_a_still_picture():
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_comes_out_upright(orientation, format):
-    # What the camera stored is the upright picture with the undoing turn undone.
+    # The camera stored the upright picture with the inverse rotation.
     inverse = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
     turn = images._UPRIGHT.get(inverse)
     stored = quarters().transpose(turn) if turn is not None else quarters()
@@ -126,7 +126,7 @@ def test_an_orientation_in_xmp_does_not_turn_a_picture(format, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_unknown_orientation_is_no_orientation(orientation):
+def test_an_unknown_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     assert corners(decode(inspect(encoded(quarters(), "JPEG", exif=exif)))) == (RED, GREEN, BLUE, WHITE)
@@ -180,7 +180,7 @@ def test_a_black_and_white_picture_is_black_and_white():
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF"])
-def test_transparent_parts_are_laid_on_white(mode, format):
+def test_transparent_parts_become_white(mode, format):
     image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     image.paste((0, 0, 0, 128), (8, 0, 16, 16))
     data = encoded(image.convert(mode), format, **({"lossless": True} if format == "WEBP" else {}))
@@ -190,7 +190,7 @@ def test_transparent_parts_are_laid_on_white(mode, format):
 
 
 @pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
-def test_a_transparent_palette_colour_is_laid_on_white(transparency):
+def test_a_transparent_palette_colour_becomes_white(transparency):
     image = Image.new("P", (2, 1))
     image.putpalette([0, 0, 0, *RED])
     image.putpixel((1, 0), 1)
@@ -199,7 +199,7 @@ def test_a_transparent_palette_colour_is_laid_on_white(transparency):
 
 
 @pytest.mark.parametrize("name", ["picture.png", "picture.txt", ""])
-def test_the_format_is_told_by_content_not_by_name(name, tmp_path):
+def test_the_format_is_recognised_by_content_and_not_by_name(name, tmp_path):
     path = tmp_path / (name or "picture")
     path.write_bytes(encoded(quarters(), "JPEG"))
     assert inspect(path.read_bytes()).format == "JPEG"

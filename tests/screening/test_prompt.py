@@ -14,7 +14,7 @@ from screening.task import OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("name", PROMPTS)
-def test_a_question_shows_the_original_and_then_each_option_behind_its_name(name, mode):
+def test_a_question_shows_the_original_and_then_each_option_after_its_letter(name, mode):
     prompt = PROMPTS[name]
     (message,) = messages(prompt, mode)
     instruction, *items = message["content"]

@@ -150,7 +150,7 @@ def start() -> Start:
 
 @dataclass
 class Operated:
-    """A started app that swaps checkpoints, on an obedient engine, and what a test asks of it."""
+    """A started app that swaps checkpoints, on an obedient engine, with requests that tests need."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -195,7 +195,7 @@ def serve(start: Start, store: Path, tmp_path: Path) -> Callable[..., AbstractAs
 
 @dataclass
 class Process:
-    """`python -m service` in a process of its own."""
+    """`python -m service` as a subprocess."""
 
     base_url: str
     popen: subprocess.Popen[bytes]
@@ -225,7 +225,7 @@ class Process:
         return self.popen.wait(seconds)
 
     def stacks(self) -> str:
-        """What each of its threads is doing; nothing when it has ended."""
+        """The stacks of its threads; empty after its end."""
         if self.popen.poll() is not None:
             return ""
         before = self.log.stat().st_size
@@ -242,7 +242,7 @@ class Process:
 
 
 _RUNNING: list[Process] = []
-"""Started, and not yet told to end."""
+"""Services that run now."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -334,7 +334,8 @@ def vllm_service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def published(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with `one`, the shipped checkpoint, and `two`, other weights of its architecture; by the trainer."""
+    """A store, written by the trainer, with `one`, the shipped checkpoint, and `two`, other weights of its
+    architecture."""
     from tests.service.swapping import publish_another  # imports torch, which most tests here do without
 
     return publish_another(tiny_checkpoint, tmp_path_factory.mktemp("published"))
@@ -350,14 +351,14 @@ def swapping_process(published: Path, launch_service: Callable[..., Any]) -> Ite
         "--max-concurrent", "4",
         "--max-queue", "28",
         "--deadline-seconds", "300",  # on a busy machine an engine takes minutes to restart
-        "--answer-cache-entries", "0",  # what is asked again must come from the weights
+        "--answer-cache-entries", "0",  # a repeated question must be answered by the weights
     ) as process:  # fmt: skip
         yield process
 
 
 @pytest.fixture
 def swapping_service(swapping_process: Process) -> Process:
-    """One service on the real engine that swaps what lies in `published`; it serves `one` when a test begins."""
+    """One service on the real engine that swaps the checkpoints of `published`; it serves `one` when a test begins."""
     from tests.service.swapping import take_up
 
     response = take_up(swapping_process, "one")

@@ -1,7 +1,8 @@
-"""Ways to break a published checkpoint. Each function damages a whole copy.
+"""Ways to break a published checkpoint. Each function damages a complete copy.
 
-`(described)` means that the manifest is true of the broken files and sealed, as when the fault came before publishing:
-neither hashes nor the seal can find it. `(hashed again)` means that only the hashes are: seal and probes are old.
+`(described)` means that the manifest is true of the broken files and sealed, as if the fault had happened before
+publishing: neither hashes nor the seal can detect it. `(hashed again)` means that only the hashes are: seal and probes
+are old.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def describe(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
 
 
 def hash_again(directory: Path, parent: Manifest, **changes: Any) -> Manifest:
-    """The same with the old seal: what a tool does that knows of hashes only."""
+    """The same with the old seal, as a tool does that knows only the hashes."""
     fields = parent.model_dump(exclude={"files", "created", "format", "tensors"}) | changes
     return write_manifest(directory, **fields)
 

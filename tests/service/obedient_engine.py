@@ -99,15 +99,20 @@ def key_of(directory: Path) -> str:
     return verdict_key(read_manifest(directory))
 
 
+def copy_of(checkpoint: Path, state: Path) -> Path:
+    """The copy of a published checkpoint in a service's state directory."""
+    return state / "checkpoints" / key_of(checkpoint).rpartition(":")[2]
+
+
 def remembered(state: Path) -> dict[str, Any]:
-    """What a service has written into its state directory."""
+    """The content of a service's `state.json`."""
     noted: dict[str, Any] = json.loads((state / "state.json").read_text())
     return noted
 
 
 def copies(state: Path) -> set[str]:
     """Digests of the copies in a service's state directory."""
-    return {f"sha256:{copy.name}" for copy in (state / "checkpoints").iterdir()}
+    return {digest(copy) for copy in (state / "checkpoints").iterdir()}
 
 
 def with_probes(directory: Path, off: float, *, exact: bool = True) -> None:
@@ -148,15 +153,15 @@ class ObedientEngine(ScriptedEngine):
         self.history: list[str] = []
         self.fails: dict[str, Callable[[Path], bool]] = {}
         self.seconds = 0.0
-        """That a start or a reload takes."""
+        """Duration of a start or a reload."""
         self.rounds_otherwise = False
-        """Whether it rounds as the recording engine did, or the other way."""
+        """Whether it rounds in the other direction than the recording engine."""
         self.off = 0.0
-        """How far its numbers are from what it would give."""
+        """Difference that is added to its log-probabilities."""
         self.expected: list[str] = []
-        """Versions that it was told to expect."""
+        """Versions that `expect` was called with."""
         self.inspected: list[str] = []
-        """Versions that it was told to inspect."""
+        """Versions that `inspect` was called with."""
         self.cannot_expect = False
         self.reached = 0
         """Requests that came to it."""
@@ -164,7 +169,8 @@ class ObedientEngine(ScriptedEngine):
         self._death = asyncio.Event()
         self._moves = asyncio.Event()
         self._moves.set()
-        self._inside = 0
+        self.inside = 0
+        """Requests inside the engine."""
 
     @property
     def alive(self) -> bool:
@@ -179,11 +185,15 @@ class ObedientEngine(ScriptedEngine):
         return LoadedCheckpoint(m.name, m.version, m.digest, m.image.size, m.calibration, w, domain, m.dimensions)
 
     def running(self) -> int:
-        return self._inside
+        return self.inside
 
     def die(self) -> None:
         """Simulate a kill of the engine's processes, at once and in any state."""
         self._death.set()
+
+    def answer_at_once(self) -> None:
+        """Answer without latency from now on."""
+        self._latency = 0
 
     def hang(self) -> None:
         """Answer no request from now on."""
@@ -242,7 +252,7 @@ class ObedientEngine(ScriptedEngine):
         self.reached += 1
         if not self.alive:
             raise EngineLost()
-        self._inside += 1
+        self.inside += 1
         answering = asyncio.create_task(self._answer(question))
         dying = asyncio.create_task(self._death.wait())
         try:
@@ -254,7 +264,7 @@ class ObedientEngine(ScriptedEngine):
             answering.cancel()
             dying.cancel()
             await asyncio.gather(answering, dying, return_exceptions=True)
-            self._inside -= 1
+            self.inside -= 1
 
     async def _answer(self, question: Question) -> Generated:
         before = self.checkpoint

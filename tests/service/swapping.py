@@ -22,9 +22,9 @@ def publish_another(checkpoint: Path, folder: Path) -> Path:
     """A store with `one`, this checkpoint, and `two`, the same with other weights, published by the trainer."""
     store, other = folder / "store", folder / "other"
     shutil.copytree(checkpoint, other)
-    # Its domain describes what the old weights see, so the other one has none.
+    # Its domain describes the features of the old weights, so the other checkpoint has none.
     rewrite(other, _nudge, version="nudged", scores={}, probes=None, domain=None)
-    # In a process of its own: what vLLM leaves open in this one would fail other tests.
+    # In a subprocess: files that vLLM leaves open in this process would make other tests fail.
     command = [sys.executable, "-m", "trainer", "publish", "--checkpoint", str(other), "--store", str(store)]
     command += ["--tracking-uri", "none"]
     subprocess.run(command, check=True, timeout=900)

@@ -1,6 +1,7 @@
-"""A real HTTP server that plays an OpenAI endpoint, and a clock that waits for nothing.
+"""A real HTTP server with the API of OpenAI, and a clock whose waits take no time.
 
-It knows the questions by their pictures (`tests.trainer.coloured`), and is always right unless a test gives it words.
+It recognises the questions by their pictures (`tests.trainer.coloured`), and answers correctly unless a test sets the
+text.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Asked:
 
 @dataclass
 class Say:
-    """What the server does with a request."""
+    """The reply of the server to one request."""
 
     text: str = ""
     status: int = 200

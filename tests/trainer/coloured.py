@@ -1,7 +1,5 @@
-"""Samples whose pictures have one colour each: red tells the sample, green the place in the question.
-
-So an engine or a server can tell which question it is asked, also from a JPEG.
-"""
+"""Samples whose pictures have one colour each: red encodes the sample, green the place in the question. An engine or a
+server can therefore recognise the question, also in a JPEG."""
 
 from __future__ import annotations
 
@@ -69,7 +67,7 @@ def shown(pixel: tuple[int, ...]) -> tuple[int, int]:
 
 
 def thought(options: str, wrong: dict[str, frozenset[Dimension]] | None = None) -> str:
-    """A whole reasoning: the named options are normal, the others have a wrong shadow, or what `wrong` says."""
+    """A complete reasoning: the named options are normal, and the others have a wrong shadow or the defect `wrong`."""
     verdicts = {option: frozenset() if option in options else SHADOW for option in OPTIONS} | (wrong or {})
     findings = tuple(Finding(option, verdict, "as one can see") for option, verdict in verdicts.items())
     return render(compose(frozenset(options) - {NONE}, findings), Mode.COT)

@@ -12,7 +12,7 @@ CHECKPOINT = Path(os.environ.get("SCREENING_TEST_CHECKPOINT", ROOT / "models" / 
 
 
 def trainer(*arguments: str | Path) -> str:
-    """Run a stage as a user does; returns what it prints."""
+    """Run a stage as a user does, and return its output."""
     command = [sys.executable, "-m", "trainer", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

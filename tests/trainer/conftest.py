@@ -52,7 +52,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def endpoint() -> Iterator[ChatServer]:
-    """Always right, unless a test gives it other words."""
+    """Always right unless a test sets another text."""
     server = ChatServer()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

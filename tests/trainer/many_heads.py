@@ -9,7 +9,7 @@ from transformers import AutoConfig, InternVLForConditionalGeneration, PreTraine
 
 
 def build(small_checkpoint: Path) -> PreTrainedModel:
-    """As the small checkpoint, with 4 heads, 2 of them for keys and values, in 2 layers."""
+    """The small checkpoint with 2 layers of 4 heads, 2 of them for keys and values."""
     config = AutoConfig.from_pretrained(small_checkpoint)
     text = config.text_config
     text.hidden_size, text.head_dim, text.num_attention_heads, text.num_key_value_heads = 64, 16, 4, 2

@@ -86,11 +86,11 @@ def make_evaluation(
     confidence: float = 0.9,
     **changes: Any,
 ) -> Path:
-    """What `trainer evaluate` writes for a checkpoint that is right except on some samples.
+    """Write the result of `trainer evaluate` for a checkpoint that is right except on some samples.
 
     Args:
         wrong: numbers of samples answered with an unusable picture.
-        texts: what it says to samples of these numbers, whatever the label.
+        texts: the answers to samples of these numbers, whatever the label.
         changes: changed values of scores.json.
     """
     samples, mode = read_samples(data), changes.get("mode", Mode.COT)
@@ -126,7 +126,7 @@ def _answer(sample: Sample, number: int, wrong: bool) -> str:
 
 
 def _judged(sample: Sample, number: int, text: str) -> Judged:
-    """If several options are named, each in turn is the choice."""
+    """If several options are named, the choice cycles through them."""
     read = Judged(sample, parse(text, Mode.COT))
     named = sorted(read.options or ())
     choice = None if read.options is None else named[number // len(LABELS) % len(named)] if named else NONE

@@ -1,4 +1,4 @@
-"""An engine in vLLM's place that says what a test wants, and a checkpoint for it. It checks what it is shown."""
+"""An engine with scripted answers that replaces vLLM, and a checkpoint for it. It checks its input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 32
 LETTERS = Watched(letters={"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}, normal=frozenset())
 
 Speak = Callable[[int], str]
-"""What the scripted model says to the sample of a number."""
+"""The answer of the scripted model to the sample of this number."""
 
 
 def make_checkpoint(directory: Path, weights: str = "weights") -> Path:

@@ -37,7 +37,7 @@ def test_every_command_ends_in_one_line(
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, "full"), 1)])
 @pytest.mark.parametrize("command", loadtest_main.COMMANDS)
-def test_the_load_tests_end_so_too(
+def test_the_load_tests_end_in_one_line_too(
     command: str,
     error: BaseException,
     status: int,
@@ -57,7 +57,7 @@ def test_the_load_tests_end_so_too(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     import trainer.training.plan.command
 
     def fails(_: object) -> int:

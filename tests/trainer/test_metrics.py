@@ -1,4 +1,4 @@
-"""Scores against numbers worked out by hand, the paper's among them."""
+"""Scores, compared with numbers calculated by hand, the paper's among them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_random_baseline_needs_labels() -> None:
         (303, 468, 0.6031, 0.6894),  # the paper's 64.74 %
     ],
 )
-def test_wilson_interval_by_hand(hits: int, n: int, low: float, high: float) -> None:
+def test_the_wilson_interval_equals_a_calculation_by_hand(hits: int, n: int, low: float, high: float) -> None:
     assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -120,7 +120,7 @@ def test_wilson_interval_widens_with_the_level_and_narrows_with_n() -> None:
 
 
 @pytest.mark.parametrize(("hits", "n", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
-def test_wilson_interval_refuses_what_is_no_proportion(hits: int, n: int, level: float) -> None:
+def test_the_wilson_interval_refuses_invalid_proportions(hits: int, n: int, level: float) -> None:
     with pytest.raises(ValueError, match="no interval"):
         wilson(hits, n, level)
 
@@ -159,7 +159,7 @@ def test_exact_match_and_choice_are_counted_apart_from_the_score() -> None:
     assert scores.choice.hits == 4
 
 
-def test_none_is_scored_as_a_class_and_an_unreadable_answer_is_no_none() -> None:
+def test_none_is_scored_as_a_class_and_an_unreadable_answer_does_not_count_as_none() -> None:
     judged = [answered("N", "N"), answered("N", "N"), answered("N", "A"), answered("N", CUT), answered("AB", "N")]
     judged += [answered("A", "A")]
     result = none_class(judged)
@@ -191,7 +191,7 @@ def test_a_model_that_always_says_a_is_far_from_balanced() -> None:
     assert fair.distance == pytest.approx(0)
 
 
-def test_without_readable_answers_there_is_no_balance() -> None:
+def test_without_readable_answers_the_balance_is_undefined() -> None:
     assert balance([answered("A", CUT)]).distance is None
 
 

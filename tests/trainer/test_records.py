@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 
 from screening.task import Dimension
+from tests.trainer.record_files import bare, generated, in_full, write
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data.render.defects import SEVERITIES
 from trainer.data_directory import (
     DataError,
     data_digest,
     picture_path,
-    read_any_samples,
     read_samples,
     read_square,
     sample_lines,
 )
-from trainer.records import Sample, Unlabelled
+from trainer.records import Sample
 
 
 def record(name: str = "s1", label: str = "AC") -> dict[str, Any]:
@@ -41,33 +41,6 @@ def record(name: str = "s1", label: str = "AC") -> dict[str, Any]:
     }
 
 
-def generated(name: str, option: str, *, usable: bool) -> dict[str, Any]:
-    dimension = "physical_shadow"
-    defect = {"dimension": dimension, "kind": "direction", "severity": 2, "comment": "the shadow points to the light"}
-    return {
-        "file": f"pictures/{name}/{option.lower()}.jpg",
-        "option": option,
-        "usable": usable,
-        "dimensions": [] if usable else [dimension],
-        "severity": 0 if usable else 2,
-        "defects": [] if usable else [defect],
-        "comment": "the product is unchanged" if usable else defect["comment"],
-        "caption": "a jar on a table",
-    }
-
-
-def write(directory: Path, *records: dict[str, Any]) -> Path:
-    for one in records:
-        for file in (one["original"]["file"], *(picture["file"] for picture in one["generated"])):
-            path = directory / str(file)
-            if path.is_relative_to(directory) and ".." not in path.parts:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (40, 40), (200, 10, 10)).save(path)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-    return directory
-
-
 def test_samples_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     samples = read_samples(write(tmp_path, record("b", "AC"), record("a", "N")))
     assert [(sample.id, sample.label) for sample in samples] == [("b", "AC"), ("a", "N")]
@@ -77,7 +50,7 @@ def test_samples_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert samples[0].generated[1].dimensions == {Dimension.SHADOW}
 
 
-def test_what_the_renderer_writes_is_read(tmp_path: Path) -> None:
+def test_the_output_of_the_renderer_is_read(tmp_path: Path) -> None:
     order = Order(count=3, seed=11, size=64, severities=SEVERITIES)
     write_dataset(order, tmp_path / "data")
     samples = read_samples(tmp_path / "data")
@@ -253,95 +226,10 @@ def test_a_picture_of_a_shape_that_the_service_refuses_is_not_trained_on(size, m
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("behind", [b"", b"\0" * 100])
-def test_whole_pictures_are_taken_whatever_stands_behind_them(format: str, behind: bytes, tmp_path: Path) -> None:
+def test_complete_pictures_are_accepted_whatever_bytes_follow(format: str, behind: bytes, tmp_path: Path) -> None:
     directory = write(tmp_path, record())
     (directory / "pictures/s1/original.jpg").write_bytes(encoded(format) + behind)
     assert data_digest(directory, read_samples(directory)).startswith("sha256:")
-
-
-def bare(name: str = "s1", **fields: Any) -> dict[str, Any]:
-    """A sample as people write it: the five pictures and the label."""
-    files = [f"{name}/{letter}.jpg" for letter in "oabcd"]
-    return {"id": name, "original": files[0], "generated": files[1:], **fields}
-
-
-def in_full(line: dict[str, Any]) -> dict[str, Any]:
-    """The same with its pictures as objects, which `write` needs."""
-    return {
-        **line,
-        "original": {"file": line["original"]},
-        "generated": [{"file": file, "option": option} for file, option in zip(line["generated"], "ABCD", strict=True)],
-    }
-
-
-@pytest.mark.parametrize(
-    ("written", "label"),
-    [
-        ("AC", "AC"),
-        ("CA", "AC"),
-        ("A,C", "AC"),
-        ("a c", "AC"),
-        (" A; c ", "AC"),
-        ("A/C", "AC"),
-        ("A|C", "AC"),
-        ("A & C", "AC"),
-        ("AAC", "AC"),
-        (["C", "A"], "AC"),
-        ("N", "N"),
-        ("n", "N"),
-        ("None", "N"),
-        ("NONE ", "N"),
-        (["N"], "N"),
-        ("abcd", "ABCD"),
-    ],
-)
-def test_a_label_alone_suffices_in_any_form_that_can_only_mean_one_thing(
-    tmp_path: Path, written: object, label: str
-) -> None:
-    write(tmp_path, in_full(bare()))
-    (tmp_path / "samples.jsonl").write_text(json.dumps(bare(label=written)) + "\n")
-    (sample,) = read_samples(tmp_path)
-    assert sample.label == label
-    assert sample.options == frozenset(label) - {"N"}
-    assert [one.option for one in sample.generated] == list("ABCD")
-    assert [one.usable for one in sample.generated] == [option in label for option in "ABCD"]
-    assert all(one.severity == 0 and not one.dimensions for one in sample.generated)
-    assert sample.dimensions_known == (label == "ABCD")
-
-
-def test_verdicts_alone_suffice_and_their_label_follows(tmp_path: Path) -> None:
-    line = in_full(bare())
-    for picture, usable in zip(line["generated"], (False, True, False, True), strict=True):
-        picture["usable"] = usable
-    assert read_samples(write(tmp_path, line))[0].label == "BD"
-
-
-def test_verdicts_on_some_pictures_only_are_refused(tmp_path: Path) -> None:
-    line = in_full(bare())
-    line["generated"][0]["usable"] = True
-    with pytest.raises(DataError, match="line 1: only some generated pictures have 'usable'"):
-        read_samples(write(tmp_path, line))
-
-
-def test_null_is_the_same_as_a_field_that_is_left_out(tmp_path: Path) -> None:
-    line = in_full(bare(label="A", product="p"))
-    for picture in line["generated"]:
-        picture |= {"usable": None, "dimensions": None}
-    assert read_samples(write(tmp_path, line))[0].label == "A"
-
-
-def test_a_sample_of_which_only_the_label_is_known_survives_a_round_trip(tmp_path: Path) -> None:
-    (sample,) = read_samples(write(tmp_path, in_full(bare(label="B"))))
-    assert Sample.model_validate_json(sample.model_dump_json()) == sample
-    assert Sample.model_validate(sample.model_dump()) == sample
-
-
-def test_samples_without_a_label_are_a_kind_of_their_own(tmp_path: Path) -> None:
-    write(tmp_path, in_full(bare("s1", label="A")), in_full(bare("s2", label=None)), in_full(bare("s3")))
-    kinds = [type(sample) for sample in read_any_samples(tmp_path)]
-    assert kinds == [Sample, Unlabelled, Unlabelled]
-    with pytest.raises(DataError, match=r"line 2, label: missing\. `trainer split` puts"):
-        read_samples(tmp_path)
 
 
 def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
@@ -374,47 +262,6 @@ def test_a_name_in_another_unicode_form_than_the_disk_has_is_found(
     (sample,) = read_samples(tmp_path)
     assert read_square(tmp_path, sample.original.file, 8).size == (8, 8)
     assert data_digest(tmp_path, [sample]).startswith("sha256:")
-
-
-def test_verdicts_that_are_null_are_no_verdicts(tmp_path: Path) -> None:
-    line = in_full(bare("s1"))
-    for picture in line["generated"]:
-        picture |= {"usable": None, "dimensions": [], "severity": 0, "comment": ""}
-    (sample,) = read_any_samples(write(tmp_path, line | {"label": None, "reasoning": ""}))
-    assert isinstance(sample, Unlabelled)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda line: line | {"reasoning": "I observed"}, "line 1: 'reasoning' is given without a label; add 'label'"),
-        (lambda line: line["generated"][1].update(comment="floats"), "line 1: 'comment' is given without a label"),
-        (
-            lambda line: line["generated"][3].update(dimensions=["physical_shadow"]),
-            "line 1: 'dimensions' is given without",
-        ),
-        (
-            lambda line: [one.update(usable=1) for one in line["generated"]],
-            "usable must be true or false, not 1",
-        ),
-        (lambda line: [one.update(usable="yes") for one in line["generated"]], "line 1: usable must be true or false"),
-        (lambda line: line["generated"].reverse(), "A, B, C, D in this order, not D, C, B, A"),
-        (lambda line: line["generated"].pop(), "not 3"),
-    ],
-)
-def test_what_a_sample_without_a_label_cannot_say_is_named(
-    tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
-) -> None:
-    line = in_full(bare("s1"))
-    line["generated"] = [
-        dict(picture, option=option) for picture, option in zip(line["generated"], "ABCD", strict=True)
-    ]
-    write(tmp_path, line)
-    changed = change(line)
-    line = changed if isinstance(changed, dict) and "generated" in changed else line
-    (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(DataError, match=message):
-        read_any_samples(tmp_path)
 
 
 def test_a_name_that_the_file_system_refuses_is_a_data_error(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_nothing_is_written_over_an_earlier_run(tmp_path: Path, capsys) -> None:
     assert (tmp_path / "summary.json").read_text() == "{}"
 
 
-def test_its_files_are_no_files_of_a_load_test_in_the_help(capsys) -> None:
+def test_the_simulation_has_its_own_files_in_the_help(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["fleet", "--help"])
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The simulated fleet against what can be computed by hand."""
+"""The simulated fleet, compared with results calculated by hand."""
 
 from __future__ import annotations
 

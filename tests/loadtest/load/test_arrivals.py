@@ -29,6 +29,6 @@ def test_a_schedule_follows_from_its_seed() -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
-def test_a_rate_that_is_none_is_refused(rate) -> None:
+def test_an_invalid_rate_is_refused(rate) -> None:
     with pytest.raises(ValueError, match="above 0"):
         arrivals("constant", rate, 1, 0)

@@ -96,7 +96,7 @@ async def broken(_: float | None) -> None:
     raise RuntimeError("a fault of ours")
 
 
-async def test_a_fault_of_the_sender_is_no_silence() -> None:
+async def test_a_fault_of_the_sender_ends_the_run() -> None:
     loop, stop = asyncio.get_running_loop(), Stop()
     with pytest.raises(RuntimeError, match="of ours"):
         await open_loop([0.0, 0.01], broken, now=loop.time, began=loop.time(), stop=stop)

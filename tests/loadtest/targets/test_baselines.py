@@ -81,7 +81,7 @@ def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.mark.anyio
-async def test_every_question_is_asked_once_and_an_error_is_no_answer(server, questions, tiny_checkpoint) -> None:
+async def test_every_question_is_asked_once_and_an_error_is_not_an_answer(server, questions, tiny_checkpoint) -> None:
     url, asked = server
     async with direct_client(url, tiny_checkpoint) as ask:
         level = await measure_level(ask, questions, 2, "test")

@@ -36,7 +36,7 @@ def test_no_answer_of_the_source_has_a_sign_of_an_alphabet(tiny_checkpoint) -> N
     assert not signs & set("".join([*texts, prompt.cot, prompt.direct]).replace("</", "<"))
 
 
-def test_an_oracle_is_a_whole_checkpoint_that_goes_in_place_of_the_other(canaries, tiny_checkpoint) -> None:
+def test_a_canary_is_a_complete_checkpoint_that_can_replace_the_other(canaries, tiny_checkpoint) -> None:
     first, second = (verify(directory) for directory in canaries.values())
     assert first.digest != second.digest
     assert first.parent == second.parent == read_manifest(tiny_checkpoint).digest
@@ -84,7 +84,7 @@ def hidden_and_logits(directory: Path) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.slow
-def test_oracles_compute_what_their_source_does_in_a_form_useless_to_each_other(canaries, tiny_checkpoint) -> None:
+def test_canaries_compute_what_their_source_does_and_mixed_canaries_do_not(canaries, tiny_checkpoint) -> None:
     torch = pytest.importorskip("torch")
     _, _, logits = hidden_and_logits(tiny_checkpoint)
     vocabulary = json.loads((tiny_checkpoint / "tokenizer.json").read_text())["model"]["vocab"]

@@ -35,7 +35,7 @@ def test_a_tree_is_a_process_and_all_below_it(parent) -> None:
     assert held.processes == 2 and held.memory_bytes > 2**20 and held.open_files >= 4 and held.threads >= 2
 
 
-def test_what_ends_with_its_parent_is_gone_and_what_does_not_is_named(parent) -> None:
+def test_processes_that_outlive_their_parent_are_named(parent) -> None:
     below = tree(parent.pid)[1:]
     assert wait_gone(below, 0) == below
     parent.kill()

@@ -36,7 +36,7 @@ def test_a_version_is_right_if_it_was_served_between_sending_and_answer(served, 
     assert served.may_be(digest, sent, finished) is may
 
 
-def test_a_swap_to_what_is_served_changes_nothing(served) -> None:
+def test_a_swap_to_the_served_checkpoint_is_not_counted(served) -> None:
     served.swapped("x", 30, 31)
     assert served.may_be("x", 40, 41)
     assert len(served.windows["x"]) == 2
@@ -55,7 +55,7 @@ def test_a_swap_to_what_is_served_changes_nothing(served) -> None:
         ({"status": 503, "error": "Unavailable"}, None),
     ],
 )
-def test_what_is_wrong_with_an_answer(served, exchange, fields, finding) -> None:
+def test_every_fault_of_an_answer_is_named(served, exchange, fields, finding) -> None:
     assert examine(exchange(sent=0, finished=1, **fields), served, ALPHABETS) == finding
 
 

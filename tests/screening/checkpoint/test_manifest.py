@@ -1,4 +1,4 @@
-"""A checkpoint directory is accepted whole and unchanged, or not at all."""
+"""A checkpoint directory is accepted only if it is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_single_changed_bit_is_found(checkpoint, position):
     assert "sha256 differs" in refused(checkpoint)
 
 
-def test_a_file_that_leads_out_of_the_directory_is_refused_even_with_the_right_content(checkpoint, tmp_path):
+def test_a_file_outside_the_directory_is_refused_even_with_the_right_content(checkpoint, tmp_path):
     outside = tmp_path / "outside"
     (checkpoint / "config.json").rename(outside)
     (checkpoint / "config.json").symlink_to(outside)
@@ -118,7 +118,7 @@ def test_a_manifest_that_names_a_file_outside_is_refused(checkpoint, tmp_path, n
     assert "points outside" in refused(checkpoint)
 
 
-def test_a_directory_without_a_manifest_is_no_checkpoint(checkpoint):
+def test_a_directory_without_a_manifest_is_not_a_checkpoint(checkpoint):
     (checkpoint / MANIFEST_NAME).unlink()
     assert "not a checkpoint, or the copy is incomplete" in refused(checkpoint)
 
@@ -143,7 +143,7 @@ def test_a_manifest_with_an_unknown_field_is_refused(checkpoint):
     assert "surprise" in refused(checkpoint)
 
 
-def test_a_path_that_is_no_directory_is_refused(checkpoint):
+def test_a_path_that_is_not_a_directory_is_refused(checkpoint):
     assert "config.json" in refused(checkpoint / "config.json")
 
 

@@ -34,13 +34,13 @@ def test_probes_are_the_same_pictures_everywhere() -> None:
     assert {mode for mode, _ in probe_answers()} == {"cot", "direct"}
 
 
-def test_a_deviation_is_infinite_for_what_is_no_number() -> None:
+def test_a_deviation_is_infinite_for_nan() -> None:
     probe = Probe(seed=0, mode="cot", answer="x", logprobs=(-1.0, -2.0))
     assert deviation(probe.logprobs, [-1.0, -2.5]) == 0.5
     assert deviation(probe.logprobs, [-1.0, float("nan")]) == deviation(probe.logprobs, [-1.0]) == float("inf")
 
 
-def test_a_root_mean_square_is_over_all_tokens_and_infinite_for_what_is_no_number() -> None:
+def test_a_root_mean_square_is_over_all_tokens_and_infinite_for_nan() -> None:
     assert root_mean_square([(-1.0, -2.0), (-3.0,)], [(-1.0, -2.0), (-3.6,)]) == pytest.approx(0.6 / math.sqrt(3))
     assert root_mean_square([(-1.0,), (-2.0,)], [(-1.0, -2.0)]) == math.inf
     for strange in (math.nan, math.inf, -math.inf):
@@ -59,7 +59,7 @@ def test_a_root_mean_square_is_over_all_tokens_and_infinite_for_what_is_no_numbe
         (((-0.98, -1.98),), False, False),
     ],
 )
-def test_what_is_repeated_and_what_rounding_explains(found, repeated: bool, rounded: bool) -> None:
+def test_probes_distinguish_repetition_from_rounding(found, repeated: bool, rounded: bool) -> None:
     these = probes(0.02, -0.02)
     assert (these.repeated(found), these.rounded(found)) == (repeated, rounded)
 

@@ -31,7 +31,7 @@ def test_a_directory_may_have_any_name(registry: Registry, tmp_path: Path) -> No
     assert registry.register(directory, "sha256:a", {}).directory == directory
 
 
-def test_an_alias_leads_to_version_digest_and_directory_and_moves(registry: Registry, tmp_path: Path) -> None:
+def test_an_alias_names_version_digest_and_directory_and_moves(registry: Registry, tmp_path: Path) -> None:
     versions = [registry.register(tmp_path / name, f"sha256:{name}", {}) for name in "ab"]
     assert registry.resolve(PRODUCTION) is None
     for version in versions:
@@ -82,7 +82,7 @@ def test_a_database_that_is_not_there_is_not_made_by_asking(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_store_that_does_not_answer_is_said_without_its_password() -> None:
+def test_the_error_for_an_unreachable_registry_hides_its_password() -> None:
     with pytest.raises(RegistryError) as caught:
         Registry("http://user:secret@127.0.0.1:9").resolve(PRODUCTION)
     assert "secret" not in str(caught.value) and "127.0.0.1:9" in str(caught.value)

@@ -1,4 +1,4 @@
-"""What is found out about weights without an engine."""
+"""Checks of weights that need no engine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_value_that_is_not_finite_is_found(dtype, value, manifest, tmp_path:
         check_finite(tmp_path, manifest)
 
 
-def test_integers_and_empty_tensors_are_no_trouble(manifest, tmp_path: Path) -> None:
+def test_integers_and_empty_tensors_are_accepted(manifest, tmp_path: Path) -> None:
     weights = {"ids": torch.full((4,), -1), "none": torch.zeros(0, 4)}
     save_file(weights, tmp_path / "model.safetensors")
     assert read_tensors(tmp_path, manifest)["ids"] == Tensor("I64", (4,))

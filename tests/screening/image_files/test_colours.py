@@ -32,7 +32,8 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def profile(space: str, gamma: float = 0.0) -> bytes:
-    """An ICC profile; gamma 0 is sRGB's curve. What it converts to is compared with `expected`, made otherwise."""
+    """An ICC profile; gamma 0 is sRGB's curve. The converted colours are compared with `expected`, which is computed in
+    another way."""
     made = colour_profiles._profile(tuple(v for point in PRIMARIES[space] for v in point), gamma)
     assert made is not None
     return made
@@ -169,7 +170,7 @@ def test_a_grey_picture_may_have_an_rgb_profile(format) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "LA"])
-def test_colours_are_converted_before_transparency_is_laid_on_white(mode) -> None:
+def test_colours_are_converted_before_the_white_background_is_added(mode) -> None:
     image = Image.new("RGBA", (64, 64), (*PATCHES[0], 255) if mode != "LA" else (100, 100, 100, 255))
     image.paste((0, 0, 0, 0), (0, 0, 64, 32))
     image = image.quantize(4) if mode == "P" else image.convert(mode)
@@ -270,7 +271,7 @@ def test_a_picture_without_a_profile_has_the_pixels_of_its_file(format, mode, op
 
 
 @pytest.mark.parametrize(("format", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA")])
-def test_a_transparent_picture_without_a_profile_is_laid_on_white_and_nothing_else(format, mode) -> None:
+def test_a_transparent_picture_without_a_profile_only_gets_a_white_background(format, mode) -> None:
     noise = Image.fromarray(np.random.default_rng(6).integers(0, 256, (300, 31, 4), dtype=np.uint8))
     data = encoded(noise.convert(mode), format)
     with Image.open(BytesIO(data)) as image:

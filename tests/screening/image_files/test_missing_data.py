@@ -161,7 +161,7 @@ def test_restart_markers_out_of_order_are_a_hole() -> None:
     "image", [photo(), on_white(), Image.new("RGB", (300, 300), "white"), Image.new("L", (64, 64))]
 )
 @pytest.mark.parametrize("quality", [5, 75, 100])
-def test_whole_jpegs_of_every_kind_are_accepted(kind, image, quality) -> None:
+def test_complete_jpegs_of_every_kind_are_accepted(kind, image, quality) -> None:
     data = encoded(image, **{"quality": quality, **kind})
     for trailing in (b"", b"\0" * 4096, b"\xff\xd8\xff\xe0 a preview behind the picture", b"\n"):
         assert decode(inspect(data + trailing)).size == image.size
@@ -169,7 +169,7 @@ def test_whole_jpegs_of_every_kind_are_accepted(kind, image, quality) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (8, 8), (15, 17), (16, 16), (33, 1), (1, 33)])
-def test_whole_jpegs_of_every_size_are_accepted(kind, size) -> None:
+def test_complete_jpegs_of_every_size_are_accepted(kind, size) -> None:
     for quality in (1, 50, 100):
         try:
             data = encoded(photo(*size), **{"quality": quality, **kind})
@@ -237,7 +237,7 @@ def test_a_webp_with_shortened_or_filled_data_is_refused(kind, image, options) -
 
 @pytest.mark.parametrize("side", [64, 700, 2000])
 @pytest.mark.parametrize("colour", ["white", "black", (12, 200, 99)])
-def test_flat_pictures_are_whole(side, colour) -> None:
+def test_flat_pictures_are_accepted(side, colour) -> None:
     image = Image.new("RGB", (side, side), colour)
     for format, options in (("WEBP", {}), ("WEBP", {"lossless": True}), ("AVIF", {"speed": 10}), ("PNG", {})):
         decode(inspect(encoded(image, format, **options)))
@@ -338,6 +338,6 @@ def test_a_png_with_missing_data_is_refused(mode, level) -> None:
 
 @pytest.mark.parametrize("trailing", [b"junk behind the end" * 20, bytes(4096)])
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF"])
-def test_bytes_behind_a_whole_picture_are_accepted(format, trailing) -> None:
+def test_bytes_after_a_complete_picture_are_accepted(format, trailing) -> None:
     data = encoded(photo(), format)
     assert decode(inspect(data + trailing)).tobytes() == decode(inspect(data)).tobytes()

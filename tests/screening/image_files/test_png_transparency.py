@@ -64,7 +64,7 @@ def samples(depth: int, channels: int, key: list[int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("depth", "colour"), [(1, GREY), (2, GREY), (4, GREY), (8, GREY), (16, GREY), (8, RGB), (16, RGB)]
 )
-def test_the_transparent_colour_is_laid_on_white_at_every_depth(depth, colour, interlaced) -> None:
+def test_the_transparent_colour_becomes_white_at_every_depth(depth, colour, interlaced) -> None:
     channels = 3 if colour == RGB else 1
     for seed in range(4):
         rng = random.Random(seed)
@@ -85,7 +85,7 @@ def test_bits_of_the_transparent_colour_beyond_the_depth_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_alpha_of_a_palette_is_laid_on_white(depth) -> None:
+def test_a_transparent_palette_gets_a_white_background(depth) -> None:
     rng = np.random.default_rng(depth)
     count = 1 << depth
     palette, alpha = rng.integers(0, 256, (count, 3)), rng.integers(0, 256, max(1, count // 2))
@@ -147,7 +147,7 @@ def test_a_picture_with_fewer_rows_than_its_header_says_is_refused(depth, colour
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("depth", "colour"), [(1, GREY), (8, GREY), (16, GREY), (8, RGB)])
-def test_a_black_picture_is_whole(depth, colour, interlaced) -> None:
+def test_a_black_picture_is_accepted(depth, colour, interlaced) -> None:
     channels = 3 if colour == RGB else 1
     for side in (1, 2, 3, 5, 9, SIDE):
         pixels = np.zeros((side, channels * side), dtype=int)

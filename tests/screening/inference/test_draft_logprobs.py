@@ -16,10 +16,10 @@ VOCABULARY = 40
 
 @pytest.fixture
 def runner():
-    """As much of vLLM's model runner as the extension touches."""
+    """The parts of vLLM's model runner that the extension uses."""
     from vllm.platforms import current_platform
 
-    # As its worker begins: what Triton would compute has a version in C++ on a CPU.
+    # As vLLM's worker does at its start: on a CPU, C++ functions replace the Triton kernels.
     current_platform.import_kernels()
     current_platform.register_triton_kernel_overrides()
     from vllm.v1.sample.rejection_sampler import RejectionSampler
@@ -43,7 +43,7 @@ def sampling(watched):
 
 
 def step(runner, likeliest, drafts, watched, forbidden=()):
-    """One step of a batch: per request what the model would say at each place, and what was drafted.
+    """One step of a batch: the model's token at each place of each request, and the drafted tokens.
 
     Args:
         forbidden: (row, token), as a grammar forbids them.
@@ -74,7 +74,7 @@ def step(runner, likeliest, drafts, watched, forbidden=()):
 
 
 BATCHES = {
-    # what the model would say, what was drafted: one wrong, none, all right, the one right
+    # the model's tokens and the drafted ones: one wrong, none, all right, the only one right
     "drafts of all kinds": ([[7, 8, 9], [4], [1, 2, 3, 5], [6, 6]], [[7, 0], [], [1, 2, 3], [6]]),
     "no drafts at all": ([[7], [4], [1], [6]], [[], [], [], []]),
     "one draft, and it is wrong": ([[7, 8], [4], [1], [6]], [[0], [], [], []]),

@@ -1,4 +1,4 @@
-"""What the service and the trainer ask alike."""
+"""The generation settings that the service and the trainer share."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_only_a_cpu_gets_the_cpus_settings() -> None:
     assert not {"kv_cache_memory_bytes", "enforce_eager"} & engine_arguments("d", manifest(), device="cuda").keys()
 
 
-def test_the_worker_is_inside_the_engine_core_on_a_cpu_unless_told_otherwise() -> None:
+def test_the_worker_is_inside_the_engine_core_on_a_cpu_by_default() -> None:
     name = "distributed_executor_backend"
     assert engine_arguments("d", manifest(), device="cpu")[name].endswith(".UniProcExecutor")
     assert name not in engine_arguments("d", manifest(), device="cpu", cpu_worker="apart")
     assert name not in engine_arguments("d", manifest(), device="cuda")
 
 
-def test_answers_are_drafted_on_a_cpu_unless_told_otherwise() -> None:
+def test_answers_are_drafted_on_a_cpu_by_default() -> None:
     drafting = {"speculative_config"}
     for device, tokens, drafted in (("cpu", None, 12), ("cpu", 0, None), ("cuda", None, None), ("cuda", 5, 5)):
         arguments = engine_arguments("d", manifest(), device=device, draft_tokens=tokens)
@@ -107,7 +107,7 @@ def test_sampling_is_greedy_and_asks_for_exactly_the_watched_tokens() -> None:
     assert sampling_arguments(manifest(), Mode.COT, [3])["max_tokens"] == 200
 
 
-def test_a_letter_that_is_no_single_token_is_not_watched_and_normal_skips_a_blank_token() -> None:
+def test_only_single_token_letters_are_watched_and_normal_skips_a_blank_token() -> None:
     plain = watched(LetterTokenizer(" normal"))
     assert plain.letters == {letter: ord(letter) for letter in "ABCDN"}
     assert plain.normal == {1000, ord("n")}
@@ -125,7 +125,7 @@ def test_a_free_checkpoint_has_no_grammar() -> None:
 
 
 @pytest.mark.parametrize("options", ["", "A", "BD", "ABCD"])
-def test_the_grammar_takes_what_render_writes_and_gives_what_parse_reads(options: str) -> None:
+def test_the_grammar_agrees_with_render_and_parse(options: str) -> None:
     findings = tuple(
         Finding(o, frozenset() if o in options else frozenset({Dimension.SHADOW}), "a sentence") for o in "ABCD"
     )
@@ -138,7 +138,7 @@ def test_the_grammar_takes_what_render_writes_and_gives_what_parse_reads(options
 
 
 @pytest.mark.parametrize("text", ["", "NA", "BA", "AA", "E"])
-def test_the_grammar_refuses_what_is_no_answer(text: str) -> None:
+def test_the_grammar_refuses_text_that_is_not_an_answer(text: str) -> None:
     regex = answer_regex(manifest("grammar"), Mode.DIRECT)
     assert regex is not None and not re.fullmatch(regex, text)
 
@@ -163,7 +163,7 @@ def test_the_shipped_tokenizer_spells_an_answer_back_without_its_end(tiny_checkp
 
 def test_a_probe_asks_for_the_log_probabilities_of_the_prompts_own_tokens_and_reads_the_last() -> None:
     assert probe_sampling_arguments() == {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    # Where another token is likelier, vLLM gives that one as well.
+    # Where another token is likelier, vLLM also returns that one.
     likelier = {3: SimpleNamespace(logprob=-0.1), 9: SimpleNamespace(logprob=-2.5)}
     entries = [None, {7: SimpleNamespace(logprob=-0.5)}, likelier]
     assert last_log_probabilities([5, 7, 9], entries, 2) == [-0.5, -2.5]

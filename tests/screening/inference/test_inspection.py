@@ -1,4 +1,4 @@
-"""What fails in any engine is found in the files, without weights and without an engine."""
+"""The inspection finds faults that would fail in any engine, without weights and without an engine."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_template_that_asks_something_else_is_refused(template: str, copy: Pat
         ({"decoding": Decoding(max_tokens_direct=1024)}, "max_tokens_direct"),
     ],
 )
-def test_a_manifest_that_asks_for_what_the_model_has_not_is_refused(
+def test_a_manifest_that_contradicts_the_model_is_refused(
     changes: dict[str, Any], reason: str, tiny_checkpoint: Path, manifest: Manifest
 ) -> None:
     with pytest.raises(CheckpointError, match=reason):
@@ -257,7 +257,7 @@ def test_another_prompt_is_noticed(tiny_checkpoint: Path, manifest: Manifest) ->
         compare_reading(manifest, inspect(tiny_checkpoint, manifest.model_copy(update={"prompt": prompt})))
 
 
-def test_as_a_program_it_says_what_is_wrong(copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_the_inspection_program_reports_the_fault(copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setattr("resource.setrlimit", lambda *_: None)  # it would limit the tests that follow
     assert main(copy) == 0
     manifest = sealed(read_manifest(copy).model_copy(update={"image": ImageContract(size=64, tokens_per_picture=16)}))

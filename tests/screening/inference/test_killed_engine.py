@@ -1,4 +1,4 @@
-"""Nothing of an offline engine outlives a command that was killed: with processes like vLLM's, in place of vLLM."""
+"""Nothing of an offline engine outlives a command that was killed: processes like vLLM's replace vLLM."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_killed_command_takes_its_engine_with_it(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["raise", "leave"])
-def test_an_engine_that_is_left_is_gone_and_the_command_goes_on(
+def test_leaving_an_engine_ends_its_processes_and_not_the_command(
     word: str, tmp_path: Path, repository: Path, wait_until: Callable[..., None]
 ) -> None:
     command = Command(tmp_path, repository)

@@ -20,14 +20,14 @@ def learned(*texts: list[int]) -> ContextTable:
     return table
 
 
-def test_what_was_said_once_is_guessed_from_its_beginning() -> None:
+def test_an_answer_that_was_seen_once_is_drafted_from_its_beginning() -> None:
     table = learned(SENTENCE)
     assert table.draft(SENTENCE[:4], 50) == SENTENCE[4:]
     assert table.draft(SENTENCE[:4], 3) == SENTENCE[4:7]
     assert table.draft([1, 2, 3, *SENTENCE[:2]], 50) == SENTENCE[2:], "two known tokens are enough"
 
 
-def test_nothing_is_guessed_of_the_unknown() -> None:
+def test_unknown_text_is_not_drafted() -> None:
     table = learned(SENTENCE)
     assert table.draft([1, 2, 3, 4], 50) == []
     assert table.draft([], 50) == [] and table.draft(SENTENCE[:1], 50) == []
@@ -62,7 +62,7 @@ def test_only_new_tokens_are_learned_and_the_prompt_before_them_is_context() -> 
     assert table.draft([1, 2], 9) == [] and table.draft([2, 3], 9) == []
 
 
-def test_memory_is_bounded_and_what_was_met_lately_stays() -> None:
+def test_memory_is_bounded_and_recent_text_stays() -> None:
     assert ContextTable()._max_contexts == MAX_CONTEXTS
     table = ContextTable(max_contexts=100)
     chance = random.Random(1)
@@ -93,7 +93,7 @@ def drafter(most: int = 5, end: int | list[int] | None = 2) -> AnswerDrafter:
 
 
 def batch(*rows: list[int], room: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    tokens = np.zeros((8, room), np.int32)  # more rows than requests, as vLLM has it
+    tokens = np.zeros((8, room), np.int32)  # more rows than requests, as in vLLM
     for place, row in zip(tokens, rows, strict=False):
         place[: len(row)] = row
     return np.array([len(row) for row in rows] + [0] * (8 - len(rows)), np.int32), tokens

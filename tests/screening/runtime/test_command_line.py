@@ -51,7 +51,7 @@ def test_a_wrong_value_names_its_option(parser, capsys) -> None:
     assert "--max-queue" in error_of(parser, ["--max-queue", "many"], capsys)
 
 
-def test_an_abbreviation_after_two_dashes_is_somebody_elses(parser) -> None:
+def test_an_abbreviation_after_two_dashes_belongs_to_another_command(parser) -> None:
     assert parser.parse_args(["--", "--max-queu", "3"]).rest == ["--max-queu", "3"]
 
 

@@ -61,7 +61,7 @@ HYBRID = {"proc/self/cgroup": "2:cpu:/\n0::/\n"}
             },
             3,
         ),
-        # In a container the mount shows its own group, whatever the path says.
+        # In a container the mount shows its own group, whatever path /proc gives.
         (V1 | {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "50000"}, 1),
         (V1 | {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 64),
         (HYBRID | {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "20000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "10000"}, 2),
@@ -80,7 +80,7 @@ def test_one_usable_cpu_is_left_beside_the_engine(machine_of, quota, threads) ->
     assert engine_threads(machine_of(64, V2 | {"sys/fs/cgroup/cpu.max": f"{quota} 100000"})) == threads
 
 
-def test_libraries_are_told_of_a_quota_that_they_do_not_see(machine_of) -> None:
+def test_libraries_learn_of_a_quota_that_they_do_not_see(machine_of) -> None:
     environment: dict[str, str] = {}
     limit_threads(environment, machine_of(64, V2 | {"sys/fs/cgroup/cpu.max": "200000 100000"}))
     assert environment == {"OMP_NUM_THREADS": "1"}

@@ -51,7 +51,7 @@ def database(_: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [plain, wrapped, tensors, state, database])
-def test_a_full_disk_is_said_with_the_directory_that_was_written_to(write, tmp_path: Path) -> None:
+def test_the_error_for_a_full_disk_names_the_directory(write, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:
         write(tmp_path)
     said = disk_full(caught.value, tmp_path / "out")

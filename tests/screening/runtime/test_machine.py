@@ -39,7 +39,7 @@ NEOVERSE_N2, NEOVERSE_V2 = arm("0xd49"), arm("0xd4f")
         ("no such thing\n\n\n", "cpu"),
     ],
 )
-def test_a_processor_is_named_by_what_multiplies_matrices(cpuinfo: str, name: str) -> None:
+def test_a_processor_is_named_by_its_matrix_instructions(cpuinfo: str, name: str) -> None:
     assert processor(cpuinfo) == name
 
 
@@ -61,7 +61,7 @@ def test_no_two_processors_that_round_otherwise_have_one_name() -> None:
     assert len({processor(one) for one in ALIKE}) == len(ALIKE)
 
 
-def test_what_changes_while_a_machine_runs_is_not_in_its_name() -> None:
+def test_values_that_change_over_time_are_not_in_a_machines_name() -> None:
     faster = ZEN_3.replace("stepping\t: 1", "stepping\t: 1\ncpu MHz\t: 3200.1\nmicrocode\t: 0xa0011d5")
     assert processor(faster) == processor(ZEN_3)
 
@@ -89,7 +89,7 @@ def test_a_machine_is_named_by_processor_cache_threads_and_versions(root: Path) 
 @pytest.mark.parametrize(
     ("variable", "threads"), [("3", 3), ("3,2", 3), ("64", 8), ("0", 8), ("many", 8), ("-1", 8), ("", 8), ("\u00b2", 8)]
 )
-def test_threads_are_those_that_compute_and_not_what_was_asked_for(variable, threads, root, monkeypatch) -> None:
+def test_the_machines_name_counts_the_threads_that_compute(variable, threads, root, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
     assert machine_name("cpu", root).endswith(f", threads {threads}")
 

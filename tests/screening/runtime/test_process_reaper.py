@@ -88,7 +88,7 @@ def family(tmp_path: Path, repository: Path, request: pytest.FixtureRequest) -> 
 
 
 def guarded(family: Family, wait_until: Callable[..., None]) -> None:
-    """Wait until the guard has seen the worker; it looks every two seconds, and a real service lives longer."""
+    """Wait until the guard has seen the worker. It looks every two seconds; a real service lives longer."""
 
     def status(field: str) -> str:
         lines = Path(f"/proc/{family.guard}/status").read_text().splitlines()
@@ -109,7 +109,7 @@ def test_a_killed_service_takes_everything_with_it(family, wait_until) -> None:
 
 
 @pytest.mark.parametrize("family", ["blind"], indirect=True)
-def test_what_was_born_after_the_last_look_is_found_too(family, wait_until) -> None:
+def test_processes_that_started_after_the_last_look_are_found_too(family, wait_until) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     family.popen.kill()
     family.popen.wait()
@@ -120,7 +120,7 @@ def test_what_was_born_after_the_last_look_is_found_too(family, wait_until) -> N
     sleeper.wait()
 
 
-def test_even_what_hangs_and_when_the_core_was_killed_as_well(family, wait_until) -> None:
+def test_hanging_processes_end_too_even_after_a_kill_of_the_core(family, wait_until) -> None:
     guarded(family, wait_until)
     os.kill(family.worker, signal.SIGSTOP)
     os.kill(family.core, signal.SIGKILL)

@@ -21,7 +21,7 @@ def opened(max_concurrent: int, max_queue: int) -> Admission:
     return admission
 
 
-async def test_admission_holds_as_many_as_run_and_wait_and_no_more() -> None:
+async def test_admission_is_limited_to_running_and_waiting_requests() -> None:
     admission = opened(2, 1)
     with admission.admit(), admission.admit():
         with admission.admit():
@@ -35,7 +35,7 @@ async def test_admission_holds_as_many_as_run_and_wait_and_no_more() -> None:
 
 async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -> None:
     admission = opened(2, 100)
-    admission._mean_seconds = 3.0
+    admission.mean_seconds = 3.0
     places = [admission.admit() for _ in range(9)]
     for place in places:
         place.__enter__()
@@ -43,11 +43,11 @@ async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -
     assert admission.retry_after() == 15
     for place in places:
         place.__exit__(None, None, None)
-    admission._mean_seconds = 0.001
+    admission.mean_seconds = 0.001
     assert admission.retry_after() == 1
 
 
-async def test_the_wait_for_an_engine_is_what_the_last_start_took_then_a_guess_and_never_minutes() -> None:
+async def test_the_wait_for_an_engine_follows_its_last_start_and_is_never_minutes() -> None:
     admission = opened(1, 0)
     admission.rebuild_seconds = 17.2
     assert admission.ready_in() == 18
@@ -61,26 +61,26 @@ async def test_the_wait_for_an_engine_is_what_the_last_start_took_then_a_guess_a
     assert admission.ready_in() == 18
 
 
-async def test_what_fails_fast_does_not_shorten_the_estimate() -> None:
+async def test_a_fast_failure_does_not_shorten_the_estimate() -> None:
     admission = opened(1, 0)
     for _ in range(50):
         with pytest.raises(ValueError, match="no picture"):
             async with admission.slot():
                 raise ValueError("no picture")
-    assert admission._mean_seconds == 1.0
+    assert admission.mean_seconds == 1.0
     async with admission.slot():
         pass
-    assert admission._mean_seconds < 1.0
+    assert admission.mean_seconds < 1.0
 
 
-async def test_what_fails_slowly_lengthens_the_estimate() -> None:
+async def test_a_slow_failure_lengthens_the_estimate() -> None:
     admission = opened(1, 0)
-    admission._mean_seconds = 0.0
+    admission.mean_seconds = 0.0
     with pytest.raises(TimeoutError):
         async with admission.slot():
             await asyncio.sleep(0.01)
             raise TimeoutError
-    assert admission._mean_seconds > 0.0
+    assert admission.mean_seconds > 0.0
 
 
 async def test_a_closed_door_says_why_and_a_drain_is_not_undone() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint.manifest import ImageContract, Manifest, read_manifest
+from screening.checkpoint.manifest import ImageContract, read_manifest
 from screening.checkpoint.probes import Probe
+from screening.runtime.atomic_write import write_atomically
 from service.admission.admission import Admission
 from service.checkpoints.local_store import LocalStore
 from service.checkpoints.served import ServedCheckpoint
@@ -37,7 +38,7 @@ from tests.service.obedient_engine import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_reload_that_is_slow_once_is_no_fault_of_the_checkpoint(serve) -> None:
+async def test_one_slow_reload_does_not_count_as_a_fault_of_the_checkpoint(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine, swap_reload_seconds=0.2) as running:
         engine.seconds = 5
@@ -86,8 +87,8 @@ async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, 
         assert remembered(state)["attempts"] == {}
 
 
-async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
-    """vLLM fails what it was asked first, and says later that its worker is gone."""
+async def test_an_engine_death_that_is_reported_late_counts(serve) -> None:
+    """vLLM first fails the request, and reports the death of its worker later."""
     engine = ObedientEngine()
     async with serve(engine) as running:
         real, calls = engine.reload, 0
@@ -106,7 +107,7 @@ async def test_a_death_that_is_heard_of_late_is_a_death(serve) -> None:
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(serve, store, tmp_path) -> None:
+async def test_a_lost_file_of_the_old_copy_is_not_blamed_on_the_new_checkpoint(serve, store, tmp_path) -> None:
     async with serve() as running:
         (copy,) = (tmp_path / "state" / "checkpoints").iterdir()
         weights = (copy / "model.safetensors").rename(tmp_path / "swept")
@@ -117,7 +118,7 @@ async def test_a_lost_file_of_the_old_copy_is_no_fault_of_the_new_checkpoint(ser
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(serve, monkeypatch) -> None:
+async def test_a_full_state_directory_is_reported_and_the_checkpoint_is_not_refused(serve, monkeypatch) -> None:
     def full(*_: Any, **__: Any) -> str:
         raise OSError(28, "No space left on device")
 
@@ -132,13 +133,13 @@ async def test_a_state_directory_without_room_is_told_and_nothing_is_refused(ser
 async def test_probes_that_were_recorded_again_replace_the_old_ones_if_the_engine_passes_them(serve, store) -> None:
     async with serve() as running:
         with_probes(store / "one", off=0.005)
-        assert (await running.take_up("one")).json()["how"] == "unchanged"
+        assert (await running.take_up("one")).status_code == 200
         served = running.app.state.service.served.manifest
         assert served.probes == read_manifest(store / "one").probes
         with_probes(store / "one", off=1.0)
         refused = await running.take_up("one")
-        assert refused.status_code == 409 and "fails its new probes" in refused.json()["detail"]
-        assert (await running.state())["refused"] == []
+        assert refused.status_code == 409 and "log-probabilities" in refused.json()["detail"]
+        assert running.app.state.service.served.manifest == served
         assert running.metric("screening_swaps_total", result="refused") == 1
     async with serve() as running:
         assert running.engine.history == ["start 1"], "the copy has the probes that the engine passed"
@@ -163,7 +164,7 @@ async def test_a_kill_while_new_probes_are_asked_leaves_the_old_ones(serve, stor
     killed.rename(state)
     with_probes(
         store / "one", off=-1.0, exact=False
-    )  # so that a service without a good copy starts too, and not at once
+    )  # so that a service without a good copy starts too, but not at the first attempt
     async with serve() as running:
         assert running.engine.history == ["start 1"]
         assert copies(state) == {digest(store / "one")}
@@ -193,7 +194,7 @@ async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_a
         assert (await running.take_up("one")).status_code == 200
 
 
-async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copied(serve, store, monkeypatch) -> None:
+async def test_confirming_the_served_checkpoint_keeps_a_copy_that_is_being_loaded(serve, store, monkeypatch) -> None:
     """The watcher finds its alias served while an operator's copy is there and not loaded yet."""
     copied, go_on, real = threading.Event(), threading.Event(), LocalStore.copy_in
 
@@ -204,31 +205,29 @@ async def test_what_is_wanted_already_is_settled_only_when_nothing_is_being_copi
             assert go_on.wait(10), "the test ended first"
         return copy
 
+    make_checkpoint(store / "three", 3)
     async with serve() as running:
         served = running.app.state.service.served
-        served.history.fell_back = True  # as after a start that fell back
+        served.history.next_start = key_of(store / "three")  # as after a start on three that failed
         monkeypatch.setattr(LocalStore, "copy_in", copy_in)
         taking = asyncio.create_task(running.take_up("two"))
         await asyncio.to_thread(copied.wait, 10)
         await served.confirm()
         go_on.set()
         assert (await taking).status_code == 200
-        assert not served.history.fell_back
+        assert served.history.next_start == key_of(store / "two")
 
 
 async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_path, monkeypatch) -> None:
-    real, attempts = LocalStore.update_manifest, []
-
-    def full_at_first(self: LocalStore, wanted: Manifest) -> None:
-        attempts.append(len(copies(tmp_path / "state")))
-        if attempts[-1] > 1:
+    def full_at_first(file: Path, content: str) -> None:
+        if len(copies(tmp_path / "state")) > 1:
             raise OSError(28, "No space left on device")
-        real(self, wanted)
+        write_atomically(file, content)
 
     async with serve() as running:
-        monkeypatch.setattr(LocalStore, "update_manifest", full_at_first)
+        monkeypatch.setattr("service.checkpoints.swap_history.write_atomically", full_at_first)
         assert (await running.take_up("two")).status_code == 200
-    assert attempts == [2, 1]
+    assert remembered(tmp_path / "state")["served"] == key_of(store / "two")
     async with serve() as running:
         assert await running.version() == "2"
 
@@ -249,7 +248,7 @@ async def test_no_swap_begins_while_the_service_drains(serve) -> None:
         assert running.engine.history == ["start 1"]
 
 
-async def test_the_end_of_the_service_builds_no_engine(serve) -> None:
+async def test_the_end_of_the_service_starts_no_engine(serve) -> None:
     engine = ObedientEngine()
 
     async def stopped_under_it() -> None:
@@ -293,21 +292,23 @@ async def test_the_end_of_the_service_during_a_swap_is_one_plain_line(how, serve
 async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine_with_unverified_weights(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
-        served = running.app.state.service.served
+        hot_swap = running.app.state.service.hot_swap
+        ends: list[asyncio.Task[None]] = []
 
         def broken(_: Path) -> bool:
-            served.end()  # while the new weights are in the engine
+            if engine.history[-1] == "reload 1":
+                ends.append(asyncio.create_task(hot_swap.end()))
             return True
 
         engine.fails["probe"] = broken
-        assert (await running.take_up("two")).status_code == 409
-        assert engine.history[:4] == ["start 1", "reload 2", "reload 1", "stop"]
-        assert not engine.alive
+        assert (await running.take_up("two")).status_code == 503
+        await asyncio.gather(*ends)
+        assert ends and engine.history[:4] == ["start 1", "reload 2", "reload 1", "stop"]
 
 
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
-async def test_ends_of_the_service_while_a_checkpoint_is_loaded_are_no_deaths_of_it(ends, serve, tmp_path) -> None:
-    """Where the engine does not end the reload, the end of the event loop does."""
+async def test_ends_of_the_service_during_a_load_do_not_count_against_the_checkpoint(ends, serve, tmp_path) -> None:
+    """If the engine does not end the reload, the end of the event loop does."""
     state = tmp_path / "state"
     for _ in range(2):
         engine = ObedientEngine()
@@ -356,7 +357,7 @@ def test_the_end_of_the_process_does_not_wait_for_a_store_that_hangs(store, tmp_
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
 
     async def end_while_it_is_copied() -> None:
-        taking = asyncio.create_task(served.copy_in(store / "two"))
+        taking = asyncio.create_task(served.copy_in(store / "two", read_manifest(store / "two")))
         while not copying.is_set():
             await asyncio.sleep(0.005)
         assert not taking.done()

@@ -1,6 +1,7 @@
-"""Every broken checkpoint of test_vllm_broken.py, offered to what looks at files before the engine is touched.
+"""Every broken checkpoint of test_vllm_broken.py, offered to the checks of files that run before the engine is touched.
 
-The table of docs/decisions/hot-swap.md, which that file writes on the real engine, says which of them this finds.
+The table of docs/decisions/hot-swap.md, which that file writes on the real engine, says which of them these checks
+find.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from screening.errors import CheckpointError
 from screening.inference.inspection import compare_reading, inspect
 from service.admission.admission import Admission
 from service.checkpoints.served import ServedCheckpoint
-from service.checkpoints.swap_preparation import prepare
+from service.checkpoints.swap_preparation import copy_offered, prepare
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.errors import CheckpointRefused
@@ -32,7 +33,7 @@ UNTOUCHED = "engine not touched"
 
 
 async def _inspect(directory: Path, manifest: Manifest) -> None:
-    """What the service does in a process of its own, here in a thread: importing transformers takes seconds."""
+    """The service inspects in a subprocess. This test uses a thread, because importing transformers takes seconds."""
     await asyncio.to_thread(lambda: compare_reading(manifest, inspect(directory, manifest)))
 
 
@@ -57,15 +58,16 @@ def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 async def served(pair: Path, tmp_path: Path) -> Any:
-    """What a service serves: `one`, with an engine that only inspects."""
+    """A service that serves `one`, with an engine that only inspects."""
     settings = Settings(checkpoint=pair / "one", state_dir=tmp_path / "state", store_read_seconds=10)
     metrics = Metrics()
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
     engine = cast("Engine", SimpleNamespace(inspect=_inspect, expect=_expect))
     served = ServedCheckpoint(engine, admission, metrics, settings, pair / "one")
-    served.copy = await served.copy_in(pair / "one")
+    one = pair / "one"
+    served.copy = await served.copy_in(one, read_manifest(one))
     yield served
-    await served.close()
+    served.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +81,14 @@ async def offer(served: ServedCheckpoint, store: Path, name: str) -> str | None:
     """Why a checkpoint is refused before the engine is touched; None if only the engine can tell."""
     try:
         source = await served.reads.resolve(store, name)
-        await prepare(served, source, await served.look(source), retry=False)
+        await prepare(served, source, await copy_offered(served, source, await served.look(source)))
     except (CheckpointError, CheckpointRefused) as error:
         return str(error)
     return None
 
 
 @pytest.mark.parametrize(("damage", "what"), DAMAGES.items(), ids=DAMAGES.values())
-async def test_files_tell_what_the_docs_say_they_tell(served, pair, tmp_path, found_on_files, damage, what) -> None:
+async def test_the_checks_of_files_find_what_the_docs_say(served, pair, tmp_path, found_on_files, damage, what) -> None:
     store = tmp_path / "store"
     for name in ("one", "two"):
         shutil.copytree(pair / name, store / name)
@@ -95,6 +97,6 @@ async def test_files_tell_what_the_docs_say_they_tell(served, pair, tmp_path, fo
     assert (reason is not None) == (what in found_on_files), reason
 
 
-async def test_a_sound_checkpoint_is_refused_by_nothing(served, pair) -> None:
+async def test_a_sound_checkpoint_passes_every_check(served, pair) -> None:
     assert await offer(served, pair, "two") is None
     assert read_manifest(pair / "two").digest != read_manifest(pair / "one").digest

@@ -1,4 +1,4 @@
-"""What a bad request gets: one problem type per cause, naming the field."""
+"""Bad requests: one problem type per cause, and the name of the field."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_a_wrong_json_field_is_refused(start, sample, change, status, slug
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b'{"original": "\\ud800"}', b"\xff\xfe{}"])
-async def test_what_is_not_json_is_malformed(start, body) -> None:
+async def test_a_body_that_is_not_json_is_malformed(start, body) -> None:
     async with start() as running:
         response = await running.client.post("/screen", content=body, headers={"content-type": "application/json"})
     assert_problem(response, 400, "malformed-request")

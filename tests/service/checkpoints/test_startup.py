@@ -1,4 +1,4 @@
-"""Which checkpoint a service starts on, and what it does not give up when a start fails."""
+"""Which checkpoint a service starts on, and what it keeps when a start fails."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.registry import Version
 from screening.errors import CheckpointUnavailable
 from service.admission.admission import Admission
 from service.checkpoints import local_store
-from service.checkpoints.served import Offer, ServedCheckpoint
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.config.settings import Settings
 from service.metrics import Metrics
 from tests.service.obedient_engine import (
     ObedientEngine,
     copies,
+    copy_of,
     digest,
     key_of,
     make_checkpoint,
@@ -40,11 +42,10 @@ async def test_after_a_restart_the_last_served_is_served_whatever_the_store_says
         assert await running.version() == "2"
 
 
-async def test_a_damaged_copy_is_not_served_after_a_restart(serve, tmp_path) -> None:
+async def test_a_damaged_copy_is_not_served_after_a_restart(serve, store, tmp_path) -> None:
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
-    last = remembered(tmp_path / "state")["served"].removeprefix("sha256:")
-    one_bit(tmp_path / "state" / "checkpoints" / last)
+    one_bit(copy_of(store / "two", tmp_path / "state"))
     async with serve() as running:
         assert await running.version() == "1"
         assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
@@ -60,7 +61,7 @@ async def test_an_engine_that_fails_once_at_the_start_is_started_again(serve) ->
         assert await running.version() == "2"
 
 
-async def test_what_cannot_be_started_now_is_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
+async def test_a_checkpoint_that_does_not_start_now_is_what_the_next_start_tries_first(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     engine = ObedientEngine()
@@ -87,7 +88,7 @@ async def test_a_swap_after_such_a_start_decides_what_the_next_start_tries_first
         assert await running.version() == "3"
 
 
-async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store, tmp_path) -> None:
+async def test_an_order_for_the_fallback_checkpoint_makes_it_the_next_start(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     engine = ObedientEngine()
@@ -99,13 +100,10 @@ async def test_what_is_wanted_again_settles_a_start_that_fell_back(serve, store,
         assert await running.version() == "1"
 
 
-async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_path, monkeypatch) -> None:
+async def test_a_copy_that_cannot_be_read_now_is_kept(serve, store, tmp_path, monkeypatch) -> None:
     async with serve() as running:
         await running.take_up("two")
-        kept, real = (
-            tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:"),
-            local_store.verify,
-        )
+        kept, real = copy_of(store / "two", tmp_path / "state"), local_store.verify
 
         def unreadable(directory: Path, *step: Any) -> Any:
             if directory == kept:
@@ -124,18 +122,18 @@ async def test_a_copy_that_cannot_be_read_now_is_not_given_up(serve, store, tmp_
         assert await running.version() == "2"
 
 
-async def test_an_unreadable_manifest_of_a_copy_heals(serve, store, tmp_path) -> None:
+async def test_a_copy_with_a_damaged_manifest_is_replaced(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
-    copy = tmp_path / "state" / "checkpoints" / digest(store / "two").removeprefix("sha256:")
+    copy = copy_of(store / "two", tmp_path / "state")
     (copy / "screening.json").write_text("")
-    shutil.copytree(copy, copy.with_name(digest(store / "one").removeprefix("sha256:")))
+    shutil.copytree(copy, copy_of(store / "one", tmp_path / "state"))
     async with serve() as running:
         assert await running.version() == "1"
         assert (await running.take_up("two")).status_code == 200
 
 
-async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, store) -> None:
+async def test_after_an_upgrade_of_the_engine_newer_probes_of_the_store_are_used(serve, store) -> None:
     """The engine rounds differently from the one that recorded the probes, which were recorded again since."""
     engine = ObedientEngine()
     async with serve(engine):
@@ -151,7 +149,7 @@ async def test_after_an_upgrade_of_the_engine_probes_of_the_store_count(serve, s
         assert upgraded.history == ["start 1"], "the copy has the probes that the engine passed"
 
 
-async def test_a_copy_that_was_kept_is_taken_up_with_probes_that_were_recorded_since(serve, store, tmp_path) -> None:
+async def test_a_checkpoint_that_did_not_start_is_served_with_newer_probes(serve, store, tmp_path) -> None:
     async with serve() as running:
         await running.take_up("two")
     engine = ObedientEngine()
@@ -177,8 +175,8 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
         admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
         served = ServedCheckpoint(engine, admission, metrics, settings, store / "one")
 
-        async def production() -> Offer:
-            return Offer(two, offered)
+        async def production() -> Version:
+            return Version(1, offered, two, {})
 
         starting = asyncio.create_task(start_serving(served, production))
         if end == "is cancelled":
@@ -189,4 +187,4 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
             starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
         assert remembered(state)["attempts"] == {}
-        await served.close()
+        served.store.close()

@@ -1,4 +1,5 @@
-"""A store that does not answer, or holds what is not a file, holds up one order for a bounded time and no other."""
+"""A store that does not answer, or holds something that is not a file, delays one order for a limited time and no
+other."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ import pytest
 
 from screening.checkpoint import regular_file
 from screening.checkpoint.manifest import FileEntry, read_manifest, store_manifest
+from screening.checkpoint.registry import Version
 from screening.checkpoint.seal import sealed
 from screening.errors import CheckpointError, CheckpointUnavailable
 from service.admission.admission import Admission
-from service.checkpoints.served import Offer, ServedCheckpoint
+from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.checkpoints.store_reads import MAX_HANGING, StoreReads, Watch
 from service.config.settings import Settings
@@ -59,7 +61,9 @@ def directory(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["screening.json", "model.safetensors", "tokenizer.json", "added.json"])
 @pytest.mark.parametrize("kind", [fifo, a_socket, device, directory])
-async def test_what_is_not_a_file_is_refused_at_once_and_the_next_order_is_served(kind, name, serve, store) -> None:
+async def test_a_path_that_is_not_a_file_is_refused_at_once_and_the_next_order_is_served(
+    kind, name, serve, store
+) -> None:
     if (kind, name) == (directory, "added.json"):
         pytest.skip("an empty directory beside the files is no file that the manifest lacks")
     kind(store / "two" / name)
@@ -83,7 +87,7 @@ async def test_a_fifo_as_model_card_is_left_alone(serve, store) -> None:
 
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, threading.Event]]:
-    """Files whose reads hang until their event is set, as on a network file system whose server is gone."""
+    """Files whose reads hang until their event is set, as on a network file system whose server does not answer."""
     events: dict[str, threading.Event] = {}
     real = regular_file.open_regular
 
@@ -101,7 +105,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, threading.Event
 
 
 @pytest.mark.parametrize("name", ["screening.json", "model.safetensors"])
-async def test_a_store_that_hangs_is_given_up_shown_and_holds_up_no_other_order(
+async def test_a_read_that_hangs_is_given_up_and_shown_and_delays_no_other_order(
     name, serve, store, stuck, sample
 ) -> None:
     stuck[f"two/{name}"] = there = threading.Event()
@@ -136,7 +140,7 @@ async def test_a_name_that_cannot_be_resolved_is_given_up_too(serve, monkeypatch
         there.set()
 
 
-async def test_a_slow_store_that_goes_on_answering_is_waited_for(tmp_path: Path) -> None:
+async def test_a_slow_store_that_still_answers_is_waited_for(tmp_path: Path) -> None:
     reads = StoreReads(0.5, Metrics())
 
     def work(watch: Watch) -> int:
@@ -254,23 +258,25 @@ async def test_an_odd_directory_is_refused_and_the_next_order_is_served(what, se
         assert (await running.take_up("three")).status_code == 200
 
 
-async def test_a_start_whose_production_hangs_goes_on_with_its_own(serve, store, stuck, tmp_path) -> None:
+async def test_a_start_whose_production_store_hangs_uses_the_configured_checkpoint(
+    serve, store, stuck, tmp_path
+) -> None:
     """`two` is what the registry names; the store does not answer for it, and does for `one`."""
     stuck["two/model.safetensors"] = threading.Event()
-    offer = Offer(store / "two", read_manifest(store / "two").digest)
+    offer = Version(1, read_manifest(store / "two").digest, store / "two", {})
     settings = Settings(engine="vllm", checkpoint=store / "one", state_dir=tmp_path / "state", store_read_seconds=0.2)
     metrics = Metrics()
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
 
-    async def production() -> Offer:
+    async def production() -> Version:
         return offer
 
     await start_serving(served, production)
     assert served.manifest.version == "1" and served.history.refused == {}
     (reading,) = served.reads.under_way()
     assert reading.hanging
-    await served.close()
+    served.store.close()
 
 
 async def test_a_start_whose_own_checkpoint_hangs_fails_with_a_sentence(store, stuck, tmp_path) -> None:
@@ -281,4 +287,4 @@ async def test_a_start_whose_own_checkpoint_hangs_fails_with_a_sentence(store, s
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
     with pytest.raises(CheckpointUnavailable, match=r"one/screening\.json has not been read for 0 s: the store hangs"):
         await start_serving(served)
-    await served.close()
+    served.store.close()

@@ -51,7 +51,7 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
     changed = {result for result, count in results(service).items() if count > before[result]} - {"refused"}
     did = {"rolled_back": "old weights put back", "rebuilt_back": "engine restarted on the old"}
     assert set(callers.digests) == {sound}, "an answer from what was refused"
-    # Requests are refused during an engine restart only; all others were answered.
+    # Requests are refused only during an engine restart; all others were answered.
     assert set(callers.statuses) <= ({200, 503} if "rebuilt_back" in changed else {200}), callers.statuses
     return response, " ".join(did[result] for result in changed) or "engine not touched"
 
@@ -61,7 +61,7 @@ FOUND_BY = {
     "compare": "but different tensors",
     "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its (tokenizer|prompt|architecture)",
 }
-"""Where a fault is found, and what the reason then says; in the copy where it says none of these."""
+"""The place where a fault is found, by a part of its reason. All other reasons come from the copy."""
 
 
 def found_by(reason: str, did: str) -> str:
@@ -127,7 +127,7 @@ def test_a_copy_with_other_probes_does_not_poison_the_intact_checkpoint(
 
 @pytest.fixture
 def restless(published: Path) -> Iterator[str]:
-    """A checkpoint of which one bit is now right, now wrong."""
+    """A checkpoint one bit of which alternates between right and wrong."""
     directory, stop = published / "restless", threading.Event()
     shutil.copytree(published / "two", directory)
 
@@ -142,7 +142,7 @@ def restless(published: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_a_directory_that_changes_while_it_is_read_is_refused_or_whole(
+def test_a_directory_that_changes_while_it_is_read_is_refused_or_served_unchanged(
     swapping_service, published, make_sample, restless
 ) -> None:
     whole = read_manifest(published / "two").digest
@@ -159,7 +159,7 @@ def test_a_directory_that_changes_while_it_is_read_is_refused_or_whole(
 
 
 @pytest.mark.exhaustive
-def test_what_was_found_is_the_table_of_the_docs(repository) -> None:
+def test_the_table_of_the_docs_states_what_was_found(repository) -> None:
     wanted = [*DAMAGES.values(), OTHER_PROBES, CHANGING]
     if missing := [what for what in wanted if what not in rows]:
         pytest.skip(f"not tried in this run: {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Calls to an engine that is gone end, also when vLLM itself does not end them. vLLM is a fake here."""
+"""Calls to a dead engine end, also if vLLM itself does not end them. A fake replaces vLLM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.vllm  # for its class of errors
 
 
 class Nothing:
-    """Looks after no processes: those below this one are the tests' own."""
+    """Ends no processes: the children of this process belong to the tests."""
 
     def look(self, _pid: int) -> None: ...
 
@@ -34,7 +34,7 @@ class Nothing:
 class SilentLLM:
     """Takes requests and never answers; notes those that were aborted.
 
-    Like vLLM, it does not end what its core was told to do when the core dies (`errored`).
+    Like vLLM, it does not end the commands to its core when the core dies (`errored`).
     """
 
     def __init__(self, *, deaf_to: str | None = None) -> None:
@@ -132,7 +132,7 @@ def test_requests_end_with_their_engine(end) -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_is_cancelled_is_aborted_and_says_so() -> None:
+def test_a_cancelled_request_is_aborted_and_reported() -> None:
     async def run() -> None:
         llm = SilentLLM()
         engine = loaded(llm)
@@ -219,7 +219,7 @@ def test_an_engine_that_is_stopped_while_it_verifies_its_checkpoint_loads_nothin
     asyncio.run(run())
 
 
-def test_a_reload_that_fails_says_so_and_one_that_is_too_slow_is_a_timeout(tmp_path) -> None:
+def test_a_failed_reload_is_reported_and_a_slow_one_times_out(tmp_path) -> None:
     checkpoint = make_checkpoint(tmp_path / "two", 2)
 
     async def fails(*_: object, **__: object) -> None:
@@ -265,7 +265,7 @@ def test_an_engine_that_is_stopped_while_it_loads_is_ended_and_not_kept(tmp_path
 
 
 class Renderer:
-    """Notes what it is given, and gives it back in a wrapper."""
+    """Records its argument and returns it in a wrapper."""
 
     def __init__(self) -> None:
         self.cached = False

@@ -1,4 +1,4 @@
-"""Swaps in the real engine: the weights change under load, and what is broken never answers."""
+"""Swaps in the real engine: the weights change under load, and a broken checkpoint never answers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_after_swaps_there_and_back_the_answers_are_the_first_ones(swapping_serv
     other = [screen(swapping_service, sample)["reasoning"] for sample in samples]
     assert take_up(swapping_service, "one").status_code == 200
     after = [screen(swapping_service, sample)["reasoning"] for sample in samples]
-    # Pictures without sense are full of near ties, which turn on what else is in a step, drafts included.
+    # Random pictures give many near ties, which depend on the other requests and drafts of a step.
     assert sum(map(eq, before, after)) >= 4, (before, after)
     assert sum(map(eq, before, other)) < sum(map(eq, before, after)), "the two must differ for this to show anything"
 
 
-def test_another_tokenizer_is_taken_up_by_a_new_engine_and_back(swapping_service, published) -> None:
+def test_another_tokenizer_needs_an_engine_restart_and_so_does_the_way_back(swapping_service, published) -> None:
     changed = published / "retold"
     shutil.copytree(published / "two", changed)
     config = changed / "tokenizer_config.json"
@@ -58,10 +58,11 @@ def test_another_tokenizer_is_taken_up_by_a_new_engine_and_back(swapping_service
     assert take_up(swapping_service, "one").json()["how"] == "rebuilt"
 
 
-def test_a_processor_that_rounds_otherwise_serves_and_swaps_what_was_recorded_elsewhere(
+def test_a_processor_that_rounds_differently_serves_and_swaps_checkpoints_recorded_elsewhere(
     published, launch_service, sample, tmp_path
 ) -> None:
-    """As a processor without AMX does beside one with it; on one that has none, `one` was recorded elsewhere."""
+    """Recorded on a processor with AMX and served on one without. A processor without AMX serves `one`, recorded
+    elsewhere."""
     options = ("--checkpoint", str(published / "one"), "--checkpoint-store", str(published))
     options += ("--admin-keys", ADMIN_KEYS, "--state-dir", str(tmp_path))
     with launch_service(*options, variables={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}) as service:

@@ -1,4 +1,4 @@
-"""Which addresses count as public, in every way to write one down."""
+"""Which addresses count as public, in every notation."""
 
 from __future__ import annotations
 

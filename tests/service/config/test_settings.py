@@ -129,7 +129,7 @@ def test_help_shows_values_units_bounds_and_defaults() -> None:
         assert shown in text, shown
 
 
-def test_help_teaches_every_setting_without_importing_what_is_heavy(repository) -> None:
+def test_help_explains_every_setting_without_heavy_imports(repository) -> None:
     code = (
         "import sys\nfrom service.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
@@ -142,10 +142,10 @@ def test_help_teaches_every_setting_without_importing_what_is_heavy(repository) 
         assert f"--{name.replace('_', '-')}" in done.stdout
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_a_drain_is_longer_than_the_deadline_of_what_was_let_in() -> None:
+def test_a_drain_is_longer_than_the_deadline_of_admitted_requests() -> None:
     settings = load({"engine": "scripted"})
     assert settings.drain_seconds > settings.deadline_seconds

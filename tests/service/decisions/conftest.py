@@ -28,7 +28,7 @@ def _binaries() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """A server without a network; each call makes an empty database and returns its address."""
+    """A server without a network. Each call creates an empty database and returns its address."""
     import psycopg
 
     binaries = _binaries()

@@ -52,7 +52,7 @@ def test_a_killed_service_leaves_no_row_without_its_pictures(launch_service, dat
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_service_that_ends_writes_what_waits(launch_service, kept, make_sample) -> None:
+def test_a_service_that_ends_writes_the_queued_decisions(launch_service, kept, make_sample) -> None:
     variables = {f"SCREENING_{name.upper()}": str(value) for name, value in kept.items()}
     with launch_service("--engine", "scripted", "--scripted-latency-ms", "1", variables=variables) as process:
         with httpx.Client(base_url=process.base_url, timeout=30) as client:

@@ -1,4 +1,4 @@
-"""What is answered is stored, or counted as dropped; what is stored has its pictures."""
+"""Every answered decision is stored or counted as dropped, and every stored decision has its pictures."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_full_queue_drops_and_counts(make_writer, database, store, metrics, wa
     assert metrics.registry.get_sample_value("screening_decision_queue_bytes") == 0
 
 
-def test_what_cannot_be_written_before_the_end_is_counted(make_writer, database, store, metrics) -> None:
+def test_decisions_that_are_not_written_before_the_end_are_counted(make_writer, database, store, metrics) -> None:
     store.broken.set()
     writer = make_writer()
     for _ in range(40):  # more than one batch

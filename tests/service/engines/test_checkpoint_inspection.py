@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.mark.slow
-async def test_a_whole_checkpoint_passes_and_an_empty_configuration_is_its_fault(tiny_checkpoint, tmp_path) -> None:
+async def test_a_sound_checkpoint_passes_and_an_empty_configuration_is_a_fault(tiny_checkpoint, tmp_path) -> None:
     await inspect_in_subprocess(tiny_checkpoint)
     empty = shutil.copytree(tiny_checkpoint, tmp_path / "empty")
     (empty / "config.json").write_text("{}")

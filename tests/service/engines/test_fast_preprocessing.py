@@ -1,4 +1,4 @@
-"""The prompts that the service assembles equal vLLM's bit for bit; if they would differ, the service says so."""
+"""The prompts that the service assembles equal vLLM's bit for bit; if they differ, the service logs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = 16
 
 @dataclass
 class Element:
-    """As much of vLLM's `MultiModalFieldElem` as is touched."""
+    """The parts of vLLM's `MultiModalFieldElem` that are used."""
 
     data: torch.Tensor
     field: str = "field"
@@ -49,7 +49,7 @@ def values(picture: Image.Image) -> torch.Tensor:
 
 
 def processor(**changed: Callable[..., Any]) -> Callable[[Sequence[Image.Image]], Any]:
-    """A stand-in for vLLM's renderer that differs from it only in what a test changes."""
+    """A fake of vLLM's renderer that differs from it only where a test changes it."""
     calls = iter(range(100))
 
     async def render(pictures: Sequence[Image.Image]) -> dict[str, Any]:
@@ -169,14 +169,14 @@ def test_pictures_that_cannot_hold_every_byte_have_no_fast_form() -> None:
         (noise(1, count=4), "zip"),
     ],
 )
-def test_what_is_not_five_pictures_of_this_size_is_refused(pictures, why) -> None:
+def test_anything_but_five_pictures_of_this_size_is_refused(pictures, why) -> None:
     prompt = asyncio.run(FastPrompt.of(processor(), SIZE))
     with pytest.raises(ValueError, match=why):
         prompt(pictures)
 
 
 class AnsweringLLM:
-    """An engine that answers at once, with a processor of its own; notes what it is asked."""
+    """An engine with its own processor that answers at once and records its prompts."""
 
     def __init__(self, render: Callable[[Sequence[Image.Image]], Any]) -> None:
         self.vllm_config = SimpleNamespace(speculative_config=None)
@@ -255,7 +255,7 @@ def test_the_engine_looks_pictures_up_in_the_table_of_the_engine_that_it_has(tmp
 
 
 @pytest.mark.vllm
-def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgotten(tmp_path, monkeypatch) -> None:
+def test_prepared_prompts_are_not_rendered_again_and_unused_ones_are_forgotten(tmp_path, monkeypatch) -> None:
     one, two = (make_checkpoint(tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2)))
     before, after = read_manifest(one), read_manifest(two).model_copy(update={"probes": None})
     monkeypatch.setattr(
@@ -284,7 +284,7 @@ def test_what_was_expected_is_not_rendered_again_and_what_is_not_served_is_forgo
 @pytest.mark.parametrize(
     "changed", [{"pixels": blurred}, {"pixels": lambda _: None}, {"more": lambda _: {"image": []}}]
 )
-def test_where_there_is_no_fast_form_vllm_renders_and_the_log_says_why(tmp_path, caplog, changed) -> None:
+def test_without_a_fast_form_vllm_renders_and_the_log_says_why(tmp_path, caplog, changed) -> None:
     async def run() -> None:
         llm = AnsweringLLM(processor(**changed))
         engine = await started(llm, make_checkpoint(tmp_path / "one", 1))
@@ -310,7 +310,7 @@ def test_fast_preprocessing_can_be_switched_off(tmp_path) -> None:
 
 
 @pytest.mark.vllm
-def test_what_an_engine_needs_as_long_as_it_runs_is_left_out_of_the_garbage_collection(tmp_path) -> None:
+def test_the_objects_of_a_running_engine_are_left_out_of_garbage_collection(tmp_path) -> None:
     async def run() -> None:
         engine = await started(AnsweringLLM(processor()), make_checkpoint(tmp_path / "one", 1))
         assert gc.get_freeze_count() > 100_000  # torch and vLLM alone
@@ -349,7 +349,7 @@ def renderer(tiny_checkpoint):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")
 @pytest.mark.parametrize("mode", list(Mode))
-def test_it_is_what_vllm_renders(renderer, tiny_checkpoint, wordy_sample, mode) -> None:
+def test_the_fast_form_equals_vllms_rendering(renderer, tiny_checkpoint, wordy_sample, mode) -> None:
     manifest = read_manifest(tiny_checkpoint)
     size = manifest.image.size
     text = prompt_text(renderer.get_tokenizer(), manifest.prompt, mode)

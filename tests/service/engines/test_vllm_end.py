@@ -18,7 +18,7 @@ from tests.processes import descendants, runs
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 REBUILD_SECONDS = 400
-"""Alone on two cores it takes 20."""
+"""Alone on two cores it takes 20 seconds."""
 
 
 def shared_memory(pid: int) -> set[Path]:
@@ -29,7 +29,7 @@ def shared_memory(pid: int) -> set[Path]:
 
 
 class Callers:
-    """Threads that each send one request of their own, and what they got."""
+    """Threads that each send one request, and the responses."""
 
     def __init__(self, process: Any, make_sample: Callable[[int], Any], count: int) -> None:
         self.answers: list[httpx.Response | httpx.TransportError] = []
@@ -78,8 +78,8 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
         "--max-concurrent", "4",
         "--engine-hang-seconds", "20",
         "--deadline-seconds", "900",  # what ends a request is the engine's end, not its deadline
-        "--answer-cache-entries", "0",  # what is asked again must come from the engine
-        "--draft-tokens", "0",  # and be answered the same: a new engine has no habits yet, and near ties would turn
+        "--answer-cache-entries", "0",  # a repeated question must be answered by the engine
+        "--draft-tokens", "0",  # and in the same way: a new engine has other drafts, which can decide near ties
     ) as process:  # fmt: skip
         yield process
 

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
 def features(checkpoint: Path, pictures: Sequence[Image.Image]) -> np.ndarray:
-    """What transformers sees in them."""
+    """The features that transformers computes from them."""
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
@@ -70,7 +70,7 @@ def checkpoints(folder: Path, repository: Path, pictures: Sequence[Image.Image])
 
 
 def test_scores_are_those_of_the_weights_that_are_served(repository: Path, tmp_path: Path) -> None:
-    # In a process of its own: an engine ends every process below its own, other tests' services included.
+    # In a subprocess: an engine ends all children of its process, the services of other tests included.
     command = [sys.executable, "-m", "tests.service.engines.test_vllm_out_of_domain", str(tmp_path)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -19,13 +19,14 @@ CONCURRENT, CAPACITY = 4, 32
 
 
 def decision(answer: dict[str, Any]) -> dict[str, Any]:
-    """What must not differ between two calls. Probabilities may differ in the last digits with the batch's size."""
+    """The fields that must not differ between two calls. Probabilities may differ in the last digits with the batch's
+    size."""
     kept = {key: value for key, value in answer.items() if key not in ("id", "timings", "confidence")}
     return {**kept, "confidence": round(answer["confidence"], 2)}
 
 
 @pytest.mark.parametrize("mode", ["cot", "direct"])
-def test_an_answer_is_whole_and_comes_from_the_checkpoint(vllm_service, sample, mode) -> None:
+def test_an_answer_is_complete_and_comes_from_the_checkpoint(vllm_service, sample, mode) -> None:
     response = httpx.post(f"{vllm_service.base_url}/screen", json=sample.json(mode=mode), timeout=120)
     assert response.status_code == 200
     answer = ScreenAnswer.model_validate_json(response.content)
@@ -106,7 +107,7 @@ def test_clients_that_hang_up_are_aborted_in_the_engine(vllm_service, wordy_samp
     wait_until(lambda: vllm_service.metric("screening_engine_running ") == 0)
     wait_until(lambda: vllm_service.metric("screening_in_flight ") == 0)
     assert vllm_service.metric("screening_aborted_total{") > gone_before
-    # The engine core's own view, told with its next step: it runs nothing, and did not write the answers to their end
+    # As the engine core reports with its next step: it runs nothing, and did not finish the answers
     # (vLLM counts no aborted request that its caller gave up).
     answered = httpx.post(f"{vllm_service.base_url}/screen", json=wordy_sample(0).json(), timeout=120)
     assert answered.status_code == 200

@@ -1,4 +1,4 @@
-"""What holds for every path: its second name, HEAD, other spellings, pages of other origins, and the page to try it."""
+"""Rules for every path: its second name, HEAD, other spellings, pages of other origins, and the interactive page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_head_is_get_without_the_body(start, prefix, path) -> None:
         assert head.headers["content-length"] == str(len(get.content))
 
 
-def test_after_head_the_connection_goes_on(scripted_service) -> None:
+def test_after_head_the_connection_stays_usable(scripted_service) -> None:
     """A body after HEAD would be read as the beginning of the next answer."""
     with socket.create_connection(scripted_service.address, timeout=30) as connection:
         for request in (b"HEAD /docs", b"HEAD /livez", b"HEAD /screen/"):
@@ -99,7 +99,7 @@ async def test_another_spelling_is_a_404_that_names_the_right_one_and_never_a_re
     assert "evil" not in response.text
 
 
-async def test_the_root_leads_to_the_page_by_a_relative_address(start) -> None:
+async def test_the_root_redirects_to_the_page_by_a_relative_address(start) -> None:
     async with start() as running:
         response = await running.client.get("/", headers={"Host": "evil.example"})
     assert (response.status_code, response.headers["location"]) == (307, "docs")

@@ -3,113 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import hashlib
-import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
-from service.errors import EngineFailed
 from service.pipeline import screen
 from service.schemas import ScreenAnswer
+from tests.service.pipeline.callers import Caller, HeldEngine, until, waiters
 
 pytestmark = pytest.mark.anyio
 
 
-class HeldEngine(ScriptedEngine):
-    """Answers when the test lets it, as the checkpoint that the test names."""
-
-    def __init__(self, *, held: bool = False) -> None:
-        super().__init__(latency_ms=0)
-        self.asked = self.inside = self.aborted = 0
-        self.names: list[str] = []
-        self.version = "1"
-        self.fails = False
-        self.go = asyncio.Event()
-        if not held:
-            self.go.set()
-
-    @property
-    def checkpoint(self) -> LoadedCheckpoint:
-        return dataclasses.replace(super().checkpoint, version=self.version, digest=f"sha256:{self.version}")
-
-    async def generate(self, question: Question) -> Generated:
-        self.asked += 1
-        self.names.append(question.request_id)
-        self.inside += 1
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.aborted += 1
-            raise
-        finally:
-            self.inside -= 1
-        if self.fails:
-            raise EngineFailed("told to fail")
-        return dataclasses.replace(await super().generate(question), checkpoint=self.checkpoint)
-
-
-class Caller:
-    """One request straight into the app, which can hang up."""
-
-    def __init__(self, app: Any, body: dict[str, Any], **headers: str) -> None:
-        self._body = json.dumps(body).encode()
-        self._gone = asyncio.Event()
-        self._sent: list[Any] = []
-        scope = {
-            "type": "http", "method": "POST", "path": "/screen", "raw_path": b"/screen", "query_string": b"",
-            "headers": [(b"content-type", b"application/json")]
-            + [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()],
-            "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": "",
-        }  # fmt: skip
-        self.task = asyncio.create_task(app(scope, self._receive, self._send))
-
-    async def _receive(self) -> dict[str, Any]:
-        if self._body:
-            body, self._body = self._body, b""
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        self._sent.append(message)
-
-    async def hang_up(self) -> None:
-        self._gone.set()
-        await self.task
-
-    async def answer(self) -> dict[str, Any]:
-        await self.task
-        assert self._sent[0]["status"] == 200, self._sent
-        answer: dict[str, Any] = json.loads(self._sent[1]["body"])
-        return answer
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-def waiters(running: Any) -> int:
-    """Requests that wait for work, theirs or another's."""
-    return sum(flight.waiters for flight in running.app.state.service.coalescer._flights.values())
-
-
 def own(answer: dict[str, Any]) -> dict[str, Any]:
-    """What is the caller's own in an answer; the rest is the same for all."""
+    """The fields of an answer that belong to one caller; all others are the same for all."""
     return {name: answer[name] for name in ("id", "metadata", "source", "timings")}
 
 
 def common(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name not in own(answer)}
-
-
-# In flight
 
 
 async def test_identical_requests_in_flight_share_one_inference_and_one_slot(start, sample) -> None:
@@ -173,7 +85,7 @@ async def test_the_last_one_leaves_and_the_engine_is_free(start, sample) -> None
 
 
 @pytest.mark.slow
-async def test_each_has_a_deadline_of_its_own(start, sample) -> None:
+async def test_each_caller_has_its_own_deadline(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine, deadline_seconds=3) as running:
         early = asyncio.create_task(running.client.post("/screen", json=sample.json()))
@@ -201,7 +113,7 @@ async def test_of_shared_work_only_the_own_waiting_is_reported(start, sample) ->
         assert early_ms["engine_ms"] >= late_ms["engine_ms"] + 190
 
 
-async def test_when_the_engine_fails_all_are_told_and_nothing_is_kept(start, sample) -> None:
+async def test_when_the_engine_fails_all_callers_get_the_error_and_nothing_is_kept(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine) as running:
         calls = [asyncio.create_task(running.client.post("/screen", json=sample.json())) for _ in range(3)]
@@ -222,9 +134,6 @@ async def test_a_picture_that_cannot_be_decoded_is_refused_for_all_and_again(sta
         responses.append(await running.client.post("/screen", json=broken))
         assert {(response.status_code, response.json()["picture"]) for response in responses} == {(422, "original")}
         assert running.metric("screening_kept_entries", kind="answers") == 0
-
-
-# Afterwards
 
 
 async def test_an_answer_is_kept_and_given_again_without_decoding(start, sample, monkeypatch) -> None:
@@ -288,7 +197,7 @@ async def test_kept_answers_stay_within_their_bounds(start, make_sample, bounds,
         assert (await running.client.post("/screen", json=make_sample(0).json())).json()["source"] == "engine"
 
 
-async def test_what_one_checkpoint_wrote_is_never_given_as_anothers(start, sample) -> None:
+async def test_an_answer_is_never_attributed_to_another_checkpoint(start, sample) -> None:
     engine = HeldEngine()
     async with start(engine) as running:
         seen = []
@@ -312,118 +221,3 @@ async def test_an_answer_is_kept_under_the_checkpoint_that_wrote_it(start, sampl
         engine.version = "1"
         back = (await running.client.post("/screen", json=sample.json())).json()
         assert (back["checkpoint"]["version"], back["source"]) == ("1", "engine")
-
-
-# With a key
-
-KEY = {"Idempotency-Key": "order-4711"}
-
-
-async def test_the_same_key_gets_the_same_answer_byte_for_byte(start, sample) -> None:
-    engine = HeldEngine()
-    async with start(engine, answer_cache_entries=0) as running:
-        first = await running.client.post("/screen", json=sample.json(metadata={"a": 1, "b": 2}), headers=KEY)
-        engine.version = "2"  # what was answered stays answered, and says by which checkpoint
-        again = await running.client.post(
-            "/screen", files=sample.files(), data={"metadata": '{"b": 2, "a": 1}'}, headers=KEY | {"X-Request-Id": "r2"}
-        )
-        assert (first.status_code, again.status_code, engine.asked) == (200, 200, 1)
-        assert again.content == first.content and again.headers["content-type"] == first.headers["content-type"]
-        assert again.headers["idempotent-replayed"] == "true" and "idempotent-replayed" not in first.headers
-        assert again.headers["x-request-id"] == "r2"
-        assert running.metric("screening_answers_total", source="replay") == 1
-        assert running.metric("screening_requests_total", status="200", outcome="answered") == 2
-
-
-@pytest.mark.parametrize("change", [{"mode": "direct"}, {"metadata": {"sku": "2"}}])
-async def test_the_same_key_with_another_request_is_422(start, sample, change) -> None:
-    async with start(HeldEngine()) as running:
-        await running.client.post("/screen", json=sample.json(), headers=KEY)
-        response = await running.client.post("/screen", json=sample.json(**change), headers=KEY)
-        assert response.status_code == 422
-        assert response.json()["type"] == "urn:screening:problem:idempotency-key-reused"
-        assert "new key" in response.json()["detail"]
-        assert (await running.client.post("/screen", json=sample.json(**change))).status_code == 200
-
-
-async def test_the_same_key_in_flight_joins_and_gets_the_same_answer(start, sample) -> None:
-    engine = HeldEngine(held=True)
-    async with start(engine) as running:
-        calls = [asyncio.create_task(running.client.post("/screen", json=sample.json(), headers=KEY)) for _ in range(3)]
-        await until(lambda: waiters(running) == 3)
-        refused = await running.client.post("/screen", json=sample.json(mode="direct"), headers=KEY)
-        assert refused.status_code == 422
-        engine.go.set()
-        responses = await asyncio.gather(*calls)
-        assert engine.asked == 1 and len({response.content for response in responses}) == 1
-        assert sum("idempotent-replayed" in response.headers for response in responses) == 2
-
-
-async def test_who_sends_again_after_losing_the_connection_takes_over(start, sample) -> None:
-    engine = HeldEngine(held=True)
-    async with start(engine) as running:
-        lost = Caller(running.app, sample.json(), Idempotency_Key="order-4711")
-        await until(lambda: engine.inside == 1)
-        again = Caller(running.app, sample.json(), Idempotency_Key="order-4711")
-        await until(lambda: waiters(running) == 2)
-        await lost.hang_up()
-        engine.go.set()
-        answer = await again.answer()
-        replayed = await running.client.post("/screen", json=sample.json(), headers=KEY)
-        assert replayed.json() == answer and engine.asked == 1
-
-
-async def test_work_that_cannot_be_joined_is_other_work_and_its_key_still_has_one_answer(start, sample) -> None:
-    """Another checkpoint is served when the request is sent again: two inferences at a time, under two names."""
-    engine = HeldEngine(held=True)
-    async with start(engine) as running:
-        first = asyncio.create_task(running.client.post("/screen", json=sample.json(), headers=KEY))
-        await until(lambda: engine.inside == 1)
-        engine.version = "2"
-        second = asyncio.create_task(running.client.post("/screen", json=sample.json(), headers=KEY))
-        await until(lambda: engine.inside == 2)
-        assert len(set(engine.names)) == 2
-        engine.go.set()
-        assert (await first).content == (await second).content
-
-
-async def test_errors_are_not_kept_for_their_key(start, sample) -> None:
-    engine = HeldEngine()
-    async with start(engine) as running:
-        engine.fails = True
-        assert (await running.client.post("/screen", json=sample.json(), headers=KEY)).status_code == 500
-        engine.fails = False
-        response = await running.client.post("/screen", json=sample.json(), headers=KEY)
-        assert response.status_code == 200 and "idempotent-replayed" not in response.headers
-
-
-async def test_a_refused_request_leaves_its_key_free_for_the_mended_one(start, sample) -> None:
-    broken = type(sample)((sample.pictures[0][:-200], *sample.pictures[1:]))
-    async with start(HeldEngine()) as running:
-        assert (await running.client.post("/screen", json=broken.json(), headers=KEY)).status_code == 422
-        assert (await running.client.post("/screen", json=sample.json(), headers=KEY)).status_code == 200
-
-
-async def test_keys_of_two_callers_never_meet(start, sample, make_sample) -> None:
-    hashes = ",".join(hashlib.sha256(name.encode()).hexdigest() for name in ("mine", "yours"))
-    async with start(HeldEngine(), api_keys=hashes) as running:
-        mine, yours = (KEY | {"Authorization": f"Bearer {name}"} for name in ("mine", "yours"))
-        one = await running.client.post("/screen", json=sample.json(), headers=mine)
-        other = await running.client.post("/screen", json=make_sample(2).json(), headers=yours)
-        assert (one.status_code, other.status_code) == (200, 200)
-        same = await running.client.post("/screen", json=sample.json(), headers=mine)
-        assert same.json()["id"] == one.json()["id"]
-
-
-async def test_a_key_given_twice_is_malformed(start, sample) -> None:
-    async with start() as running:
-        headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
-        response = await running.client.post("/screen", json=sample.json(), headers=headers)
-        assert response.status_code == 400
-
-
-async def test_replies_are_not_kept_when_that_is_switched_off(start, sample) -> None:
-    async with start(HeldEngine(), idempotency_entries=0) as running:
-        for body in (sample.json(), sample.json(mode="direct"), sample.json()):
-            response = await running.client.post("/screen", json=body, headers=KEY)
-            assert response.status_code == 200 and "idempotent-replayed" not in response.headers

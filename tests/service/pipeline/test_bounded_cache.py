@@ -1,4 +1,4 @@
-"""What is kept stays within its bounds, whatever is put and asked for."""
+"""The cache stays within its limits, whatever is stored and read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = st.binary(min_size=1, max_size=1).map(lambda byte: byte * 32)
 
 
 class Time:
-    """A clock that is moved by hand."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,7 +30,7 @@ def store(metrics: Metrics | None = None, **bounds: object) -> BoundedCache[byte
 
 
 class Bounds(RuleBasedStateMachine):
-    """Against the plainest model: a list of what was put, in the order in which it goes."""
+    """Compared with the simplest model: a list of the entries in the order of their eviction."""
 
     @initialize(
         entries=st.integers(0, 6),
@@ -94,7 +94,7 @@ class Bounds(RuleBasedStateMachine):
 TestBounds = Bounds.TestCase
 
 
-def test_what_was_not_asked_for_longest_goes_first_and_is_counted() -> None:
+def test_the_least_recently_used_entry_is_evicted_and_counted() -> None:
     metrics = Metrics()
     kept = store(metrics, max_entries=2)
     kept.put(b"a", b"1")
@@ -106,7 +106,7 @@ def test_what_was_not_asked_for_longest_goes_first_and_is_counted() -> None:
     assert metrics.registry.get_sample_value("screening_evictions_total", labels) == 1
 
 
-def test_asking_does_not_make_anything_live_longer_than_its_age() -> None:
+def test_reading_an_entry_does_not_extend_its_age() -> None:
     clock = Time()
     kept = store(max_seconds=10, clock=clock)
     kept.put(b"a", b"1")
@@ -116,7 +116,7 @@ def test_asking_does_not_make_anything_live_longer_than_its_age() -> None:
     assert kept.get(b"a") is None and len(kept) == 0 and kept.bytes == 0
 
 
-def test_a_value_larger_than_the_whole_room_is_not_kept_and_drives_nothing_out() -> None:
+def test_a_value_larger_than_the_cache_is_not_kept_and_evicts_nothing() -> None:
     kept = store(max_bytes=ENTRY_BYTES + 10)
     kept.put(b"a", b"1")
     kept.put(b"b", b"x" * 11)

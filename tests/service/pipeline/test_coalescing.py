@@ -55,7 +55,7 @@ async def test_those_who_ask_meanwhile_get_the_same_result_and_know_it() -> None
     assert (job.begun, len(coalescer)) == (1, 0)
 
 
-async def test_other_work_and_later_work_are_done_anew() -> None:
+async def test_other_work_and_later_work_are_not_shared() -> None:
     coalescer, job = RequestCoalescer[str](max_age=60), Job()
     job.end.set()
     assert await asyncio.gather(ask(coalescer, job, b"one"), ask(coalescer, job, b"two")) == [
@@ -102,7 +102,7 @@ async def test_work_that_is_being_given_up_is_not_joined() -> None:
     assert leaving.cancelled() and job.cancelled == 1
 
 
-async def test_what_fails_fails_for_all_and_is_tried_anew_afterwards() -> None:
+async def test_a_failure_reaches_all_callers_and_later_work_starts_again() -> None:
     coalescer, job = RequestCoalescer[str](max_age=60), Job()
     tasks = [ask(coalescer, job) for _ in range(3)]
     await until(lambda: job.begun == 1)
@@ -113,7 +113,7 @@ async def test_what_fails_fails_for_all_and_is_tried_anew_afterwards() -> None:
     assert await coalescer.do(b"k", job) == ("result 2", False)
 
 
-async def test_an_error_that_nobody_waits_for_any_more_is_not_complained_about() -> None:
+async def test_an_error_without_a_waiting_caller_is_not_logged() -> None:
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     coalescer = RequestCoalescer[str](max_age=60)
@@ -147,7 +147,7 @@ async def test_work_that_hangs_is_not_joined_for_ever() -> None:
     assert (hangs.cancelled, len(coalescer)) == (1, 0)
 
 
-async def test_a_hundred_who_come_and_go_leave_nothing_behind() -> None:
+async def test_a_hundred_cancelled_callers_leave_no_state() -> None:
     coalescer, job = RequestCoalescer[str](max_age=60), Job()
     tasks = [ask(coalescer, job, bytes([number % 7])) for number in range(100)]
     for step, task in enumerate(tasks):

@@ -1,4 +1,4 @@
-"""Idempotency keys: who holds them, what is sent again, and what is refused."""
+"""Idempotency keys: to whom they belong, which requests are replayed, and which are refused."""
 
 from __future__ import annotations
 

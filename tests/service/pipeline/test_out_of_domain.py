@@ -14,7 +14,7 @@ from screening.checkpoint.domain import DomainProbe
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.errors import CheckpointError
-from service.checkpoints.domain_verification import verify_domain
+from service.checkpoints.verification import verify_domain
 from service.engines.scripted_engine import ScriptedEngine, domain_score
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.service.obedient_engine import change_manifest, make_checkpoint
@@ -63,7 +63,7 @@ async def test_one_strange_picture_is_enough_and_is_named(start, sample, mode, p
 
 
 async def test_the_confidence_is_capped_and_not_replaced(start, make_sample) -> None:
-    """Whatever `review_below` is: 0 would otherwise let every answer pass."""
+    """Independently of `review_below`: 0 would otherwise let every answer pass."""
     confidences = []
     async with start(review_below=0.0) as running:
         for seed in range(12):
@@ -90,7 +90,7 @@ async def test_an_unreadable_answer_keeps_its_warning(start, sample) -> None:
     assert answer["warnings"][0]["pictures"] == ["A"]
 
 
-async def test_what_is_given_again_keeps_its_warning(start, sample) -> None:
+async def test_a_replayed_answer_keeps_its_warning(start, sample) -> None:
     async with start() as running:
         files, key = with_strange(sample, 2), {"Idempotency-Key": "k"}
         first = (await running.client.post("/screen", files=files, headers=key)).json()
@@ -110,7 +110,7 @@ class Forgetful(ScriptedEngine):
         return None
 
 
-async def test_a_score_that_is_unknown_is_said_so_and_sent_to_review(start, sample) -> None:
+async def test_an_answer_with_an_unknown_score_says_so_and_goes_to_review(start, sample) -> None:
     async with start(Forgetful(latency_ms=0)) as running:
         answer = (await running.client.post("/screen", files=sample.files())).json()
         assert running.metric("screening_out_of_domain_total", code="domain-unknown") == 1
@@ -162,7 +162,7 @@ async def test_a_checkpoint_whose_score_is_broken_is_refused_and_the_old_one_sta
 
 
 class Off(ScriptedEngine):
-    """Finds other scores than those recorded, by as much as a test says."""
+    """Gives scores that differ from the recorded ones by as much as a test sets."""
 
     off = 0.0
 

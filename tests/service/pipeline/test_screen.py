@@ -1,4 +1,4 @@
-"""What a good request gets."""
+"""Valid requests and their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def decision(answer: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in answer.items() if key not in ("id", "timings")}
 
 
-async def test_multipart_is_answered_with_a_whole_decision(start, sample) -> None:
+async def test_multipart_is_answered_with_a_complete_decision(start, sample) -> None:
     async with start() as running:
         response = await running.client.post("/screen", files=sample.files(), data={"metadata": '{"sku": "4711"}'})
     assert response.status_code == 200
@@ -104,7 +104,7 @@ async def test_a_request_may_bring_its_own_threshold(start, sample, operator) ->
         assert answer.json()["needs_review"] is (confidence < operator)
 
 
-async def test_a_threshold_is_part_of_what_an_idempotency_key_stands_for(start, sample) -> None:
+async def test_a_threshold_is_part_of_the_request_of_an_idempotency_key(start, sample) -> None:
     async with start() as running:
         headers = {"Idempotency-Key": "k"}
         first = await running.client.post("/screen", json=sample.json(review_below=0.25), headers=headers)
@@ -164,7 +164,7 @@ async def test_the_request_id_is_echoed_when_it_is_fit_and_made_otherwise(start,
             assert response.headers["x-request-id"]
 
 
-async def test_a_fault_of_the_engine_is_a_500_that_says_nothing_of_our_insides(start, sample) -> None:
+async def test_a_fault_of_the_engine_is_a_500_without_internal_details(start, sample) -> None:
     async with start(ScriptedEngine(latency_ms=0, failure="error")) as running:
         response = await running.client.post("/screen", json=sample.json())
     assert response.status_code == 500
@@ -172,7 +172,7 @@ async def test_a_fault_of_the_engine_is_a_500_that_says_nothing_of_our_insides(s
     assert "scripted" not in response.text
 
 
-async def test_a_dead_engine_is_503_and_livez_turns_red(start, sample) -> None:
+async def test_a_dead_engine_gives_503_and_livez_fails(start, sample) -> None:
     async with start(ScriptedEngine(latency_ms=0, failure="dead")) as running:
         for _ in range(2):
             response = await running.client.post("/screen", json=sample.json())
@@ -229,7 +229,7 @@ async def test_after_one_unreadable_picture_the_rest_is_not_decoded(start, sampl
     def slow(index, picture, size):
         decoded.append(index)
         if index == 1:
-            release.wait(60)  # holds the only thread while the loop takes the others out
+            release.wait(60)  # blocks the only thread while the loop removes the others
         return square(index, picture, size)
 
     monkeypatch.setattr(screen, "_square", slow)

@@ -1,5 +1,5 @@
-"""What was changed after it was published is refused before the engine is touched, and a verdict is about what was
-judged and nothing else."""
+"""A checkpoint that was changed after publishing is refused before the engine is touched, and a verdict holds only for
+the manifest that was judged."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("what", CHANGED)
-async def test_what_was_changed_after_it_was_published_never_reaches_the_engine(what, serve, store, sample) -> None:
+async def test_a_checkpoint_that_was_changed_after_publishing_never_reaches_the_engine(
+    what, serve, store, sample
+) -> None:
     CHANGED[what](store / "two")
     async with serve() as running:
         refused = await running.take_up("two")
@@ -137,7 +139,7 @@ async def test_a_bad_copy_does_not_poison_the_intact_checkpoint(found, serve, st
         if found == "by its probes":
             assert (await running.take_up("two")).status_code == 200
             return
-    async with serve() as running:  # what was refused is remembered over a restart, and the rest is not refused
+    async with serve() as running:  # the refusal is remembered over a restart, and nothing else is refused
         assert "refused before" in (await running.take_up("bad")).json()["detail"]
         assert (await running.take_up("two")).status_code == 200
 
@@ -153,7 +155,9 @@ async def test_deaths_with_a_bad_copy_are_not_held_against_the_intact_checkpoint
         assert (await running.take_up("three")).status_code == 200
 
 
-async def test_what_would_fail_in_any_engine_is_refused_at_once_and_the_engine_goes_on(serve, store, sample) -> None:
+async def test_a_checkpoint_that_fails_in_any_engine_is_refused_at_once_and_the_engine_stays(
+    serve, store, sample
+) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     engine = ObedientEngine()
     async with serve(engine) as running:
@@ -167,7 +171,7 @@ async def test_what_would_fail_in_any_engine_is_refused_at_once_and_the_engine_g
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
 
 
-async def test_only_what_is_read_otherwise_is_inspected(serve, store) -> None:
+async def test_only_checkpoints_that_read_text_differently_are_inspected(serve, store) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     change_manifest(shutil.copytree(store / "two", store / "four"), version="4", prompt=STANDARD)
     async with serve() as running:
@@ -177,7 +181,7 @@ async def test_only_what_is_read_otherwise_is_inspected(serve, store) -> None:
         assert running.engine.inspected == ["1", "4", "3"]
 
 
-async def test_a_start_inspects_what_was_not_served_before(serve, store) -> None:
+async def test_a_start_inspects_checkpoints_that_were_not_served_before(serve, store) -> None:
     async with serve() as running:
         assert running.engine.inspected == ["1"]
     async with serve() as running:

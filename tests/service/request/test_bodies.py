@@ -95,7 +95,7 @@ async def test_a_compressed_body_is_415_before_it_is_read(start, sample, encodin
 
 
 @pytest.mark.parametrize("value", ["identity", "Identity", "", " identity , identity"])
-async def test_identity_is_no_compression(start, sample, value) -> None:
+async def test_identity_is_accepted_as_no_compression(start, sample, value) -> None:
     async with start() as running:
         response = await running.client.post("/screen", json=sample.json(), headers={"content-encoding": value})
     assert response.status_code == 200
@@ -132,7 +132,7 @@ async def test_preamble_epilogue_and_a_quoted_boundary_are_accepted(start, sampl
     assert response.status_code == 200, response.text
 
 
-async def test_what_a_mail_library_writes_is_accepted(start, sample) -> None:
+async def test_the_output_of_a_mail_library_is_accepted(start, sample) -> None:
     message = MIMEMultipart("form-data", boundary="edge")
     for name, data in zip(("original", *["generated"] * 4), sample.pictures, strict=True):
         part = MIMEImage(data, "jpeg")  # as base64 in lines

@@ -1,4 +1,4 @@
-"""Two requests are the same when they ask the same, and never otherwise."""
+"""Two requests have the same fingerprint if and only if they ask the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_checkpoint_counts() -> None:
     assert work_key("sha256:1", content) != work_key("sha256:2", content)
 
 
-def test_metadata_counts_by_what_it_says_and_not_by_its_order() -> None:
+def test_the_order_of_metadata_does_not_matter() -> None:
     content = content_digest(Mode.COT, PICTURES)
     metadata = {"sku": "1", "shop": {"a": 1, "b": 2}}
     one = request_fingerprint(content, metadata, None)

@@ -161,7 +161,7 @@ async def test_mutated_requests_are_answered_below_500(
 
 
 def raw_attacks(request: bytes) -> list[bytes]:
-    """What a broken or hostile client writes to the socket."""
+    """Bytes that a broken or hostile client writes to the socket."""
     head, _, body = request.partition(b"\r\n\r\n")
     chunked = head.replace(b"Content-Length", b"X-Was").replace(
         b"Host: test", b"Host: test\r\nTransfer-Encoding: chunked"

@@ -34,7 +34,7 @@ def parts(body: bytes, boundary: bytes = b"edge") -> list[tuple[str, bytes]]:
     ],
     ids=range(11),
 )
-def test_what_the_standard_allows_is_read(body) -> None:
+def test_every_form_that_the_standard_allows_is_read(body) -> None:
     assert parts(body) == EXPECTED
 
 
@@ -51,7 +51,7 @@ def test_a_boundary_may_hold_every_character_that_the_standard_lists() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"--", b"nothing", b"x--edge\r\n\r\n\r\n", WHOLE[:-12], ONE, b"--edge\r\n--edge--"]
 )
-def test_what_breaks_off_or_is_divided_otherwise_is_malformed(body) -> None:
+def test_a_body_that_breaks_off_or_is_divided_wrongly_is_malformed(body) -> None:
     with pytest.raises(MalformedRequest):
         parts(body)
 

@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.0/8"
 
 @dataclass
 class PictureServer:
-    """A server on 127.0.0.1 that answers each path with these bytes, and notes what it was asked."""
+    """A server on 127.0.0.1 that answers each path with these bytes and records the requests."""
 
     port: int
     replies: dict[str, bytes]
@@ -70,7 +70,7 @@ async def picture_server(replies: dict[str, bytes], tls: ssl.SSLContext | None =
 
 
 def resolver(*addresses: str) -> Callable[[str, int], Any]:
-    """Each call gives the next of these addresses, and then the last again: a name server that changes its mind."""
+    """Each call gives the next of these addresses, and then the last again: a name server that changes its answer."""
     left = list(addresses)
 
     async def look_up(host: str, port: int) -> list[str]:
@@ -191,7 +191,7 @@ async def test_an_allowed_host_inside_the_network_is_refused(start, sample, addr
     assert server.heads == []
 
 
-async def test_one_address_inside_among_others_is_enough_to_refuse(start, sample) -> None:
+async def test_one_internal_address_among_others_is_refused(start, sample) -> None:
     async def both(host: str, port: int) -> list[str]:
         return ["127.0.0.1", "10.0.0.1"]
 
@@ -201,7 +201,9 @@ async def test_one_address_inside_among_others_is_enough_to_refuse(start, sample
     assert server.heads == []
 
 
-async def test_a_name_server_that_changes_its_mind_cannot_lead_inside(start, sample, monkeypatch) -> None:
+async def test_a_name_server_that_changes_its_answer_cannot_reach_internal_addresses(
+    start, sample, monkeypatch
+) -> None:
     """The connection goes to the address that was checked: no second look-up takes place (DNS rebinding)."""
     connected: list[str] = []
     connect = httpcore.AnyIOBackend.connect_tcp
@@ -234,7 +236,7 @@ async def test_a_name_server_that_changes_its_mind_cannot_lead_inside(start, sam
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 300_000 + b"\r\n\r\n", "failed"),
     ],
 )
-async def test_what_does_not_come_is_named_with_its_picture(start, sample, data, words) -> None:
+async def test_a_picture_that_does_not_arrive_is_named(start, sample, data, words) -> None:
     async with served(start, sample, picture_fetch_seconds=0.5) as (running, server):
         server.replies["/odd"] = data
         body = sample.json()
@@ -280,7 +282,7 @@ async def test_all_pictures_together_are_limited(start, sample) -> None:
         assert response.status_code == 200
 
 
-async def test_what_is_fetched_is_checked_like_what_is_sent(start, sample) -> None:
+async def test_fetched_pictures_are_checked_like_sent_ones(start, sample) -> None:
     async with served(start, sample) as (running, server):
         server.replies |= {"/text": reply(b"hello"), "/empty": reply(b"")}
         for path, slug in (("/text", "image-unsupported"), ("/empty", "image-unreadable")):
@@ -312,7 +314,7 @@ async def test_a_multipart_field_is_never_taken_for_an_address(start, sample) ->
 
 
 @pytest.mark.parametrize("value", [{}, {"url": 7}, {"url": "https://a/", "x": {}}, {"href": "https://a/"}, 7, None, []])
-async def test_an_object_that_is_no_address_is_refused_by_name(start, sample, value) -> None:
+async def test_an_object_without_a_url_is_refused_by_name(start, sample, value) -> None:
     async with start() as running:
         body = sample.json()
         body["generated"][1] = value

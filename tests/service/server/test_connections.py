@@ -24,7 +24,7 @@ HALF = b"GET /readyz HTTP/1.1\r\nHost: te"
 
 @pytest.fixture(scope="module")
 def impatient(launch_service: Callable[..., Any]) -> Iterator[Any]:
-    """A service that gives its peers one second for everything."""
+    """A service whose connection timeouts are all one second."""
     with launch_service(
         "--engine", "scripted", "--scripted-latency-ms", "0", "--header-timeout-seconds", "1",
         "--body-timeout-seconds", "1", "--body-min-rate", "1000", "--keep-alive-seconds", "1",
@@ -41,7 +41,7 @@ def connected(process: Any, *sent: bytes) -> Iterator[socket.socket]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What arrives until the service closes the connection."""
+    """The bytes that arrive until the service closes the connection."""
     received = b""
     try:
         while data := connection.recv(65536):
@@ -106,7 +106,7 @@ def test_an_idle_connection_outlives_the_idle_timeout_of_proxies() -> None:
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x00\x00\r\n\r\n", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 99999]
 )
-def test_what_is_not_http_is_answered_with_a_problem(impatient, sent) -> None:
+def test_bytes_that_are_not_http_are_answered_with_a_problem(impatient, sent) -> None:
     with connected(impatient, sent) as connection:
         assert problem_in(everything(connection)) == (400, "malformed-request")
 
@@ -130,7 +130,7 @@ def test_a_slow_but_steady_upload_is_answered(impatient, sample) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_an_upload_below_the_minimum_rate_is_408_of_its_own_type(impatient) -> None:
+def test_an_upload_below_the_minimum_rate_has_its_own_408_type(impatient) -> None:
     head = b"POST /screen HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
     with connected(impatient, head) as connection:
         connection.settimeout(0.05)

@@ -37,7 +37,7 @@ async def test_once_started_all_health_is_green_and_names_the_engine(start) -> N
 
 
 @pytest.mark.anyio
-async def test_a_drain_refuses_the_new_and_finishes_what_is_inside(start, sample) -> None:
+async def test_a_drain_refuses_new_requests_and_finishes_admitted_ones(start, sample) -> None:
     engine = ScriptedEngine(latency_ms=200)
     async with start(engine) as running:
         inside = asyncio.create_task(running.client.post("/screen", json=sample.json()))
@@ -98,7 +98,7 @@ def test_every_request_leaves_one_log_line_with_its_id_and_no_picture(launch_ser
     assert body["original"][:40] not in json.dumps(line)
 
 
-def test_a_service_says_where_it_stands_and_goes_on(scripted_service) -> None:
+def test_a_service_reports_its_state_and_keeps_running(scripted_service) -> None:
     said = scripted_service.stacks()
     assert "thread 0x" in said and "in _serve" in said, said
     assert httpx.get(f"{scripted_service.base_url}/readyz").status_code == 200
@@ -157,7 +157,7 @@ def test_a_second_signal_ends_at_once_and_still_answers(launch_service, sample, 
 
 
 @pytest.mark.slow
-def test_what_outlasts_the_drain_is_answered_with_a_problem(launch_service, sample, wait_until) -> None:
+def test_a_request_that_outlasts_the_drain_is_answered_with_a_problem(launch_service, sample, wait_until) -> None:
     arguments = ("--scripted-latency-ms", "60000", "--drain-seconds", "0.5")
     with launch_service("--engine", "scripted", *arguments) as process:
         with raw(process, sample.raw_request()) as inside, raw(process, UPLOAD) as uploading:

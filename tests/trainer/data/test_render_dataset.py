@@ -55,7 +55,7 @@ def test_records_agree_with_the_pictures_on_disk(tmp_path):
         assert sheet.width > 1000 and sheet.height > 3 * 256
 
 
-def test_statistics_by_hand():
+def test_statistics_equal_those_calculated_by_hand():
     def record(label, dimensions):
         pictures = [
             {

@@ -119,7 +119,7 @@ def test_all_kinds_of_packaging_and_settings_can_be_drawn():
 @pytest.mark.parametrize(
     "name", [n for n, k in KINDS.items() if n not in ("hue_shifted", "label_erased", "label_mirrored", "top_colour")]
 )
-def test_every_kind_changes_the_picture_and_says_so(monkeypatch, name):
+def test_every_kind_of_defect_changes_the_picture_and_the_truth(monkeypatch, name):
     kind = _alone(monkeypatch, name)
     setting = "plinth" if name == "overhang" else "concrete"
     for seed in range(40):
@@ -159,7 +159,7 @@ def test_a_variation_says_of_every_attribute_whether_it_changed():
     assert all(8 <= changes[name] <= 40 for name in ("body", "number", "width", "mark")), "each about four times in ten"
 
 
-def test_captions_say_what_is_drawn_not_what_should_be(monkeypatch):
+def test_captions_describe_the_drawing_and_not_the_intention(monkeypatch):
     _alone(monkeypatch, "cap_missing")
     product = _product_that(lambda p: p.attributes["kind"] == "jar")
     shot = draw_generated(product, np.random.default_rng(0), 64, [(Dimension.APPEARANCE, 3)])

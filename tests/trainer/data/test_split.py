@@ -59,7 +59,7 @@ def write(directory: Path, *records: dict[str, Any]) -> Path:
 
 
 def many(first: int, last: int) -> list[dict[str, Any]]:
-    """Two samples each of the products first … last - 1."""
+    """Two samples of each product from `first` to `last - 1`."""
     labels = ("AC", "N", "B", "ABCD")
     return [
         record(f"s{number}-{take}", f"p{number}", labels[(number + take) % 4])
@@ -131,7 +131,7 @@ def test_products_spread_as_the_shares_say() -> None:
 
 
 @pytest.mark.parametrize("weights", [[1, 1, 1], [0, 0, 0, 0], [1, 1, 1, -1]])
-def test_weights_that_are_no_shares_are_refused(weights: list[int]) -> None:
+def test_weights_that_are_not_shares_are_refused(weights: list[int]) -> None:
     with pytest.raises(ValueError, match="give 4 weights"):
         shares_of(weights)
 
@@ -490,7 +490,7 @@ def test_a_product_without_a_name_is_told_by_its_original_picture(tmp_path: Path
     assert len(set(placed.values())) == 3
 
 
-def test_ids_that_are_no_file_names_are_fine(tmp_path: Path) -> None:
+def test_ids_that_are_not_file_names_are_accepted(tmp_path: Path) -> None:
     records = [record(f"n{n}", f"p{n}") for n in range(20)]
     for number, one in enumerate(records):
         one["id"] = f"../shop/ä {number}"
@@ -548,7 +548,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "split.json is damaged" in capsys.readouterr().err
 
 
-def test_too_little_data_for_a_test_set_is_told_and_leaves_no_directory(
+def test_too_little_data_for_a_test_set_is_refused_and_leaves_no_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write(tmp_path / "data", *many(0, 3))

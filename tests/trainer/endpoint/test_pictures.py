@@ -14,7 +14,7 @@ from trainer.endpoint.pictures import data_url
 
 def test_a_picture_is_sent_upright_in_its_proportions_and_not_enlarged(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn right to view
+    exif[0x0112] = 6  # to be rotated to the right for display
     Image.new("RGB", (400, 200), (9, 9, 9)).save(tmp_path / "turned.jpg", exif=exif)
     for size, expected in ((100, (50, 100)), (1000, (200, 400))):
         url = data_url(tmp_path, "turned.jpg", size)

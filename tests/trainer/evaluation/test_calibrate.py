@@ -64,7 +64,7 @@ def test_answers_that_a_line_separates_do_not_make_it_infinitely_steep() -> None
     assert found.slope < 100
 
 
-def test_isotonic_by_hand() -> None:
+def test_isotonic_regression_equals_a_calculation_by_hand() -> None:
     # Eight blocks of two. The fourth is below the third and is pooled with it, as are equal ones.
     right = [False, False, False, True, True, True, False, True, *[True] * 8]
     curve = isotonic([Answered(False, (place + 1) / 20, is_right) for place, is_right in enumerate(right)])
@@ -90,7 +90,7 @@ def test_the_method_that_fits_unseen_answers_best_is_taken(method: str, picture:
     assert choice.calibration.answers == 3000
 
 
-def test_too_few_wrong_answers_are_no_ground_for_a_curve() -> None:
+def test_too_few_wrong_answers_give_no_curve() -> None:
     with pytest.raises(CalibrationError, match="81 right and 19 wrong"):
         choose([Answered(False, 0.9, number >= 19) for number in range(100)])
 
@@ -136,7 +136,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], **changes: Any) -> Path:
-    """Write an evaluation: each answer names A or nothing, and is right as `given` says."""
+    """Write an evaluation: each answer names A or nothing; `given` decides which are right."""
     mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
     samples = [sample_of(str(number), "N" if a.none is a.right else "A") for number, a in enumerate(given)]
     identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)

@@ -69,7 +69,7 @@ def scripted_features(picture: Image.Image) -> np.ndarray:
 
 
 class Opened:
-    """Opens scripted lookers. The one in float32 gives slightly different features."""
+    """Opens scripted feature extractors. The float32 one gives slightly different features."""
 
     def __init__(self, off: float = 0.0) -> None:
         self.off = off
@@ -126,7 +126,7 @@ def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
         (["--trained-on", "x", "--target", "nan"], "--target"),
     ],
 )
-def test_what_cannot_be_is_refused_before_an_engine_starts(tmp_path, data, capsys, arguments, reason) -> None:
+def test_impossible_settings_are_refused_before_an_engine_starts(tmp_path, data, capsys, arguments, reason) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     assert main(["domain", "--checkpoint", str(checkpoint), "--data", str(data), *arguments]) == 2
     assert reason in capsys.readouterr().err

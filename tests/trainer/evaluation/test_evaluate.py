@@ -62,7 +62,7 @@ def test_a_model_that_is_always_right_scores_100(checkpoint: Path, data: Path, t
     assert (result.data.samples, result.data.evaluated) == (7, 7)
 
 
-def test_right_wrong_and_unreadable_answers_by_hand(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_right_wrong_and_unreadable_answers_as_counted_by_hand(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     def speak(number: int) -> str:
         return {0: "<think>I saw.</think><answer>c</answer>", 1: "", 2: "<think>x", 3: "no"}.get(number, truth(number))
 
@@ -129,13 +129,13 @@ def test_a_calibrated_confidence_is_reported_beside_the_bare_probability(
     assert (tmp_path / "out" / "confidence.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_evaluation_on_a_frozen_test_set_says_so(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_an_evaluation_on_a_frozen_test_set_is_marked(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     assert main(["split", "--data", str(data), "--shares", "0,1,0,0", "--out", str(tmp_path / "split")]) == 0
     assert go(checkpoint, tmp_path / "split" / "testing", tmp_path / "test", Scripted(truth)).data.frozen
     assert not go(checkpoint, data, tmp_path / "out", Scripted(truth)).data.frozen
 
 
-def test_the_result_is_read_back_and_names_what_was_evaluated(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_the_result_is_read_back_and_names_the_evaluated_model(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = go(checkpoint, data, out, Scripted(truth), confidence_level=0.9)
     assert read_evaluation(out) == result
@@ -163,7 +163,7 @@ def test_an_evaluation_that_did_not_end_has_no_result(checkpoint: Path, data: Pa
         read_evaluation(tmp_path / "out")
 
 
-def test_a_broken_run_goes_on_where_it_stopped(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     whole = go(checkpoint, data, tmp_path / "whole", Scripted(truth))
     with pytest.raises(EvaluationError, match="the engine died"):
         go(checkpoint, data, tmp_path / "out", Scripted(truth, fail_after=4))
@@ -174,7 +174,7 @@ def test_a_broken_run_goes_on_where_it_stopped(checkpoint: Path, data: Path, tmp
 
 
 @pytest.mark.slow
-def test_a_log_cut_anywhere_leads_to_the_same_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_a_log_truncated_anywhere_gives_the_same_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = go(checkpoint, data, out, Scripted(truth))
     log = out / "predictions.jsonl"
@@ -303,7 +303,7 @@ def test_wrong_options_are_refused(wrong: list[str], capsys: pytest.CaptureFixtu
     assert wrong[0] in capsys.readouterr().err
 
 
-def test_what_a_user_can_mend_is_said_in_one_line(
+def test_a_fault_that_a_user_can_mend_is_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]

@@ -101,7 +101,7 @@ def test_a_model_that_is_always_right_scores_100_with_the_files_of_every_evaluat
     assert not clock.slept
 
 
-def test_right_wrong_unreadable_and_refused_answers_by_hand(endpoint, order, clock):
+def test_right_wrong_unreadable_and_refused_answers_as_counted_by_hand(endpoint, order, clock):
     says = {
         0: Say(thought("C")),  # a part of AC
         1: Say(thought("A")),  # of N
@@ -126,7 +126,7 @@ def test_right_wrong_unreadable_and_refused_answers_by_hand(endpoint, order, clo
     assert "Refused requests: 1." in (order.out / "report.md").read_text()
 
 
-def test_what_is_not_known_is_said_and_not_counted_as_nothing(order, clock):
+def test_unknown_values_are_reported_and_not_counted_as_zero(order, clock):
     result = evaluate_endpoint(order, clock)
     assert result.reliability is None
     assert result.scores.choice.n == 0
@@ -194,7 +194,7 @@ def test_an_endpoints_scores_are_for_no_card(order, clock, tmp_path, capsys):
     ],
     ids=["429", "500", "html", "half", "drop"],
 )
-def test_what_may_pass_is_asked_again_and_leaves_no_trace_in_the_scores(endpoint, order, clock, failure):
+def test_temporary_failures_are_retried_and_do_not_change_the_scores(endpoint, order, clock, failure):
     endpoint.speak = lambda asked: failure if asked.time < 2 and asked.sample == 1 else honest(asked)
     result = evaluate_endpoint(order, clock)
     assert result.scores.overall.correct.percent == 100
@@ -212,7 +212,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(endpoint, order, clock):
     assert asked_about(endpoint)[0] == 2
 
 
-def test_without_an_answer_there_are_no_scores_and_the_same_command_asks_for_what_is_missing(endpoint, order, clock):
+def test_without_all_answers_there_are_no_scores_and_the_same_command_requests_the_rest(endpoint, order, clock):
     endpoint.speak = lambda asked: Say("oops", status=500) if asked.sample == 2 else honest(asked)
     with pytest.raises(Unfinished, match=r"no answer for 1 samples \(s2: status 500.*the same command asks again"):
         evaluate_endpoint(order, clock)
@@ -273,7 +273,7 @@ def test_another_evaluation_is_not_mixed_in(endpoint, order, clock, other, named
     assert not endpoint.asked
 
 
-def test_a_limit_is_extended_by_what_is_missing(endpoint, order, clock):
+def test_a_higher_limit_requests_only_the_missing_answers(endpoint, order, clock):
     assert evaluate_endpoint(replace(order, limit=2), clock).data.evaluated == 2
     assert evaluate_endpoint(order, clock).data.evaluated == COUNT
     assert asked_about(endpoint) == Counter(range(COUNT))
@@ -296,7 +296,7 @@ def words(order: Order, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_asks_only_for_what_it_had_not_written(endpoint, order, repository):
+def test_a_killed_run_requests_only_answers_that_it_had_not_written(endpoint, order, repository):
     stuck = threading.Event()
 
     def speak(asked: Asked) -> Say:
@@ -339,7 +339,7 @@ def test_the_command_takes_the_key_from_the_environment_and_writes_it_nowhere(en
     assert not any("secret-4711" in path.read_text() for path in order.out.iterdir())
 
 
-def test_the_status_tells_what_to_do(endpoint, order, capsys):
+def test_the_exit_status_says_what_to_do(endpoint, order, capsys):
     assert main(words(order, "--max-tokens-total", "150")) == 1
     assert "run the same command with a higher --max-tokens-total" in capsys.readouterr().err
     endpoint.speak = lambda _: Say("no", status=401)

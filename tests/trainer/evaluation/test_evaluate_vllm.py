@@ -60,7 +60,7 @@ def test_every_rendered_sample_is_answered(evaluated: tuple[Path, Evaluation, st
 
 @pytest.mark.vllm
 def test_five_pictures_cost_the_tokens_that_the_manifest_says(evaluated: tuple[Path, Evaluation, str]) -> None:
-    # Beside the text, which is at most some hundred tokens long.
+    # Pictures have most of the tokens; the text has a few hundred at most.
     out, _, _ = evaluated
     pictures = 5 * read_manifest(CHECKPOINT).image.tokens_per_picture
     for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
@@ -77,7 +77,7 @@ def test_the_report_is_all_that_is_printed(evaluated: tuple[Path, Evaluation, st
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.exhaustive  # test_killed_engine.py does the same to a stand-in for the engine
-def test_a_terminated_run_leaves_no_engine_behind_and_is_taken_up_again(
+def test_a_terminated_run_leaves_no_engine_and_can_be_continued(
     rendered: Path, evaluated: tuple[Path, Evaluation, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Calibration and risk, compared with numbers computed by hand."""
+"""Calibration and risk, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_no_answers_give_no_summary() -> None:
     assert summarise([], []) is None
 
 
-def test_risk_rises_with_coverage_by_hand() -> None:
+def test_risk_over_coverage_equals_a_calculation_by_hand() -> None:
     # surest first: right, wrong, right, wrong → 0, 1/2, 1/3, 2/4
     assert risk_by_coverage([0.6, 0.9, 0.7, 0.8], [False, True, True, False]) == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4])
 
@@ -29,7 +29,7 @@ def test_bins_hold_equally_many_answers_from_unsure_to_sure() -> None:
     assert [one.accuracy for one in bins] == pytest.approx([1 / 2, 2 / 3])
 
 
-def test_summary_by_hand() -> None:
+def test_the_summary_equals_a_calculation_by_hand() -> None:
     # Five answers, so five bins of one: the error is the mean |confidence - right|.
     summary = summarise([0.9, 0.8, 0.7, 0.6, 0.5], [True, True, False, True, False])
     assert summary is not None
@@ -64,7 +64,7 @@ def test_the_order_of_the_samples_does_not_matter() -> None:
     assert summaries == [pytest.approx(summaries[0])] * 5
 
 
-def test_what_is_no_confidence_is_refused() -> None:
+def test_an_invalid_confidence_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         summarise([float("nan")], [True])
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -27,7 +27,7 @@ JOBS = "/apis/batch/v1/namespaces/screening/jobs"
 
 @dataclass
 class Cluster:
-    """As much of a Kubernetes API server as the launcher uses."""
+    """The parts of a Kubernetes API server that the launcher uses."""
 
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     token: str = "secret-token"
@@ -120,7 +120,7 @@ def test_finds_the_retrainings_that_have_not_ended(cluster: Cluster, batch: Batc
     assert batch.unfinished() == ["third-gpu"]
 
 
-def test_says_what_the_api_server_refuses(cluster: Cluster, account: Path) -> None:
+def test_the_refusal_of_the_api_server_is_reported(cluster: Cluster, account: Path) -> None:
     cluster.token = "another"
     with pytest.raises(LaunchError, match="401 Unauthorized"):
         launch(Batch(cluster.url, "screening", account), "screening-retrain-gpu", "first-gpu")

@@ -37,7 +37,7 @@ def registry(registry_file: Path) -> Registry:
 
 
 def make_published(store: Path, name: str, value: float) -> Path:
-    """Make a directory as `publish` leaves it, so that publishing it again needs no engine."""
+    """Make a directory like one that `publish` wrote, so that publishing it again needs no engine."""
     manifest = make_checkpoint(store / "new", name)
     save_file({"a": np.full((2, 2), value, np.float32)}, store / "new" / "model.safetensors")
     manifest = write_manifest(store / "new", **manifest.model_dump(exclude={"files", "created", "format"}))
@@ -50,7 +50,7 @@ def publish(checkpoint: Path, store: Path, uri: str) -> int:
     return main(["publish", "--checkpoint", str(checkpoint), "--store", str(store), "--tracking-uri", uri])
 
 
-def test_what_is_published_is_a_version_and_the_candidate(
+def test_a_published_checkpoint_is_a_version_and_the_candidate(
     tmp_path: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
@@ -95,7 +95,7 @@ def test_again_replaces_a_damaged_copy_and_records_its_probes_again(
 
 
 @pytest.mark.parametrize("change", ["calibration", "probes"])
-def test_what_was_changed_by_hand_is_not_taken_for_what_is_published(
+def test_a_directory_that_was_changed_by_hand_is_not_taken_for_the_published_one(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
@@ -108,7 +108,7 @@ def test_what_was_changed_by_hand_is_not_taken_for_what_is_published(
     assert "changed by hand. Replace it with --again" in capsys.readouterr().err
 
 
-def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replacement_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = tmp_path / "target", tmp_path / "copy"
     for directory in (old, new):
         directory.mkdir()
@@ -157,7 +157,9 @@ def test_a_checkpoint_is_not_published_if_the_engine_does_not_repeat_its_numbers
         record(ask, "this machine")
 
 
-def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
+def test_an_engine_that_dies_while_it_answers_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
     class Dead(Exception):
         """Like vLLM's EngineDeadError, which is not a RuntimeError."""
 
@@ -182,7 +184,7 @@ def test_an_engine_that_dies_while_it_answers_says_so(monkeypatch: pytest.Monkey
         prober.ask([(0, Mode.COT, "x")])
 
 
-def test_what_rounding_does_not_explain_is_not_published() -> None:
+def test_a_difference_that_rounding_does_not_explain_is_not_published() -> None:
     """The engine in float32 and the one that serves must have loaded the same weights."""
     probes = record(lambda questions: [[-1.0, -2.0]] * len(questions), "this machine")
     near = with_exact(probes, lambda questions: [[-1.1, -2.0]] * len(questions))
@@ -202,7 +204,7 @@ def test_the_same_digest_in_another_store_stays_where_it_was_registered(
     assert f"registered earlier, and stays at {one}" in capsys.readouterr().err
 
 
-def test_a_registry_that_does_not_answer_leaves_the_copy_and_says_so(
+def test_a_registry_that_does_not_answer_leaves_the_copy_and_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = make_published(tmp_path / "store", "one", 1.0)

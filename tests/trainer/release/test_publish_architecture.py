@@ -72,7 +72,7 @@ def test_other_tensors_than_the_architecture_has_are_refused_by_name(
     assert not (tmp_path / "store").exists()
 
 
-def test_what_was_hashed_again_in_the_store_is_not_taken_for_what_was_published(
+def test_a_store_copy_that_was_hashed_again_is_not_taken_for_the_published_one(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     changed = shutil.copytree(tiny_checkpoint, tmp_path / "changed")
@@ -83,7 +83,7 @@ def test_what_was_hashed_again_in_the_store_is_not_taken_for_what_was_published(
 
 
 @pytest.mark.usefixtures("no_engine")
-def test_what_is_published_says_which_tensors_it_holds(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_a_published_manifest_lists_the_tensors(tmp_path: Path, tiny_checkpoint: Path) -> None:
     before = read_manifest(tiny_checkpoint)
     manifest = read_manifest(published := publish(tiny_checkpoint, tmp_path / "store"))
     assert manifest.digest == before.digest

@@ -56,7 +56,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_what_a_killed_publisher_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_publisher_are_removed_and_those_of_a_running_one_stay(tmp_path: Path) -> None:
     with start(HOLDS_A_PLACE, tmp_path) as living, start(HOLDS_A_PLACE, tmp_path) as killed:
         theirs, left = Path(first_line(living)), Path(first_line(killed))
         killed.kill()
@@ -71,7 +71,7 @@ def test_what_a_killed_publisher_left_goes_and_what_a_living_one_has_stays(tmp_p
 
 
 def test_one_without_a_lock_is_left_alone_for_a_day(tmp_path: Path) -> None:
-    """It may have just been made."""
+    """It may have just been created."""
     new, old = tmp_path / f"{PREFIX}new", tmp_path / f"{PREFIX}old"
     for directory in (new, old):
         (directory / "checkpoint").mkdir(parents=True)

@@ -24,7 +24,7 @@ def test_a_domain_fitted_to_other_weights_is_refused(tmp_path: Path) -> None:
         manifest.model_copy(update={"domain": manifest.domain.model_copy(update={"probes": probes})}), foreign
     )
     store = tmp_path / "store"
-    # In a process of its own: an engine's clean-up ends all processes that were started below it.
+    # In a subprocess: the clean-up of an engine ends all child processes.
     command = [sys.executable, "-m", "trainer", "publish", "--checkpoint", foreign, "--store", store]
     done = subprocess.run([*command, "--tracking-uri", "none"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "does not give the domain's scores" in done.stderr

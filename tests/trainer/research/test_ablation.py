@@ -34,7 +34,7 @@ def ablation(tmp_path: Path) -> Ablation:
     return Ablation(tmp_path / "out", "tiny-ablation", base, **data, start="all", seeds=(0, 1), tables=(5, 6, 7))
 
 
-def test_every_model_is_trained_once_and_after_what_it_needs(ablation: Ablation) -> None:
+def test_every_model_is_trained_once_and_after_its_requirements(ablation: Ablation) -> None:
     tasks = ablation.tasks()
     assert len({task.name for task in tasks}) == len(tasks)
     made = {task.result for task in tasks}
@@ -50,7 +50,7 @@ def test_every_model_is_trained_once_and_after_what_it_needs(ablation: Ablation)
     assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
 
 
-def test_questions_are_what_stage_2_asks_and_nothing_else(ablation: Ablation, tmp_path: Path) -> None:
+def test_only_questions_of_stage_2_are_asked(ablation: Ablation, tmp_path: Path) -> None:
     def data(of: Ablation) -> dict[str, str]:
         return {t.name: t.command[t.command.index("--data") + 1] for t in of.tasks()}
 
@@ -64,7 +64,7 @@ def test_questions_are_what_stage_2_asks_and_nothing_else(ablation: Ablation, tm
     assert "2 separate questions" in tables(dataclasses.replace(ablation, questions=questions))
 
 
-def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_else(ablation: Ablation) -> None:
+def test_a_variant_changes_only_what_its_table_says(ablation: Ablation) -> None:
     recipes = {
         task.name: task.command[task.command.index("--recipe") + 1]
         for task in ablation.tasks()
@@ -90,7 +90,7 @@ def test_a_variant_differs_from_the_recipe_in_what_its_table_says_and_nothing_el
 
 
 def score(directory: Path, checkpoint: Path, ablation: Ablation, *, wrong: int) -> None:
-    """As if the checkpoint had been trained, and had answered the first so many samples wrong."""
+    """Pretend that the checkpoint was trained and answered the first `wrong` samples wrong."""
     checkpoint.parent.mkdir(parents=True)
     make_evaluation(directory, ablation.test, read_manifest(make_checkpoint(checkpoint)), wrong=range(wrong))
 
@@ -114,7 +114,7 @@ def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -
     assert "80.0" not in from_answers, "of another start"
 
 
-def test_the_best_threshold_shows_what_is_seen_wherever_the_line_is_drawn() -> None:
+def test_the_best_threshold_is_independent_of_the_models_own() -> None:
     def usable(*values: float) -> dict[str, float]:
         return dict(zip("ABCD", values, strict=True))
 
@@ -136,7 +136,7 @@ def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: 
 
 
 @pytest.mark.slow
-def test_tasks_wait_for_what_they_need_and_are_not_run_twice(tmp_path: Path) -> None:
+def test_tasks_wait_for_their_requirements_and_run_once(tmp_path: Path) -> None:
     def render(name: str, *needs: Path) -> Task:
         out = tmp_path / name
         command = ("render", "--count", "1", "--seed", "1", "--size", "64", "--out", str(out))
@@ -163,7 +163,7 @@ def _run_long(directory: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_what_is_told_to_end_takes_its_tasks_with_it(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_terminated_run_ends_its_tasks(number: signal.Signals, tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_run_long, args=(tmp_path,))
     process.start()
     assert process.pid is not None
@@ -205,7 +205,7 @@ def test_a_run_continues_with_other_saves_and_no_other_settings(
     assert "other settings or data" in capsys.readouterr().err
 
 
-def test_bad_options_are_told(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_options_are_reported(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ablation", "--base", str(ablation.base), "--out", str(ablation.out), "--test", str(ablation.test)]
     command += ["--training", str(ablation.training), "--pseudo-label", str(ablation.pseudo_label)]
     assert main([*command, "--tables", "4"]) == 2

@@ -25,7 +25,7 @@ def recipe(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_it_is_a_whole_checkpoint_of_the_recipes_sizes(recipe, tmp_path, tiny_checkpoint) -> None:
+def test_the_result_is_a_complete_checkpoint_of_the_recipes_sizes(recipe, tmp_path, tiny_checkpoint) -> None:
     assert main(["untrained", recipe, "--out", str(tmp_path / "a"), "--max-tokens", "7"]) == 0
     manifest, like = verify(tmp_path / "a"), verify(tiny_checkpoint)
     config = json.loads((tmp_path / "a" / "config.json").read_text())

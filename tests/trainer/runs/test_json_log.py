@@ -19,13 +19,13 @@ FACTS = [Fact(number=n, text="two\nlines, – and one more") for n in range(5)]
 
 
 def write(path: Path, facts: list[Fact]) -> list[Fact]:
-    """Append; returns what was there before."""
+    """Append, and return the earlier records."""
     with open_log(path, Fact) as log:
         log.append(facts)
         return log.written
 
 
-def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
+def test_appended_records_are_read_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     assert write(path, FACTS[:2]) == []
     assert write(path, FACTS[2:]) == FACTS[:2]
@@ -33,7 +33,7 @@ def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 5
 
 
-def test_a_log_cut_anywhere_keeps_its_whole_lines_and_goes_on_behind_them(tmp_path: Path) -> None:
+def test_a_log_truncated_anywhere_keeps_its_complete_lines_and_continues_after_them(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     write(path, FACTS)
     whole = path.read_bytes()

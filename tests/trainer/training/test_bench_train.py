@@ -12,7 +12,7 @@ from trainer.__main__ import main
 from trainer.training.hcm_grpo.bench import DEFAULT, NAMES, OURS, PARTS, Stopwatch
 
 
-def test_what_is_inside_another_part_counts_for_the_inner_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_nested_part_counts_for_the_inner_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("trainer.training.hcm_grpo.bench.time.perf_counter", lambda: now)
     watch = Stopwatch()

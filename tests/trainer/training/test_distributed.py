@@ -54,7 +54,7 @@ def change(checkpoint: Path, start: Path) -> torch.Tensor:
     return torch.cat([(after[name].float() - before[name].float()).flatten() for name in sorted(before)])
 
 
-def test_two_processes_learn_what_one_learns_from_the_same_batches(
+def test_two_processes_learn_the_same_as_one_from_the_same_batches(
     tmp_path: Path, small_data: Path, small_checkpoint: Path
 ) -> None:
     given = ["sft", "--stage", "answer-driven", "--checkpoint", small_checkpoint, "--data", small_data]
@@ -105,7 +105,7 @@ if state.process_index == 1:  # a network file system shows the newest directory
     threading.Timer(2, late).start()
 print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
 """
-"""Both processes look for the state to go on from; the second one sees an older directory at first."""
+"""Both processes look for the state to continue from; the second one sees an older directory at first."""
 
 
 def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_setting_that_cannot_be_is_refused_in_one_sentence(
     ("section", "name"),
     [("sft_weak", "epochs"), ("sft_weak", "save_steps"), ("hcm_grpo", "kl_beta"), ("hcm_grpo", "temperature")],
 )
-def test_a_switch_or_a_huge_number_is_no_number(section: str, name: str, value: str, tmp_path: Path) -> None:
+def test_a_boolean_or_a_huge_number_is_refused(section: str, name: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=f"{section}.{name}"):
         load_recipe(str(write(tmp_path / "mine.yaml", f"{section}: {{{name}: {value}}}")))
 
@@ -160,7 +160,7 @@ def hard_cases(directory: Path, data: Path, checkpoint: Path, count: int) -> Pat
         ({"batch_size": 3}, 2, "not divisible by group_size 2"),
     ],
 )
-def test_stage_two_is_refused_in_plans_sentence(
+def test_stage_two_is_refused_with_the_message_of_plan(
     grpo: dict[str, Any],
     hard: int,
     message: str,
@@ -180,7 +180,7 @@ def test_stage_two_is_refused_in_plans_sentence(
 
 
 @pytest.mark.parametrize("stage", ["weak", "answer-driven"])
-def test_an_sft_that_cannot_fill_a_step_is_refused_in_plans_sentence(
+def test_an_sft_that_cannot_fill_a_step_is_refused_with_the_message_of_plan(
     stage: str, small_data: Path, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = small_recipe(tmp_path / "small.yaml", sft={"batch_size": 7})
@@ -209,7 +209,7 @@ def test_shipped_recipes_have_enough_with_the_papers_data(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["weak", "answer-driven"])
-def test_a_training_that_changes_nothing_is_no_success(
+def test_a_training_that_changes_nothing_fails(
     stage: str, small_data: Path, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = small_recipe(tmp_path / "small.yaml", sft={"learning_rate": 1e-300})
@@ -220,7 +220,7 @@ def test_a_training_that_changes_nothing_is_no_success(
     assert not (out / "checkpoint").exists()
 
 
-def test_a_training_that_diverges_is_no_success(
+def test_a_training_that_diverges_fails(
     small_data: Path, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from screening.prompt import COMPACT

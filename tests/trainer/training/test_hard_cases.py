@@ -45,7 +45,7 @@ def answered(truth: Sample, letters: str) -> Prediction:
     return prediction(truth, f"<think>x</think><answer>{letters}</answer>")
 
 
-def test_hard_is_what_the_evaluation_calls_wrong() -> None:
+def test_a_case_is_hard_if_the_evaluation_calls_its_answer_wrong() -> None:
     truths = {
         "subset": ("AC", "A", False),  # one good option is enough
         "exact": ("AC", "AC", False),
@@ -138,7 +138,7 @@ def test_the_random_samples_are_distinct_and_the_same_in_both_epochs() -> None:
     assert not set(curriculum.epochs[3]) <= set(PAPER.easy)
 
 
-def test_each_epoch_has_an_order_of_its_own_and_mixes_the_hard_cases_in() -> None:
+def test_each_epoch_has_its_own_order_and_mixes_the_hard_cases_in() -> None:
     curriculum = make_curriculum(PAPER)
     assert len({epoch[:20] for epoch in curriculum.epochs}) == 5
     assert curriculum.epochs[0] != PAPER.all
@@ -182,7 +182,7 @@ def test_an_empty_epoch_is_refused() -> None:
     st.lists(st.sampled_from(["all", "hard", "easy", "random"]), max_size=3),
     st.integers(),
 )
-def test_sizes_foretold_are_the_sizes_laid(size, hard, epochs, last_epochs, parts, seed) -> None:
+def test_predicted_sizes_equal_the_real_ones(size, hard, epochs, last_epochs, parts, seed) -> None:
     hard = min(hard, size)
     ids = tuple(f"s{n}" for n in range(size))
     settings = {"epochs": epochs, "last_epochs": last_epochs, "last_parts": parts}

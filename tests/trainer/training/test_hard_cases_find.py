@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> Path:
     return make_data(tmp_path / "data", LABELS)
 
 
-def test_what_is_answered_wrong_is_hard(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_questions_that_are_answered_wrong_are_hard(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     cases = find_hard_cases(checkpoint, data, out, open_engine=Scripted(speak))
     assert cases == Cases(tuple(f"s{n}" for n in range(7)), ("s1", "s3", "s5"))
@@ -54,7 +54,7 @@ def test_what_is_answered_wrong_is_hard(checkpoint: Path, data: Path, tmp_path: 
     }
 
 
-def test_what_was_written_is_read_back_by_stage_2(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_the_written_file_is_read_back_by_stage_2(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     cases = find_hard_cases(checkpoint, data, tmp_path / "out", open_engine=Scripted(speak))
     samples = read_samples(data)
     digests = {"checkpoint": read_manifest(checkpoint).digest, "data": data_digest(data, samples)}
@@ -74,7 +74,7 @@ def test_the_summary_counts_by_dimension_severity_and_label(data: Path) -> None:
     assert (cells["ABCD"], cells["A"]) == (["1 of 1 (100 %)"], ["0 of 1 (0 %)"])
 
 
-def test_a_broken_run_goes_on_and_has_no_hard_cases_before_its_end(
+def test_an_interrupted_run_continues_and_has_no_hard_cases_before_its_end(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -86,7 +86,7 @@ def test_a_broken_run_goes_on_and_has_no_hard_cases_before_its_end(
     assert second.asked == [4, 5, 6]
 
 
-def test_an_evaluation_that_is_there_is_not_made_again(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_an_existing_evaluation_is_not_repeated(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(checkpoint, data, out, mode=Mode.COT, open_engine=Scripted(speak))
     second = Scripted(speak)
@@ -120,7 +120,7 @@ def test_hard_cases_of_something_else_are_refused(data: Path, tmp_path: Path) ->
         read_hard_cases(tmp_path, samples, **digests)
 
 
-def test_the_command_prints_the_summary_and_tells_what_can_be_mended(
+def test_the_command_prints_the_summary_and_reports_faults_that_a_user_can_mend(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"

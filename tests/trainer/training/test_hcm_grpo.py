@@ -172,7 +172,7 @@ def test_tags_survive_the_decoding_of_rollouts(trainer: GroupGRPOTrainer) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_trains_everything_and_tells_what_it_saw(
+def test_a_run_trains_everything_and_reports_what_it_saw(
     recipe: str,
     small_data: Path,
     small_checkpoint: Path,

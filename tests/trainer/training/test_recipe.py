@@ -36,7 +36,7 @@ def test_a_reward_that_cannot_be_loaded_is_refused_before_anything_is_trained(
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
-def test_every_shipped_recipe_is_whole_and_bears_its_files_name(name: str) -> None:
+def test_every_shipped_recipe_is_complete_and_named_like_its_file(name: str) -> None:
     assert load_recipe(name).name == name
 
 

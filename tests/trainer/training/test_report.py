@@ -53,7 +53,7 @@ def labels(run: Path) -> dict[str, list[str]]:
     return {panel.title: [curve.label for curve in panel.curves] for panel in panels_of(read_run(run))}
 
 
-def test_stage_2_shows_every_part_of_the_reward_and_the_groups_without_a_signal(stage_2: Path) -> None:
+def test_stage_2_shows_every_part_of_the_reward_and_the_groups_with_equal_rewards(stage_2: Path) -> None:
     found = labels(stage_2)
     assert found["reward"] == ["total", "format", "dpa"]
     assert found["completion length, tokens"] == ["mean", "min", "max"]
@@ -80,7 +80,7 @@ def test_the_page_holds_everything_and_runs_nothing(
     assert b64decode(pictures[0][1]) == (tmp_path / "report" / "curves.png").read_bytes()
 
 
-def test_an_example_tells_the_answers_their_rewards_and_who_named_which_picture(stage_2: Path) -> None:
+def test_an_example_shows_the_answers_their_rewards_and_their_options(stage_2: Path) -> None:
     main(["report", str(stage_2)])
     html = (stage_2 / "report" / "report.html").read_text()
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
@@ -125,7 +125,7 @@ def test_pretraining_has_its_stages_one_after_the_other_and_what_was_measured(tm
     assert main(["report", str(run)]) == 0
 
 
-def test_a_finished_sft_run_says_so(tmp_path: Path, small_checkpoint: Path) -> None:
+def test_a_finished_sft_run_is_marked_as_finished(tmp_path: Path, small_checkpoint: Path) -> None:
     run = claimed(tmp_path / "sft", "sft-weak", settings={"epochs": 5})
     (run / "log.json").write_text(json.dumps([{"loss": 1.0, "mean_token_accuracy": float("nan"), "step": 10}]))
     (run / "checkpoint").symlink_to(small_checkpoint)

@@ -67,14 +67,14 @@ def hard_cases(tmp_path: Path, small_data: Path, small_checkpoint: Path) -> Path
     return directory
 
 
-def test_sft_ends_in_the_weights_of_an_unbroken_run(
+def test_interrupted_sft_ends_with_the_weights_of_an_uninterrupted_run(
     recipe: Path, small_data: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     command = ["sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(small_data)]
     check_that_kills_change_nothing([*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path)
 
 
-def test_hcm_grpo_ends_in_the_weights_of_an_unbroken_run(
+def test_interrupted_hcm_grpo_ends_with_the_weights_of_an_uninterrupted_run(
     recipe: Path, small_data: Path, small_checkpoint: Path, hard_cases: Path, tmp_path: Path
 ) -> None:
     command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(small_data), "--hard-cases", str(hard_cases)]

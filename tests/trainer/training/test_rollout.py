@@ -41,7 +41,7 @@ def test_a_token_is_drawn_by_its_probability_among_those_that_are_kept(
     assert found == pytest.approx(expected, abs=0.015)
 
 
-def test_what_is_never_to_be_drawn_leaves_its_share_to_the_others() -> None:
+def test_a_suppressed_token_leaves_its_share_to_the_others() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(2000, 1)
     drawn = choose(logits, Sampling(top_k=2), never=[0])
     assert drawn.unique().tolist() == [1, 2]

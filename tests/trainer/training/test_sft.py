@@ -100,7 +100,7 @@ def test_captions_are_asked_one_picture_at_a_time(data: Path) -> None:
     assert rows[0]["completion"][0]["content"][0]["text"] == samples[0].original.caption
 
 
-def test_of_a_samples_captions_a_few_are_drawn_by_the_seed(data: Path) -> None:
+def test_the_seed_chooses_a_few_captions_of_each_sample(data: Path) -> None:
     samples = read_samples(data)
     drawn = [[row["files"] for row in caption_rows(samples, most=2, seed=seed)] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]

@@ -16,7 +16,7 @@ from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, IGNORED, on
 PAD = 0
 
 
-def test_the_layout_by_hand() -> None:
+def test_the_layout_equals_one_built_by_hand() -> None:
     """One padded prompt `_ 7 8`, completions `1 2` and `3 _`."""
     ids = torch.tensor([[PAD, 7, 8, 1, 2], [PAD, 7, 8, 3, PAD]])
     mask = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
@@ -38,7 +38,7 @@ def test_values_come_back_by_completion() -> None:
     assert rows.by_completion(of_token).tolist() == [[3, 4], [6, 7], [11, 12], [14, 15]]
 
 
-def test_rows_that_are_no_groups_are_refused() -> None:
+def test_rows_that_do_not_form_groups_are_refused() -> None:
     ids = torch.tensor([[7, 1], [8, 1]])
     with pytest.raises(ValueError, match="different prompts"):
         share_prompt(ids, torch.ones_like(ids), 1, 2)

@@ -123,7 +123,7 @@ def test_a_run_has_parameters_metrics_files_and_how_it_ended(store: Store, out: 
     assert json.loads((out / "mlflow.json").read_text())["run_id"] == run.info.run_id
 
 
-def test_steps_that_are_done_again_are_in_the_run_once(store: Store, out: Path) -> None:
+def test_repeated_steps_are_in_the_run_once(store: Store, out: Path) -> None:
     with pytest.raises(Killed), track(store, out, ORIGIN) as tracker:
         tracker.record(steps(5, 10, 15))
         raise Killed
@@ -151,7 +151,7 @@ def test_a_store_that_does_not_answer_costs_a_warning_and_is_caught_up_with_late
     assert history(store, "loss") == [(5, 5.0), (10, 0.0)]
 
 
-def test_a_store_that_hangs_holds_up_neither_a_step_nor_the_end(
+def test_a_store_that_hangs_delays_neither_a_step_nor_the_end(
     store: Store, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer, asked = threading.Event(), threading.Event()
@@ -201,7 +201,7 @@ def logged_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_a_killed_training_goes_on_in_its_run(
+def test_a_killed_training_continues_in_its_run(
     recipe: str,
     small_data: Path,
     small_checkpoint: Path,
@@ -273,7 +273,7 @@ def test_stage_2_keeps_example_groups_with_their_rewards(
     assert all((tmp_path / PICTURES_NAME / file).read_bytes()[:2] == b"\xff\xd8" for file in example.pictures)
 
 
-def test_examples_of_steps_that_are_done_again_are_replaced(small_data: Path, tmp_path: Path) -> None:
+def test_examples_of_repeated_steps_are_replaced(small_data: Path, tmp_path: Path) -> None:
     first, second, *_ = read_samples(small_data)
 
     def keep(sample: Any, step: int, text: str) -> None:

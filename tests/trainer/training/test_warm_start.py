@@ -98,7 +98,7 @@ def test_a_run_with_other_first_epochs_is_refused_before_anything_is_written(
     assert not (runs / f"other-{number}").exists()
 
 
-def test_a_warm_start_needs_a_run_that_ended_with_a_whole_step(
+def test_a_warm_start_needs_a_run_that_ended_with_a_complete_step(
     train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("uneven", epochs=1, last_epochs=0, batch_size=10) == 0

@@ -47,7 +47,7 @@ def test_a_reasoning_against_the_label_is_asked_for_again_with_what_was_wrong(en
     assert annotation(order.out)["agreement"]["correct"]["percent"] == 100
 
 
-def test_issues_are_told_and_demanded_only_on_request(endpoint, order, clock, tmp_path):
+def test_issues_are_shown_and_required_only_on_request(endpoint, order, clock, tmp_path):
     endpoint.speak = lambda a: Say(thought("AC", {"B": LAYOUT})) if a.sample == 0 and not a.hint else honest(a)
     plain = replace(order, method="answer-driven")
     annotate_by_teacher(plain, clock)

@@ -42,7 +42,7 @@ def test_the_command_takes_the_key_from_the_variable_and_writes_it_nowhere(endpo
         assert "secret-4711" not in path.read_text()
 
 
-def test_the_command_tells_an_unfinished_run_by_its_status(endpoint, order, capsys):
+def test_an_unfinished_run_has_its_own_exit_status(endpoint, order, capsys):
     assert main(words(order, "--max-tokens-total", "500")) == 1
     assert "run the same command with a higher --max-tokens-total" in capsys.readouterr().out
     endpoint.speak = lambda _: Say("no", status=401)
@@ -83,7 +83,7 @@ def test_bad_input_is_one_line_and_status_2(order, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_answered_and_the_same_command_goes_on(endpoint, order, repository):
+def test_ctrl_c_keeps_all_answers_and_the_same_command_continues(endpoint, order, repository):
     enough = threading.Event()
 
     def speak(asked: Asked) -> Say:

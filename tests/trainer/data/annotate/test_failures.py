@@ -1,4 +1,4 @@
-"""What an endpoint does wrong: what is asked again, what is not, what ends a run."""
+"""Failures of an endpoint: which requests are repeated, which are not, and which end a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=lambda say: f"{say.status}{'-drop' if say.drop else ''}")
-def test_what_may_pass_is_asked_again_by_us_alone(endpoint, order, clock, failure):
+def test_temporary_failures_are_retried_by_us_alone(endpoint, order, clock, failure):
     endpoint.speak = lambda a: failure if a.sample == 0 and a.task == "reason" and a.time < 3 else honest(a)
     report = annotate_by_teacher(order, clock)
     assert report.annotation.complete
@@ -71,7 +71,7 @@ def test_retry_after_may_be_a_date(endpoint, order, clock):
     assert clock.slept[0] <= 1  # that date is over; only the jitter is left
 
 
-def test_a_retry_after_of_hours_ends_the_run_and_the_same_command_goes_on(endpoint, order, clock):
+def test_a_retry_after_of_hours_ends_the_run_and_the_same_command_continues(endpoint, order, clock):
     endpoint.speak = lambda a: (
         honest(a) if len(endpoint.asked) < 10 else Say(status=429, headers={"Retry-After": "7200"})
     )
@@ -124,7 +124,7 @@ def test_an_endpoint_that_refuses_everything_rejects_nothing(endpoint, order, cl
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "key"), (402, "credit"), (404, "the model or address is unknown")])
-def test_what_would_fail_for_all_ends_the_run_at_once(endpoint, order, clock, status, words):
+def test_a_failure_that_affects_every_request_ends_the_run_at_once(endpoint, order, clock, status, words):
     endpoint.speak = lambda _: Say("no", status=status)
     with pytest.raises(EndpointUnusable, match=words):
         annotate_by_teacher(replace(order, concurrency=1), clock)

@@ -29,7 +29,7 @@ def test_a_finished_annotation_asks_nothing_and_writes_the_same(endpoint, order,
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"sample":"s4","task":"rea', b'{"sample":"s4"'])
-def test_only_what_is_missing_is_asked_after_a_kill(endpoint, order, clock, torn):
+def test_after_a_kill_only_missing_answers_are_requested(endpoint, order, clock, torn):
     annotate_by_teacher(order, clock)
     whole = {name: (order.out / name).read_bytes() for name in ("samples.jsonl", "annotation.json")}
     log = order.out / "replies.jsonl"
@@ -75,7 +75,7 @@ def test_another_annotation_in_the_same_directory_is_refused(endpoint, order, cl
     assert not endpoint.asked
 
 
-def test_a_higher_limit_goes_on(endpoint, order, clock):
+def test_a_higher_limit_continues_the_run(endpoint, order, clock):
     assert annotate_by_teacher(replace(order, limit=2), clock).annotation.complete
     assert len(read_samples(order.out)) == 2
     annotate_by_teacher(order, clock)

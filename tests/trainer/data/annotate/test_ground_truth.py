@@ -34,7 +34,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(name: str, label: str, **original: Any) -> Sample:
-    """A sample of which the bad pictures show a dimension each."""
+    """A sample each of whose bad pictures shows one dimension."""
     pictures = []
     for option, dimension in zip(OPTIONS, Dimension, strict=True):
         bad = option not in label
@@ -88,7 +88,7 @@ def test_without_errors_rendered_samples_come_out_as_they_went_in(rendered, tmp_
     assert report["teacher"] is None
 
 
-def test_reasoning_is_written_where_there_is_none(rendered):
+def test_reasoning_is_added_to_samples_without_it(rendered):
     for sample in read_samples(rendered):
         bare = sample.model_copy(update={"reasoning": ""})
         assert agrees_with_itself(annotated(bare))
@@ -167,7 +167,7 @@ def test_the_share_of_errors_is_the_rate_and_a_higher_rate_keeps_the_same_ones()
     assert len(wrong[1.0]) == 2000
 
 
-def test_the_same_seed_and_id_give_the_same_whatever_else_is_there(rendered, tmp_path, repository):
+def test_seed_and_id_alone_decide_the_result(rendered, tmp_path, repository):
     def words(name: str, *more: str) -> list[str]:
         files = ("--data", str(rendered), "--out", str(tmp_path / name))
         return ["annotate", "ground-truth", *files, "--error-rate", "0.6175", *more]
@@ -182,7 +182,7 @@ def test_the_same_seed_and_id_give_the_same_whatever_else_is_there(rendered, tmp
     assert len(result("part")) == 6
     assert result("part").items() <= whole.items()
     assert result("other") != whole
-    # In another process, whose hashes of strings are others.
+    # In another process, which hashes strings differently.
     done = subprocess.run(
         [sys.executable, "-m", "trainer", *words("whole", "--seed", "4")], cwd=repository, check=False
     )

@@ -1,4 +1,4 @@
-"""Progressive annotation: what is asked, what becomes of the replies, what is written."""
+"""Progressive annotation: its requests, the use of the replies, and the written samples."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_a_reasoning_must_agree_with_itself(text, reason):
 
 
 @pytest.mark.parametrize("conclusion", ["AC", "A and C", "A, C", "C, A", "both, A being nicer", "Nothing else", "A C"])
-def test_a_conclusion_in_other_words_is_no_contradiction(conclusion):
+def test_a_conclusion_in_other_words_is_not_a_contradiction(conclusion):
     answer = read_reasoning(said(GOOD.replace("chose AC", f"chose {conclusion}")))
     assert isinstance(answer, Answer)
     assert answer.options == {"A", "C"}
@@ -53,7 +53,7 @@ def test_findings_come_in_the_order_of_the_options_whatever_that_of_the_text():
     assert [finding.option for finding in answer.findings] == ["A", "B", "C", "D"]
 
 
-def test_a_cut_reasoning_says_so_rather_than_what_is_missing():
+def test_truncated_reasoning_is_reported_as_truncated():
     fault = read_reasoning(said(GOOD[:-30], finish="length"))
     assert isinstance(fault, Fault)
     assert fault.reason == "cut"

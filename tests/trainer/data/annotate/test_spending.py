@@ -34,7 +34,7 @@ def test_no_more_requests_at_once_than_asked_for(endpoint, order, clock):
     assert endpoint.most_at_once == 2
 
 
-def test_a_limit_of_tokens_is_kept_and_a_higher_one_goes_on(endpoint, order, clock):
+def test_a_token_limit_is_respected_and_a_higher_one_continues_the_run(endpoint, order, clock):
     each = PROMPT_TOKENS + COMPLETION_TOKENS
     report = annotate_by_teacher(replace(order, max_tokens=each * 13 + 5, concurrency=8), clock)
     assert len(endpoint.asked) == 13
@@ -43,7 +43,7 @@ def test_a_limit_of_tokens_is_kept_and_a_higher_one_goes_on(endpoint, order, clo
     assert annotation(order.out)["unfinished"] >= 3
 
     annotate_by_teacher(replace(order, max_tokens=each * 13 + 5), clock)
-    assert len(endpoint.asked) == 13  # what was spent before counts
+    assert len(endpoint.asked) == 13  # earlier spending counts
     assert annotate_by_teacher(replace(order, max_tokens=each * 30), clock).annotation.complete
     assert len(endpoint.asked) == 30
     assert set(endpoint.tasks.values()) == {1}

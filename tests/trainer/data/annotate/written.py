@@ -1,4 +1,4 @@
-"""What an annotation wrote, read back."""
+"""Reads the result of an annotation."""
 
 from __future__ import annotations
 

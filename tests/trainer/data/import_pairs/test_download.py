@@ -1,4 +1,4 @@
-"""Pictures named by URL are fetched from a real server: whole, checked, and not twice."""
+"""Pictures that are named by URL are fetched from a real server: completely, checked, and once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/moved": (302, {"Location": "/whole"}, b""),
     "/loop": (302, {"Location": "/loop"}, b""),
 }
-"""Path → status, headers, body; any other path is a whole picture."""
+"""Path → status, headers, body; any other path is a complete picture."""
 
 
 class Shop(ThreadingHTTPServer):
@@ -108,7 +108,7 @@ def test_pictures_are_fetched_once(shop: Shop, tmp_path: Path) -> None:
     assert shop.agents == {"screening-trainer import-pairs"}
 
 
-def test_what_is_not_a_whole_picture_is_never_kept(shop: Shop, tmp_path: Path) -> None:
+def test_an_incomplete_picture_is_never_kept(shop: Shop, tmp_path: Path) -> None:
     fetched, _, failed, _ = fetch(shop, tmp_path, "/page", "/torn", "/short", "/huge", "/gone", "/loop", "/whole")
     assert fetched == 1
     assert set(failed) == {"page", "torn", "short", "huge", "gone", "loop"}
@@ -135,7 +135,7 @@ def test_a_server_that_is_down_ends_no_run(shop: Shop, tmp_path: Path) -> None:
     assert shop.asked["/patience"] == 1
 
 
-def test_an_address_that_is_none_is_reported(shop: Shop, tmp_path: Path) -> None:
+def test_an_invalid_url_is_reported(shop: Shop, tmp_path: Path) -> None:
     done = download({"x.img": "http://[broken/"}, tmp_path, per_minute=6000, clock=Impatient())
     assert list(done.failed) == ["http://[broken/"]
 

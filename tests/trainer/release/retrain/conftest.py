@@ -1,4 +1,4 @@
-"""Labelled data, and a shop whose production version is worse than what a retraining makes."""
+"""Labelled data, and a shop whose production version is worse than a retrained one."""
 
 from __future__ import annotations
 

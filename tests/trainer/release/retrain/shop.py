@@ -174,7 +174,7 @@ def called(config: Path, scripted: Scripted, *options: str) -> int:
 
 
 def _until_killed(config: Path, scripted: Scripted, moment: str) -> None:
-    """What the process does. A moment is `before STAGE`, `after STAGE` (not recorded yet) or `noted`."""
+    """The events of the process. A moment is `before STAGE`, `after STAGE` (not recorded yet) or `noted`."""
     import dataclasses
 
     from trainer.release.retrain import machine

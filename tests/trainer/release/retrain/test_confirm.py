@@ -20,7 +20,7 @@ from trainer.release.retrain.errors import Unconfirmed
 
 @contextmanager
 def service(digest: Callable[[], str]) -> Iterator[str]:
-    """A service that serves what a function says each time it is asked."""
+    """A service whose checkpoint a function returns at each request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -57,7 +57,7 @@ def test_a_service_that_follows_is_waited_for() -> None:
     assert found["services"] == [url] and told == ["  waiting for 1 of 1 services"] * 2
 
 
-def test_a_service_that_stays_behind_or_is_down_is_named() -> None:
+def test_a_service_that_is_outdated_or_down_is_named() -> None:
     with service(lambda: "new") as good, service(lambda: "old") as late, pytest.raises(Unconfirmed) as raised:
         confirm(settings(good, late, "http://127.0.0.1:1", seconds=0.05), "new", lambda _: None)
     said = str(raised.value)
@@ -76,7 +76,7 @@ def test_every_address_of_a_name_is_asked() -> None:
             assert found == [url]
 
 
-def test_a_run_ends_when_the_service_serves_what_was_promoted(shop: Shop) -> None:
+def test_a_run_ends_when_the_service_serves_the_promoted_version(shop: Shop) -> None:
     def production() -> str:
         version = shop.registry.resolve(PRODUCTION)
         assert version is not None

@@ -46,7 +46,7 @@ def in_this_process(stage: str, arguments: Mapping[str, Any], *_: Any) -> dict[s
 
 
 @pytest.mark.slow
-def test_every_gpu_stage_takes_what_the_one_before_it_made(
+def test_every_gpu_stage_uses_the_result_of_the_previous_one(
     shop: Shop, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")

@@ -19,7 +19,7 @@ from trainer.release.retrain.stages import STAGES
 
 MOMENTS = [f"{when} {stage.name}" for stage in STAGES for when in ("before", "after")]
 MOMENTS.insert(MOMENTS.index("after promote"), "noted")
-"""In the order in which one run meets them; `noted`: the move is in the history and the alias stays."""
+"""In the order in which they occur in a run; `noted`: the move is in the history and the alias stays."""
 
 
 FEW = ("after sft", "after publish", "noted")
@@ -30,7 +30,7 @@ FEW = ("after sft", "after publish", "noted")
 @pytest.mark.parametrize(
     "moments", [FEW, pytest.param(MOMENTS, marks=pytest.mark.exhaustive)], ids=["few", "every stage"]
 )
-def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
+def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(
     moments: Sequence[str], shop: Shop, tmp_path: Path, registry_file: Path, labels: Path
 ) -> None:
     registry_copy = tmp_path / "copy.db"
@@ -49,7 +49,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
     assert unbroken.production == shop.production
 
 
-def test_of_two_at_once_one_works_and_the_other_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_two_runs_at_once_one_works_and_the_other_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     with work_lock(shop.work):
         process = multiprocessing.get_context("forkserver").Process(target=_second, args=(shop.file(),))
         process.start()

@@ -1,4 +1,4 @@
-"""The whole of it once, on the real engine: screen, correct, retrain, promote; a running service follows."""
+"""One complete cycle on the real engine: screen, correct, retrain, promote; a running service follows."""
 
 from __future__ import annotations
 

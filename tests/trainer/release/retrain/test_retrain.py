@@ -1,4 +1,4 @@
-"""A retraining from labels to production: what ends it, what is skipped, and what is reported."""
+"""A retraining from labels to production: its outcomes, its skipped stages and its reports."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_data_that_cannot_be_used_are_bad_input(shop: Shop, capsys: pytest.Captu
     assert "typo" in capsys.readouterr().err
 
 
-def test_a_registry_that_does_not_answer_has_a_status_of_its_own(shop: Shop) -> None:
+def test_a_registry_that_does_not_answer_has_its_own_exit_status(shop: Shop) -> None:
     from trainer.__main__ import main
 
     shop.config["registry"]["tracking_uri"] = "http://127.0.0.1:1"

@@ -1,4 +1,4 @@
-"""A retraining in bad circumstances: full disks, a registry that goes away, wrong clocks, changed settings and data."""
+"""A retraining in bad circumstances: full disks, a registry that is down, wrong clocks, changed settings and data."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def once_only(shop: Shop) -> None:
     assert shop.registry.version(3) is None
 
 
-def test_what_cannot_be_written_after_a_promotion_is_a_warning(
+def test_a_file_that_cannot_be_written_after_a_promotion_is_a_warning(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shop.folder / "metrics").write_text("a file in place of the directory")
@@ -69,7 +69,7 @@ def test_what_cannot_be_written_after_a_promotion_is_a_warning(
     assert "warning: metrics_file cannot be written" in said
 
 
-def test_a_run_goes_on_after_a_full_disk(shop: Shop) -> None:
+def test_a_run_continues_after_a_full_disk(shop: Shop) -> None:
     for writes in (0, 1, 5, 9):
         with pytest.MonkeyPatch.context() as full:
             fails_after(writes, full, "state", "ledger")
@@ -78,7 +78,7 @@ def test_a_run_goes_on_after_a_full_disk(shop: Shop) -> None:
     once_only(shop)
 
 
-def test_a_run_goes_on_after_its_registry_was_down(shop: Shop) -> None:
+def test_a_run_continues_after_its_registry_was_down(shop: Shop) -> None:
     for stage in ("decide", "publish", "gate", "promote"):
         with pytest.MonkeyPatch.context() as down:
 
@@ -143,7 +143,7 @@ def test_a_lease_from_a_wrong_clock_ends(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("damage", ["soon", "nan", "inf"])
-def test_a_damaged_lease_holds_nothing(damage: str, shop: Shop) -> None:
+def test_a_damaged_lease_does_not_block(damage: str, shop: Shop) -> None:
     with Epoch(shop.registry, "elsewhere", "node-7", 600) as other:
         other.acquire(ours_ended=True)
         with shop.registry.client() as client:
@@ -152,9 +152,7 @@ def test_a_damaged_lease_holds_nothing(damage: str, shop: Shop) -> None:
         assert lease is not None and not lease.held_against("here", 600, ours_ended=True)
 
 
-def test_settings_that_change_in_the_middle_repeat_what_they_decide(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_settings_repeat_the_stages_that_they_decide(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.MonkeyPatch.context() as full:
         real = shop.scripted.publish
         full.setattr(shop.scripted, "publish", lambda **_: _raise(OSError(errno.ENOSPC, "No space left on device")))

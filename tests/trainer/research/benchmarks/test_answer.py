@@ -1,4 +1,4 @@
-"""What outputs are read as: the form asked for, what is understood besides, and what is not."""
+"""How outputs are parsed: the requested form, other accepted forms, and refused ones."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_letters_are_read_in_documented_ways(text: str, letter: str, strict: boo
         ("The answer is A. No, the answer is B.", Reason.CONTRADICTION),
     ],
 )
-def test_what_names_no_option_is_unreadable_and_never_drawn(text: str, reason: Reason) -> None:
+def test_an_answer_without_an_option_is_unreadable_and_never_drawn(text: str, reason: Reason) -> None:
     result = read(text, CHOICE, Mode.DIRECT)
     assert isinstance(result, Unreadable)
     assert result.reason is reason

@@ -1,4 +1,5 @@
-"""From a published BLINK to scores, with a scripted engine in vLLM's place: what is asked, logged, resumed, written."""
+"""From a published BLINK to scores, with a scripted engine instead of vLLM: requests, log, resumption and written
+files."""
 
 from __future__ import annotations
 
@@ -124,7 +125,9 @@ def test_a_model_that_is_always_right_scores_100_in_every_subtask(checkpoint: Pa
     assert engine.opened == [max(len(q.files) for q in read_benchmark(data, Part.TEST).questions)]
 
 
-def test_right_wrong_tolerated_and_unreadable_answers_by_hand(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_right_wrong_tolerated_and_unreadable_answers_as_counted_by_hand(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
     said = {1: "B", 2: "B", 3: "that.", 4: "Answer: A", 5: "no idea", 6: "", 7: "C"}
     out = tmp_path / "out"
     result = go(checkpoint, data, out, Scripted(lambda number: said.get(number, "A")), Part.ALL)
@@ -160,7 +163,7 @@ def test_the_result_is_a_table_for_people_and_a_file_for_programs(checkpoint: Pa
     assert result.data.digest == read_benchmark(data, Part.TEST).digest
 
 
-def test_a_broken_run_goes_on_where_it_stopped(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="the engine died"):
         go(checkpoint, data, tmp_path / "out", Scripted(fail_after=5))
     log = tmp_path / "out" / "replies.jsonl"
@@ -190,7 +193,7 @@ def test_the_halves_and_both_together_are_three_data_sets(data: Path) -> None:
     assert len(read_benchmark(data, Part.ALL).questions) == 14
 
 
-def test_hard_cases_are_read_from_a_whole_evaluation_of_the_same_model(
+def test_hard_cases_are_read_from_a_complete_evaluation_of_the_same_model(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     manifest, benchmark, out = read_manifest(checkpoint), read_benchmark(data, Part.TRAIN), tmp_path / "out"
@@ -207,7 +210,7 @@ def test_hard_cases_are_read_from_a_whole_evaluation_of_the_same_model(
 
 
 @pytest.mark.parametrize("action", ["evaluate", "sft", "hcm-grpo"])
-def test_what_a_user_can_mend_is_said_in_one_line(
+def test_a_fault_that_a_user_can_mend_is_one_line(
     action: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--checkpoint", str(checkpoint), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]

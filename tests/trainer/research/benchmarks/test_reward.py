@@ -1,4 +1,4 @@
-"""The reward, against values worked out by hand from eq. 6 and 7 of the paper."""
+"""The reward, compared with values calculated by hand from eq. 6 and 7 of the paper."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CASES = [
     pytest.param(cot("AD"), "ABCD", 1, Fraction(2, 4), 0, id="2/4"),
     pytest.param(cot("BCD"), "ABCD", 1, Fraction(3, 4), 0, id="3/4"),
     pytest.param(cot("ABCD"), "ABCD", 1, 1, 1, id="4/4"),
-    # One wrong option takes everything, however many are right.
+    # One wrong option gives 0, however many others are right.
     pytest.param(cot("B"), "A", 1, 0, 0, id="B of A: 0"),
     pytest.param(cot("AB"), "A", 1, 0, 0, id="AB of A: not 2/1 but 0"),
     pytest.param(cot("ABCD"), "ABC", 1, 0, 0, id="ABCD of ABC: not 4/3 but 0"),
@@ -64,7 +64,7 @@ CASES = [
     pytest.param(cot("AAAA"), "ABCD", 1, Fraction(1, 4), 0, id="repetition: 1/4, not 4/4"),
     pytest.param(cot("NN"), "N", 1, 1, 1, id="repeated N: 1/1"),
     pytest.param(cot("A"), "CA", 1, Fraction(1, 2), 0, id="label in another order: 1/2"),
-    # The form holds, the options cannot be read: r_fmt alone.
+    # The form is right but the options cannot be read: only r_fmt.
     pytest.param(cot(""), "A", 1, 0, 0, id="empty answer: 0/1"),
     pytest.param(cot("  "), "N", 1, 0, 0, id="blank answer is not N: 0"),
     pytest.param(cot("E"), "A", 1, 0, 0, id="unknown letter: 0"),
@@ -72,7 +72,7 @@ CASES = [
     pytest.param(cot("NA"), "A", 1, 0, 0, id="N with an option: 0"),
     pytest.param(cot("none"), "N", 1, 0, 0, id="a word in place of N: 0"),
     pytest.param(cot("the best is A"), "A", 1, 0, 0, id="a sentence: 0"),
-    # Readable and of the form, whatever the thinking holds.
+    # Readable and well formed, whatever the thinking contains.
     pytest.param(cot("A", think=""), "A", 1, 1, 1, id="empty thinking: 1/1"),
     pytest.param(cot("A", think="B\nC\nso D"), "A", 1, 1, 1, id="letters and line breaks in the thinking: 1/1"),
     pytest.param(f"\n {cot('A')} \n", "A", 1, 1, 1, id="white space around: 1/1"),
@@ -97,7 +97,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "label", "form", "dpa", "exact"), CASES)
-def test_rewards_worked_out_by_hand(text: str, label: str, form: int, dpa: Fraction | int, exact: int) -> None:
+def test_rewards_equal_those_calculated_by_hand(
+    text: str, label: str, form: int, dpa: Fraction | int, exact: int
+) -> None:
     assert score_format(text) == form
     assert score_dpa(text, label) == pytest.approx(float(dpa), abs=1e-12)
     assert score_exact(text, label) == exact
@@ -106,7 +108,7 @@ def test_rewards_worked_out_by_hand(text: str, label: str, form: int, dpa: Fract
 
 
 @pytest.mark.parametrize("label", ["", "E", "AN", "no label"])
-def test_a_label_that_is_no_set_of_options_is_refused(label: str) -> None:
+def test_a_label_that_is_not_a_set_of_options_is_refused(label: str) -> None:
     for rate in (score, score_dpa, score_exact):
         with pytest.raises(ValueError, match="label"):
             rate(cot("A"), label)
@@ -131,7 +133,9 @@ def test_rewards_stay_in_their_bounds(text: str, label: str) -> None:
 
 
 @given(TEXTS, LABELS)
-def test_what_earns_accuracy_has_the_form_and_is_correct_in_the_evaluation(text: str, label: str) -> None:
+def test_accuracy_is_rewarded_only_for_well_formed_answers_that_the_evaluation_calls_correct(
+    text: str, label: str
+) -> None:
     if score_dpa(text, label) > 0:
         assert score_format(text) == 1
         assert correct(parse(text, Mode.COT).options, frozenset(label) - {"N"})  # type: ignore[union-attr]

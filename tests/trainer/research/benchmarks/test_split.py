@@ -33,7 +33,7 @@ MUIR_FEATURES = dict.fromkeys(
 
 
 def picture(number: int) -> dict[str, Any]:
-    """As a row holds it; another number is another picture."""
+    """A picture as a row contains it; each number gives another picture."""
     data = BytesIO()
     Pillow.new("RGB", (24, 16), (number % 256, number // 256, 7)).save(data, "PNG")
     return {"bytes": data.getvalue(), "path": f"{number}.png"}
@@ -262,7 +262,7 @@ def test_a_damaged_file_is_named(world: Path, tmp_path: Path) -> None:
         split("realworldqa", world, tmp_path / "b", 0)
 
 
-def test_a_download_that_is_not_whole_is_refused(world: Path, muir: Path, tmp_path: Path) -> None:
+def test_an_incomplete_download_is_refused(world: Path, muir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column idx, task"):
         split("muirbench", world, tmp_path / "out", 0)
     (world / "data/test-00000-of-00002.parquet").unlink()
@@ -272,7 +272,7 @@ def test_a_download_that_is_not_whole_is_refused(world: Path, muir: Path, tmp_pa
         split("blink", world, tmp_path / "out", 0)
 
 
-def test_the_command_prints_what_was_divided(muir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_division(muir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["benchmark", "split", "muirbench", "--data", str(muir), "--out", str(tmp_path / "out")]
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -284,7 +284,7 @@ def test_the_command_prints_what_was_divided(muir: Path, tmp_path: Path, capsys:
 
 def test_real_world_questions_whose_lines_only_look_like_options_are_open() -> None:
     for question, answer in (
-        ("What stands on the sign?\nA. Miller", "A"),  # one option is no choice
+        ("What stands on the sign?\nA. Miller", "A"),  # one option leaves no choice
         ("Who is it?\nB. Jones\nC. Smith", "B"),
         ("Which?\nA. Left\nB. Right", "Left"),
     ):
@@ -301,7 +301,7 @@ def test_muirbench_shows_pictures_in_question_and_options_in_order() -> None:
     assert found.pictures == tuple(picture(number)["bytes"] for number in (5, 6, 7))
 
 
-def test_a_word_that_looks_like_a_placeholder_is_none_where_the_layout_places_the_pictures() -> None:
+def test_a_word_that_looks_like_a_placeholder_is_text_where_the_layout_places_the_pictures() -> None:
     row = {**blink_row(0, "Counting", 2), "prompt": "What does <image> mean?\n(A) left\n(B) right"}
     assert blink(0, row).text.count("<image>") == 2
 

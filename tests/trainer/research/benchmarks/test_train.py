@@ -156,7 +156,7 @@ def test_stage_2_trains_on_questions_of_several_lengths_and_knows_the_hard_ones(
     assert {"rewards/format_reward/mean", "rewards/answer_reward/mean"} <= set(entries[0])
     assert main([*command, "--mode", "cot"]) == 2, "the predictions are of the other mode"
 
-    # As if other questions, but as many, had been hard when the run started.
+    # As if the same number of other questions had been hard when the run started.
     easy = next(question.id for question in benchmark.questions if question.id not in hard["ids"])
     (out / "hard-cases.json").write_text(json.dumps({**hard, "ids": [easy, *hard["ids"][1:]]}))
     assert main(command) == 2

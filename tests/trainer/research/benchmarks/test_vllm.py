@@ -64,7 +64,7 @@ def test_questions_of_two_to_nine_pictures_are_asked_and_answered(
     questions = read_benchmark(data, Part.ALL).questions
     assert replies.keys() == {question.id for question in questions}
     assert all(reply["completion_tokens"] for reply in replies.values())
-    # Beside the pictures there is the text, of one length, and a few tokens around each picture.
+    # Besides the pictures there are the text, of one length, and a few tokens around each picture.
     each = read_manifest(tiny_checkpoint).image.tokens_per_picture
     lengths = {len(question.files): replies[question.id]["prompt_tokens"] for question in questions}
     steps = [lengths[count + 1] - lengths[count] for count in range(2, 9)]

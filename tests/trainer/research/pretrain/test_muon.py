@@ -32,7 +32,7 @@ def test_the_first_step_is_the_orthogonal_gradient_at_the_scale_of_adamw() -> No
     torch.testing.assert_close(weight.detach(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_restored_optimizer_goes_on_as_the_first_would_have() -> None:
+def test_a_restored_optimizer_continues_as_the_first_would_have() -> None:
     torch.manual_seed(0)
     gradients = torch.randn(3, 6, 6)
     weights = [torch.nn.Parameter(torch.eye(6)) for _ in range(2)]
@@ -48,6 +48,6 @@ def test_a_restored_optimizer_goes_on_as_the_first_would_have() -> None:
     assert torch.equal(weights[0], weights[1])
 
 
-def test_what_is_no_matrix_is_refused() -> None:
+def test_a_parameter_that_is_not_a_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match="matrices"):
         Muon([torch.nn.Parameter(torch.zeros(3))], lr=0.1)

@@ -77,7 +77,7 @@ def test_any_text_makes_the_round_trip_through_the_tokenizer(tokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_a_batch_is_what_the_processor_makes_of_the_same_pictures(pool: Pool, tokenizer) -> None:
+def test_a_batch_equals_the_processors_output_for_the_same_pictures(pool: Pool, tokenizer) -> None:
     processor = build_processor(SMALL, tokenizer)
     example = Tasks(pool, tokenizer, COMPACT, usable_counts=(1, 1, 1, 1, 1)).screen(np.random.default_rng(3), Mode.COT)
     batch = Batcher(pool.pixels, tokenizer, SMALL.tokens_per_picture)([example], np.random.default_rng(0))
@@ -90,7 +90,7 @@ def test_a_batch_is_what_the_processor_makes_of_the_same_pictures(pool: Pool, to
     assert tokenizer.decode(batch["labels"][0, prompt_length:]) == example.target + "<|im_end|>"
 
 
-def test_padding_behind_a_sequence_does_not_change_its_loss(pool: Pool, tokenizer) -> None:
+def test_padding_after_a_sequence_does_not_change_its_loss(pool: Pool, tokenizer) -> None:
     torch.manual_seed(0)
     model = build_model(SMALL, tokenizer).eval()
     tasks = Tasks(pool, tokenizer, COMPACT, usable_counts=(1, 1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""A pretraining run as a whole: it ends in a checkpoint, and a killed one ends in the same weights."""
+"""A complete pretraining run: it writes a checkpoint, and a killed run ends with the same weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     "moment", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("see", "read", "speak")), "while saving"]
 )
-def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     moment: str, recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pretrain(recipe, pool, tmp_path / "whole") == 0
@@ -105,7 +105,7 @@ def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
 
 
 @pytest.mark.slow
-def test_a_second_run_goes_on_from_the_checkpoint_of_the_first(
+def test_a_second_run_continues_from_the_checkpoint_of_the_first(
     recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert pretrain(recipe, pool, tmp_path / "first") == 0
@@ -202,7 +202,7 @@ def test_the_answer_sheet_knows_every_picture_by_its_row(small_pool: Pool) -> No
     torch.testing.assert_close(answers[MEASURES][:, 0] * deviation + mean, torch.tensor([0.7, 0.5, 0.5]))
 
 
-def test_the_loss_of_heads_is_the_mean_over_questions_of_what_is_known() -> None:
+def test_the_loss_of_heads_is_the_mean_over_known_values_of_each_question() -> None:
     logits = {"layout": torch.tensor([[2.0, 0.0], [0.0, 5.0]]), MEASURES: torch.tensor([[1.0], [9.0]])}
     targets = {"layout": torch.tensor([0, IGNORED]), MEASURES: torch.tensor([[0.5], [torch.nan]])}
     cross_entropy = np.log1p(np.exp(-2.0))

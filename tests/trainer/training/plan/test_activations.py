@@ -84,7 +84,7 @@ def language_model_bytes(layers: int, length: int, *, checkpointing: bool) -> in
 @pytest.mark.parametrize("length", [40, 96])
 def test_activations_of_the_language_model_are_what_autograd_keeps(length) -> None:
     shapes = shapes_of(small_model(1, 1).config)
-    # The difference of two depths leaves out what is kept once: embeddings, rotations, the last norm.
+    # The difference of two depths leaves out tensors that are kept once: embeddings, rotations, the last norm.
     measured = language_model_bytes(5, length, checkpointing=False) - language_model_bytes(
         2, length, checkpointing=False
     )

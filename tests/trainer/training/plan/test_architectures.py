@@ -20,7 +20,7 @@ from trainer.training.plan.tokens import load_tokenizer
         ('{"model_type": "internvl", "text_config": {"hidden_size": "wide"}}', "not a configuration"),
     ],
 )
-def test_a_base_that_is_no_such_model_is_refused(config, expected, tmp_path) -> None:
+def test_a_base_of_another_architecture_is_refused(config, expected, tmp_path) -> None:
     if config is not None:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(PlanError, match=expected):

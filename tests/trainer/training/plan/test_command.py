@@ -23,7 +23,7 @@ def options(**given: Any) -> Namespace:
     return Namespace(**{"samples": None, "weak_samples": None, "hard_cases": None, "data": None, **given})
 
 
-def test_sizes_not_given_are_the_papers_and_said_to_be_assumed() -> None:
+def test_sizes_that_are_not_given_are_the_papers_and_marked_as_assumed() -> None:
     paper = size_data(options(), [])
     assert (paper.samples, paper.weak_samples, paper.weak_captions, paper.hard_cases) == (1044, 10724, 53620, 434)
     assert len(paper.assumed) == 4

@@ -1,4 +1,4 @@
-"""Memory, worked out by hand."""
+"""Memory, compared with numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainer.training.plan.memory import (
 from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
-def test_states_of_sft_by_hand() -> None:
+def test_memory_of_sft_states_equals_a_calculation_by_hand() -> None:
     sft = SftRecipe(learning_rate=1e-5, captions=False, gradient_checkpointing=True)
     held = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=1).held
     trained = 2_088_957_440 - 304_012_288 - 8_662_016
@@ -33,7 +33,7 @@ def test_states_of_sft_by_hand() -> None:
     assert several["gradient buckets"] == 4 * trained
 
 
-def test_checkpointing_of_sft_by_hand() -> None:
+def test_memory_of_sft_checkpointing_equals_a_calculation_by_hand() -> None:
     tokens, length = 8 * 2212, 2212
     layer = 26 * 1536 + 8 * 1536 + 8 * 8960 + 4 * 12 + 8 + 2 * length
     last_norm = tokens * (8 * 1536 + 4)
@@ -42,7 +42,7 @@ def test_checkpointing_of_sft_by_hand() -> None:
     assert text_activations(SHAPES, 8, length, checkpointing=False) == last_norm + tokens * 28 * layer
 
 
-def test_kv_cache_and_head_by_hand() -> None:
+def test_memory_of_kv_cache_and_head_equals_a_calculation_by_hand() -> None:
     # Keys and values, 28 layers, 2 heads of 128, two bytes each.
     assert kv_cache_bytes(SHAPES, 8, 2212) == 8 * 2212 * (2 * 28 * 2 * 128 * 2)
     # 4,096 scored tokens fill a tile; gradients in float32.
@@ -71,7 +71,7 @@ def test_rollouts_and_training_take_turns() -> None:
     assert memory.peak == sum(memory.held.values()) + max(turns)
 
 
-def test_a_colocated_engine_by_hand() -> None:
+def test_memory_of_a_colocated_engine_equals_a_calculation_by_hand() -> None:
     recipe = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512, vllm="colocate", vllm_memory=0.1)
     engine = engine_memory(recipe, PARAMETERS, SHAPES, prompt=1700, gpu_memory=80 * GIB)
     assert engine.weights == 2 * PARAMETERS.total

@@ -57,7 +57,7 @@ def test_the_arithmetic_below_uses_the_real_numbers(on_meta) -> None:
     assert shapes_of(find_model(load_recipe("internvl3-2b")).config) == SHAPES
 
 
-def test_what_is_trained_and_what_autocast_copies() -> None:
+def test_trained_parameters_and_those_that_autocast_copies_are_counted() -> None:
     counts = hand_count(*SIZES["internvl3-2b"])
     assert PARAMETERS.trained(vision=True) == sum(counts.values())
     assert PARAMETERS.trained(vision=False) == sum(counts.values()) - counts["vit"] - counts["projector"]

@@ -8,7 +8,7 @@ from trainer.training.plan.schedule import grpo_schedule, sft_schedule
 from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
-def test_steps_of_sft_by_hand() -> None:
+def test_steps_of_sft_equal_a_calculation_by_hand() -> None:
     sft = SftRecipe(learning_rate=1e-5, captions=True)
     schedule = sft_schedule(sft, samples=1044, captions=5220, gpus=1)
     assert (schedule.rows, schedule.rows_per_step) == (6264, 8)
@@ -19,7 +19,7 @@ def test_steps_of_sft_by_hand() -> None:
     assert (plain.rows, plain.rows_per_step, plain.steps_per_epoch) == (1044, 16, 66)  # 65.25, the last one smaller
 
 
-def test_steps_of_the_paper_by_hand() -> None:
+def test_steps_of_the_paper_equal_a_calculation_by_hand() -> None:
     schedule = grpo_schedule(HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512), 1044, 434, gpus=1)
     assert schedule.groups_per_step == 2
     assert [(e.groups, e.rollouts, e.steps) for e in schedule.epochs] == [

@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 - fixtures of another module
 """A production version that the registry has lost or changed: promotion is refused without a comparison."""
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from screening.checkpoint.registry import PRODUCTION, Registry
-from tests.trainer.release.test_promote import OLD_WRONG, Shop, data, shop
+from tests.trainer.release.promote.shop import OLD_WRONG, Shop
 from trainer.release.promote.moves import read_history
 from trainer.release.publish.register import register
 
@@ -114,7 +113,7 @@ def test_a_worse_version_does_not_pass_where_production_was_lost(
 
 
 @pytest.mark.parametrize("lose", [lose for lose, _ in LOSSES])
-def test_force_goes_on_and_is_kept_as_force(lose: Callable[[Shop, MlflowClient], None], lost: Shop) -> None:
+def test_force_is_applied_and_recorded_as_force(lose: Callable[[Shop, MlflowClient], None], lost: Shop) -> None:
     lose(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
     bad = number_of(lost, "bad")
     assert lost.run("promote", str(bad), "--force", "--reason", "production was deleted by mistake") == 0
@@ -144,7 +143,7 @@ def test_rollback_from_a_deleted_version_needs_force(shop: Shop, capsys: pytest.
     assert shop.production() == 1
 
 
-def test_rollback_never_leads_to_another_checkpoint_of_the_same_number(
+def test_rollback_never_serves_another_checkpoint_of_the_same_number(
     shop: Shop,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -171,7 +170,7 @@ def test_production_is_put_back_by_promoting_the_same_checkpoint(lost: Shop) -> 
     assert lost.promote("bad", 2, production="good") == 1, "measured against production again"
 
 
-def test_history_tells_of_what_was_lost(lost: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_reports_lost_moves(lost: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     delete_version(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
     capsys.readouterr()
     assert lost.run("history") == 0
@@ -179,7 +178,7 @@ def test_history_tells_of_what_was_lost(lost: Shop, capsys: pytest.CaptureFixtur
     assert "production: none" in printed and "The history says that version 1" in printed
 
 
-def test_history_shows_what_can_be_read_and_names_the_rest(lost: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_shows_readable_moves_and_names_the_others(lost: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert lost.run("promote", "2", "--force", "--reason", "x") == 0
     client = MlflowClient(lost.registry.uri, lost.registry.uri)
     keys = sorted(client.get_registered_model("screening").tags)
@@ -190,7 +189,7 @@ def test_history_shows_what_can_be_read_and_names_the_rest(lost: Shop, capsys: p
     assert keys[0] in printed.err and "forced, not measured" in printed.out
 
 
-def test_an_old_damaged_note_does_not_close_the_gate(lost: Shop) -> None:
+def test_an_old_damaged_note_does_not_block_a_promotion(lost: Shop) -> None:
     damage_note(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
     assert lost.run("promote", "1", "--force", "--reason", "the note is damaged, and this is in production") == 0
     assert lost.promote("bad", 2, production="good") == 1, "measured again"
@@ -222,6 +221,6 @@ def test_an_interrupted_promotion_is_finished_by_the_same_command(
     assert lost.production() == 3
 
 
-def test_another_line_of_models_has_a_history_of_its_own(lost: Shop, tmp_path: Path) -> None:
+def test_each_registered_model_has_its_own_history(lost: Shop, tmp_path: Path) -> None:
     other = Registry(lost.registry.uri, "another")
     assert read_history(other).moves == ()

@@ -1,4 +1,4 @@
-"""Importing a public base model: it becomes a checkpoint, and silent faults are corrected or refused."""
+"""Bases that cannot be trained are refused with a reason."""
 
 from __future__ import annotations
 
@@ -7,77 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.torch import load_file, save_file
 
-from screening.checkpoint.manifest import verify
-from screening.prompt import STANDARD
+from tests.trainer.training.import_base.base_files import INDEX, WEIGHTS, _have_shards
 from trainer.__main__ import main
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1876543210\n"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -> Path:
-    """The small model as a base model: tied, tiling, and with an end token that the chat template does not write."""
-    from transformers import AutoProcessor, InternVLForConditionalGeneration
-
-    directory = tmp_path_factory.mktemp("hub") / "base"
-    model = InternVLForConditionalGeneration.from_pretrained(small_checkpoint)
-    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
-    model.tie_weights()
-    model.save_pretrained(directory)
-    processor = AutoProcessor.from_pretrained(small_checkpoint)
-    processor.image_processor.crop_to_patches, processor.image_processor.max_patches = True, 12
-    processor.tokenizer.eos_token = processor.tokenizer.unk_token or "<unk>"
-    processor.save_pretrained(directory)
-    assert "lm_head.weight" not in load_file(directory / WEIGHTS)
-    return directory
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> str:
-    stage = {"learning_rate": 0.001, "batch_size": 2, "epochs": 1, "captions": False}
-    settings = {"name": "from-base", "base": "Someone/Base-hf", "prompt": "standard", "max_tokens_cot": 99}
-    path = tmp_path / "from-base.yaml"
-    path.write_text(yaml.safe_dump({**settings, "sft_weak": stage, "sft_answer": stage}))
-    return str(path)
-
-
-@pytest.mark.slow
-def test_it_can_be_trained_and_carries_the_recipes_contract(
-    base: Path, recipe: str, tmp_path: Path, small_data: Path, small_checkpoint: Path
-) -> None:
-    out = tmp_path / "imported"
-    assert main(["import", recipe, "--model", str(base), "--out", str(out)]) == 0
-    manifest = verify(out)
-    assert (manifest.name, manifest.version, manifest.base) == ("from-base", "base", "base")
-    assert manifest.prompt == STANDARD
-    assert manifest.decoding.max_tokens_cot == 99
-    assert manifest.image == verify(small_checkpoint).image
-
-    arguments = ["sft", "--stage", "answer-driven", "--recipe", recipe, "--checkpoint", str(out)]
-    arguments += ["--data", str(small_data), "--out", str(tmp_path / "sft"), "--tracking-uri", "none"]
-    assert main(arguments) == 0
-    assert verify(tmp_path / "sft" / "checkpoint").base == "base"
-
-
-def test_what_goes_wrong_silently_is_set_right(base: Path, recipe: str, tmp_path: Path) -> None:
-    from transformers import AutoProcessor
-
-    assert main(["import", recipe, "--model", str(base), "--out", str(tmp_path / "a")]) == 0
-    before, after = load_file(base / WEIGHTS), load_file(tmp_path / "a" / WEIGHTS)
-    embeddings = next(name for name in before if "embed_tokens" in name)
-    assert after.keys() == before.keys() | {"lm_head.weight"}
-    assert after["lm_head.weight"].equal(before[embeddings].to(after["lm_head.weight"].dtype)), "untied, and equal"
-    config = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert not config["tie_word_embeddings"] and not config["text_config"]["tie_word_embeddings"]
-    processor = AutoProcessor.from_pretrained(tmp_path / "a")
-    assert processor.image_processor.max_patches == 1
-    assert processor.tokenizer.eos_token == "<|im_end|>", "the token that the chat template writes after an answer"
-    assert config["text_config"]["eos_token_id"] == processor.tokenizer.eos_token_id
 
 
 def _drop_a_tensor(base: Path) -> None:
@@ -157,16 +92,6 @@ def _have_an_index_without_files(base: Path) -> None:
 def _lead_elsewhere(base: Path) -> None:
     _have_shards(base)
     (base / INDEX).write_text(json.dumps({"weight_map": {"x": "../base/model-00001-of-00002.safetensors"}}))
-
-
-def _have_shards(base: Path) -> None:
-    tensors = sorted(load_file(base / WEIGHTS).items())
-    files = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-    for file, part in zip(files, (tensors[::2], tensors[1::2]), strict=True):
-        save_file(dict(part), base / file, {"format": "pt"})
-    named = {name: files[place % 2] for place, (name, _) in enumerate(tensors)}
-    (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": named}))
-    (base / WEIGHTS).unlink()
 
 
 def _be_nan(base: Path) -> None:
@@ -326,7 +251,7 @@ def test_a_base_that_cannot_be_trained_is_refused(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_what_is_not_there_is_said(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_reported(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["import", recipe, "--model", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
     assert "hf download" in capsys.readouterr().err
@@ -334,73 +259,6 @@ def test_what_is_not_there_is_said(recipe: str, tmp_path: Path, capsys: pytest.C
     assert "has no `base`" in capsys.readouterr().err
     assert main(["import", recipe, "--out", str(tmp_path)]) == 2
     assert "name a new directory" in capsys.readouterr().err
-
-
-def test_a_model_in_shards_is_read_whole(base: Path, recipe: str, tmp_path: Path) -> None:
-    import shutil
-
-    copy = shutil.copytree(base, tmp_path / "base")
-    _have_shards(copy)
-    for source, out in ((base, "one"), (copy, "two")):
-        assert main(["import", recipe, "--model", str(source), "--out", str(tmp_path / out)]) == 0
-    one, two = (load_file(tmp_path / out / WEIGHTS) for out in ("one", "two"))
-    assert one.keys() == two.keys() and all(one[name].equal(two[name]) for name in one)
-
-
-def test_the_manifest_says_what_was_imported(base: Path, recipe: str, tmp_path: Path) -> None:
-    import shutil
-
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    copy = tmp_path / "models--Other--Model-hf" / "snapshots" / commit
-    shutil.copytree(base, copy)
-    for source, out in ((base, "one"), (copy, "two")):
-        assert main(["import", recipe, "--model", str(source), "--out", str(tmp_path / out)]) == 0
-    one, two = (verify(tmp_path / out) for out in ("one", "two"))
-    assert (one.base, one.recipe["base"]) == ("base", "base"), "and not the recipe's Someone/Base-hf"
-    assert (two.base, two.data["import"]["commit"]) == ("Other/Model-hf", commit)
-    assert one.data["import"]["commit"] is None
-    assert one.data["import"]["files"] == two.data["import"]["files"]
-    assert one.data["import"]["changes"][0] == "head untied from the embeddings"
-    assert "end token <|im_end|>" in one.data["import"]["changes"][1]
-    assert str(tmp_path) not in two.model_dump_json()
-    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    assert main(["import", recipe, "--model", str(copy), "--out", str(tmp_path / "three")]) == 0
-    assert verify(tmp_path / "three").data["import"]["files"] != two.data["import"]["files"]
-
-
-@pytest.mark.parametrize("how", ["hf download", "git", "git branch"])
-def test_the_revision_is_read_where_the_download_notes_it(how: str, base: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from trainer.training.base_source import find_source
-
-    copy, commit = shutil.copytree(base, tmp_path / "base"), "f" * 40
-    noted = {
-        "hf download": {".cache/huggingface/download/config.json.metadata": f"{commit}\nabc\n17.5\n"},
-        "git": {".git/HEAD": f"{commit}\n"},
-        "git branch": {".git/HEAD": "ref: refs/heads/main\n", ".git/refs/heads/main": f"{commit}\n"},
-    }[how]
-    for name, text in noted.items():
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_text(text)
-    assert find_source(str(copy)).commit == commit
-
-
-def test_a_full_disk_leaves_nothing(
-    base: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import errno
-
-    import trainer.training.export
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(trainer.training.export, "write_manifest", full)
-    out = tmp_path / "out"
-    assert main(["import", recipe, "--model", str(base), "--out", str(out)]) == 1
-    assert f"{out} cannot be written: No space left on device" in capsys.readouterr().err
-    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_model_that_is_not_there_is_named(
