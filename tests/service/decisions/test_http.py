@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.service.conftest import draw
 from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY, sha256
 
 pytestmark = pytest.mark.anyio
@@ -203,40 +201,3 @@ async def test_a_repeated_request_is_kept_once_for_each_answer(open_service, sam
         await written(3)
         await asyncio.sleep(0.5)
         assert running.metric("screening_decisions_total", result="stored") == 3
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_locked_database_stops_no_answer(open_service, make_sample, kept) -> None:
-    async with open_service() as (running, written):
-        holder = sqlite3.connect(kept["decisions"].removeprefix("sqlite:///"), isolation_level=None)
-        holder.execute("BEGIN IMMEDIATE")
-        for seed in range(5):
-            await screened(running, make_sample(seed))
-        holder.execute("ROLLBACK")
-        holder.close()
-        await written(5)
-        assert running.metric("screening_decisions_total", result="dropped") == 0
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("required", [False, True])
-async def test_when_nothing_can_be_stored_answers_go_on_unless_they_must_be_stored(
-    open_service, make_sample, kept, required
-) -> None:
-    async with open_service(decisions_required=required, decisions_queue_bytes=2**20) as (running, _):
-        holder = sqlite3.connect(kept["decisions"].removeprefix("sqlite:///"), isolation_level=None)
-        holder.execute("BEGIN IMMEDIATE")
-        statuses = []
-        for seed in range(90):
-            pictures = type(make_sample(seed))(tuple(draw(1000 * seed + index) + bytes(20_000) for index in range(5)))
-            answer = await running.client.post("/screen", json=pictures.json())
-            statuses.append(answer.status_code)
-            if answer.status_code == 503:
-                assert answer.json()["type"].endswith(":decisions-unavailable") and answer.headers["Retry-After"]
-        holder.execute("ROLLBACK")
-        holder.close()
-        dropped = running.metric("screening_decisions_total", result="dropped")
-        answered = statuses.count(200)
-    stored = running.metric("screening_decisions_total", result="stored")
-    assert statuses.count(503) > 0 if required else (statuses.count(503) == 0 and dropped > 0)
-    assert stored + (0 if required else dropped) == answered
