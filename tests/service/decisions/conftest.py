@@ -128,5 +128,6 @@ def s3(monkeypatch: pytest.MonkeyPatch, s3_server: Any) -> str:
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="pictures")
-    return "s3://pictures/screening"
+    bucket = f"pictures-{uuid.uuid4().hex[:8]}"  # moto's servers in one process share their buckets
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/screening"

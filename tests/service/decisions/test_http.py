@@ -89,6 +89,7 @@ async def test_a_page_follows_one_whose_last_decision_was_erased(open_service, m
     assert [one["id"] for one in second["decisions"]] == given[1::-1] and second["next"] is None
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # nothing reaches the database
 @pytest.mark.parametrize(
     "query",
     [{"limit": 0}, {"limit": "x"}, {"choice": "E"}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"},
@@ -104,6 +105,7 @@ async def test_a_wrong_parameter_is_named(open_service, query) -> None:
     assert next(iter(query)) in problem["detail"] or "printed" in problem["detail"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # nothing reaches the database
 @pytest.mark.parametrize("path", ["", "/scr_1", "/scr_1/pictures/0"])
 async def test_decisions_need_their_key(open_service, path) -> None:
     async with open_service() as (running, _):
@@ -147,6 +149,7 @@ async def test_feedback_is_added_once_for_each_key(open_service, sample) -> None
     assert kept == [first.json(), none.json()] and kept[1]["options"] == "N" and kept[0]["caller"] == "shop"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # nothing reaches the database
 @pytest.mark.parametrize(
     ("body", "status"),
     [(b"{", 400), (b"", 400), (b'{"kind": "verdict"}', 422), (b'{"kind": "shown", "options": ""}', 422),

@@ -40,7 +40,7 @@ def stored_in(database: Database) -> set[str]:
         return set(connection.scalars(sa.select(DECISION.c.id)))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.exhaustive)])
 def test_a_killed_service_loses_only_its_last_answers(launch_service, database_url, kept, make_sample, kills) -> None:
     variables = {f"SCREENING_{name.upper()}": str(value) for name, value in kept.items()}
     database, pictures = Database(database_url), PictureStore(kept["pictures"])
