@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "kill -9 the engine's processes under load and check that no caller sees an error",
     ),
     "soak": ("loadtest.commands.soak", "run a steady load with occasional swaps for a long time and measure growth"),
+    "decisions": (
+        "loadtest.commands.decisions",
+        "compare a service that stores decisions with one that does not, in turns: throughput and latency",
+    ),
     "fleet": (
         "loadtest.commands.fleet",
         "simulate an autoscaled fleet below a load pattern: replicas, latency, refusals, cost",
@@ -43,7 +47,8 @@ docs/operations.md explains the figures."""
 
 def _describe(command: ModuleType, summary: str) -> dict[str, Any]:
     """Text for `--help`: the summary, and the docstring of the module without its first line."""
-    writes_directory = command.__name__ not in ("loadtest.commands.bench", "loadtest.commands.fleet")
+    without_directory = ("bench", "decisions", "fleet")
+    writes_directory = command.__name__.rpartition(".")[2] not in without_directory
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.\n\n{str(command.__doc__).partition(chr(10))[2].strip()}",
         "epilog": NOTES if writes_directory else None,

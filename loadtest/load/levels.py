@@ -33,6 +33,7 @@ class Level:
     p95: float
     engine_p50: float = nan
     decode_p50: float = nan
+    p99: float = nan
 
 
 async def measure_level(ask: Ask, questions: Sequence[Question], clients: int, name: str) -> Level:
@@ -74,6 +75,7 @@ def level_of(latencies: Sequence[float], seconds: float, clients: int = 1, timin
         percentile(latencies, 95),
         statistics.median(each.engine_ms for each in timings) if timings else nan,
         statistics.median(each.decode_ms for each in timings) if timings else nan,
+        percentile(latencies, 99),
     )
 
 

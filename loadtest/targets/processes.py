@@ -49,6 +49,12 @@ def footprint(pid: int) -> Footprint:
     )
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, without processes below it."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def engine_processes(pid: int) -> dict[str, list[psutil.Process]]:
     """Engine core and workers below a service, identified by their titles."""
     found: dict[str, list[psutil.Process]] = {ENGINE_CORE: [], WORKER: []}

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
-from service.decisions import erasure
+from service.decisions import erasure, orphans
 from service.decisions.database import Database, DatabaseError, head, revisions
 from service.decisions.picture_store import PictureStore, PictureStoreError
 
@@ -53,7 +53,11 @@ def _parser() -> Parser:
     )
     database.set_defaults(run=_database)
 
-    prune = commands.add_parser("prune", parents=[common], help="delete decisions whose retention time has passed")
+    prune = commands.add_parser(
+        "prune",
+        parents=[common],
+        help="delete decisions whose retention time has passed, and what killed services left",
+    )
     prune.set_defaults(run=_prune)
 
     erase = commands.add_parser("erase", parents=[common], help="erase decisions, their feedback and their pictures")
@@ -81,8 +85,9 @@ def _database(database: Database, arguments: argparse.Namespace) -> dict[str, ob
 
 def _prune(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
     pictures = _open_pictures(database, arguments)
-    decisions, deleted = erasure.prune(database, pictures, datetime.now(UTC))
-    return {"decisions": decisions, "pictures": deleted}
+    now = datetime.now(UTC)
+    decisions, deleted = erasure.prune(database, pictures, now)
+    return {"decisions": decisions, "pictures": deleted, "orphans": orphans.remove(database, pictures, now)}
 
 
 def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, object]:

@@ -3,9 +3,10 @@ Azure)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3://", "gs://", "az://")
+_PATH = re.compile("[0-9a-f]{2}/(?P<sha256>[0-9a-f]{64})")
+_CHUNK = 500
+"""Number of pictures that are listed at a time."""
 
 
 class PictureStoreError(Exception):
@@ -40,6 +44,7 @@ class PictureStore:
             PictureStoreError: the store cannot be opened.
         """
         self.location = location
+        self._directory: Path | None = None
         try:
             if location.startswith(SCHEMES):
                 # The endpoint's address decides whether http is used; retries are off because the writer retries.
@@ -47,9 +52,9 @@ class PictureStore:
                 retries: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
                 self._store = from_url(location, client_options=client, retry_config=retries)
             else:
-                directory = Path(location).absolute()
-                directory.mkdir(parents=True, exist_ok=True)
-                self._store = LocalStore(directory)
+                self._directory = Path(location).absolute()
+                self._directory.mkdir(parents=True, exist_ok=True)
+                self._store = LocalStore(self._directory)
         except (BaseError, OSError, ValueError) as error:
             raise PictureStoreError(f"the picture store {location} cannot be opened: {_first_line(error)}") from error
 
@@ -87,6 +92,26 @@ class PictureStore:
             self._delete([_path(sha256) for sha256 in addresses])
         except (BaseError, OSError) as error:
             raise PictureStoreError(f"pictures were not deleted from {self.location}: {_first_line(error)}") from error
+
+    def older_than(self, moment: datetime) -> Iterator[dict[str, int]]:
+        """Sizes in bytes by address of the pictures that were last written before a moment, some hundred at a time.
+
+        Raises:
+            PictureStoreError: the store cannot be read.
+        """
+        try:
+            for chunk in obstore.list(self._store, chunk_size=_CHUNK):
+                found = [(_PATH.fullmatch(one["path"]), one) for one in chunk if one["last_modified"] < moment]
+                yield {match["sha256"]: one["size"] for match, one in found if match is not None}
+        except (BaseError, OSError) as error:
+            raise PictureStoreError(f"{self.location} cannot be listed: {_first_line(error)}") from error
+
+    def delete_unfinished(self, moment: datetime) -> None:
+        """Delete the temporary files of writers that were killed before a moment. Object stores have none."""
+        for file in self._directory.glob("[0-9a-f][0-9a-f]/*#*") if self._directory is not None else ():
+            with suppress(FileNotFoundError):  # another service may have just renamed or deleted it
+                if file.stat().st_mtime < moment.timestamp():
+                    file.unlink()
 
     def _delete(self, paths: Sequence[str]) -> None:
         try:

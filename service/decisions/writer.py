@@ -17,9 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from service.decisions.database import Database
+from service.decisions.database import Database, insert_ignoring
 from service.decisions.erasure import mark_unreferenced
 from service.decisions.picture_store import PictureStore, PictureStoreError
 from service.decisions.record import DecisionRecord, StoredPicture
@@ -194,7 +193,7 @@ class DecisionWriter:
             {"sha256": one.sha256, "media_type": one.media_type, "bytes": len(one.data)}
             for one in sorted(pictures.values(), key=lambda one: one.sha256)
         ]
-        connection.execute(_insert_ignoring(connection, PICTURE), rows)
+        connection.execute(insert_ignoring(connection, PICTURE), rows)
         found = connection.execute(
             sa.select(PICTURE.c.sha256, PICTURE.c.deleted_at)
             .where(PICTURE.c.sha256.in_(pictures))
@@ -204,9 +203,9 @@ class DecisionWriter:
         deleted = [row.sha256 for row in found if row.deleted_at is not None]
         for sha256 in deleted:
             self._put(pictures[sha256])
-        if deleted:
-            kept = sa.update(PICTURE).where(PICTURE.c.sha256.in_(deleted))
-            connection.execute(kept.values(deleted_at=None, purged_at=None))
+            kept = sa.update(PICTURE).where(PICTURE.c.sha256 == sha256)
+            # `orphans` makes rows whose media type is unknown.
+            connection.execute(kept.values(deleted_at=None, purged_at=None, media_type=pictures[sha256].media_type))
 
 
 def _erased(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
@@ -219,13 +218,6 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, sa.exc.DBAPIError):
         return not isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
     return isinstance(error, sa.exc.TimeoutError | PictureStoreError)
-
-
-def _insert_ignoring(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An insert that does not change an existing row."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _first_line(error: Exception) -> str:

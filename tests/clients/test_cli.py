@@ -48,6 +48,12 @@ def test_each_status_has_its_exit_code(
     assert "some-slug" in capsys.readouterr().err
 
 
+def test_an_unknown_key_is_refused_with_what_to_do(server: Any, pictures: list[str], capsys: Any) -> None:
+    server.replies = [server.problem(401, "unauthenticated")]
+    assert cli.main(["screen", *pictures, "--base-url", server.url]) == cli.FAILED
+    assert "set SCREENING_API_KEY" in capsys.readouterr().err
+
+
 def test_unusable_files_and_settings_exit_with_2(server: Any, pictures: list[str], capsys: Any) -> None:
     assert cli.main(["screen", *pictures[:4], "missing.jpg", "--base-url", server.url]) == cli.USAGE
     assert "generated[3]: missing.jpg" in capsys.readouterr().err

@@ -60,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
     about = "Screens the pictures of one product and prints the decision."
     _screen(commands.add_parser("screen", help="screen one product", description=about))
     _batch(commands.add_parser("batch", help="screen every line of a file; can be continued", description=_BATCH))
-    about = "Reads and erases decisions that the service keeps. Needs a feedback key."
+    about = "Reads and erases decisions that the service keeps. Needs a key with the scope feedback."
     _decisions(commands.add_parser("decisions", help="read and erase kept decisions", description=about))
-    about = "Reports what became of a decision. Needs a feedback key."
+    about = "Reports what became of a decision. Needs a key with the scope feedback."
     _feedback(commands.add_parser("feedback", help="report what became of a decision", description=about))
     about = "Checks whether the service is ready."
     _ready(commands.add_parser("ready", help="check whether the service is ready", description=about))
@@ -188,7 +188,7 @@ def _decisions(command: argparse.ArgumentParser) -> None:
         ("list", decision_arguments.add_list, "list decisions, newest first"),
         ("get", decision_arguments.add_get, "show a decision with its feedback"),
         ("picture", decision_arguments.add_picture, "write a picture of a decision to a file"),
-        ("erase", decision_arguments.add_get, "erase a decision, its feedback and its pictures; needs an admin key"),
+        ("erase", decision_arguments.add_get, "erase a decision, its feedback and its pictures; needs the scope admin"),
     ):
         action = actions.add_parser(name, help=text)
         add(action)

@@ -26,6 +26,7 @@ from screening_client.errors import (
     RequestTimeout,
     ScreeningClientError,
     TimedOut,
+    Unauthenticated,
     Unavailable,
 )
 from screening_client.pictures import PictureInput
@@ -81,6 +82,8 @@ def _tell(error: ScreeningClientError, arguments: argparse.Namespace) -> int:
         _note(json.dumps(error_document(error, code)))
         return code
     _say(str(error))
+    if isinstance(error, Unauthenticated):
+        _say("set SCREENING_API_KEY to a key of this service, or give --api-key")
     if arguments.json:
         _print_json(error_document(error, code))
     return code

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Decisions:
-    """`Client.decisions`. It needs a service that keeps decisions, and a feedback key; erasure needs an admin key."""
+    """`Client.decisions`, for a service that keeps decisions.
+
+    The API key needs the scope `feedback`; erasure needs `admin`.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -121,7 +124,7 @@ class Decisions:
         return self._client._perform(call)
 
     def erase(self, decision: str) -> None:
-        """Erase a decision, its feedback, and each picture that no other decision shows. Needs an admin key.
+        """Erase a decision, its feedback, and each picture that no other decision shows. Needs the scope `admin`.
 
         Erasing it again changes nothing.
 
@@ -235,7 +238,7 @@ class AsyncDecisions:
         return await self._client._perform(call)
 
     async def erase(self, decision: str) -> None:
-        """Erase a decision, its feedback, and each picture that no other decision shows. Needs an admin key.
+        """Erase a decision, its feedback, and each picture that no other decision shows. Needs the scope `admin`.
 
         Erasing it again changes nothing.
 

@@ -141,7 +141,7 @@ class Unauthenticated(StatusError):
 
 
 class Forbidden(StatusError):
-    """403: the operator has not enabled this path, or the API key may not use it."""
+    """403: the API key lacks a scope (`code` is `insufficient-scope`), or the operator has not enabled this path."""
 
 
 class NotFound(StatusError):

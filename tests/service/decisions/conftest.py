@@ -104,3 +104,30 @@ def kept(database_url: str, tmp_path: Path) -> dict[str, Any]:
         "feedback_keys": f"shop:{sha256(FEEDBACK_KEY)}",
         "admin_keys": f"lead:{sha256(ADMIN_KEY)}",
     }
+
+
+@pytest.fixture
+def s3_server() -> Iterator[Any]:
+    """An S3 server."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, s3_server: Any) -> str:
+    """A bucket; the server's address is in the environment, as an operator gives it."""
+    import boto3
+
+    host, port = s3_server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    bucket = f"pictures-{uuid.uuid4().hex[:8]}"  # moto's servers in one process share their buckets
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/screening"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,32 +15,6 @@ from service.metrics import Metrics
 from tests.service.decisions.test_writer import PICTURES, record
 
 ADDRESS, OTHER = "ab" + "0" * 62, "ab" + "1" * 62
-
-
-@pytest.fixture
-def s3_server() -> Iterator[Any]:
-    """An S3 server."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, s3_server: Any) -> str:
-    """A bucket. The server's address is in the environment, where an operator sets it."""
-    import boto3
-
-    host, port = s3_server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="pictures")
-    return "s3://pictures/screening"
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -59,6 +32,14 @@ def test_a_picture_is_written_read_and_deleted(location) -> None:
     store.delete([OTHER[::-1], ADDRESS, "c" * 64, OTHER])
     assert store.get(ADDRESS) is None and store.get(OTHER) is None
     store.delete([ADDRESS])
+
+
+def test_old_pictures_are_listed_with_their_sizes(location) -> None:
+    store, now = PictureStore(location), datetime.now(UTC)
+    store.put(ADDRESS, b"picture")
+    assert [one for chunk in store.older_than(now - timedelta(hours=1)) for one in chunk] == []
+    (found,) = (chunk for chunk in store.older_than(now + timedelta(hours=1)) if chunk)
+    assert found == {ADDRESS: 7}
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
@@ -95,3 +76,5 @@ def test_a_bucket_that_is_not_there_is_an_error_of_the_store(s3) -> None:
     store = PictureStore("s3://another/screening")
     with pytest.raises(PictureStoreError, match="was not written to s3://another"):
         store.put(ADDRESS, b"picture")
+    with pytest.raises(PictureStoreError, match="s3://another/screening cannot be listed"):
+        list(store.older_than(datetime.now(UTC)))
