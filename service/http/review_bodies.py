@@ -388,14 +388,14 @@ class ExportNoted(Documented):
 
 
 class QueueShown(Documented):
-    """Reviews that tasks wait for or have."""
+    """The tasks with one reason, or all tasks."""
 
     open: int
-    """Reviews that wait for a person."""
+    """Tasks that wait for a person."""
     leased: int
-    """Reviews that a person works on."""
+    """Tasks that are not done and that a person works on."""
     done: int
-    """Reviews that are stored."""
+    """Tasks whose label is decided."""
     oldest_seconds: float | None
     """Age in seconds of the oldest task that is not done; null if all are."""
 
