@@ -33,6 +33,8 @@ from service.http.keys import KeyRing
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
+from service.http.review import router as review_router
+from service.http.review_bodies import BODIES as REVIEW_BODIES
 from service.http.routes import answer_error, router
 from service.http.session import SessionOrder
 from service.http.session import router as session_router
@@ -46,6 +48,7 @@ from service.pipeline.idempotency import size_of as size_of_reply
 from service.pipeline.screen import Service
 from service.pipeline.thread_pools import ThreadPools
 from service.request.picture_fetch import PictureFetch
+from service.review.monitor import watch_queue
 
 LOGGER = logging.getLogger("service.app")
 
@@ -110,6 +113,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         if service.decisions is not None:
             service.decisions.writer.start()
         starting = asyncio.create_task(_start(app, service, on_failed_start))
+        watching = _watch_reviews(settings, service)
         try:
             yield
         finally:
@@ -122,6 +126,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
+            if watching is not None:
+                watching.cancel()
             if service.decisions is not None:
                 await service.decisions.close(settings.decisions_flush_seconds)
             await engine.stop()
@@ -141,7 +147,10 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         openapi_tags=[
             {"name": "screening", "description": "Screen generated pictures."},
             {"name": "decisions", "description": "Stored decisions and feedback. Needs the scope `feedback`."},
-            {"name": "review", "description": "Review of decisions by people. Needs the scope `review`."},
+            {
+                "name": "review",
+                "description": "Review of decisions by people. Needs the scope `review`.",
+            },
             {"name": "probes", "description": "Probes and metrics for orchestrators and monitoring."},
             {"name": "admin", "description": "Checkpoint management for operators. Needs the scope `admin`."},
         ],
@@ -155,22 +164,35 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     app.state.keys = keys
     app.state.started = False
     app.state.registry_watcher = watcher
-    bodies: list[type[BaseModel]] = [CheckpointOrder]
-    app.include_router(router)
-    app.include_router(admin_router)
-    if service.decisions is not None:
-        app.include_router(decisions_router)
-        bodies.append(FeedbackOrder)
-    if settings.review:
-        app.include_router(session_router)
-        bodies.append(SessionOrder)
-    app.include_router(docs_router)
+    _include_routers(app, settings)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_exception_handler(RequestValidationError, answer_error)
     _add_middleware(app, settings)
-    extend_openapi(app, *bodies)
     return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
+    """Add the paths that the settings enable, with the request bodies that OpenAPI cannot derive from them."""
+    bodies: list[type[BaseModel]] = [CheckpointOrder]
+    app.include_router(router)
+    app.include_router(admin_router)
+    if settings.decisions is not None:
+        app.include_router(decisions_router)
+        bodies.append(FeedbackOrder)
+    if settings.review:
+        app.include_router(session_router)
+        app.include_router(review_router)
+        bodies += [SessionOrder, *REVIEW_BODIES]
+    app.include_router(docs_router)
+    extend_openapi(app, *bodies)
+
+
+def _watch_reviews(settings: Settings, service: Service) -> asyncio.Task[None] | None:
+    """Keep the metrics of the review queue up to date, if people review."""
+    if not settings.review or service.decisions is None:
+        return None
+    return asyncio.create_task(watch_queue(service.decisions, service.metrics))
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

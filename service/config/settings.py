@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; if
     unset, /decisions is disabled."""
     review: bool = False
-    """Whether people may review decisions under /review; needs --decisions."""
+    """Whether people can review decisions and label pictures under /review; needs --decisions."""
 
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time in milliseconds that the scripted engine takes for an answer."""

@@ -1,4 +1,5 @@
-"""Deletes decisions, on demand and by age, with their feedback and with the pictures that no other decision shows.
+"""Deletes decisions, on demand and by age, with their feedback, their review tasks and the pictures that nothing else
+shows.
 
 Deletion has two steps, so that it can be killed anywhere and run again: rows first, with the pictures that lost their
 last decision marked in the same transaction; then the bytes of marked pictures. After a kill between them, the next run
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
+from service.decisions.review_tables import REVIEW_TASK, TASK_PICTURE
 from service.decisions.tables import AUDIT, DECISION, DECISION_PICTURE, ERASED, PICTURE
 from service.ids import new_id
 
@@ -53,6 +55,22 @@ def of_product(database: Database, product: str) -> list[str]:
     """The ids of all decisions about a product."""
     with database.reading() as connection:
         return list(connection.scalars(sa.select(DECISION.c.id).where(DECISION.c.product == product)))
+
+
+def erase_samples(database: Database, pictures: PictureStore, product: str, *, caller: str) -> int:
+    """Erase the labelling tasks of imported samples of a product, with their reviews; returns how many there were."""
+    with database.writing() as connection:
+        database.lock_erasure(connection, shared=False)
+        of_product = (REVIEW_TASK.c.product == product, REVIEW_TASK.c.decision_id.is_(None))
+        addresses = connection.scalars(
+            sa.select(TASK_PICTURE.c.sha256).join(REVIEW_TASK).where(*of_product).distinct()
+        ).all()
+        found = connection.execute(sa.delete(REVIEW_TASK).where(*of_product)).rowcount
+        for start in range(0, len(addresses), BATCH):
+            mark_unreferenced(connection, addresses[start : start + BATCH])
+        _audit(connection, caller, "erase", "samples of a product", found)
+    purge(database, pictures)
+    return found
 
 
 def with_metadata(database: Database, key: str, value: str) -> list[str]:
@@ -119,15 +137,15 @@ def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
 
 
 def mark_unreferenced(connection: sa.Connection, addresses: Collection[str]) -> None:
-    """Mark those of the pictures that no decision shows, so that `purge` deletes them."""
-    # Take the locks before asking which decisions still refer: a writer may have committed a reference while we waited.
+    """Mark those of the pictures that no decision and no review task shows, so that `purge` deletes them."""
+    # Take the locks before asking what still refers to them: a writer may have committed a reference while we waited.
     connection.execute(
         sa.select(PICTURE.c.sha256).where(PICTURE.c.sha256.in_(addresses)).order_by(PICTURE.c.sha256).with_for_update()
     ).all()
-    referred = sa.select(DECISION_PICTURE.c.sha256).where(DECISION_PICTURE.c.sha256 == PICTURE.c.sha256).exists()
-    connection.execute(
-        sa.update(PICTURE).where(PICTURE.c.sha256.in_(addresses), ~referred).values(deleted_at=datetime.now(UTC))
-    )
+    by_decision = sa.exists().where(DECISION_PICTURE.c.sha256 == PICTURE.c.sha256)
+    by_task = sa.exists().where(TASK_PICTURE.c.sha256 == PICTURE.c.sha256)
+    unreferenced = sa.update(PICTURE).where(PICTURE.c.sha256.in_(addresses), ~by_decision, ~by_task)
+    connection.execute(unreferenced.values(deleted_at=datetime.now(UTC)))
 
 
 def _note_erased(connection: sa.Connection, ids: Sequence[str]) -> None:

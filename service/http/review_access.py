@@ -1,0 +1,56 @@
+"""Who sends a request to `/review`, and whether that person is a lead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from service.decisions.store import DecisionStore
+from service.errors import InsufficientScope
+from service.http.auth import LOCAL, authorize, has_scope, key_of, key_ring
+from service.pipeline.screen import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewer:
+    """A person who reviews."""
+
+    name: str
+    is_lead: bool
+    """Whether the person may make tasks, export labels and see results of gold questions."""
+
+
+def reviewer_of(request: Request) -> Reviewer:
+    """The person who sends a request. A lead has the scope `admin`, or is the only user of a machine without such keys.
+
+    Raises:
+        Unauthenticated, InsufficientScope, Forbidden, CrossOrigin: as `authorize`.
+    """
+    name = authorize(request, "review")
+    alone = key_of(request) is LOCAL and not key_ring(request).any_with("admin")
+    return Reviewer(name, is_lead=alone or has_scope(request, "admin"))
+
+
+def lead_of(request: Request) -> Reviewer:
+    """The person who sends a request, who must be a lead.
+
+    Raises:
+        InsufficientScope: the person is not a lead.
+        Unauthenticated, Forbidden, CrossOrigin: as `authorize`.
+    """
+    person = reviewer_of(request)
+    if not person.is_lead:
+        raise InsufficientScope(person.name, "admin")
+    return person
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def store_of(request: Request) -> DecisionStore:
+    store = service_of(request).decisions
+    assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
+    return store
