@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 from typing import Any
@@ -190,6 +191,7 @@ async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
     async with open_review(**same) as running:
         text = ""
         while 'screening_review_queue{reason="audit",state="open"} 1.0' not in text:
+            await asyncio.sleep(0.01)
             text = (await running.client.get("/metrics")).text
         assert 'screening_review_queue_age_seconds{reason="audit"}' in text
 
