@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ BUSY_SECONDS = 10.0
 # Any two numbers, the same in every service, for PostgreSQL's advisory locks.
 _MIGRATION_LOCK = 0x5C7EE21
 _ERASURE_LOCK = 0x5C7EE22
+_NAME_LOCK = 0x5C7EE23
 
 
 class DatabaseError(Exception):
@@ -70,6 +72,18 @@ class Database:
         if not self.is_sqlite:
             lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
             connection.execute(sa.select(lock(_ERASURE_LOCK)))
+
+    def lock_name(self, connection: sa.Connection, name: str) -> None:
+        """Let only one transaction at a time work for this name, such as a person's; SQLite needs no lock for it."""
+        if not self.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NAME_LOCK, sa.func.hashtext(name))))
+
+    def now(self, connection: sa.Connection) -> datetime:
+        """The database's clock, which all services share. SQLite's is that of its one machine."""
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        found: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return found.astimezone(UTC)
 
     def close(self) -> None:
         self._engine.dispose()
