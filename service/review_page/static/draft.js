@@ -19,9 +19,9 @@ export function emptyDraft() {
 }
 
 /** A draft that corrects an earlier review: the same content under a new id. */
-export function correctionOf(review) {
-  const { verdicts, best = null, comment = "" } = review;
-  return { ...emptyDraft(), verdicts: structuredClone(verdicts), best, comment: comment ?? "" };
+export function correctionOf({ verdicts, best, comment }) {
+  const copies = verdicts.map((one) => ({ ...one, dimensions: { ...one.dimensions }, comment: one.comment ?? "" }));
+  return { ...emptyDraft(), verdicts: copies, best: best ?? null, comment: comment ?? "" };
 }
 
 export const verdictOn = (draft, number) => draft.verdicts[number - 1];

@@ -35,10 +35,11 @@ export class Panes {
     return this.root.querySelectorAll(".pane");
   }
 
-  /** Put a picture that is loaded already into a pane. Preact calls this after each rendering. */
+  /** Put a loaded picture, or none, into a pane. Preact calls this after each rendering. */
   mount(pane, picture) {
-    if (!pane || !picture || pane.firstChild === picture) return;
-    pane.querySelector("img")?.remove();
+    if (!pane || pane.querySelector("img:not(.over)") === (picture ?? null)) return;
+    for (const before of pane.querySelectorAll("img")) before.remove();
+    if (!picture) return;
     pane.prepend(picture);
     this.sizes.observe(pane);
   }

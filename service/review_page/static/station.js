@@ -215,7 +215,7 @@ export class Station {
   // Tasks
 
   submit() {
-    if (Date.now() - this.shownAt < DOUBLE_ENTER_MS) return;
+    if (!this.task.history?.length && Date.now() - this.shownAt < DOUBLE_ENTER_MS) return;
     const problem = drafts.problemOf(this.task.draft);
     if (problem) {
       this.selected = problem.number;
@@ -253,7 +253,7 @@ export class Station {
   }
 
   setLast(last) {
-    if (this.last && this.last.task.urls !== last.task.urls) freePictures(this.last.task);
+    if (this.last && this.last.task.urls !== last?.task.urls) freePictures(this.last.task);
     this.last = last;
   }
 
@@ -308,6 +308,7 @@ export class Station {
   }
 
   refused(entry, error) {
+    if (this.last?.body.id === entry.body.id) this.setLast(null);
     this.queue.unshift({ ...entry.task, draft: { ...entry.task.draft, id: drafts.emptyDraft().id }, beatAt: 0 });
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
   }

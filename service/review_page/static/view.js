@@ -6,7 +6,7 @@ import htm from "./vendor/htm.mjs";
 import { h, render as renderInto } from "./vendor/preact.mjs";
 
 const html = htm.bind(h);
-const SEVERITIES = ["", "slight", "clear", "severe"];
+const SEVERITIES = ["", "subtle", "clear", "gross"];
 
 export function render(station) {
   renderInto(html`<${StationView} station=${station} />`, station.root);
