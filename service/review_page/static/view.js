@@ -249,7 +249,7 @@ const opened = (dialog) => dialog && !dialog.open && dialog.showModal();
 function Help({ station }) {
   const rows = actionsFor(station.task?.lease.dimensions ?? []);
   const groups = Map.groupBy(rows, (one) => one.group);
-  return html`<dialog class="help" aria-labelledby="help-title" ref=${opened} onClose=${() => station.close()}>
+  return html`<dialog class="help" aria-labelledby="help-title" ref=${opened} onCancel=${() => station.close()}>
     <header><h2 id="help-title">Keys and gestures</h2><button type="button" onClick=${() => station.close()}>Close</button></header>
     <p>
       <label><input type="checkbox" checked=${station.singleKeys} onChange=${(event) => station.setSingleKeys(event.target.checked)} />
@@ -275,7 +275,7 @@ function Help({ station }) {
 
 function Answer({ station, last }) {
   const { model, agrees } = last.result;
-  return html`<dialog class="answer" aria-labelledby="answer-title" ref=${opened} onClose=${() => station.close()}>
+  return html`<dialog class="answer" aria-labelledby="answer-title" ref=${opened} onCancel=${() => station.close()}>
     <header>
       <h2 id="answer-title">${agrees ? "The model agrees with you" : "The model differs from you"}</h2>
       <${Do} station=${station} id="keep" autofocus class="submit">Keep my verdict</>

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import uvicorn
@@ -28,6 +29,7 @@ SIZES = ((900, 600), (640, 640), (600, 900), (800, 500), (500, 500))
 _DIMENSIONS = [{"name": d.value, "title": d.title, "meaning": d.meaning} for d in STANDARD_DIMENSIONS]
 
 
+@cache
 def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
     """A JPEG of `size` as it is shown. With an EXIF orientation of 6 it is stored lying on its side."""
     draw = random.Random(seed)
