@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ class Database:
         self.name = self.url.render_as_string(hide_password=True)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         arguments = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"connect_timeout": int(BUSY_SECONDS)}
+        self._writing = threading.Lock()
         self._engine = sa.create_engine(self.url, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -59,9 +61,32 @@ class Database:
         """Yield a connection in a transaction that writes and is committed at the end of the block.
 
         SQLite takes its lock at once: a transaction that reads first and then writes can fail without waiting.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: other threads of this service wrote to an SQLite file for too long.
         """
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with (
+            self._turn(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let the threads of this service write to an SQLite file in turn.
+
+        SQLite itself lets waiting writers try again at random times, so that one of twenty can fail after ten seconds.
+        """
+        if not self.is_sqlite:
+            yield
+        elif self._writing.acquire(timeout=BUSY_SECONDS):
+            try:
+                yield
+            finally:
+                self._writing.release()
+        else:
+            raise sa.exc.TimeoutError(f"{self.name}: other threads wrote for {BUSY_SECONDS:g} s")
 
     def lock_erasure(self, connection: sa.Connection, *, shared: bool) -> None:
         """Hold erasures (`shared`), or writers and other erasures, back until the transaction ends.

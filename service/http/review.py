@@ -28,6 +28,7 @@ from service.errors import (
     UnsupportedMediaType,
     UploadTooSlow,
 )
+from service.http.moments import Moment
 from service.http.openapi import problem_responses
 from service.http.review_access import COOKIE, check_sign_in, lead_of, reviewer_of, service_of, store_of
 from service.http.review_bodies import (
@@ -49,13 +50,14 @@ from service.http.review_bodies import (
     ReviewShown,
     ReviewStored,
     SessionOrder,
+    Statistics,
     TasksMade,
     TasksOrder,
     VerdictShown,
 )
 from service.request.json_body import utf8_of
 from service.request.request_body import read_body
-from service.review import export, leases, reviews, sessions, tasks
+from service.review import export, leases, reviews, sessions, statistics, tasks
 from service.review.consensus import Verdict
 from service.review.shown import is_right, model_answer, number_of
 
@@ -258,6 +260,26 @@ async def get_reviewed_picture(request: Request, review: ReviewId, number: Pictu
     return await _picture(request, *found)
 
 
+@router.get(
+    "/stats",
+    response_model=Statistics,
+    responses=problem_responses(*_COMMON),
+    openapi_extra=_SECURED,
+    operation_id="review_statistics",
+    summary="Queue, throughput, agreement and the model's accuracy",
+    description="With an admin key also the reasons of the queue and the results of gold questions.",
+    response_description="The statistics.",
+)
+async def review_statistics(
+    request: Request,
+    since: Annotated[Moment | None, Query(description="Earliest time of a review.")] = None,
+    until: Annotated[Moment | None, Query(description="Time before which a review was sent.")] = None,
+) -> Response:
+    person, store = await reviewer_of(request), store_of(request)
+    found = await store.ask(partial(statistics.report, store.database, since, until, for_lead=person.is_lead))
+    return _json(Statistics.model_validate(found))
+
+
 @router.post(
     "/tasks",
     response_model=TasksMade,
@@ -278,8 +300,8 @@ async def make_tasks(request: Request) -> Response:
             store.database,
             caller=person.name,
             count=order.count,
-            since=_in_utc(order.since),
-            until=_in_utc(order.until),
+            since=order.since,
+            until=order.until,
             seed=order.seed,
             reviews=order.reviews,
         )
@@ -381,7 +403,7 @@ def _lease(one: leases.Lease) -> LeaseShown:
     original, pictures = _pictures(f"/review/leases/{one.id}", one.pictures, one.display_order)
     return LeaseShown(
         lease=one.id,
-        job=one.job,  # type: ignore[arg-type]  # the table has no other values
+        job=one.job,
         expires_at=one.until,
         seconds=max(0, round((one.until - datetime.now(UTC)).total_seconds())),
         dimensions=_dimensions(),
@@ -444,7 +466,7 @@ def _review(one: reviews.Stored) -> ReviewShown:
     return ReviewShown(
         **_stored(one).model_dump(),
         lease=row.lease,
-        job=one.job,  # type: ignore[arg-type]  # the table has no other values
+        job=one.job,
         reviewer=row.reviewer,
         at=row.at,
         blind=row.blind,
@@ -458,13 +480,6 @@ def _review(one: reviews.Stored) -> ReviewShown:
         original=original,
         pictures=pictures,
     )
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    try:
-        return None if moment is None else moment.astimezone(UTC)
-    except OverflowError:
-        raise InvalidRequest("since and until must lie in the years 1 to 9999 in UTC.") from None
 
 
 def _refuse_unprintable(*texts: str | None) -> None:

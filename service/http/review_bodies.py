@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from screening.task import OPTIONS, Dimension
+from service.http.moments import Moment
 from service.schemas import Documented
 
 Number = Annotated[int, Field(ge=1, le=len(OPTIONS), strict=True)]
@@ -100,7 +101,7 @@ class Leases(Documented):
     leases: list[LeaseShown]
     """The tasks; empty if there is none for you now."""
     waiting: int
-    """Number of further tasks that you could get now."""
+    """Number of further tasks that you could get now; 1,000 stands for more, too."""
 
 
 class LeaseExtended(Documented):
@@ -260,9 +261,9 @@ class TasksOrder(Order):
 
     count: int = Field(ge=1, le=100_000, strict=True)
     """Maximum number of tasks."""
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Begin of the period; by default the end of the last run."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """End of the period; by default now."""
     seed: int | None = Field(None, ge=0, lt=2**31, strict=True)
     """Makes the draw repeatable; by default a random number."""
@@ -384,6 +385,90 @@ class ExportNoted(Documented):
 
     id: str
     """Its id."""
+
+
+class QueueShown(Documented):
+    """Reviews that tasks wait for or have."""
+
+    open: int
+    """Reviews that wait for a person."""
+    leased: int
+    """Reviews that a person works on."""
+    done: int
+    """Reviews that are stored."""
+    oldest_seconds: float | None
+    """Age in seconds of the oldest task that is not done; null if all are."""
+
+
+class ThroughputShown(Documented):
+    """Reviews of one person on one day."""
+
+    day: str
+    """The day in UTC."""
+    reviewer: str
+    """Name of the key."""
+    reviews: int
+    """Number of reviews, without corrections."""
+    median_active_seconds: float
+    """Median time in seconds for a review."""
+
+
+class AgreementShown(Documented):
+    """How far two people agree."""
+
+    dimension: str
+    """`usable`, or the name of a dimension: whether both say that the picture shows it."""
+    pairs: int
+    """Number of pictures that two people judged."""
+    raw: float | None
+    """Share of pictures on which they agree; null without such pictures."""
+    alpha: float | None
+    """Krippendorff's alpha; null where it is not defined."""
+    ac1: float | None
+    """Gwet's AC1; null without such pictures."""
+    alpha_interval: tuple[float, float] | None
+    """95 % bootstrap interval of alpha."""
+    ac1_interval: tuple[float, float] | None
+    """95 % bootstrap interval of AC1."""
+
+
+class AccuracyShown(Documented):
+    """The model's accuracy, estimated from blind reviews."""
+
+    reviewed: int
+    """Number of reviewed decisions that were drawn with a known probability."""
+    accuracy: float | None
+    """Estimated share of right answers among all decisions of the sampled periods."""
+    interval: tuple[float, float] | None
+    """95 % interval of the accuracy."""
+    unweighted: float | None
+    """Share among the reviewed decisions. It is too low, because uncertain decisions are reviewed more often."""
+
+
+class GoldShown(Documented):
+    """Gold questions of one person."""
+
+    reviewer: str
+    """Name of the key."""
+    answered: int
+    """Number of gold questions that the person answered."""
+    right: int
+    """Number of these where the person called exactly the expected pictures usable."""
+
+
+class Statistics(Documented):
+    """Numbers about the queue, the reviewers and the model."""
+
+    queue: dict[str, QueueShown]
+    """By reason for leads; others get one entry, `all`, because a short queue would reveal the reason of a task."""
+    throughput: list[ThroughputShown]
+    """By day and reviewer."""
+    agreement: list[AgreementShown]
+    """On `usable` and on each dimension, from tasks that need two reviews."""
+    model: AccuracyShown
+    """The model's accuracy."""
+    gold: list[GoldShown] | None
+    """Results of gold questions; null unless you are a lead."""
 
 
 BODIES: tuple[type[Any], ...] = (SessionOrder, LeaseOrder, ReviewOrder, TasksOrder, ExportOrder)

@@ -22,6 +22,9 @@ LEASE = timedelta(minutes=10)
 SKIPPED = timedelta(hours=1)
 """Time for which a person does not get a task that the person skipped."""
 
+MAX_WAITING = 1000
+"""Maximum number of waiting tasks that are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -36,7 +39,8 @@ class Lease:
 
 
 def lease(database: Database, reviewer: str, *, count: int, job: str | None) -> tuple[list[Lease], int]:
-    """Give a person up to `count` tasks; returns them, and how many tasks the person could still get.
+    """Give a person up to `count` tasks; returns them, and how many tasks the person could still get, at most
+    `MAX_WAITING`.
 
     Args:
         job: `review` or `label`; None for either.
@@ -181,5 +185,6 @@ def _take(connection: sa.Connection, slot: sa.Row[Any], reviewer: str, now: date
 
 
 def _waiting(connection: sa.Connection, reviewer: str, job: str | None, now: datetime) -> int:
-    query = sa.select(sa.func.count(REVIEW_TASK.c.id.distinct())).select_from(REVIEW_SLOT).join(REVIEW_TASK)
-    return connection.execute(query.where(*_available(reviewer, job, now))).scalar_one()
+    tasks = sa.select(REVIEW_TASK.c.id).distinct().select_from(REVIEW_SLOT).join(REVIEW_TASK)
+    some = tasks.where(*_available(reviewer, job, now)).limit(MAX_WAITING).subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()

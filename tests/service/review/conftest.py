@@ -15,7 +15,12 @@ import sqlalchemy as sa
 
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
+from service.decisions.review_tables import REVIEW_SLOT
 from service.decisions.tables import DECISION, DECISION_PICTURE, PICTURE
+from service.review import leases
+from service.review.consensus import Verdict
+from service.review.leases import Lease
+from service.review.reviews import Submission
 from tests.service.decisions.conftest import (  # noqa: F401 - fixtures
     ADMIN_KEY,
     FEEDBACK_KEY,
@@ -61,12 +66,8 @@ def answer_of(identity: str, choice: str | None, confidence: float, needs_review
         "needs_review": needs_review,
         "reasoning": None if choice is None else f"I observed <A> normal: fine, so I ultimately chose {choice}.",
         "options": [
-            {
-                "option": letter,
-                "usable": letter in acceptable,
-                "issues": [] if letter in acceptable else ["physical_shadow"],
-            }
-            for letter in "ABCD"
+            {"option": letter, "usable": good, "issues": [] if good else ["physical_shadow"]}
+            for letter, good in ((letter, letter in acceptable) for letter in "ABCD")
         ],
         "metadata": {},
     }
@@ -117,12 +118,8 @@ def insert_decision(
 def verdicts(usable: str = "", dimension: str = "physical_shadow") -> list[dict[str, Any]]:
     """Verdicts on the pictures 1 to 4 as displayed, of which some are usable: "13"."""
     return [
-        {
-            "number": number,
-            "usable": str(number) in usable,
-            "dimensions": {} if str(number) in usable else {dimension: 2},
-        }
-        for number in range(1, 5)
+        {"number": number, "usable": good, "dimensions": {} if good else {dimension: 2}}
+        for number, good in ((number, str(number) in usable) for number in range(1, 5))
     ]
 
 
@@ -135,3 +132,26 @@ def review_of(lease: str, usable: str = "", **fields: Any) -> dict[str, Any]:
 def pictures(tmp_path: Path) -> Iterator[PictureStore]:
     """An empty picture store."""
     yield PictureStore(str(tmp_path / "pictures"))
+
+
+def submission(lease: Lease, letters: str, *, identity: str | None = None, **fields: Any) -> Submission:
+    """A review that calls these letters usable, whatever their display order is."""
+    shown = tuple(
+        Verdict(letter in letters, {} if letter in letters else {"physical_shadow": 2})
+        for letter in lease.display_order
+    )
+    said = {"best": None, "comment": None, "active_seconds": 3.0, "supersedes": None} | fields
+    return Submission(identity or str(uuid.uuid4()), lease.id, shown, **said)
+
+
+def take(database: Database, reviewer: str, job: str | None = None) -> Lease:  # noqa: F811
+    """Lease one task."""
+    ((lease,), _) = leases.lease(database, reviewer, count=1, job=job)
+    return lease
+
+
+def expire(database: Database, lease: Lease) -> None:  # noqa: F811
+    """Let the ten minutes of a lease pass."""
+    with database.writing() as connection:
+        past = datetime.now(UTC) - timedelta(minutes=1)
+        connection.execute(sa.update(REVIEW_SLOT).where(REVIEW_SLOT.c.lease == lease.id).values(leased_until=past))
