@@ -33,6 +33,7 @@ from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
 from service.http.review import router as review_router
 from service.http.review_bodies import BODIES as REVIEW_BODIES
+from service.http.review_pages import add_review_pages
 from service.http.routes import answer_error, router
 from service.logs import log
 from service.metrics import Metrics
@@ -152,6 +153,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         app.include_router(decisions_router)
     if settings.review:
         app.include_router(review_router)
+        add_review_pages(app)
     app.include_router(docs_router)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)

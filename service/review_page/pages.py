@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ _REASONS = {
     "gold": "questions with a known answer",
     "repeat": "repeats",
     "label": "labelling",
+    "all": "all tasks",
 }
 
 _TEMPLATES = Environment(
@@ -60,6 +62,20 @@ class Visitor(NamedTuple):
     name: str
     signed_in: bool
     """Whether a session cookie identifies the person, so that signing out makes sense."""
+
+
+class ListedReview(NamedTuple):
+    """A review in the list of a person's last ones."""
+
+    id: str
+    at: datetime
+    usable: Sequence[int]
+    """Numbers of the usable pictures, as displayed."""
+    agrees: bool | None
+    """Whether the model's choice is among them; None for a labelling task."""
+    corrects: bool
+    superseded: bool
+    late: bool
 
 
 class Section(NamedTuple):
@@ -83,16 +99,19 @@ def station_page(visitor: Visitor, job: str | None) -> str:
     return _TEMPLATES.get_template("station.html").render(root="../", reviewer=visitor.name, job=job, modules=_MODULES)
 
 
-def overview_page(visitor: Visitor, stats: Mapping[str, Any], reviews: Sequence[Mapping[str, Any]]) -> str:
+def overview_page(
+    visitor: Visitor,
+    waiting: Mapping[str, int],
+    queue: Mapping[str, Mapping[str, Any]],
+    reviews: Sequence[ListedReview],
+) -> str:
     """The page `/review`.
 
     Args:
-        stats: body of `GET /review/stats`.
-        reviews: this person's last reviews, as `GET /review/reviews?mine=true` lists them.
+        waiting: number of tasks that this person can get, by job.
+        queue: `queue` of the body of `GET /review/stats`.
+        reviews: this person's last reviews, newest first.
     """
-    queue = stats["queue"]
-    waiting = {"label": queue.get("label", {}).get("open", 0)}
-    waiting["review"] = sum(row["open"] for row in queue.values()) - waiting["label"]
     jobs = [
         {"name": name, "title": title, "text": text, "action": action, "open": waiting[name]}
         for name, title, text, action in _JOBS
@@ -103,23 +122,27 @@ def overview_page(visitor: Visitor, stats: Mapping[str, Any], reviews: Sequence[
         reviewer=visitor.name,
         signed_in=visitor.signed_in,
         jobs=jobs,
-        queue=[_queue_row(reason, row) for reason, row in queue.items()],
+        queue=[
+            {**row, "title": _REASONS.get(reason, reason), "oldest": duration(row["oldest_seconds"])}
+            for reason, row in queue.items()
+        ],
         reviews=[_review_row(review) for review in reviews],
     )
 
 
-def _queue_row(reason: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "title": _REASONS.get(reason, reason), "oldest": duration(row["oldest_seconds"])}
-
-
-def _review_row(review: Mapping[str, Any]) -> dict[str, Any]:
-    usable = [str(one["number"]) for one in review["verdicts"] if one["usable"]]
-    remarks = ["changes an earlier one"] * bool(review.get("supersedes")) + ["late"] * bool(review.get("late"))
+def _review_row(review: ListedReview) -> dict[str, str]:
+    remarks = {
+        "corrects an earlier one": review.corrects,
+        "corrected later": review.superseded,
+        "late": review.late,
+    }
+    model = {None: "", True: "agrees", False: "differs"}[review.agrees]
     return {
-        "id": review["id"],
-        "at": str(review["at"])[:16].replace("T", " "),
-        "usable": ", ".join(usable) or "none",
-        "remark": ", ".join(remarks),
+        "id": review.id,
+        "at": f"{review.at:%Y-%m-%d %H:%M}",
+        "usable": ", ".join(map(str, review.usable)) or "none",
+        "model": model,
+        "remark": ", ".join(remark for remark, applies in remarks.items() if applies),
     }
 
 

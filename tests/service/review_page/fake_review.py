@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ from service.review_page import pages
 REASONING = "The label of the second picture is mirrored."
 """Words of the model that no response may hold before the verdict is stored."""
 SIZES = ((900, 600), (640, 640), (600, 900), (800, 500), (500, 500))
+VISITOR = pages.Visitor("ann", signed_in=True)
 _DIMENSIONS = [{"name": d.value, "title": d.title, "meaning": d.meaning} for d in STANDARD_DIMENSIONS]
 
 
@@ -61,7 +63,6 @@ class FakeReview:
     )
     leased: int = 0
     reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
     beats: list[str] = field(default_factory=list)
@@ -134,7 +135,7 @@ class FakeReview:
     def shown(self, body: dict[str, Any]) -> dict[str, Any]:
         return {**body, "at": "2026-11-29T10:00:00Z", "late": False, "job": self.job, "dimensions": _DIMENSIONS}
 
-    async def get_reviews(self, request: Request) -> Response:
+    async def get_reviews(self, _request: Request) -> Response:
         return JSONResponse({"reviews": [self.shown(one) for one in reversed(self.reviews.values())]})
 
     async def get_review(self, request: Request) -> Response:
@@ -144,17 +145,18 @@ class FakeReview:
         self.signed_in = (await request.json())["key"] == "right"
         return Response(status_code=204) if self.signed_in else problem(401, "Unknown key.")
 
-    async def get_overview(self, request: Request) -> Response:
-        mine = [self.shown(one) for one in reversed(self.reviews.values())]
-        return page(pages.overview_page(pages.Visitor("ann", signed_in=True), STATS, mine))
+    async def get_overview(self, _request: Request) -> Response:
+        mine = [listed(one) for one in reversed(self.reviews.values())]
+        waiting = {"review": self.tasks - self.leased, "label": 0}
+        return page(pages.overview_page(VISITOR, waiting, STATS["queue"], mine))
 
     async def get_station(self, request: Request) -> Response:
-        return page(pages.station_page(pages.Visitor("ann", signed_in=True), request.query_params.get("job")))
+        return page(pages.station_page(VISITOR, request.query_params.get("job")))
 
-    async def get_statistics(self, request: Request) -> Response:
-        return page(pages.statistics_page(pages.Visitor("ann", signed_in=True), STATS, None, None))
+    async def get_statistics(self, _request: Request) -> Response:
+        return page(pages.statistics_page(VISITOR, STATS, None, None))
 
-    async def get_sign_in(self, request: Request) -> Response:
+    async def get_sign_in(self, _request: Request) -> Response:
         return page(pages.sign_in_page())
 
     def app(self) -> Starlette:
@@ -178,6 +180,14 @@ class FakeReview:
         return Starlette(routes=routes)
 
 
+def listed(body: dict[str, Any]) -> pages.ListedReview:
+    usable = [one["number"] for one in body["verdicts"] if one["usable"]]
+    corrects = body["supersedes"] is not None
+    return pages.ListedReview(
+        body["id"], datetime.now(UTC), usable, 3 in usable, corrects, superseded=False, late=False
+    )
+
+
 def page(text: str) -> Response:
     return HTMLResponse(text, headers=pages.HEADERS)
 
@@ -194,7 +204,7 @@ def served(review: FakeReview) -> Iterator[FakeReview]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    review.url = "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+    review.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
         yield review
     finally:
@@ -213,16 +223,61 @@ STATS: dict[str, Any] = {
         "label": {"open": 300, "leased": 1, "done": 168, "oldest_seconds": 400_000},
     },
     "throughput": [
-        {"day": f"2026-11-{day:02}", "reviewer": who, "reviews": 10 + (day * 7) % 23, "median_active_seconds": 18.0 + day}
+        {
+            "day": f"2026-11-{day:02}",
+            "reviewer": who,
+            "reviews": 10 + (day * 7) % 23,
+            "median_active_seconds": 18.0 + day,
+        }
         for day in range(10, 28)
         for who in ("ann", "bert", "cleo")
     ],
     "agreement": [
-        {"dimension": "usable", "pairs": 412, "raw": 0.89, "alpha": 0.71, "alpha_interval": [0.63, 0.78], "ac1": 0.81, "ac1_interval": [0.75, 0.86]},
-        {"dimension": "appearance_deformation", "pairs": 412, "raw": 0.85, "alpha": 0.58, "alpha_interval": [0.48, 0.67], "ac1": 0.76, "ac1_interval": [0.69, 0.82]},
-        {"dimension": "physical_shadow", "pairs": 412, "raw": 0.94, "alpha": 0.66, "alpha_interval": [0.52, 0.78], "ac1": 0.92, "ac1_interval": [0.88, 0.95]},
-        {"dimension": "placement_layout", "pairs": 412, "raw": 0.97, "alpha": 0.31, "alpha_interval": [-0.1, 0.6], "ac1": 0.96, "ac1_interval": [0.94, 0.98]},
-        {"dimension": "extension_rationality", "pairs": 412, "raw": 0.91, "alpha": None, "alpha_interval": None, "ac1": 0.87, "ac1_interval": [0.82, 0.91]},
+        {
+            "dimension": "usable",
+            "pairs": 412,
+            "raw": 0.89,
+            "alpha": 0.71,
+            "alpha_interval": [0.63, 0.78],
+            "ac1": 0.81,
+            "ac1_interval": [0.75, 0.86],
+        },
+        {
+            "dimension": "appearance_deformation",
+            "pairs": 412,
+            "raw": 0.85,
+            "alpha": 0.58,
+            "alpha_interval": [0.48, 0.67],
+            "ac1": 0.76,
+            "ac1_interval": [0.69, 0.82],
+        },
+        {
+            "dimension": "physical_shadow",
+            "pairs": 412,
+            "raw": 0.94,
+            "alpha": 0.66,
+            "alpha_interval": [0.52, 0.78],
+            "ac1": 0.92,
+            "ac1_interval": [0.88, 0.95],
+        },
+        {
+            "dimension": "placement_layout",
+            "pairs": 412,
+            "raw": 0.97,
+            "alpha": 0.31,
+            "alpha_interval": [-0.1, 0.6],
+            "ac1": 0.96,
+            "ac1_interval": [0.94, 0.98],
+        },
+        {
+            "dimension": "extension_rationality",
+            "pairs": 412,
+            "raw": 0.91,
+            "alpha": None,
+            "alpha_interval": None,
+            "ac1": 0.87,
+            "ac1_interval": [0.82, 0.91],
+        },
     ],
     "model": {"reviewed": 206, "accuracy": 0.78, "interval": [0.71, 0.84], "unweighted": 0.61},
     "gold": [{"reviewer": "ann", "answered": 14, "right": 13}, {"reviewer": "bert", "answered": 9, "right": 6}],
