@@ -85,6 +85,8 @@ export class Station {
 
   render() {
     render(this);
+    // For tests and for support: how many further tasks can be shown at once.
+    this.root.dataset.ahead = this.queue.tasks.slice(1).filter((task) => task.pictures).length;
     if (this.task?.pictures && this.shown !== this.task) this.showNew();
     this.panes.layout();
   }

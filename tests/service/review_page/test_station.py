@@ -121,8 +121,7 @@ def test_a_crash_brings_the_draft_back(station):
 
 
 def test_a_review_finished_offline_is_sent_when_the_connection_is_back(station, review, wait_until):
-    loaded = "performance.getEntriesByType('resource').filter(entry => entry.name.includes('/pictures/')).length"
-    wait_until(lambda: station.evaluate(loaded) == 15)
+    station.locator("#station[data-ahead='2']").wait_for()
     station.context.set_offline(True)
     press(station, "a a a a Enter")
     station.get_by_text("1 review waits to be sent").wait_for()
