@@ -51,8 +51,7 @@ async def get_overview(request: Request) -> Response:
     if person is None:
         return _to("review/sign-in")
     store = store_of(request)
-    parts = await store.ask(partial(statistics.queue, store.database))
-    queue = parts if person.is_lead or not parts else statistics.whole(parts)
+    queue = await store.ask(partial(statistics.queue, store.database, by_reason=person.is_lead))
     waiting = {
         job: await store.ask(partial(leases.waiting, store.database, person.name, job)) for job in ("review", "label")
     }

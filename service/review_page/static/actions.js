@@ -2,7 +2,8 @@
  * The table of everything that a key does. The keyboard, the buttons and the list that `?` shows read this table alone.
  *
  * Scope says where a key acts: while judging, while the model's answer is shown, or while the keys are listed. An action
- * with `end` lasts for as long as its key is held. `repeats` allows the key to repeat while it is held.
+ * with `end` lasts for as long as its key is held. `repeats` allows the key to repeat while it is held. `needs` says what
+ * must be there: a task with its pictures, a task, or nothing.
  */
 
 const DIMENSION_KEYS = "qwertyui";
@@ -10,7 +11,8 @@ const PAN_STEP = 0.1;
 const ZOOM_STEP = 1.25;
 
 const JUDGE = "judge";
-const judging = (group, rows) => rows.map((row) => ({ scope: JUDGE, group, ...row }));
+const judging = (group, rows) => rows.map((row) => ({ scope: JUDGE, group, needs: "pictures", ...row }));
+const showing = (scope, group, rows) => rows.map((row) => ({ scope, group, needs: "nothing", ...row }));
 
 const chooseActions = [1, 2, 3, 4].map((number) => ({
   id: `select-${number}`,
@@ -70,17 +72,21 @@ export function actionsFor(dimensions) {
     ]),
     ...judging("Task", [
       { id: "submit", key: "Enter", title: "Submit, and show the next task", run: (station) => station.submit() },
-      { id: "undo", key: "z", title: "Undo; with nothing to undo, open the last review", run: (station) => station.undo() },
+      { id: "undo", key: "z", title: "Undo; with nothing to undo, open the last review", needs: "nothing", run: (station) => station.undo() },
       { id: "redo", key: "Shift+z", title: "Redo", run: (station) => station.redo() },
       { id: "remark", key: "Shift+c", title: "Write a comment on the whole task", run: (station) => station.focus("remark") },
-      { id: "skip", key: "s", title: "Skip the task; another person gets it", run: (station) => station.skip() },
-      { id: "answer", key: "v", title: "View the model's answer to your last task", run: (station) => station.openAnswer() },
-      { id: "overview", key: "h", title: "Leave to the overview", run: (station) => station.leave() },
-      { id: "help", key: "?", title: "List the keys", run: (station) => station.open("help") },
+      { id: "skip", key: "s", title: "Skip the task; another person gets it", needs: "task", run: (station) => station.skip() },
+      { id: "answer", key: "v", title: "View the model's answer to your last task", needs: "nothing", run: (station) => station.openAnswer() },
+      { id: "overview", key: "h", title: "Leave to the overview", needs: "nothing", run: (station) => station.leave() },
+      { id: "help", key: "?", title: "List the keys", needs: "nothing", run: (station) => station.open("help") },
     ]),
-    { scope: "answer", group: "While the model's answer is shown", id: "change", key: "e", title: "Change your verdict", run: (station) => station.reopen() },
-    { scope: "answer", group: "While the model's answer is shown", id: "keep", key: "Enter", title: "Keep your verdict", run: (station) => station.close() },
-    { scope: "any", group: "Everywhere", id: "close", key: "Escape", title: "Close a window, or leave a comment field", run: (station) => station.close() },
+    ...showing("answer", "While the model's answer is shown", [
+      { id: "change", key: "e", title: "Change your verdict", run: (station) => station.reopen() },
+      { id: "keep", key: "Enter", title: "Keep your verdict", run: (station) => station.close() },
+    ]),
+    ...showing("any", "Everywhere", [
+      { id: "close", key: "Escape", title: "Close a window, or leave a comment field", run: (station) => station.close() },
+    ]),
   ];
 }
 

@@ -25,13 +25,6 @@ export class Outbox {
     this.send();
   }
 
-  /** Take back the last review if no attempt to send it was made, else return undefined. */
-  takeBack(id) {
-    const entry = this.entries.find(({ body, tried }) => body.id === id && !tried);
-    if (entry) this.drop(entry);
-    return entry;
-  }
-
   drop(entry) {
     this.entries = this.entries.filter((one) => one !== entry);
     this.save();
@@ -59,8 +52,6 @@ export class Outbox {
   }
 
   async sendOne(entry) {
-    entry.tried = true;
-    this.save();
     let result;
     try {
       result = await call("POST", "reviews", entry.body);

@@ -35,12 +35,12 @@ export class Panes {
     return this.root.querySelectorAll(".pane");
   }
 
-  /** Put a loaded picture, or none, into a pane. Preact calls this after each rendering. */
-  mount(pane, picture) {
+  /** Put a loaded picture above its preview into a pane, or empty the pane. Preact calls this after each rendering. */
+  mount(pane, picture, preview) {
     if (!pane || pane.querySelector("img:not(.over)") === (picture ?? null)) return;
-    for (const before of pane.querySelectorAll("img")) before.remove();
+    for (const before of pane.querySelectorAll("img, canvas")) before.remove();
     if (!picture) return;
-    pane.prepend(picture);
+    pane.prepend(preview, picture);
     this.sizes.observe(pane);
   }
 
@@ -55,11 +55,11 @@ export class Panes {
   layout() {
     cancelAnimationFrame(this.pending);
     this.pending = undefined;
-    for (const pane of this.panes()) for (const picture of pane.querySelectorAll("img")) this.place(pane, picture);
+    for (const pane of this.panes()) for (const picture of pane.querySelectorAll("img, canvas")) this.place(pane, picture);
   }
 
   place(pane, picture) {
-    if (!picture.naturalWidth || !pane.clientWidth) return;
+    if (!pane.clientWidth) return;
     const { factor, left, top } = placed(this.view, sizeOf(pane), naturalSizeOf(picture));
     picture.style.transform = `translate(${left}px, ${top}px) scale(${factor})`;
   }
@@ -192,7 +192,10 @@ export class Panes {
 }
 
 const sizeOf = (pane) => ({ width: pane.clientWidth, height: pane.clientHeight });
-const naturalSizeOf = (picture) => ({ width: picture.naturalWidth, height: picture.naturalHeight });
+const naturalSizeOf = ({ naturalWidth, naturalHeight, width, height }) => ({
+  width: naturalWidth ?? width, // a canvas has no natural size
+  height: naturalHeight ?? height,
+});
 const distance = (one, other) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
 const middle = (one, other) => ({
   clientX: (one.clientX + other.clientX) / 2,

@@ -12,8 +12,8 @@ export class Queue {
   /**
    * @param {string|null} job kind of tasks wanted: "review", "label", or null for both
    * @param {import("./storage.js").Storage} storage
-   * @param {{changed: () => void, failed: (error: ApiError) => void, lost: (task: object, kept: boolean) => void,
-   *   active: () => boolean}} listener
+   * @param {{changed: () => void, reached: () => void, failed: (error: ApiError) => void,
+   *   lost: (wasCurrent: boolean, kept: boolean) => void, active: () => boolean}} listener
    */
   constructor(job, storage, listener) {
     this.job = job;
@@ -89,6 +89,7 @@ export class Queue {
     }
     this.waiting = waiting;
     this.save();
+    this.listener.reached();
   }
 
   /** Load pictures in the order of the tasks: the next task must not take bandwidth from the current one. */
@@ -109,6 +110,13 @@ export class Queue {
     this.loading = false;
   }
 
+  /** Ask for the current lease now, to learn whether the service can be reached again. */
+  async tryAgain() {
+    if (this.current) this.current.beatAt = 0;
+    await this.beat();
+    await this.fill();
+  }
+
   /** Prolong the leases that need it, as long as the person is there. */
   async beat() {
     if (!this.listener.active()) return;
@@ -123,6 +131,7 @@ export class Queue {
     task.beatAt = Date.now();
     try {
       await call("POST", `leases/${task.lease.lease}/heartbeat`);
+      this.listener.reached();
     } catch (error) {
       if (error.temporary || error.status === 401) this.listener.failed(error);
       else this.lose(task);
@@ -130,10 +139,11 @@ export class Queue {
   }
 
   lose(task) {
+    const wasCurrent = task === this.current;
     const kept = isTouched(task.draft);
     task.lost = kept;
     if (kept) this.save();
     else this.remove(task);
-    this.listener.lost(task, kept);
+    this.listener.lost(wasCurrent, kept);
   }
 }

@@ -1,11 +1,11 @@
 /** The review station: connects the queue of tasks, the drafts, the panes and the keys, and renders the page. */
 
 import { actionOf, actionsFor, isText } from "./actions.js";
-import { call } from "./api.js";
+import { ApiError, call } from "./api.js";
 import * as drafts from "./draft.js";
 import { Outbox } from "./outbox.js";
 import { Panes } from "./panes.js";
-import { decodeAgain, freePictures } from "./pictures.js";
+import { freePictures } from "./pictures.js";
 import { Queue } from "./queue.js";
 import { Storage } from "./storage.js";
 import { render } from "./view.js";
@@ -13,6 +13,7 @@ import { render } from "./view.js";
 const ACTIVE_MS = 10 * 60_000; // without a touch of the page for so long, the leases may run out
 const PAUSE_MS = 30_000; // a longer pause does not count as work
 const DOUBLE_ENTER_MS = 300;
+const RETRY_MS = 5_000;
 const HISTORY = 100;
 
 export class Station {
@@ -32,8 +33,9 @@ export class Station {
     this.panes = new Panes(root, { select: (number) => this.select(number), changed });
     this.queue = new Queue(this.job, this.storage, {
       changed,
+      reached: () => this.reached(),
       failed: (error) => this.failed(error),
-      lost: (task, kept) => this.lost(task, kept),
+      lost: (wasCurrent, kept) => this.lost(wasCurrent, kept),
       active: () => Date.now() - this.touchedAt < ACTIVE_MS,
     });
     this.outbox = new Outbox(this.storage, {
@@ -62,8 +64,8 @@ export class Station {
     addEventListener("blur", () => this.endHold());
     for (const name of ["keydown", "pointerdown", "pointermove", "wheel"])
       addEventListener(name, () => this.touch(), { passive: true, capture: true });
-    addEventListener("online", () => this.online());
-    addEventListener("offline", () => this.failed({ status: 0 }));
+    addEventListener("online", () => this.tryAgain());
+    addEventListener("offline", () => this.failed(new ApiError(0, "")));
     addEventListener("pagehide", () => this.queue.save());
   }
 
@@ -95,7 +97,7 @@ export class Station {
   showNew() {
     this.shown = this.task;
     this.shownAt = Date.now();
-    this.panes.original = this.task.pictures[5];
+    this.panes.original = this.task.pictures[0].cloneNode();
     this.panes.fit();
   }
 
@@ -119,11 +121,11 @@ export class Station {
     this.held = null;
   }
 
-  /** Run an action of the table. Judging needs a task whose pictures are shown. */
+  /** Run an action of the table, if there is what it needs. */
   run(action) {
-    const needsTask = action.scope === "judge" && !["undo", "answer", "overview", "help"].includes(action.id);
-    if (needsTask && !this.task?.pictures) return;
-    action.run(this);
+    const { task } = this;
+    const has = { nothing: true, task, pictures: task?.pictures };
+    if (has[action.needs]) action.run(this);
     this.render();
   }
 
@@ -250,8 +252,6 @@ export class Station {
     this.message = null;
     this.panes.endCompare();
     this.render();
-    const [, next] = this.queue.tasks;
-    if (next?.pictures) decodeAgain(next);
   }
 
   setLast(last) {
@@ -259,24 +259,21 @@ export class Station {
     this.last = last;
   }
 
-  /** Open the last review again: from the outbox if it was not sent, else as a correction. */
+  /** Open the last review again, as a correction. */
   async reopen() {
     this.dialog = null;
     if (!this.last) return this.openNewest();
     const { task, body } = this.last;
-    const unsent = this.outbox.takeBack(body.id);
-    const draft = unsent ? task.draft : drafts.correctionOf(body);
-    const supersedes = unsent ? task.supersedes : body.id;
-    const lease = unsent ? task.lease : withPicturesOf(body.id, task.lease);
     this.last = null;
-    this.show({ ...task, lease, draft, supersedes, history: [], future: [] });
+    const lease = withPicturesOf(body.id, task.lease);
+    this.show({ ...task, lease, draft: drafts.correctionOf(body), supersedes: body.id, history: [], future: [] });
     return undefined;
   }
 
   show(task) {
     this.queue.unshift(task);
     this.selected = 1;
-    this.say("info", task.supersedes ? "You are changing a review that is stored." : "Your last review is open again.");
+    this.say("info", "You are changing a review that you have sent.");
   }
 
   async openNewest() {
@@ -303,6 +300,7 @@ export class Station {
   // News from the service
 
   stored(entry, result) {
+    this.reached();
     if (this.last?.body.id === entry.body.id) this.last.result = result;
     if (result.late) this.say("info", "The review arrived after its time had ended. It is kept as late work.");
     this.count = (this.count ?? 0) + (entry.body.supersedes ? 0 : 1);
@@ -315,10 +313,11 @@ export class Station {
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
   }
 
-  lost(task, kept) {
-    if (kept && task === this.task)
+  lost(wasCurrent, kept) {
+    if (wasCurrent && kept)
       this.say("warning", "The time for this task is over. Your work is kept: you can finish and submit it.");
-    this.render();
+    else if (wasCurrent) this.say("info", "The time for that task was over. This is the next one.");
+    this.queue.fill();
   }
 
   failed(error) {
@@ -327,13 +326,18 @@ export class Station {
     else this.say("error", error.message);
     this.render();
     clearTimeout(this.retry);
-    if (this.offline) this.retry = setTimeout(() => this.online(), 5_000);
+    if (error.temporary) this.retry = setTimeout(() => this.tryAgain(), RETRY_MS);
   }
 
-  online() {
-    this.offline = false;
+  /** A call succeeded. */
+  reached() {
+    this.offline = this.signedOut = false;
+    this.render();
+  }
+
+  tryAgain() {
     this.outbox.send();
-    this.queue.fill();
+    this.queue.tryAgain();
   }
 
   say(kind, text) {

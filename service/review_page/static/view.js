@@ -103,10 +103,12 @@ function Task({ station, task }) {
     </nav>
     <${Verdict} station=${station} task=${task} />
     <${Finish} station=${station} task=${task} />
+    <p class="unseen" role="status">Picture ${station.selected}: ${summaryOf(task, station.selected)}</p>
   </div>`;
 }
 
-const mounted = (station, task, number) => (pane) => station.panes.mount(pane, task.pictures?.[number]);
+const mounted = (station, task, number) => (pane) =>
+  station.panes.mount(pane, task.pictures?.[number], task.previews?.[number]);
 
 function Picture({ station, task, number }) {
   const isChosen = number === station.selected;

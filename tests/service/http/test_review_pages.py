@@ -7,9 +7,15 @@ import gzip
 import pytest
 
 from service.review_page import pages
-from tests.service.review.conftest import LEAD, REVIEW, database_url, kept, open_review, postgresql  # noqa: F401
+from tests.service.review.conftest import LEAD, REVIEW, kept, open_review  # noqa: F401
 
 MAX_COMPRESSED = 40_000
+
+
+@pytest.fixture
+def database_url(tmp_path):
+    """The pages do not depend on the kind of database."""
+    return f"sqlite:///{tmp_path / 'decisions.db'}"
 
 
 @pytest.mark.anyio

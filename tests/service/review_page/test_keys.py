@@ -108,7 +108,7 @@ def test_every_listed_key_acts(station, review, wait_until):
     press(station, keys["keep"])
     assert station.locator("dialog").count() == 0
     press(station, f"{keys['answer']} {keys['change']}")
-    station.get_by_text("You are changing a review that is stored.").wait_for()
+    station.get_by_text("You are changing a review that you have sent.").wait_for()
     with station.expect_navigation():
         press(station, keys["overview"])
 

@@ -91,7 +91,7 @@ def test_undo_and_redo_go_through_the_draft_and_then_to_the_last_review(station,
     wait_until(lambda: review.reviews)
     begin(station)
     press(station, "z")
-    station.get_by_text("You are changing a review that is stored.").wait_for()
+    station.get_by_text("You are changing a review that you have sent.").wait_for()
     assert station.get_by_text("✕ appearance deformation 2").first.is_visible()
 
 
@@ -232,7 +232,7 @@ def test_a_review_of_the_list_opens_as_a_correction(station, review, wait_until)
     wait_until(lambda: review.reviews)
     station.goto(f"{review.url}/review")
     station.get_by_role("link", name="Open the review of").click()
-    station.get_by_text("You are changing a review that is stored.").wait_for()
+    station.get_by_text("You are changing a review that you have sent.").wait_for()
     begin(station)
     press(station, "q Enter")
     wait_until(lambda: len(review.reviews) == 2)
