@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo retrain-demo serve test test-fast test-all check docs bench bench-train images tiny clean
+.PHONY: help install tools demo review retrain-demo serve test test-fast test-all check docs bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ install: ## make .venv with everything pinned (TORCH_INDEX=…, EXTRA=gpu: see R
 
 demo: install ## start the service with real vLLM on the CPU, screen the example products, stop the service
 	@$(PY) clients/python/examples/demo.py
+
+review: install ## judge the example products in the browser on http://127.0.0.1:8000/review (PORT=…); Ctrl-C ends it
+	@$(PY) clients/python/examples/review_demo.py --port $(PORT)
 
 retrain-demo: install ## screen, correct, retrain, promote: the same questions may be answered differently (slow)
 	@$(PY) clients/python/examples/retrain_demo.py

@@ -37,6 +37,7 @@ from service.http.review import router as review_router
 from service.http.review_bodies import BODIES as REVIEW_BODIES
 from service.http.review_lead_bodies import BODIES as REVIEW_LEAD_BODIES
 from service.http.review_leads import router as review_leads_router
+from service.http.review_pages import add_review_pages
 from service.http.routes import answer_error, router
 from service.http.session import SessionOrder
 from service.http.session import router as session_router
@@ -186,6 +187,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         app.include_router(session_router)
         app.include_router(review_router)
         app.include_router(review_leads_router)
+        add_review_pages(app)
         bodies += [SessionOrder, *REVIEW_BODIES, *REVIEW_LEAD_BODIES]
     app.include_router(docs_router)
     extend_openapi(app, *bodies)

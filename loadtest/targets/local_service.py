@@ -70,8 +70,9 @@ def started(
     log: Path | None = None,
     ready: Callable[[str], bool] | None = None,
     environment: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[LocalService]:
-    """Run `python -m service` with these options on a free port, and enter the block when it is ready.
+    """Run `python -m service` with these options, and enter the block when it is ready.
 
     Args:
         on_wait: called several times a second with the seconds waited so far.
@@ -79,11 +80,12 @@ def started(
         log: file for its log; None keeps only the end for the error message.
         ready: takes the URL and returns whether the service accepts requests; None asks `/readyz`.
         environment: environment variables in addition to our own.
+        port: port to listen on; None selects a free one.
 
     Raises:
         ServiceFailed: the service ended early, was not ready within `start_seconds`, or ended with an error.
     """
-    port = _free_port()
+    port = _free_port() if port is None else port
     # Settings for another service in the caller's environment must not affect this one.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
     variables |= environment or {}

@@ -54,6 +54,12 @@ def lease(database: Database, reviewer: str, *, count: int, job: str | None) -> 
         return leases, _waiting(connection, reviewer, job, now)
 
 
+def waiting(database: Database, reviewer: str, job: str | None) -> int:
+    """How many tasks a person could get now."""
+    with database.reading() as connection:
+        return _waiting(connection, reviewer, job, database.now(connection))
+
+
 def extend(database: Database, identity: str, reviewer: str) -> datetime:
     """Extend a lease; returns its new end.
 

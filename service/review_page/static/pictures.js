@@ -1,0 +1,47 @@
+/** Downloads the five pictures of a task and decodes them, so that showing them later takes no time. */
+
+import { download } from "./api.js";
+
+const PREVIEW_PIXELS = 1200; // longest side; about that of a pane on a large screen
+
+async function decoded(url) {
+  const picture = new Image();
+  picture.draggable = false;
+  picture.src = url;
+  await picture.decode();
+  return picture;
+}
+
+/**
+ * A small copy that is painted at once. The browser may drop the decoded form of a large picture that is not shown, and
+ * decoding five of them again can take longer than a person wants to wait for the next task.
+ */
+async function previewOf(picture) {
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  const scale = Math.min(1, PREVIEW_PIXELS / Math.max(width, height));
+  const size = { resizeWidth: Math.round(width * scale), resizeHeight: Math.round(height * scale) };
+  const bitmap = await createImageBitmap(picture, { ...size, resizeQuality: "medium" });
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  canvas.getContext("bitmaprenderer").transferFromImageBitmap(bitmap);
+  canvas.setAttribute("aria-hidden", "true");
+  return canvas;
+}
+
+/** Load the pictures of a task, the original first, and their previews into `task.pictures` and `task.previews`. */
+export async function loadPictures(task, priority) {
+  const { original, pictures } = task.lease;
+  const blobs = await Promise.all([original, ...pictures].map(({ url }) => download(url, priority)));
+  task.urls = blobs.map((blob) => URL.createObjectURL(blob));
+  const loaded = await Promise.all(task.urls.map(decoded));
+  loaded.forEach((picture, number) => {
+    picture.alt = number === 0 ? "Original photo" : `Picture ${number}`;
+  });
+  task.previews = await Promise.all(loaded.map(previewOf));
+  task.pictures = loaded;
+}
+
+export function freePictures(task) {
+  task.urls?.forEach((url) => URL.revokeObjectURL(url));
+  task.urls = task.pictures = task.previews = undefined;
+}
