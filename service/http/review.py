@@ -403,7 +403,7 @@ def _lease(one: leases.Lease) -> LeaseShown:
     original, pictures = _pictures(f"/review/leases/{one.id}", one.pictures, one.display_order)
     return LeaseShown(
         lease=one.id,
-        job=one.job,  # type: ignore[arg-type]  # the table has no other values
+        job=one.job,
         expires_at=one.until,
         seconds=max(0, round((one.until - datetime.now(UTC)).total_seconds())),
         dimensions=_dimensions(),
@@ -466,7 +466,7 @@ def _review(one: reviews.Stored) -> ReviewShown:
     return ReviewShown(
         **_stored(one).model_dump(),
         lease=row.lease,
-        job=one.job,  # type: ignore[arg-type]  # the table has no other values
+        job=one.job,
         reviewer=row.reviewer,
         at=row.at,
         blind=row.blind,

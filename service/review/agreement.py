@@ -54,7 +54,7 @@ def agreement(counts: Counts, groups: Sequence[str], *, seed: int = 0) -> Agreem
     random = np.random.default_rng(seed)
     chances = np.full(len(by_group), 1 / len(by_group))
     drawn = [
-        _coefficients(random.multinomial(len(by_group), chances) @ by_group, counts.shape[1])
+        _coefficients(random.multinomial(len(by_group), chances).astype(float) @ by_group, counts.shape[1])
         for _ in range(REPETITIONS)
     ]
     pairs = int((counts.sum(axis=1) >= 2).sum())
