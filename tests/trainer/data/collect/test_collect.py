@@ -310,7 +310,7 @@ def test_a_busy_service_is_asked_again_after_the_time_that_it_names(reviews: Rev
         ("", "must hold one key"),
         ("two keys", "must hold one key"),
         (None, "cannot be read"),
-        ("wrong", "key is unknown"),
+        ("wrong", "missing or unknown"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_said(
