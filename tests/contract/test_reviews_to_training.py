@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,7 +35,7 @@ Letters = str
 
 @dataclass
 class Person:
-    """A reviewer who recognises pictures by their bytes, and calls one in twenty of them wrongly."""
+    """A reviewer who recognises pictures by their bytes, and errs on one in twenty of them."""
 
     name: str
     http: httpx.Client
@@ -42,6 +45,7 @@ class Person:
     """Bytes of the original, as SHA-256 → name → letters; all people share it."""
     draw: random.Random = field(default_factory=random.Random)
     last: dict[str, Any] = field(default_factory=dict)
+    errors: float = ERRORS
 
     def work(self) -> int:
         """Review all tasks that this person can get; returns their number."""
@@ -57,7 +61,7 @@ class Person:
         verdicts, letters = [], set()
         for shown in lease["pictures"]:
             truth = self.truth[self._bytes(shown["url"])]
-            usable = truth.usable != (self.draw.random() < ERRORS)
+            usable = truth.usable != (self.draw.random() < self.errors)
             dimensions = dict.fromkeys(sorted(truth.dimensions) or ["physical_shadow"], max(1, truth.severity))
             verdicts.append({"number": shown["number"], "usable": usable, "dimensions": {} if usable else dimensions})
             letters |= {truth.option} if usable else set()
@@ -236,6 +240,40 @@ def test_what_people_say_is_what_the_next_model_learns(
     stored = {path: path.read_bytes() for path in third.rglob("*") if path.is_file()}
     assert not any(word.encode() in data for data in stored.values() for word in (erased, f'"{sku}"', *gone))
     assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
+def test_a_folder_that_people_label_on_their_own_machine_becomes_data(products: Path, tmp_path: Path) -> None:
+    truth = {sample.id: sample for sample in read_samples(products)[:4]}
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    (unlabelled / "pictures").symlink_to(products / "pictures")
+    lines = ({"id": one.id, "product": one.product, "original": one.original.file,
+              "generated": [picture.file for picture in one.generated]} for one in truth.values())  # fmt: skip
+    (unlabelled / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    variables = {
+        "SCREENING_DECISIONS": f"sqlite:///{tmp_path / 'decisions.db'}",
+        "SCREENING_PICTURES": str(tmp_path / "pictures"),
+        "SCREENING_REVIEW": "true",
+    }
+    with launch(tmp_path, "--engine", "scripted", variables=variables) as process:
+        command = [sys.executable, "-m", "service", "review", "import", str(unlabelled), "--batch", "shop-1"]
+        subprocess.run(command, env=os.environ | variables, check=True, capture_output=True)
+        by_picture = {
+            sha256((products / one.file).read_bytes()).hexdigest(): one
+            for sample in truth.values()
+            for one in sample.generated
+        }
+        with httpx.Client(base_url=process.base_url, timeout=60) as http:  # without a key
+            assert Person("local", http, by_picture, {}, errors=0).work() == 4
+        assert main(["collect", "--service", process.base_url, "--out", str(tmp_path / "labelled")]) == 0
+    found = {sample.id: sample for sample in read_samples(tmp_path / "labelled")}
+    assert {name: (one.label, one.product) for name, one in found.items()} == {
+        name: (one.label, one.product) for name, one in truth.items()
+    }
+    for name, sample in found.items():
+        assert [one.dimensions for one in sample.generated] == [one.dimensions for one in truth[name].generated]
+        assert sample.weight is None and sample.provenance and sample.provenance.batch == "shop-1"
 
 
 def correct(person: Person, lead: httpx.Client) -> dict[str, Letters]:
