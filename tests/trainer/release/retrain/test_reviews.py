@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -116,8 +117,6 @@ def test_what_is_erased_leaves_every_part_and_no_product_moves(reviewed: Shop, r
     assert result(reviewed, "collect")["gone"] == 4
     run = reviewed.state.run
     assert run is not None and run.outcome in ("promoted", "refused")
-    from hashlib import sha256
-
     for folder in (reviewed.work / "split", reviewed.work / "runs" / run.id):
         for path in folder.rglob("*.png"):
             assert sha256(path.read_bytes()).hexdigest() not in gone
