@@ -269,6 +269,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_sample_out(reviews: Reviews
     (reason,) = manifest.left_out
     assert reason.startswith("a picture cannot be used: ")
     assert reviews.exports[0]["tasks"] == ["tsk_001"]
+    assert len(list((tmp_path / "s" / "pictures").iterdir())) == 5, "nothing that the service does not know of"
 
 
 @pytest.mark.parametrize(
