@@ -115,6 +115,7 @@ def test_each_connection_that_a_pod_makes_is_allowed_on_both_sides() -> None:
     assert allowed == {
         ("service", "mlflow"),
         ("decide", "mlflow"),
+        ("decide", "service"),
         ("retrain", "mlflow"),
         ("mlflow", "postgres"),
         ("retrain", "service"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from math import isclose
 
 import pytest
@@ -18,6 +19,7 @@ from trainer.metrics import (
     random_baseline,
     score,
     share,
+    weighted_score,
     wilson,
 )
 from trainer.records import Defect, Generated, Original, Sample
@@ -251,6 +253,39 @@ def test_two_defects_of_one_kind_in_a_picture_are_one_picture() -> None:
     result = picture_verdicts([said(truth, "B", A=frozenset({EXTENSION}))])
     assert result.kinds["extension_rationality/ribbon"].named.n == 1
     assert list(result.dimensions[EXTENSION].by_severity) == [2]
+
+
+def test_a_weighted_score_by_hand() -> None:
+    given = [(10.0, "A"), (10.0, "A"), (1.0, "B"), (1.0, "B"), (1.0, "A"), (1.0, "B")]  # B is wrong
+    judged = [
+        Judged(labelled("A").model_copy(update={"weight": weight}), Answer(options(said))) for weight, said in given
+    ]
+    found = weighted_score(judged)
+    assert found is not None and found.percent == pytest.approx(100 * 21 / 24)
+    p = 21 / 24
+    variance = (2 * (10 * (1 - p)) ** 2 + (1 - p) ** 2 + 3 * p**2) / 24**2 * 6 / 5
+    assert found.effective == pytest.approx(min(6, p * (1 - p) / variance))
+    assert (found.low, found.high) == pytest.approx([100 * x for x in wilson(p * found.effective, found.effective)])
+    assert weighted_score([answered("A", "A"), answered("A", "B")]) is None
+
+
+def test_weighted_intervals_cover_the_truth_of_a_biased_queue_and_plain_ones_do_not() -> None:
+    draw, weighted, plain = random.Random(0), 0, 0
+    population = [draw.random() < 0.8 for _ in range(4000)]
+    truth = 100 * sum(population) / len(population)
+    for _ in range(200):
+        queue = []
+        for right in population:
+            inclusion = 0.05 if right else 0.15  # wrong answers are contested more often
+            if draw.random() < inclusion:
+                sample = labelled("A").model_copy(update={"weight": 1 / inclusion})
+                queue.append(Judged(sample, Answer(options("A" if right else "B"))))
+        estimate = weighted_score(queue)
+        assert estimate is not None
+        weighted += estimate.low <= truth <= estimate.high
+        naive = score(queue).correct
+        plain += naive.low <= truth <= naive.high  # type: ignore[operator]
+    assert 180 <= weighted <= 198 and plain == 0
 
 
 def test_no_number_is_lost_on_the_way_to_json() -> None:

@@ -362,6 +362,36 @@ def test_a_corrected_label_reaches_training_but_not_the_test_set(
     assert "now holds another record for it" in capsys.readouterr().err
 
 
+def reviewed(one: dict[str, Any], label: str, day: int) -> dict[str, Any]:
+    """A record as `collect` writes it, with the verdict of a day."""
+    provenance = {"task": f"tsk_{one['id']}", "job": "review", "reason": "audit", "decided": "one", "reviewers": 1}
+    provenance |= {"reviews": [f"{one['id']}-{day}"], "at": f"2026-11-{day:02d}T12:00:00Z"}
+    return record(one["id"], one["product"], label) | {"weight": 2.5, "provenance": provenance}
+
+
+def test_a_sample_that_is_reviewed_again_reaches_training_but_not_the_test_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [reviewed(one, one["label"], 1) for one in many(0, 12)]
+    old, out = write(tmp_path / "old", *first), tmp_path / "out"
+    assert split(out, old) == 0
+    frozen = tree(out / "testing")
+    again = [reviewed(one, "D", 2) for one in first]
+    assert all(one["label"] != "D" for one in first)
+    new = write(tmp_path / "new", *again)
+    for data in ([old, new], [new, old], [new]):  # the latest verdict counts, whatever the order
+        capsys.readouterr()
+        assert split(out, *data) == 0
+        assert tree(out / "testing") == frozen
+        assert {sample.label for sample in read_samples(out / "training")} == {"D"}
+        assert report(out)["reviewed_again"] == sorted(ids(out, "testing"))
+        assert f"Judged again: {len(ids(out, 'testing'))} samples of the test set" in capsys.readouterr().out
+    trained = read_samples(out / "training")[0]
+    assert trained.weight == 2.5 and trained.provenance and trained.provenance.at.day == 2
+    assert split(tmp_path / "fresh", old, new) == 0
+    assert {sample.label for sample in read_samples(tmp_path / "fresh" / "testing")} == {"D"}
+
+
 def test_a_replaced_picture_reaches_training(tmp_path: Path) -> None:
     data = write(tmp_path / "data", *many(0, 12))
     out = tmp_path / "out"

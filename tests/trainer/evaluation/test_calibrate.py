@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,10 @@ def checkpoint(tmp_path: Path) -> Path:
 def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], **changes: Any) -> Path:
     """Write an evaluation: each answer names A or nothing; `given` decides which are right."""
     mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
-    samples = [sample_of(str(number), "N" if a.none is a.right else "A") for number, a in enumerate(given)]
+    samples = [
+        sample_of(str(number), "N" if a.none is a.right else "A").model_copy(update={"weight": a.weight})
+        for number, a in enumerate(given)
+    ]
     identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)
     model = EvaluatedCheckpoint(name="scripted", version="1", digest=manifest.digest)
     with open_predictions(directory, identity) as predictions:
@@ -216,6 +220,51 @@ def test_evaluations_of_one_mode_on_several_data_sets_are_pooled(checkpoint: Pat
     assert calibrate(checkpoint, *parts) == 0
     found = read_manifest(checkpoint).calibration_of(Mode.COT)
     assert (found.answers, found.data) == (400, ("sha256:a", "sha256:b"))
+
+
+def queued(population: Sequence[Answered], seed: int = 0) -> list[Answered]:
+    """The answers that a review queue draws: doubtful and contested ones far more often than others."""
+    draw, made = random.Random(seed), []
+    for answer in population:
+        contested = not answer.right and draw.random() < 0.7
+        inclusion = 0.6 if contested else 0.3 if answer.probability < 0.7 else 0.04
+        if draw.random() < inclusion:
+            made.append(replace(answer, weight=1 / inclusion))
+    return made
+
+
+@pytest.mark.slow
+def test_weights_recover_the_calibration_that_a_biased_queue_hides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    population = answers(20_000, line(0.6, 0.8))
+    truth = platt(population)
+    queue = queued(population)
+    assert len(queue) < 6000
+    for name, given in (("weighted", queue), ("plain", [replace(answer, weight=1.0) for answer in queue])):
+        checkpoint = make_checkpoint(tmp_path / name)
+        assert calibrate(checkpoint, evaluation(tmp_path / f"{name}-e", read_manifest(checkpoint), given)) == 0
+        curve = read_manifest(checkpoint).calibration_of(Mode.COT).option
+        apart = [abs(curve.confidence(p) - truth.confidence(p)) for p in (0.3, 0.5, 0.7, 0.9, 0.97)]
+        assert max(apart) < 0.06 if name == "weighted" else max(apart) > 0.2, (name, apart)
+    first, second = capsys.readouterr().out.split("# cot")[1:]
+    assert "count by their inclusion weights" in first and "inclusion weights" not in second
+
+
+def test_weights_that_say_next_to_nothing_are_refused() -> None:
+    given = [Answered(False, 0.9, number % 2 == 0, 1 / 90) for number in range(90)]
+    with pytest.raises(CalibrationError, match="as much as 1 equal ones"):
+        choose(given)
+
+
+@pytest.mark.parametrize("weight", [1.0, 7.0])
+def test_equal_weights_change_nothing(weight: float, checkpoint: Path, tmp_path: Path) -> None:
+    given = answers(300, line(0.5, -1))
+    other = make_checkpoint(tmp_path / "other")
+    assert calibrate(checkpoint, evaluation(tmp_path / "plain", read_manifest(checkpoint), given)) == 0
+    same = [replace(answer, weight=weight) for answer in given]
+    assert calibrate(other, evaluation(tmp_path / "weighted", read_manifest(other), same)) == 0
+    assert read_manifest(other).calibration == read_manifest(checkpoint).calibration
 
 
 @pytest.mark.parametrize(

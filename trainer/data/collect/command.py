@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-file",
         type=Path,
-        required=True,
         metavar="FILE",
-        help="text file that holds a key of the service with the scope admin",
+        help="text file that holds a key of the service with the scope admin (default: no key, for a service on this "
+        "machine that has no keys)",
     )
     add_directory(parser, "--out", "new data directory for the snapshot; it never changes once it is there")
     parser.epilog = (
@@ -40,22 +40,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_key(file: Path) -> str:
-    """The key in a file.
+def read_key(file: Path | None) -> str | None:
+    """The key in a file; None without a file.
 
     Raises:
         CollectError: the file cannot be read, or does not hold one key.
     """
     from trainer.data.collect.errors import CollectError
 
+    if file is None:
+        return None
     try:
         words = file.read_text(encoding="ascii").split()
     except OSError as error:
-        raise CollectError(f"--key-file {file} cannot be read ({error.strerror})") from error
+        raise CollectError(f"the key file {file} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError:
         words = []
     if len(words) != 1:
-        raise CollectError(f"--key-file {file} must hold one key, in ASCII characters without spaces")
+        raise CollectError(f"the key file {file} must hold one key, in ASCII characters without spaces")
     return words[0]
 
 

@@ -28,7 +28,7 @@ LONGEST_RETRY_AFTER = 120.0
 """Longest accepted `Retry-After` in seconds."""
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _REFUSED = {
-    401: "the key is unknown; --key-file must hold a key of the service with the scope admin",
+    401: "the key is missing or unknown; --key-file must hold a key of the service with the scope admin",
     403: "the key lacks the scope admin",
     404: "there is no review here; check the address, and that the service runs with SCREENING_DECISIONS and "
     "SCREENING_REVIEW",
@@ -48,22 +48,20 @@ class _TryAgain(Exception):
 class ReviewService:
     """The review interface of a running service. Use it as a context manager, because it holds open connections."""
 
-    def __init__(self, url: str, key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, url: str, key: str | None, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Create the client without sending a request.
 
         Args:
             url: address of the service, `http://HOST:PORT`.
-            key: a key with the scope admin.
+            key: a key with the scope admin; None for a service that lets people of its own machine in without one.
             sleep: replaces waiting in tests.
 
         Raises:
             CollectError: the address is not a URL.
         """
         self.url = plain_url(url)
-        self._client = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {key}", "User-Agent": "screening-trainer collect"},
-            timeout=TIMEOUT,
-        )  # fmt: skip
+        headers = {"User-Agent": "screening-trainer collect"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
         self._retrying = Retrying(
             sleep=sleep,
             stop=stop_after_attempt(TRIES),

@@ -147,24 +147,25 @@ def export_digest(items: Sequence[Item]) -> str:
 def _collected(service: ReviewService, partial: Path, out: Path) -> Snapshot:
     items = read_export(service)
     chosen, left_out = choose(items)
+    records = {name: record_of(name, item) for name, item in chosen.items()}
     unusable = _download(service, partial, chosen.values())
     for name, item in list(chosen.items()):
         if problem := next((unusable[sha256] for sha256 in item.digests if sha256 in unusable), None):
             left_out.append(LeftOut(item.task, f"a picture cannot be used: {problem}"))
-            del chosen[name]
+            del chosen[name], records[name]
+    _remove_others(partial, chosen.values())
     if not chosen:
         raise NothingReviewed(
             f"{service.url} has no reviewed question that can be used ({len(left_out)} tasks were left out); review "
             "some first"
         )
-    records = [record_of(name, item) for name, item in chosen.items()]
-    write_atomically(partial / SAMPLES_NAME, _lines(records))
+    write_atomically(partial / SAMPLES_NAME, _lines(records.values()))
     write_atomically(
         partial / LEFT_OUT_NAME,
         _lines({"task": one.task, "reason": one.reason} for one in sorted(left_out, key=lambda one: one.task)),
     )
     digest = data_digest(partial, read_samples(partial), check=False)  # each picture was checked on arrival
-    snapshot = _manifest(service, digest, export_digest(items), chosen, records, left_out)
+    snapshot = _manifest(service, digest, export_digest(items), chosen, list(records.values()), left_out)
     write_atomically(partial / MANIFEST_NAME, snapshot.model_dump_json(indent=1) + "\n")
     service.register(digest, sorted(item.task for item in chosen.values()))
     (partial / LOCK_NAME).unlink()
@@ -173,7 +174,7 @@ def _collected(service: ReviewService, partial: Path, out: Path) -> Snapshot:
 
 
 def _download(service: ReviewService, partial: Path, items: Iterable[Item]) -> dict[str, str]:
-    """Fetch the pictures that are missing, and remove those that no sample shows any more.
+    """Fetch the pictures that are missing.
 
     Returns:
         SHA-256 of each picture that the trainings would refuse → the reason.
@@ -181,10 +182,6 @@ def _download(service: ReviewService, partial: Path, items: Iterable[Item]) -> d
     folder = partial / PICTURES_NAME
     folder.mkdir(exist_ok=True)
     wanted = {file.sha256: partial / file_of(file) for item in items for file in item.files}
-    names = {path.name for path in wanted.values()}
-    for path in folder.iterdir():
-        if path.name not in names:
-            path.unlink()
     unusable: dict[str, str] = {}
 
     def fetch(sha256: str) -> None:
@@ -210,6 +207,14 @@ def _download(service: ReviewService, partial: Path, items: Iterable[Item]) -> d
             pool.shutdown(cancel_futures=True)
             raise
     return unusable
+
+
+def _remove_others(partial: Path, items: Iterable[Item]) -> None:
+    """Remove the pictures that no sample shows: those of erased tasks, and partial ones that a killed run left."""
+    names = {Path(file_of(file)).name for item in items for file in item.files}
+    for path in (partial / PICTURES_NAME).iterdir():
+        if path.name not in names:
+            path.unlink()
 
 
 def _manifest(

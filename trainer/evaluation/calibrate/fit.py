@@ -110,10 +110,10 @@ def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
             f"{right} right and {len(answers) - right} wrong answers are too few: at least {LEAST} of each are needed. "
             "Evaluate on more samples"
         )
-    if (worth := sum(answer.weight for answer in answers)) < 2 * LEAST:
+    if (worth := _weight(answers)) < LEAST:
         raise CalibrationError(
             f"{len(answers)} answers with such unequal weights say as much as {worth:.0f} equal ones, and at least "
-            f"{2 * LEAST} are needed. Review more decisions that were drawn at random (audit)"
+            f"{LEAST} are needed. Review more decisions that were drawn at random (audit)"
         )
     held_out = {name: _held_out(fit, answers, seed) for name, fit in METHODS.items() if _enough(name, answers)}
     losses = {name: _log_loss(confidences, answers) for name, confidences in held_out.items()}

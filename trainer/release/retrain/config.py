@@ -41,8 +41,9 @@ class Collect(_Section):
 
     service: str
     """Base URL of a service that people review on."""
-    key_file: Path
-    """File that holds a key of the service with the scope admin."""
+    key_file: Path | None = None
+    """File that holds a key of the service with the scope admin. Default: no key, for a service on this machine that
+    has no keys."""
 
     @field_validator("service")
     @classmethod

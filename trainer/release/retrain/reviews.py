@@ -25,7 +25,7 @@ class Reviews:
     """Reviews of a service. Erased decisions disappear from them."""
 
     service: str
-    key_file: Path
+    key_file: Path | None
     can_lose = True
 
     @property

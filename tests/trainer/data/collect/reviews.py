@@ -20,6 +20,14 @@ AGREEMENT = [{"dimension": "usable", "pairs": 12, "raw": 0.9, "alpha": 0.7, "ac1
 BEGIN = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
+WRONG = {
+    "A": {"appearance_deformation": 2},
+    "B": {"extension_rationality": 1},
+    "C": {"physical_shadow": 1, "placement_layout": 3},
+    "D": {"placement_layout": 3},
+}
+
+
 def picture(number: int, place: int) -> bytes:
     """A picture of one colour, which no other question shows."""
     buffer = BytesIO()
@@ -53,15 +61,13 @@ class Reviews(ThreadingHTTPServer):
         return Counter({path[-64:]: count for path, count in self.asked.items() if "/pictures/" in path})
 
     def add(self, number: int, letters: str = "AC", **changes: Any) -> dict[str, Any]:
-        """A reviewed decision; pictures that are not usable have a wrong shadow and, from C on, a wrong layout."""
+        """A reviewed decision. What is wrong with a picture outside `letters` depends on its place (`WRONG`)."""
         files = []
         for position in range(5):
             data = picture(number, position)
             digest = sha256(data).hexdigest()
             self.pictures[digest] = data
             files.append({"position": position, "sha256": digest, "media_type": "image/png", "bytes": len(data)})
-        wrong = {"A": {"physical_shadow": 2}, "B": {"physical_shadow": 1}, "C": {}, "D": {"placement_layout": 3}}
-        wrong["C"] = wrong["B"] | wrong["D"]
         item: dict[str, Any] = {
             "task": f"tsk_{number:03d}",
             "job": "review",
@@ -80,7 +86,7 @@ class Reviews(ThreadingHTTPServer):
                 {
                     "option": option,
                     "usable": option in letters,
-                    "dimensions": {} if option in letters else wrong[option],
+                    "dimensions": {} if option in letters else dict(WRONG[option]),
                     "comment": None if option in letters else "wrong",
                 }
                 for option in "ABCD"

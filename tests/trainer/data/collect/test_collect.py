@@ -136,9 +136,9 @@ def test_gold_repeats_and_older_verdicts_are_left_out(reviews: Reviews, tmp_path
 @pytest.mark.parametrize(
     ("acceptable", "text", "kept"),
     [
-        ("AC", reasoning("AC", B="physical_shadow", D="placement_layout"), True),
+        ("AC", reasoning("AC", B="extension_rationality", D="placement_layout"), True),
         ("AC", "Both bottles look right.", True),
-        ("A", reasoning("A", B="physical_shadow", C="physical_shadow", D="placement_layout"), False),
+        ("A", reasoning("A", B="extension_rationality", C="physical_shadow", D="placement_layout"), False),
         ("AC", reasoning("AC", B="appearance_deformation", D="placement_layout"), False),
         ("AC", reasoning("ABC", D="placement_layout"), False),
         ("AC", "<answer>AC</answer>", False),
@@ -269,6 +269,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_sample_out(reviews: Reviews
     (reason,) = manifest.left_out
     assert reason.startswith("a picture cannot be used: ")
     assert reviews.exports[0]["tasks"] == ["tsk_001"]
+    assert len(list((tmp_path / "s" / "pictures").iterdir())) == 5, "nothing that the service does not know of"
 
 
 @pytest.mark.parametrize(
@@ -286,9 +287,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_sample_out(reviews: Reviews
     ],
     ids=["nothing", "letters", "dimension", "path", "format", "bytes", "scope", "off", "down"],
 )
-def test_what_cannot_be_used_is_said(
-    change: Any, said: str, status: int, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_used_is_said(change: Any, said: str, status: int, reviews: Reviews, tmp_path: Path) -> None:
     reviews.add(1, "A")
     change(reviews)
     with pytest.raises(CollectError, match=said) as raised:
@@ -312,7 +311,7 @@ def test_a_busy_service_is_asked_again_after_the_time_that_it_names(reviews: Rev
         ("", "must hold one key"),
         ("two keys", "must hold one key"),
         (None, "cannot be read"),
-        ("wrong", "key is unknown"),
+        ("wrong", "missing or unknown"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_said(
