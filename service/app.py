@@ -32,6 +32,7 @@ from service.http.middleware import RequestMiddleware
 from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
 from service.http.routes import answer_error, router
+from service.http.trace_requests import TracingMiddleware
 from service.logs import log
 from service.metrics import Metrics
 from service.pipeline.answer import size_of as size_of_answer
@@ -159,6 +160,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """Add the middleware, from the innermost to the outermost."""
     app.add_middleware(HeadAsGet)
+    app.add_middleware(TracingMiddleware)
     app.add_middleware(RequestMiddleware)
     if settings.cors_origins:
         app.add_middleware(
