@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "kill -9 the engine's processes under load and check that no caller sees an error",
     ),
     "soak": ("loadtest.commands.soak", "run a steady load with occasional swaps for a long time and measure growth"),
+    "observe": (
+        "loadtest.commands.observe",
+        "show a service under load in Prometheus, with the value of every query of the dashboards",
+    ),
     "fleet": (
         "loadtest.commands.fleet",
         "simulate an autoscaled fleet below a load pattern: replicas, latency, refusals, cost",
@@ -43,7 +47,11 @@ docs/operations.md explains the figures."""
 
 def _describe(command: ModuleType, summary: str) -> dict[str, Any]:
     """Text for `--help`: the summary, and the docstring of the module without its first line."""
-    writes_directory = command.__name__ not in ("loadtest.commands.bench", "loadtest.commands.fleet")
+    writes_directory = command.__name__ not in (
+        "loadtest.commands.bench",
+        "loadtest.commands.fleet",
+        "loadtest.commands.observe",
+    )
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.\n\n{str(command.__doc__).partition(chr(10))[2].strip()}",
         "epilog": NOTES if writes_directory else None,

@@ -28,7 +28,7 @@ WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingR
 
 
 def program(name: str) -> str:
-    """A program that the dev extra or `.ci/promtool` installs: from this environment first, then from PATH."""
+    """A program that the dev extra or `.ci/monitoring-tools` installs: from this environment first, then from PATH."""
     found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     assert found, f"{name} is missing: `make tools` installs it"
     return found
