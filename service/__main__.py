@@ -25,6 +25,11 @@ upkeep of the decision store (each has --help):
   python -m service prune
   python -m service erase --product SKU
 
+work for reviewers (each has --help):
+  python -m service review queue --count 200
+  python -m service review import DIR --batch NAME
+  python -m service review gold list
+
 then:
   curl -s localhost:8000/readyz
   curl -s localhost:8000/screen -F original=@o.jpg -F generated=@a.jpg -F generated=@b.jpg \\
@@ -45,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from service.decisions import commands
 
         return commands.main(argv)
+    if argv and argv[0] == "review":
+        from service.review import commands as review_commands
+
+        return review_commands.main(argv[1:])
     parser = _parser()
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     try:

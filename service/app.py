@@ -31,6 +31,8 @@ from service.http.docs import router as docs_router
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
+from service.http.review import router as review_router
+from service.http.review_bodies import BODIES as REVIEW_BODIES
 from service.http.routes import answer_error, router
 from service.http.trace_requests import TracingMiddleware
 from service.logs import log
@@ -132,6 +134,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         openapi_tags=[
             {"name": "screening", "description": "Screen generated pictures."},
             {"name": "decisions", "description": "Stored decisions and feedback. Needs a feedback key."},
+            {"name": "review", "description": "Tasks for people, their reviews, and the labels that follow."},
             {"name": "probes", "description": "Probes and metrics for orchestrators and monitoring."},
             {"name": "admin", "description": "Checkpoint management for operators. Needs an admin key."},
         ],
@@ -148,12 +151,19 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     app.include_router(admin_router)
     if service.decisions is not None:
         app.include_router(decisions_router)
+    if settings.review:
+        app.include_router(review_router)
     app.include_router(docs_router)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_exception_handler(RequestValidationError, answer_error)
     _add_middleware(app, settings)
-    extend_openapi(app, CheckpointOrder, *([FeedbackOrder] if service.decisions is not None else []))
+    extend_openapi(
+        app,
+        CheckpointOrder,
+        *([FeedbackOrder] if service.decisions is not None else []),
+        *(REVIEW_BODIES if settings.review else ()),
+    )
     return app
 
 

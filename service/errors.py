@@ -21,6 +21,10 @@ ServiceError
 │   └── EngineLost            the engine crashed or hung, perhaps while it processed this request
 ├── DecisionsUnavailable      the decision store is unreachable, or required and full; carries Retry-After
 ├── DecisionNotFound          the decision does not exist
+├── LeaseNotFound             the person has no such lease, or its task was erased
+├── LeaseLost                 another person has the slot of this lease now
+├── ReviewNotFound            the review does not exist, or belongs to another person
+├── ReviewConflict            the review or export contradicts what is stored
 ├── DeadlineExceeded          there was no answer before the deadline
 ├── EngineFailed              the engine failed on this one request
 └── ClientGone                the caller disconnected before the answer
@@ -167,6 +171,22 @@ class DecisionNotFound(ServiceError):
     """There is no such decision: there never was, it has not been stored yet, or it was erased."""
 
 
+class LeaseNotFound(ServiceError):
+    """The person has no such lease, or its task was erased."""
+
+
+class LeaseLost(ServiceError):
+    """Another person has the slot of this lease now. A review that is sent all the same is kept."""
+
+
+class ReviewNotFound(ServiceError):
+    """There is no such review or picture: there never was, it was erased, or it belongs to another person."""
+
+
+class ReviewConflict(ServiceError):
+    """A review or an export contradicts what is stored. The message says how."""
+
+
 class DeadlineExceeded(ServiceError):
     """There was no answer before the deadline."""
 
@@ -218,6 +238,10 @@ PROBLEMS: dict[type[Exception], Problem] = {
     EngineLost: Problem(503, "not-ready", "The service is not ready"),
     DecisionsUnavailable: Problem(503, "decisions-unavailable", "The decision store is not available"),
     DecisionNotFound: Problem(404, "decision-not-found", "There is no such decision"),
+    LeaseNotFound: Problem(404, "lease-not-found", "There is no such lease"),
+    LeaseLost: Problem(409, "lease-lost", "Another person has this task now"),
+    ReviewNotFound: Problem(404, "review-not-found", "There is no such review"),
+    ReviewConflict: Problem(409, "review-conflict", "This contradicts what is stored"),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "The deadline has passed"),
     EngineFailed: INTERNAL,
     # This answer reaches no client. Access logs show 499 for such a request, as nginx does.

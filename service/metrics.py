@@ -103,6 +103,10 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
 
+        self.reviews = Counter(
+            "screening_reviews", "Stored reviews, by job: review, label.", ["job"], registry=registry
+        )
+
         self.swaps = Counter(
             "screening_swaps",
             "Checkpoints offered to the service, by result: in_place, rebuilt, unchanged, refused; and roll-backs: "

@@ -172,6 +172,9 @@ class Settings(BaseSettings):
     """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; if
     unset, /decisions is disabled."""
 
+    review: bool = False
+    """Whether people can review decisions and label pictures under /review; needs --decisions."""
+
     scripted_latency_ms: float = Field(20.0, ge=0)
     """Mean time in milliseconds that the scripted engine takes for an answer."""
     scripted_start_ms: float = Field(0.0, ge=0)
@@ -199,6 +202,8 @@ class Settings(BaseSettings):
             raise ValueError("--registry is not a tracking URI; give one such as sqlite:////path.db or http://server")
         if (self.decisions is None) != (self.pictures is None):
             raise ValueError("--decisions and --pictures belong together: give both, or neither")
+        if self.review and self.decisions is None:
+            raise ValueError("--review needs a decision store: give --decisions and --pictures")
         return self
 
     @property

@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns 0, 1 for a store that cannot be used now, or 2 for wrong arguments."""
     arguments = _parser().parse_args(argv)
     try:
-        with closing(_open_database(arguments)) as database:
+        with closing(open_database(arguments)) as database:
             found: dict[str, object] = arguments.run(database, arguments)
     except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
@@ -34,15 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    given = StoreSettings()
-    common = Parser(add_help=False)
-    common.add_argument(
-        "--decisions", default=given.decisions, metavar="URL", help="database of the decisions [SCREENING_DECISIONS]"
-    )
-    common.add_argument(
-        "--pictures", default=given.pictures, metavar="STORE",
-        help="store of their pictures: a directory or an address such as s3://BUCKET/PREFIX [SCREENING_PICTURES]",
-    )  # fmt: skip
+    common = store_options()
     parser = Parser(prog="python -m service", description="Maintenance of the decision store.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -70,6 +62,20 @@ def _parser() -> Parser:
     return parser
 
 
+def store_options() -> Parser:
+    """The options of every command that name the decision store, as a parent of its parser."""
+    given = StoreSettings()
+    common = Parser(add_help=False)
+    common.add_argument(
+        "--decisions", default=given.decisions, metavar="URL", help="database of the decisions [SCREENING_DECISIONS]"
+    )
+    common.add_argument(
+        "--pictures", default=given.pictures, metavar="STORE",
+        help="store of their pictures: a directory or an address such as s3://BUCKET/PREFIX [SCREENING_PICTURES]",
+    )  # fmt: skip
+    return common
+
+
 def _database(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.action == "status":
         return {"database": database.name, "version": database.version(), "needed": head()}
@@ -80,14 +86,14 @@ def _database(database: Database, arguments: argparse.Namespace) -> dict[str, ob
 
 
 def _prune(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
-    pictures = _open_pictures(database, arguments)
+    pictures = open_pictures(database, arguments)
     decisions, deleted = erasure.prune(database, pictures, datetime.now(UTC))
     return {"decisions": decisions, "pictures": deleted}
 
 
 def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
-    pictures = _open_pictures(database, arguments)
-    caller = f"command:{_user()}"[:64]
+    pictures = open_pictures(database, arguments)
+    caller = f"command:{user()}"[:64]
     if arguments.decision is not None:
         return {"decisions": int(erasure.erase_one(database, pictures, arguments.decision, caller=caller))}
     if arguments.product is not None:
@@ -97,21 +103,33 @@ def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, objec
     return {"decisions": erasure.erase(database, pictures, ids, caller=caller, subject=subject)}
 
 
-def _user() -> str:
+def user() -> str:
+    """Name of the user who runs the command, for the audit trail."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id need not have a name
         return str(os.getuid())
 
 
-def _open_pictures(database: Database, arguments: argparse.Namespace) -> PictureStore:
+def open_pictures(database: Database, arguments: argparse.Namespace) -> PictureStore:
+    """The picture store of a command, after a check of the database's version.
+
+    Raises:
+        DatabaseError: the database has another version.
+        PictureStoreError: no picture store is given, or it cannot be opened.
+    """
     database.check()
     if arguments.pictures is None:
         raise PictureStoreError("give --pictures, or set SCREENING_PICTURES")
     return PictureStore(arguments.pictures)
 
 
-def _open_database(arguments: argparse.Namespace) -> Database:
+def open_database(arguments: argparse.Namespace) -> Database:
+    """The database of a command.
+
+    Raises:
+        DatabaseError: no database is given, or its address has another form.
+    """
     if arguments.decisions is None:
         raise DatabaseError("give --decisions, or set SCREENING_DECISIONS")
     return Database(arguments.decisions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ BUSY_SECONDS = 10.0
 # Any two numbers, the same in every service, for PostgreSQL's advisory locks.
 _MIGRATION_LOCK = 0x5C7EE21
 _ERASURE_LOCK = 0x5C7EE22
+_NAME_LOCK = 0x5C7EE23
 
 
 class DatabaseError(Exception):
@@ -41,6 +44,7 @@ class Database:
         self.name = self.url.render_as_string(hide_password=True)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         arguments = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"connect_timeout": int(BUSY_SECONDS)}
+        self._writing = threading.Lock()
         self._engine = sa.create_engine(self.url, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -57,9 +61,32 @@ class Database:
         """Yield a connection in a transaction that writes and is committed at the end of the block.
 
         SQLite takes its lock at once: a transaction that reads first and then writes can fail without waiting.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: other threads of this service wrote to an SQLite file for too long.
         """
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with (
+            self._turn(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let the threads of this service write to an SQLite file in turn.
+
+        SQLite itself lets waiting writers try again at random times, so that one of twenty can fail after ten seconds.
+        """
+        if not self.is_sqlite:
+            yield
+        elif self._writing.acquire(timeout=BUSY_SECONDS):
+            try:
+                yield
+            finally:
+                self._writing.release()
+        else:
+            raise sa.exc.TimeoutError(f"{self.name}: other threads wrote for {BUSY_SECONDS:g} s")
 
     def lock_erasure(self, connection: sa.Connection, *, shared: bool) -> None:
         """Hold erasures (`shared`), or writers and other erasures, back until the transaction ends.
@@ -70,6 +97,18 @@ class Database:
         if not self.is_sqlite:
             lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
             connection.execute(sa.select(lock(_ERASURE_LOCK)))
+
+    def lock_name(self, connection: sa.Connection, name: str) -> None:
+        """Let only one transaction at a time work for this name, such as a person's; SQLite needs no lock for it."""
+        if not self.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NAME_LOCK, sa.func.hashtext(name))))
+
+    def now(self, connection: sa.Connection) -> datetime:
+        """The database's clock, which all services share. SQLite's is that of its one machine."""
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        found: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return found.astimezone(UTC)
 
     def close(self) -> None:
         self._engine.dispose()

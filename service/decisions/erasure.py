@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
+from service.decisions.review_tables import TASK_PICTURE
 from service.decisions.tables import AUDIT, DECISION, DECISION_PICTURE, ERASED, PICTURE
 from service.ids import new_id
 
@@ -119,15 +120,15 @@ def _delete(connection: sa.Connection, ids: Sequence[str]) -> int:
 
 
 def mark_unreferenced(connection: sa.Connection, addresses: Collection[str]) -> None:
-    """Mark those of the pictures that no decision shows, so that `purge` deletes them."""
-    # Take the locks before asking which decisions still refer: a writer may have committed a reference while we waited.
+    """Mark those of the pictures that no decision and no review task shows, so that `purge` deletes them."""
+    # Take the locks before asking what still refers to them: a writer may have committed a reference while we waited.
     connection.execute(
         sa.select(PICTURE.c.sha256).where(PICTURE.c.sha256.in_(addresses)).order_by(PICTURE.c.sha256).with_for_update()
     ).all()
-    referred = sa.select(DECISION_PICTURE.c.sha256).where(DECISION_PICTURE.c.sha256 == PICTURE.c.sha256).exists()
-    connection.execute(
-        sa.update(PICTURE).where(PICTURE.c.sha256.in_(addresses), ~referred).values(deleted_at=datetime.now(UTC))
-    )
+    by_decision = sa.exists().where(DECISION_PICTURE.c.sha256 == PICTURE.c.sha256)
+    by_task = sa.exists().where(TASK_PICTURE.c.sha256 == PICTURE.c.sha256)
+    unreferenced = sa.update(PICTURE).where(PICTURE.c.sha256.in_(addresses), ~by_decision, ~by_task)
+    connection.execute(unreferenced.values(deleted_at=datetime.now(UTC)))
 
 
 def _note_erased(connection: sa.Connection, ids: Sequence[str]) -> None:

@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from service.decisions.database import Database
 from service.decisions.erasure import mark_unreferenced
+from service.decisions.kept_pictures import keep_pictures
 from service.decisions.picture_store import PictureStore, PictureStoreError
 from service.decisions.record import DecisionRecord, StoredPicture
-from service.decisions.tables import DECISION, DECISION_PICTURE, ERASED, PICTURE
+from service.decisions.tables import DECISION, DECISION_PICTURE, ERASED
 from service.logs import log
 from service.metrics import Metrics
 
@@ -164,7 +164,7 @@ class DecisionWriter:
         list(uploads.map(self._put, by_address.values()))
         with self._database.writing() as connection:
             self._database.lock_erasure(connection, shared=True)
-            self._keep_pictures(connection, by_address)
+            keep_pictures(connection, self._pictures, by_address)
             erased = _erased(connection, pictures)
             known = set(connection.scalars(sa.select(DECISION.c.id).where(DECISION.c.id.in_(pictures))))
             fresh = [record for record in batch if record.answer.id not in erased | known]
@@ -184,30 +184,6 @@ class DecisionWriter:
     def _put(self, picture: StoredPicture) -> None:
         self._pictures.put(picture.sha256, picture.data)
 
-    def _keep_pictures(self, connection: sa.Connection, pictures: dict[str, StoredPicture]) -> None:
-        """Make sure that each picture has a row that is not deleted, and lock these rows until the commit.
-
-        A picture may have been deleted after it was written here: then it is written again inside this transaction,
-        which its deletion waits for.
-        """
-        rows = [
-            {"sha256": one.sha256, "media_type": one.media_type, "bytes": len(one.data)}
-            for one in sorted(pictures.values(), key=lambda one: one.sha256)
-        ]
-        connection.execute(_insert_ignoring(connection, PICTURE), rows)
-        found = connection.execute(
-            sa.select(PICTURE.c.sha256, PICTURE.c.deleted_at)
-            .where(PICTURE.c.sha256.in_(pictures))
-            .order_by(PICTURE.c.sha256)
-            .with_for_update(read=True)
-        ).all()
-        deleted = [row.sha256 for row in found if row.deleted_at is not None]
-        for sha256 in deleted:
-            self._put(pictures[sha256])
-        if deleted:
-            kept = sa.update(PICTURE).where(PICTURE.c.sha256.in_(deleted))
-            connection.execute(kept.values(deleted_at=None, purged_at=None))
-
 
 def _erased(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     """Ids of the given decisions that were erased before they were written."""
@@ -219,13 +195,6 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, sa.exc.DBAPIError):
         return not isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
     return isinstance(error, sa.exc.TimeoutError | PictureStoreError)
-
-
-def _insert_ignoring(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An insert that does not change an existing row."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _first_line(error: Exception) -> str:

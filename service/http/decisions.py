@@ -3,13 +3,12 @@ decisions."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,6 +39,7 @@ from service.http.decision_bodies import (
     Feedback,
     FeedbackOrder,
 )
+from service.http.moments import Moment
 from service.http.openapi import problem_responses
 from service.ids import valid_idempotency_key
 from service.pipeline.screen import Service
@@ -55,16 +55,6 @@ Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the ori
 
 _SECURED: dict[str, Any] = {"security": [{"key": []}]}
 _COMMON = (Unauthenticated, Forbidden, InvalidRequest, DecisionsUnavailable)
-
-
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time in UTC must lie in the years 1 to 9999") from None
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 @router.get(

@@ -14,8 +14,8 @@ import pytest
 LAYERS = {
     "screening": "task errors answer prompt calibration image_files images runtime checkpoint inference confidence",
     "service": (
-        "errors ids logs tracing config schemas engines metrics timings admission checkpoints request decisions pipeline http "
-        "app server"
+        "errors ids logs tracing config schemas engines metrics timings admission checkpoints request decisions "
+        "review pipeline http app server"
     ),
     "trainer": ("labels records data_directory metrics reward runs endpoint data evaluation training release research"),
     "loadtest": "console fleet results load targets commands",

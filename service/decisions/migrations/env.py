@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from service.decisions import review_tables  # noqa: F401 - its tables join METADATA
 from service.decisions.tables import METADATA, VERSION_TABLE
 
 context.configure(

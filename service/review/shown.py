@@ -1,0 +1,70 @@
+"""What a reviewer sees: pictures and the model's answer by number, in the order of display."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import permutations
+from typing import Any
+
+from screening.task import NONE, OPTIONS
+
+ORDERS = tuple("".join(order) for order in permutations(OPTIONS))
+"""The 24 orders in which a page can display four pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """The model's answer in displayed numbers. It is shown only after the person's verdict is stored."""
+
+    choice: int | None
+    """None if the model calls no picture usable, or its answer was unreadable."""
+    acceptable: list[int]
+    confidence: float
+    needs_review: bool
+    pictures: list[dict[str, Any]]
+    reasoning: str | None
+
+
+def display_order(seed: int, task: str, number: int) -> str:
+    """The order of display in one slot of a task; each of the 24 orders is equally likely."""
+    digest = sha256(f"{seed}:{task}:{number}".encode()).digest()
+    return ORDERS[int.from_bytes(digest[:8]) % len(ORDERS)]
+
+
+def number_of(order: str, letter: str) -> int:
+    """The displayed number of a letter."""
+    return order.index(letter) + 1
+
+
+def model_answer(answer: dict[str, Any], order: str) -> ModelAnswer:
+    """A decision's answer as shown in an order."""
+    by_letter = {option["option"]: option for option in answer["options"]}
+    choice = answer["choice"]
+    return ModelAnswer(
+        choice=None if choice in (None, NONE) else number_of(order, choice),
+        acceptable=sorted(number_of(order, letter) for letter in answer["acceptable"]),
+        confidence=answer["confidence"],
+        needs_review=answer["needs_review"],
+        pictures=[
+            {"number": number, "usable": by_letter[letter]["usable"], "dimensions": by_letter[letter]["issues"]}
+            for number, letter in enumerate(order, 1)
+            if letter in by_letter
+        ],
+        reasoning=_numbered(answer["reasoning"], order),
+    )
+
+
+def _numbered(reasoning: str | None, order: str) -> str | None:
+    """The reasoning with displayed numbers in place of the letters of its markers and its conclusion."""
+    if reasoning is None:
+        return None
+    body, chose, end = reasoning.rpartition("I ultimately chose")
+    body = re.sub(r"<([A-D])>", lambda found: f"<{number_of(order, found[1])}>", body)
+    return body + chose + re.sub(r"\b[A-D]\b", lambda found: str(number_of(order, found[0])), end)
+
+
+def is_right(choice: str | None, letters: str) -> bool:
+    """Whether the model's choice is right if these pictures are usable, as the evaluation counts it."""
+    return choice is not None and choice in letters
