@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo retrain-demo serve test test-fast test-all check docs bench bench-train observe images tiny clean
+.PHONY: help install tools demo retrain-demo serve test test-fast test-all check checkov docs bench bench-train observe images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ check: install ## lint and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+checkov: install ## check the manifests of k8s/ against common security mistakes
+	@KUBECTL=$(VENV)/bin/kubectl .ci/checkov build/checkov
 
 docs: install ## build the documentation as a site, into site/
 	@$(PY) -m pip install -qq --constraint constraints.txt --editable '.[docs]'

@@ -20,9 +20,11 @@ K8S = ROOT / "k8s"
 Resource = dict[str, Any]
 
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
-RENDERED = [*((overlay,) for overlay in OVERLAYS), *(
-    ("production", component) for component in ("decisions", "multi-node-trainjob", "multi-node-jobset", "spare-gpu")
-)]  # fmt: skip
+RENDERED = [
+    *((overlay,) for overlay in OVERLAYS),
+    ("production", "decisions", "decisions-database", "review"),
+    *(("production", component) for component in ("multi-node-trainjob", "multi-node-jobset", "spare-gpu", "tracing")),
+]
 """Every overlay, and the components that no overlay has. Together they hold every component."""
 WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingRuntime")
 
