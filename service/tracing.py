@@ -5,6 +5,7 @@ A span never contains pictures, keys, metadata or the text of an error.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -44,6 +45,8 @@ def exporting(endpoint: str | None) -> Iterator[None]:
     provider = TracerProvider(shutdown_on_exit=False)  # it would wait up to 30 s for the collector
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
     trace.set_tracer_provider(provider)  # vLLM's spans go to the same exporter
+    # Each start of an engine tries to set a provider of its own, which OpenTelemetry refuses with this warning.
+    logging.getLogger("opentelemetry.trace").addFilter(lambda record: "Overriding" not in record.getMessage())
     _tracer = provider.get_tracer("screening", __version__)
     try:
         yield

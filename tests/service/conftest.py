@@ -328,9 +328,7 @@ def vllm_collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def vllm_service(
-    launch_service: Callable[..., Any], checkpoint: Path, vllm_collector: Collector
-) -> Iterator[Process]:
+def vllm_service(launch_service: Callable[..., Any], checkpoint: Path, vllm_collector: Collector) -> Iterator[Process]:
     """One service on the real engine for the whole run; room for 32 requests. It is traced."""
     with launch_service(
         "--checkpoint", str(checkpoint),
