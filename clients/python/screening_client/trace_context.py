@@ -6,7 +6,7 @@ import sys
 
 
 def trace_headers() -> dict[str, str]:
-    """The `traceparent` of the active span. Empty in a program that does not use OpenTelemetry, and outside of a span."""
+    """The `traceparent` of the active span. Empty without OpenTelemetry, and outside of a span."""
     headers: dict[str, str] = {}
     if "opentelemetry.trace" in sys.modules:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
