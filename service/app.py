@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -45,6 +46,7 @@ from service.pipeline.idempotency import size_of as size_of_reply
 from service.pipeline.screen import Service
 from service.pipeline.thread_pools import ThreadPools
 from service.request.picture_fetch import PictureFetch
+from service.review.monitor import watch_queue
 
 LOGGER = logging.getLogger("service.app")
 
@@ -104,6 +106,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
         if service.decisions is not None:
             service.decisions.writer.start()
         starting = asyncio.create_task(_start(app, service, on_failed_start))
+        watching = _watch_reviews(settings, service)
         try:
             yield
         finally:
@@ -115,6 +118,8 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
+            if watching is not None:
+                watching.cancel()
             if service.decisions is not None:
                 await service.decisions.close(settings.decisions_flush_seconds)
             await engine.stop()
@@ -147,24 +152,34 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     app.state.service = service
     app.state.started = False
     app.state.registry_watcher = watcher
-    app.include_router(router)
-    app.include_router(admin_router)
-    if service.decisions is not None:
-        app.include_router(decisions_router)
-    if settings.review:
-        app.include_router(review_router)
-    app.include_router(docs_router)
+    _include_routers(app, settings)
     app.add_exception_handler(ServiceError, answer_error)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_exception_handler(RequestValidationError, answer_error)
     _add_middleware(app, settings)
-    extend_openapi(
-        app,
-        CheckpointOrder,
-        *([FeedbackOrder] if service.decisions is not None else []),
-        *(REVIEW_BODIES if settings.review else ()),
-    )
     return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
+    """Add the paths that the settings enable, with the request bodies that OpenAPI cannot derive from them."""
+    bodies: list[type[BaseModel]] = [CheckpointOrder]
+    app.include_router(router)
+    app.include_router(admin_router)
+    if settings.decisions is not None:
+        app.include_router(decisions_router)
+        bodies.append(FeedbackOrder)
+    if settings.review:
+        app.include_router(review_router)
+        bodies += REVIEW_BODIES
+    app.include_router(docs_router)
+    extend_openapi(app, *bodies)
+
+
+def _watch_reviews(settings: Settings, service: Service) -> asyncio.Task[None] | None:
+    """Keep the metrics of the review queue up to date, if people review."""
+    if not settings.review or service.decisions is None:
+        return None
+    return asyncio.create_task(watch_queue(service.decisions, service.metrics))
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

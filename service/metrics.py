@@ -106,6 +106,14 @@ class Metrics:
         self.reviews = Counter(
             "screening_reviews", "Stored reviews, by job: review, label.", ["job"], registry=registry
         )
+        self.review_queue = Gauge(
+            "screening_review_queue", "Review tasks, by reason and state: open, leased, done.", ["reason", "state"],
+            registry=registry,
+        )  # fmt: skip
+        self.review_queue_age = Gauge(
+            "screening_review_queue_age_seconds", "Age of the oldest review task that is not done, by reason.",
+            ["reason"], registry=registry,
+        )  # fmt: skip
 
         self.swaps = Counter(
             "screening_swaps",

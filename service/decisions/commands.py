@@ -51,7 +51,11 @@ def _parser() -> Parser:
     erase = commands.add_parser("erase", parents=[common], help="erase decisions, their feedback and their pictures")
     which = erase.add_mutually_exclusive_group(required=True)
     which.add_argument("--decision", metavar="ID", help="the decision with this id")
-    which.add_argument("--product", metavar="TEXT", help="all decisions with this metadata.product")
+    which.add_argument(
+        "--product",
+        metavar="TEXT",
+        help="all decisions with this metadata.product, and imported samples with this product",
+    )
     which.add_argument(
         "--metadata",
         nargs=2,
@@ -97,10 +101,13 @@ def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, objec
     if arguments.decision is not None:
         return {"decisions": int(erasure.erase_one(database, pictures, arguments.decision, caller=caller))}
     if arguments.product is not None:
-        ids, subject = erasure.of_product(database, arguments.product), "product"
-    else:
-        ids, subject = erasure.with_metadata(database, *arguments.metadata), "metadata"
-    return {"decisions": erasure.erase(database, pictures, ids, caller=caller, subject=subject)}
+        ids = erasure.of_product(database, arguments.product)
+        return {
+            "decisions": erasure.erase(database, pictures, ids, caller=caller, subject="product"),
+            "samples": erasure.erase_samples(database, pictures, arguments.product, caller=caller),
+        }
+    ids = erasure.with_metadata(database, *arguments.metadata)
+    return {"decisions": erasure.erase(database, pictures, ids, caller=caller, subject="metadata")}
 
 
 def user() -> str:

@@ -1,4 +1,5 @@
-"""Deletes decisions, on demand and by age, with their feedback and with the pictures that no other decision shows.
+"""Deletes decisions, on demand and by age, with their feedback, their review tasks and the pictures that nothing else
+shows.
 
 Deletion has two steps, so that it can be killed anywhere and run again: rows first, with the pictures that lost their
 last decision marked in the same transaction; then the bytes of marked pictures. After a kill between them, the next run
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
-from service.decisions.review_tables import TASK_PICTURE
+from service.decisions.review_tables import REVIEW_TASK, TASK_PICTURE
 from service.decisions.tables import AUDIT, DECISION, DECISION_PICTURE, ERASED, PICTURE
 from service.ids import new_id
 
@@ -54,6 +55,22 @@ def of_product(database: Database, product: str) -> list[str]:
     """The ids of all decisions about a product."""
     with database.reading() as connection:
         return list(connection.scalars(sa.select(DECISION.c.id).where(DECISION.c.product == product)))
+
+
+def erase_samples(database: Database, pictures: PictureStore, product: str, *, caller: str) -> int:
+    """Erase the labelling tasks of imported samples of a product, with their reviews; returns how many there were."""
+    with database.writing() as connection:
+        database.lock_erasure(connection, shared=False)
+        of_product = (REVIEW_TASK.c.product == product, REVIEW_TASK.c.decision_id.is_(None))
+        addresses = connection.scalars(
+            sa.select(TASK_PICTURE.c.sha256).join(REVIEW_TASK).where(*of_product).distinct()
+        ).all()
+        found = connection.execute(sa.delete(REVIEW_TASK).where(*of_product)).rowcount
+        for start in range(0, len(addresses), BATCH):
+            mark_unreferenced(connection, addresses[start : start + BATCH])
+        _audit(connection, caller, "erase", "samples of a product", found)
+    purge(database, pictures)
+    return found
 
 
 def with_metadata(database: Database, key: str, value: str) -> list[str]:

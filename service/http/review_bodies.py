@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from screening.task import OPTIONS, Dimension
 from service.http.moments import Moment
@@ -388,14 +388,14 @@ class ExportNoted(Documented):
 
 
 class QueueShown(Documented):
-    """Reviews that tasks wait for or have."""
+    """The tasks with one reason, or all tasks."""
 
     open: int
-    """Reviews that wait for a person."""
+    """Tasks that wait for a person."""
     leased: int
-    """Reviews that a person works on."""
+    """Tasks that are not done and that a person works on."""
     done: int
-    """Reviews that are stored."""
+    """Tasks whose label is decided."""
     oldest_seconds: float | None
     """Age in seconds of the oldest task that is not done; null if all are."""
 
@@ -471,5 +471,5 @@ class Statistics(Documented):
     """Results of gold questions; null unless you are a lead."""
 
 
-BODIES: tuple[type[Any], ...] = (SessionOrder, LeaseOrder, ReviewOrder, TasksOrder, ExportOrder)
+BODIES: tuple[type[BaseModel], ...] = (SessionOrder, LeaseOrder, ReviewOrder, TasksOrder, ExportOrder)
 """Request bodies, for the OpenAPI description."""

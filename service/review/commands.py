@@ -1,4 +1,4 @@
-"""`python -m service review queue|import|gold`: work for reviewers, from the command line or a scheduled job."""
+"""`python -m service review queue|import|gold|snapshots`: work for reviewers, by hand or by a scheduled job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from screening.runtime.command_line import Parser
 from service.decisions.commands import open_database, open_pictures, store_options, user
 from service.decisions.database import Database, DatabaseError
 from service.decisions.picture_store import PictureStoreError
-from service.review import gold, tasks
+from service.review import export, gold, tasks
 from service.review.data_import import ImportRefused, import_directory
 
 _BATCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -71,6 +71,13 @@ def _parser() -> Parser:
         help="number of reviews of each sample; use 2 for test data (default: 1)",
     )  # fmt: skip
     imported.set_defaults(run=_import)
+
+    snapshots = commands.add_parser(
+        "snapshots",
+        parents=[common],
+        help="list the exported snapshots, and how many of their labels were erased since",
+    )
+    snapshots.set_defaults(run=lambda database, _: export.snapshots(database))
 
     golden = commands.add_parser("gold", help="mark decided tasks as sources of gold questions")
     actions = golden.add_subparsers(required=True, metavar="ACTION")

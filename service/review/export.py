@@ -66,6 +66,27 @@ def note(database: Database, *, caller: str, digest: str, tasks: Sequence[str]) 
         return identity
 
 
+def snapshots(database: Database) -> list[dict[str, Any]]:
+    """The recorded snapshots, oldest first, with how many of their tasks were erased or have expired since."""
+    gone = sa.func.sum(sa.case((REVIEW_TASK.c.id.is_(None), 1), else_=0))
+    query = (
+        sa.select(EXPORT, sa.func.count(EXPORT_TASK.c.task_id).label("tasks"), gone.label("erased"))
+        .select_from(EXPORT)
+        .outerjoin(EXPORT_TASK)
+        .outerjoin(REVIEW_TASK, REVIEW_TASK.c.id == EXPORT_TASK.c.task_id)
+        .group_by(*EXPORT.c)
+        .order_by(EXPORT.c.at)
+    )
+    with database.reading() as connection:
+        return [
+            {
+                "id": row.id, "at": row.at.isoformat(), "caller": row.caller, "digest": row.digest,
+                "tasks": row.tasks, "erased": row.erased if row.tasks else 0,
+            }
+            for row in connection.execute(query)
+        ]  # fmt: skip
+
+
 def _refuse_missing(connection: sa.Connection, tasks: Sequence[str]) -> None:
     locked = sa.select(REVIEW_TASK.c.id).where(REVIEW_TASK.c.id.in_(tasks)).with_for_update(read=True, key_share=True)
     missing = sorted(set(tasks) - set(connection.scalars(locked)))

@@ -50,51 +50,46 @@ class Rated:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The slots of the tasks with one reason."""
+    """The state of the tasks with one reason, or of all tasks."""
 
     open: int
-    """Slots that wait for a person."""
+    """Tasks that wait for a person."""
     leased: int
+    """Tasks that are not done and that a person works on."""
     done: int
+    """Tasks whose label is decided."""
     oldest_seconds: float | None
     """Age of the oldest task that is not done; None if all are."""
 
 
-def queue(database: Database) -> dict[str, Queue]:
-    """The queue, by reason."""
+def queue(database: Database, *, by_reason: bool) -> dict[str, Queue]:
+    """The queue by reason, or as a whole.
+
+    Tasks are counted and not the reviews that they need, because that number depends on the reason.
+    """
     task, slot = REVIEW_TASK.c, REVIEW_SLOT.c
     with database.reading() as connection:
         now = database.now(connection)
-        leased = sa.and_(slot.state == "leased", slot.leased_until >= now)
+        held = sa.exists().where(slot.task_id == task.id, slot.state == "leased", slot.leased_until >= now)
+        state = sa.case((task.state == "done", "done"), (held, "leased"), else_="open")
+        reason: sa.ColumnElement[str] = task.reason if by_reason else sa.literal(ALL)
+        states = sa.select(reason.label("reason"), state.label("state"), task.created_at).subquery()
         query = sa.select(
-            task.reason,
-            sa.func.count().label("slots"),
-            sa.func.sum(sa.case((slot.state == "done", 1), else_=0)).label("done"),
-            sa.func.sum(sa.case((leased, 1), else_=0)).label("leased"),
-            sa.func.min(sa.case((task.state == "open", task.created_at))).label("oldest"),
-        ).join(REVIEW_SLOT)
-        return {
-            row.reason: Queue(
-                open=row.slots - row.done - row.leased,
-                leased=row.leased,
-                done=row.done,
-                oldest_seconds=None if row.oldest is None else max(0.0, (now - row.oldest).total_seconds()),
-            )
-            for row in connection.execute(query.group_by(task.reason))
-        }
+            states.c.reason,
+            states.c.state,
+            sa.func.count().label("tasks"),
+            sa.func.min(states.c.created_at).label("old"),
+        ).group_by(states.c.reason, states.c.state)
+        found: dict[str, dict[str, sa.Row[Any]]] = {}
+        for row in connection.execute(query):
+            found.setdefault(row.reason, {})[row.state] = row
+        return {name: _queue_of(rows, now) for name, rows in found.items()}
 
 
-def whole(parts: dict[str, Queue]) -> dict[str, Queue]:
-    """The queue without its reasons."""
-    ages = [part.oldest_seconds for part in parts.values() if part.oldest_seconds is not None]
-    return {
-        ALL: Queue(
-            open=sum(part.open for part in parts.values()),
-            leased=sum(part.leased for part in parts.values()),
-            done=sum(part.done for part in parts.values()),
-            oldest_seconds=max(ages, default=None),
-        )
-    }
+def _queue_of(rows: dict[str, sa.Row[Any]], now: datetime) -> Queue:
+    counts = {state: rows[state].tasks if state in rows else 0 for state in ("open", "leased", "done")}
+    oldest = min((rows[state].old for state in ("open", "leased") if state in rows), default=None)
+    return Queue(**counts, oldest_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()))
 
 
 def read(database: Database, since: datetime | None, until: datetime | None) -> list[Rated]:
@@ -223,9 +218,8 @@ def report(database: Database, since: datetime | None, until: datetime | None, *
         for_lead: whether to show the reasons of the queue and the gold questions, which reviewers must not know.
     """
     rated = read(database, since, until)
-    parts = queue(database)
     return {
-        "queue": {reason: asdict(one) for reason, one in (parts if for_lead else whole(parts)).items()},
+        "queue": {reason: asdict(one) for reason, one in queue(database, by_reason=for_lead).items()},
         "throughput": throughput(rated),
         "agreement": agreements(rated),
         "model": asdict(model(database, rated)),

@@ -16,10 +16,10 @@ from service.schemas import ScreenAnswer
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The schema of a service that has every path because it keeps decisions."""
+    """The schema of a service that has every path, because it keeps decisions and people review them."""
     folder = tmp_path_factory.mktemp("decisions")
     kept = {"decisions": f"sqlite:///{folder}/decisions.db", "pictures": str(folder / "pictures")}
-    app = create_app(Settings(engine="scripted", **kept), ScriptedEngine())
+    app = create_app(Settings(engine="scripted", review=True, **kept), ScriptedEngine())
     app.state.service.decisions.database.close()
     return app.openapi()
 
@@ -42,8 +42,13 @@ def slugs(operation: dict[str, Any]) -> dict[str, set[str]]:
 def test_operations_have_short_names_summaries_and_tags(operations) -> None:
     names = [operation["operationId"] for operation in operations.values()]
     of_decisions = {"list_decisions", "get_decision", "get_decision_picture", "send_feedback", "erase_decision"}
+    of_review = {
+        "begin_review_session", "end_review_session", "export_labels", "export_picture", "extend_lease",
+        "get_leased_picture", "get_review", "get_reviewed_picture", "lease_tasks", "list_reviews", "make_tasks",
+        "note_export", "review_statistics", "send_review", "skip_task",
+    }  # fmt: skip
     of_all = {"get_checkpoint", "livez", "metrics", "readyz", "screen", "serve_checkpoint", "startupz"}
-    assert sorted(names) == sorted(of_all | of_decisions)
+    assert sorted(names) == sorted(of_all | of_decisions | of_review)
     assert all(operation["summary"] and operation["tags"] for operation in operations.values())
 
 

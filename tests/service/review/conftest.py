@@ -42,13 +42,13 @@ def open_review(start, kept, make_sample) -> Callable[..., Any]:  # noqa: F811
     """A service with a number of decisions, all with different pictures, and with people who review."""
 
     @asynccontextmanager
-    async def opened(decisions: int = 0, **settings: Any) -> AsyncIterator[Any]:
+    async def opened(count: int = 0, /, **settings: Any) -> AsyncIterator[Any]:
         keys = f"ann:{sha256(FEEDBACK_KEY)},ben:{sha256(OTHER_KEY)}"
         async with start(**(kept | {"review": True, "feedback_keys": keys} | settings)) as running:
-            for seed in range(decisions):
+            for seed in range(count):
                 answer = await running.client.post("/screen", json=make_sample(seed).json())
                 assert answer.status_code == 200, answer.text
-            while running.metric("screening_decisions_total", result="stored") < decisions:
+            while running.metric("screening_decisions_total", result="stored") < count:
                 await asyncio.sleep(0.01)
             yield running
 
