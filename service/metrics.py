@@ -163,6 +163,7 @@ class Metrics:
             (self.unreadable, product(Reason, Mode)),
             (self.out_of_domain, product(("out-of-domain", "domain-unknown"))),
             (self.decisions, product(("stored", "dropped", "erased"))),
+            (self.reviews, product(("review", "label"))),
             (self.answers, product(("engine", "shared", "cache", "replay"))),
             (self.swaps, product(("in_place", "rebuilt", "unchanged", "refused", "rolled_back", "rebuilt_back"))),
             (self.rebuilds, product(("swap", "roll_back", "died", "hung"), ("ok", "failed"))),
