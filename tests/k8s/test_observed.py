@@ -17,6 +17,7 @@ import pytest
 from loadtest.results.dashboards import ask, queries
 from loadtest.targets.local_service import started
 from loadtest.targets.monitoring import monitoring
+from service.__main__ import main as service_main
 from tests.k8s.test_dashboards import write_retraining_metrics
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, make_checkpoint
 
@@ -59,8 +60,8 @@ def exposing(text: str) -> Iterator[str]:
 
 
 @contextmanager
-def busy(url: str) -> Iterator[None]:
-    """Callers and an operator who swaps between two checkpoints, until the end of the block."""
+def busy(url: str, database: str) -> Iterator[None]:
+    """Callers, and an operator who swaps between two checkpoints and queues reviews, until the end of the block."""
     stop, names = Event(), itertools.cycle(["two", "one"])
     product = sorted(PRODUCTS.iterdir())[0]
     pictures = [(product / f"{name}.jpg").read_bytes() for name in ("original", *"abcd")]
@@ -78,7 +79,11 @@ def busy(url: str) -> Iterator[None]:
         while not stop.wait(2):
             httpx.post(f"{url}/admin/checkpoint", json={"checkpoint": next(names)}, headers=ADMIN, timeout=60)
 
-    threads = [Thread(target=screen), Thread(target=swap)]
+    def queue_reviews() -> None:
+        while not stop.wait(5):
+            assert service_main(["review", "queue", "--decisions", database, "--count", "20"]) == 0
+
+    threads = [Thread(target=work) for work in (screen, swap, queue_reviews)]
     for thread in threads:
         thread.start()
     try:
@@ -90,21 +95,21 @@ def busy(url: str) -> Iterator[None]:
 
 
 def test_every_query_of_the_dashboards_returns_data(tmp_path: Path, registry_file: Path) -> None:
-    store = tmp_path / "store"
+    store, database = tmp_path / "store", f"sqlite:///{tmp_path / 'decisions.db'}"
     for seed, name in enumerate(("one", "two")):
         make_checkpoint(store / name, seed)
     options = [
         "--engine", "tests.k8s.eventful_engine:make", "--checkpoint", str(store / "one"),
         "--checkpoint-store", str(store), "--state-dir", str(tmp_path / "state"), "--admin-keys", ADMIN_KEYS,
         "--registry", f"sqlite:///{registry_file}", "--registry-poll-seconds", "1",
-        "--decisions", f"sqlite:///{tmp_path / 'decisions.db'}", "--pictures", str(tmp_path / "pictures"),
+        "--decisions", database, "--pictures", str(tmp_path / "pictures"), "--review", "true",
     ]  # fmt: skip
     retraining = write_retraining_metrics(tmp_path / "metrics")
     with (
         started(options, repository=Path(__file__).parents[2], start_seconds=60, on_wait=lambda _: None) as service,
         exposing(OF_THE_CLUSTER + retraining) as others,
         monitoring(tmp_path / "monitoring", {"screening-0": urlsplit(service.url).netloc, "others": others}) as running,
-        busy(service.url),
+        busy(service.url, database),
     ):
         missing = list(queries(rate_interval="20s"))
         assert len(missing) > 50
