@@ -51,9 +51,9 @@ class TracingMiddleware:
             raise
         finally:
             status = status or NOT_READY.status  # `RequestMiddleware` answers this if the request is cancelled
+            span.set_attributes({f"screening.{name}": fields[name] for name in _FROM_LOG if name in fields})
             span.set_attributes(
                 {"http.request.method": "POST", "http.route": PATH, "http.response.status_code": status}
-                | {f"screening.{name}": fields[name] for name in _FROM_LOG if name in fields}
             )
             if status >= 500:
                 span.set_status(StatusCode.ERROR)
