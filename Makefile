@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo review retrain-demo serve test test-fast test-all check docs bench bench-train images tiny clean
+.PHONY: help install tools demo review retrain-demo serve test test-fast test-all check checkov docs bench bench-train observe images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,8 +28,8 @@ retrain-demo: install ## screen, correct, retrain, promote: the same questions m
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)
 
-tools: install # promtool, which no Python package brings
-	@.ci/promtool $(VENV)/bin
+tools: install # promtool, prometheus and alertmanager, which no Python package brings
+	@.ci/monitoring-tools $(VENV)/bin
 
 # A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
 test: tools ## run the tests that a change can break, about 25 minutes on two cores
@@ -46,6 +46,9 @@ check: install ## lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+checkov: install ## check the manifests of k8s/ against common security mistakes
+	@KUBECTL=$(VENV)/bin/kubectl .ci/checkov build/checkov
+
 docs: install ## build the documentation as a site, into site/
 	@$(PY) -m pip install -qq --constraint constraints.txt --editable '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
@@ -55,6 +58,10 @@ bench: install ## measure the service under load, and vLLM's own server and tran
 
 bench-train: install ## compare the speed of a reinforcement learning step with TRL's own trainer
 	@$(PY) -m trainer bench-train
+
+# ARGS="--base-url URL" looks at a service that already runs; `python -m loadtest observe --help` lists the options.
+observe: tools ## start Prometheus and Alertmanager on a service under load, and show each dashboard query's value
+	@$(PY) -m loadtest observe $(ARGS)
 
 images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
 	@k8s/images/build

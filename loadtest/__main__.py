@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "loadtest.commands.decisions",
         "compare a service that stores decisions with one that does not, in turns: throughput and latency",
     ),
+    "observe": (
+        "loadtest.commands.observe",
+        "show a service under load in Prometheus, with the value of every query of the dashboards",
+    ),
     "fleet": (
         "loadtest.commands.fleet",
         "simulate an autoscaled fleet below a load pattern: replicas, latency, refusals, cost",
@@ -47,7 +51,7 @@ docs/operations.md explains the figures."""
 
 def _describe(command: ModuleType, summary: str) -> dict[str, Any]:
     """Text for `--help`: the summary, and the docstring of the module without its first line."""
-    without_directory = ("bench", "decisions", "fleet")
+    without_directory = ("bench", "decisions", "fleet", "observe")
     writes_directory = command.__name__.rpartition(".")[2] not in without_directory
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.\n\n{str(command.__doc__).partition(chr(10))[2].strip()}",

@@ -89,10 +89,13 @@ def _serve(settings: Settings) -> int:
 
     configure(settings.log_level)
     prepare(os.environ)
+    from service.config.traces_endpoint import traces_endpoint
     from service.server.launch import CannotStart, serve
+    from service.tracing import exporting
 
     try:
-        return serve(settings, _engine(settings))
+        with exporting(traces_endpoint(os.environ)):
+            return serve(settings, _engine(settings))
     except CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

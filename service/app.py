@@ -41,6 +41,7 @@ from service.http.review_pages import add_review_pages
 from service.http.routes import answer_error, router
 from service.http.session import SessionOrder
 from service.http.session import router as session_router
+from service.http.trace_requests import TracingMiddleware
 from service.logs import log
 from service.metrics import Metrics
 from service.pipeline.answer import size_of as size_of_answer
@@ -203,6 +204,7 @@ def _watch_reviews(settings: Settings, service: Service) -> asyncio.Task[None] |
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """Add the middleware, from the innermost to the outermost."""
     app.add_middleware(HeadAsGet)
+    app.add_middleware(TracingMiddleware)
     app.add_middleware(RequestMiddleware)
     if settings.cors_origins:
         app.add_middleware(

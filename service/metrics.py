@@ -6,8 +6,12 @@ can run in one process; `exposition` appends the registry of the process, which 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from screening.answer import Mode, Reason
 from service.engines.protocol import Engine, LoadedCheckpoint
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -150,6 +154,28 @@ class Metrics:
             "screening_engine_rebuild_seconds", "Time to stop the engine, start another one and verify its weights.",
             registry=registry, buckets=_REBUILD_SECONDS,
         )  # fmt: skip
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Expose the counters of rare events from the start.
+
+        Otherwise the first event of a kind creates its series, and Prometheus sees no increase from nothing to 1.
+        """
+        known: list[tuple[Counter, Iterable[tuple[str, ...]]]] = [
+            (self.rejected, product(("queue_full", "not_ready", "unauthenticated"))),
+            (self.aborted, product(("client_gone", "deadline"))),
+            (self.unreadable, product(Reason, Mode)),
+            (self.out_of_domain, product(("out-of-domain", "domain-unknown"))),
+            (self.decisions, product(("stored", "dropped", "erased"))),
+            (self.reviews, product(("review", "label"))),
+            (self.answers, product(("engine", "shared", "cache", "replay"))),
+            (self.swaps, product(("in_place", "rebuilt", "unchanged", "refused", "rolled_back", "rebuilt_back"))),
+            (self.rebuilds, product(("swap", "roll_back", "died", "hung"), ("ok", "failed"))),
+        ]
+        for counter, labels in known:
+            for values in labels:
+                counter.labels(*values)
 
     def serves(self, checkpoint: LoadedCheckpoint, engine: Engine) -> None:
         """Record the checkpoint that the service serves now, in place of the previous one."""

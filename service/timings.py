@@ -1,4 +1,4 @@
-"""Measures how long the stages of a request take."""
+"""Measures how long the stages of a request take, in the metrics and in its trace."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from service.metrics import Metrics
+from service.tracing import stage_span
 
 
 @dataclass(slots=True)
@@ -24,7 +25,8 @@ class StageTimer:
         """Measure the block as a stage."""
         began = time.perf_counter()
         try:
-            yield
+            with stage_span(name):
+                yield
         finally:
             self.note(name, began)
 

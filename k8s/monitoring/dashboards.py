@@ -189,7 +189,37 @@ RETRAINING = [
     ],
 ]
 
-DASHBOARDS = {"service": SERVICE, "model": MODEL, "retraining": RETRAINING}
+_OPEN = 'screening_review_queue{@, state="open"}'
+# Each replica reports the whole queue, which is in their common database: hence max, and no sum over replicas.
+REVIEW = [
+    [
+        Panel("Tasks that wait", {"": f"max(sum by (pod) ({_OPEN}))"}, kind="stat"),
+        Panel("Age of the oldest task", {"": "max(screening_review_queue_age_seconds{@})"}, "s", "stat"),
+        Panel("Reviews, 1 d", {"": "sum(increase(screening_reviews_total{@}[1d]))"}, kind="stat"),
+        Panel(
+            "Answers below the threshold, 1 h",
+            {"": _share("screening_needs_review_total", "screening_choices_total")},
+            "percentunit",
+            "stat",
+        ),
+    ],
+    [
+        Panel("Tasks that wait, by reason", {"{{reason}}": f"max by (reason) ({_OPEN})"}),
+        Panel(
+            "Age of the oldest task, by reason",
+            {"{{reason}}": "max by (reason) (screening_review_queue_age_seconds{@})"},
+            "s",
+        ),
+        Panel("Tasks by state", {"{{state}}": "max by (state) (sum by (state, pod) (screening_review_queue{@}))"}),
+    ],
+    [
+        Panel("Reviews, 1 h", {"{{job}}": "sum by (job) (increase(screening_reviews_total{@}[1h]))"}),
+        Panel("Decisions to be stored", {"{{result}}": _rate("screening_decisions_total", "result")}, "reqps"),
+        Panel("Bytes that wait to be stored", {"{{pod}}": "sum by (pod) (screening_decision_queue_bytes{@})"}, "bytes"),
+    ],
+]
+
+DASHBOARDS = {"service": SERVICE, "model": MODEL, "retraining": RETRAINING, "review": REVIEW}
 
 
 def dashboard(name: str, rows: list[list[Panel]]) -> dict[str, Any]:

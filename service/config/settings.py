@@ -1,4 +1,5 @@
-"""Defines every setting of the service. No other file reads settings from the environment."""
+"""Defines every setting of the service. No other file reads settings from the environment, except for those of
+OpenTelemetry (`service.config.traces_endpoint`)."""
 
 from __future__ import annotations
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from screening.runtime.extensions import ExtensionError, find
 from service.config.settings import Settings, SettingsError
+from service.config.traces_endpoint import traces_endpoint
 from service.engines.protocol import Engine
 
 
@@ -19,6 +21,7 @@ def _vllm(settings: Settings) -> Engine:
         cpu_worker=settings.cpu_worker,
         draft_tokens=settings.draft_tokens,
         fast_preprocessing=settings.fast_preprocessing,
+        traces_endpoint=traces_endpoint(os.environ),
     )
 
 

@@ -46,6 +46,7 @@ from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.errors import EngineFailed, EngineLost
 from service.ids import new_id
 from service.logs import log
+from service.tracing import outgoing_headers
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -69,13 +70,19 @@ class VllmEngine:
         cpu_worker: CpuWorker = "inside",
         draft_tokens: int | None = None,
         fast_preprocessing: bool = True,
+        traces_endpoint: str | None = None,
     ) -> None:
+        """
+        Args:
+            traces_endpoint: URL to which vLLM's processes post their spans; None for no tracing.
+        """
         self._device = device
         self._max_concurrent = max_concurrent
         self._gpu_memory_utilization = gpu_memory_utilization
         self._cpu_worker = cpu_worker
         self._draft_tokens = draft_tokens
         self._fast_preprocessing = fast_preprocessing
+        self._traces_endpoint = traces_endpoint
         self._computes_on = "cpu"
         """Name of the accelerator, or `cpu`; valid once a checkpoint is loaded."""
         self._llm: AsyncLLM | None = None
@@ -291,7 +298,8 @@ class VllmEngine:
             raise EngineLost()
         try:
             # Cancelling this cancels the call, which aborts its request in the engine core.
-            final = await self._calls.request(_last(self._llm.generate(prompt, sampling, request_id)))
+            outputs = self._llm.generate(prompt, sampling, request_id, trace_headers=outgoing_headers())
+            final = await self._calls.request(_last(outputs))
         except EngineLost:
             raise
         except Exception as error:
@@ -328,6 +336,9 @@ class VllmEngine:
         for name, value in cpu_environment().items() if device == "cpu" else ():
             os.environ.setdefault(name, value)
         self._computes_on = device if device == "cpu" else current_platform.get_device_name()
+        if self._traces_endpoint is not None:
+            arguments["otlp_traces_endpoint"] = self._traces_endpoint
+            os.environ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # vLLM's default is gRPC
         if device == "cuda":
             arguments["gpu_memory_utilization"] = self._gpu_memory_utilization
         log(LOGGER, logging.INFO, "loading", checkpoint=manifest.name, digest=manifest.digest, device=device)

@@ -1,5 +1,5 @@
 """The HTTP interface.
 
 Read in this order: routes (`/screen` and the health paths), admin, decisions with decision_bodies, docs. `middleware`,
-`auth` and `paths` apply to all of them, and `openapi` completes their description.
+`trace_requests`, `auth` and `paths` apply to all of them, and `openapi` completes their description.
 """

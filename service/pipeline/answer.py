@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from opentelemetry.trace import SpanContext
+
 from screening.answer import Answer, Mode, Unreadable, parse
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
@@ -18,6 +20,7 @@ from screening.task import NONE, OPTIONS
 from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
+from service.tracing import current_context
 
 Source = Literal["engine", "shared", "cache"]
 
@@ -37,6 +40,8 @@ class Interpretation:
     checkpoint: LoadedCheckpoint
     """The checkpoint that produced the output."""
     warnings: tuple[AnswerWarning, ...] = ()
+    span: SpanContext | None = None
+    """Span of the request for which the model wrote the output; None if it is not traced."""
 
     @property
     def readable(self) -> bool:
@@ -70,6 +75,7 @@ def interpret(generated: Generated, mode: Mode) -> Interpretation:
         generated.completion_tokens,
         checkpoint,
         warnings,
+        current_context(),
     )
 
 
@@ -123,6 +129,7 @@ def size_of(interpretation: Interpretation) -> int:
         return 512 + sys.getsizeof(parsed.detail)
     return (
         1280
+        + (0 if interpretation.span is None else 384)
         + 512 * len(interpretation.warnings)
         + sys.getsizeof(parsed.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in parsed.findings)

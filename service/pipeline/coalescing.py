@@ -12,6 +12,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from opentelemetry.trace import SpanContext
+
+from service.tracing import current_context, link
+
 Result = TypeVar("Result")
 
 
@@ -19,6 +23,8 @@ Result = TypeVar("Result")
 class _Flight(Generic[Result]):
     task: asyncio.Task[Result]
     began: float
+    span: SpanContext | None
+    """Span of the request that started the work."""
     waiters: int = 0
 
 
@@ -47,6 +53,8 @@ class RequestCoalescer(Generic[Result]):
         joined = flight is not None and time.monotonic() - flight.began < self._max_age
         if flight is None or not joined:
             flight = self._begin(key, work)
+        else:
+            link(flight.span)
         flight.waiters += 1
         try:
             await asyncio.wait({flight.task})  # cancelling this wait does not cancel the task
@@ -68,7 +76,7 @@ class RequestCoalescer(Generic[Result]):
 
         task = asyncio.create_task(run())
         task.add_done_callback(_retrieve_error)
-        flight = self._flights[key] = _Flight(task, time.monotonic())
+        flight = self._flights[key] = _Flight(task, time.monotonic(), current_context())
         return flight
 
     def _forget(self, key: bytes, task: asyncio.Task[Result]) -> None:

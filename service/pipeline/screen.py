@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -37,6 +38,7 @@ from service.request.picture_fetch import PictureFetch
 from service.request.request_body import Submission
 from service.schemas import ScreenAnswer, Timings
 from service.timings import StageTimer
+from service.tracing import link
 
 Result = TypeVar("Result")
 
@@ -182,6 +184,7 @@ async def _answer(
     source: Source
     if (interpretation := service.answers.get(key)) is not None:
         inference, source = Inference(interpretation, StageTimer(service.metrics)), "cache"
+        link(interpretation.span)
     else:
         infer = partial(_infer, submission, service)
         inference, joined = await _unless_gone(request, service.coalescer.do(key, infer))
@@ -207,8 +210,9 @@ async def _answer(
 async def _infer(submission: Submission, service: Service) -> Inference:
     """Wait for a slot, decode the pictures, run the engine and interpret its output. Stores the result in the cache."""
     timer, mode = StageTimer(service.metrics), submission.mode
-    async with service.admission.slot():
-        timer.note("queue", timer.began)
+    async with AsyncExitStack() as slot:
+        with timer.stage("queue"):
+            await slot.enter_async_context(service.admission.slot())
         with timer.stage("decode"):
             squares = await _squares(submission.pictures, service.engine.checkpoint.image_size, service.decoders)
         with timer.stage("engine"):

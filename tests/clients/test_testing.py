@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from screening_client import (
     AsyncClient,
@@ -30,6 +31,18 @@ def test_the_same_pictures_have_the_same_answer_and_others_may_differ(question: 
     with FakeService().client() as client:
         elsewhere = client.screen(**question)
     assert first == again == elsewhere and choices == set("ABCDN")
+
+
+def test_the_trace_of_the_caller_is_passed_on_and_none_is_begun(question: Any) -> None:
+    service = FakeService()
+    span = NonRecordingSpan(SpanContext(trace_id=5, span_id=6, is_remote=False, trace_flags=TraceFlags(1)))
+    with service.client() as client:
+        client.screen(**question)
+        with use_span(span):
+            client.screen(**question)
+    outside, inside = service.requests
+    assert "traceparent" not in outside.headers
+    assert inside.headers["traceparent"] == f"00-{5:032x}-{6:016x}-01"
 
 
 def test_the_fake_records_requests_as_they_were_made(five: tuple[bytes, ...]) -> None:

@@ -14,7 +14,7 @@ import pytest
 LAYERS = {
     "screening": "task errors answer prompt calibration image_files images runtime checkpoint inference confidence",
     "service": (
-        "errors ids logs config schemas engines metrics timings admission checkpoints request decisions review "
+        "errors ids logs tracing config schemas engines metrics timings admission checkpoints request decisions review "
         "review_page pipeline http app server"
     ),
     "trainer": ("labels records data_directory metrics reward runs endpoint data evaluation training release research"),

@@ -20,15 +20,17 @@ K8S = ROOT / "k8s"
 Resource = dict[str, Any]
 
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
-RENDERED = [*((overlay,) for overlay in OVERLAYS), *(
-    ("production", component) for component in ("decisions", "multi-node-trainjob", "multi-node-jobset", "spare-gpu")
-)]  # fmt: skip
+RENDERED = [
+    *((overlay,) for overlay in OVERLAYS),
+    ("production", "decisions", "decisions-database", "review"),
+    *(("production", component) for component in ("multi-node-trainjob", "multi-node-jobset", "spare-gpu", "tracing")),
+]
 """Every overlay, and the components that no overlay has. Together they hold every component."""
 WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingRuntime")
 
 
 def program(name: str) -> str:
-    """A program that the dev extra or `.ci/promtool` installs: from this environment first, then from PATH."""
+    """A program that the dev extra or `.ci/monitoring-tools` installs: from this environment first, then from PATH."""
     found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     assert found, f"{name} is missing: `make tools` installs it"
     return found

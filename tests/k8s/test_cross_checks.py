@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from service.__main__ import main as service_main
 from service.app import create_app
 from service.config.named_keys import keys_in
 from service.config.settings import Settings, load
+from service.config.traces_endpoint import traces_endpoint
 from service.engines.scripted_engine import ScriptedEngine
 from tests.k8s.rendering import (
     OVERLAYS,
@@ -32,6 +36,7 @@ HASH = "0" * 64
 SECRETS = {
     "screening-keys/keys": f"shop screen {HASH}\noperator admin {'1' * 64}\n",
     "mlflow-database/password": "secret",
+    "screening-database/password": "secret",
     "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
     "screening-decisions/pictures": "s3://screening-pictures/production",
 }
@@ -244,6 +249,36 @@ def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.
     settings = service_settings(render("production", "decisions"), monkeypatch)
     assert settings.decisions == SECRETS["screening-decisions/database"]
     assert settings.pictures == SECRETS["screening-decisions/pictures"]
+    assert not settings.review
+    assert service_settings(render("production", "decisions", "review"), monkeypatch).review
+
+
+def test_traces_go_where_the_network_policy_lets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = render("production", "tracing")
+    container = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]["containers"][0]
+    endpoint = traces_endpoint(environment(resources, container, _secrets(resources)))
+    assert endpoint is not None
+    address = urlsplit(endpoint)
+    (rule,) = one(resources, "NetworkPolicy", "to-tracing")["spec"]["egress"]
+    assert address.port in {port["port"] for port in rule["ports"]}
+    namespace = rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert f".{namespace}.svc" in str(address.hostname)
+
+
+def test_maintenance_of_the_decision_store_is_what_the_service_understands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SCREENING_DECISIONS", f"sqlite:///{tmp_path / 'decisions.db'}")
+    monkeypatch.setenv("SCREENING_PICTURES", str(tmp_path / "pictures"))
+    jobs = {
+        job["metadata"]["name"]: job["spec"]
+        for job in of_kind(render("production", "decisions", "review"), "CronJob")
+        if job["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "maintenance"
+    }
+    for name in ("screening-database", "screening-prune", "screening-review-queue"):  # the tables come first
+        (container,) = jobs.pop(name)["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert service_main(container["args"]) == 0, name
+    assert not jobs
 
 
 @each_rendering

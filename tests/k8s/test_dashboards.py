@@ -61,16 +61,20 @@ def ours() -> dict[str, set[str]]:
     return series
 
 
+def write_retraining_metrics(folder: Path) -> str:
+    """The metrics that a retraining writes, with the configuration of the cluster."""
+    settings = read_config(K8S / "base" / "retrain.yaml").model_copy(update={"metrics_file": folder / "file"})
+    run = Run(id="one", started=MOMENT, ended=MOMENT, reason="new labels", outcome="promoted")
+    decision = Decision(at=MOMENT, decision="run", reason="new labels")
+    write_metrics(settings, State(run=run, finished=run, decision=decision), Ledger(folder), 0)
+    return (folder / "file").read_text()
+
+
 @cache
 def of_retraining() -> set[str]:
     """Names of the metrics in the file of a retraining."""
     with TemporaryDirectory() as folder:
-        settings = read_config(K8S / "base" / "retrain.yaml").model_copy(update={"metrics_file": Path(folder) / "file"})
-        run = Run(id="one", started=MOMENT, ended=MOMENT, reason="new labels", outcome="promoted")
-        decision = Decision(at=MOMENT, decision="run", reason="new labels")
-        write_metrics(settings, State(run=run, finished=run, decision=decision), Ledger(Path(folder)), 0)
-        families = text_string_to_metric_families((Path(folder) / "file").read_text())
-        return {family.name for family in families}
+        return {family.name for family in text_string_to_metric_families(write_retraining_metrics(Path(folder)))}
 
 
 def queries() -> Iterator[tuple[str, str]]:

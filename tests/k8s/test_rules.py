@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.metrics import Metrics
 from tests.k8s.rendering import K8S, one, program, render
 
 MONITORING = K8S / "monitoring"
@@ -120,3 +121,35 @@ def test_the_autoscaler_sees_the_load(tmp_path: Path, case: str) -> None:
     file = tmp_path / "test.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "1m", "tests": [test]}))
     promtool("test", "rules", file)
+
+
+def test_the_first_event_of_a_kind_is_an_increase() -> None:
+    """A series that begins with its first event goes from nothing to 1, and `increase` sees 0."""
+    from_the_start = {
+        (sample.name, value)
+        for family in Metrics().registry.collect()
+        for sample in family.samples
+        for value in sample.labels.values()
+    }
+    watched = {
+        (metric, value)
+        for rule in ALERTS
+        for metric, values in re.findall(r'increase\((\w+)\{\w+=~?"([\w|]+)"\}', rule["expr"])
+        for value in values.split("|")
+    }
+    assert ("screening_swaps_total", "rolled_back") in watched
+    assert watched <= from_the_start
+
+
+def test_the_latency_alert_has_buckets_around_its_threshold() -> None:
+    """Without them the quantile is interpolated between 10 and 30 s, and says nothing about 20 s."""
+    metrics = Metrics()
+    metrics.stage_seconds.labels("total").observe(1)
+    bounds = {
+        float(sample.labels["le"])
+        for family in metrics.registry.collect()
+        if family.name == "screening_stage_seconds"
+        for sample in family.samples
+        if "le" in sample.labels
+    }
+    assert {15.0, 20.0, 45.0} <= bounds

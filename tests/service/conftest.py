@@ -31,6 +31,7 @@ from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.engines.scripted_engine import ScriptedEngine
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint
+from tests.service.tracing_collector import Collector, collecting
 
 BOUNDARY = "screening-test-boundary"
 
@@ -320,14 +321,22 @@ VLLM_CONCURRENT, VLLM_QUEUE = 4, 28
 
 
 @pytest.fixture(scope="session")
-def vllm_service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[Process]:
-    """One service on the real engine for the whole run; room for 32 requests."""
+def vllm_collector() -> Iterator[Collector]:
+    """Takes the traces of `vllm_service`."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def vllm_service(launch_service: Callable[..., Any], checkpoint: Path, vllm_collector: Collector) -> Iterator[Process]:
+    """One service on the real engine for the whole run; room for 32 requests. It is traced."""
     with launch_service(
         "--checkpoint", str(checkpoint),
         "--max-concurrent", str(VLLM_CONCURRENT),
         "--max-queue", str(VLLM_QUEUE),
         "--body-timeout-seconds", "60",
         "--answer-cache-entries", "0",  # its tests ask the same again to hear the engine
+        variables=vllm_collector.variables(),
     ) as process:  # fmt: skip
         yield process
 

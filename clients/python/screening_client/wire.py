@@ -26,6 +26,7 @@ from screening_client.request import Body
 from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
 from screening_client.settings import Deadline, Settings
+from screening_client.trace_context import trace_headers
 
 if TYPE_CHECKING:
     from screening_client.decision_calls import Call
@@ -37,7 +38,7 @@ _PIECE = 1 << 16
 def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, body: Body) -> httpx.Request:
     """Build `POST /screen` as multipart. It is encoded once, so that every attempt sends the same bytes."""
     headers = settings.headers
-    headers.update({**body.headers, "Accept": "application/json"})
+    headers.update({**trace_headers(), **body.headers, "Accept": "application/json"})
     url = settings.url("/screen")
     request = http.build_request("POST", url, headers=headers, files=body.files, data=body.fields)
     request.read()
