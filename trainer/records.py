@@ -145,6 +145,8 @@ class SampleLine(_Record):
     seed: int | None = None
     setting: str | None = None
     """Scene of the generated pictures, in the source's own vocabulary."""
+    licence: str | None = None
+    """Licence of the model that made the pictures, if it restricts what may be done with them."""
 
     @model_validator(mode="before")
     @classmethod
