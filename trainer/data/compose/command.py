@@ -61,7 +61,9 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--prompt", metavar="TEXT", help="text for klein (default: asks for a plain product photo)")
     model.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is a GPU)")
     model.add_argument(
-        "--offload", action="store_true", help="keep only the computing part of the model on the GPU: slower, less memory"
+        "--offload",
+        action="store_true",
+        help="keep only the computing part of the model on the GPU: slower, less memory",
     )
     model.add_argument(
         "--accept-licence",

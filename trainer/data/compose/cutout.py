@@ -73,4 +73,4 @@ def _notes(solid: NDArray[np.bool_]) -> list[Note]:
 def _areas(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     """The areas of the connected pieces of a mask, in pixels."""
     statistics = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2]
-    return np.asarray(statistics)[1:, cv2.CC_STAT_AREA]
+    return np.asarray(statistics, np.int32)[1:, cv2.CC_STAT_AREA]

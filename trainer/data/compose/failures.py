@@ -20,6 +20,8 @@ class Reason(StrEnum):
     """The segmenter `alpha` got a file without transparency."""
     BUSY_BACKGROUND = "busy-background"
     """The segmenter `backdrop` got a photo whose background is not plain."""
+    PART_MISSING = "part-missing"
+    """The segmenter `backdrop` removed something with an outline: probably a part of the product."""
     EMPTY = "empty"
     """Nothing was found in the photo, or the cut-out is transparent."""
     TOO_SMALL = "too-small"

@@ -1,8 +1,8 @@
 """The files of one sample on disk, and how they are written.
 
-    pictures/ID/{original,a,b,c,d}.png        the question
-    steps/ID/{cutout,placeholder,initial,mask}.png
-    steps/ID/composed.json                    what is done so far, with the hash of every file
+pictures/ID/{original,a,b,c,d}.png        the question
+steps/ID/{cutout,placeholder,initial,mask}.png
+steps/ID/composed.json                    what is done so far, with the hash of every file
 """
 
 from __future__ import annotations

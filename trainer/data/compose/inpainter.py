@@ -22,12 +22,21 @@ from trainer.data.compose.model_options import ModelOptions
 class Inpainter(Protocol):
     """Paints a scene around a product. Making one is cheap: weights are loaded by the first `paint`."""
 
-    name: str
-    licence: Licence
-    stand_in: bool
-    """Whether this takes the place of a generative model. Every file says so."""
-    sides: Container[int]
-    """The sides of a square picture, in pixels, that it can paint."""
+    @property
+    def name(self) -> str:
+        """Name for the data and for people."""
+
+    @property
+    def licence(self) -> Licence:
+        """Licence of the model. It is asked for before any weight is read."""
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether this takes the place of a generative model. Every file says so."""
+
+    @property
+    def sides(self) -> Container[int]:
+        """The sides of a square picture, in pixels, that it can paint."""
 
     @property
     def identity(self) -> str:

@@ -16,6 +16,8 @@ from trainer.data.compose.failures import Failed, Reason
 
 _NEAR, _FAR = 3, 10
 """Widths in pixels of the ring beside the product and of the ring around that one."""
+_UPPER = 0.6
+"""Share of the product's height where halos are measured."""
 _ONE_COLOUR = 1.0
 _WHITE = 250
 _SAME = 0.2
@@ -30,12 +32,12 @@ class Measures(BaseModel):
     repainted: float
     """Share of the pixels that the mask lets the inpainter paint."""
     change_inside: float
-    """Mean difference from the original inside the product, one pixel from its outline."""
+    """Mean difference from the original inside the product, where the cut-out is opaque."""
     largest_change_inside: int
     """Largest difference from the original there."""
     halo: float
-    """How much brighter a narrow ring around the product is than the ring around that one. A cut-out with a white
-    fringe has a large value; a contact shadow makes it negative."""
+    """How much brighter a narrow ring around the upper part of the product is than the ring around that one. A white
+    fringe gives 20 and more, a dark one a negative value."""
 
 
 def measure(picture: Image.Image, canvas: Canvas) -> Measures:
@@ -44,8 +46,8 @@ def measure(picture: Image.Image, canvas: Canvas) -> Measures:
     Args:
         picture: RGB, of the canvas' size.
     """
-    kept = canvas.kept.astype(np.uint8)
-    inside = cv2.erode(kept, np.ones((3, 3), np.uint8)).astype(bool)
+    kept = canvas.kept
+    inside = np.asarray(canvas.layer.getchannel("A")) == 255
     change = np.abs(np.asarray(picture, np.int16) - np.asarray(canvas.placeholder, np.int16))[inside]
     return Measures(
         repainted=round(1 - float(kept.mean()), 4),
@@ -87,12 +89,11 @@ def refuse_repeated(difference: float) -> None:
         raise Failed(Reason.REPEATED, "two of the four pictures are the same; the inpainter ignores its seed")
 
 
-def _halo(grey: NDArray[np.float32], kept: NDArray[np.uint8]) -> float:
-    near, far = _ring(kept, 0, _NEAR), _ring(kept, _NEAR, _FAR)
+def _halo(grey: NDArray[np.float32], kept: NDArray[np.bool_]) -> float:
+    """Rows near the ground are left out, because the contact shadow is there."""
+    rows = np.flatnonzero(kept.any(1))
+    upper = np.arange(len(kept))[:, None] < rows[0] + _UPPER * len(rows)
+    distance = np.asarray(cv2.distanceTransform((~kept).astype(np.uint8), cv2.DIST_L2, 5))
+    near = upper & (distance > 0) & (distance <= _NEAR)
+    far = upper & (distance > _NEAR) & (distance <= _FAR)
     return float(grey[near].mean() - grey[far].mean()) if near.any() and far.any() else 0.0
-
-
-def _ring(kept: NDArray[np.uint8], inner: int, outer: int) -> NDArray[np.bool_]:
-    """The pixels outside the product at a distance above `inner` and up to `outer`."""
-    distance = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 5)
-    return np.asarray((distance > inner) & (distance <= outer))

@@ -1,10 +1,10 @@
 """A whole run of `compose`, and the data directory that it leaves.
 
-    OUT/samples.jsonl          one line per product that was composed, without a label
-    OUT/pictures/, OUT/steps/  see files.py
-    OUT/failures.jsonl         the products that were left out, with the reason
-    OUT/compose.json           settings, licence, counts, what was measured
-    OUT/compose.html, OUT/contact-sheet.png
+OUT/samples.jsonl          one line per product that was composed, without a label
+OUT/pictures/, OUT/steps/  see files.py
+OUT/failures.jsonl         the products that were left out, with the reason
+OUT/compose.json           settings, licence, counts, what was measured
+OUT/compose.html, OUT/contact-sheet.png
 """
 
 from __future__ import annotations
@@ -142,4 +142,3 @@ def _means(samples: Sequence[Composed]) -> dict[str, float]:
 
 def _lines(records: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-

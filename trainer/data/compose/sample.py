@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 

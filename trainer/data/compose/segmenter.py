@@ -21,7 +21,9 @@ from trainer.data.compose.segmenters.onnx_model import OnnxModel
 class Segmenter(Protocol):
     """Cuts a product out of a photo."""
 
-    licence: Licence
+    @property
+    def licence(self) -> Licence:
+        """Licence of the model, or of the code."""
 
     @property
     def identity(self) -> str:

@@ -31,8 +31,8 @@ def check_weights(folder: Path | None, option: str, pipeline: str) -> Path:
     for path in _files(folder):
         if path.suffix.lower() not in _HARMLESS and path.name.upper() not in _NO_SUFFIX:
             raise ComposeError(
-                f"{option}: {folder} contains {path.relative_to(folder)}, which may be code or a pickle. Remove it; only "
-                "safetensors, JSON and text files are loaded"
+                f"{option}: {folder} contains {path.relative_to(folder)}, which may be code or a pickle. Remove it; "
+                "only safetensors, JSON and text files are loaded"
             )
     named = read_json(folder / "model_index.json").get("_class_name")
     if named != pipeline:

@@ -69,7 +69,8 @@ class FluxFill:
                 generator=generator(seed),
                 **self._prompt(canvas.reference),
             ).images[0]
-        return painted.crop((side, 0, 2 * side, side))
+        right: Image.Image = painted.crop((side, 0, 2 * side, side))
+        return right
 
     def _prompt(self, reference: Image.Image) -> dict[str, Any]:
         """The reference as a prompt: zeros in place of text, then Redux's tokens of the picture.

@@ -1,4 +1,4 @@
-"""What the inpainters that use diffusers share: loading a local pipeline, its device, its random numbers, its memory."""
+"""What the inpainters that use diffusers share: loading a local pipeline, its random numbers, and errors of memory."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ from trainer.data.compose.failures import ComposeError, Failed, Reason
 from trainer.data.compose.licences import UNSTATED, Licence
 from trainer.data.compose.segmenters.matte import with_soft_mask
 
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+"""Statistics of ImageNet, on which these models were trained."""
 _SIDE = 1024
 """Side of the model's input in pixels if the file leaves it open; that of BiRefNet."""
 
@@ -33,7 +35,9 @@ class OnnxModel:
     def __init__(self, file: str) -> None:
         self._path = Path(file)
         if not file or not self._path.is_file():
-            raise ComposeError(f"--segmenter: {file or 'onnx'} names no file; write onnx:FILE, for example onnx:birefnet.onnx")
+            raise ComposeError(
+                f"--segmenter: {file or 'onnx'} names no file; write onnx:FILE, for example onnx:birefnet.onnx"
+            )
 
     @cached_property
     def identity(self) -> str:
@@ -64,8 +68,8 @@ class OnnxModel:
         """The model's mask at the size of the photo, from 0 to 1."""
         taken = self._session.get_inputs()[0]
         height, width = (side if isinstance(side, int) else _SIDE for side in taken.shape[-2:])
-        pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
-        pixels = ((pixels - np.float32(_MEAN)) / np.float32(_DEVIATION)).transpose(2, 0, 1)[None]
+        pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR), np.float32) / np.float32(255)
+        pixels = ((pixels - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None]
         half = taken.type == "tensor(float16)"
         given = self._session.run(None, {taken.name: pixels.astype(np.float16 if half else np.float32)})[-1]
         mask = np.squeeze(np.asarray(given, np.float32))
@@ -75,5 +79,5 @@ class OnnxModel:
                 "returns one mask of finite numbers"
             )
         if mask.min() < 0 or mask.max() > 1:  # logits; some exports end with a sigmoid and some do not
-            mask = 1 / (1 + np.exp(-np.clip(mask, -30, 30)))
+            mask = np.asarray(1 / (1 + np.exp(-np.clip(mask, -30, 30))), np.float32)
         return np.asarray(Image.fromarray(mask).resize(rgb.size, Image.Resampling.BILINEAR))
