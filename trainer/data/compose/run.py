@@ -31,6 +31,7 @@ from trainer.records import Unlabelled
 from trainer.runs.run_directory import claim, occupy
 
 FAILURES, SUMMARY, PAGE, SHEET = "failures.jsonl", "compose.json", "compose.html", "contact-sheet.png"
+QUESTIONS = "questions.jsonl"
 SHOWN = 12
 """Number of samples on the page and on the contact sheet."""
 
@@ -88,6 +89,7 @@ def _write(order: Order, result: Result) -> None:
     write_atomically(out / PAGE, page(out, shown, f"{len(result.samples)} samples painted by {maker}"))
     with replacing(out / SHEET) as partial:
         contact_sheet(out, shown, f"painted by {maker}").save(partial, "PNG")
+    write_atomically(out / QUESTIONS, _lines(_question(one) for one in result.samples))
     write_atomically(out / SAMPLES_NAME, _lines(_record(one, result.tools) for one in result.samples))
 
 
@@ -103,6 +105,16 @@ def _record(sample: Composed, tools: Tools) -> dict[str, Any]:
         record["licence"] = sample.licence
     Unlabelled.model_validate(record)
     return record
+
+
+def _question(sample: Composed) -> dict[str, Any]:
+    """A line of `screening-client batch`."""
+    return {
+        "id": sample.id,
+        "original": picture_file(sample.id, "original"),
+        "generated": [picture_file(sample.id, option) for option in OPTIONS],
+        "metadata": {"product": sample.product, "setting": sample.setting, "licence": sample.licence},
+    }
 
 
 def _left_line(one: Left, maker: str) -> dict[str, str]:
