@@ -85,10 +85,10 @@ def contact_sheet(out: Path, samples: Sequence[Composed], title: str) -> Image.I
         for file, name, _ in _cells(sample):
             with Image.open(out / file) as image:
                 shown = image.convert("RGB")
-            shown.thumbnail((2 * _CELL + _GAP, _CELL), Image.Resampling.LANCZOS)
+            cells = 2 if name in ("mask", "initial") else 1
+            shown.thumbnail((cells * (_CELL + _GAP) - _GAP, _CELL), Image.Resampling.LANCZOS)
             sheet.paste(shown, (left, top))
             label = f"{sample.product}, {name}" if name == "original" else name
             draw.text((left, top + _CELL + 2), label[:36], fill=(40, 40, 44), font=font)
-            wide = name in ("mask", "initial")
-            left += (2 if wide else 1) * (_CELL + _GAP)
+            left += cells * (_CELL + _GAP)
     return sheet

@@ -11,6 +11,8 @@ from trainer.data.compose.failures import ComposeError
 
 _HARMLESS = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md", ".png", ".jpg", ".jpeg", ".webp"})
 """Types of files that a folder may contain. Pickles (.bin, .pt, .ckpt, …) and code (.py, .so, …) can run programs."""
+_LIBRARIES = frozenset({None, "diffusers", "transformers", "flux", "flux2"})
+"""Where the parts of a pipeline may come from. diffusers imports whatever its index names."""
 _NO_SUFFIX = frozenset({"LICENSE", "LICENCE", "NOTICE"})
 
 
@@ -34,9 +36,14 @@ def check_weights(folder: Path | None, option: str, pipeline: str) -> Path:
                 f"{option}: {folder} contains {path.relative_to(folder)}, which may be code or a pickle. Remove it; "
                 "only safetensors, JSON and text files are loaded"
             )
-    named = read_json(folder / "model_index.json").get("_class_name")
-    if named != pipeline:
+    index = read_json(folder / "model_index.json")
+    if (named := index.get("_class_name")) != pipeline:
         raise ComposeError(f"{option}: {folder} contains {named}, and {pipeline} is needed")
+    for part, value in index.items():
+        if isinstance(value, list) and value[0] not in _LIBRARIES:
+            raise ComposeError(
+                f"{option}: {folder / 'model_index.json'}: {part} is from {value[0]}, which is not loaded"
+            )
     return folder
 
 

@@ -27,14 +27,15 @@ def load(pipeline: str, folder: Path, options: ModelOptions, **left_out: None) -
         MemoryError: it does not fit into memory.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the first import of huggingface_hub
-    diffusers, torch = need("diffusers"), need("torch")
+    diffusers, torch, transformers = need("diffusers"), need("torch"), need("transformers")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    diffusers.utils.logging.disable_progress_bar()
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
     try:
         with memory_errors():
             loaded = getattr(diffusers, pipeline).from_pretrained(
                 str(folder),
-                torch_dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+                dtype=torch.float32 if device == "cpu" else torch.bfloat16,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -81,12 +81,13 @@ def _backdrop(lab: Floats) -> tuple[Floats, float]:
         off = np.linalg.norm(samples - places @ fit, axis=1)
         kept = off < max(4.0, 3 * float(np.median(off[kept])))
     share = float(kept.mean())
-    noise = float(np.median(off[kept])) if share >= _PLAIN else float("inf")
-    if noise > _NOISE:
+    noise = float(np.median(off[kept])) if share >= _PLAIN else 0.0
+    if share < _PLAIN or noise > _NOISE:
+        found = f"only {share:.0%} of the border has one smooth colour" if share < _PLAIN else "the border has a pattern"
         raise Failed(
             Reason.BUSY_BACKGROUND,
-            f"only {share:.0%} of the border of the photo has one smooth colour. Use a photo in front of plain paper, "
-            "a file with a transparent background, or the segmenter onnx",
+            f"the background is not plain: {found}. Use a photo in front of plain paper, a file with a transparent "
+            "background, or the segmenter onnx",
         )
     return (terms @ fit).astype(np.float32), noise
 
