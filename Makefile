@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo retrain-demo serve test test-fast test-all check docs bench bench-train images tiny clean
+.PHONY: help install tools demo retrain-demo compose-demo serve test test-fast test-all check docs bench bench-train images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: install ## start the service with real vLLM on the CPU, screen the example
 
 retrain-demo: install ## screen, correct, retrain, promote: the same questions may be answered differently (slow)
 	@$(PY) clients/python/examples/retrain_demo.py
+
+compose-demo: install ## cut products out of photos and compose four pictures of each; the page is in runs/compose-demo
+	@$(PY) clients/python/examples/compose_demo.py
 
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)

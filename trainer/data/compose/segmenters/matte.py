@@ -9,13 +9,18 @@ from PIL import Image
 
 _EDGE = 1.2
 """Softness of the edge in pixels of the photo, which is usually scaled down afterwards."""
+_BUMPS = 1.6
+"""Size in pixels of what is smoothed away from an outline."""
 _REACH = 4.0
 """Distance in pixels over which colours from inside the product replace those of the edge."""
 
 
 def with_clean_edges(rgb: Image.Image, product: NDArray[np.bool_]) -> Image.Image:
-    """Cut along a mask, one pixel inside its outline, where the photo mixes the product with its background."""
-    hard = product.astype(np.uint8)
+    """Cut along a mask, one pixel inside its outline, because the outline mixes the product with its background.
+
+    The outline is smoothed first: the blocks of a JPEG leave bumps of a pixel on it.
+    """
+    hard = (cv2.GaussianBlur(product.astype(np.float32), (0, 0), _BUMPS) > 0.5).astype(np.uint8)
     inner = cv2.erode(hard, np.ones((3, 3), np.uint8))
     alpha = np.minimum(cv2.GaussianBlur(inner.astype(np.float32), (0, 0), _EDGE), 1)
     alpha = np.where(alpha > 0.02, alpha, 0)
