@@ -1,7 +1,7 @@
 """Compose pictures from a real cut-out photograph and from drawn product photos, without a model or a network.
 
-    python clients/python/examples/compose_demo.py                    pictures, page and contact sheet in runs/compose-demo
-    python clients/python/examples/compose_demo.py --out DIR          somewhere else
+    python clients/python/examples/compose_demo.py              writes to runs/compose-demo
+    python clients/python/examples/compose_demo.py --out DIR    writes somewhere else
 
 The photo has a transparent background. The drawn photos show a product on plain paper, and the segmenter finds it. The
 references are drawn by the trainer's renderer. Exit code: that of `python -m trainer compose`.

@@ -40,10 +40,10 @@ class Shop:
     def __init__(self, folder: Path, registry: Registry, data: Path) -> None:
         self.folder, self.registry, self.data = folder, registry, data
 
-    def version(self, name: str, **answers: Any) -> int:
+    def version(self, name: str, trained_on: dict[str, Any] | None = None, **answers: Any) -> int:
         """Publish a checkpoint, and write an evaluation with `make_evaluation`."""
         directory = self.folder / "store" / name
-        manifest = make_checkpoint(directory, name)
+        manifest = make_checkpoint(directory, name, data=trained_on or {})
         make_evaluation(self.folder / f"evaluation-{name}", self.data, manifest, **answers)
         return register(self.registry, directory, manifest).number
 
@@ -80,6 +80,17 @@ def test_the_first_version_is_measured_against_floors_only(shop: Shop, capsys: p
     assert len(gate["criteria"]) == 10 and all(one["passed"] for one in gate["criteria"])
     printed = capsys.readouterr().out
     assert "no version is in production" in printed and "production: no version → version 1" in printed
+
+
+def test_a_licence_that_restricts_the_training_data_is_a_warning(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("free", wrong=OLD_WRONG)
+    assert shop.promote("free", 1) == 0
+    assert "licence" not in capsys.readouterr().err
+    shop.version("bound", {"sft-weak": {"licences": ["no-shops"]}}, wrong=range(0, 200, 20))
+    assert shop.promote("bound", 2, production="free") == 0
+    assert "version 2 was trained on pictures under the licence no-shops" in capsys.readouterr().err
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:

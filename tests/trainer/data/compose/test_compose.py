@@ -33,6 +33,7 @@ from tests.trainer.data.compose.photos import (
 from trainer.data.annotate.by_teacher import Order, annotate_by_teacher
 from trainer.data_directory import data_digest, read_any_samples, read_samples
 from trainer.endpoint.client import Asking
+from trainer.records import licences_of
 
 
 def _understood(body: dict[str, Any], headers: dict[str, str]) -> Asked:
@@ -232,7 +233,8 @@ def test_a_teacher_labels_what_was_composed(
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compose(products, references, tmp_path / "out")
+    restricted = ["--inpainter", f"{HERE}:Restricted", "--accept-licence", "no-shops"]
+    compose(products, references, tmp_path / "out", *restricted)
     order = Order(
         method="progressive",
         data=tmp_path / "out",
@@ -246,7 +248,9 @@ def test_a_teacher_labels_what_was_composed(
     monkeypatch.setattr(chat_server, "understood", _understood)
     endpoint.speak = _says_a
     annotate_by_teacher(order, clock)
-    assert [sample.label for sample in read_samples(tmp_path / "labelled")] == ["A"] * 3
+    labelled = read_samples(tmp_path / "labelled")
+    assert [(sample.label, sample.licence) for sample in labelled] == [("A", "no-shops")] * 3
+    assert licences_of(labelled) == {"licences": ["no-shops"]}
 
 
 def test_the_client_screens_what_was_composed(products: Path, references: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def _backdrop(lab: Floats) -> tuple[Floats, float]:
     share = float(kept.mean())
     noise = float(np.median(off[kept])) if share >= _PLAIN else 0.0
     if share < _PLAIN or noise > _NOISE:
-        found = f"only {share:.0%} of the border has one smooth colour" if share < _PLAIN else "the border has a pattern"
+        found = "the border has a pattern" if noise else f"only {share:.0%} of the border has one smooth colour"
         raise Failed(
             Reason.BUSY_BACKGROUND,
             f"the background is not plain: {found}. Use a photo in front of plain paper, a file with a transparent "
