@@ -8,7 +8,7 @@ PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo review retrain-demo serve test test-fast test-all check checkov docs bench bench-train observe images tiny clean
+.PHONY: help install tools demo review retrain-demo compose-demo serve test test-fast test-all check checkov docs bench bench-train observe images tiny clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ review: install ## judge the example products in the browser on http://127.0.0.1
 
 retrain-demo: install ## screen, correct, retrain, promote: the same questions may be answered differently (slow)
 	@$(PY) clients/python/examples/retrain_demo.py
+
+compose-demo: install ## cut products out of photos and compose four pictures of each; the page is in runs/compose-demo
+	@$(PY) clients/python/examples/compose_demo.py
 
 serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 	@$(PY) -m service --checkpoint $(CHECKPOINT) --port $(PORT)

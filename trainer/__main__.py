@@ -12,6 +12,10 @@ from screening.runtime.environment import name_the_user
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.data.render.command", "draw labelled samples of one original and four generated pictures"),
+    "compose": (
+        "trainer.data.compose.command",
+        "cut products out of photos and paint four pictures of each in new scenes",
+    ),
     "import-pairs": (
         "trainer.data.import_pairs.command",
         "group pictures that were judged one by one into samples of four",

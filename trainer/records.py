@@ -7,7 +7,7 @@ pseudo-label and exploration data (table 1). docs/training/reference.md has a ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -184,6 +184,8 @@ class SampleLine(_Record):
     counts as 1."""
     provenance: Provenance | None = Field(None, exclude_if=_is_missing)
     """Where the label came from, if people gave it on the review page."""
+    licence: str | None = None
+    """Licence of the model that made the pictures, if it restricts what may be done with them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -295,6 +297,12 @@ def _without_nulls(record: Any) -> Any:
 
 
 AnySample = Sample | Unlabelled
+
+
+def licences_of(samples: Iterable[SampleLine]) -> dict[str, list[str]]:
+    """The licences that restrict the pictures of some samples, for a checkpoint's manifest; empty if there are none."""
+    named = sorted({sample.licence for sample in samples if sample.licence})
+    return {"licences": named} if named else {}
 
 
 class NoLabel(Exception):

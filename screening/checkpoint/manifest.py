@@ -144,6 +144,12 @@ class Manifest(_Strict):
         return _digests(self.data.values())
 
     @property
+    def licences(self) -> set[str]:
+        """Licences of the models that made the pictures of the training data, if they restrict the use of those."""
+        records = (one for one in self.data.values() if isinstance(one, dict))
+        return {str(name) for one in records for name in one.get("licences", ())}
+
+    @property
     def scored_on(self) -> set[str]:
         """Digests of the data directories that `scores` were measured on."""
         return _digests(score.get("data") for score in self.scores.values() if isinstance(score, dict))

@@ -116,12 +116,22 @@ model cannot see defects that are smaller than a pixel then.
 ## Trained on
 
 {stages}
-
+{_licences(manifest)}
 ## Scores
 
 Measured on data that was used neither for training nor for calibration.
 
 {scores}"""
+
+
+def _licences(manifest: Manifest) -> str:
+    if not manifest.licences:
+        return ""
+    return (
+        f"\nIts training data contain pictures under the licence {', '.join(sorted(manifest.licences))}. "
+        "**This licence restricts their use, also for training.** Read its terms before the checkpoint is used "
+        "commercially.\n"
+    )
 
 
 def _domain(manifest: Manifest) -> str:

@@ -88,3 +88,14 @@ def test_a_score_on_the_data_that_confidence_was_fitted_on_is_refused(
     result = evaluation(tmp_path / "cot", calibrated, Mode.COT)
     assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
     assert "fitted on" in capsys.readouterr().err
+
+
+def test_the_card_names_licences_that_restrict_the_training_data(checkpoint: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(checkpoint)
+    scores = evaluation(tmp_path / "scores", manifest, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(scores)]) == 0
+    assert "licence" not in (checkpoint / CARD_NAME).read_text()
+    data = {"sft-weak": {"digest": "sha256:1", "licences": ["FLUX.1-dev-non-commercial"]}}
+    store_manifest(manifest.model_copy(update={"data": data}), checkpoint)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(scores)]) == 0
+    assert "pictures under the licence FLUX.1-dev-non-commercial" in (checkpoint / CARD_NAME).read_text()

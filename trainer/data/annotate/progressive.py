@@ -60,6 +60,7 @@ def _sample(question: Question, captions: dict[str, str], answer: Answer) -> Sam
         reasoning=answer.reasoning or "",
         seed=question.seed,
         setting=question.setting,
+        licence=question.licence,
     )
 
 

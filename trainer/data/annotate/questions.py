@@ -22,6 +22,7 @@ class Question:
     """Files of A, B, C, D."""
     seed: int | None = None
     setting: str | None = None
+    licence: str | None = None
     truth: Sample | None = None
 
     @property
@@ -34,7 +35,14 @@ class Question:
         """The question of a sample."""
         truth = sample if isinstance(sample, Sample) else None
         return cls(
-            sample.id, sample.product, sample.original, sample.files[1:], sample.seed, sample.setting, truth=truth
+            id=sample.id,
+            product=sample.product,
+            original=sample.original,
+            generated=sample.files[1:],
+            seed=sample.seed,
+            setting=sample.setting,
+            licence=sample.licence,
+            truth=truth,
         )
 
 

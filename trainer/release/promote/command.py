@@ -97,6 +97,12 @@ def promote(args: argparse.Namespace) -> int:
         print(f"version {candidate.number} is already in production")
         return 0
     manifest = whole(candidate)
+    if manifest.licences:
+        print(
+            f"warning: version {candidate.number} was trained on pictures under the licence "
+            f"{', '.join(sorted(manifest.licences))}, which restricts their use. Read its terms first",
+            file=sys.stderr,
+        )
     gate = _measured(args, candidate, production, manifest) if args.data else None
     if gate and (last := _last_data(standing.history)) not in (None, gate.data):
         print(f"note: the last move was measured on other data ({last})", file=sys.stderr)

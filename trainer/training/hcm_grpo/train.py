@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from trl import GRPOConfig
 
 from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
+from trainer.records import licences_of
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
 from trainer.training.distributed import processes
@@ -75,6 +77,7 @@ def train(
         parent=manifest,
         origin={"stage": "hcm-grpo", "data": digest},
         found_by=found_by,
+        facts=licences_of(samples),
         keeper=ExampleKeeper(out, data, by_id),
         after=after,
         tracking=tracking,
@@ -93,6 +96,7 @@ def train_on_questions(
     parent: Manifest,
     origin: Mapping[str, Any],
     found_by: str,
+    facts: Mapping[str, Any] = MappingProxyType({}),
     keeper: ExampleKeeper | None = None,
     after: Path | None = None,
     tracking: Store | None = None,
@@ -108,6 +112,7 @@ def train_on_questions(
         parent: its manifest.
         origin: stage, data digest and whatever else decides the questions, for `run.json`.
         found_by: digest of the checkpoint that found the hard cases.
+        facts: further facts about the data, for the manifest.
         keeper: keeps examples of rollouts; None keeps none.
         after: finished run for a warm start.
 
@@ -155,7 +160,7 @@ def train_on_questions(
         checkpoint=checkpoint,
         parent=parent,
         origin=origin,
-        data={"digest": origin["data"], "samples": len(cases.all), "hard": len(cases.hard)},
+        data={"digest": origin["data"], "samples": len(cases.all), "hard": len(cases.hard), **facts},
         recipe=recipe,
         tracking=tracking,
     )

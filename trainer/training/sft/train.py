@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
+from trainer.records import licences_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import processes
 from trainer.training.enough_data import refuse, sft_problem
@@ -75,6 +77,7 @@ def train(
         parent=manifest,
         origin={"stage": f"sft-{stage}", "data": data_digest(data, samples), "limit": limit},
         samples=len(used),
+        facts=licences_of(used),
         tracking=tracking,
     )
 
@@ -90,6 +93,7 @@ def train_on_rows(
     parent: Manifest,
     origin: Mapping[str, Any],
     samples: int,
+    facts: Mapping[str, Any] = MappingProxyType({}),
     tracking: Store | None = None,
 ) -> Manifest:
     """Train on rows and write OUT/checkpoint. A killed run with the same settings is continued.
@@ -102,6 +106,7 @@ def train_on_rows(
         parent: its manifest.
         origin: stage, data digest and whatever else decides the rows, for `run.json`.
         samples: number of samples of the rows, for the manifest.
+        facts: further facts about the data, for the manifest.
 
     Raises:
         RecipeError: there are fewer rows than one step takes.
@@ -123,7 +128,7 @@ def train_on_rows(
         checkpoint=checkpoint,
         parent=parent,
         origin=origin,
-        data={"digest": origin["data"], "samples": samples},
+        data={"digest": origin["data"], "samples": samples, **facts},
         recipe=recipe,
         tracking=tracking,
     )
