@@ -32,7 +32,7 @@ def test_the_same_pictures_have_the_same_answer_and_others_may_differ(question: 
     assert first == again == elsewhere and choices == set("ABCDN")
 
 
-def test_the_fake_records_requests_as_they_were_made(five: tuple[bytes, ...]) -> None:
+def test_requests_are_there_as_they_were_asked(five: tuple[bytes, ...]) -> None:
     service = FakeService()
     pictures = [b"\r\n--\r\n\0", *five[2:]]
     with service.client(api_key="key") as client:

@@ -1,4 +1,4 @@
-"""Pictures in a directory and on a real S3 server: written atomically, read, deleted, and failures with a reason."""
+"""Pictures in a directory and in a real S3 server: written whole, read, deleted, and failures with a reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def s3_server() -> Iterator[Any]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch, s3_server: Any) -> str:
-    """A bucket. The server's address is in the environment, where an operator sets it."""
+    """A bucket; the server's address is in the environment, as an operator gives it."""
     import boto3
 
     host, port = s3_server.get_host_and_port()

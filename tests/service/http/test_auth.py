@@ -33,7 +33,7 @@ def test_the_caller_is_the_name_of_its_key() -> None:
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer wrong", "Basic right", "right"])
-def test_without_a_known_key_no_caller_is_recorded(authorization) -> None:
+def test_without_a_known_key_there_is_no_caller(authorization) -> None:
     request = request_with(authorization)
     with pytest.raises(Unauthenticated):
         check_key(request, [NamedKey("shop", digest("right"))], "a key")
