@@ -1,0 +1,406 @@
+"""Promotion: the gate with numbers calculated by hand, the history, and refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from screening.answer import Mode
+from screening.calibration import Calibration
+from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
+from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
+from trainer.__main__ import main
+from trainer.evaluation.compare.paired import difference_interval
+from trainer.evaluation.compare.pairs import read_pairs
+from trainer.release.promote.gate import Criterion, bootstrap_bound, measure_criteria
+from trainer.release.promote.limits import Limits
+from trainer.release.promote.moves import MoveError, move, previous, read_history
+from trainer.release.promote.report import title
+from trainer.release.publish.register import register
+
+OLD_WRONG = range(0, 200, 6)
+"""Numbers of 34 samples with wrong answers, spread over all labels."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("promote") / "data")
+
+
+class Shop:
+    """A registry with versions, their directories and evaluations, and the commands on it."""
+
+    def __init__(self, folder: Path, registry: Registry, data: Path) -> None:
+        self.folder, self.registry, self.data = folder, registry, data
+
+    def version(self, name: str, **answers: Any) -> int:
+        """Publish a checkpoint, and write an evaluation with `make_evaluation`."""
+        directory = self.folder / "store" / name
+        manifest = make_checkpoint(directory, name)
+        make_evaluation(self.folder / f"evaluation-{name}", self.data, manifest, **answers)
+        return register(self.registry, directory, manifest).number
+
+    def promote(self, name: str, version: int | str, *more: str, production: str | None = None) -> int:
+        given = ["--candidate-evaluation", str(self.folder / f"evaluation-{name}")]
+        if production:
+            given += ["--production-evaluation", str(self.folder / f"evaluation-{production}")]
+        out = self.folder / f"gate-{version}-{name}"
+        gate = ["--data", str(self.data), "--out", str(out), "--by", "ann"]
+        return self.run("promote", str(version), *gate, *given, *more)
+
+    def run(self, command: str, *arguments: str) -> int:
+        return main([command, *arguments, "--tracking-uri", self.registry.uri])
+
+    def production(self) -> int | None:
+        version = self.registry.resolve(PRODUCTION)
+        return version.number if version else None
+
+    def gate(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.folder / f"gate-{name}" / "gate.json").read_text()))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, registry_file: Path, data: Path) -> Shop:
+    return Shop(tmp_path, Registry(f"sqlite:///{registry_file}"), data)
+
+
+def test_the_first_version_is_measured_against_floors_only(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    assert shop.promote("one", 1) == 0
+    assert shop.production() == 1
+    gate = shop.gate("1-one")
+    assert gate["production"] is None and {one["against_production"] for one in gate["criteria"]} == {False}
+    assert len(gate["criteria"]) == 10 and all(one["passed"] for one in gate["criteria"])
+    printed = capsys.readouterr().out
+    assert "no version is in production" in printed and "production: no version → version 1" in printed
+
+
+def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    shop.promote("one", 1)
+    shop.version("two", wrong=range(0, 200, 12))
+    assert shop.promote("two", 2, "--reason", "more data", production="one") == 0
+    assert shop.production() == 2
+    kept = read_history(shop.registry).moves[-1]
+    assert (kept.before, kept.kind, kept.by, kept.reason, kept.forced) == (1, "promote", "ann", "more data", False)
+    assert kept.gate is not None and kept.gate.passed and kept.gate.criteria == 21
+    page = (shop.folder / "gate-2-two" / "compare-1-2" / "flips.html").read_text()
+    assert page.count("<article") == 17 and page.count("data:image/jpeg") == 5 * 17
+    table = (shop.folder / "gate-2-two" / "gate.md").read_text()
+    assert all(title(Criterion(**one)) in table for one in shop.gate("2-two")["criteria"])
+
+
+def test_a_worse_version_is_not_promoted_and_says_why(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    shop.promote("one", 1)
+    shop.version("two", wrong=range(0, 200, 4))
+    assert shop.promote("two", 2, production="one") == 1
+    assert shop.production() == 1 and len(read_history(shop.registry).moves) == 1
+    assert "score, against production" in capsys.readouterr().err
+    score = next(c for c in shop.gate("2-two")["criteria"] if title(Criterion(**c)) == "score, against production")
+    # Wrong before: 0, 6, …; wrong after: 0, 4, …; both: 0, 12, …
+    low = difference_interval(133, 33, 17, 17, level=0.9)[0]
+    assert score["measured"] == pytest.approx(100 * low) and score["limit"] == -3.0
+
+
+def test_force_needs_a_reason_and_both_are_kept(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    shop.promote("one", 1)
+    shop.version("two", wrong=range(0, 200, 2))
+    assert shop.promote("two", 2, "--force", production="one") == 2
+    assert "--reason" in capsys.readouterr().err
+    assert shop.promote("two", 2, "--force", "--reason", "the old one shows a recalled product", production="one") == 0
+    kept = read_history(shop.registry).moves[-1]
+    assert kept.forced and kept.gate is not None and "score, against production" in kept.gate.failed
+    assert shop.run("history") == 0
+    printed = capsys.readouterr().out
+    assert "forced: " in printed and "the old one shows a recalled product" in printed
+
+
+def test_force_without_a_test_set_measures_nothing_and_reports_that(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("one")
+    assert shop.run("promote", CANDIDATE, "--force", "--reason", "first day") == 0
+    assert shop.production() == 1 and read_history(shop.registry).moves[0].gate is None
+    shop.run("history")
+    assert "forced, not measured" in capsys.readouterr().out
+
+
+def criteria(shop: Shop, old: dict[str, Any], new: dict[str, Any], **trained: Any) -> dict[str, Criterion]:
+    sides = [
+        make_evaluation(shop.folder / name, shop.data, make_checkpoint(shop.folder / f"c-{name}", name), **answers)
+        for name, answers in (("old", old), ("new", new))
+    ]
+    return {
+        title(one): one for one in measure_criteria(read_pairs(*sides, shop.data), Limits(), first=False, **trained)
+    }
+
+
+def failed(found: dict[str, Criterion]) -> set[str]:
+    return {name for name, one in found.items() if not one.passed}
+
+
+def test_only_dimensions_that_the_candidate_was_trained_on_have_criteria(shop: Shop) -> None:
+    from screening.task import Dimension
+
+    found = criteria(shop, {"wrong": OLD_WRONG}, {"wrong": OLD_WRONG}, dimensions=(Dimension.SHADOW,))
+    named = {dimension for dimension in Dimension if any(dimension.title in name for name in found)}
+    assert named == {Dimension.SHADOW}
+
+
+def test_the_same_answers_pass_everything(shop: Shop) -> None:
+    found = criteria(shop, {"wrong": OLD_WRONG}, {"wrong": OLD_WRONG})
+    assert failed(found) == set()
+    assert found["score, against production"].candidate == found["score, against production"].production
+    assert found["N recall, against production"].n == 40
+
+
+def test_answers_that_cannot_be_read_fail_by_name(shop: Shop) -> None:
+    found = criteria(shop, {}, {"texts": dict.fromkeys(range(0, 200, 12), "no answer")})
+    assert {"unreadable, floor", "unreadable, against production"} <= failed(found)
+    assert found["unreadable, floor"].measured == pytest.approx(100 * 17 / 200)
+
+
+def test_never_saying_none_fails_recall_and_precision(shop: Shop) -> None:
+    none = [n for n in range(200) if n % 10 in (4, 7)]
+    found = criteria(shop, {}, {"texts": {n: say("A") for n in none}})
+    assert {"N recall, floor", "N recall, against production", "N precision, floor"} <= failed(found)
+    assert found["N recall, floor"].measured == 0 and found["N precision, floor"].measured is None
+
+
+def test_saying_none_too_often_fails_precision(shop: Shop) -> None:
+    found = criteria(shop, {}, {"texts": {n: say("N") for n in range(200) if n % 10 in (0, 2)}})
+    assert "N precision, against production" in failed(found)
+    assert found["N precision, floor"].measured == pytest.approx(50)
+
+
+def test_a_tilt_towards_one_position_fails(shop: Shop) -> None:
+    found = criteria(shop, {}, {"texts": {n: say("A") for n in range(200) if n % 10 in (1, 2, 3)}})
+    assert {"position of choices, floor", "position of choices, against production"} <= failed(found)
+
+
+def test_false_confidence_fails(shop: Shop) -> None:
+    found = criteria(shop, {"confidence": 0.99}, {"confidence": 0.6})
+    assert failed(found) == {"calibration error, floor", "calibration error, against production"}
+    assert found["calibration error, floor"].measured == pytest.approx(0.4)
+
+
+def test_guessing_fails_the_floor_of_the_score(shop: Shop) -> None:
+    found = criteria(shop, {}, {"texts": {n: say("ABCDN"[n // 10 % 5]) for n in range(200)}})
+    assert "score, floor" in failed(found)
+
+
+def test_one_dimension_alone_can_fail(shop: Shop) -> None:
+    from screening.task import Dimension
+    from trainer.data_directory import read_samples
+    from trainer.metrics import shows
+
+    samples = read_samples(shop.data)
+    without = {d: [n for n, one in enumerate(samples) if not shows(one, d)] for d in Dimension}
+    spared = Dimension.SHADOW
+    # All mistakes are on samples without shadow defects: the shadow score stays, and the others fall.
+    found = criteria(shop, {}, {"wrong": without[spared]})
+    assert f"score, {spared.title}, against production" not in failed(found)
+    assert "score, against production" in failed(found)
+
+
+def test_a_test_set_of_labels_alone_is_judged_without_dimensions(
+    tmp_path: Path, registry_file: Path, data: Path
+) -> None:
+    alone = tmp_path / "labels"
+    alone.mkdir()
+    (alone / "pictures").symlink_to(data / "pictures")
+    lines = []
+    for line in (data / "samples.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        generated = [picture["file"] for picture in record["generated"]]
+        lines.append(json.dumps({**record, "generated": generated}) + "\n")
+    (alone / "samples.jsonl").write_text("".join(lines))
+    shop = Shop(tmp_path, Registry(f"sqlite:///{registry_file}"), alone)
+    assert shop.promote("v1", shop.version("v1", wrong=OLD_WRONG)) == 0
+    assert shop.promote("v2", shop.version("v2"), production="v1") == 0
+    gate = shop.gate("2-v2")
+    assert not [one["name"] for one in gate["criteria"] if one["name"].startswith("score, ")]
+    assert "no dimension has a criterion" in (tmp_path / "gate-2-v2" / "gate.md").read_text()
+    assert shop.promote("bad", shop.version("bad", wrong=range(200)), production="v2") == 1
+    (comparison,) = (tmp_path / "gate-3-bad").glob("compare-*/comparison.json")
+    assert {flip["dimensions"] for flip in json.loads(comparison.read_text())["flips"]} == {None}
+
+
+def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() -> None:
+    label = np.array([True] * 50 + [False] * 50)
+    assert bootstrap_bound(label, label, label, level=0.95) == 0.0
+    worse = label.copy()
+    worse[50:70] = True  # precision 50 / 70
+    bound = bootstrap_bound(label, label, worse, level=0.95)
+    # A share of 20 in 70 has a standard error of 5.4 points: one-sided 95 % is 1.64 of them below -28.6.
+    assert bound == pytest.approx(-28.6 - 1.64 * 5.4, abs=1.5)
+    assert bootstrap_bound(label, label, np.zeros(100, bool), level=0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.promote("two", 3), "version 3 does not exist"),
+        (lambda s: s.promote("one", 2, production="one"), "is an evaluation of sha256"),
+        (lambda s: s.promote("two", 2, "--mode", "direct", production="one"), "in mode cot"),
+        (lambda s: s.promote("two", "two"), "is not a version"),
+        (lambda s: s.run("promote", "2"), "--data is missing"),
+        (lambda s: s.promote("two", 2, "--limits", str(s.folder / "no.yaml"), production="one"), "no.yaml"),
+        (lambda s: s.promote("two", 2, "--limits", str(s.folder / "bad.yaml"), production="one"), "margins.overal"),
+        (lambda s: s.run("rollback", "--reason", "x"), "no version was in production before version 1"),
+    ],
+)
+def test_wrong_input_is_reported_and_moves_nothing(
+    change: Callable[[Shop], int], message: str, shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    shop.promote("one", 1)
+    shop.version("two", wrong=OLD_WRONG)
+    (shop.folder / "bad.yaml").write_text("margins: {overal: 5}\n")
+    capsys.readouterr()
+    assert change(shop) == 2
+    assert message in capsys.readouterr().err
+    assert shop.production() == 1 and len(read_history(shop.registry).moves) == 1
+
+
+def test_limits_can_be_set(shop: Shop) -> None:
+    shop.version("one", wrong=range(0, 200, 60))
+    (shop.folder / "limits.yaml").write_text("floors: {calibration: 0.001}\n")
+    assert shop.promote("one", 1, "--limits", str(shop.folder / "limits.yaml")) == 1
+    assert shop.gate("1-one")["limits"]["floors"]["calibration"] == 0.001
+
+
+def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
+    shop: Shop, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.data_directory import data_digest, read_samples
+    from trainer.evaluation.evaluate.result import EvaluatedData
+
+    digest = data_digest(data, read_samples(data))
+    shop.version("part", data=EvaluatedData(digest=digest, samples=210, evaluated=200))
+    assert shop.promote("part", 1) == 2 and "a part of the samples" in capsys.readouterr().err
+    seen = make_checkpoint(shop.folder / "store" / "seen", "seen", data={"sft": {"digest": digest}})
+    make_evaluation(shop.folder / "evaluation-seen", data, seen)
+    register(shop.registry, shop.folder / "store" / "seen", seen)
+    assert shop.promote("seen", 2) == 2 and "trained on the data of --data" in capsys.readouterr().err
+    fitted = {Mode.COT: Calibration(method="platt", answers=9, data=(digest,))}
+    sure = make_checkpoint(shop.folder / "store" / "sure", "sure", calibration=fitted)
+    make_evaluation(shop.folder / "evaluation-sure", data, sure)
+    register(shop.registry, shop.folder / "store" / "sure", sure)
+    assert shop.promote("sure", 3) == 2 and "confidence was fitted on the data of --data" in capsys.readouterr().err
+    unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
+    register(shop.registry, shop.folder / "store" / "unproved", unproved)
+    assert shop.run("promote", "4", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
+    (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
+    assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
+    assert shop.production() is None
+
+
+def test_rollback_goes_back_step_by_step_and_history_shows_it(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("one", "two", "three"), 1):
+        shop.version(name)
+        assert shop.run("promote", str(number), "--force", "--reason", f"because of {name}") == 0
+    for expected in (2, 1):
+        assert shop.run("rollback", "--reason", "complaints") == 0
+        assert shop.production() == expected
+    assert shop.run("rollback", "--reason", "complaints") == 2
+    capsys.readouterr()
+    assert shop.run("history") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("rollback") == 2 and printed.index("complaints") < printed.index("because of three")
+    assert shop.run("history", "--json") == 0
+    moves = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["before"], one["after"]) for one in moves] == [(None, 1), (1, 2), (2, 3), (3, 2), (2, 1)]
+
+
+def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("one", "two"), 1):
+        shop.version(name)
+        shop.run("promote", str(number), "--force", "--reason", "x")
+    (shop.folder / "store" / "one" / "model.safetensors").unlink()
+    assert shop.run("rollback", "--reason", "x") == 2 and "missing" in capsys.readouterr().err
+    assert shop.production() == 2
+
+
+def test_a_move_that_was_noted_and_killed_is_reported_and_can_be_repeated(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        shop.version(name)
+    shop.run("promote", "1", "--force", "--reason", "x")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "point", killed)
+        assert shop.run("promote", "2", "--force", "--reason", "x") == 130
+    capsys.readouterr()
+    shop.run("history")
+    assert "interrupted" in capsys.readouterr().out
+    assert previous(read_history(shop.registry).moves, 1) is None, "what never was in production is not gone back to"
+    assert shop.run("promote", "2", "--force", "--reason", "x") == 0
+    assert shop.production() == 2 and previous(read_history(shop.registry).moves, 2) == 1
+
+
+def test_a_decision_on_outdated_facts_does_not_move_the_alias(shop: Shop) -> None:
+    for name in ("one", "two", "three"):
+        shop.version(name)
+    one, two, three = (shop.registry.version(number) for number in (1, 2, 3))
+    assert one and two and three
+    move(shop.registry, None, one, "promote", by="ann", reason=None)
+    move(shop.registry, 1, two, "promote", by="ann", reason=None)
+    with pytest.raises(MoveError, match="from version 1 to version 2"):
+        move(shop.registry, 1, three, "promote", by="bob", reason=None)
+    assert shop.production() == 2
+
+
+def test_of_two_promoters_at_once_one_wins_and_none_is_lost(shop: Shop) -> None:
+    for name in ("one", "two", "three"):
+        shop.version(name)
+    shop.run("promote", "1", "--force", "--reason", "x")
+    program = (
+        "import sys; from screening.checkpoint.registry import PRODUCTION, Registry\n"
+        "from trainer.release.promote.moves import MoveError, move\n"
+        "registry = Registry(sys.argv[1]); expected = registry.named(PRODUCTION)\n"
+        "to = registry.version(int(sys.argv[2]))\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "try:\n    move(registry, expected, to, 'promote', by='x', reason=None); print('moved')\n"
+        "except MoveError as error:\n    print(error)"
+    )
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    promoters = [
+        subprocess.Popen([sys.executable, "-c", program, shop.registry.uri, str(number)], **pipes) for number in (2, 3)
+    ]
+    for one in promoters:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    for one in promoters:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=300)[0].strip() for one in promoters]
+    assert sorted(text == "moved" for text in said) == [False, True], said
+    winner = 2 + [text == "moved" for text in said].index(True)
+    assert shop.production() == winner
+    assert [(one.before, one.after) for one in read_history(shop.registry).moves] == [(None, 1), (1, winner)]
+
+
+def test_the_commands_say_where_the_registry_should_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["history"]) == 2
+    assert "--tracking-uri" in capsys.readouterr().err
+    assert main(["history", "--store", str(tmp_path / "store")]) == 2
+    assert "mlflow.db: there is no such file" in capsys.readouterr().err
+    assert main(["history", "--tracking-uri", "none"]) == 2
+    assert "needs a registry" in capsys.readouterr().err
