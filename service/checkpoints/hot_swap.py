@@ -138,7 +138,7 @@ class HotSwap:
         began, old = time.perf_counter(), self.served.now
         offered: Manifest | None = None
         try:
-            offered = await self.served.look(source, digest)
+            offered = await self.served.read_published(source, digest)
             new = await copy_offered(self.served, source, offered, retry=retry)
             if new.key == old.key:
                 self.served.becomes(old)

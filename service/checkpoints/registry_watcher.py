@@ -197,7 +197,7 @@ class RegistryWatcher:
             before: what the last attempt at this checkpoint came to.
         """
         try:
-            offered = await self._served.look(version.directory, version.digest)
+            offered = await self._served.read_published(version.directory, version.digest)
         except CheckpointError as error:
             return self._try_again(version, before, "unavailable", str(error))
         key = verdict_key(offered)

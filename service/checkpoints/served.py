@@ -76,7 +76,7 @@ class ServedCheckpoint:
         """Whether a swap or an engine restart is under way."""
         return self.swap_lock.locked() or self.engine_lock.locked()
 
-    async def look(self, source: Path, digest: str | None = None) -> Manifest:
+    async def read_published(self, source: Path, digest: str | None = None) -> Manifest:
         """Read the manifest of a published checkpoint and check its seal.
 
         Args:
@@ -91,10 +91,10 @@ class ServedCheckpoint:
         """Copy a published checkpoint into the local store and verify the copy.
 
         Args:
-            offered: the manifest that `look` returned.
+            offered: the manifest that `read_published` returned.
 
         Raises:
-            CheckpointError: the checkpoint is incomplete, or was replaced since `look`.
+            CheckpointError: the checkpoint is incomplete, or was replaced since `read_published`.
         """
         copy = await self.reads.read(source, partial(self.store.copy_in, source), name="copy")
         if copy.manifest != offered:
@@ -138,7 +138,7 @@ class ServedCheckpoint:
 
 
 def _read_sealed(source: Path, digest: str | None, step: Step) -> Manifest:
-    """See `ServedCheckpoint.look`. It runs in a thread: hashing a large manifest would delay requests."""
+    """See `ServedCheckpoint.read_published`. It runs in a thread: hashing a large manifest would delay requests."""
     manifest = read_manifest(source, step)
     if digest is not None and manifest.digest != digest:
         raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")

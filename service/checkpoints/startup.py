@@ -32,7 +32,7 @@ async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | No
     """
     if await _start_last_served(served) or await _start_production(served, ask_registry):
         return
-    copy = await served.copy_in(served.configured, await served.look(served.configured))
+    copy = await served.copy_in(served.configured, await served.read_published(served.configured))
     await _start_on(served, copy, wanted=served.history.next_start is None)
 
 
@@ -65,7 +65,9 @@ async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry 
     try:
         if ask_registry is None or (version := await ask_registry()) is None:
             return False
-        copy = await copy_offered(served, version.directory, await served.look(version.directory, version.digest))
+        copy = await copy_offered(
+            served, version.directory, await served.read_published(version.directory, version.digest)
+        )
         async with served.history.attempt(copy.key):
             await _start_on(served, copy)
             return True

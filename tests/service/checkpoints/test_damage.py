@@ -81,7 +81,7 @@ async def offer(served: ServedCheckpoint, store: Path, name: str) -> str | None:
     """Why a checkpoint is refused before the engine is touched; None if only the engine can tell."""
     try:
         source = await served.reads.resolve(store, name)
-        await prepare(served, source, await copy_offered(served, source, await served.look(source)))
+        await prepare(served, source, await copy_offered(served, source, await served.read_published(source)))
     except (CheckpointError, CheckpointRefused) as error:
         return str(error)
     return None

@@ -195,7 +195,7 @@ async def test_erasing_takes_feedback_and_pictures_that_no_other_shows(open_serv
 
 
 async def test_a_repeated_request_is_kept_once_for_each_answer(open_service, sample) -> None:
-    """A cached answer is a new decision; one that is replayed for its Idempotency-Key is not."""
+    """A cached answer is an answer of its own; one that goes out again for its Idempotency-Key is not."""
     async with open_service() as (running, written):
         for _ in range(2):
             await screened(running, sample)

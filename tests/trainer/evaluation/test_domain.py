@@ -69,7 +69,7 @@ def scripted_features(picture: Image.Image) -> np.ndarray:
 
 
 class Opened:
-    """Opens scripted feature extractors. The float32 one gives slightly different features."""
+    """Opens scripted extractors. The float32 one gives slightly different features."""
 
     def __init__(self, off: float = 0.0) -> None:
         self.off = off
@@ -78,10 +78,10 @@ class Opened:
     def __call__(self, _checkpoint: Path, _manifest: Any, **arguments: Any) -> Iterator[Any]:
         factor = 1 + self.off if arguments.get("dtype") == "float32" else 1.0
 
-        def look(shown: Sequence[Sequence[Image.Image]]) -> np.ndarray:
+        def extract(shown: Sequence[Sequence[Image.Image]]) -> np.ndarray:
             return np.array([[factor * scripted_features(picture) for picture in pictures] for pictures in shown])
 
-        yield look
+        yield extract
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     before = read_manifest(checkpoint)
-    report = command.describe(checkpoint, data, "small drawings", open_looker=Opened(0.001))
+    report = command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
     after = read_manifest(checkpoint)
     domain = after.domain
     assert domain is not None and domain.trained_on == "small drawings" and after.digest != before.digest
@@ -110,9 +110,9 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> Non
 @pytest.mark.slow
 def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
-    command.describe(checkpoint, data, "drawings", open_looker=Opened())
+    command.describe(checkpoint, data, "drawings", open_extractor=Opened())
     first = (checkpoint / "screening.json").read_bytes()
-    command.describe(checkpoint, data, "drawings", open_looker=Opened())
+    command.describe(checkpoint, data, "drawings", open_extractor=Opened())
     assert (checkpoint / "screening.json").read_bytes() == first
 
 

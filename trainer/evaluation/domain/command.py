@@ -19,9 +19,9 @@ from trainer.runs.arguments import add_directory
 if TYPE_CHECKING:
     from screening.checkpoint.domain import Domain, DomainProbe
     from screening.checkpoint.manifest import Manifest
-    from trainer.evaluation.domain.features import Look
+    from trainer.evaluation.domain.features import Extract
 
-    OpenLooker = Callable[..., AbstractContextManager[Look]]
+    OpenExtractor = Callable[..., AbstractContextManager[Extract]]
 
 SEEDS = (0,)
 """Seeds of the probes' pictures. `trainer publish` starts with the same seed."""
@@ -76,14 +76,14 @@ def describe(
     trained_on: str,
     *,
     target: float = TARGET,
-    open_looker: OpenLooker | None = None,
+    open_extractor: OpenExtractor | None = None,
 ) -> str:
     """Write the domain into the checkpoint's manifest. Returns a report for people.
 
     The same inputs on the same machine give the same manifest.
 
     Args:
-        open_looker: starts the engine that encodes pictures: vLLM, unless a test gives another one.
+        open_extractor: starts the engine that encodes pictures: vLLM, unless a test gives another one.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or was changed.
@@ -98,8 +98,8 @@ def describe(
     from trainer.data_directory import data_digest, read_samples
     from trainer.evaluation.calibrate.command import data_only
     from trainer.evaluation.domain.errors import DomainFitError
-    from trainer.evaluation.domain.features import look_at_samples
-    from trainer.evaluation.domain.features import open_looker as open_vllm
+    from trainer.evaluation.domain.features import features_of_samples
+    from trainer.evaluation.domain.features import open_extractor as open_vllm
     from trainer.evaluation.domain.fit import fit
     from trainer.metrics import random_baseline
 
@@ -108,9 +108,9 @@ def describe(
     digest = data_digest(data, samples)
     if digest in manifest.scored_on or is_test_set(data, digest):
         raise DomainFitError(f"{data} is test data, on which too few pictures would be flagged later. Give other data")
-    opener = open_looker or open_vllm
-    with opener(checkpoint, manifest) as look:
-        found = fit(look_at_samples(look, samples, data, manifest.image.size), target)
+    opener = open_extractor or open_vllm
+    with opener(checkpoint, manifest) as extract:
+        found = fit(features_of_samples(extract, samples, data, manifest.image.size), target)
         guess = (random_baseline([sample.options for sample in samples]) or 0.0) / 100
         domain = Domain(
             trained_on=trained_on,
@@ -124,7 +124,7 @@ def describe(
                 target=target,
             ),
         )
-        probes = probes_of(domain, look, manifest)
+        probes = probes_of(domain, extract, manifest)
     tolerance = _tolerance(domain, probes, opener, checkpoint, manifest)
     after = manifest.model_copy(update={"domain": domain.model_copy(update={"probes": probes, "tolerance": tolerance})})
     after = after.model_copy(update={"scores": data_only(manifest.scores)})
@@ -138,22 +138,22 @@ def describe(
     )
 
 
-def probes_of(domain: Domain, look: Look, manifest: Manifest) -> tuple[DomainProbe, ...]:
+def probes_of(domain: Domain, extract: Extract, manifest: Manifest) -> tuple[DomainProbe, ...]:
     """The probes: pictures that every service can draw, with the scores that this engine gives them."""
     from screening.checkpoint.domain import DomainProbe
     from screening.checkpoint.probes import probe_pictures
 
-    features = look([probe_pictures(seed, manifest.image.size) for seed in SEEDS])
+    features = extract([probe_pictures(seed, manifest.image.size) for seed in SEEDS])
     return tuple(
         DomainProbe(seed=seed, scores=domain.scores(list(each))) for seed, each in zip(SEEDS, features, strict=True)
     )
 
 
 def _tolerance(
-    domain: Domain, probes: tuple[DomainProbe, ...], opener: OpenLooker, checkpoint: Path, manifest: Manifest
+    domain: Domain, probes: tuple[DomainProbe, ...], opener: OpenExtractor, checkpoint: Path, manifest: Manifest
 ) -> float:
     """Relative tolerance of a score on another machine: a multiple of this machine's difference to float32."""
-    with opener(checkpoint, manifest, dtype="float32") as look:
-        exact = probes_of(domain, look, manifest)
+    with opener(checkpoint, manifest, dtype="float32") as extract:
+        exact = probes_of(domain, extract, manifest)
     off = max(domain.deviation(probe, other.scores) for probe, other in zip(probes, exact, strict=True))
     return min(0.25, max(LEAST_TOLERANCE, MARGIN * off))

@@ -21,7 +21,7 @@ from trainer.data_directory import read_square
 from trainer.evaluation.domain.errors import DomainFitError
 from trainer.records import Sample
 
-Look = Callable[[Sequence[Sequence[Image.Image]]], Array]
+Extract = Callable[[Sequence[Sequence[Image.Image]]], Array]
 """Features of the pictures of questions: (questions, 5, width)."""
 
 BATCH = 64
@@ -29,17 +29,17 @@ BATCH = 64
 
 
 @contextmanager
-def open_looker(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -> Iterator[Look]:
+def open_extractor(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -> Iterator[Extract]:
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
     Raises:
         RuntimeError: vLLM does not start.
     """
     with start_llm(checkpoint, manifest, **engine_arguments) as llm:
-        yield make_look(llm, manifest)
+        yield make_extractor(llm, manifest)
 
 
-def make_look(llm: Any, manifest: Manifest) -> Look:
+def make_extractor(llm: Any, manifest: Manifest) -> Extract:
     """Return a function that has a running engine encode pictures and returns their features.
 
     The function raises RuntimeError when the engine dies, and DomainFitError when the engine gives no features.
@@ -50,7 +50,7 @@ def make_look(llm: Any, manifest: Manifest) -> Look:
     prompt = prompt_text(llm.get_tokenizer(), manifest.prompt, Mode.COT)
     sampling = SamplingParams(**probe_sampling_arguments())
 
-    def look(questions: Sequence[Sequence[Image.Image]]) -> Array:
+    def extract(questions: Sequence[Sequence[Image.Image]]) -> Array:
         requests: list[Any] = [request(prompt, pictures) for pictures in questions]
         try:
             llm.generate(requests, sampling, use_tqdm=False)
@@ -62,10 +62,10 @@ def make_look(llm: Any, manifest: Manifest) -> Look:
             raise DomainFitError("the engine gives no features; pictures cut into tiles are not supported")
         return np.stack(known).astype(np.float64).reshape(len(questions), PICTURES_PER_SAMPLE, -1)
 
-    return look
+    return extract
 
 
-def look_at_samples(look: Look, samples: Sequence[Sample], directory: Path, size: int) -> Array:
+def features_of_samples(extract: Extract, samples: Sequence[Sample], directory: Path, size: int) -> Array:
     """Features of the pictures of a data directory, (samples, 5, width).
 
     Raises:
@@ -77,7 +77,7 @@ def look_at_samples(look: Look, samples: Sequence[Sample], directory: Path, size
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         for start in tqdm(range(0, len(samples), BATCH), desc="looking", unit="batch"):
             batch = samples[start : start + BATCH]
-            found.append(look(list(pool.map(lambda sample: _pictures(sample, directory, size), batch))))
+            found.append(extract(list(pool.map(lambda sample: _pictures(sample, directory, size), batch))))
     return np.concatenate(found)
 
 

@@ -29,7 +29,7 @@ from screening.inference.generation import last_log_probabilities, probe_samplin
 from screening.inference.offline_engine import start_llm
 from screening.runtime.machine import machine_name
 from screening.task import STANDARD_DIMENSIONS, Dimension
-from trainer.evaluation.domain.features import make_look
+from trainer.evaluation.domain.features import make_extractor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
 
         tokenizer: Any = llm.get_tokenizer()
         sampling = SamplingParams(**probe_sampling_arguments())
-        look = make_look(llm, manifest)
+        extract = make_extractor(llm, manifest)
 
         def ask(questions: Sequence[ProbeQuestion]) -> list[list[float]]:
             requests: list[Any] = [
@@ -153,7 +153,7 @@ def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
             return [last_log_probabilities(one.prompt_token_ids, one.prompt_logprobs, TOKENS) for one in outputs]
 
         def domain_scores(domain: Domain, probe: DomainProbe) -> tuple[float, ...]:
-            (features,) = look([probe_pictures(probe.seed, manifest.image.size)])
+            (features,) = extract([probe_pictures(probe.seed, manifest.image.size)])
             return domain.scores(list(features))
 
         yield Prober(ask, _machine(), domain_scores)

@@ -1,3 +1,4 @@
+# ruff: noqa: F401, F811 - fixtures of another module
 """A production version that the registry has lost or changed: promotion is refused without a comparison."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from screening.checkpoint.registry import PRODUCTION, Registry
-from tests.trainer.release.promote.shop import OLD_WRONG, Shop
+from tests.trainer.release.test_promote import OLD_WRONG, Shop, data, shop
 from trainer.release.promote.moves import read_history
 from trainer.release.publish.register import register
 
