@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -317,9 +317,6 @@ def checkpoint(tiny_checkpoint: Path) -> Path:
     return Path(os.environ.get("SCREENING_TEST_CHECKPOINT", tiny_checkpoint))
 
 
-VLLM_CONCURRENT, VLLM_QUEUE = 4, 28
-
-
 @pytest.fixture(scope="session")
 def vllm_collector() -> Iterator[Collector]:
     """Takes the traces of `vllm_service`."""
@@ -328,51 +325,53 @@ def vllm_collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def vllm_service(launch_service: Callable[..., Any], checkpoint: Path, vllm_collector: Collector) -> Iterator[Process]:
-    """One service on the real engine for the whole run; room for 32 requests. It is traced."""
-    with launch_service(
-        "--checkpoint", str(checkpoint),
-        "--max-concurrent", str(VLLM_CONCURRENT),
-        "--max-queue", str(VLLM_QUEUE),
-        "--body-timeout-seconds", "60",
-        "--answer-cache-entries", "0",  # its tests ask the same again to hear the engine
-        variables=vllm_collector.variables(),
-    ) as process:  # fmt: skip
-        yield process
-
-
-@pytest.fixture(scope="session")
-def published(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store, written by the trainer, with `one`, the shipped checkpoint, and `two`, other weights of its
     architecture."""
     from tests.service.swapping import publish_another  # imports torch, which most tests here do without
 
-    return publish_another(tiny_checkpoint, tmp_path_factory.mktemp("published"))
+    return publish_another(checkpoint, tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="session")
-def swapping_process(published: Path, launch_service: Callable[..., Any]) -> Iterator[Process]:
-    """The process of `swapping_service`, for the whole run."""
-    with launch_service(
-        "--checkpoint", str(published / "one"),
-        "--checkpoint-store", str(published),
-        "--admin-keys", ADMIN_KEYS,
-        "--max-concurrent", "4",
-        "--max-queue", "28",
-        "--deadline-seconds", "300",  # on a busy machine an engine takes minutes to restart
-        "--answer-cache-entries", "0",  # a repeated question must be answered by the weights
-    ) as process:  # fmt: skip
-        yield process
+def start_vllm_service(
+    published: Path, launch_service: Callable[..., Any], vllm_collector: Collector
+) -> Iterator[Callable[[], Process]]:
+    """Returns the service of `vllm_service`; starts it first, and once more after a test has ended it."""
+    running: list[Process] = []
+    with ExitStack() as stack:
+
+        def start() -> Process:
+            if not running or running[-1].popen.poll() is not None:
+                service = launch_service(
+                    "--checkpoint", str(published / "one"),
+                    "--checkpoint-store", str(published),
+                    "--admin-keys", ADMIN_KEYS,
+                    "--max-concurrent", "4",
+                    "--max-queue", "28",
+                    "--body-timeout-seconds", "60",
+                    "--deadline-seconds", "300",  # on a busy machine an engine takes minutes to restart
+                    "--answer-cache-entries", "0",  # a repeated question must be answered by the weights
+                    variables=vllm_collector.variables(),
+                )  # fmt: skip
+                running.append(stack.enter_context(service))
+            return running[-1]
+
+        yield start
 
 
 @pytest.fixture
-def swapping_service(swapping_process: Process) -> Process:
-    """One service on the real engine that swaps the checkpoints of `published`; it serves `one` when a test begins."""
+def vllm_service(start_vllm_service: Callable[[], Process]) -> Process:
+    """One traced service on the real engine, with room for 32 requests, that swaps the checkpoints of `published`.
+
+    Most tests of the real engine share it, because an engine takes long to start. It serves `one` when a test begins.
+    """
     from tests.service.swapping import take_up
 
-    response = take_up(swapping_process, "one")
+    service = start_vllm_service()
+    response = take_up(service, "one")
     assert response.status_code == 200, response.text
-    return swapping_process
+    return service
 
 
 @pytest.fixture(scope="session")

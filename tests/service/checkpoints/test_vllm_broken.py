@@ -104,25 +104,23 @@ def tried_damages() -> list[Any]:
 
 
 @pytest.mark.parametrize(("damage", "what"), tried_damages())
-def test_a_broken_checkpoint_never_answers(swapping_service, published, make_sample, damage, what) -> None:
+def test_a_broken_checkpoint_never_answers(vllm_service, published, make_sample, damage, what) -> None:
     name = re.sub("[^a-z0-9]+", "-", what.lower()).strip("-")
     shutil.copytree(published / "two", published / name)
     damage(published / name)
-    response, did = offer(swapping_service, published, make_sample, name)
+    response, did = offer(vllm_service, published, make_sample, name)
     assert response.status_code == 409, response.text
     note(what, response.json()["detail"], did, published / name)
 
 
-def test_a_copy_with_other_probes_does_not_poison_the_intact_checkpoint(
-    swapping_service, published, make_sample
-) -> None:
+def test_a_copy_with_other_probes_does_not_poison_the_intact_checkpoint(vllm_service, published, make_sample) -> None:
     bad = shutil.copytree(published / "two", published / "poison")
     probes = read_manifest(published / "one").probes
     describe(bad, read_manifest(bad), probes=probes)
-    response, did = offer(swapping_service, published, make_sample, bad.name)
+    response, did = offer(vllm_service, published, make_sample, bad.name)
     assert response.status_code == 409, response.text
     note(OTHER_PROBES, response.json()["detail"], did, bad)
-    assert take_up(swapping_service, "two").status_code == 200
+    assert take_up(vllm_service, "two").status_code == 200
 
 
 @pytest.fixture
@@ -143,17 +141,17 @@ def restless(published: Path) -> Iterator[str]:
 
 
 def test_a_directory_that_changes_while_it_is_read_is_refused_or_served_unchanged(
-    swapping_service, published, make_sample, restless
+    vllm_service, published, make_sample, restless
 ) -> None:
     whole = read_manifest(published / "two").digest
     for _ in range(20):
-        response = take_up(swapping_service, restless)
+        response = take_up(vllm_service, restless)
         if response.status_code == 409:
             note(CHANGING, response.json()["detail"], "engine not touched", published / restless)
             break
         # The copy was made between two changes, and the engine passed its probes.
         assert response.status_code == 200 and response.json()["digest"] == whole
-        assert take_up(swapping_service, "one").status_code == 200
+        assert take_up(vllm_service, "one").status_code == 200
     else:
         pytest.fail(f"never refused; {WEIGHTS} does not change while it is read")
 

@@ -2,62 +2,45 @@
 
 from __future__ import annotations
 
-import shutil
 from operator import eq
 from pathlib import Path
 
 import pytest
 
 from screening.checkpoint.manifest import read_manifest
-from screening.inference.inspection import inspect
-from tests.service.damage import describe
 from tests.service.obedient_engine import ADMIN_KEYS
 from tests.service.swapping import Callers, screen, take_up
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
-def test_ten_swaps_under_load_fail_no_request_and_are_verified(swapping_service, published, make_sample) -> None:
+def test_ten_swaps_under_load_fail_no_request_and_are_verified(vllm_service, published, make_sample) -> None:
     digests = {name: read_manifest(published / name).digest for name in ("one", "two")}
-    with Callers(swapping_service, make_sample, 8) as callers:
+    with Callers(vllm_service, make_sample, 8) as callers:
         for turn in range(10):
             name = ("two", "one")[turn % 2]
-            swap = take_up(swapping_service, name)
+            swap = take_up(vllm_service, name)
             assert swap.status_code == 200, swap.text
             assert (swap.json()["how"], swap.json()["digest"]) == ("in place", digests[name])
-            assert screen(swapping_service, make_sample(99))["checkpoint"]["digest"] == digests[name]
+            assert screen(vllm_service, make_sample(99))["checkpoint"]["digest"] == digests[name]
     assert set(callers.statuses) == {200}, callers.statuses
     assert set(callers.digests) == set(digests.values())
-    assert not [event for event in swapping_service.events() if event["event"] == "verification not prepared"]
+    assert not [event for event in vllm_service.events() if event["event"] == "verification not prepared"]
 
 
-def test_after_swaps_there_and_back_the_answers_are_the_first_ones(swapping_service, make_sample) -> None:
+def test_after_swaps_there_and_back_the_answers_are_the_first_ones(vllm_service, make_sample) -> None:
     samples = [make_sample(seed) for seed in range(6)]
-    before = [screen(swapping_service, sample)["reasoning"] for sample in samples]
-    assert take_up(swapping_service, "two").status_code == 200
-    other = [screen(swapping_service, sample)["reasoning"] for sample in samples]
-    assert take_up(swapping_service, "one").status_code == 200
-    after = [screen(swapping_service, sample)["reasoning"] for sample in samples]
+    before = [screen(vllm_service, sample)["reasoning"] for sample in samples]
+    assert take_up(vllm_service, "two").status_code == 200
+    other = [screen(vllm_service, sample)["reasoning"] for sample in samples]
+    assert take_up(vllm_service, "one").status_code == 200
+    after = [screen(vllm_service, sample)["reasoning"] for sample in samples]
     # Random pictures give many near ties, which depend on the other requests and drafts of a step.
     assert sum(map(eq, before, after)) >= 4, (before, after)
     assert sum(map(eq, before, other)) < sum(map(eq, before, after)), "the two must differ for this to show anything"
 
 
-def test_another_tokenizer_needs_an_engine_restart_and_so_does_the_way_back(swapping_service, published) -> None:
-    changed = published / "retold"
-    shutil.copytree(published / "two", changed)
-    config = changed / "tokenizer_config.json"
-    config.write_text(config.read_text().rstrip() + "\n\n")
-    before = describe(changed, read_manifest(changed))
-    assert before.probes is not None
-    # As `publish` does, which reads the changed files again.
-    reading = inspect(changed, before)
-    describe(changed, before, probes=before.probes.model_copy(update={"reading": reading}))
-    response = take_up(swapping_service, "retold")
-    assert response.status_code == 200 and response.json()["how"] == "rebuilt"
-    assert take_up(swapping_service, "one").json()["how"] == "rebuilt"
-
-
+@pytest.mark.exhaustive  # test_other_machine.py serves what another kind of machine recorded
 def test_a_processor_that_rounds_differently_serves_and_swaps_checkpoints_recorded_elsewhere(
     published, launch_service, sample, tmp_path
 ) -> None:

@@ -1,10 +1,9 @@
-"""The ends of real vLLM: the service drained by SIGTERM, its engine killed or hung, and the service itself killed."""
+"""Real vLLM killed: the engine killed or hung, and the service itself killed."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,62 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from screening.runtime.process_reaper import SHARED_MEMORY, ProcessReaper
 from tests.processes import descendants, runs
+from tests.service.engine_ends import REBUILD_SECONDS, Callers, shared_memory
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
-
-REBUILD_SECONDS = 400
-"""Alone on two cores it takes 20 seconds."""
-
-
-def shared_memory(pid: int) -> set[Path]:
-    """Files in /dev/shm of the processes below `pid`; other services may run on the same machine."""
-    reaper = ProcessReaper()
-    reaper.look(pid)
-    return {SHARED_MEMORY / name for name, _ in reaper._segments}
-
-
-class Callers:
-    """Threads that each send one request, and the responses."""
-
-    def __init__(self, process: Any, make_sample: Callable[[int], Any], count: int) -> None:
-        self.answers: list[httpx.Response | httpx.TransportError] = []
-        self._threads = [
-            threading.Thread(target=self._call, args=(process.base_url, make_sample(i))) for i in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _call(self, base_url: str, sample: Any) -> None:
-        try:
-            self.answers.append(httpx.post(f"{base_url}/screen", json=sample.json(), timeout=REBUILD_SECONDS))
-        except httpx.TransportError as error:
-            self.answers.append(error)
-
-    def join(self) -> list[httpx.Response | httpx.TransportError]:
-        for thread in self._threads:
-            thread.join()
-        return self.answers
-
-
-def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
-    launch_service, checkpoint, make_sample, wait_until
-) -> None:
-    with launch_service("--checkpoint", str(checkpoint), "--max-concurrent", "4") as process:
-        below, memory = descendants(process.popen.pid), shared_memory(process.popen.pid)
-        assert memory
-        callers = Callers(process, make_sample, 24)
-        wait_until(lambda: process.metric("screening_in_flight ") >= 12)
-        process.popen.terminate()
-        statuses = [getattr(answer, "status_code", answer) for answer in callers.join()]
-        # Requests that came after the signal get an answer that says so; none is cut off.
-        assert set(statuses) <= {200, 503} and statuses.count(200) >= 12
-        assert process.popen.wait(60) == 0
-        assert not [one for one in process.events() if one["level"] in ("error", "critical")]
-        assert "Exception ignored" not in process.log.read_text()
-        wait_until(lambda: not [pid for pid in below if runs(pid)])
-        wait_until(lambda: not [path for path in memory if path.exists()])
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +75,18 @@ def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_u
     assert not [path for path in memory if path.exists()]
 
 
-@pytest.mark.parametrize("with_children", [False, True], ids=["alone", "with its children"])
-def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(
-    service, launch_service, checkpoint, wait_until, with_children
-) -> None:
-    if service.popen.poll() is None:
-        kill_and_check(service, wait_until, with_children=with_children)
-    else:  # with the worker inside the engine core, which is the default
-        with launch_service("--checkpoint", str(checkpoint)) as process:
-            kill_and_check(process, wait_until, with_children=with_children)
+def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(service, wait_until) -> None:
+    kill_and_check(service, wait_until)
 
 
-def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_children: bool) -> None:
+@pytest.mark.exhaustive  # tests/screening/runtime does the same to a process without an engine
+def test_a_service_killed_with_its_children_leaves_nothing_either(launch_service, checkpoint, wait_until) -> None:
+    # Its worker runs inside the engine core, which is the default.
+    with launch_service("--checkpoint", str(checkpoint)) as process:
+        kill_and_check(process, wait_until, with_children=True)
+
+
+def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_children: bool = False) -> None:
     pid = process.popen.pid
     below, memory = descendants(pid), shared_memory(pid)
     (lock,) = {path for path in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if "/screening-" in path}

@@ -69,6 +69,7 @@ def checkpoints(folder: Path, repository: Path, pictures: Sequence[Image.Image])
     return folder / "one", folder / "two"
 
 
+@pytest.mark.exhaustive  # publishing and each swap compare the scores of the probes
 def test_scores_are_those_of_the_weights_that_are_served(repository: Path, tmp_path: Path) -> None:
     # In a subprocess: an engine ends all children of its process, the services of other tests included.
     command = [sys.executable, "-m", "tests.service.engines.test_vllm_out_of_domain", str(tmp_path)]

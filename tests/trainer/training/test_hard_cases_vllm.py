@@ -17,6 +17,7 @@ COUNT = 8
 
 
 @pytest.mark.vllm
+@pytest.mark.exhaustive  # `evaluate` answers with the same engine, and test_hard_cases_find.py finds hard cases
 def test_the_shipped_checkpoint_finds_its_hard_cases(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     trainer("render", "--count", str(COUNT), "--seed", "20260102", "--out", data)

@@ -51,6 +51,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.vllm
+@pytest.mark.exhaustive  # research; `evaluate` uses the same engine
 def test_questions_of_two_to_nine_pictures_are_asked_and_answered(
     data: Path, tiny_checkpoint: Path, repository: Path, tmp_path: Path
 ) -> None:
