@@ -43,7 +43,7 @@ def authorize(request: Request, scope: Scope) -> str:
 
 
 def admit(request: Request, presented: bytes | None, scope: Scope) -> ScopedKey:
-    """Return the entry of a presented key that has the scope; it becomes the caller.
+    """Return the entry of a presented key, which must have the scope; it becomes the caller.
 
     Raises:
         Unauthenticated, InsufficientScope, Forbidden: as `authorize`.
@@ -53,15 +53,15 @@ def admit(request: Request, presented: bytes | None, scope: Scope) -> ScopedKey:
         raise Forbidden(
             f"No key has the scope {scope!r}, so this path is disabled. The operator sets keys: docs/operations.md."
         )
-    found = [] if presented is None else keys.find(presented)
-    if not found:
+    key = None if presented is None else keys.find(presented)
+    if key is None:
         raise Unauthenticated(
             f"The key is missing or unknown. Send Authorization: Bearer <key>, with a key of the scope {scope!r}."
         )
-    request.state.key = next((one for one in found if scope in one.scopes), found[0])
-    if not has_scope(request, scope):
-        raise InsufficientScope(found[0].name, scope)
-    return key_of(request)
+    request.state.key = key
+    if scope not in key.scopes:
+        raise InsufficientScope(key.name, scope)
+    return key
 
 
 def caller_of(request: Request) -> str | None:

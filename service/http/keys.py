@@ -41,15 +41,20 @@ class KeyRing:
         self._failure: str | None = None
         self._end = threading.Event()
 
-    def find(self, key: bytes) -> list[ScopedKey]:
-        """Entries for this key. Every hash is compared in constant time; settings may name a key more than once."""
+    def find(self, key: bytes) -> ScopedKey | None:
+        """The entry of this key; None for an unknown key. Every hash is compared in constant time."""
         digest = hashlib.sha256(key).hexdigest()
-        return [one for one in self.keys if hmac.compare_digest(digest, one.sha256)]
+        matches = [one for one in self.keys if hmac.compare_digest(digest, one.sha256)]
+        return matches[0] if matches else None
 
     @property
     def keys(self) -> tuple[ScopedKey, ...]:
-        """The keys that count now."""
-        return self._of_settings + self._of_file
+        """The keys that count now. A key with several entries has all their scopes, and the name of the first."""
+        entries: dict[str, ScopedKey] = {}
+        for one in self._of_settings + self._of_file:
+            first = entries.get(one.sha256, one)
+            entries[one.sha256] = first._replace(scopes=first.scopes | one.scopes)
+        return tuple(entries.values())
 
     def any_with(self, scope: Scope) -> bool:
         """Whether some key has a scope."""
