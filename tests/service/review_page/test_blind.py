@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 TASKS = 3
 SECRET = re.compile(
-    r"\b(confidence|needs_review|reasoning|acceptable|choice|letters|audit|gold|repeat)\b|I observed|tsk_|scr_|inclusion"
+    r"\b(confidence|needs_review|reasoning|acceptable|choice|letters|audit|gold|repeat)\b|I observed|tsk_|scr_"
 )
 """Words and ids of the model's answer, and of why a task exists."""
 
