@@ -35,13 +35,22 @@ export class Panes {
     return this.root.querySelectorAll(".pane");
   }
 
-  /** Put a loaded picture above its preview into a pane, or empty the pane. Preact calls this after each rendering. */
+  /**
+   * Put a preview into a pane, or empty the pane. Preact calls this after each rendering. The picture itself follows
+   * when the preview is painted: decoding five large pictures would delay the first frame of a task.
+   */
   mount(pane, picture, preview) {
-    if (!pane || pane.querySelector("img:not(.over)") === (picture ?? null)) return;
+    if (!pane || pane.querySelector("canvas") === (preview ?? null)) return;
     for (const before of pane.querySelectorAll("img, canvas")) before.remove();
-    if (!picture) return;
-    pane.prepend(preview, picture);
+    if (!preview) return;
+    pane.prepend(preview);
     this.sizes.observe(pane);
+    afterPaint()
+      .then(() => picture.decode())
+      .then(() => {
+        if (preview.parentElement === pane) preview.after(picture);
+        this.place(pane, picture);
+      });
   }
 
   /** Change the view of all panes. The panes follow before the next frame. */
@@ -67,7 +76,7 @@ export class Panes {
   /** Distance of a point on the screen from the middle of a pane, in fractions of the fitted picture. */
   offset(pane, { clientX, clientY }) {
     const box = pane.getBoundingClientRect();
-    const { size } = placed(this.view, sizeOf(pane), naturalSizeOf(pane.querySelector("img")));
+    const { size } = placed(this.view, sizeOf(pane), naturalSizeOf(pane.querySelector("canvas")));
     return [
       (clientX - box.left - box.width / 2) / size.width,
       (clientY - box.top - box.height / 2) / size.height,
@@ -90,7 +99,7 @@ export class Panes {
     const pane = paneOf(event);
     // Where the page itself scrolls, the wheel must keep doing so; with Ctrl, and by a touchpad's pinch, it zooms.
     const page = document.scrollingElement;
-    if (!pane?.querySelector("img") || (page.scrollHeight > page.clientHeight + 1 && !event.ctrlKey)) return;
+    if (!pane?.querySelector("canvas") || (page.scrollHeight > page.clientHeight + 1 && !event.ctrlKey)) return;
     event.preventDefault();
     const factor = Math.exp(-event.deltaY * LINE_PIXELS[event.deltaMode] * WHEEL_STEP * (event.ctrlKey ? 5 : 1));
     this.show(zoomed(this.view, factor, ...this.offset(pane, event)));
@@ -98,7 +107,7 @@ export class Panes {
 
   onDown(event) {
     const pane = paneOf(event);
-    if (!pane?.querySelector("img") || event.button !== 0) return;
+    if (!pane?.querySelector("canvas") || event.button !== 0) return;
     pane.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
     clearTimeout(this.holding);
@@ -153,17 +162,17 @@ export class Panes {
 
   onDoubleClick(event) {
     const pane = paneOf(event);
-    if (!pane?.querySelector("img")) return;
+    if (!pane?.querySelector("canvas")) return;
     this.show(this.view.scale > 1 ? FIT : zoomed(this.view, 3, ...this.offset(pane, event)));
   }
 
   /** Show with a mark in the other panes which point is below the mouse. */
   point(event) {
     const pane = event && paneOf(event);
-    const offset = pane?.querySelector("img") && this.offset(pane, event);
+    const offset = pane?.querySelector("canvas") && this.offset(pane, event);
     for (const other of this.panes()) {
       const mark = other.querySelector(".mark");
-      const picture = other.querySelector("img");
+      const picture = other.querySelector("canvas");
       mark.hidden = !offset || other === pane || !picture;
       if (mark.hidden) continue;
       const { size } = placed(this.view, sizeOf(other), naturalSizeOf(picture));
@@ -191,6 +200,7 @@ export class Panes {
   }
 }
 
+const afterPaint = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 const sizeOf = (pane) => ({ width: pane.clientWidth, height: pane.clientHeight });
 const naturalSizeOf = ({ naturalWidth, naturalHeight, width, height }) => ({
   width: naturalWidth ?? width, // a canvas has no natural size

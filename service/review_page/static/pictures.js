@@ -14,16 +14,17 @@ async function decoded(url) {
 
 /**
  * A small copy that is painted at once. The browser may drop the decoded form of a large picture that is not shown, and
- * decoding five of them again can take longer than a person wants to wait for the next task.
+ * decoding five of them again can take longer than a person wants to wait for the next task. The copy is made of the
+ * file, not of the element, because the browser then decodes it outside the thread that answers keys.
  */
-async function previewOf(picture) {
-  const { naturalWidth: width, naturalHeight: height } = picture;
+async function previewOf({ naturalWidth: width, naturalHeight: height }, blob) {
   const scale = Math.min(1, PREVIEW_PIXELS / Math.max(width, height));
   const size = { resizeWidth: Math.round(width * scale), resizeHeight: Math.round(height * scale) };
-  const bitmap = await createImageBitmap(picture, { ...size, resizeQuality: "medium" });
+  const bitmap = await createImageBitmap(blob, { ...size, resizeQuality: "medium" });
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-  canvas.getContext("bitmaprenderer").transferFromImageBitmap(bitmap);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0); // a "bitmaprenderer" would ignore the EXIF orientation
+  bitmap.close();
   canvas.setAttribute("aria-hidden", "true");
   return canvas;
 }
@@ -37,7 +38,7 @@ export async function loadPictures(task, priority) {
   loaded.forEach((picture, number) => {
     picture.alt = number === 0 ? "Original photo" : `Picture ${number}`;
   });
-  task.previews = await Promise.all(loaded.map(previewOf));
+  task.previews = await Promise.all(loaded.map((picture, number) => previewOf(picture, blobs[number])));
   task.pictures = loaded;
 }
 

@@ -226,12 +226,14 @@ export class Station {
       this.say("warning", problem.text);
       return;
     }
-    const task = this.queue.shift();
+    const { task } = this;
+    const { lease, draft, supersedes } = task;
     const body = drafts.submissionOf(task);
+    // First kept, then taken from the queue: after a crash in between it is there twice, and sent under one id.
+    this.outbox.add(body, { lease, draft, supersedes });
+    this.queue.shift();
     this.setLast({ task, body, result: null });
     this.nextTask();
-    const { lease, draft, supersedes } = task;
-    this.outbox.add(body, { lease, draft, supersedes });
     this.queue.fill();
   }
 

@@ -223,7 +223,7 @@ function Dimension({ station, verdict, dimension }) {
   const action = station.actions.find((one) => one.id === `dimension-${name}`);
   const current = verdict.dimensions[name] ?? 0;
   return html`<div class="dimension" role="group" aria-label=${`${title}: ${meaning}`}>
-    <span class="name">
+    <span class="name" title=${meaning}>
       ${action && station.singleKeys && html`<${Key} name=${action.key} />`} <b>${title}</b> <small>${meaning}</small>
     </span>
     <span class="severities">

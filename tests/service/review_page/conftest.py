@@ -19,7 +19,7 @@ _QUIET = ("net::ERR_INTERNET_DISCONNECTED", "net::ERR_FAILED", "the server respo
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright, whose event loop must end before other files start theirs."""
+    """Debian's Chromium, driven by Playwright, whose event loop must end before the tests of another file begin."""
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: install Debian's package chromium")

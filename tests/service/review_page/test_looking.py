@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 from tests.service.review_page.conftest import begin, press
 from tests.service.review_page.fake_review import SIZES
@@ -56,6 +58,16 @@ def test_all_panes_show_the_same_place_after_a_thousand_turns_of_the_wheel(stati
     # A picture that lies on its side in the file is shown upright.
     shapes = [round(place["width"] / place["height"], 2) for place in places]
     assert shapes == [round(width / height, 2) for width, height in SIZES]
+
+
+def test_a_preview_shows_the_same_as_its_picture(station):
+    """Also picture 2, which lies on its side in the file."""
+    for number in range(5):
+        pane = station.locator(f".pane[data-number='{number}']")
+        both = Image.open(io.BytesIO(pane.screenshot())).convert("RGB")
+        pane.locator("img").evaluate("picture => picture.remove()")
+        preview = Image.open(io.BytesIO(pane.screenshot())).convert("RGB")
+        assert sum(ImageStat.Stat(ImageChops.difference(both, preview)).mean) < 3, number
 
 
 def test_the_wheel_keeps_the_point_below_the_mouse(station):

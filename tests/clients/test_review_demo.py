@@ -1,0 +1,34 @@
+"""`make review`: a service with a task for each example product, until Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+
+@pytest.mark.slow
+def test_the_examples_wait_for_review_and_ctrl_c_ends_everything(repository):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = repository / "clients" / "python" / "examples" / "review_demo.py"
+    command = [sys.executable, "-u", str(program), "--engine", "scripted", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        printed = ""
+        while "Ctrl-C" not in printed and demo.poll() is None:
+            printed += demo.stdout.readline()
+        (url,) = re.findall(r"http://\S+/review", printed)
+        page = httpx.get(url)
+        demo.send_signal(signal.SIGINT)
+        _, err = demo.communicate(timeout=120)
+    assert page.status_code == 200 and "<b>10</b> tasks wait" in page.text
+    assert demo.returncode == 0, err
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url)
