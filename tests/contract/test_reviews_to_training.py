@@ -207,6 +207,10 @@ def test_what_people_say_is_what_the_next_model_learns(
         assert provenance and sample.weight and provenance.inclusion_probability
         assert sample.weight == pytest.approx(1 / provenance.inclusion_probability) and sample.weight >= 1
         assert provenance.checkpoint and len(provenance.reviews) == provenance.reviewers
+    manifest = json.loads((first / "collect.json").read_text())
+    assert manifest["samples"] == manifest["weighted"] == TASKS
+    assert manifest["reasons"] == {reason: count for reason, count in made.items() if count}
+    assert "usable" in {one["dimension"] for one in manifest["agreement"]}
     monkeypatch.setattr(client, "PAGE", 7)
     assert digest_of(collect("again")) == digest_of(first)
     before = content(first)
