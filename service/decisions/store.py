@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -23,6 +24,8 @@ from service.schemas import ScreenAnswer
 
 Result = TypeVar("Result")
 
+_END_SECONDS = 5.0
+"""Maximum time to wait for running queries when the service ends."""
 _QUERIES = 4
 """Maximum number of the HTTP interface's queries that run at the same time."""
 
@@ -71,7 +74,9 @@ class DecisionStore:
     async def close(self, seconds: float) -> None:
         """Write the waiting records, for at most this time in seconds."""
         await asyncio.to_thread(self.writer.close, seconds)
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        with suppress(TimeoutError):  # a query that hangs must not keep the service from ending
+            async with asyncio.timeout(_END_SECONDS):
+                await asyncio.to_thread(self.threads.shutdown, cancel_futures=True)
         self.database.close()
 
 

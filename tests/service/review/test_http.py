@@ -14,6 +14,9 @@ from tests.service.review.conftest import LEAD, OTHER, REVIEW, review_of, verdic
 
 pytestmark = pytest.mark.anyio
 
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests of what does not depend on the database."""
+
 
 async def lease(running, headers=REVIEW, **order: Any) -> dict[str, Any]:
     answer = await running.client.post("/review/leases", json=order, headers=headers)
@@ -88,6 +91,7 @@ async def test_a_repeated_submission_answers_200_with_the_same_body(open_review)
     assert stored == 1
 
 
+@ON_SQLITE
 async def test_a_person_sees_only_own_leases_and_reviews(open_review) -> None:
     async with open_review(1) as running:
         client = running.client
@@ -103,6 +107,7 @@ async def test_a_person_sees_only_own_leases_and_reviews(open_review) -> None:
         assert len((await client.get("/review/reviews?mine=false", headers=LEAD)).json()["reviews"]) == 1
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "path",
     ["POST /review/tasks", "GET /review/export", f"GET /review/export/pictures/{'0' * 64}", "POST /review/exports"],
@@ -115,29 +120,32 @@ async def test_some_paths_are_for_leads(open_review, path) -> None:
             assert answer.status_code == status, answer.text
 
 
-@pytest.mark.parametrize(
-    ("change", "where"),
-    [
-        ({"id": "x"}, "id"),
-        ({"verdicts": verdicts()[:3]}, "verdicts"),
-        ({"verdicts": verdicts()[:3] + verdicts()[:1]}, "pictures 1 to 4"),
-        ({"verdicts": [{"number": n, "usable": False, "dimensions": {}} for n in range(1, 5)]}, "say what is wrong"),
-        ({"verdicts": [one | {"usable": True} for one in verdicts()]}, "a usable picture has none"),
-        ({"verdicts": verdicts(dimension="colour")}, "verdicts.0.dimensions"),
-        ({"verdicts": [one | {"dimensions": {"physical_shadow": 4}} for one in verdicts()]}, "physical_shadow"),
-        ({"best": 1}, "best"),
-        ({"verdicts": verdicts("12"), "best": 3}, "best"),
-        ({"comment": "a\u0000b"}, "comment"),
-        ({"active_seconds": -1}, "active_seconds"),
-        ({"unknown": 1}, "unknown"),
-    ],
-)  # fmt: skip
-async def test_a_wrong_review_is_refused_with_the_field(open_review, change, where) -> None:
+WRONG_REVIEWS: list[tuple[dict[str, Any], str]] = [
+    ({"id": "x"}, "id"),
+    ({"verdicts": verdicts()[:3]}, "verdicts"),
+    ({"verdicts": verdicts()[:3] + verdicts()[:1]}, "pictures 1 to 4"),
+    ({"verdicts": [{"number": n, "usable": False, "dimensions": {}} for n in range(1, 5)]}, "say what is wrong"),
+    ({"verdicts": [one | {"usable": True} for one in verdicts()]}, "a usable picture has none"),
+    ({"verdicts": verdicts(dimension="colour")}, "verdicts.0.dimensions"),
+    ({"verdicts": [one | {"dimensions": {"physical_shadow": 4}} for one in verdicts()]}, "physical_shadow"),
+    ({"best": 1}, "best"),
+    ({"verdicts": verdicts("12"), "best": 3}, "best"),
+    ({"comment": "a\u0000b"}, "comment"),
+    ({"active_seconds": -1}, "active_seconds"),
+    ({"unknown": 1}, "unknown"),
+]
+"""What is wrong with a review, and what the answer says about it."""
+
+
+@ON_SQLITE
+async def test_a_wrong_review_is_refused_with_the_field(open_review) -> None:
     async with open_review() as running:
-        answer = await running.client.post("/review/reviews", json=review_of("lse_1") | change, headers=REVIEW)
-    assert answer.status_code == 422 and where in answer.json()["detail"], answer.text
+        for change, where in WRONG_REVIEWS:
+            answer = await running.client.post("/review/reviews", json=review_of("lse_1") | change, headers=REVIEW)
+            assert answer.status_code == 422 and where in answer.json()["detail"], (change, answer.text)
 
 
+@ON_SQLITE
 async def test_a_comment_can_replace_the_dimensions(open_review) -> None:
     async with open_review(1) as running:
         await make(running, 1)
@@ -150,6 +158,7 @@ async def test_a_comment_can_replace_the_dimensions(open_review) -> None:
     assert sent.status_code == 201 and item["letters"] == "N" and item["pictures"][0]["comment"] == "a watermark"
 
 
+@ON_SQLITE
 async def test_a_session_replaces_the_key_until_it_ends(open_review) -> None:
     origin = {"Origin": "http://test"}
     async with open_review() as running:
@@ -171,12 +180,14 @@ async def test_a_session_replaces_the_key_until_it_ends(open_review) -> None:
         assert (await client.get("/review/reviews")).status_code == 401
 
 
+@ON_SQLITE
 async def test_a_session_over_https_has_a_secure_cookie(open_review) -> None:
     async with open_review() as running:
         begun = await running.client.post("https://test/review/session", json={"key": ADMIN_KEY})
     assert begun.status_code == 204 and "secure" in begun.headers["set-cookie"].lower()
 
 
+@ON_SQLITE
 async def test_a_session_ends_when_its_time_is_over_or_its_key_is_gone(open_review, tmp_path) -> None:
     database = tmp_path / "decisions.db"
     same = {"decisions": f"sqlite:///{database}"}
@@ -195,6 +206,7 @@ async def test_a_session_ends_when_its_time_is_over_or_its_key_is_gone(open_revi
         assert (await running.client.get("/review/reviews")).status_code == 401
 
 
+@ON_SQLITE
 async def test_the_local_reviewer_does_not_sign_in(open_review) -> None:
     no_keys = {"feedback_keys": "", "admin_keys": ""}
     here = "http://127.0.0.1:8000"
@@ -213,6 +225,7 @@ async def test_the_local_reviewer_does_not_sign_in(open_review) -> None:
         assert (await running.client.get(f"{here}/review/reviews")).status_code == 401
 
 
+@ON_SQLITE
 async def test_review_is_off_by_default(start, kept) -> None:
     async with start(**kept) as running:
         assert (await running.client.get("/review/reviews", headers=REVIEW)).status_code == 404
@@ -221,6 +234,7 @@ async def test_review_is_off_by_default(start, kept) -> None:
         )
 
 
+@ON_SQLITE
 async def test_a_database_that_cannot_be_reached_answers_503(open_review, tmp_path) -> None:
     async with open_review(decisions=f"sqlite:///{tmp_path / 'decisions.db'}") as running:
         with sqlite3.connect(tmp_path / "decisions.db") as connection:
@@ -230,6 +244,7 @@ async def test_a_database_that_cannot_be_reached_answers_503(open_review, tmp_pa
     assert answer.status_code == 503 and answer.json()["type"].endswith(":decisions-unavailable")
 
 
+@ON_SQLITE
 async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
     same = {"decisions": f"sqlite:///{tmp_path / 'decisions.db'}"}
     async with open_review(1, **same) as running:
@@ -242,6 +257,7 @@ async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
         assert 'screening_review_queue_age_seconds{reason="audit"}' in text
 
 
+@ON_SQLITE
 async def test_statistics_hide_reasons_and_gold_from_reviewers(open_review) -> None:
     async with open_review(2) as running:
         await make(running, 2)
