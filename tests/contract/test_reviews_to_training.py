@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -91,7 +92,9 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(
     params=[
         pytest.param("scripted", marks=pytest.mark.slow),
-        pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param(
+            "vllm", marks=[pytest.mark.vllm, pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.timeout(1800)]
+        ),
     ]
 )
 def service(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path: Path) -> Iterator[Process]:
@@ -122,16 +125,17 @@ def keyed(service: Process) -> Iterator[Callable[[str], httpx.Client]]:
 
 def screen(process: Process, products: Path, samples: list[Sample]) -> dict[str, str]:
     """Screen all samples; returns the id of the decision by the SHA-256 of the original."""
-    found = {}
-    with httpx.Client(base_url=process.base_url, timeout=300) as http:
-        for sample in samples:
-            data = [(products / file).read_bytes() for file in sample.files]
-            names = ("original", *["generated"] * 4)
-            files = [(name, ("p.jpg", one, "image/jpeg")) for name, one in zip(names, data, strict=True)]
-            metadata = {"metadata": json.dumps({"product": f"SKU {sample.id}"})}
-            answer = http.post("/screen", files=files, data=metadata).raise_for_status().json()
-            found[sha256(data[0]).hexdigest()] = answer["id"]
-    return found
+
+    def ask(sample: Sample) -> tuple[str, str]:
+        data = [(products / file).read_bytes() for file in sample.files]
+        names = ("original", *["generated"] * 4)
+        files = [(name, ("p.jpg", one, "image/jpeg")) for name, one in zip(names, data, strict=True)]
+        metadata = {"metadata": json.dumps({"product": f"SKU {sample.id}"})}
+        answer = http.post("/screen", files=files, data=metadata).raise_for_status().json()
+        return sha256(data[0]).hexdigest(), answer["id"]
+
+    with httpx.Client(base_url=process.base_url, timeout=300) as http, ThreadPoolExecutor(8) as pool:
+        return dict(pool.map(ask, samples))
 
 
 def consensus(said: dict[str, Letters]) -> Letters:
@@ -203,6 +207,10 @@ def test_what_people_say_is_what_the_next_model_learns(
         assert provenance and sample.weight and provenance.inclusion_probability
         assert sample.weight == pytest.approx(1 / provenance.inclusion_probability) and sample.weight >= 1
         assert provenance.checkpoint and len(provenance.reviews) == provenance.reviewers
+    manifest = json.loads((first / "collect.json").read_text())
+    assert manifest["samples"] == manifest["weighted"] == TASKS
+    assert manifest["reasons"] == {reason: count for reason, count in made.items() if count}
+    assert "usable" in {one["dimension"] for one in manifest["agreement"]}
     monkeypatch.setattr(client, "PAGE", 7)
     assert digest_of(collect("again")) == digest_of(first)
     before = content(first)
