@@ -34,6 +34,8 @@ from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
 from service.http.review import router as review_router
 from service.http.review_bodies import BODIES as REVIEW_BODIES
+from service.http.review_lead_bodies import BODIES as REVIEW_LEAD_BODIES
+from service.http.review_leads import router as review_leads_router
 from service.http.routes import answer_error, router
 from service.http.trace_requests import TracingMiddleware
 from service.logs import log
@@ -170,7 +172,8 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         bodies.append(FeedbackOrder)
     if settings.review:
         app.include_router(review_router)
-        bodies += REVIEW_BODIES
+        app.include_router(review_leads_router)
+        bodies += REVIEW_BODIES + REVIEW_LEAD_BODIES
     app.include_router(docs_router)
     extend_openapi(app, *bodies)
 

@@ -52,8 +52,9 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Yield a connection in a transaction that only reads."""
-        with self._engine.connect() as connection:
+        """Yield a connection in a transaction that only reads. All its queries see the database at one moment."""
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._engine.connect().execution_options(**options) as connection:
             yield connection
 
     @contextmanager
@@ -91,8 +92,9 @@ class Database:
     def lock_erasure(self, connection: sa.Connection, *, shared: bool) -> None:
         """Hold erasures (`shared`), or writers and other erasures, back until the transaction ends.
 
-        Without the lock a decision could be committed between the look for it and the note that it is erased. SQLite
-        has one writing transaction at a time and needs no lock.
+        Without the lock a decision could be committed between the look for it and the note that it is erased, and two
+        transactions could lock the same decisions in different orders. SQLite has one writing transaction at a time and
+        needs no lock.
         """
         if not self.is_sqlite:
             lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock

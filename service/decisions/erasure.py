@@ -90,6 +90,7 @@ def prune(database: Database, pictures: PictureStore, now: datetime) -> tuple[in
     count = 0
     while ids := _expired(database, now):
         with database.writing() as connection:
+            database.lock_erasure(connection, shared=False)
             found = _delete(connection, ids)
             _audit(connection, "prune", "expire", f"retain_until <= {now:%Y-%m-%dT%H:%M:%SZ}", found)
         count += found

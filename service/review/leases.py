@@ -40,7 +40,7 @@ class Lease:
 
 def lease(database: Database, reviewer: str, *, count: int, job: str | None) -> tuple[list[Lease], int]:
     """Give a person up to `count` tasks; returns them, and how many tasks the person could still get, at most
-    `MAX_WAITING`.
+    `MAX_WAITING`. Fewer tasks than wait may be given while others take them.
 
     Args:
         job: `review` or `label`; None for either.
@@ -160,14 +160,18 @@ def _available(reviewer: str, job: str | None, now: datetime) -> list[sa.ColumnE
 
 
 def _next_slot(connection: sa.Connection, reviewer: str, job: str | None, now: datetime) -> sa.Row[Any] | None:
-    """The first slot that the person may get, locked. Slots that others are just taking are passed over."""
+    """The first slot that the person may get, locked.
+
+    Tasks of which another transaction takes a slot, stores a review or erases the decision are passed over. The task is
+    locked too, because an erasure locks it before its slots: a lease that waited for it could wait forever.
+    """
     query = (
         sa.select(REVIEW_SLOT, REVIEW_TASK.c.job)
         .join(REVIEW_TASK)
         .where(*_available(reviewer, job, now))
         .order_by(REVIEW_TASK.c.created_at, REVIEW_TASK.c.priority, REVIEW_SLOT.c.task_id, REVIEW_SLOT.c.number)
         .limit(1)
-        .with_for_update(of=REVIEW_SLOT, skip_locked=True)
+        .with_for_update(of=[REVIEW_SLOT, REVIEW_TASK], key_share=True, skip_locked=True)
     )
     return connection.execute(query).one_or_none()
 

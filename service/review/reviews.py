@@ -15,7 +15,7 @@ from screening.task import OPTIONS
 from service.decisions.database import Database
 from service.decisions.review_tables import CONSENSUS, REVIEW, REVIEW_SLOT, REVIEW_TASK, VERDICT
 from service.decisions.tables import DECISION
-from service.errors import ReviewConflict, ReviewNotFound
+from service.errors import LeaseNotFound, ReviewConflict, ReviewNotFound
 from service.review.consensus import Verdict, Verdicts, consensus_of, last_reviews, letters_of, verdicts_of
 from service.review.leases import displayed_picture, lease_of, pictures_of
 from service.review.shown import display_order
@@ -83,7 +83,9 @@ def submit(database: Database, submission: Submission, reviewer: str) -> tuple[S
         held = lease_of(connection, submission.lease, reviewer)
         # Reviews of one task are stored one after the other, so that each sees the others in the consensus.
         locked = sa.select(REVIEW_TASK).where(REVIEW_TASK.c.id == held.task_id).with_for_update(key_share=True)
-        task = connection.execute(locked).one()
+        task = connection.execute(locked).one_or_none()
+        if task is None:  # it was erased after the lease was read
+            raise LeaseNotFound("The task of this lease was erased. Lease another task.")
         now = database.now(connection)
         blind = not _has_seen_the_answer(connection, task, reviewer)
         _insert(connection, submission, held, _replaced(connection, submission, held), blind=blind, now=now)

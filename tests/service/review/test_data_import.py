@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_the_product_of_a_sample_can_be_erased(database, pictures, tmp_path) -> 
         assert connection.scalars(sa.select(REVIEW_TASK.c.sample)).all() == ["3"]
         gone = connection.scalars(sa.select(PICTURE.c.sha256).where(PICTURE.c.purged_at.is_not(None))).all()
     assert len(gone) == 5 and not any(map(pictures.get, gone)), "the pictures that sample 3 shows are still there"
+
+
+def test_going_back_a_version_leaves_no_pictures_of_samples(database, pictures, tmp_path) -> None:
+    data = write(tmp_path / "data", sample("1"))
+    import_directory(database, pictures, data, batch="first", reviews=1)
+    database.migrate("0001")
+    assert erasure.prune(database, pictures, datetime.now(UTC)) == (0, 5)
 
 
 def test_a_file_name_is_found_in_either_unicode_form(database, pictures, tmp_path) -> None:

@@ -167,8 +167,8 @@ def claim_everything(database: Database, reviewer: str) -> list[tuple[str, int]]
     """Lease and review until nothing is left; returns the slots."""
     got: list[tuple[str, int]] = []
     while True:
-        found, _ = leases.lease(database, reviewer, count=3, job=None)
-        if not found:
+        found, waiting = leases.lease(database, reviewer, count=3, job=None)
+        if not found and waiting == 0:
             return got
         for one in found:
             kept, _ = reviews.submit(database, submission(one, "A"), reviewer)

@@ -175,3 +175,8 @@ def _of_task(table: str) -> sa.ForeignKeyConstraint:
 def downgrade() -> None:
     for table in TABLES:
         op.drop_table(table)
+    # Pictures of labelling tasks lost their last reference: the next prune deletes them.
+    op.execute(
+        "UPDATE picture SET deleted_at = CURRENT_TIMESTAMP "
+        "WHERE deleted_at IS NULL AND sha256 NOT IN (SELECT sha256 FROM decision_picture)"
+    )

@@ -1,0 +1,120 @@
+"""Turns leases and reviews into the bodies that a reviewer sees, and a submitted body into a review.
+
+All of them number the pictures as displayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from screening.task import DIMENSIONS, OPTIONS
+from service.http.review_bodies import (
+    DimensionShown,
+    LeaseShown,
+    ModelPicture,
+    ModelShown,
+    NumberedPicture,
+    PictureShown,
+    ReviewOrder,
+    ReviewShown,
+    ReviewStored,
+    VerdictShown,
+)
+from service.review import leases, reviews
+from service.review.consensus import Verdict
+from service.review.shown import is_right, model_answer, number_of
+
+
+def lease_shown(one: leases.Lease) -> LeaseShown:
+    """A lease as its holder sees it."""
+    original, pictures = _pictures(f"/review/leases/{one.id}", one.pictures, one.display_order)
+    return LeaseShown(
+        lease=one.id,
+        job=one.job,
+        expires_at=one.until,
+        seconds=max(0, round((one.until - datetime.now(UTC)).total_seconds())),
+        dimensions=_dimensions(),
+        original=original,
+        pictures=pictures,
+    )
+
+
+def submission_of(order: ReviewOrder) -> reviews.Submission:
+    """A review as its author sent it."""
+    by_number = {one.number: one for one in order.verdicts}
+    verdicts = tuple(
+        Verdict(one.usable, {name.value: severity for name, severity in one.dimensions.items()}, one.comment)
+        for _, one in sorted(by_number.items())
+    )
+    return reviews.Submission(
+        id=str(order.id),
+        lease=order.lease,
+        verdicts=verdicts,
+        best=order.best,
+        comment=order.comment,
+        active_seconds=order.active_seconds,
+        supersedes=None if order.supersedes is None else str(order.supersedes),
+    )
+
+
+def stored_shown(one: reviews.Stored) -> ReviewStored:
+    """The answer to a review."""
+    order = one.review.display_order
+    model, agrees = None, None
+    if one.answer is not None:
+        shown = model_answer(one.answer, order)
+        pictures = [ModelPicture.model_validate(picture) for picture in shown.pictures]
+        model = ModelShown(
+            choice=shown.choice,
+            acceptable=shown.acceptable,
+            confidence=shown.confidence,
+            needs_review=shown.needs_review,
+            pictures=pictures,
+            reasoning=shown.reasoning,
+        )
+        agrees = is_right(one.answer["choice"], one.letters)
+    return ReviewStored(id=one.review.id, late=one.review.late, letters=order, model=model, agrees=agrees)
+
+
+def review_shown(one: reviews.Stored) -> ReviewShown:
+    """A review as its author saw the task."""
+    row, order = one.review, one.review.display_order
+    original, pictures = _pictures(f"/review/reviews/{row.id}", one.pictures, order)
+    verdicts = [
+        VerdictShown(number=number, usable=verdict.usable, dimensions=verdict.dimensions, comment=verdict.comment)
+        for number, verdict in enumerate((one.verdicts[OPTIONS.index(letter)] for letter in order), 1)
+    ]
+    return ReviewShown(
+        **stored_shown(one).model_dump(),
+        lease=row.lease,
+        job=one.job,
+        reviewer=row.reviewer,
+        at=row.at,
+        blind=row.blind,
+        supersedes=row.supersedes,
+        superseded=one.superseded,
+        active_seconds=row.active_seconds,
+        verdicts=verdicts,
+        best=None if row.best is None else number_of(order, row.best),
+        comment=row.comment,
+        dimensions=_dimensions(),
+        original=original,
+        pictures=pictures,
+    )
+
+
+def _pictures(prefix: str, rows: Sequence[sa.Row[Any]], order: str) -> tuple[PictureShown, list[NumberedPicture]]:
+    sizes = {row.position: row.bytes for row in rows}
+    numbered = [
+        NumberedPicture(number=number, url=f"{prefix}/pictures/{number}", bytes=sizes[OPTIONS.index(letter) + 1])
+        for number, letter in enumerate(order, 1)
+    ]
+    return PictureShown(url=f"{prefix}/pictures/0", bytes=sizes[0]), numbered
+
+
+def _dimensions() -> list[DimensionShown]:
+    return [DimensionShown(name=one.value, title=one.title, meaning=one.meaning) for one in DIMENSIONS]
