@@ -15,7 +15,7 @@ from trainer.data.compose.canvas import Canvas
 from trainer.data.compose.failures import Failed, Reason
 
 _NEAR, _FAR = 3, 10
-"""Widths in pixels of the ring beside the product and of the ring around that one."""
+"""Widths in pixels of the rings on both sides of the outline, and distance of the outer end of the surroundings."""
 _UPPER = 0.6
 """Share of the product's height where halos are measured."""
 _ONE_COLOUR = 1.0
@@ -36,8 +36,8 @@ class Measures(BaseModel):
     largest_change_inside: int
     """Largest difference from the original there."""
     halo: float
-    """How much brighter a narrow ring around the upper part of the product is than the ring around that one. A white
-    fringe gives 20 and more, a dark one a negative value."""
+    """How much brighter a narrow ring around the upper part of the product is than both the product and its
+    surroundings; negative if it is darker than both. A soft edge lies between the two and gives 0."""
 
 
 def measure(picture: Image.Image, canvas: Canvas) -> Measures:
@@ -93,7 +93,13 @@ def _halo(grey: NDArray[np.float32], kept: NDArray[np.bool_]) -> float:
     """Rows near the ground are left out, because the contact shadow is there."""
     rows = np.flatnonzero(kept.any(1))
     upper = np.arange(len(kept))[:, None] < rows[0] + _UPPER * len(rows)
-    distance = np.asarray(cv2.distanceTransform((~kept).astype(np.uint8), cv2.DIST_L2, 5))
-    near = upper & (distance > 0) & (distance <= _NEAR)
-    far = upper & (distance > _NEAR) & (distance <= _FAR)
-    return float(grey[near].mean() - grey[far].mean()) if near.any() and far.any() else 0.0
+    outside, inside = (np.asarray(cv2.distanceTransform(one.astype(np.uint8), cv2.DIST_L2, 5)) for one in (~kept, kept))
+    rings = (
+        upper & (outside > 0) & (outside <= _NEAR),
+        upper & (outside > _NEAR) & (outside <= _FAR),
+        upper & (inside > 0) & (inside <= _NEAR),
+    )
+    if not all(ring.any() for ring in rings):
+        return 0.0
+    edge, *sides = (float(grey[ring].mean()) for ring in rings)
+    return edge - min(max(edge, min(sides)), max(sides))

@@ -27,7 +27,7 @@ from trainer.data.compose.page import contact_sheet, page
 from trainer.data.compose.sample import Composed, Composer
 from trainer.data.compose.sources import Source, products_in
 from trainer.data_directory import SAMPLES_NAME
-from trainer.records import Unlabelled
+from trainer.records import Original, Picture, Unlabelled
 from trainer.runs.run_directory import claim, occupy
 
 FAILURES, SUMMARY, PAGE, SHEET = "failures.jsonl", "compose.json", "compose.html", "contact-sheet.png"
@@ -94,17 +94,16 @@ def _write(order: Order, result: Result) -> None:
 
 
 def _record(sample: Composed, tools: Tools) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "id": sample.id,
-        "product": sample.product,
-        "original": {"file": picture_file(sample.id, "original"), "attributes": {"source": sample.source}},
-        "generated": [{"file": picture_file(sample.id, option), "option": option} for option in OPTIONS],
-        "setting": sample.setting,
-    }
-    if tools.inpainter.licence.restricted:
-        record["licence"] = sample.licence
-    Unlabelled.model_validate(record)
-    return record
+    """A line of `samples.jsonl`."""
+    record = Unlabelled(
+        id=sample.id,
+        product=sample.product,
+        original=Original(file=picture_file(sample.id, "original"), attributes={"source": sample.source}),
+        generated=tuple(Picture(file=picture_file(sample.id, option), option=option) for option in OPTIONS),
+        setting=sample.setting,
+        licence=sample.licence if tools.inpainter.licence.restricted else None,
+    )
+    return record.model_dump(mode="json", exclude_defaults=True)
 
 
 def _question(sample: Composed) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trainer.data.compose.canvas import Canvas, make_canvas
 from trainer.data.compose.cutout import CutOut, checked
 from trainer.data.compose.failures import Failed, Note, Reason
 from trainer.data.compose.files import STATE, STEPS, is_intact, picture_file, step_file, write_png
-from trainer.data.compose.layout import choose_layout, place
+from trainer.data.compose.layout import Placement, choose_layout, place
 from trainer.data.compose.measure import Measures, least_difference, measure, refuse_failed, refuse_repeated
 from trainer.data.compose.order import Order, Tools, origin
 from trainer.data.compose.paste import paste
@@ -72,9 +72,7 @@ class Composer:
             return found
         photo = read_photo(product)
         cut = checked(self._tools.segmenter.cut(photo))
-        size, seeds = cut.picture.size, (product.digest, reference.digest)
-        layout = choose_layout(size, self._order.layout, seed_of(self._order.seed, "layout", *seeds))
-        placement = place(size, layout, self._order.side, seed_of(self._order.seed, "place", *seeds, layout))
+        placement = self._place(cut, product, reference)
         canvas = make_canvas(cut.picture, placement, read_photo(reference), self._order.side)
         sample = Composed(
             key=key,
@@ -82,14 +80,19 @@ class Composer:
             product=product.name,
             source=product.path.name,
             reference=reference.name,
-            layout=layout,
+            layout=placement.layout,
             made_by=self._tools.maker,
             licence=self._tools.inpainter.licence.name,
             notes=[*cut.notes, *([Note.ENLARGED] if placement.enlarged else [])],
         )
         self._write_steps(sample, photo, cut, canvas)
-        self._paint(sample, canvas, found, (*seeds, layout))
+        self._paint(sample, canvas, found, (product.digest, reference.digest, placement.layout))
         return sample
+
+    def _place(self, cut: CutOut, product: Source, reference: Source) -> Placement:
+        size, seeds = cut.picture.size, (product.digest, reference.digest)
+        layout = choose_layout(size, self._order.layout, seed_of(self._order.seed, "layout", *seeds))
+        return place(size, layout, self._order.side, seed_of(self._order.seed, "place", *seeds, layout))
 
     def _paint(self, sample: Composed, canvas: Canvas, found: Composed | None, seeds: tuple[str, ...]) -> None:
         """Paint the pictures that are not on disk yet. The state is written after each, so a kill loses at most one."""
@@ -105,7 +108,7 @@ class Composer:
                 sample.measures[option] = measure(picture, canvas)
                 sample.files[file] = self._write(file, picture, sample.setting)
                 pictures.append(picture)
-            self._save(sample)
+                self._save(sample)
         sample.least_difference = least_difference(pictures)
         self._save(sample)
         refuse_repeated(sample.least_difference)

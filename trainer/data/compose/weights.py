@@ -9,6 +9,8 @@ from typing import Any
 from screening.runtime.digests import file_sha256, json_digest
 from trainer.data.compose.failures import ComposeError
 
+_INDEX = "model_index.json"
+"""The file that names the parts of a pipeline."""
 _HARMLESS = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md", ".png", ".jpg", ".jpeg", ".webp"})
 """Types of files that a folder may contain. Pickles (.bin, .pt, .ckpt, …) and code (.py, .so, …) can run programs."""
 _LIBRARIES = frozenset({None, "diffusers", "transformers", "flux", "flux2"})
@@ -28,15 +30,15 @@ def check_weights(folder: Path | None, option: str, pipeline: str) -> Path:
     """
     if folder is None:
         raise ComposeError(f"{option} is missing; name the folder with the downloaded weights")
-    if not (folder / "model_index.json").is_file():
-        raise ComposeError(f"{option}: {folder} has no model_index.json; name a local folder in diffusers' layout")
+    if not (folder / _INDEX).is_file():
+        raise ComposeError(f"{option}: {folder} has no {_INDEX}; name a local folder in diffusers' layout")
     for path in _files(folder):
         if path.suffix.lower() not in _HARMLESS and path.name.upper() not in _NO_SUFFIX:
             raise ComposeError(
                 f"{option}: {folder} contains {path.relative_to(folder)}, which may be code or a pickle. Remove it; "
                 "only safetensors, JSON and text files are loaded"
             )
-    index = read_json(folder / "model_index.json")
+    index = read_json(folder / _INDEX)
     if (named := index.get("_class_name")) != pipeline:
         raise ComposeError(f"{option}: {folder} contains {named}, and {pipeline} is needed")
     for part, value in index.items():
@@ -48,10 +50,12 @@ def check_weights(folder: Path | None, option: str, pipeline: str) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """Digest over the names and bytes of all files that are loaded. It reads every weight once."""
-    files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-    loaded = (".safetensors", ".json", ".txt", ".model", ".jinja")
-    return json_digest({name: file_sha256(path) for name, path in files.items() if path.suffix.lower() in loaded})
+    """Digest over the names and bytes of all files that are loaded. It reads every weight once.
+
+    The weights of the whole model in one file, which lie beside the index of some downloads, are not loaded.
+    """
+    loaded = [path for path in _files(folder) if path.parent != folder or path.name == _INDEX]
+    return json_digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in loaded})
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The segmenter `onnx:FILE`: a salient-object model such as BiRefNet or ISNet in the ONNX format.
+"""The segmenter `onnx:FILE`: a salient-object model such as BiRefNet in the ONNX format.
 
 An ONNX file is data: onnxruntime runs its graph, and no Python code comes with it. The file is named by the user and is
 never downloaded.
@@ -23,6 +23,8 @@ from trainer.data.compose.segmenters.matte import with_soft_mask
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 """Statistics of ImageNet, on which these models were trained."""
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+"""What computes, best first. onnxruntime lists others too, one of which calls a web service."""
 _SIDE = 1024
 """Side of the model's input in pixels if the file leaves it open; that of BiRefNet."""
 
@@ -46,8 +48,9 @@ class OnnxModel:
     @cached_property
     def _session(self) -> Any:
         runtime = need("onnxruntime")
+        providers = [name for name in _PROVIDERS if name in runtime.get_available_providers()]
         try:
-            return runtime.InferenceSession(str(self._path), providers=runtime.get_available_providers())
+            return runtime.InferenceSession(str(self._path), providers=providers)
         except Exception as error:  # a boundary: onnxruntime's errors have no common base
             raise ComposeError(f"--segmenter: {self._path} cannot be loaded as an ONNX model: {error}") from error
 
@@ -71,7 +74,7 @@ class OnnxModel:
         pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR), np.float32) / np.float32(255)
         pixels = ((pixels - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None]
         half = taken.type == "tensor(float16)"
-        given = self._session.run(None, {taken.name: pixels.astype(np.float16 if half else np.float32)})[-1]
+        given = self._session.run(None, {taken.name: pixels.astype(np.float16 if half else np.float32)})[0]
         mask = np.squeeze(np.asarray(given, np.float32))
         if mask.ndim != 2 or not np.isfinite(mask).all():
             raise ComposeError(
