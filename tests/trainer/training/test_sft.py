@@ -110,12 +110,22 @@ def test_the_seed_chooses_a_few_captions_of_each_sample(data: Path) -> None:
     assert caption_rows(samples, most=9) == caption_rows(samples)
 
 
+def _under_licence(data: Path, copy: Path) -> Path:
+    """A copy of the data in which the pictures of one sample have a licence that restricts their use."""
+    shutil.copytree(data, copy)
+    first, *others = (copy / "samples.jsonl").read_text().splitlines()
+    lines = [json.dumps(json.loads(first) | {"licence": "no-shops"}), *others]
+    (copy / "samples.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return copy
+
+
 def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
     data: Path, checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:
-    out = tmp_path / "weak"
+    data, out = _under_licence(data, tmp_path / "data"), tmp_path / "weak"
     manifest = train("weak", recipe, checkpoint, data, out, None)
     assert verify(out / "checkpoint") == manifest
+    assert manifest.licences == {"no-shops"}
     assert manifest.parent == read_manifest(checkpoint).digest
     before, after = load_file(checkpoint / "model.safetensors"), load_file(out / "checkpoint" / "model.safetensors")
     assert before.keys() == after.keys()

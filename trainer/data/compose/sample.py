@@ -74,6 +74,8 @@ class Composer:
         cut = checked(self._tools.segmenter.cut(photo))
         placement = self._place(cut, product, reference)
         canvas = make_canvas(cut.picture, placement, read_photo(reference), self._order.side)
+        if not canvas.kept.any():
+            raise Failed(Reason.TOO_SMALL, f"nothing of the product is visible in a picture of {canvas.side} pixels")
         sample = Composed(
             key=key,
             id=product.id,

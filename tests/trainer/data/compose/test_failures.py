@@ -37,6 +37,15 @@ def _busy() -> Image.Image:
     return Image.fromarray(noise).resize((240, 240), Image.Resampling.NEAREST)
 
 
+def _sparse() -> Image.Image:
+    """Single pixels, of which nothing remains when the picture is made smaller."""
+    canvas = Image.new("RGBA", (800, 800))
+    for x in range(100, 700, 12):
+        for y in range(100, 700, 12):
+            canvas.putpixel((x, y), (200, 20, 20, 255))
+    return canvas
+
+
 def _white_on_white() -> Image.Image:
     """A product with a black label, whose body has nearly the colour of the paper."""
     photo = Image.new("RGB", (240, 240), (244, 244, 244))
@@ -53,6 +62,7 @@ FAULTS = {
     "only-paper": (Image.new("RGB", (200, 200), (240, 240, 240)), "empty"),
     "full": (Image.new("RGBA", (200, 200), (200, 30, 30, 254)), "full-frame"),
     "tiny": (_on_canvas((90, 90, 98, 130)), "too-small"),
+    "sparse": (_sparse(), "too-small"),
     "busy": (_busy(), "busy-background"),
     "white": (_white_on_white(), "part-missing"),
 }
@@ -75,7 +85,7 @@ def test_every_fault_has_its_reason_and_the_good_product_is_composed(
     assert _left(tmp_path / "out") == expected | {"broken": "unreadable", "locked": "unreadable"}
     assert [sample.product for sample in read_any_samples(tmp_path / "out")] == ["good"]
     said = capsys.readouterr().out
-    assert "left out: 8 (1 x busy-background, 2 x empty" in said
+    assert "left out: 9 (1 x busy-background, 2 x empty" in said
     assert "The same command tries them again" in said
 
 
