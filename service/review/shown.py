@@ -62,7 +62,12 @@ def _numbered(reasoning: str | None, order: str) -> str | None:
         return None
     body, chose, end = reasoning.rpartition("I ultimately chose")
     body = re.sub(r"<([A-D])>", lambda found: f"<{number_of(order, found[1])}>", body)
-    return body + chose + re.sub(r"\b[A-D]\b", lambda found: str(number_of(order, found[0])), end)
+    return body + chose + re.sub(r"\b[A-D]+\b", lambda found: _numbers(found[0], order), end)
+
+
+def _numbers(letters: str, order: str) -> str:
+    """The displayed numbers of letters: `AC` becomes `1, 4`."""
+    return ", ".join(map(str, sorted(number_of(order, letter) for letter in letters)))
 
 
 def is_right(choice: str | None, letters: str) -> bool:

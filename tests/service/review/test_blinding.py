@@ -144,12 +144,13 @@ def test_display_orders_are_uniform() -> None:
     assert chi_squared < 49.73, "the 99.9 % quantile with 23 degrees of freedom"
 
 
-def test_the_reasoning_names_displayed_numbers() -> None:
+@pytest.mark.parametrize(("letters", "numbers"), [("AC", "1, 2"), ("A,C", "2,1"), ("D", "3"), ("N", "N")])
+def test_the_reasoning_names_displayed_numbers(letters: str, numbers: str) -> None:
     answer = answer_of("scr_1", "A", 0.9, needs_review=False) | {
         "reasoning": "I observed <A> normal: A cup, <B> shadow: too dark, <C> normal: fine, <D> layout: floats, so I "
-        "ultimately chose A,C."
+        f"ultimately chose {letters}."
     }
     assert model_answer(answer, "CADB").reasoning == (
         "I observed <2> normal: A cup, <4> shadow: too dark, <1> normal: fine, <3> layout: floats, so I ultimately "
-        "chose 2,1."
+        f"chose {numbers}."
     )
