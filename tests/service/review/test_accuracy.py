@@ -11,17 +11,17 @@ from service.review.tasks import Candidate, draw, shares
 
 
 def simulated_queue(seed: int) -> tuple[float, list[Reviewed]]:
-    """The true accuracy of 3,000 decisions, and the reviewed ones among them."""
+    """The true accuracy of 2,000 decisions, and the reviewed ones among them."""
     random = Random(seed)
     right: dict[str, bool] = {}
     candidates = []
-    for number in range(3000):
+    for number in range(2000):
         identity, confidence = f"scr_{number}", random.betavariate(3, 1.6)
         right[identity] = random.random() < confidence
         complained = random.random() < (0.02 if right[identity] else 0.15)
         reason = "disagreement" if complained else "low_confidence" if confidence < 0.5 else None
         candidates.append(Candidate(identity, reason, in_period=True, is_sampled=True))
-    draws, _ = draw(seed, candidates, shares(300))
+    draws, _ = draw(seed, candidates, shares(200))
     return sum(right.values()) / len(right), [Reviewed(one.probability, float(right[one.id])) for one in draws]
 
 

@@ -38,23 +38,25 @@ def test_the_shares_are_those_of_the_quotas(count) -> None:
     assert shares(100) == {"low_confidence": 45, "disagreement": 20, "audit": 25, "gold": 5, "repeat": 5}
 
 
-@pytest.mark.parametrize(
-    ("choice", "kind", "options", "contradicts"),
-    [
-        ("A", "verdict", "AB", False), ("A", "verdict", "BC", True), ("A", "verdict", "", True),
-        ("N", "verdict", "", False), ("N", "verdict", "A", True),
-        ("A", "shown", "A", False), ("A", "shown", "D", True), ("N", "shown", "B", True),
-        ("A", "returned", "A", True), ("A", "returned", "B", False), ("N", "returned", "B", False),
-        (None, "verdict", "A", False),
-    ],
-)  # fmt: skip
-def test_feedback_against_the_choice_is_a_disagreement(database, choice, kind, options, contradicts) -> None:
-    decision = insert_decision(database, 1, choice=choice)
-    complain(database, decision, kind, options)
-    made = make(database, 20)
-    assert made["disagreement"] == int(contradicts), made
-    if contradicts:
-        assert tasks_of(database)[decision].reviews_required == 2
+FEEDBACK = [  # the model's choice, the feedback, and whether it contradicts the choice
+    ("A", "verdict", "AB", False), ("A", "verdict", "BC", True), ("A", "verdict", "", True),
+    ("N", "verdict", "", False), ("N", "verdict", "A", True),
+    ("A", "shown", "A", False), ("A", "shown", "D", True), ("N", "shown", "B", True),
+    ("A", "returned", "A", True), ("A", "returned", "B", False), ("N", "returned", "B", False),
+    (None, "verdict", "A", False),
+]  # fmt: skip
+
+
+def test_feedback_against_the_choice_is_a_disagreement(database) -> None:
+    expected = {}
+    for number, (choice, kind, options, contradicts) in enumerate(FEEDBACK):
+        decision = insert_decision(database, number, choice=choice)
+        complain(database, decision, kind, options)
+        expected[decision] = contradicts
+    make(database, 100)
+    found = tasks_of(database)
+    assert {decision: row.reason == "disagreement" for decision, row in found.items()} == expected
+    assert {row.reviews_required for row in found.values() if row.reason == "disagreement"} == {2}
 
 
 def test_each_decision_gets_the_reason_that_fits(database) -> None:
