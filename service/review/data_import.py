@@ -25,7 +25,7 @@ from service.decisions.kept_pictures import keep_pictures
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import StoredPicture, product_of
 from service.decisions.review_tables import REVIEW_TASK
-from service.review.tasks import insert_task
+from service.review.tasks import insert_tasks
 
 SAMPLES = "samples.jsonl"
 _MAX_ID = 256
@@ -77,7 +77,7 @@ def import_directory(
                 "reviews_required": reviews,
             }  # fmt: skip
             addresses = {position: one.sha256 for position, one in enumerate(found)}
-            insert_task(connection, task, addresses, seed, database.now(connection))
+            insert_tasks(connection, [(task, addresses)], seed, database.now(connection))
     return len(fresh), len(lines) - len(fresh)
 
 

@@ -86,7 +86,7 @@ def make_tasks(
 
     Args:
         since: begin of the period; by default the end of the last run.
-        until: end of the period; by default now.
+        until: end of the period; now by default and at most.
         seed: makes the draw repeatable; by default a random number.
         reviews: number of reviews of an audit or a disagreement, 1 or 2; 2 by default.
     """
@@ -95,7 +95,7 @@ def make_tasks(
         database.lock_erasure(connection, shared=True)
         database.lock_name(connection, "review queue")
         now = database.now(connection)
-        period = _period(connection, since, until or now)
+        period = _period(connection, since, min(until or now, now))
         quotas = shares(count)
         copied = {reason: drawn(seed, reason, _sources(connection, reason), quotas[reason]) for reason in _COPIES}
         missing = sum(quotas[reason] - len(copied[reason]) for reason in _COPIES)
@@ -219,6 +219,7 @@ def _insert_decisions(
         kept = sa.select(DECISION.c.id, DECISION.c.product).where(DECISION.c.id.in_(some)).order_by(DECISION.c.id)
         rows = connection.execute(kept.with_for_update(read=True, key_share=True)).all()
         pictures = _pictures(connection, DECISION_PICTURE.c.decision_id, [row.id for row in rows])
+        fresh = []
         for row in rows:
             one = some[row.id]
             needed = (reviews or REVIEWS[one.reason]) if one.reason in REVIEWS else 1
@@ -226,8 +227,9 @@ def _insert_decisions(
                 "job": "review", "reason": one.reason, "decision_id": row.id, "product": row.product,
                 "inclusion_probability": one.probability, "reviews_required": needed,
             }  # fmt: skip
-            insert_task(connection, task, pictures[row.id], seed, now)
+            fresh.append((task, pictures[row.id]))
             made[one.reason] += 1
+        insert_tasks(connection, fresh, seed, now)
     return made
 
 
@@ -238,14 +240,20 @@ def _insert_copies(connection: sa.Connection, reason: str, sources: Sequence[str
     expected = {
         row.task_id: row.expected for row in connection.execute(sa.select(GOLD).where(GOLD.c.task_id.in_(sources)))
     }
-    for row in rows:
-        task = {
-            "job": row.job, "reason": reason, "decision_id": row.decision_id, "product": row.product,
-            "reviews_required": 1,
-        }  # fmt: skip
-        identity = insert_task(connection, task, pictures[row.id], seed, now)
-        if reason == "gold":
-            connection.execute(sa.insert(GOLD).values(task_id=identity, expected=expected[row.id]))
+    copies = [
+        (
+            {
+                "job": row.job, "reason": reason, "decision_id": row.decision_id, "product": row.product,
+                "reviews_required": 1,
+            },
+            pictures[row.id],
+        )
+        for row in rows
+    ]  # fmt: skip
+    made = insert_tasks(connection, copies, seed, now)
+    if reason == "gold" and rows:
+        known = [{"task_id": task, "expected": expected[row.id]} for task, row in zip(made, rows, strict=True)]
+        connection.execute(sa.insert(GOLD), known)
     return len(rows)
 
 
@@ -258,26 +266,32 @@ def _pictures(connection: sa.Connection, owner: sa.Column[Any], ids: Sequence[st
     return found
 
 
-def insert_task(
-    connection: sa.Connection, task: dict[str, Any], pictures: dict[int, str], seed: int, now: datetime
-) -> str:
-    """Insert a task with its pictures and free slots; returns its id."""
-    identity = new_id("tsk_")
-    priority = int.from_bytes(sha256(f"{seed}:priority:{identity}".encode()).digest()[:6]) / 2**48
-    row = {**task, "id": identity, "priority": priority, "state": "open", "created_at": now, "seed": seed}
-    connection.execute(sa.insert(REVIEW_TASK).values(row))
-    connection.execute(
-        sa.insert(TASK_PICTURE),
-        [{"task_id": identity, "position": position, "sha256": found} for position, found in pictures.items()],
-    )
-    connection.execute(
-        sa.insert(REVIEW_SLOT),
-        [
+def insert_tasks(
+    connection: sa.Connection, tasks: Sequence[tuple[dict[str, Any], dict[int, str]]], seed: int, now: datetime
+) -> list[str]:
+    """Insert tasks with their pictures and free slots; returns their ids.
+
+    Args:
+        tasks: columns of each task, and the addresses of its pictures by position.
+    """
+    made: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any]] = []
+    slots: list[dict[str, Any]] = []
+    for columns, addresses in tasks:
+        identity = new_id("tsk_")
+        priority = int.from_bytes(sha256(f"{seed}:priority:{identity}".encode()).digest()[:6]) / 2**48
+        made.append(columns | {"id": identity, "priority": priority, "state": "open", "created_at": now, "seed": seed})
+        pictures += [
+            {"task_id": identity, "position": position, "sha256": address} for position, address in addresses.items()
+        ]
+        slots += [
             {
                 "task_id": identity, "number": number, "state": "free",
                 "display_order": display_order(seed, identity, number),
             }
-            for number in range(1, task["reviews_required"] + 1)
-        ],
-    )  # fmt: skip
-    return identity
+            for number in range(1, columns["reviews_required"] + 1)
+        ]  # fmt: skip
+    for table, rows in ((REVIEW_TASK, made), (TASK_PICTURE, pictures), (REVIEW_SLOT, slots)):
+        if rows:
+            connection.execute(sa.insert(table), rows)
+    return [row["id"] for row in made]

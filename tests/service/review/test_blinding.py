@@ -14,7 +14,7 @@ from service.decisions.review_tables import GOLD, REVIEW_SLOT, VERDICT
 from service.review import leases, reviews
 from service.review.consensus import Verdict
 from service.review.shown import ORDERS, display_order, model_answer
-from service.review.tasks import insert_task
+from service.review.tasks import insert_tasks
 from tests.service.decisions.conftest import sha256
 from tests.service.review.conftest import REVIEW, answer_of, insert_decision, review_of, take
 
@@ -45,7 +45,7 @@ def insert(running, number: int, variant: dict[str, Any]) -> None:
             "inclusion_probability": 0.0625 * number, "reviews_required": 1 + number % 2,
         }  # fmt: skip
         pictures = {position: sha256(f"{number}/{position}") for position in range(5)}
-        identity = insert_task(connection, task, pictures, number, datetime.now(UTC))
+        (identity,) = insert_tasks(connection, [(task, pictures)], number, datetime.now(UTC))
         if variant["reason"] == "gold":
             connection.execute(sa.insert(GOLD).values(task_id=identity, expected=[{"usable": True}] * 4))
 
@@ -113,7 +113,7 @@ def test_every_display_order_maps_back(database) -> None:
         pictures = {position: sha256(f"{number}/{position}") for position in range(5)}
         with database.writing() as connection:
             task = {"job": "review", "reason": "audit", "decision_id": decision, "reviews_required": 1}
-            identity = insert_task(connection, task, pictures, 1, now)
+            (identity,) = insert_tasks(connection, [(task, pictures)], 1, now)
             ordered = sa.update(REVIEW_SLOT).where(REVIEW_SLOT.c.task_id == identity)
             connection.execute(ordered.values(display_order=order))
         lease = take(database, "ann")

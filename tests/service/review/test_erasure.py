@@ -17,7 +17,7 @@ from service.decisions.review_tables import REVIEW_TASK
 from service.decisions.tables import AUDIT, DECISION, PICTURE
 from service.errors import LeaseNotFound, ReviewConflict
 from service.review import export, gold, leases, reviews
-from service.review.tasks import insert_task, make_tasks
+from service.review.tasks import insert_tasks, make_tasks
 from tests.service.decisions.conftest import sha256
 from tests.service.review.conftest import insert_decision, submission, take
 
@@ -76,7 +76,7 @@ def test_a_picture_that_a_task_still_shows_is_kept(database, pictures) -> None:
     shared = {position: sha256(f"1/{position}") for position in range(5)}
     with database.writing() as connection:
         task = {"job": "label", "reason": "label", "sample": "s", "batch": "b", "product": "tea", "reviews_required": 1}
-        insert_task(connection, task, shared, 1, datetime.now(UTC))
+        insert_tasks(connection, [(task, shared)], 1, datetime.now(UTC))
     erase(database, pictures, decision)
     with database.reading() as connection:
         assert connection.scalars(sa.select(PICTURE.c.deleted_at).distinct()).all() == [None]

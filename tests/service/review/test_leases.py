@@ -13,7 +13,7 @@ from service.decisions.database import Database
 from service.decisions.review_tables import REVIEW, REVIEW_LEASE, REVIEW_SLOT, REVIEW_TASK
 from service.errors import LeaseLost, LeaseNotFound, ReviewConflict
 from service.review import leases, reviews
-from service.review.tasks import insert_task, make_tasks
+from service.review.tasks import insert_tasks, make_tasks
 from tests.service.decisions.conftest import sha256
 from tests.service.review.conftest import expire, insert_decision, submission, take
 
@@ -182,7 +182,7 @@ def check_claims(database: Database, url: str, *, people: int, tasks: int) -> No
         for number, decision in enumerate(decisions):
             task = {"job": "review", "reason": "audit", "decision_id": decision, "reviews_required": 2}
             pictures = {place: sha256(f"{number}/{place}") for place in range(5)}
-            insert_task(connection, task, pictures, number, now)
+            insert_tasks(connection, [(task, pictures)], number, now)
     # On PostgreSQL each person uses another service; an SQLite file belongs to one.
     databases = [database if database.is_sqlite else Database(url) for _ in range(people)]
     with ThreadPoolExecutor(people) as pool:
