@@ -107,11 +107,20 @@ class PictureStore:
             raise PictureStoreError(f"{self.location} cannot be listed: {_first_line(error)}") from error
 
     def delete_unfinished(self, moment: datetime) -> None:
-        """Delete the temporary files of writers that were killed before a moment. Object stores have none."""
-        for file in self._directory.glob("[0-9a-f][0-9a-f]/*#*") if self._directory is not None else ():
-            with suppress(FileNotFoundError):  # another service may have just renamed or deleted it
-                if file.stat().st_mtime < moment.timestamp():
-                    file.unlink()
+        """Delete the temporary files of writers that were killed before a moment. Object stores have none.
+
+        Raises:
+            PictureStoreError: one cannot be deleted.
+        """
+        if self._directory is None:
+            return
+        try:
+            for file in self._directory.glob("[0-9a-f][0-9a-f]/*#*"):
+                with suppress(FileNotFoundError):  # another service may have just renamed or deleted it
+                    if file.stat().st_mtime < moment.timestamp():
+                        file.unlink()
+        except OSError as error:
+            raise PictureStoreError(f"unfinished files were not deleted from {self.location}: {error}") from error
 
     def _delete(self, paths: Sequence[str]) -> None:
         try:
