@@ -93,7 +93,7 @@ class Leases(Documented):
     leases: list[LeaseShown]
     """The tasks; empty if there is none for you now."""
     waiting: int
-    """Number of further tasks that you could get now; 1,000 stands for more, too."""
+    """Number of further tasks that you could get now; at most 1,000 are counted."""
 
 
 class LeaseExtended(Documented):

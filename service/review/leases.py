@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from screening.task import OPTIONS
 from service.decisions.database import Database
 from service.decisions.review_tables import REVIEW, REVIEW_LEASE, REVIEW_SLOT, REVIEW_TASK, TASK_PICTURE
 from service.decisions.tables import PICTURE
@@ -73,7 +74,9 @@ def extend(database: Database, identity: str, reviewer: str) -> datetime:
         extended = sa.update(REVIEW_SLOT).where(REVIEW_SLOT.c.lease == identity, REVIEW_SLOT.c.state == "leased")
         extended = extended.where(*_slot_of(held)).values(leased_until=until)
         if connection.execute(extended).rowcount == 0:
-            raise LeaseLost("Another person has this task now. Your review will still be kept if you send it.")
+            raise LeaseLost(
+                "Another person has this task now, or it is reviewed. A review that you send is still kept."
+            )
         return until
 
 
@@ -106,7 +109,7 @@ def picture_of(database: Database, identity: str, reviewer: str, number: int) ->
 
 def displayed_picture(connection: sa.Connection, task: str, order: str, number: int) -> tuple[str, str]:
     """Address and media type of a task's picture as displayed in an order."""
-    position = number and "ABCD".index(order[number - 1]) + 1
+    position = 0 if number == 0 else OPTIONS.index(order[number - 1]) + 1
     query = (
         sa.select(PICTURE.c.sha256, PICTURE.c.media_type)
         .join(TASK_PICTURE)

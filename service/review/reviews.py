@@ -75,7 +75,8 @@ def submit(database: Database, submission: Submission, reviewer: str) -> tuple[S
     """
     with database.writing() as connection:
         database.lock_name(connection, reviewer)
-        earlier = connection.execute(sa.select(REVIEW).where(REVIEW.c.id == submission.id)).one_or_none()
+        same = sa.select(REVIEW).where(REVIEW.c.id == submission.id).with_for_update(read=True, key_share=True)
+        earlier = connection.execute(same).one_or_none()
         if earlier is not None:
             if earlier.content != submission.content or earlier.reviewer != reviewer:
                 raise ReviewConflict("Another review has this id. Send a new review with a new UUID.")
