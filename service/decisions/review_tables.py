@@ -96,7 +96,7 @@ REVIEW = sa.Table(
     METADATA,
     # A UUID of the client's making, so that a repeated submission is recognised.
     sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("task_id", _task_key(), nullable=False, index=True),
+    sa.Column("task_id", _task_key(), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     # The lease that a correction of this review names.
     sa.Column("lease", sa.String(64), nullable=False),
@@ -115,6 +115,7 @@ REVIEW = sa.Table(
     # SHA-256 of the submission, to tell a repetition from another submission with the same id.
     sa.Column("content", sa.String(64), nullable=False),
     sa.UniqueConstraint("supersedes", name="uq_review_supersedes"),
+    sa.Index("ix_review_task_id", "task_id", "reviewer"),
     sa.Index("ix_review_reviewer", "reviewer", "at"),
 )
 

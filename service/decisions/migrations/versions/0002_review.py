@@ -113,7 +113,7 @@ def _create_results() -> None:
         _of_task("review"),
         sa.UniqueConstraint("supersedes", name="uq_review_supersedes"),
     )
-    op.create_index("ix_review_task_id", "review", ["task_id"])
+    op.create_index("ix_review_task_id", "review", ["task_id", "reviewer"])
     op.create_index("ix_review_reviewer", "review", ["reviewer", "at"])
     op.create_table(
         "verdict",
