@@ -163,7 +163,7 @@ class Metrics:
         Otherwise the first event of a kind creates its series, and Prometheus sees no increase from nothing to 1.
         """
         known: list[tuple[Counter, Iterable[tuple[str, ...]]]] = [
-            (self.rejected, product(("queue_full", "not_ready", "unauthenticated"))),
+            (self.rejected, product(("queue_full", "not_ready", "unauthenticated", "insufficient_scope"))),
             (self.aborted, product(("client_gone", "deadline"))),
             (self.unreadable, product(Reason, Mode)),
             (self.out_of_domain, product(("out-of-domain", "domain-unknown"))),
