@@ -87,17 +87,21 @@ def key_ring(request: Request) -> KeyRing:
     return keys
 
 
-def check_origin(request: Request) -> None:
+def check_origin(request: Request, *, required: bool = True) -> None:
     """Refuse a request that changes something and comes from a page of another origin.
 
     Ports and names are compared, and not the scheme: behind a proxy that ends TLS the service sees another one.
 
+    Args:
+        required: whether a request without `Origin` is refused too. Browsers send it with every such request, other
+            programs do not.
+
     Raises:
-        CrossOrigin: `Origin` is missing, or is not that of this service.
+        CrossOrigin: `Origin` is not that of this service, or is missing although it is required.
     """
-    if request.method in _SAFE:
-        return
     origin, host = request.headers.get("origin"), request.headers.get("host")
+    if request.method in _SAFE or (origin is None and not required):
+        return
     if origin is None or host is None or _parts(origin).netloc.lower() != host.lower():
         raise CrossOrigin(f"Send the request from a page of this service: its Origin must be that of {host!r}.")
 
@@ -114,7 +118,8 @@ def _reviewer(request: Request, settings: Settings, keys: KeyRing) -> ScopedKey:
         person = LOCAL if _is_local(request, settings) else None
     if person is None:
         return admit(request, None, "review")
-    check_origin(request)
+    # Programs on this machine, such as `trainer collect`, have no cookie and send no Origin.
+    check_origin(request, required=person is not LOCAL)
     request.state.key = person
     return person
 
