@@ -45,7 +45,7 @@ class SilentLLM:
         self.aborted: list[str] = []
         self.was_shut_down = False
 
-    async def generate(self, _prompt: object, _sampling: object, request_id: str) -> AsyncIterator[None]:
+    async def generate(self, _prompt: object, _sampling: object, request_id: str, **_: object) -> AsyncIterator[None]:
         self.asked.append(request_id)
         try:
             await asyncio.Event().wait()

@@ -201,7 +201,7 @@ class AnsweringLLM:
         self.made = [await self._render(prompt["multi_modal_data"]["image"]) for prompt in prompts]
         return self.made
 
-    async def generate(self, prompt: object, _sampling: object, _request_id: str) -> AsyncIterator[Any]:
+    async def generate(self, prompt: object, _sampling: object, _request_id: str, **_: object) -> AsyncIterator[Any]:
         self.asked.append(prompt)
         completion = SimpleNamespace(finish_reason="stop", token_ids=[], logprobs=None, weight_versions=())
         yield SimpleNamespace(outputs=[completion], prompt_token_ids=[1])
