@@ -43,7 +43,7 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({"engine": "scripted", "api_keys": "plain-key"}, "--api-keys"),
         ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not a tracking URI; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
-        ({"engine": "scripted", "review": "true"}, "--review needs a decision store"),
+        ({"engine": "scripted", "review": "true"}, "--review needs --decisions"),
     ],
 )
 def test_a_wrong_value_names_its_option(given, word) -> None:
