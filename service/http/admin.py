@@ -7,36 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.admission.upload import Upload
 from service.checkpoints.hot_swap import HotSwap, Swap
 from service.checkpoints.registry_watcher import Following, RegistryWatcher
 from service.checkpoints.store_reads import StoreRead
 from service.errors import (
-    BodyTimeout,
     CheckpointRefused,
     Forbidden,
     InsufficientScope,
-    InvalidRequest,
-    MalformedRequest,
     NotReady,
-    RequestTooLarge,
     SwapBusy,
     Unauthenticated,
-    UnsupportedMediaType,
-    UploadTooSlow,
 )
 from service.http.auth import authorize
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, service_of, takes
 from service.http.openapi import problem_responses
-from service.pipeline.screen import Service
-from service.request.json_body import utf8_of
-from service.request.request_body import read_body
 from service.schemas import CheckpointName
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -88,20 +78,11 @@ class CheckpointOrder(BaseModel):
     """Whether to try a checkpoint that was refused before."""
 
 
-_ORDER: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CheckpointOrder"}}},
-    },
-    "security": [{"key": []}],
-}
-
-
 @router.get(
     "/checkpoint",
     response_model=CheckpointState,
     responses=problem_responses(Unauthenticated, Forbidden, InsufficientScope, NotReady),
-    openapi_extra={"security": [{"key": []}]},
+    openapi_extra=SECURED,
     operation_id="get_checkpoint",
     response_description="The current checkpoint, past swaps and refused checkpoints.",
     summary="Show the current checkpoint, past swaps and refused checkpoints",
@@ -119,43 +100,26 @@ async def get_checkpoint(request: Request) -> Response:
         reading=served.reads.under_way(),
         following=watcher.state if watcher else None,
     )
-    return Response(state.model_dump_json(), media_type="application/json")
+    return json_answer(state)
 
 
 @router.post(
     "/checkpoint",
     response_model=Swap,
     responses=problem_responses(
-        MalformedRequest,
-        Unauthenticated,
-        Forbidden,
-        InsufficientScope,
-        BodyTimeout,
-        UploadTooSlow,
-        CheckpointRefused,
-        RequestTooLarge,
-        UnsupportedMediaType,
-        InvalidRequest,
-        NotReady,
-        SwapBusy,
+        Unauthenticated, Forbidden, InsufficientScope, *BODY_ERRORS, CheckpointRefused, NotReady, SwapBusy
     ),
-    openapi_extra=_ORDER,
+    openapi_extra=SECURED | takes(CheckpointOrder),
     operation_id="serve_checkpoint",
     response_description="The service serves the checkpoint.",
     summary="Verify a checkpoint of the store and serve it, or keep the current one if verification fails",
 )
 async def post_checkpoint(request: Request) -> Response:
-    hot_swap, service = _hot_swap(request), _service(request)
-    body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
-    order = _order_in(body)
-    source = await _resolve(hot_swap, service.settings.checkpoint_store, order.checkpoint)
+    hot_swap = _hot_swap(request)
+    order = await read_order(request, CheckpointOrder, max_bytes=_MAX_BODY)
+    source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, order.checkpoint)
     swap = await hot_swap.swap_to(source, retry=order.retry)
     return JSONResponse(dataclasses.asdict(swap))
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
 
 
 def _hot_swap(request: Request) -> HotSwap:
@@ -167,23 +131,12 @@ def _hot_swap(request: Request) -> HotSwap:
         NotReady: the engine is still starting.
     """
     authorize(request, "admin")
-    service = _service(request)
+    service = service_of(request)
     if service.hot_swap is None:
         raise Forbidden("The scripted engine has no checkpoint. Start the service with --engine vllm.")
     if not request.app.state.started:
         raise NotReady("The service is starting.")
     return service.hot_swap
-
-
-def _order_in(body: bytes | bytearray) -> CheckpointOrder:
-    try:
-        return CheckpointOrder.model_validate_json(bytes(utf8_of(body)))
-    except ValidationError as error:
-        if error.errors(include_url=False)[0]["type"] == "json_invalid":
-            raise MalformedRequest('The body is not JSON. Send {"checkpoint": NAME}.') from None
-        raise InvalidRequest(
-            "checkpoint must be the name of a directory in the checkpoint store, and retry must be true or false."
-        ) from None
 
 
 def _refusal(key: str, reason: str) -> Refusal:

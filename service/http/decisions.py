@@ -8,17 +8,14 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from screening.task import NONE, OPTIONS
-from service.admission.upload import Upload
 from service.config.named_keys import Scope
 from service.decisions import erasure, feedback, reading
 from service.decisions.store import DecisionStore
 from service.errors import (
-    BodyTimeout,
     DecisionNotFound,
     DecisionsUnavailable,
     Forbidden,
@@ -26,10 +23,7 @@ from service.errors import (
     InsufficientScope,
     InvalidRequest,
     MalformedRequest,
-    RequestTooLarge,
     Unauthenticated,
-    UnsupportedMediaType,
-    UploadTooSlow,
 )
 from service.http.auth import authorize
 from service.http.decision_bodies import (
@@ -40,12 +34,18 @@ from service.http.decision_bodies import (
     Feedback,
     FeedbackOrder,
 )
+from service.http.json_api import (
+    BODY_ERRORS,
+    SECURED,
+    json_answer,
+    read_order,
+    refuse_unprintable,
+    service_of,
+    takes,
+)
 from service.http.moments import Moment
 from service.http.openapi import problem_responses
 from service.ids import valid_idempotency_key
-from service.pipeline.screen import Service
-from service.request.json_body import utf8_of
-from service.request.request_body import read_body
 from service.schemas import ScreenAnswer
 
 router = APIRouter(prefix="/decisions", tags=["decisions"])
@@ -54,7 +54,6 @@ _MAX_BODY = 16 * 2**10
 DecisionId = Annotated[str, Path(max_length=64, description="The answer's `id`.")]
 Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the original, 1 to 4 for A to D.")]
 
-_SECURED: dict[str, Any] = {"security": [{"key": []}]}
 _COMMON = (Unauthenticated, Forbidden, InsufficientScope, InvalidRequest, DecisionsUnavailable)
 
 
@@ -62,7 +61,7 @@ _COMMON = (Unauthenticated, Forbidden, InsufficientScope, InvalidRequest, Decisi
     "",
     response_model=DecisionPage,
     responses=problem_responses(*_COMMON),
-    openapi_extra=_SECURED,
+    openapi_extra=SECURED,
     operation_id="list_decisions",
     summary="Kept decisions, newest first",
     response_description="One page.",
@@ -85,7 +84,7 @@ async def list_decisions(
     filters = reading.Filters(
         since, until, checkpoint, choice, min_confidence, max_confidence, needs_review, product, caller
     )
-    _refuse_unprintable(cursor, checkpoint, product, caller)
+    refuse_unprintable(cursor, checkpoint, product, caller)
     rows = await store.ask(partial(reading.page, store.database, filters, before=cursor, limit=limit + 1))
     shown = rows[:limit]
     page = DecisionPage(
@@ -95,21 +94,21 @@ async def list_decisions(
         ],
         next=shown[-1].id if len(rows) > limit else None,
     )
-    return _json(page)
+    return json_answer(page)
 
 
 @router.get(
     "/{decision}",
     response_model=Decision,
     responses=problem_responses(*_COMMON, DecisionNotFound),
-    openapi_extra=_SECURED,
+    openapi_extra=SECURED,
     operation_id="get_decision",
     summary="One decision with its feedback",
     response_description="The decision.",
 )
 async def get_decision(request: Request, decision: DecisionId) -> Response:
     store, _ = _let_in(request)
-    _refuse_unprintable(decision)
+    refuse_unprintable(decision)
     found = await store.ask(partial(reading.one, store.database, decision))
     if found is None:
         raise _not_found(decision)
@@ -122,7 +121,7 @@ async def get_decision(request: Request, decision: DecisionId) -> Response:
         pictures=[DecisionPicture.model_validate(dict(one._mapping)) for one in pictures],
         feedback=[_feedback(one) for one in given],
     )
-    return _json(body)
+    return json_answer(body)
 
 
 @router.get(
@@ -130,13 +129,13 @@ async def get_decision(request: Request, decision: DecisionId) -> Response:
     response_class=Response,
     responses=problem_responses(*_COMMON, DecisionNotFound)
     | {200: {"description": "The picture as it was sent.", "content": {"image/*": {}}}},
-    openapi_extra=_SECURED,
+    openapi_extra=SECURED,
     operation_id="get_decision_picture",
     summary="A picture of a decision: 0 is the original, 1 to 4 are A to D",
 )
 async def get_decision_picture(request: Request, decision: DecisionId, position: Position) -> Response:
     store, _ = _let_in(request)
-    _refuse_unprintable(decision)
+    refuse_unprintable(decision)
     found = await store.ask(partial(reading.picture_of, store.database, decision, position))
     data = None if found is None else await store.ask(partial(store.pictures.get, found[0]))
     if found is None or data is None:
@@ -149,27 +148,17 @@ async def get_decision_picture(request: Request, decision: DecisionId, position:
     "/{decision}/feedback",
     response_model=Feedback,
     status_code=201,
-    responses=problem_responses(
-        MalformedRequest, *_COMMON, DecisionNotFound, BodyTimeout, UploadTooSlow, RequestTooLarge,
-        UnsupportedMediaType, IdempotencyKeyReused,
-    ),
-    openapi_extra=_SECURED
-    | {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/FeedbackOrder"}}},
-        }
-    },
+    responses=problem_responses(*_COMMON, *BODY_ERRORS, DecisionNotFound, IdempotencyKeyReused),
+    openapi_extra=SECURED | takes(FeedbackOrder),
     operation_id="send_feedback",
     summary="Say what became of a decision",
     response_description="The feedback was added, or had been added with the same Idempotency-Key.",
-)  # fmt: skip
+)
 async def send_feedback(request: Request, decision: DecisionId) -> Response:
-    (store, caller), service = _let_in(request), _service(request)
-    _refuse_unprintable(decision)
+    store, caller = _let_in(request)
+    refuse_unprintable(decision)
     key = _idempotency_key(request)
-    body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
-    order = _order_in(body)
+    order = await read_order(request, FeedbackOrder, max_bytes=_MAX_BODY)
     add = partial(
         feedback.add,
         store.database,
@@ -184,14 +173,14 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
         row, _ = await store.ask(add)
     except feedback.UnknownDecision:
         raise _not_found(decision) from None
-    return _json(_feedback(row), status=201)
+    return json_answer(_feedback(row), status=201)
 
 
 @router.delete(
     "/{decision}",
     status_code=204,
     responses=problem_responses(*_COMMON),
-    openapi_extra=_SECURED,
+    openapi_extra=SECURED,
     operation_id="erase_decision",
     summary="Erase a decision with its feedback and the pictures that no other decision shows",
     description="Needs the scope `admin`. Erasing it again, or one that was never kept, answers 204 too.",
@@ -200,14 +189,9 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
 )
 async def erase_decision(request: Request, decision: DecisionId) -> Response:
     store, caller = _let_in(request, "admin")
-    _refuse_unprintable(decision)
+    refuse_unprintable(decision)
     await store.ask(partial(erasure.erase_one, store.database, store.pictures, decision, caller=caller))
     return Response(status_code=204)
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
 
 
 def _let_in(request: Request, scope: Scope = "feedback") -> tuple[DecisionStore, str]:
@@ -216,7 +200,7 @@ def _let_in(request: Request, scope: Scope = "feedback") -> tuple[DecisionStore,
     Raises:
         Unauthenticated, InsufficientScope, Forbidden: see `authorize`.
     """
-    store = _service(request).decisions
+    store = service_of(request).decisions
     assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
     return store, authorize(request, scope)
 
@@ -226,23 +210,6 @@ def _idempotency_key(request: Request) -> str | None:
     if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
         raise MalformedRequest("Idempotency-Key must be given once and be 1 to 255 visible ASCII characters.")
     return keys[0] if keys else None
-
-
-def _order_in(body: bytes | bytearray) -> FeedbackOrder:
-    try:
-        return FeedbackOrder.model_validate_json(bytes(utf8_of(body)))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise MalformedRequest('Send JSON, for example {"kind": "verdict", "options": "AC"}.') from None
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidRequest(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from None
-
-
-def _refuse_unprintable(*texts: str | None) -> None:
-    """Refuse characters that databases do not store: no decision can contain them."""
-    if not all(text is None or text.isprintable() for text in texts):
-        raise InvalidRequest("A parameter has characters that cannot be printed.")
 
 
 def _not_found(decision: str) -> DecisionNotFound:
@@ -255,7 +222,3 @@ def _not_found(decision: str) -> DecisionNotFound:
 def _feedback(row: sa.Row[Any]) -> Feedback:
     fields = {name: row._mapping[name] for name in Feedback.model_fields}
     return Feedback.model_validate(fields | {"options": NONE if fields["options"] == "" else fields["options"]})
-
-
-def _json(body: BaseModel, status: int = 200) -> Response:
-    return Response(body.model_dump_json(), status, media_type="application/json")

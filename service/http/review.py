@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from screening.task import OPTIONS
 from service.errors import LeaseLost, LeaseNotFound, ReviewConflict, ReviewNotFound
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, service_of, takes
 from service.http.openapi import problem_responses
-from service.http.review_access import lead_of, reviewer_of, service_of, store_of
+from service.http.review_access import lead_of, reviewer_of, store_of
 from service.http.review_bodies import (
     LeaseExtended,
     LeaseOrder,
@@ -22,17 +23,7 @@ from service.http.review_bodies import (
     ReviewShown,
     ReviewStored,
 )
-from service.http.review_common import (
-    BODY,
-    COMMON,
-    PICTURE,
-    SECURED,
-    json_answer,
-    read_order,
-    refuse_unprintable,
-    send_picture,
-    takes,
-)
+from service.http.review_common import COMMON, PICTURE, send_picture
 from service.http.review_views import lease_shown, review_shown, stored_shown, submission_of
 from service.review import leases, reviews
 
@@ -46,7 +37,7 @@ PictureNumber = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for th
 @router.post(
     "/leases",
     response_model=Leases,
-    responses=problem_responses(*COMMON, *BODY),
+    responses=problem_responses(*COMMON, *BODY_ERRORS),
     openapi_extra=SECURED | takes(LeaseOrder),
     operation_id="lease_tasks",
     summary="Get tasks to work on",
@@ -112,7 +103,7 @@ async def skip_task(request: Request, lease: LeaseId) -> Response:
     "/reviews",
     response_model=ReviewStored,
     status_code=201,
-    responses=problem_responses(*COMMON, *BODY, LeaseNotFound, ReviewConflict)
+    responses=problem_responses(*COMMON, *BODY_ERRORS, LeaseNotFound, ReviewConflict)
     | {200: {"description": "The same review was stored before.", "model": ReviewStored}},
     openapi_extra=SECURED | takes(ReviewOrder),
     operation_id="send_review",

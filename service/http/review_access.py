@@ -9,7 +9,7 @@ from starlette.requests import Request
 from service.decisions.store import DecisionStore
 from service.errors import InsufficientScope
 from service.http.auth import LOCAL, authorize, has_scope, key_of, key_ring
-from service.pipeline.screen import Service
+from service.http.json_api import service_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,6 @@ def lead_of(request: Request) -> Reviewer:
     if not person.is_lead:
         raise InsufficientScope(person.name, "admin")
     return person
-
-
-def service_of(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
 
 
 def store_of(request: Request) -> DecisionStore:

@@ -10,20 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import ReviewConflict, ReviewNotFound
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, takes
 from service.http.moments import Moment
 from service.http.openapi import problem_responses
 from service.http.review_access import lead_of, reviewer_of, store_of
-from service.http.review_common import (
-    BODY,
-    COMMON,
-    PICTURE,
-    SECURED,
-    json_answer,
-    read_order,
-    refuse_unprintable,
-    send_picture,
-    takes,
-)
+from service.http.review_common import COMMON, PICTURE, send_picture
 from service.http.review_lead_bodies import (
     ExportItem,
     ExportNoted,
@@ -64,7 +55,7 @@ async def review_statistics(
     "/tasks",
     response_model=TasksMade,
     status_code=201,
-    responses=problem_responses(*COMMON, *BODY),
+    responses=problem_responses(*COMMON, *BODY_ERRORS),
     openapi_extra=SECURED | takes(TasksOrder),
     operation_id="make_tasks",
     summary="Make tasks from kept decisions, by quota",
@@ -136,7 +127,7 @@ async def export_picture(
     "/exports",
     response_model=ExportNoted,
     status_code=201,
-    responses=problem_responses(*COMMON, *BODY, ReviewConflict),
+    responses=problem_responses(*COMMON, *BODY_ERRORS, ReviewConflict),
     openapi_extra=SECURED | takes(ExportOrder),
     operation_id="note_export",
     summary="Record a snapshot, so that an erasure can name it",

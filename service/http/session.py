@@ -7,29 +7,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.admission.upload import Upload
-from service.errors import (
-    BodyTimeout,
-    CrossOrigin,
-    Forbidden,
-    InsufficientScope,
-    InvalidRequest,
-    MalformedRequest,
-    RequestTooLarge,
-    Unauthenticated,
-    UnsupportedMediaType,
-    UploadTooSlow,
-)
+from service.errors import CrossOrigin, Forbidden, InsufficientScope, Unauthenticated
 from service.http.auth import admit, check_origin
+from service.http.json_api import BODY_ERRORS, read_order, takes
 from service.http.openapi import problem_responses
 from service.http.session_token import COOKIE, SECONDS, issue
-from service.pipeline.screen import Service
-from service.request.json_body import utf8_of
-from service.request.request_body import read_body
 
 router = APIRouter(prefix="/review/session", tags=["review"])
 
@@ -45,34 +31,22 @@ class SessionOrder(BaseModel):
     """A key with the scope `review`."""
 
 
-_ORDER: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SessionOrder"}}},
-    },
-}
-
-
 @router.post(
     "",
     status_code=204,
     response_class=Response,
-    responses=problem_responses(
-        MalformedRequest, Unauthenticated, Forbidden, InsufficientScope, CrossOrigin, BodyTimeout, UploadTooSlow,
-        RequestTooLarge, UnsupportedMediaType, InvalidRequest,
-    ),
-    openapi_extra=_ORDER,
+    responses=problem_responses(Unauthenticated, Forbidden, InsufficientScope, CrossOrigin, *BODY_ERRORS),
+    openapi_extra=takes(SessionOrder),
     operation_id="sign_in",
     summary="Sign in as a reviewer",
     description=f"Sets the cookie `{COOKIE}`, which ends after {SECONDS // 3600} hours, and earlier if the key is "
     "removed. It is valid for `/review` only.",
     response_description="The cookie is set.",
-)  # fmt: skip
+)
 async def sign_in(request: Request) -> Response:
     check_origin(request)
-    service: Service = request.app.state.service
-    body = await read_body(request, max_bytes=_MAX_BODY, upload=Upload(service.settings.upload_pace))
-    key = admit(request, _order_in(body).key.strip().encode(), "review")
+    order = await read_order(request, SessionOrder, max_bytes=_MAX_BODY)
+    key = admit(request, order.key.strip().encode(), "review")
     response = Response(status_code=204)
     response.set_cookie(COOKIE, issue(key, time.time()), max_age=SECONDS, **_attributes(request))
     return response
@@ -98,12 +72,3 @@ def _attributes(request: Request) -> dict[str, Any]:
     """Attributes of the cookie. The page's origin tells whether the browser uses https, which a proxy may end."""
     secure = "https" in (request.url.scheme, urlsplit(request.headers["origin"]).scheme)
     return {"httponly": True, "samesite": "strict", "secure": secure}
-
-
-def _order_in(body: bytes | bytearray) -> SessionOrder:
-    try:
-        return SessionOrder.model_validate_json(bytes(utf8_of(body)))
-    except ValidationError as error:
-        if error.errors(include_url=False)[0]["type"] == "json_invalid":
-            raise MalformedRequest('The body is not JSON. Send {"key": KEY}.') from None
-        raise InvalidRequest("key must be a text of 1 to 1024 characters, and no other field is known.") from None

@@ -40,7 +40,7 @@ def accuracy(reviewed: Sequence[Reviewed], drawn: int) -> Accuracy:
     """Estimate the share of right answers among all decisions of the sampled periods.
 
     Args:
-        drawn: number of decisions that were drawn. Those that nobody has reviewed yet count as missing at random.
+        drawn: number of decisions that were drawn. Those without a review yet count as missing at random.
     """
     n = len(reviewed)
     if n == 0:
