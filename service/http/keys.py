@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import logging
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from service.config.named_keys import Scope, ScopedKey, keys_in, scoped
@@ -37,7 +38,9 @@ class KeyRing:
         self._path = settings.keys_file
         self._of_settings = _of_settings(settings)
         self._content = self._candidate = b"" if self._path is None else _read(self._path)
-        self._of_file = () if self._path is None else _parse(self._path, self._content)
+        of_file = () if self._path is None else _parse(self._path, self._content)
+        self.keys = _merged(self._of_settings + of_file)
+        """The keys that count now."""
         self._failure: str | None = None
         self._end = threading.Event()
 
@@ -46,15 +49,6 @@ class KeyRing:
         digest = hashlib.sha256(key).hexdigest()
         matches = [one for one in self.keys if hmac.compare_digest(digest, one.sha256)]
         return matches[0] if matches else None
-
-    @property
-    def keys(self) -> tuple[ScopedKey, ...]:
-        """The keys that count now. A key with several entries has all their scopes, and the name of the first."""
-        entries: dict[str, ScopedKey] = {}
-        for one in self._of_settings + self._of_file:
-            first = entries.get(one.sha256, one)
-            entries[one.sha256] = first._replace(scopes=first.scopes | one.scopes)
-        return tuple(entries.values())
 
     def any_with(self, scope: Scope) -> bool:
         """Whether some key has a scope."""
@@ -83,14 +77,24 @@ class KeyRing:
             if not settled:  # perhaps it is only half-written
                 return
             if content != self._content:
-                self._of_file, self._content = _parse(self._path, content), content
-                log(LOGGER, logging.INFO, "keys loaded", file=str(self._path), keys=len(self._of_file))
+                of_file, self._content = _parse(self._path, content), content
+                self.keys = _merged(self._of_settings + of_file)
+                log(LOGGER, logging.INFO, "keys loaded", file=str(self._path), keys=len(of_file))
             self._failure = None
         except KeysFileError as error:
             self._metrics.keys_file_errors.inc()
             if self._failure != str(error):
                 self._failure = str(error)
                 log(LOGGER, logging.ERROR, "keys file refused; the previous keys stay valid", error=str(error))
+
+
+def _merged(entries: Iterable[ScopedKey]) -> tuple[ScopedKey, ...]:
+    """One entry for each key. A key with several entries has all their scopes, and the name of the first."""
+    merged: dict[str, ScopedKey] = {}
+    for one in entries:
+        first = merged.get(one.sha256, one)
+        merged[one.sha256] = first._replace(scopes=first.scopes | one.scopes)
+    return tuple(merged.values())
 
 
 def _of_settings(settings: Settings) -> tuple[ScopedKey, ...]:
