@@ -69,6 +69,7 @@ def wait_until() -> Callable[..., None]:
     return _wait_until
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Divide the tests for `pytest -n 2`: the tests of a file stay together, because they share module fixtures.
 
