@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -69,14 +71,29 @@ def wait_until() -> Callable[..., None]:
     return _wait_until
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests with the real engine first: they take longest."""
+    items.sort(key=lambda item: item.get_closest_marker("vllm") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Divide the tests for `pytest -n 2`: the tests of a file stay together, because they share module fixtures.
 
-    Tests with the real engine are one group, and the first: each engine takes a gigabyte and a core, so two of them at
-    once would need more than the smallest machine has.
+    Files with the real engine are one group: each engine takes a gigabyte and a core, so two of them at once would need
+    more than the smallest machine has. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores
+    the test ids that xdist changes.
     """
-    for item in items:
-        group = "engine" if item.get_closest_marker("vllm") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("vllm") is None)
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engine" if _has_engine(config.rootpath / file) else file
+
+    return ByFile(config, log)
+
+
+@functools.cache
+def _has_engine(file: Path) -> bool:
+    return "mark.vllm" in file.read_text(encoding="utf-8")
