@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -102,7 +103,8 @@ def lost_directory(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[O
 
     def end() -> None:
         folder.unlink()
-        away.rename(folder)
+        # Not by a rename: the writer may have made the directory again already.
+        shutil.copytree(away, folder, dirs_exist_ok=True)
 
     yield Outage(f"sqlite:///{tmp_path}/decisions.db", str(folder), begin, end)
 
