@@ -31,15 +31,24 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def review() -> Iterator[FakeReview]:
-    """The stand-in for the service, with five tasks."""
-    with served(FakeReview()) as running:
-        yield running
+def serve() -> Iterator[Callable[[FakeReview], FakeReview]]:
+    """Serve a stand-in for the service until the test has ended."""
+    with ExitStack() as stack:
+        yield lambda review: stack.enter_context(served(review))
 
 
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open an address in a new context: `open_page(url, viewport=…, color_scheme="dark")`."""
+def review(serve: Callable[[FakeReview], FakeReview]) -> FakeReview:
+    """The stand-in for the service, with five tasks."""
+    return serve(FakeReview())
+
+
+@pytest.fixture
+def open_page(browser: Any, serve: Callable[[FakeReview], FakeReview]) -> Iterator[Callable[..., Any]]:
+    """Open an address in a new context: `open_page(url, viewport=…, color_scheme="dark")`.
+
+    Its pages are closed before `serve` ends their server: a page would report each request that is then refused.
+    """
     errors: list[str] = []
 
     def opened(url: str, **options: Any) -> Any:

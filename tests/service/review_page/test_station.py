@@ -7,22 +7,22 @@ from contextlib import suppress
 import pytest
 
 from tests.service.review_page.conftest import begin, press, stored_drafts
-from tests.service.review_page.fake_review import FakeReview, served
+from tests.service.review_page.fake_review import FakeReview
 
 pytestmark = pytest.mark.slow
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
 
-def test_fifty_tasks_with_the_keyboard_only(open_page, wait_until):
-    with served(FakeReview(tasks=50)) as review:
-        page = begin(open_page(f"{review.url}/review/station"))
-        for task in range(50):
-            begin(page)
-            # In every second task, the first Enter finds that picture 4 has no verdict, and chooses it.
-            press(page, "a q q r 3 a Enter e Enter" if task % 2 else "a w 3 a 4 e b 3 b Enter")
-        page.get_by_text("No task is waiting for you").wait_for()
-        wait_until(lambda: len(review.reviews) == 50)
+def test_fifty_tasks_with_the_keyboard_only(open_page, serve, wait_until):
+    review = serve(FakeReview(tasks=50))
+    page = begin(open_page(f"{review.url}/review/station"))
+    for task in range(50):
+        begin(page)
+        # In every second task, the first Enter finds that picture 4 has no verdict, and chooses it.
+        press(page, "a q q r 3 a Enter e Enter" if task % 2 else "a w 3 a 4 e b 3 b Enter")
+    page.get_by_text("No task is waiting for you").wait_for()
+    wait_until(lambda: len(review.reviews) == 50)
     verdicts = [one["verdicts"] for one in review.reviews.values()]
     assert [one["usable"] for one in verdicts[0]] == [True, False, True, False]
     assert verdicts[0][1]["dimensions"] == {"physical_shadow": 1}
@@ -31,19 +31,19 @@ def test_fifty_tasks_with_the_keyboard_only(open_page, wait_until):
     assert [one["lease"] for one in review.reviews.values()] == [f"lse_{n}" for n in range(1, 51)]
 
 
-def test_ten_tasks_by_touch_on_a_phone(open_page, wait_until):
-    with served(FakeReview(tasks=10)) as review:
-        page = open_page(f"{review.url}/review/station", **PHONE)
-        for _ in range(10):
-            begin(page)
-            page.get_by_role("button", name="Usable", exact=True).tap()
-            page.get_by_role("button", name="appearance deformation, severity 3", exact=False).tap()
-            page.get_by_role("button", name="Picture 3", exact=False).tap()
-            page.get_by_role("button", name="Usable", exact=True).tap()
-            page.get_by_role("button", name="physical shadow, severity 1", exact=False).tap()
-            page.get_by_role("button", name="Submit").tap()
-        page.get_by_text("No task is waiting for you").wait_for()
-        wait_until(lambda: len(review.reviews) == 10)
+def test_ten_tasks_by_touch_on_a_phone(open_page, serve, wait_until):
+    review = serve(FakeReview(tasks=10))
+    page = open_page(f"{review.url}/review/station", **PHONE)
+    for _ in range(10):
+        begin(page)
+        page.get_by_role("button", name="Usable", exact=True).tap()
+        page.get_by_role("button", name="appearance deformation, severity 3", exact=False).tap()
+        page.get_by_role("button", name="Picture 3", exact=False).tap()
+        page.get_by_role("button", name="Usable", exact=True).tap()
+        page.get_by_role("button", name="physical shadow, severity 1", exact=False).tap()
+        page.get_by_role("button", name="Submit").tap()
+    page.get_by_text("No task is waiting for you").wait_for()
+    wait_until(lambda: len(review.reviews) == 10)
     for one in review.reviews.values():
         assert [verdict["usable"] for verdict in one["verdicts"]] == [True, False, True, False]
         assert one["verdicts"][1]["dimensions"] == {"appearance_deformation": 3}
@@ -216,15 +216,15 @@ def test_the_best_picture_is_chosen_among_usable_ones_only(station):
     assert stored_drafts(station)[0]["best"] is None
 
 
-def test_labelling_shows_no_answer(open_page, wait_until):
-    with served(FakeReview(job="label")) as review:
-        page = begin(open_page(f"{review.url}/review/station?job=label"))
-        assert page.get_by_role("heading", name="Label pictures").is_visible()
-        press(page, "a a a a Enter")
-        wait_until(lambda: review.reviews)
-        begin(page)
-        press(page, "v")
-        page.get_by_text("There is no answer of the model to show.").wait_for()
+def test_labelling_shows_no_answer(open_page, serve, wait_until):
+    review = serve(FakeReview(job="label"))
+    page = begin(open_page(f"{review.url}/review/station?job=label"))
+    assert page.get_by_role("heading", name="Label pictures").is_visible()
+    press(page, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    begin(page)
+    press(page, "v")
+    page.get_by_text("There is no answer of the model to show.").wait_for()
 
 
 def test_a_review_of_the_list_opens_as_a_correction(station, review, wait_until):
