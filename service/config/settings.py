@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from screening.checkpoint.registry import MODEL, MODEL_NAME, PRODUCTION
 from screening.images import ImageLimits
-from screening.inference.generation import CpuWorker
+from screening.inference.generation import CpuDtype, CpuWorker
 from service.config.address_guard import Network
 from service.config.named_keys import NamedKey, named_keys
 from service.config.picture_hosts import PictureHost, picture_host
@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     """Fraction of the GPU's memory that vLLM may use; ignored on a CPU."""
     cpu_worker: CpuWorker = "inside"
     """Process of vLLM's worker on a CPU: inside shares the engine core's process; apart uses one more core."""
+    cpu_dtype: CpuDtype = "auto"
+    """Number format of the model on a CPU. auto: bfloat16 if the processor has instructions for it, else float32, which
+    needs twice the memory and is faster there."""
     draft_tokens: int | None = Field(None, ge=0, le=64)
     """Number of tokens that speculative decoding drafts ahead; 0 disables it; if unset, 12 on a CPU, 0 on a GPU."""
     fast_preprocessing: bool = True

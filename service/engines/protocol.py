@@ -82,6 +82,11 @@ class Engine(Protocol):
         """The kind of machine that computes; see `screening.runtime.machine`. Only after `start`."""
 
     @property
+    def in_float32(self) -> bool:
+        """Whether it computes in float32, so that every kind of machine gives the same log-probabilities. Only after
+        `start`."""
+
+    @property
     def checkpoint(self) -> LoadedCheckpoint:
         """The checkpoint that is loaded. Only after `start`."""
 

@@ -19,6 +19,7 @@ def _vllm(settings: Settings) -> Engine:
         max_concurrent=settings.max_concurrent,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         cpu_worker=settings.cpu_worker,
+        cpu_dtype=settings.cpu_dtype,
         draft_tokens=settings.draft_tokens,
         fast_preprocessing=settings.fast_preprocessing,
         traces_endpoint=traces_endpoint(os.environ),

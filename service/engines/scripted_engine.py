@@ -73,6 +73,10 @@ class ScriptedEngine:
         return "scripted"
 
     @property
+    def in_float32(self) -> bool:
+        return False
+
+    @property
     def checkpoint(self) -> LoadedCheckpoint:
         return _CHECKPOINT
 

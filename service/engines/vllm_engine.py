@@ -24,6 +24,7 @@ from screening.inference.generation import (
     PICTURE_FEATURES,
     WATCH_DRAFTS,
     WATCH_PICTURES,
+    CpuDtype,
     CpuWorker,
     Spelling,
     answer_regex,
@@ -68,6 +69,7 @@ class VllmEngine:
         max_concurrent: int = 16,
         gpu_memory_utilization: float = 0.85,
         cpu_worker: CpuWorker = "inside",
+        cpu_dtype: CpuDtype = "auto",
         draft_tokens: int | None = None,
         fast_preprocessing: bool = True,
         traces_endpoint: str | None = None,
@@ -80,11 +82,13 @@ class VllmEngine:
         self._max_concurrent = max_concurrent
         self._gpu_memory_utilization = gpu_memory_utilization
         self._cpu_worker = cpu_worker
+        self._cpu_dtype = cpu_dtype
         self._draft_tokens = draft_tokens
         self._fast_preprocessing = fast_preprocessing
         self._traces_endpoint = traces_endpoint
         self._computes_on = "cpu"
         """Name of the accelerator, or `cpu`; valid once a checkpoint is loaded."""
+        self._in_float32 = False
         self._llm: AsyncLLM | None = None
         self._loading: asyncio.Future[AsyncLLM] | None = None
         self._lost = False
@@ -111,7 +115,11 @@ class VllmEngine:
 
     @property
     def machine(self) -> str:
-        return machine_name(self._computes_on)
+        return machine_name(self._computes_on, in_float32=self._in_float32)
+
+    @property
+    def in_float32(self) -> bool:
+        return self._in_float32
 
     @property
     def checkpoint(self) -> LoadedCheckpoint:
@@ -328,8 +336,14 @@ class VllmEngine:
         if device == "auto":
             device = "cpu" if current_platform.is_cpu() else "cuda"
         arguments = engine_arguments(
-            checkpoint, manifest, device=device, cpu_worker=self._cpu_worker, draft_tokens=self._draft_tokens
+            checkpoint,
+            manifest,
+            device=device,
+            cpu_worker=self._cpu_worker,
+            cpu_dtype=self._cpu_dtype,
+            draft_tokens=self._draft_tokens,
         )
+        self._in_float32 = arguments.get("dtype") == "float32"
         arguments["max_num_seqs"] = self._max_concurrent
         # This cache takes up to 4 GiB in the engine core, for what `FastPrompt` computes in a millisecond.
         arguments["mm_processor_cache_gb"] = 0

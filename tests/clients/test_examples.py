@@ -11,6 +11,11 @@ def test_every_example_can_be_imported(repository: Path) -> None:
     examples = repository / "clients" / "python" / "examples"
     names = ", ".join(sorted(path.stem for path in examples.glob("*.py")))
     done = subprocess.run(
-        [sys.executable, "-c", f"import {names}"], cwd=examples, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", f"import {names}"],
+        cwd=examples,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

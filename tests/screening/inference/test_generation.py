@@ -76,6 +76,14 @@ def test_only_a_cpu_gets_the_cpus_settings() -> None:
     assert not {"kv_cache_memory_bytes", "enforce_eager"} & engine_arguments("d", manifest(), device="cuda").keys()
 
 
+@pytest.mark.parametrize(("instructions", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_cpu_without_bfloat16_instructions_computes_in_float32(instructions, dtype, monkeypatch) -> None:
+    monkeypatch.setattr("screening.inference.generation.has_bfloat16", lambda: instructions)
+    assert engine_arguments("d", manifest(), device="cpu")["dtype"] == dtype
+    assert engine_arguments("d", manifest(), device="cpu", cpu_dtype="bfloat16")["dtype"] == "bfloat16"
+    assert "dtype" not in engine_arguments("d", manifest(), device="cuda", cpu_dtype="float32")
+
+
 def test_the_worker_is_inside_the_engine_core_on_a_cpu_by_default() -> None:
     name = "distributed_executor_backend"
     assert engine_arguments("d", manifest(), device="cpu")[name].endswith(".UniProcExecutor")

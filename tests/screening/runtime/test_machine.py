@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from screening.runtime.machine import machine_name, processor
+from screening.runtime.machine import has_bfloat16, machine_name, processor
 
 
 def x86(maker: str, family: int, model: int, flags: str, **more: str) -> str:
@@ -83,6 +83,7 @@ def test_a_machine_is_named_by_processor_cache_threads_and_versions(root: Path) 
     assert name.startswith("vllm ") and ", torch " in name
     assert name.endswith(" on AuthenticAMD family 25 model 1 fma avx2, L2 512K, threads 8")
     (root / "sys/devices/system/cpu/cpu0/cache/index2/size").unlink()
+    assert machine_name("cpu", root, in_float32=True).endswith(" fma avx2, threads 8, float32")
     assert machine_name("cpu", root).endswith(" fma avx2, threads 8"), "not every container shows its caches"
 
 
@@ -104,6 +105,18 @@ def test_variables_that_choose_instructions_are_in_the_name(variable, root, monk
 def test_a_name_always_fits_into_a_manifest(root, monkeypatch) -> None:
     monkeypatch.setenv("MKL_CBWR", "x" * 5000)
     assert len(machine_name("cpu", root)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_it"),
+    [("fma avx2", False), ("avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16", True), ("bf16", True)],
+)
+def test_bfloat16_instructions_are_found_among_the_flags(flags, has_it, root) -> None:
+    cpuinfo = root / "proc/cpuinfo"
+    cpuinfo.write_text(f"vendor_id\t: GenuineIntel\nflags\t\t: fpu {flags} aes\n")
+    assert has_bfloat16(root) is has_it
+    cpuinfo.unlink()
+    assert not has_bfloat16(root)
 
 
 def test_an_accelerator_is_named_by_itself() -> None:

@@ -37,6 +37,11 @@ class Rounding(ScriptedEngine):
     """Differs from float32's numbers by as much as a test sets."""
 
     off = REPEATED
+    computes_in_float32 = False
+
+    @property
+    def in_float32(self) -> bool:
+        return self.computes_in_float32
 
     async def log_probabilities(self, _probe: Probe, /) -> list[float]:
         return [value + self.off for value in EXACT]
@@ -92,6 +97,22 @@ async def test_on_the_kind_of_machine_that_recorded_an_engine_must_repeat_the_nu
 ) -> None:
     """Also if the recording machine is unknown: it may have been of this kind."""
     found = await outcomes(engine, recorded(manifest, machine), allow_rounding=allow_rounding)
+    assert found == ["passed", "refused", "refused"]
+
+
+@pytest.mark.parametrize("machine", ["elsewhere", "scripted", None])
+async def test_an_engine_in_float32_must_repeat_float32s_numbers_on_every_machine(machine, engine, manifest) -> None:
+    engine.computes_in_float32 = True
+    for allow_rounding in (True, False):
+        found = []
+        for engine.off in (0.0, 0.009, 0.011, REPEATED, ROUNDED):
+            found.append(await outcome(Verifier(engine), recorded(manifest, machine), allow_rounding=allow_rounding))
+        assert found == ["passed", "passed", "refused", "refused", "refused"]
+
+
+async def test_an_engine_in_float32_repeats_what_was_recorded_if_that_has_no_float32(engine, manifest) -> None:
+    engine.computes_in_float32 = True
+    found = await outcomes(engine, recorded(manifest, "elsewhere", exact=False), allow_rounding=True)
     assert found == ["passed", "refused", "refused"]
 
 

@@ -172,7 +172,8 @@ def _record(copy: Path, manifest: Manifest, named: Path) -> Probes:
     from trainer.release.publish.probing import open_prober, prove_domain, record, with_exact
 
     try:
-        with open_prober(copy, manifest) as prober:
+        # bfloat16 on every machine: services on a GPU compute in it, and those in float32 repeat the exact numbers.
+        with open_prober(copy, manifest, dtype="bfloat16") as prober:
             prove_domain(manifest.domain, prober)
             probes = record(prober.ask, prober.machine, manifest.dimensions)
     except (CheckpointError, ValueError) as error:
