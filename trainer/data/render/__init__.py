@@ -4,7 +4,7 @@ Read in this order: products with packaging (and cutouts), light, scenes, props,
 placing, composition, picture, sample, dataset. It needs only Pillow and numpy.
 """
 
-from trainer.data.render.cutouts import CutOut, CutOutError, load_cutouts
+from trainer.data.render.cutouts import CutOut
 from trainer.data.render.defect_kinds import KINDS
 from trainer.data.render.defects import DIMENSION_WEIGHTS, SEVERITIES, plan_defects
 from trainer.data.render.picture import Shot, draw_generated, draw_original
@@ -19,7 +19,6 @@ __all__ = [
     "SETTINGS",
     "SEVERITIES",
     "CutOut",
-    "CutOutError",
     "Defect",
     "Product",
     "Sample",
@@ -27,7 +26,6 @@ __all__ = [
     "comment_on",
     "draw_generated",
     "draw_original",
-    "load_cutouts",
     "make_product",
     "make_sample",
     "plan_defects",

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from screening.task import Dimension
-from trainer.data.render.cutouts import CutOutLook
 from trainer.data.render.marks import MARKS
 from trainer.data.render.packaging import Look
 from trainer.data.render.palette import COLOURS, changed, contrasting, nearest
+from trainer.data.render.photo_kinds import PHOTO_KINDS
 from trainer.data.render.products import Product
 from trainer.data.render.props import ITEMS
 from trainer.data.render.staging import Apply, Kind, Staging
@@ -150,21 +150,6 @@ def _stripes_missing(s: Staging, severity: int, rng: np.random.Generator) -> str
     return "stripes"
 
 
-# --- appearance of cut-outs ---------------------------------------------------------------------------------------
-
-
-def _is_cutout(staging: Staging) -> bool:
-    return isinstance(staging.look, CutOutLook)
-
-
-def _edit(name: str) -> Apply:
-    def apply(s: Staging, severity: int, rng: np.random.Generator) -> None:
-        assert isinstance(s.look, CutOutLook)
-        s.look = s.look.edited(name, severity, float(rng.random()))
-
-    return apply
-
-
 # --- light and shadow ---------------------------------------------------------------------------------------------
 
 
@@ -259,16 +244,12 @@ KINDS: dict[str, Kind] = {
     "stripes_missing": Kind(
         _A, "the stripes are missing", _stripes_missing, (2, 3), _has(lambda k: k.stripes is not None)
     ),
-    "hue_shifted": Kind(_A, "the colours differ", _edit("hue"), fits=_is_cutout),
-    "label_erased": Kind(_A, "a part of the label is missing", _edit("erase"), fits=_is_cutout),
-    "label_mirrored": Kind(_A, "a part of the label is mirrored", _edit("mirror"), fits=_is_cutout),
-    "top_colour": Kind(_A, "the top has another colour", _edit("top"), fits=_is_cutout),
     "mirrored": Kind(_S, "its shadow falls toward the light", _mirrored, (2, 3)),
     "doubled": Kind(_S, "two shadows fall in different directions", _doubled),
     "missing": Kind(_S, "it casts no shadow", _missing, fits=_upright),
     "direction": Kind(_S, "its shadow points the wrong way", _direction, fits=_upright),
     "too_long": Kind(_S, "its shadow is too long", _too_long, fits=_upright),
-    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side),
+    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side, fits=_has(lambda k: True)),
     "floating": Kind(_L, "it floats above the ground", _floating),
     "sunk": Kind(_L, "it sinks into the ground", _sunk),
     "leaning": Kind(_L, "it leans without support", _leaning),
@@ -285,6 +266,7 @@ KINDS: dict[str, Kind] = {
     "spout": Kind(_E, "a spout was added on it", _add("spout")),
     "sticker": Kind(_E, "a sticker was added on it", _add("sticker")),
     "sparkles": Kind(_E, "sparkles were added around it", _add("sparkles")),
+    **PHOTO_KINDS,
 }
 """Name → kind. Comments have at most eight words and no comma, colon or angle bracket."""
 

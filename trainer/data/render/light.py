@@ -41,6 +41,8 @@ class Light:
     """Length of a shadow on the ground per height of the object (the cotangent of the elevation)."""
     strength: float = 1.0
     """Contrast of shading and shadow."""
+    hardness: float = 1.0
+    """Steepness of the shadow's edge, relative to that of a soft light."""
 
     @property
     def name(self) -> str | None:
@@ -204,6 +206,9 @@ def cast(n: int, body: Body, light: Light) -> Floats:
         mask = np.maximum(mask, np.clip((1 - base) * 4, 0, 1))
     else:
         mask *= np.clip((z - body.lift) / 0.03 + 0.5, 0, 1)
+    if light.hardness != 1:
+        mask = np.clip((mask - 0.4) * light.hardness + 0.5, 0, 1)
+        reach = np.zeros_like(reach)  # it stays dark to its end
     return np.asarray(mask * (1 - 0.35 * reach), np.float32)
 
 
