@@ -54,7 +54,7 @@ class _Floor:
         Args:
             solid: n x n, the pixels of a product with an irregular base; None for a simple base.
         """
-        aside = -staging.light.side * staging.detached * body.height
+        aside = -staging.light.side * min(staging.detached * body.foot, 0.3)
         for source, share in staging.shadows:
             self.cast(replace(body, x=body.x + aside), source, share)
         if solid is None:
@@ -74,7 +74,7 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     Args:
         side: -1 places the product in the left half, 0 in the middle with room above, 1 in the right half.
     """
-    light, n = staging.light, size // COARSE
+    light, n = staging.light, size // _cell(staging)
     sprite = flat_sprite(staging.product, staging.look, size)
     if staging.width != 1:
         sprite = sprite.resize((max(1, round(sprite.width * staging.width)), sprite.height), Image.Resampling.BILINEAR)
@@ -83,7 +83,7 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     gain = _ambience(n, light, horizon if scene.picture is None else None, rng)
     figure = figure_of(staging.product, sprite, place, staging.shading, size, staging)
     body = body_of(figure.getchannel("A"), place.x, place.y, size, staging.gap * place.height)
-    solid = _solid(figure, place, size) if isinstance(staging.product, CutOut) and not staging.gap else None
+    solid = _solid(figure, place, size, n) if isinstance(staging.product, CutOut) and not staging.gap else None
     stage = _stage(scene, staging, body, place, rng) if scene.stage else None
     reference = place_reference(scene, staging, place, horizon, light, rng, size)
     items = [place_item(item, staging, body, place, stage, light, rng, size) for item in staging.items]
@@ -123,11 +123,15 @@ def _displaced(place: Place, staging: Staging, sprite: Image.Image) -> Place:
     return replace(place, x=inset if place.x < 0.5 else 1 - inset)
 
 
-def _solid(figure: Image.Image, place: Place, size: int) -> NDArray[np.bool_]:
-    """The pixels of the product on the coarse grid."""
+def _cell(staging: Staging) -> int:
+    """Pixels per cell of the light grid. A hard shadow needs a fine one."""
+    return 1 if any(light.hardness > 1 for light, _ in staging.shadows) else COARSE
+
+
+def _solid(figure: Image.Image, place: Place, size: int, n: int) -> NDArray[np.bool_]:
+    """The pixels of the product on a grid of n x n cells."""
     frame = Image.new("RGBA", (size, size))
     put(frame, figure, place)
-    n = size // COARSE
     return np.asarray(frame.getchannel("A").resize((n, n), Image.Resampling.BOX)) >= 100
 
 
@@ -186,7 +190,7 @@ def _ambience(n: int, light: Light, horizon: float | None, rng: np.random.Genera
     slope, level = float(rng.uniform(0.24, 0.36)), float(rng.uniform(0.97, 1.05))
     field = level * (1 + slope * light.side * (xs - 0.5)) * (1.03 - 0.08 * np.abs(ys - 0.6))
     if horizon is None:
-        return np.asarray(field, np.float32)
+        return np.asarray(field * (1 + 0.2 * light.side * (xs - 0.5)), np.float32)
     foot = 1 - 0.07 * np.exp(-(((ys - horizon) / 0.02) ** 2))
     return np.asarray(field * foot, np.float32)
 

@@ -42,6 +42,11 @@ class CutOut:
         return "a product"
 
     @property
+    def ratio(self) -> float:
+        """Width per height."""
+        return self.picture.width / self.picture.height
+
+    @property
     def surface(self) -> str:
         return "photo"
 

@@ -216,7 +216,18 @@ def _add(name: str) -> Apply:
     return apply
 
 
+_LIFELIKE = ("fruit", "ball")
+
 _A, _S, _L, _E = Dimension.APPEARANCE, Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION
+
+
+def _is_drawn(s: Staging) -> bool:
+    return _drawn(s) is not None
+
+
+def _suits(name: str) -> Callable[[Staging], bool]:
+    """Next to a product in a photo, items must not look drawn."""
+    return (lambda staging: True) if name in _LIFELIKE else _is_drawn
 
 
 def _upright(s: Staging) -> bool:
@@ -224,12 +235,12 @@ def _upright(s: Staging) -> bool:
 
 
 KINDS: dict[str, Kind] = {
-    "body_colour": Kind(_A, "the body has another colour", _body_colour, fits=_has(lambda k: True)),
+    "body_colour": Kind(_A, "the body has another colour", _body_colour, fits=_is_drawn),
     "cap_colour": Kind(_A, "the cap has another colour", _cap_colour, fits=_has(lambda k: k.cap is not None)),
     "mark_replaced": Kind(_A, "the mark has another shape", _mark_replaced, fits=_has(lambda k: k.mark is not None)),
     "mark_missing": Kind(_A, "the mark is missing", _mark_missing, (2, 3), _has(lambda k: k.mark is not None)),
     "mark_colour": Kind(_A, "the mark has another colour", _mark_colour, fits=_has(lambda k: k.mark is not None)),
-    "number": Kind(_A, "the number differs", _number, fits=_has(lambda k: True)),
+    "number": Kind(_A, "the number differs", _number, fits=_is_drawn),
     "slim": Kind(_A, "the product is too slim", _slim),
     "wide": Kind(_A, "the product is too wide", _wide),
     "cap_shape": Kind(_A, "the cap has another shape", _cap_shape, fits=_has(lambda k: k.cap is not None)),
@@ -247,21 +258,21 @@ KINDS: dict[str, Kind] = {
     "mirrored": Kind(_S, "its shadow falls toward the light", _mirrored, (2, 3)),
     "doubled": Kind(_S, "two shadows fall in different directions", _doubled),
     "missing": Kind(_S, "it casts no shadow", _missing, fits=_upright),
-    "direction": Kind(_S, "its shadow points the wrong way", _direction, fits=_upright),
+    "direction": Kind(_S, "its shadow points the wrong way", _direction, fits=lambda s: _upright(s) and _is_drawn(s)),
     "too_long": Kind(_S, "its shadow is too long", _too_long, fits=_upright),
-    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side, fits=_has(lambda k: True)),
+    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side, fits=_is_drawn),
     "floating": Kind(_L, "it floats above the ground", _floating),
     "sunk": Kind(_L, "it sinks into the ground", _sunk),
     "leaning": Kind(_L, "it leans without support", _leaning),
     "overhang": Kind(_L, "it hangs over the edge", _overhang, fits=lambda s: s.staged),
     **{
-        name: Kind(_E, f"{a} added beside it", _add(name))
+        name: Kind(_E, f"{a} added beside it", _add(name), fits=_suits(name))
         for name, a in zip(
             ITEMS, ("a fruit was", "a flower was", "a spoon was", "pills were", "a ball was", "coins were"), strict=True
         )
     },
     "second_product": Kind(_E, "a second product was added beside it", _add("second_product")),
-    "bow": Kind(_E, "a bow was added on it", _add("bow")),
+    "bow": Kind(_E, "a bow was added on it", _add("bow"), fits=_is_drawn),
     "handle": Kind(_E, "a handle was added on it", _add("handle")),
     "spout": Kind(_E, "a spout was added on it", _add("spout")),
     "sticker": Kind(_E, "a sticker was added on it", _add("sticker")),

@@ -70,8 +70,8 @@ def _ramp(surface: str, side: int, front_share: float) -> tuple[Floats, Floats]:
         front = np.where(side == 0, 1.0, 0.97 + 0.1 * side * u)
         flank = {-1: 0.52, 0: 0.8, 1: 1.12}[side]
         return np.where(u < front_share, front, flank).astype(np.float32), np.zeros(256, np.float32)
-    if surface == "photo":  # a photo already has shading, so a gentle gradient is enough
-        return (1.0 + 0.16 * side * u).astype(np.float32), np.zeros(256, np.float32)
+    if surface == "photo":  # a photo already has shading, so a gradient is enough
+        return (1.0 + 0.26 * side * u).astype(np.float32), np.zeros(256, np.float32)
     facing = np.sqrt(np.clip(1 - u * u, 0, 1))
     lateral, frontal = (0.78 * side, 0.62) if side else (0.0, 0.9)
     falling = np.clip(u * lateral + facing * frontal, 0, None)

@@ -9,6 +9,7 @@ import numpy as np
 
 from screening.task import Dimension
 from trainer.data.render.cutouts import CutOut, CutOutLook
+from trainer.data.render.light import Light
 from trainer.data.render.staging import Apply, Kind, Staging
 
 _A, _S, _L, _E = Dimension.APPEARANCE, Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION
@@ -27,11 +28,11 @@ def _edit(name: str) -> Apply:
 
 
 def _detached(s: Staging, severity: int, rng: np.random.Generator) -> None:
-    s.detached = {1: 0.05, 2: 0.11, 3: 0.2}[severity]
+    s.detached = {1: 0.6, 2: 1.1, 3: 1.8}[severity]
 
 
 def _hard(s: Staging, severity: int, rng: np.random.Generator) -> None:
-    hardness, share = {1: (4.0, 1.1), 2: (8.0, 1.3), 3: (14.0, 1.6)}[severity]
+    hardness, share = {1: (3.0, 1.1), 2: (5.0, 1.25), 3: (8.0, 1.45)}[severity]
     s.shadows = [(replace(light, hardness=hardness), share) for light, _ in s.shadows]
 
 
@@ -58,7 +59,7 @@ PHOTO_KINDS: Mapping[str, Kind] = {
     "details_garbled": Kind(_A, "lettering or details are garbled", _edit("details_garbled"), fits=_DETAILED),
     "details_erased": Kind(_A, "lettering or details are missing", _edit("details_erased"), fits=_DETAILED),
     "details_mirrored": Kind(_A, "lettering or details are mirrored", _edit("details_mirrored"), fits=_DETAILED),
-    "detached": Kind(_S, "its shadow does not touch it", _detached, fits=_in_photo()),
+    "detached": Kind(_S, "its shadow lies apart from it", _detached, fits=_in_photo()),
     "hard": Kind(_S, "its shadow is too hard and dark", _hard, fits=_in_photo()),
     "cut_off": Kind(_L, "it is cut off by the edge", _cut_off, fits=_in_photo()),
     "too_small": Kind(_L, "it is too small for the scene", _too_small, fits=_in_photo()),
@@ -67,3 +68,10 @@ PHOTO_KINDS: Mapping[str, Kind] = {
     "attached": Kind(_E, "a second piece is attached to it", _edit("attached"), fits=_in_photo()),
 }
 """Name → kind, as in `KINDS`."""
+
+
+def unsuitable(product: CutOut) -> list[str]:
+    """The kinds that a photo does not allow, because the product is too plain or too small for them."""
+    light = Light(1)
+    staging = Staging(product, product.look, light, light, [(light, 1.0)])
+    return [name for name, kind in PHOTO_KINDS.items() if not kind.fits(staging)]

@@ -24,6 +24,10 @@ from trainer.data.render.staging import Defect, Staging
 from trainer.data.render.words import caption
 
 
+_CENTRED = ("doubled", "grown", "continued", "attached")
+"""Defects of products in photos that need room on both sides."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """A picture and the facts about it."""
@@ -105,6 +109,8 @@ def draw_generated(
     # Defects of a photo have a stream of their own, so that the scene is the same with and without them.
     choices = rng.spawn(1)[0] if isinstance(product, CutOut) else rng
     defects = vary(staging, rng) if varied else apply_plan(staging, plan, choices)
+    if isinstance(product, CutOut) and any(d.kind in _CENTRED for d in defects):
+        side = 0
     if side and any(d.kind == "mirrored" for d in defects):
         # The wrong shadow must fall inside the picture.
         _turn(staging, side)

@@ -108,6 +108,8 @@ def _attached(
 def _stuck_on(kind: str, salience: float, variant: int, body: Body, standing: Place, roomy: int, size: int) -> Placed:
     """A bow near the top or a price badge near the base."""
     half = float(body.widths.max())
+    if kind == "sticker":
+        half = min(half, standing.height / 2)
     sprite = props.bow(variant) if kind == "bow" else props.sticker(variant)
     wide = half * 2 * (0.42 + 0.4 * salience)
     thing = scaled(sprite, wide * sprite.height / sprite.width, size)
