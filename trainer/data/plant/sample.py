@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import file_sha256, json_digest
 from trainer.data.compose.cutout import checked
-from trainer.data.compose.failures import Failed
+from trainer.data.compose.failures import Failed, Reason
 from trainer.data.compose.files import is_intact
 from trainer.data.compose.sample import on_white
 from trainer.data.compose.seeds import seed_of
@@ -28,6 +28,9 @@ from trainer.data.render.dataset import jpegs, record_of
 from trainer.data.render.photo_kinds import unsuitable
 from trainer.data.render.sample import make_sample
 from trainer.data.render.scenes import SETTINGS, Setting, real_setting
+
+_WIDEST = 8
+"""Maximum width of a product per height."""
 
 
 class Done(BaseModel):
@@ -71,6 +74,7 @@ class Planter:
     def _cut_out(self, source: Source) -> CutOut:
         photo = read_photo(source)
         cut = checked(self._order.cutter.cut(photo))
+        _refuse_flat(cut.picture)
         shown = on_white(photo)
         shown.thumbnail((self._order.size, self._order.size), Image.Resampling.LANCZOS)
         product = CutOut(source.name, {"source": source.path.name}, cut.picture, shown)
@@ -80,10 +84,9 @@ class Planter:
 
     def _made(self, name: str, key: str, seed: int, product: CutOut, source: Source) -> Done:
         order = self._order
-        sample = make_sample(
-            seed, order.size, order.severities, order.usable_counts, product=product, settings=self._settings(seed, source)
-        )
-        sample = replace(sample, id=name)
+        settings = self._settings(seed, source)
+        shares = (order.severities, order.usable_counts)
+        sample = replace(make_sample(seed, order.size, *shares, product=product, settings=settings), id=name)
         files = {}
         for file, content in jpegs(sample):
             path = order.out / file
@@ -115,6 +118,17 @@ class Planter:
 
     def _state(self, name: str) -> Path:
         return self._order.out / "done" / f"{name}.json"
+
+
+def _refuse_flat(product: Image.Image) -> None:
+    """
+    Raises:
+        Failed: the product is so wide that it would be a few pixels high in the pictures.
+    """
+    if (ratio := product.width / product.height) > _WIDEST:
+        raise Failed(
+            Reason.TOO_SMALL, f"the product is {ratio:.0f} times as wide as high; at most {_WIDEST} is possible"
+        )
 
 
 def planted_or_reason(order: Order, source: Source) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:

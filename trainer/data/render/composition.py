@@ -26,6 +26,8 @@ COARSE = 3
 """Pixels per cell of the light grid."""
 _SHADOW = 0.6
 _CONTACT = 0.62
+_DARKEST = 0.04
+"""Share of the light that a shadow leaves at least."""
 
 _STAGES = {"podium": (190, 184, 176), "plinth": (238, 238, 236)}
 
@@ -65,7 +67,8 @@ class _Floor:
 
     def gain(self, strength: float) -> Floats:
         """The share of the light that remains."""
-        return np.asarray(np.maximum(1 - _SHADOW * strength * self.shadow, 0.04) * (1 - _CONTACT * self.dark), np.float32)
+        lit = np.maximum(1 - _SHADOW * strength * self.shadow, _DARKEST)
+        return np.asarray(lit * (1 - _CONTACT * self.dark), np.float32)
 
 
 def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Generator, size: int) -> Image.Image:

@@ -66,9 +66,7 @@ def apply_plan(staging: Staging, plan: Plan, rng: np.random.Generator) -> tuple[
         if severity not in (1, 2, 3):
             raise ValueError(f"severity {severity} is not 1, 2 or 3")
         fitting = [
-            n
-            for n, k in KINDS.items()
-            if what in (n, k.dimension) and severity in k.severities and k.fits(staging)
+            n for n, k in KINDS.items() if what in (n, k.dimension) and severity in k.severities and k.fits(staging)
         ]
         if not fitting:
             name = what.short if isinstance(what, Dimension) else what

@@ -23,7 +23,6 @@ from trainer.data.render.scenes import SETTINGS, Setting
 from trainer.data.render.staging import Defect, Staging
 from trainer.data.render.words import caption
 
-
 _CENTRED = ("doubled", "grown", "continued", "attached")
 """Defects of products in photos that need room on both sides."""
 
