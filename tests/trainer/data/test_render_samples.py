@@ -19,6 +19,7 @@ from trainer.data.render import (
 )
 from trainer.data.render.light import Body, Light, cast
 from trainer.data.render.palette import COLOURS, changed, distance
+from trainer.data.render.photo_kinds import PHOTO_KINDS
 from trainer.data.render.sample import USABLE_COUNTS
 from trainer.data.render.scenes import draw_background
 from trainer.data.render.words import NORMAL_COMMENT
@@ -116,9 +117,7 @@ def test_all_kinds_of_packaging_and_settings_can_be_drawn():
         assert shot.setting == name and SETTINGS[name].phrase in shot.caption
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, k in KINDS.items() if n not in ("hue_shifted", "label_erased", "label_mirrored", "top_colour")]
-)
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in PHOTO_KINDS])
 def test_every_kind_of_defect_changes_the_picture_and_the_truth(monkeypatch, name):
     kind = _alone(monkeypatch, name)
     setting = "plinth" if name == "overhang" else "concrete"

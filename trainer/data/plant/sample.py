@@ -126,9 +126,7 @@ def _refuse_flat(product: Image.Image) -> None:
         Failed: the product is so wide that it would be a few pixels high in the pictures.
     """
     if (ratio := product.width / product.height) > _WIDEST:
-        raise Failed(
-            Reason.TOO_SMALL, f"the product is {ratio:.0f} times as wide as high; at most {_WIDEST} is possible"
-        )
+        raise Failed(Reason.TOO_SMALL, f"the product is {ratio:.0f} times as wide as high, more than {_WIDEST}")
 
 
 def planted_or_reason(order: Order, source: Source) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:

@@ -60,7 +60,6 @@ class Order:
             "size": self.size,
             "severities": list(self.severities),
             "usable_counts": list(self.usable_counts),
-            "products": None,
         }
 
 
