@@ -148,8 +148,8 @@ class Body:
 
     @property
     def foot(self) -> float:
-        """Half width of the part that touches the ground."""
-        return float(self.widths[: max(2, len(self.widths) // 12)].max())
+        """Half width of the part that touches the ground, at least a thousandth of the frame."""
+        return max(0.001, float(self.widths[: max(2, len(self.widths) // 12)].max()))
 
 
 def body_of(alpha: Image.Image, x: float, y: float, unit: float, lift: float = 0.0) -> Body:

@@ -25,6 +25,7 @@ from trainer.data.render.photo_pixels import (
     rgb_and_alpha,
     sign,
     soft_edges,
+    solid_pixels,
     unit,
     widened,
 )
@@ -47,7 +48,7 @@ def _part_colour(sprite: Image.Image, severity: int, rng: np.random.Generator, _
     """Another colour for everything that has the colour of a random point, or for a band if that is too much."""
     rgb, alpha = rgb_and_alpha(sprite)
     lab = cv2.cvtColor(cv2.GaussianBlur(rgb / 255, (0, 0), 2), cv2.COLOR_RGB2LAB)
-    solid = alpha > 200
+    solid = solid_pixels(alpha)
     rows, columns = np.nonzero(solid)
     part = _band(rgb.shape[:2], rng)
     for pick in rng.integers(len(rows), size=16):
@@ -108,7 +109,7 @@ def _part_missing(sprite: Image.Image, severity: int, rng: np.random.Generator, 
     outward = np.cos(turn) * x - np.sin(turn) * y
     along = np.sin(turn) * x + np.cos(turn) * y
     outward = outward + 0.012 * unit(sprite) * np.sin(along / unit(sprite) * 14 + float(rng.uniform(0, 6)))
-    solid = pixels[..., 3] > 127
+    solid = solid_pixels(pixels[..., 3])
     line = float(np.quantile(outward[solid], 1 - {1: 0.06, 2: 0.13, 3: 0.26}[severity]))
     pixels[..., 3] = (pixels[..., 3] * np.clip(line - outward + 0.5, 0, 1)).astype(np.uint8)
     return Image.fromarray(pixels)

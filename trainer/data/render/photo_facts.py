@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainer.data.render.photo_pixels import solid_pixels
+
 Floats = NDArray[np.float32]
 
 _SIDE = 256
@@ -96,4 +98,4 @@ def _examined(picture: Image.Image) -> tuple[Floats, NDArray[np.uint8]]:
     small = picture.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small)
-    return pixels[..., :3].astype(np.float32), (pixels[..., 3] > 127).astype(np.uint8)
+    return pixels[..., :3].astype(np.float32), solid_pixels(pixels[..., 3]).astype(np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.render.photo_facts import Detail
-from trainer.data.render.photo_pixels import coordinates, filled, rgb_and_alpha, sign, unit, widened
+from trainer.data.render.photo_pixels import coordinates, filled, rgb_and_alpha, sign, solid_pixels, unit, widened
 
 
 def grown(sprite: Image.Image, severity: int, rng: np.random.Generator, _: Detail | None) -> Image.Image:
@@ -41,7 +41,7 @@ def _extended(
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     rgb, alpha = rgb_and_alpha(sprite)
     x, y = coordinates(sprite)
-    solid = alpha > 127
+    solid = solid_pixels(alpha)
     rows = np.clip(np.arange(sprite.height), *np.flatnonzero(solid.any(1))[[0, -1]])
     edge = (sprite.width - 1 - solid[rows, ::-1].argmax(1)).astype(np.float32)
     edge = np.asarray(cv2.blur(edge[:, None], (1, max(3, int(half) // 2 * 2 + 1))), np.float32)
@@ -64,7 +64,7 @@ def attached(sprite: Image.Image, severity: int, rng: np.random.Generator, _: De
     copy = sprite.resize((max(4, round(sprite.width * share)), max(4, round(sprite.height * share))))
     copy = copy.rotate(-side * turn, Image.Resampling.BICUBIC, expand=True)
     sprite = widened(sprite, copy.width * 0.7)
-    solid = np.flatnonzero(np.asarray(sprite.getchannel("A"))[round(level * sprite.height)] > 127)
+    solid = np.flatnonzero(solid_pixels(np.asarray(sprite.getchannel("A")))[round(level * sprite.height)])
     edge = float(solid[-1 if side > 0 else 0]) if len(solid) else sprite.width / 2
     layer = Image.new("RGBA", sprite.size)
     x, y = edge + side * 0.2 * copy.width, level * sprite.height

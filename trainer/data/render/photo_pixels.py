@@ -28,9 +28,14 @@ def joined(rgb: Floats, alpha: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.dstack([np.clip(rgb, 0, 255).round().astype(np.uint8), alpha]))
 
 
+def solid_pixels(alpha: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the product is. A product of glass may be nowhere fully opaque."""
+    return np.asarray(alpha >= max(1.0, 0.6 * float(alpha.max())))
+
+
 def filled(rgb: Floats, alpha: NDArray[np.uint8]) -> Floats:
     """Colours in which transparent pixels have those of the product nearby, so that they may be moved into it."""
-    weight = (alpha > 200).astype(np.float32)
+    weight = solid_pixels(alpha).astype(np.float32)
     spread = max(2.0, 0.03 * max(rgb.shape[:2]))
     near = cv2.GaussianBlur(rgb * weight[..., None], (0, 0), spread)
     share = cv2.GaussianBlur(weight, (0, 0), spread)[..., None]

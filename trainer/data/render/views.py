@@ -34,6 +34,8 @@ def footprint(solid: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """
     side = solid.shape[0]
     rows = np.flatnonzero(solid.any(1))
+    if not len(rows):  # the product is thinner than a cell
+        return np.zeros((side, side), np.float32), np.zeros((side, side), np.float32)
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     lowest = side - solid[::-1].argmax(0)
     touching = solid.any(0) & (bottom - lowest < 0.05 * (bottom - top))

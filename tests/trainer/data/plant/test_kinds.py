@@ -141,3 +141,29 @@ def test_a_wide_product_stays_inside_the_frame() -> None:
         assert red.any()
         assert not red[0]
         assert not red[-1]
+
+
+def _drawn_shape(size: tuple[int, int], box: tuple[int, int, int, int], opacity: int) -> Image.Image:
+    picture = Image.new("RGBA", size)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, size[0] - 1, size[1] - 1), fill=(40, 120, 160, opacity))
+    draw.rectangle(box, fill=(0, 0, 0, 0))
+    return picture
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        _drawn_shape((16, 400), (0, 0, 3, 30), 255),
+        _drawn_shape((400, 60), (0, 0, 30, 20), 255),
+        _drawn_shape((160, 160), (40, 40, 120, 120), 255),
+        _drawn_shape((120, 200), (0, 0, 30, 30), 140),
+    ],
+    ids=["thin", "wide", "ring", "glass"],
+)
+def test_unusual_shapes_take_every_defect_that_fits(picture: Image.Image) -> None:
+    product, left_out = _plain(picture), unsuitable(_plain(picture))
+    for name in set(FITTING) - set(left_out):
+        for severity in KINDS[name].severities:
+            shot = draw_generated(product, np.random.default_rng(4), 64, [(name, severity)], setting="concrete")
+            assert shot.image.size == (64, 64)
