@@ -1,16 +1,14 @@
-"""The command: directory, independence of workers, cut-outs, errors that say what to do."""
+"""The command: directory, independence of workers, errors that say what to do."""
 
 import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from screening.answer import parse_findings
 from trainer.__main__ import COMMANDS, main
-from trainer.data.render import CutOutError, draw_generated, load_cutouts, make_product
 from trainer.data.render.dataset import DatasetError, Order, sample_seed, statistics, write_dataset
 
 SEVERITIES = (0.2, 0.4, 0.4)
@@ -18,14 +16,6 @@ SEVERITIES = (0.2, 0.4, 0.4)
 
 def _files(directory):
     return {p.relative_to(directory): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-
-
-def _cutout(path, seed=0):
-    product = make_product(np.random.default_rng(seed))
-    canvas = Image.new("RGBA", (300, 300))
-    sprite = product.flat(product.look, 240)
-    canvas.paste(sprite, (20, 30))
-    canvas.save(path)
 
 
 def test_a_data_set_is_the_same_for_any_number_of_workers(tmp_path):
@@ -87,64 +77,6 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="not empty"):
         write_dataset(Order(1, 0, 64, SEVERITIES), tmp_path)
     assert (tmp_path / "note.txt").read_text() == "keep me"
-
-
-def test_cut_outs_take_the_place_of_drawn_products(tmp_path):
-    cutouts = tmp_path / "cutouts"
-    cutouts.mkdir()
-    for i in range(2):
-        _cutout(cutouts / f"{i}.png", i)
-    summary = write_dataset(Order(2, 1, 64, SEVERITIES, cutouts), tmp_path / "d", workers=1)
-    assert summary["products"] <= 2
-    records = [json.loads(line) for line in (tmp_path / "d" / "samples.jsonl").read_text().splitlines()]
-    assert all(r["original"]["attributes"]["source"] in ("0.png", "1.png") for r in records)
-
-
-def test_every_appearance_defect_changes_a_cut_out(tmp_path):
-    _cutout(tmp_path / "a.png")
-    (product,) = load_cutouts(tmp_path)
-    flat = np.asarray(product.flat(product.look, 200), np.float32)
-    for name in ("hue", "erase", "mirror", "top"):
-        changes = [
-            np.abs(np.asarray(product.flat(product.look.edited(name, s, 0.3), 200)) - flat).mean() for s in (1, 3)
-        ]
-        assert 0 < changes[0] < changes[1]
-
-
-def test_a_wide_cut_out_stays_inside_the_frame(tmp_path):
-    canvas = Image.new("RGBA", (600, 200))
-    canvas.paste((200, 30, 30, 255), (10, 10, 590, 190))
-    canvas.save(tmp_path / "wide.png")
-    (product,) = load_cutouts(tmp_path)
-    for seed in range(5):
-        image = draw_generated(product, np.random.default_rng(seed), 96, setting="studio").image
-        pixels = np.asarray(image, np.int16)
-        red = (pixels[..., 0] - pixels[..., 1] > 80).any(0)
-        assert red.any() and not red[0] and not red[-1]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda _: None, "holds no PNG"),
-        (lambda d: Image.new("RGB", (40, 40)).save(d / "a.png"), "a.png has no alpha channel"),
-        (lambda d: Image.new("RGBA", (40, 40), (1, 2, 3, 255)).save(d / "a.png"), "has no transparent pixels"),
-        (lambda d: Image.new("RGBA", (40, 40), (1, 2, 3, 0)).save(d / "a.png"), "almost entirely transparent"),
-        (lambda d: (d / "a.png").write_bytes(b"no picture"), "a.png cannot be read"),
-        (lambda d: (_cutout(d / "a.png"), (d / "a.png").write_bytes((d / "a.png").read_bytes()[:900])), "a.png"),
-    ],
-)
-def test_unusable_cut_outs_are_named(tmp_path, make, message):
-    make(tmp_path)
-    with pytest.raises(CutOutError, match=message):
-        load_cutouts(tmp_path)
-
-
-def test_a_missing_directory_of_cut_outs_is_an_error_before_any_work(tmp_path, capsys):
-    out = tmp_path / "d"
-    assert main(["render", "--count", "1", "--seed", "0", "--out", str(out), "--products", str(tmp_path / "no")]) == 2
-    assert "is not a directory" in capsys.readouterr().err
-    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ _DRAWN: dict[str, str | None] = {
 }
 """Kind of appearance defect → attribute that a product must have for it."""
 
-_PHOTOGRAPHED = ("hue_shifted", "slim", "wide")
+_PHOTOGRAPHED = ("all_colours", "slim", "wide")
 """Kinds of appearance defect that are possible for every product."""
 
 _OTHERS: dict[Dimension, tuple[str, ...]] = {

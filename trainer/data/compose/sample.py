@@ -128,7 +128,7 @@ class Composer:
         return paste(picture, canvas) if self._order.paste else picture
 
     def _write_steps(self, sample: Composed, photo: Image.Image, cut: CutOut, canvas: Canvas) -> None:
-        original = _on_white(photo)
+        original = on_white(photo)
         original.thumbnail((self._order.side, self._order.side), Image.Resampling.LANCZOS)
         steps = {
             picture_file(sample.id, "original"): original,
@@ -159,6 +159,7 @@ class Composer:
         return is_intact(self._order.out, file, sample.files.get(file))
 
 
-def _on_white(photo: Image.Image) -> Image.Image:
+def on_white(photo: Image.Image) -> Image.Image:
+    """The photo as RGB, with white where it is transparent."""
     white = Image.new("RGBA", photo.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, photo.convert("RGBA")).convert("RGB")

@@ -1,10 +1,11 @@
 """The renderer: draw product pictures with planted defects, labels, captions and reasoning from a seed.
 
-Read in this order: products with packaging (and cutouts), light, scenes, props, staging, defect_kinds, defects, figure,
-placing, composition, picture, sample, dataset. It needs only Pillow and numpy.
+Read in this order: products with packaging, light, scenes, props, staging, defect_kinds, defects, figure, placing,
+composition, picture, sample, dataset. Products in photos: cutouts, photo_facts, photo_edits, photo_growth, photo_kinds;
+trainer/data/plant makes their samples. It needs only Pillow, numpy and OpenCV.
 """
 
-from trainer.data.render.cutouts import CutOut, CutOutError, load_cutouts
+from trainer.data.render.cutouts import CutOut
 from trainer.data.render.defect_kinds import KINDS
 from trainer.data.render.defects import DIMENSION_WEIGHTS, SEVERITIES, plan_defects
 from trainer.data.render.picture import Shot, draw_generated, draw_original
@@ -19,7 +20,6 @@ __all__ = [
     "SETTINGS",
     "SEVERITIES",
     "CutOut",
-    "CutOutError",
     "Defect",
     "Product",
     "Sample",
@@ -27,7 +27,6 @@ __all__ = [
     "comment_on",
     "draw_generated",
     "draw_original",
-    "load_cutouts",
     "make_product",
     "make_sample",
     "plan_defects",

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.data.render import textures
+from trainer.data.render.cutouts import CutOut
 from trainer.data.render.figure import Place, figure_of, flat_sprite, placed, put
 from trainer.data.render.light import FORESHORTENING, Body, Light, body_of, cast, contact, grid
 from trainer.data.render.placing import place_item, place_reference
 from trainer.data.render.scenes import Setting, Stage, draw_background, draw_stage
 from trainer.data.render.staging import Staging
+from trainer.data.render.views import footprint
 
 Floats = NDArray[np.float32]
 
@@ -24,6 +26,8 @@ COARSE = 3
 """Pixels per cell of the light grid."""
 _SHADOW = 0.6
 _CONTACT = 0.62
+_DARKEST = 0.04
+"""Share of the light that a shadow leaves at least."""
 
 _STAGES = {"podium": (190, 184, 176), "plinth": (238, 238, 236)}
 
@@ -46,14 +50,25 @@ class _Floor:
         self.cast(body_of(sprite.getchannel("A"), at.x, at.y, size), light)
         self.touch(at.x, at.y, sprite.width / size / 2)
 
-    def product(self, staging: Staging, body: Body) -> None:
+    def product(self, staging: Staging, body: Body, solid: NDArray[np.bool_] | None = None) -> None:
+        """Shadows of the product.
+
+        Args:
+            solid: n x n, the pixels of a product with an irregular base; None for a simple base.
+        """
+        aside = -staging.light.side * min(staging.detached * body.foot, 0.3)
         for source, share in staging.shadows:
-            self.cast(body, source, share)
-        self.touch(body.x + float(body.centres[:3].mean()), body.y, body.foot, staging.contact, body.lift)
+            self.cast(replace(body, x=body.x + aside), source, share)
+        if solid is None:
+            self.touch(body.x + float(body.centres[:3].mean()), body.y, body.foot, staging.contact, body.lift)
+        elif not staging.detached:
+            line, shade = footprint(solid)
+            self.dark = np.maximum(self.dark, np.maximum(line, 0.6 * shade) * staging.contact)
 
     def gain(self, strength: float) -> Floats:
         """The share of the light that remains."""
-        return np.asarray((1 - _SHADOW * strength * self.shadow) * (1 - _CONTACT * self.dark), np.float32)
+        lit = np.maximum(1 - _SHADOW * strength * self.shadow, _DARKEST)
+        return np.asarray(lit * (1 - _CONTACT * self.dark), np.float32)
 
 
 def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Generator, size: int) -> Image.Image:
@@ -62,15 +77,16 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     Args:
         side: -1 places the product in the left half, 0 in the middle with room above, 1 in the right half.
     """
-    light, n = staging.light, size // COARSE
+    light, n = staging.light, size // _cell(staging)
     sprite = flat_sprite(staging.product, staging.look, size)
     if staging.width != 1:
         sprite = sprite.resize((max(1, round(sprite.width * staging.width)), sprite.height), Image.Resampling.BILINEAR)
-    place = placed(staging, sprite, side, rng, size)
+    place = _displaced(placed(staging, sprite, side, rng, size), staging, sprite)
     image, horizon = draw_background(scene, rng, size, light)
-    gain = _ambience(n, light, horizon, rng)
+    gain = _ambience(n, light, horizon if scene.picture is None else None, rng)
     figure = figure_of(staging.product, sprite, place, staging.shading, size, staging)
     body = body_of(figure.getchannel("A"), place.x, place.y, size, staging.gap * place.height)
+    solid = _solid(figure, place, size, n) if isinstance(staging.product, CutOut) and not staging.gap else None
     stage = _stage(scene, staging, body, place, rng) if scene.stage else None
     reference = place_reference(scene, staging, place, horizon, light, rng, size)
     items = [place_item(item, staging, body, place, stage, light, rng, size) for item in staging.items]
@@ -79,7 +95,7 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     for thing, at in [*([reference] if reference else []), *((i.sprite, i.at) for i in items if i.on_ground)]:
         floor.thing(thing, at, light, size)
     if stage is None:
-        floor.product(staging, body)
+        floor.product(staging, body, solid)
     else:
         _below(floor, stage, staging, body)
     floor.shadow *= np.clip((grid(n)[1] - horizon) / 0.03, 0, 1)
@@ -97,6 +113,29 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     for sprite, at in [*behind, standing, *((i.sprite, i.at) for i in items if not i.behind)]:
         put(image, sprite, at)
     return grained(image, rng)
+
+
+def _displaced(place: Place, staging: Staging, sprite: Image.Image) -> Place:
+    """The place of a product that is too small, or partly beyond the nearer edge of the picture."""
+    place = replace(place, height=place.height * staging.scale)
+    if not staging.beyond:
+        return place
+    columns = np.flatnonzero(np.asarray(sprite.getchannel("A")).max(0) > 127)
+    half = (columns[-1] - columns[0] + 1) / sprite.height * place.height / 2
+    inset = half * (1 - 2 * staging.beyond)
+    return replace(place, x=inset if place.x < 0.5 else 1 - inset)
+
+
+def _cell(staging: Staging) -> int:
+    """Pixels per cell of the light grid. A hard shadow needs a fine one."""
+    return 1 if any(light.hardness > 1 for light, _ in staging.shadows) else COARSE
+
+
+def _solid(figure: Image.Image, place: Place, size: int, n: int) -> NDArray[np.bool_]:
+    """The pixels of the product on a grid of n x n cells."""
+    frame = Image.new("RGBA", (size, size))
+    put(frame, figure, place)
+    return np.asarray(frame.getchannel("A").resize((n, n), Image.Resampling.BOX)) >= 100
 
 
 def _below(floor: _Floor, stage: Stage, staging: Staging, body: Body) -> None:
@@ -144,11 +183,17 @@ def _put_stage(image: Image.Image, stage: Stage, staging: Staging, body: Body, l
     image.paste(Image.fromarray(pixels), corner, Image.fromarray(pixels[..., 3]))
 
 
-def _ambience(n: int, light: Light, horizon: float, rng: np.random.Generator) -> Floats:
-    """Brightness without shadows. It decreases away from the light, and the foot of the wall is slightly darker."""
+def _ambience(n: int, light: Light, horizon: float | None, rng: np.random.Generator) -> Floats:
+    """Brightness without shadows. It decreases away from the light, and the foot of the wall is slightly darker.
+
+    Args:
+        horizon: foot of the wall; None in a picture of a real scene.
+    """
     xs, ys = grid(n)
     slope, level = float(rng.uniform(0.24, 0.36)), float(rng.uniform(0.97, 1.05))
     field = level * (1 + slope * light.side * (xs - 0.5)) * (1.03 - 0.08 * np.abs(ys - 0.6))
+    if horizon is None:
+        return np.asarray(field * (1 + 0.2 * light.side * (xs - 0.5)), np.float32)
     foot = 1 - 0.07 * np.exp(-(((ys - horizon) / 0.02) ** 2))
     return np.asarray(field * foot, np.float32)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 SIDE = 256
 _GAP = 8
@@ -34,7 +34,7 @@ def contact_sheet(directory: Path, records: Sequence[dict[str, Any]]) -> Image.I
         for column, (file, text, colour) in enumerate(cells):
             left = _GAP + column * (SIDE + _GAP)
             with Image.open(directory / file) as image:
-                sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
+                sheet.paste(ImageOps.contain(image, (SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
             for line, words in enumerate(textwrap.wrap(text, _LETTERS)[:3]):
                 draw.text((left + 2, top + SIDE + 3 + line * _LINE), words, fill=colour, font=font)
     return sheet

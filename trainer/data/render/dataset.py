@@ -19,6 +19,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from screening.errors import ScreeningError
 from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data.render.contact_sheet import contact_sheet
-from trainer.data.render.cutouts import CutOut, load_cutouts
 from trainer.data.render.picture import Shot
 from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
 
@@ -49,7 +49,6 @@ class Order:
     seed: int
     size: int
     severities: tuple[float, ...]
-    products: Path | None = None
     usable_counts: tuple[float, ...] = USABLE_COUNTS
 
     @property
@@ -61,7 +60,6 @@ class Order:
             "size": self.size,
             "severities": list(self.severities),
             "usable_counts": list(self.usable_counts),
-            "products": self.products.name if self.products else None,
         }
 
 
@@ -75,14 +73,11 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
 
     Raises:
         DatasetError: `out` holds other files.
-        CutOutError: the cut-outs cannot be used.
     """
     if (summary := _already_drawn(order, out)) is not None:
         return summary
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
-    if order.products is not None:
-        load_cutouts(order.products)  # report unusable cut-outs before any work
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(
@@ -105,7 +100,7 @@ def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:
         summary: dict[str, Any] = json.loads((out / "render.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return summary if summary.get("arguments") == order.arguments and order.products is None else None
+    return summary if summary.get("arguments") == order.arguments else None
 
 
 def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
@@ -140,8 +135,7 @@ _state: dict[str, Any] = {}
 
 
 def _begin(order: Order, directory: Path) -> None:
-    products = load_cutouts(order.products) if order.products else None
-    _state.update(order=order, directory=directory, products=products)
+    _state.update(order=order, directory=directory)
 
 
 def _begin_worker(order: Order, directory: Path) -> None:
@@ -152,13 +146,20 @@ def _begin_worker(order: Order, directory: Path) -> None:
 
 def _draw(index: int) -> dict[str, Any]:
     order: Order = _state["order"]
-    products: Sequence[CutOut] | None = _state["products"]
-    sample = make_sample(sample_seed(order.seed, index), order.size, products, order.severities, order.usable_counts)
-    folder = _state["directory"] / "pictures" / sample.id
-    folder.mkdir()
-    for name, shot in zip(("original", *OPTIONS), (sample.original, *sample.generated), strict=True):
-        shot.image.save(folder / f"{name.lower()}.jpg", quality=JPEG_QUALITY)
+    sample = make_sample(sample_seed(order.seed, index), order.size, order.severities, order.usable_counts)
+    for file, content in jpegs(sample):
+        path = _state["directory"] / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
     return record_of(sample)
+
+
+def jpegs(sample: Sample) -> Iterator[tuple[str, bytes]]:
+    """The five pictures of a sample: path inside the data directory, and content."""
+    for name, shot in zip(("original", *OPTIONS), (sample.original, *sample.generated), strict=True):
+        buffer = BytesIO()
+        shot.image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        yield f"pictures/{sample.id}/{name.lower()}.jpg", buffer.getvalue()
 
 
 def record_of(sample: Sample) -> dict[str, Any]:

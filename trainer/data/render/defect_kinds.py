@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from screening.task import Dimension
-from trainer.data.render.cutouts import CutOutLook
 from trainer.data.render.marks import MARKS
 from trainer.data.render.packaging import Look
 from trainer.data.render.palette import COLOURS, changed, contrasting, nearest
+from trainer.data.render.photo_kinds import PHOTO_KINDS
 from trainer.data.render.products import Product
 from trainer.data.render.props import ITEMS
 from trainer.data.render.staging import Apply, Kind, Staging
@@ -150,21 +150,6 @@ def _stripes_missing(s: Staging, severity: int, rng: np.random.Generator) -> str
     return "stripes"
 
 
-# --- appearance of cut-outs ---------------------------------------------------------------------------------------
-
-
-def _is_cutout(staging: Staging) -> bool:
-    return isinstance(staging.look, CutOutLook)
-
-
-def _edit(name: str) -> Apply:
-    def apply(s: Staging, severity: int, rng: np.random.Generator) -> None:
-        assert isinstance(s.look, CutOutLook)
-        s.look = s.look.edited(name, severity, float(rng.random()))
-
-    return apply
-
-
 # --- light and shadow ---------------------------------------------------------------------------------------------
 
 
@@ -231,7 +216,18 @@ def _add(name: str) -> Apply:
     return apply
 
 
+_LIFELIKE = ("fruit", "ball")
+
 _A, _S, _L, _E = Dimension.APPEARANCE, Dimension.SHADOW, Dimension.LAYOUT, Dimension.EXTENSION
+
+
+def _is_drawn(s: Staging) -> bool:
+    return _drawn(s) is not None
+
+
+def _suits(name: str) -> Callable[[Staging], bool]:
+    """Next to a product in a photo, items must not look drawn."""
+    return (lambda staging: True) if name in _LIFELIKE else _is_drawn
 
 
 def _upright(s: Staging) -> bool:
@@ -239,12 +235,12 @@ def _upright(s: Staging) -> bool:
 
 
 KINDS: dict[str, Kind] = {
-    "body_colour": Kind(_A, "the body has another colour", _body_colour, fits=_has(lambda k: True)),
+    "body_colour": Kind(_A, "the body has another colour", _body_colour, fits=_is_drawn),
     "cap_colour": Kind(_A, "the cap has another colour", _cap_colour, fits=_has(lambda k: k.cap is not None)),
     "mark_replaced": Kind(_A, "the mark has another shape", _mark_replaced, fits=_has(lambda k: k.mark is not None)),
     "mark_missing": Kind(_A, "the mark is missing", _mark_missing, (2, 3), _has(lambda k: k.mark is not None)),
     "mark_colour": Kind(_A, "the mark has another colour", _mark_colour, fits=_has(lambda k: k.mark is not None)),
-    "number": Kind(_A, "the number differs", _number, fits=_has(lambda k: True)),
+    "number": Kind(_A, "the number differs", _number, fits=_is_drawn),
     "slim": Kind(_A, "the product is too slim", _slim),
     "wide": Kind(_A, "the product is too wide", _wide),
     "cap_shape": Kind(_A, "the cap has another shape", _cap_shape, fits=_has(lambda k: k.cap is not None)),
@@ -259,32 +255,29 @@ KINDS: dict[str, Kind] = {
     "stripes_missing": Kind(
         _A, "the stripes are missing", _stripes_missing, (2, 3), _has(lambda k: k.stripes is not None)
     ),
-    "hue_shifted": Kind(_A, "the colours differ", _edit("hue"), fits=_is_cutout),
-    "label_erased": Kind(_A, "a part of the label is missing", _edit("erase"), fits=_is_cutout),
-    "label_mirrored": Kind(_A, "a part of the label is mirrored", _edit("mirror"), fits=_is_cutout),
-    "top_colour": Kind(_A, "the top has another colour", _edit("top"), fits=_is_cutout),
     "mirrored": Kind(_S, "its shadow falls toward the light", _mirrored, (2, 3)),
     "doubled": Kind(_S, "two shadows fall in different directions", _doubled),
     "missing": Kind(_S, "it casts no shadow", _missing, fits=_upright),
-    "direction": Kind(_S, "its shadow points the wrong way", _direction, fits=_upright),
+    "direction": Kind(_S, "its shadow points the wrong way", _direction, fits=lambda s: _upright(s) and _is_drawn(s)),
     "too_long": Kind(_S, "its shadow is too long", _too_long, fits=_upright),
-    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side),
+    "wrong_side": Kind(_S, "its lit side does not match the shadow", _wrong_side, fits=_is_drawn),
     "floating": Kind(_L, "it floats above the ground", _floating),
     "sunk": Kind(_L, "it sinks into the ground", _sunk),
     "leaning": Kind(_L, "it leans without support", _leaning),
     "overhang": Kind(_L, "it hangs over the edge", _overhang, fits=lambda s: s.staged),
     **{
-        name: Kind(_E, f"{a} added beside it", _add(name))
+        name: Kind(_E, f"{a} added beside it", _add(name), fits=_suits(name))
         for name, a in zip(
             ITEMS, ("a fruit was", "a flower was", "a spoon was", "pills were", "a ball was", "coins were"), strict=True
         )
     },
     "second_product": Kind(_E, "a second product was added beside it", _add("second_product")),
-    "bow": Kind(_E, "a bow was added on it", _add("bow")),
+    "bow": Kind(_E, "a bow was added on it", _add("bow"), fits=_is_drawn),
     "handle": Kind(_E, "a handle was added on it", _add("handle")),
     "spout": Kind(_E, "a spout was added on it", _add("spout")),
     "sticker": Kind(_E, "a sticker was added on it", _add("sticker")),
     "sparkles": Kind(_E, "sparkles were added around it", _add("sparkles")),
+    **PHOTO_KINDS,
 }
 """Name → kind. Comments have at most eight words and no comma, colon or angle bracket."""
 

@@ -25,6 +25,10 @@ SECOND_DEFECT = 0.12
 """Share of defective pictures with a second defect, of another dimension."""
 
 
+Plan = Sequence[tuple[Dimension | str, int]]
+"""Defects of one picture: a dimension or the name of a kind, and a severity."""
+
+
 def plan_defects(
     rng: np.random.Generator,
     usable: bool,
@@ -49,28 +53,34 @@ def plan_defects(
     return plan
 
 
-def apply_plan(staging: Staging, plan: Sequence[tuple[Dimension, int]], rng: np.random.Generator) -> tuple[Defect, ...]:
-    """Choose a kind for every planned defect among those that fit, and apply it.
+def apply_plan(staging: Staging, plan: Plan, rng: np.random.Generator) -> tuple[Defect, ...]:
+    """Choose a kind for every planned defect among those that fit, or take the planned kind, and apply it.
 
     Raises:
         ValueError: a severity is outside 1-3, a dimension occurs twice, or no kind fits.
     """
-    if len({d for d, _ in plan}) != len(plan):
+    if len(dimensions_of(plan)) != len(plan):
         raise ValueError("a plan must name each dimension at most once")
     defects = []
-    for dimension, severity in plan:
+    for what, severity in plan:
         if severity not in (1, 2, 3):
             raise ValueError(f"severity {severity} is not 1, 2 or 3")
         fitting = [
-            n for n, k in KINDS.items() if k.dimension is dimension and severity in k.severities and k.fits(staging)
+            n for n, k in KINDS.items() if what in (n, k.dimension) and severity in k.severities and k.fits(staging)
         ]
         if not fitting:
-            raise ValueError(f"no {dimension.short} defect of severity {severity} fits this picture")
+            name = what.short if isinstance(what, Dimension) else what
+            raise ValueError(f"no {name} defect of severity {severity} fits this picture")
         name = fitting[int(rng.integers(len(fitting)))]
         kind = KINDS[name]
         attribute = kind.apply(staging, severity, rng)
-        defects.append(Defect(dimension, name, severity, kind.comment, attribute))
+        defects.append(Defect(kind.dimension, name, severity, kind.comment, attribute))
     return tuple(defects)
+
+
+def dimensions_of(plan: Plan) -> set[Dimension]:
+    """The dimensions of the defects in a plan."""
+    return {what if isinstance(what, Dimension) else KINDS[what].dimension for what, _ in plan}
 
 
 def vary(staging: Staging, rng: np.random.Generator, share: float = 0.4) -> tuple[Defect, ...]:

@@ -31,6 +31,8 @@ class Place:
 def placed(staging: Staging, sprite: Image.Image, side: int, rng: np.random.Generator, size: int) -> Place:
     """Choose position and height, with room for the planned defects."""
     ratio = sprite.width / flat_height(size)
+    # Growth of a product in a photo does not make it smaller.
+    own = staging.product.ratio * staging.width if isinstance(staging.product, CutOut) else ratio
     high = float(rng.uniform(0.0, 1.0))
     y = float(rng.uniform(0.86, 0.93))
     if staging.staged:
@@ -41,7 +43,7 @@ def placed(staging: Staging, sprite: Image.Image, side: int, rng: np.random.Gene
         height, (y - 0.02) / (sprite.height / flat_height(size) + staging.gap)
     )  # an enlarged cap needs room above
     # Wide products keep their minimum height and stay in the frame; only a very wide cut-out is drawn smaller.
-    height = min(max(height, 0.55), max(_WIDEST / ratio, 0.55 if isinstance(staging.product, Product) else 0.0))
+    height = min(max(height, 0.55), max(_WIDEST / own, 0.55 if isinstance(staging.product, Product) else 0.0))
     half = ratio * height / 2
     x = 0.5 + float(rng.uniform(-0.05, 0.05)) if not side else 0.5 + side * float(rng.uniform(0.15, 0.22))
     if half < 0.47:

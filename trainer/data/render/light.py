@@ -41,6 +41,8 @@ class Light:
     """Length of a shadow on the ground per height of the object (the cotangent of the elevation)."""
     strength: float = 1.0
     """Contrast of shading and shadow."""
+    hardness: float = 1.0
+    """Steepness of the shadow's edge, relative to that of a soft light."""
 
     @property
     def name(self) -> str | None:
@@ -68,8 +70,8 @@ def _ramp(surface: str, side: int, front_share: float) -> tuple[Floats, Floats]:
         front = np.where(side == 0, 1.0, 0.97 + 0.1 * side * u)
         flank = {-1: 0.52, 0: 0.8, 1: 1.12}[side]
         return np.where(u < front_share, front, flank).astype(np.float32), np.zeros(256, np.float32)
-    if surface == "photo":  # a photo already has shading, so a gentle gradient is enough
-        return (1.0 + 0.16 * side * u).astype(np.float32), np.zeros(256, np.float32)
+    if surface == "photo":  # a photo already has shading, so a gradient is enough
+        return (1.0 + 0.26 * side * u).astype(np.float32), np.zeros(256, np.float32)
     facing = np.sqrt(np.clip(1 - u * u, 0, 1))
     lateral, frontal = (0.78 * side, 0.62) if side else (0.0, 0.9)
     falling = np.clip(u * lateral + facing * frontal, 0, None)
@@ -146,8 +148,8 @@ class Body:
 
     @property
     def foot(self) -> float:
-        """Half width of the part that touches the ground."""
-        return float(self.widths[: max(2, len(self.widths) // 12)].max())
+        """Half width of the part that touches the ground, at least a thousandth of the frame."""
+        return max(0.001, float(self.widths[: max(2, len(self.widths) // 12)].max()))
 
 
 def body_of(alpha: Image.Image, x: float, y: float, unit: float, lift: float = 0.0) -> Body:
@@ -204,6 +206,9 @@ def cast(n: int, body: Body, light: Light) -> Floats:
         mask = np.maximum(mask, np.clip((1 - base) * 4, 0, 1))
     else:
         mask *= np.clip((z - body.lift) / 0.03 + 0.5, 0, 1)
+    if light.hardness != 1:
+        mask = np.clip((mask - 0.4) * light.hardness + 0.5, 0, 1)
+        reach = np.zeros_like(reach)  # it stays dark to its end
     return np.asarray(mask * (1 - 0.35 * reach), np.float32)
 
 

@@ -5,7 +5,7 @@ All lengths are shares of the frame, so the same seed gives the same picture at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,14 +13,18 @@ from PIL import Image
 
 from screening.task import Dimension
 from trainer.data.render.composition import COARSE, compose_scene, grained, lit
-from trainer.data.render.defects import apply_plan, vary
+from trainer.data.render.cutouts import CutOut
+from trainer.data.render.defects import Plan, apply_plan, dimensions_of, vary
 from trainer.data.render.figure import AnyProduct, Place, figure_of, flat_sprite, put
 from trainer.data.render.light import Light, body_of, contact, draw_light, grid
 from trainer.data.render.packaging import Look
 from trainer.data.render.products import Product
-from trainer.data.render.scenes import SETTINGS
+from trainer.data.render.scenes import SETTINGS, Setting
 from trainer.data.render.staging import Defect, Staging
 from trainer.data.render.words import caption
+
+_CENTRED = ("doubled", "grown", "continued", "attached")
+"""Defects of products in photos that need room on both sides."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,13 @@ class Shot:
 
 
 def draw_original(product: AnyProduct, rng: np.random.Generator, size: int) -> Shot:
-    """Draw the product photo: centred on white, lit from the front, 75-85 % of the frame high."""
+    """Draw the product photo: centred on white, lit from the front, 75-85 % of the frame high.
+
+    The original of a product in a photo is the photo.
+    """
+    if isinstance(product, CutOut):
+        text = caption(product.attributes, "in a product photo", None, ())
+        return Shot(product.photo, text, product.attributes, (), "original", None)
     tone = int(rng.integers(245, 256))
     sprite = flat_sprite(product, product.look, size)
     height = min(float(rng.uniform(0.75, 0.85)), 0.9 * sprite.height / sprite.width)
@@ -69,23 +79,25 @@ def draw_generated(
     product: AnyProduct,
     rng: np.random.Generator,
     size: int,
-    plan: Sequence[tuple[Dimension, int]] = (),
+    plan: Plan = (),
     *,
-    setting: str | None = None,
+    setting: Setting | str | None = None,
     varied: bool = False,
 ) -> Shot:
     """Draw a scene with the product. The picture is usable if the plan is empty.
 
     Args:
-        plan: dimension and severity (1-3) of each defect.
-        setting: a name in scenes.SETTINGS; None chooses at random.
+        plan: dimension (or kind) and severity (1-3) of each defect.
+        setting: a setting, or a name in scenes.SETTINGS; None chooses at random.
         varied: change several attributes of the product instead of following a plan; see `vary`.
 
     Raises:
         KeyError: the setting is unknown.
         ValueError: the plan is impossible; see `apply_plan`.
     """
-    scene = SETTINGS[setting if setting is not None else list(SETTINGS)[int(rng.integers(len(SETTINGS)))]]
+    if setting is None:
+        setting = list(SETTINGS)[int(rng.integers(len(SETTINGS)))]
+    scene = SETTINGS[setting] if isinstance(setting, str) else setting
     light = draw_light(rng)
     side = (-1, 0, 0, 1)[
         int(rng.integers(4))
@@ -93,7 +105,11 @@ def draw_generated(
     if side:
         light = _facing(light, side, plan, rng)
     staging = Staging(product, product.look, light, light, [(light, 1.0)], staged=bool(scene.stage))
-    defects = vary(staging, rng) if varied else apply_plan(staging, plan, rng)
+    # Defects of a photo have a stream of their own, so that the scene is the same with and without them.
+    choices = rng.spawn(1)[0] if isinstance(product, CutOut) else rng
+    defects = vary(staging, rng) if varied else apply_plan(staging, plan, choices)
+    if isinstance(product, CutOut) and any(d.kind in _CENTRED for d in defects):
+        side = 0
     if side and any(d.kind == "mirrored" for d in defects):
         # The wrong shadow must fall inside the picture.
         _turn(staging, side)
@@ -105,10 +121,10 @@ def draw_generated(
     return Shot(image, text, drawn, defects, scene.name, staging.light.name, measures)
 
 
-def _facing(light: Light, side: int, plan: Sequence[tuple[Dimension, int]], rng: np.random.Generator) -> Light:
+def _facing(light: Light, side: int, plan: Plan, rng: np.random.Generator) -> Light:
     """Choose a light from the product's own half for most pictures, so that shadows fall inside the picture."""
     chance = rng.random()
-    inward = any(d is Dimension.SHADOW for d, _ in plan) or chance < 0.75
+    inward = Dimension.SHADOW in dimensions_of(plan) or chance < 0.75
     return replace(light, side=side if inward else -side)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.render import props
+from trainer.data.render.cutouts import CutOut
 from trainer.data.render.figure import Place, flat_sprite, scaled
 from trainer.data.render.light import Body, Light, shade
 from trainer.data.render.packaging import Look
@@ -21,7 +22,7 @@ def place_reference(
     """A small muted object in the background at the edge of the picture, in about 60 % of scenes."""
     chance, pick, tone = rng.random(), int(rng.integers(12)), int(rng.integers(5))
     height, edge = float(rng.uniform(0.085, 0.13)), float(rng.uniform(0.05, 0.1))
-    if chance > 0.6 and not staging.show_reference:
+    if not scene.references or (chance > 0.6 and not staging.show_reference):
         return None
     kind = scene.references[pick % len(scene.references)]
     sprite = props.reference(kind, tone, light.side)
@@ -91,6 +92,8 @@ def _attached(
 ) -> Placed:
     """A handle or spout in the body's own colour, at its side."""
     colour = staging.look.body if isinstance(staging.look, Look) else (150, 150, 150)
+    if isinstance(staging.product, CutOut):
+        colour = staging.product.colour
     sprite = (props.handle if kind == "handle" else props.spout)(colour, light.side * roomy)
     tall = standing.height * (0.28 + 0.2 * salience) * (1.2 if kind == "handle" else 0.8)
     level = standing.height * (0.42 if kind == "handle" else 0.55)
@@ -105,6 +108,8 @@ def _attached(
 def _stuck_on(kind: str, salience: float, variant: int, body: Body, standing: Place, roomy: int, size: int) -> Placed:
     """A bow near the top or a price badge near the base."""
     half = float(body.widths.max())
+    if kind == "sticker":
+        half = min(half, standing.height / 2)
     sprite = props.bow(variant) if kind == "bow" else props.sticker(variant)
     wide = half * 2 * (0.42 + 0.4 * salience)
     thing = scaled(sprite, wide * sprite.height / sprite.width, size)

@@ -13,7 +13,7 @@ from trainer.data.render.defects import SEVERITIES, plan_defects
 from trainer.data.render.figure import AnyProduct
 from trainer.data.render.picture import Shot, draw_generated, draw_original
 from trainer.data.render.products import make_product
-from trainer.data.render.scenes import SETTINGS
+from trainer.data.render.scenes import SETTINGS, Setting
 from trainer.data.render.words import JOINT, NORMAL_COMMENT
 
 USABLE_COUNTS: tuple[float, ...] = (0.25, 0.32, 0.23, 0.13, 0.07)
@@ -62,21 +62,24 @@ def comment_on(shot: Shot) -> str:
 def make_sample(
     seed: int,
     size: int,
-    products: Sequence[AnyProduct] | None = None,
     severities: Sequence[float] = SEVERITIES,
     usable_counts: Sequence[float] = USABLE_COUNTS,
+    *,
+    product: AnyProduct | None = None,
+    settings: Sequence[Setting] = tuple(SETTINGS.values()),
 ) -> Sample:
     """Draw a sample; the same seed gives the same pixels.
 
     Args:
         size: side of the pictures in pixels.
-        products: cut-outs to choose from; None draws a product.
         severities: shares of subtle, clear and gross defects.
         usable_counts: shares of samples with 0 to 4 usable pictures.
+        product: the product; None draws one.
+        settings: the settings to choose from.
     """
     rng = np.random.default_rng(seed)
-    product: AnyProduct = make_product(rng) if products is None else products[int(rng.integers(len(products)))]
-    setting = list(SETTINGS)[int(rng.integers(len(SETTINGS)))]
+    product = product or make_product(rng)
+    setting = settings[int(rng.integers(len(settings)))]
     usable = set(rng.permutation(4)[: int(rng.choice(5, p=usable_counts))].tolist())
     plans = [plan_defects(rng, i in usable, severities) for i in range(4)]
     # Every picture has its own random stream, so that a change in one does not affect the others.
@@ -86,4 +89,4 @@ def make_sample(
         draw_generated(product, stream, size, plan, setting=setting)
         for stream, plan in zip(streams[1:], plans, strict=True)
     )
-    return Sample(f"s{seed:016x}", seed, product, setting, original, generated)
+    return Sample(f"s{seed:016x}", seed, product, setting.name, original, generated)

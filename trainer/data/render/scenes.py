@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from trainer.data.render import textures
 from trainer.data.render.light import Light, shade
+from trainer.data.render.views import another_view
 
 Rgb = tuple[int, int, int]
 
@@ -31,6 +32,13 @@ class Setting:
     """Stage in all pictures of this setting: `podium` (round) or `plinth` (box)."""
     references: tuple[str, ...] = ("stone", "cylinder", "cube")
     """Small sharp objects in the background that show the direction of shadows."""
+    picture: Image.Image | None = field(default=None, repr=False, compare=False)
+    """Picture of a real scene, a square, that takes the place of the drawn wall and ground; None to draw them."""
+
+
+def real_setting(name: str, picture: Image.Image) -> Setting:
+    """The setting that a reference picture shows. Its lower third must be a surface on which a product can stand."""
+    return Setting(name, "in the scene of a reference picture", "", "", references=(), picture=picture)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -66,12 +74,17 @@ _PAPERS: tuple[Rgb, ...] = (
     (232, 206, 206),
     (198, 218, 216),
 )
+_REAL_HORIZON = 0.6
+"""Assumed border of wall and ground in a reference picture."""
 _FAR = 40
 """Width in pixels of a distant, blurred view before it is enlarged."""
 
 
 def draw_background(setting: Setting, rng: np.random.Generator, size: int, light: Light) -> tuple[Image.Image, float]:
     """Draw wall and ground without light; returns the picture and the height y of their border (share of the frame)."""
+    if setting.picture is not None:
+        view = another_view(setting.picture.resize((size, size)), rng).clip(0, 255).round().astype(np.uint8)
+        return Image.fromarray(view), _REAL_HORIZON
     horizon = float(rng.uniform(0.54, 0.62))
     if setting.dressing == "sea" or setting.dressing == "meadow":
         horizon -= 0.06

@@ -46,6 +46,12 @@ class Staging:
     cut: float = 0.0
     lean: float = 0.0
     """Angle of the product in degrees, positive to the right."""
+    detached: float = 0.0
+    """Distance of the shadow from the product to the side, in half widths of its base."""
+    beyond: float = 0.0
+    """Share of the product's width that is beyond the edge of the picture."""
+    scale: float = 1.0
+    """Factor on the product's size."""
     overhang: float = 0.0
     """Share of the base's width that is beyond the edge of the stage."""
     items: list[tuple[str, float, int]] = field(default_factory=list)

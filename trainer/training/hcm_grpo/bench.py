@@ -239,5 +239,5 @@ def _rendered(out: Path, count: int) -> Path:
     from trainer.data.render.dataset import Order, write_dataset
     from trainer.data.render.sample import USABLE_COUNTS
 
-    write_dataset(Order(count, 20261124, 384, (0.2, 0.4, 0.4), None, USABLE_COUNTS), out, 1)
+    write_dataset(Order(count, 20261124, 384, (0.2, 0.4, 0.4), USABLE_COUNTS), out, 1)
     return out
