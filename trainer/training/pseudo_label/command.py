@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules.add_argument(
         "--min-agreement",
         type=share,
-        default=1.0,
+        default=0.75,
         metavar="P",
         help="minimum share of the orders that give the same label, 0 to 1 (default: %(default)s)",
     )

@@ -14,6 +14,7 @@ from screening.answer import Answer, Mode, parse
 from screening.task import NONE, Dimension, Options, options_text
 from trainer.training.pseudo_label.answers import OrderAnswer
 from trainer.training.pseudo_label.orders import OWN_ORDER, mapped_back
+from trainer.training.pseudo_label.reasoning import reasoning_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class Consensus:
     choice: str | None
     """The choice of the surest agreeing order, or `N`."""
     own_order: bool
-    """Whether the data's own order is among the agreeing ones."""
-    reasoning: str
-    """The reasoning in the data's own order; empty in Direct mode, or if that order does not agree."""
+    """Whether the data's own order is among the agreeing ones. Otherwise the vote corrects the model's answer."""
+    reasoning: str | None
+    """A reasoning that leads to the label; empty in Direct mode, None if there is none for this order of pictures."""
     flagged: bool
     """Whether the pictures are outside the checkpoint's training domain."""
 
@@ -50,34 +51,29 @@ def vote(answers: Sequence[OrderAnswer], mode: Mode, dimensions: Collection[Dime
         answers: the answers to one question, one per order; at least one.
         dimensions: dimensions of the checkpoint.
     """
-    ballots: dict[Options, list[OrderAnswer]] = {}
-    reasonings: dict[str, str] = {}
+    ballots: dict[Options, list[tuple[OrderAnswer, Answer]]] = {}
     for one in answers:
         if isinstance(result := parse(one.text, mode, dimensions), Answer):
-            ballots.setdefault(mapped_back(result.options, one.order), []).append(one)
-            reasonings[one.order] = result.reasoning or ""
+            ballots.setdefault(mapped_back(result.options, one.order), []).append((one, result))
     options = min(ballots, key=lambda label: _rank(label, ballots[label]), default=None)
-    agreeing = [] if options is None else ballots[options]
-    own = any(one.order == OWN_ORDER for one in agreeing)
+    agreeing = [] if options is None else sorted(ballots[options], key=lambda one: -one[0].confidence)
     return Consensus(
         id=answers[0].id,
         options=options,
         agreeing=len(agreeing),
         orders=len(answers),
-        confidence=fmean(one.confidence for one in agreeing) if agreeing else 0.0,
-        choice=_choice(agreeing),
-        own_order=own,
-        reasoning=reasonings[OWN_ORDER] if own else "",
+        confidence=fmean(one.confidence for one, _ in agreeing) if agreeing else 0.0,
+        choice=_choice(agreeing[0][0]) if agreeing else None,
+        own_order=any(one.order == OWN_ORDER for one, _ in agreeing),
+        reasoning=reasoning_of([(one.order, answer) for one, answer in agreeing]),
         flagged=any(one.flagged for one in answers),
     )
 
 
-def _rank(label: Options, agreeing: Sequence[OrderAnswer]) -> tuple[int, float, str]:
-    return -len(agreeing), -sum(one.confidence for one in agreeing), options_text(label)
+def _rank(label: Options, ballots: Sequence[tuple[OrderAnswer, Answer]]) -> tuple[int, float, str]:
+    return -len(ballots), -sum(one.confidence for one, _ in ballots), options_text(label)
 
 
-def _choice(agreeing: Sequence[OrderAnswer]) -> str | None:
-    if not agreeing:
-        return None
-    surest = max(agreeing, key=lambda one: one.confidence)
-    return options_text(mapped_back(frozenset(surest.choice or NONE) - {NONE}, surest.order))
+def _choice(answer: OrderAnswer) -> str:
+    """The choice of a readable answer, as an option of the data."""
+    return options_text(mapped_back(frozenset(answer.choice or NONE) - {NONE}, answer.order))

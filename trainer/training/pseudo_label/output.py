@@ -41,7 +41,7 @@ def pseudo_labelled(sample: AnySample, vote: Consensus, checkpoint: str, mode: M
         agreement=round(vote.agreement, 4),
         confidence=round(vote.confidence, 4),
     )
-    label = {"label": options_text(vote.options), "reasoning": vote.reasoning, "pseudo_label": origin}
+    label = {"label": options_text(vote.options), "reasoning": vote.reasoning or "", "pseudo_label": origin}
     return Sample.model_validate({**known, "generated": pictures, **label})
 
 

@@ -85,6 +85,8 @@ class PseudoLabels(_Record):
     settings: Settings
     questions: int
     selected: int
+    corrected: int
+    """Selected questions whose label is not the answer in the data's own order."""
     replayed: int
     flagged: int
     """Questions whose pictures are outside the checkpoint's training domain."""
@@ -137,6 +139,7 @@ def conclude(
         ),
         questions=len(votes),
         selected=len(selection.selected),
+        corrected=sum(not one.own_order for one in selection.selected),
         replayed=replayed,
         flagged=sum(one.flagged for one in votes),
         rejected={reason: reasons[reason] for reason in get_args(Reason) if reasons[reason]},
@@ -161,7 +164,8 @@ def page(result: PseudoLabels) -> str:
         f"Mode {settings.mode}, {settings.orders} picture orders, agreement of at least {settings.min_agreement:g}, "
         f"confidence of at least {settings.min_confidence:g}"
         f"{'' if result.calibrated else ' (the checkpoint is not calibrated in this mode)'}, share of a class at most "
-        f"{settings.max_overshare:g} times that of the reference. {result.replayed} labelled samples are replayed. "
+        f"{settings.max_overshare:g} times that of the reference. {result.corrected} labels correct the "
+        f"answer to the data's own order. {result.replayed} labelled samples are replayed. "
         f"{result.flagged} questions show pictures outside the checkpoint's training domain.",
     ]
     if result.rejected:

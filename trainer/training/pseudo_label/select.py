@@ -19,7 +19,7 @@ from trainer.training.pseudo_label.consensus import Consensus
 CLASSES = range(len(OPTIONS) + 1)
 """Numbers of usable pictures; 0 is `N`. Letters are no classes, because the order of the pictures is arbitrary."""
 
-Reason = Literal["unreadable", "agreement", "own order", "confidence", "contradiction", "balance"]
+Reason = Literal["unreadable", "agreement", "confidence", "no reasoning", "contradiction", "balance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def _fault(one: Consensus, rules: Rules, contradicting: frozenset[str]) -> Reaso
         return "unreadable"
     if one.agreement < rules.min_agreement:
         return "agreement"
-    if not one.own_order:
-        return "own order"
     if one.confidence < rules.min_confidence:
         return "confidence"
+    if one.reasoning is None:
+        return "no reasoning"
     return "contradiction" if one.id in contradicting else None

@@ -7,8 +7,10 @@ import pytest
 from screening.answer import Mode
 from screening.task import DIMENSIONS, OPTIONS
 from tests.trainer.coloured import thought
+from tests.trainer.training.pseudo_label.reordered_engine import at_positions
 from trainer.training.pseudo_label.answers import OrderAnswer
 from trainer.training.pseudo_label.consensus import Consensus, vote
+from trainer.training.pseudo_label.orders import ORDERS
 from trainer.training.pseudo_label.select import Rules, class_limits, select
 
 ANY = Rules(min_agreement=0, min_confidence=0, max_overshare=100)
@@ -19,9 +21,11 @@ def answer(order: str, text: str, confidence: float = 0.9) -> OrderAnswer:
     return OrderAnswer(id="s", order=order, text=text, choice=choice, confidence=confidence)
 
 
-def voted(name: str, label: str, *, agreeing: int = 4, confidence: float = 0.9, own_order: bool = True) -> Consensus:
+def voted(
+    name: str, label: str, *, agreeing: int = 4, confidence: float = 0.9, reasoning: str | None = ""
+) -> Consensus:
     options = None if label == "?" else frozenset(label) - {"N"}
-    return Consensus(name, options, agreeing, 4, confidence, label[:1], own_order, "", flagged=False)
+    return Consensus(name, options, agreeing, 4, confidence, label[:1], True, reasoning, flagged=False)
 
 
 def direct(*answers: OrderAnswer) -> Consensus:
@@ -49,19 +53,41 @@ def test_unreadable_answers_count_against_the_agreement() -> None:
     assert (nothing.options, nothing.agreement, nothing.confidence) == (None, 0, 0)
 
 
-def test_the_reasoning_is_that_of_the_data_s_own_order() -> None:
-    own, turned = answer("ABCD", thought("B")), answer("BCDA", thought("A"))
-    assert "chose B" in vote([turned, own], Mode.COT, DIMENSIONS).reasoning
-    alone = vote([answer("ABCD", thought("C")), turned, answer("CDAB", thought("D"))], Mode.COT, DIMENSIONS)
-    assert (alone.options, alone.own_order, alone.reasoning) == (frozenset("B"), False, "")
+def test_the_reasoning_of_the_data_s_own_order_is_kept_as_it_is() -> None:
+    own = thought("B").replace("as one can see", "a free text about B")
+    result = vote([answer("BCDA", thought("A"), 0.99), answer("ABCD", own)], Mode.COT, DIMENSIONS)
+    assert f"<think>{result.reasoning}</think><answer>B</answer>" == own
+
+
+def test_where_other_orders_correct_the_own_one_their_reasoning_is_rewritten() -> None:
+    wrong = answer("ABCD", thought("C"))
+    result = vote([wrong, answer("BCDA", thought("A")), answer("CDAB", thought("D"))], Mode.COT, DIMENSIONS)
+    assert (result.options, result.own_order) == (frozenset("B"), False)
+    assert f"<think>{result.reasoning}</think><answer>B</answer>" == thought("B")
+
+
+@pytest.mark.parametrize("order", ORDERS[1:])
+def test_reasoning_is_rewritten_from_every_order(order: str) -> None:
+    for label in ("B", "AD", "BCD", "N"):
+        shown = thought(at_positions(label, order))
+        result = vote([answer(order, shown)], Mode.COT, DIMENSIONS)
+        assert f"<think>{result.reasoning}</think><answer>{label}</answer>" == thought(label)
+
+
+@pytest.mark.parametrize("text", ["it looks like C", "no comment, and so"])
+def test_reasoning_that_cannot_be_rewritten_safely_is_left_out(text: str) -> None:
+    named = thought("A").replace("as one can see", text)
+    if "C" not in text:
+        named = named.replace("<D>", "D")
+    assert vote([answer("BCDA", named)], Mode.COT, DIMENSIONS).reasoning is None
 
 
 def test_every_question_that_is_not_selected_has_a_reason() -> None:
     votes = [
         voted("unreadable", "?", agreeing=0),
         voted("split", "A", agreeing=3),
-        voted("elsewhere", "A", own_order=False),
         voted("unsure", "A", confidence=0.79),
+        voted("mute", "A", reasoning=None),
         voted("contradicts", "A"),
         voted("good", "A", confidence=0.8),
     ]
@@ -70,8 +96,8 @@ def test_every_question_that_is_not_selected_has_a_reason() -> None:
     assert result.rejected == {
         "unreadable": "unreadable",
         "split": "agreement",
-        "elsewhere": "own order",
         "unsure": "confidence",
+        "mute": "no reasoning",
         "contradicts": "contradiction",
     }
 
@@ -79,26 +105,32 @@ def test_every_question_that_is_not_selected_has_a_reason() -> None:
 def test_a_class_takes_its_surest_questions_up_to_its_share() -> None:
     votes = [voted(f"n{n}", "N", confidence=0.9 + n / 100) for n in range(8)] + [voted("a", "A"), voted("ab", "AB")]
     result = select(votes, Rules(0, 0, 1.0), {0: 2, 1: 1, 2: 1})
-    assert [one.id for one in result.selected] == ["n6", "n7", "a", "ab"]
+    assert [one.id for one in result.selected] == ["n5", "n6", "n7", "a", "ab"]
     assert set(result.rejected.values()) == {"balance"}
 
 
 def test_agreement_counts_before_confidence() -> None:
-    votes = [voted("sure", "A", agreeing=3, confidence=0.99), voted("agreed", "A", confidence=0.5), voted("n", "N")]
-    assert [one.id for one in select(votes, Rules(0, 0, 1.0), {0: 1, 1: 1}).selected] == ["agreed", "n"]
+    votes = [
+        voted("sure", "A", agreeing=3, confidence=0.99),
+        voted("agreed", "A", confidence=0.5),
+        voted("agreed too", "A", confidence=0.4),
+        voted("n", "N"),
+    ]
+    result = select(votes, Rules(0, 0, 1.0), {0: 1, 1: 1})
+    assert [one.id for one in result.selected] == ["agreed", "agreed too", "n"]
 
 
 @pytest.mark.parametrize(
     ("available", "reference", "overshare", "limits"),
     [
-        ({0: 90, 1: 10}, {0: 50, 1: 50}, 1.0, [10, 10, 0, 0, 0]),
-        ({0: 90, 1: 10}, {0: 50, 1: 50}, 1.5, [30, 10, 0, 0, 0]),
+        ({0: 90, 1: 10}, {0: 50, 1: 50}, 1.0, [11, 10, 0, 0, 0]),
+        ({0: 90, 1: 10}, {0: 50, 1: 50}, 1.5, [33, 10, 0, 0, 0]),
         ({0: 90, 1: 10}, {0: 90, 1: 10}, 1.0, [90, 10, 0, 0, 0]),
         ({0: 5, 1: 5, 4: 7}, {0: 1, 1: 1}, 1.0, [5, 5, 0, 0, 0]),
         ({}, {0: 1}, 1.0, [0, 0, 0, 0, 0]),
     ],
 )
-def test_no_class_exceeds_its_share_of_the_reference(
+def test_no_class_exceeds_its_share_of_the_reference_by_more_than_one_sample(
     available: dict[int, int], reference: dict[int, int], overshare: float, limits: list[int]
 ) -> None:
     assert list(class_limits(available, reference, overshare).values()) == limits

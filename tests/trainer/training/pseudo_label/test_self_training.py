@@ -13,12 +13,13 @@ from trainer.__main__ import main
 from trainer.training.pseudo_label.label import Order, pseudo_label
 from trainer.training.pseudo_label.select import Rules
 
-LABELS = ("AC", "N", "B", "D")
+LABELS = ("AC", "B", "A", "D")
 RECIPE = """\
 name: small
 prompt: compact
 max_tokens_cot: 160
-sft_answer: {epochs: 1, batch_size: 5, learning_rate: 0.001}
+sft_weak: {epochs: 1, batch_size: 5, learning_rate: 0.001, captions: true}
+sft_answer: {epochs: 1, batch_size: 5, learning_rate: 0.001, captions: false}
 """
 
 
