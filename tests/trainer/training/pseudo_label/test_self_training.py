@@ -37,5 +37,6 @@ def test_pseudo_labels_and_replayed_samples_are_trained_on_like_any_others(
     options = [str(part) for pair in places.items() for part in pair]
     assert main(["sft", "--stage", "answer-driven", "--checkpoint", str(small_checkpoint), *options]) == 0
     manifest = verify(tmp_path / "sft/checkpoint")
-    assert (manifest.data["samples"], manifest.data["pseudo_labels"]) == (10, 4)
+    [trained] = manifest.data.values()
+    assert (trained["samples"], trained["pseudo_labels"]) == (10, 4)
     assert manifest.parent == verify(small_checkpoint).digest
