@@ -12,6 +12,7 @@ import shutil
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -91,7 +92,7 @@ def write_shifted(data: Path, out: Path, shift: Shift) -> int:
             for file in sample.files:
                 target = directory / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                save = {"quality": JPEG_QUALITY} if target.suffix.lower() in (".jpg", ".jpeg") else {}
+                save: dict[str, Any] = {"quality": JPEG_QUALITY} if target.suffix.lower() in (".jpg", ".jpeg") else {}
                 with Image.open(picture_path(data, file)) as image:
                     shifted(image.convert("RGB"), shift, file).save(target, **save)
         shutil.copyfile(data / SAMPLES_NAME, directory / SAMPLES_NAME)
