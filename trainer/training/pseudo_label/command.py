@@ -66,9 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules.add_argument(
         "--min-confidence",
         type=share,
-        default=0.8,
+        default=0.5,
         metavar="P",
-        help="minimum mean calibrated confidence of these orders, 0 to 1 (default: %(default)s)",
+        help="minimum mean calibrated confidence of these orders, 0 to 1 (default: %(default)s; confidences are lower on "
+        "pictures unlike the training data)",
     )
     rules.add_argument(
         "--max-overshare",
