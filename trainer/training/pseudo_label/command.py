@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=share,
         default=0.5,
         metavar="P",
-        help="minimum mean calibrated confidence of these orders, 0 to 1 (default: %(default)s; confidences are lower on "
-        "pictures unlike the training data)",
+        help="minimum mean calibrated confidence of these orders, 0 to 1; it is lower on pictures "
+        "unlike the training data (default: %(default)s)",
     )
     rules.add_argument(
         "--max-overshare",
