@@ -92,6 +92,7 @@ def ask(
     asked: Sequence[Asked],
     data: Path,
     answers: Answers,
+    *,
     batch: int,
 ) -> None:
     """Ask the questions with a progress bar, and log each batch when it is answered.
@@ -109,11 +110,8 @@ def ask(
 
 def _answer(asked: Asked, reply: Reply, engine: OfflineEngine, manifest: Manifest, mode: Mode) -> OrderAnswer:
     result = parse(reply.text, mode, manifest.dimensions)
-    judged = (
-        decide(result, reply.steps, engine.watched, manifest.calibration_of(mode))
-        if isinstance(result, Answer)
-        else None
-    )
+    calibration = manifest.calibration_of(mode)
+    judged = decide(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
     return OrderAnswer(
         id=asked.id,
         order=asked.order,
