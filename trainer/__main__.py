@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("trainer.training.import_base", "convert a downloaded base model into a checkpoint"),
     "pretrain": ("trainer.research.pretrain.command", "train a small base model from random weights"),
     "sft": ("trainer.training.sft.command", "supervised fine-tuning of the language model (stages 1.1 and 1.2)"),
+    "pseudo-label": (
+        "trainer.training.pseudo_label.command",
+        "label questions without labels by the checkpoint itself, for self-training",
+    ),
     "hard-cases": ("trainer.training.hard_cases.command", "find the training samples that the SFT model answers wrong"),
     "hcm-grpo": ("trainer.training.hcm_grpo.command", "reinforcement learning with hard cases mining (stage 2)"),
     "evaluate": (
@@ -70,6 +74,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retrain": (
         "trainer.release.retrain.command",
         "run the whole retraining, from new labels to production, if there is enough to learn",
+    ),
+    "shift": (
+        "trainer.research.shift",
+        "change the light, contrast and noise of a data directory's pictures, to measure another domain",
     ),
     "ablation": (
         "trainer.research.ablation.command",

@@ -168,6 +168,21 @@ class Provenance(BaseModel):
     """Time of the verdict. The latest verdict on a sample counts."""
 
 
+class PseudoLabel(_Record):
+    """How a checkpoint labelled a sample by itself, as `trainer pseudo-label` writes it. No person saw the label."""
+
+    checkpoint: str
+    """Digest of the checkpoint that answered."""
+    mode: str
+    """`cot` or `direct`."""
+    orders: int
+    """Number of picture orders in which it was asked."""
+    agreement: float = Field(ge=0, le=1)
+    """Share of the orders that gave this label."""
+    confidence: float = Field(ge=0, le=1)
+    """Mean calibrated confidence of these orders."""
+
+
 class SampleLine(_Record):
     """The fields of every line of `samples.jsonl`, labelled or not: an original and four generated pictures."""
 
@@ -237,6 +252,8 @@ class Sample(SampleLine):
     """Letters in order, or `N`."""
     reasoning: Annotated[str, AfterValidator(check_reasoning)] = ""
     """The chain of thought that leads to the label."""
+    pseudo_label: PseudoLabel | None = Field(None, exclude_if=_is_missing)
+    """How the label came about, if a checkpoint gave it; None for labels of people, of a teacher or of the renderer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -303,6 +320,12 @@ def licences_of(samples: Iterable[SampleLine]) -> dict[str, list[str]]:
     """The licences that restrict the pictures of some samples, for a checkpoint's manifest; empty if there are none."""
     named = sorted({sample.licence for sample in samples if sample.licence})
     return {"licences": named} if named else {}
+
+
+def pseudo_labels_of(samples: Iterable[Sample]) -> dict[str, int]:
+    """How many samples a checkpoint labelled by itself, for a checkpoint's manifest; empty if there are none."""
+    count = sum(sample.pseudo_label is not None for sample in samples)
+    return {"pseudo_labels": count} if count else {}
 
 
 class NoLabel(Exception):

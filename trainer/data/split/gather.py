@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from trainer.data.split.assign import Item, SplitError
 from trainer.data_directory import read_any_samples, read_bytes, sample_lines
-from trainer.records import AnySample
+from trainer.records import AnySample, Sample
 
 
 def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
@@ -25,7 +25,7 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
 
     Raises:
         DataError: a directory is not a data directory.
-        SplitError: two directories hold different samples under one id.
+        SplitError: two directories hold different samples under one id, or a label is a pseudo-label.
     """
     found: dict[str, Item] = {}
     counts: dict[Path, int] = {}
@@ -34,6 +34,7 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
         counts[directory] = len(samples)
         pairs = list(zip(samples, sample_lines(directory), strict=True))
         for sample, (_, line) in tqdm(pairs, desc=f"reading {directory.resolve().name}", unit="sample"):
+            _refuse_pseudo_label(sample, directory)
             item = Item(sample, line, directory, picture_digests(directory, sample))
             other = found.setdefault(sample.id, item)
             if reviewed_again(other, item):
@@ -43,6 +44,14 @@ def gather(directories: Sequence[Path]) -> tuple[list[Item], dict[Path, int]]:
                     f"{directory} and {other.directory} hold different samples with the id {sample.id!r}; rename one"
                 )
     return [found[name] for name in sorted(found)], counts
+
+
+def _refuse_pseudo_label(sample: AnySample, directory: Path) -> None:
+    if isinstance(sample, Sample) and sample.pseudo_label is not None:
+        raise SplitError(
+            f"{directory}: a checkpoint gave sample {sample.id!r} its label (`trainer pseudo-label`), so it must not "
+            "come into a test set. Split the unlabelled data, and give the pseudo-labelled data to the training"
+        )
 
 
 def picture_digests(directory: Path, sample: AnySample) -> tuple[str, ...]:

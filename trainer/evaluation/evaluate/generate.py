@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -31,7 +31,6 @@ from screening.inference.generation import (
 from screening.inference.offline_engine import features_of, request, start_llm
 from trainer.data_directory import read_square
 from trainer.evaluation.evaluate.errors import Unfinished
-from trainer.records import Sample
 
 DECODERS = 4
 """Number of threads that decode pictures ahead of the engine. Pillow releases the GIL while it decodes."""
@@ -96,9 +95,20 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Of
         yield OfflineEngine(ask, watch)
 
 
+class Pictured(Protocol):
+    """Anything with the five pictures of a question: a sample, or a sample in another picture order."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Original, A, B, C, D, as they are shown."""
+
+
+Asked = TypeVar("Asked", bound=Pictured)
+
+
 def answer_samples(
-    engine: OfflineEngine, samples: Sequence[Sample], directory: Path, *, size: int, batch: int
-) -> Iterator[list[tuple[Sample, Reply]]]:
+    engine: OfflineEngine, samples: Sequence[Asked], directory: Path, *, size: int, batch: int
+) -> Iterator[list[tuple[Asked, Reply]]]:
     """Answer samples in batches. While the engine works on one batch, the pictures of the next one are decoded.
 
     Args:
@@ -111,7 +121,7 @@ def answer_samples(
         Unfinished: the engine failed.
     """
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[Sequence[Sample], list[Future[Pictures]]]] = deque()
+        waiting: deque[tuple[Sequence[Asked], list[Future[Pictures]]]] = deque()
         chunks = (samples[start : start + batch] for start in range(0, len(samples), batch))
 
         def decode_next() -> None:
@@ -129,7 +139,7 @@ def answer_samples(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load_pictures(directory: Path, sample: Sample, size: int) -> Pictures:
+def load_pictures(directory: Path, sample: Pictured, size: int) -> Pictures:
     """The five pictures of a sample as the model sees them.
 
     Raises:

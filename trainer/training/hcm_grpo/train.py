@@ -18,7 +18,7 @@ from trl import GRPOConfig
 
 from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
-from trainer.records import licences_of
+from trainer.records import licences_of, pseudo_labels_of
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
 from trainer.training.distributed import processes
@@ -77,7 +77,7 @@ def train(
         parent=manifest,
         origin={"stage": "hcm-grpo", "data": digest},
         found_by=found_by,
-        facts=licences_of(samples),
+        facts={**licences_of(samples), **pseudo_labels_of(samples)},
         keeper=ExampleKeeper(out, data, by_id),
         after=after,
         tracking=tracking,

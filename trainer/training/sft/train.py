@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
-from trainer.records import licences_of
+from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import processes
 from trainer.training.enough_data import refuse, sft_problem
@@ -77,7 +77,7 @@ def train(
         parent=manifest,
         origin={"stage": f"sft-{stage}", "data": data_digest(data, samples), "limit": limit},
         samples=len(used),
-        facts=licences_of(used),
+        facts={**licences_of(used), **pseudo_labels_of(used)},
         tracking=tracking,
     )
 
