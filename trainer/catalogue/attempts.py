@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 _BEGIN = "begin"
@@ -21,7 +22,8 @@ class Attempts:
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        died = Counter(int(line) for line, after in zip(lines, [*lines[1:], _BEGIN], strict=True) if _died(line, after))
+        last_rows = (line for line, after in pairwise([*lines, _BEGIN]) if line != _BEGIN and after == _BEGIN)
+        died = Counter(map(int, last_rows))
         self.careful = lines.count(_BEGIN) >= _DEATHS_OF_A_BLOCK
         """Whether the records are to be screened one at a time."""
         self.deadly = frozenset(row for row, times in died.items() if times >= _DEATHS_OF_A_RECORD)
@@ -39,8 +41,3 @@ class Attempts:
             os.write(handle, f"{line}\n".encode())
         finally:
             os.close(handle)
-
-
-def _died(line: str, after: str) -> bool:
-    """Whether a line is the last row of an attempt."""
-    return line.isdigit() and after == _BEGIN

@@ -73,13 +73,14 @@ def _worker_arguments(parser: argparse.ArgumentParser) -> None:
         default=AUTO,
         metavar="N",
         help="number of Ray workers, each with one engine; `local`: one engine in this process, without Ray; `auto`: "
-        "one Ray worker per GPU of the cluster, or one without GPUs, and `local` if Ray is not installed (default: auto)",
+        "one Ray worker per GPU of the cluster, or one without GPUs, and `local` if Ray is not installed "
+        "(default: auto)",
     )
     workers.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="running Ray cluster, such as `auto` or ray://HOST:10001 (default: RAY_ADDRESS; without it, Ray is started "
-        "on this machine for the time of the run)",
+        help="running Ray cluster, such as `auto` or HOST:6379 (default: RAY_ADDRESS; without it, Ray is started on "
+        "this machine for the time of the run)",
     )
     workers.add_argument(
         "--engine",

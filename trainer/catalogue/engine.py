@@ -41,8 +41,8 @@ class LastingEngine:
     def ask(self, questions: Sequence[Pictures]) -> list[Reply | None]:
         """Answer questions, in their order. None stands for a question at which the engine fails every time.
 
-        The whole list is asked twice, because an engine may have been killed from outside. After that it is halved until
-        the question that fails is alone.
+        The whole list is asked twice, because an engine may have been killed from outside. After that it is halved
+        until the question that fails is alone.
         """
         with self._lock:
             return self._ask(questions, attempts=2)

@@ -1,8 +1,8 @@
 """Screens the blocks on Ray Data: `map_batches` with a pool of actors, each with its own engine.
 
-Only the descriptions of blocks travel through Ray. A worker reads its rows from the input and writes its part itself, so
-pictures cross the network once. When a worker's process dies, Ray starts another one and repeats its blocks; a repeated
-block replaces its part. That gives each record one answer, although Ray runs a task at least once.
+Only the descriptions of blocks travel through Ray. A worker reads its rows from the input and writes its part itself,
+so pictures cross the network once. When a worker's process dies, Ray starts another one and repeats its blocks; a
+repeated block replaces its part. That gives each record one answer, although Ray runs a task at least once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from screening.errors import UserError
 from screening.inference.generation import cpu_environment
 from trainer.catalogue.job import Job
 from trainer.catalogue.plan import Block
@@ -35,12 +36,26 @@ class BlockWorker:
         if not ray.get_gpu_ids():
             # Ray sets OMP_NUM_THREADS to the CPUs that it reserves for the actor, which is 1.
             os.environ.update(cpu_environment())
-        self._worker = Worker(job)
+        self._worker: Worker | None = None
+        self._failure = ""
+        try:
+            self._worker = Worker(job)
+        except (UserError, OSError) as error:  # reported by `__call__`, because Ray would print a page for it
+            self._failure = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Screen the blocks of a batch of descriptions. Several threads of the actor call this at the same time."""
         blocks = [pickle.loads(description) for description in batch["block"]]  # noqa: S301 - pickled by `screen_on_ray`
-        return {"screened": [json.dumps(asdict(self._worker.screen(block))) for block in blocks]}
+        return {"outcome": [json.dumps(self._outcome(block)) for block in blocks]}
+
+    def _outcome(self, block: Block) -> dict[str, Any]:
+        """The values of `Screened`, or a `failure` that ends the run."""
+        if self._worker is None:
+            return {"failure": self._failure}
+        try:
+            return asdict(self._worker.screen(block))
+        except (UserError, OSError) as error:
+            return {"failure": str(error)}
 
 
 def screen_on_ray(job: Job, blocks: Sequence[Block], *, address: str | None, workers: int | None) -> Iterator[Screened]:
@@ -57,10 +72,8 @@ def screen_on_ray(job: Job, blocks: Sequence[Block], *, address: str | None, wor
     with _cluster(address) as gpus:
         import ray.data
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.raise_original_map_exception = True
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         items = [{"block": pickle.dumps(block)} for block in blocks]
         done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             BlockWorker,
@@ -77,7 +90,10 @@ def screen_on_ray(job: Job, blocks: Sequence[Block], *, address: str | None, wor
             scheduling_strategy="SPREAD",
         )
         for row in done.iter_rows():
-            yield Screened(**json.loads(row["screened"]))
+            outcome = json.loads(row["outcome"])
+            if "failure" in outcome:
+                raise CatalogueError(f"a worker cannot go on: {outcome['failure']}")
+            yield Screened(**outcome)
 
 
 def is_installed() -> bool:
@@ -90,9 +106,10 @@ def is_installed() -> bool:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[int]:
     """Connect to a cluster, or start one on this machine for the time of the block. Yields its number of GPUs."""
-    # Ray reads these when it is imported: no usage reports, and no warning about the number of GPUs of an actor.
+    # Ray reads these when it is imported.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # an error log about every restartable actor with arguments
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about actors without GPUs
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -106,7 +123,6 @@ def _cluster(address: str | None) -> Iterator[int]:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
     except (ConnectionError, ValueError) as error:
         raise CatalogueError(f"--ray-address {address}: {error}. Is Ray running there?") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield int(ray.cluster_resources().get("GPU", 0))
     finally:

@@ -1,4 +1,4 @@
-"""The records of a block: a row of the input with its id and its five pictures, or the reason why it is not a question."""
+"""The records of a block: a row of the input with its id and its five pictures, or why it is not a question."""
 
 from __future__ import annotations
 
