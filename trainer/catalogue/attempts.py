@@ -17,7 +17,7 @@ _DEATHS_OF_A_RECORD = 2
 
 
 class Attempts:
-    """The notes of one block. Creating this object notes the beginning of an attempt."""
+    """The notes of one block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,6 +28,9 @@ class Attempts:
         """Whether the records are to be screened one at a time."""
         self.deadly = frozenset(row for row, times in died.items() if times >= _DEATHS_OF_A_RECORD)
         """Rows during which workers died."""
+
+    def begin(self) -> None:
+        """Note the beginning of an attempt."""
         self._note(_BEGIN)
 
     def at(self, row: int) -> None:

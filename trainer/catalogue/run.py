@@ -74,8 +74,9 @@ def screen_dataset(order: Order) -> Summary:
     digest = verify(order.checkpoint).digest
     claim(order.out, order.origin(digest))
     occupy(order.out)
-    files = _known_first(find_files(order.data, order.out), order.out)
+    files = find_files(order.data, order.out)
     _check_columns(files, order.keep)
+    files = _known_first(files, order.out)
     parts = Parts(order.out)
     parts.prepare()
     if order.retry_rejects:

@@ -6,10 +6,11 @@ works on another one.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -57,7 +58,7 @@ class Worker:
             CatalogueError: this machine's checkpoint is not that of the run.
             CheckpointError: the checkpoint is incomplete or was changed.
         """
-        self._job, self._parts = job, Parts(job.out)
+        self._job, self._parts, self._room = job, Parts(job.out), _Room(BLOCKS_AT_ONCE)
         self._manifest = verify(job.checkpoint)
         if self._manifest.digest != job.digest:
             raise CatalogueError(
@@ -83,6 +84,12 @@ class Worker:
             OSError: the part cannot be written.
         """
         attempts = Attempts(self._parts.attempts / block.key)
+        # A record that is screened alone must not be blamed for the death of another block.
+        with self._room.all() if attempts.careful else self._room.one():
+            attempts.begin()
+            return self._screen(block, attempts)
+
+    def _screen(self, block: Block, attempts: Attempts) -> Screened:
         table, records = read_records(block)
         answers: list[tuple[int, Reply]] = []
         rejects: list[Reject] = []
@@ -114,7 +121,8 @@ class Worker:
     def _commit(
         self, block: Block, table: pa.Table, answers: Sequence[tuple[int, Reply]], rejects: Sequence[Reject]
     ) -> Screened:
-        kept = kept_columns(table, self._job.keep).take([place for place, _ in answers])
+        places = pa.array([place for place, _ in answers], pa.int64())  # an empty list has no type of its own
+        kept = kept_columns(table, self._job.keep).take(places)
         rows: list[dict[str, Any]] = [
             answer_row(reply, self._manifest, self._engine.watched, self._job) for _, reply in answers
         ]
@@ -125,3 +133,33 @@ class Worker:
 
 def _reject(record: Record, rejected: Rejected) -> Reject:
     return Reject(id_text(record.id), record.row, rejected.reason, rejected.detail, rejected.picture)
+
+
+class _Room:
+    """Lets a number of threads work at the same time, or one alone."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._free = threading.Semaphore(places)
+        self._queue = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Wait for a place."""
+        with self._queue:
+            self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    @contextmanager
+    def all(self) -> Iterator[None]:
+        """Wait until no other thread works, and keep the others waiting."""
+        with self._queue:
+            for _ in range(self._places):
+                self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release(self._places)
