@@ -11,13 +11,15 @@ import json
 import logging
 import os
 import pickle
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
 from screening.errors import UserError
 from screening.inference.generation import cpu_environment
+from screening.runtime.process_reaper import guard
 from trainer.catalogue.job import Job
 from trainer.catalogue.plan import Block
 from trainer.catalogue.rejects import CatalogueError
@@ -118,12 +120,16 @@ def _cluster(address: str | None) -> Iterator[int]:
             "pip install -c constraints.txt '.[cpu,trainer,catalogue]'"
         ) from error
     address = address or os.environ.get("RAY_ADDRESS")
-    own = {} if address else {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-    try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
-    except (ConnectionError, ValueError) as error:
-        raise CatalogueError(f"--ray-address {address}: {error}. Is Ray running there?") from error
-    try:
-        yield int(ray.cluster_resources().get("GPU", 0))
-    finally:
-        ray.shutdown()
+    own: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    # Without a guard, the workers of a killed command would hold their GPUs for more than a minute.
+    with nullcontext() if address else guard():
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
+        except (ConnectionError, ValueError) as error:
+            raise CatalogueError(f"--ray-address {address}: {error}. Is Ray running there?") from error
+        signal.signal(signal.SIGTERM, handler)  # Ray's own handler exits with another status.
+        try:
+            yield int(ray.cluster_resources().get("GPU", 0))
+        finally:
+            ray.shutdown()

@@ -21,6 +21,7 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest
+from screening.errors import UserError
 from screening.inference.generation import Watched
 from tests.trainer.scripted_engine import LETTERS, make_checkpoint
 from trainer.evaluation.evaluate.errors import Unfinished
@@ -30,6 +31,7 @@ ENGINE = "tests.trainer.catalogue.scripted:open_engine"
 DELAY = "CATALOGUE_TEST_SECONDS_PER_QUESTION"
 FAILS_AT = "CATALOGUE_TEST_FAILS_AT"
 DIES_AT = "CATALOGUE_TEST_DIES_AT"
+START_ERROR = "CATALOGUE_TEST_START_ERROR"
 LETTERS_OF_ANSWERS = ("A", "B", "C", "D", "N", "?")
 
 __all__ = ["ENGINE", "make_checkpoint", "open_engine", "picture", "question", "write_questions"]
@@ -38,6 +40,8 @@ __all__ = ["ENGINE", "make_checkpoint", "open_engine", "picture", "question", "w
 @contextmanager
 def open_engine(_checkpoint: Path, _manifest: Manifest, mode: Mode) -> Iterator[OfflineEngine]:
     """Start the scripted engine."""
+    if error := os.environ.get(START_ERROR):
+        raise UserError(error)
     yield OfflineEngine(lambda questions: _ask(questions, mode), Watched(LETTERS.letters, frozenset()))
 
 
