@@ -76,19 +76,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure both programs, kill one of them, and print the figures."""
-    directory = rendered(args, args.count)
+    lines = _lines(rendered(args, args.count))[: args.count]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rounds = [
-            _round(args, share, folder / f"round-{number}") for number, share in enumerate(_shares(args, directory))
+            _round(args, lines[number :: args.rounds], folder / f"round-{number}", catalogue_first=number % 2 == 0)
+            for number in range(args.rounds)
         ]
-        answered = _killed_run(args, _write(folder / "all.jsonl", _lines(directory)), folder / "killed")
+        answered = _killed_run(args, _write(folder / "all.jsonl", lines), folder / "killed")
     verdicts = _verdicts(args, rounds, answered)
     print(_table(rounds), *verdicts, sep="\n")
     if args.out:
-        figures = [{"batch": one.batch.per_second, "catalogue": one.catalogue.per_second,
-                    "batch_seconds": one.batch.seconds, "catalogue_seconds": one.catalogue.seconds} for one in rounds]  # fmt: skip
-        write_atomically(args.out, json.dumps(as_json({"rounds": figures, "verdicts": verdicts}), indent=1) + "\n")
+        write_atomically(args.out, json.dumps(as_json({"rounds": rounds, "verdicts": verdicts}), indent=1) + "\n")
     return exit_code(verdicts)
 
 
@@ -103,26 +102,21 @@ def _lines(directory: Path) -> list[str]:
     return lines
 
 
-def _shares(args: argparse.Namespace, directory: Path) -> Iterator[list[str]]:
-    lines = _lines(directory)[: args.count]
-    return (lines[number :: args.rounds] for number in range(args.rounds))
-
-
 def _write(path: Path, lines: Sequence[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
-def _round(args: argparse.Namespace, lines: Sequence[str], folder: Path) -> Round:
+def _round(args: argparse.Namespace, lines: Sequence[str], folder: Path, *, catalogue_first: bool) -> Round:
     questions = _write(folder / "questions.jsonl", lines)
-    say(f"{len(lines)} questions through a service, {args.clients} callers …")
+    catalogue = _catalogue_turn(args, questions, folder / "out") if catalogue_first else None
     batch = _batch_turn(args, questions, folder)
-    say(f"{len(lines)} questions through screen-dataset with Ray …")
-    return Round(batch, _catalogue_turn(args, questions, folder / "out"))
+    return Round(batch, catalogue or _catalogue_turn(args, questions, folder / "out"))
 
 
 def _batch_turn(args: argparse.Namespace, questions: Path, folder: Path) -> Turn:
+    say(f"screening-client batch, {args.clients} callers …")
     words = ["--checkpoint", str(args.checkpoint), *options.service_options(args)]
     results = folder / "results.jsonl"
     with options.own_service(args, words, folder / "service.log") as service:
@@ -135,6 +129,7 @@ def _batch_turn(args: argparse.Namespace, questions: Path, folder: Path) -> Turn
 
 
 def _catalogue_turn(args: argparse.Namespace, questions: Path, out: Path) -> Turn:
+    say("screen-dataset with one Ray worker …")
     began = time.monotonic()
     _run(*_catalogue(args, questions, out))
     seconds = time.monotonic() - began
