@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtest.commands import options
 from loadtest.console import REPOSITORY, say
@@ -121,8 +122,8 @@ def _batch_turn(args: argparse.Namespace, questions: Path, folder: Path) -> Turn
     results = folder / "results.jsonl"
     with options.own_service(args, words, folder / "service.log") as service:
         began = time.monotonic()
-        _run("screening_client", "batch", questions, "--out", results, "--concurrency", args.clients,
-             "--base-url", service.url)  # fmt: skip
+        concurrency = ["--concurrency", args.clients, "--base-url", service.url]
+        _run(["screening_client", "batch", questions, "--out", results, *concurrency])
         seconds = time.monotonic() - began
     answers = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     return Turn(len(answers) / seconds, seconds, {one["id"]: one["screening"]["choice"] for one in answers})
@@ -131,7 +132,7 @@ def _batch_turn(args: argparse.Namespace, questions: Path, folder: Path) -> Turn
 def _catalogue_turn(args: argparse.Namespace, questions: Path, out: Path) -> Turn:
     say("screen-dataset with one Ray worker …")
     began = time.monotonic()
-    _run(*_catalogue(args, questions, out))
+    _run(_catalogue(args, questions, out))
     seconds = time.monotonic() - began
     # A part is written when its block is finished.
     written = sorted((path.stat().st_mtime, path) for path in _parts(out))
@@ -155,43 +156,44 @@ def _killed_run(args: argparse.Namespace, questions: Path, out: Path) -> Counter
         _wait_for_parts(process, out, blocks // 2)
         say(f"kill -9 of the command after {len(_parts(out))} of {blocks} blocks")
     say("started again …")
-    _run(*_catalogue(args, questions, out))
+    _run(_catalogue(args, questions, out))
     return Counter(row["id"] for path in _parts(out) for row in _rows(path))
 
 
-def _catalogue(args: argparse.Namespace, questions: Path, out: Path) -> tuple[object, ...]:
-    return ("trainer", "screen-dataset", "--checkpoint", args.checkpoint, "--data", questions, "--out", out,
-            "--batch", args.batch, "--workers", 1)  # fmt: skip
+def _catalogue(args: argparse.Namespace, questions: Path, out: Path) -> list[object]:
+    words = ["--checkpoint", args.checkpoint, "--data", questions, "--out", out, "--batch", args.batch, "--workers", 1]
+    return ["trainer", "screen-dataset", *words]
 
 
 def _parts(out: Path) -> list[Path]:
     return list((out / "answers").glob("*.parquet"))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, str]] = pq.ParquetFile(path).read(["id", "choice"]).to_pylist()
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read(["id", "choice"]).to_pylist()
     return rows
 
 
-def _run(module: str, *words: object) -> None:
-    """
+def _run(words: Sequence[object]) -> None:
+    """Run a module of ours with arguments.
+
     Raises:
         RunFailed: the program reports an error. An unreadable answer (exit status 4 of the client) is none.
     """
     done = subprocess.run(  # noqa: S603 - our own programs
-        _command(module, *words), cwd=REPOSITORY, capture_output=True, text=True, check=False
+        _command(words), cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     if done.returncode not in (0, 4):
-        raise RunFailed(f"{module} {words[0]} ended with exit status {done.returncode}.\n{done.stderr[-2000:]}")
+        raise RunFailed(f"{words[0]} {words[1]} ended with exit status {done.returncode}.\n{done.stderr[-2000:]}")
 
 
 @contextmanager
 def _started(command: Sequence[object]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program, and kill it with kill -9 at the end of the block."""
     process = subprocess.Popen(  # noqa: S603 - our own programs
-        _command(*command), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        _command(command), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         yield process
@@ -200,8 +202,8 @@ def _started(command: Sequence[object]) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _command(module: object, *words: object) -> list[str]:
-    return [sys.executable, "-m", str(module), *map(str, words)]
+def _command(words: Sequence[object]) -> list[str]:
+    return [sys.executable, "-m", *map(str, words)]
 
 
 def _wait_for_parts(process: subprocess.Popen[bytes], out: Path, count: int) -> None:

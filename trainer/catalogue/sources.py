@@ -127,7 +127,7 @@ def _input_file(path: Path, name: str, base: Path) -> InputFile:
 
 def _row_groups(metadata: Any, first: int, count: int) -> tuple[list[int], int]:
     """Return the row groups that contain these rows, and the number of rows before the first of them."""
-    groups, start, before = [], 0, 0
+    groups, start, before = list[int](), 0, 0
     for index in range(metadata.num_row_groups):
         end = start + metadata.row_group(index).num_rows
         if start < first + count and end > first:
