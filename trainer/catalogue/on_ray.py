@@ -111,6 +111,7 @@ def _cluster(address: str | None) -> Iterator[int]:
     # Ray reads these when it is imported.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # an error log about every restartable actor with arguments
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: on a busy machine the engines would wait
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about actors without GPUs
     try:
         import ray
