@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from screening import __version__
+from screening.runtime.exits import run_while_output_is_read
 
 if TYPE_CHECKING:
     from service.config.settings import Settings
@@ -43,10 +44,14 @@ docs/operations.md explains the settings, and docs/http-api.md the HTTP API.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the service until it receives a signal to stop. Returns the exit code."""
+    """Run the service until it receives a signal to stop, or one of its other commands. Returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_while_output_is_read(lambda: _main(arguments))
+
+
+def _main(argv: Sequence[str]) -> int:
     from service.config.settings import SettingsError, load
 
-    argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "key":
         from service.config import key_command
 

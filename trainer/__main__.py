@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from screening.runtime.commands import CommandLine
 from screening.runtime.cpus import limit_threads
-from screening.runtime.environment import name_the_user
+from screening.runtime.environment import QUIET_ENVIRONMENT, name_the_user
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.data.render.command", "draw labelled samples of one original and four generated pictures"),
@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     limit_threads(os.environ)
     name_the_user(os.environ)
+    os.environ.update(QUIET_ENVIRONMENT)
     return COMMAND_LINE.main(argv)
 
 

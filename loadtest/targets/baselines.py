@@ -31,8 +31,9 @@ from loadtest.targets.local_service import started
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.errors import UserError
-from screening.inference.generation import QUIET_ENVIRONMENT, SEED, cpu_environment, engine_arguments
+from screening.inference.generation import SEED, cpu_environment, engine_arguments
 from screening.prompt import messages
+from screening.runtime.environment import QUIET_ENVIRONMENT
 
 API_SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1")
 LOOP = (sys.executable, "-m", "loadtest.targets.generate_loop")

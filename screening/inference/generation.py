@@ -47,14 +47,6 @@ WATCH_PICTURES = "watch_pictures"
 PICTURE_FEATURES = "picture_features"
 """Command (`collective_rpc`) that returns the features of pictures by name (`screening.inference.picture_features`)."""
 
-QUIET_ENVIRONMENT: Mapping[str, str] = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-}
-"""Environment variables to set before vllm is imported. They prevent downloads and usage reports."""
-
 FINISHED = ("stop", "length")
 """Reasons of a normal end. Others (`abort`, `error`) are failures that `generate` often reports without raising."""
 

@@ -14,13 +14,13 @@ from PIL import Image
 from screening.checkpoint.manifest import Manifest
 from screening.inference.generation import (
     PICTURE_FEATURES,
-    QUIET_ENVIRONMENT,
     WATCH_DRAFTS,
     WATCH_PICTURES,
     cpu_environment,
     engine_arguments,
 )
 from screening.inference.picture_features import Vector, read_features
+from screening.runtime.environment import QUIET_ENVIRONMENT
 from screening.runtime.process_reaper import guard
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}

@@ -17,7 +17,7 @@ from typing import Any
 from screening import __version__
 from screening.errors import UserError
 from screening.runtime.command_line import Parser
-from screening.runtime.exits import BAD_INPUT, DISK_FULL, STOPPED, disk_full
+from screening.runtime.exits import BAD_INPUT, DISK_FULL, STOPPED, disk_full, run_while_output_is_read
 
 Describe = Callable[[ModuleType, str], dict[str, Any]]
 """From a command's module and its one-line summary to further arguments of its parser, such as `description`."""
@@ -47,9 +47,13 @@ class CommandLine:
 
         Returns:
             The exit status: what the command returns, `BAD_INPUT` for wrong arguments or files, `STOPPED` after
-            Ctrl-C, `DISK_FULL` when a file could not be written for lack of space.
+            Ctrl-C, `DISK_FULL` when a file could not be written for lack of space, `CLOSED_PIPE` when the program that
+            read the output has ended.
         """
         arguments = list(sys.argv[1:] if argv is None else argv)
+        return run_while_output_is_read(lambda: self._main(arguments))
+
+    def _main(self, arguments: Sequence[str]) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(self._overview())
             return 0 if arguments else BAD_INPUT
@@ -81,6 +85,8 @@ class CommandLine:
         except KeyboardInterrupt:
             print("stopped before the end; run the same command again", file=sys.stderr)
             return STOPPED
+        except BrokenPipeError:
+            raise
         except Exception as error:
             if full := disk_full(error, getattr(args, "out", None) or getattr(args, "store", None)):
                 return _failed(full, DISK_FULL)

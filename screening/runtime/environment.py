@@ -1,12 +1,23 @@
-"""Repairs two properties of containers that break libraries: a user without a name, and a read-only home directory."""
+"""Environment variables for libraries: no downloads and no usage reports, and what they need in a container whose user
+has no name or whose home directory is read-only."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+
+QUIET_ENVIRONMENT: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Environment variables to set before torch, transformers, trl or vllm is imported. They prevent downloads and usage
+reports."""
 
 _CACHES = {
     "XDG_CACHE_HOME": "cache",  # vLLM, Hugging Face, flashinfer and others

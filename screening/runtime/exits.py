@@ -1,4 +1,4 @@
-"""Exit statuses of all command lines, and the detection of a full disk.
+"""Exit statuses of all command lines, and the detection of a full disk and of a closed output.
 
 Libraries report a full disk in different ways: some raise an `OSError` without a path, others raise another error whose
 text contains the system's message.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +24,8 @@ UNFINISHED = 1
 """Exit status when a command stopped before its end. Run again, the same command continues."""
 BAD_INPUT = 2
 """Exit status when an argument or an input file cannot be used."""
+CLOSED_PIPE = 128 + signal.SIGPIPE
+"""Exit status when the program that read the output has ended, as in `… | head`."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk. EFBIG is a limit on the size of files (`ulimit -f`, or that of the file system)."""
@@ -31,6 +35,38 @@ _WORDS = {os.strerror(number).lower(): number for number in _FULL} | {
 }
 _IN_RUST = re.compile(r"\(os error (\d+)\)")
 """The end of error messages of safetensors and tokenizers."""
+
+
+def run_while_output_is_read(run: Callable[[], int]) -> int:
+    """Run a program, and end it without a message when the program that read its output has ended.
+
+    Returns:
+        What `run` returns, or `CLOSED_PIPE`.
+    """
+    try:
+        status = run()
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # argparse ends `--help` by SystemExit
+        if not _output_is_closed():
+            raise
+        # What is still buffered would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return status
+
+
+def _output_is_closed() -> bool:
+    """Whether the program that read this one's output has ended. Other pipes can break too."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    state = select.poll()
+    try:
+        state.register(sys.stdout, 0)
+    except OSError:  # a test's output is not a file
+        return False
+    return any(event & select.POLLERR for _, event in state.poll(0))
 
 
 def disk_full(error: BaseException, out: Path | None = None) -> str | None:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from screening.errors import CheckpointError, CheckpointUnavailable
-from screening.inference.generation import QUIET_ENVIRONMENT
 from screening.inference.inspection import REFUSED
+from screening.runtime.environment import QUIET_ENVIRONMENT
 
 SECONDS = 300.0
 """Maximum time of an inspection in seconds. models/tiny takes 5 s on an idle machine."""

@@ -22,7 +22,6 @@ from screening.images import PADDING
 from screening.inference.generation import (
     FINISHED,
     PICTURE_FEATURES,
-    QUIET_ENVIRONMENT,
     WATCH_DRAFTS,
     WATCH_PICTURES,
     CpuWorker,
@@ -36,6 +35,7 @@ from screening.inference.generation import (
     watched,
 )
 from screening.prompt import PICTURES_PER_SAMPLE
+from screening.runtime.environment import QUIET_ENVIRONMENT
 from screening.runtime.machine import machine_name
 from screening.runtime.process_reaper import ProcessReaper
 from service.engines.checkpoint_inspection import inspect_in_subprocess

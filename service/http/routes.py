@@ -41,6 +41,7 @@ from service.errors import (
     problem_of,
 )
 from service.http.auth import authorize, key_of
+from service.http.json_api import service_of
 from service.http.openapi import SCREEN_REQUEST, header, problem_responses
 from service.http.paths import meant, route_path
 from service.ids import valid_idempotency_key
@@ -88,7 +89,7 @@ SCREEN_ERRORS = (
 async def post_screen(request: Request) -> Response:
     """Takes one original photo and four generated pictures of the same product. The answer says which of the four may
     be shown, what is wrong with the others, and how confident the model is."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     fields: dict[str, Any] = request.state.log
     outcome, status = NOT_READY.slug, NOT_READY.status  # `RequestMiddleware` answers this if cancelled
     try:
@@ -135,7 +136,7 @@ def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
     description="Restart the process if this probe does not answer 200.",
 )
 async def get_livez(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service = service_of(request)
     hopeless = service.supervisor.hopeless if service.supervisor is not None else not service.engine.alive
     if hopeless:
         raise EngineLost(service.admission.ready_in())
@@ -153,7 +154,7 @@ async def get_livez(request: Request) -> Response:
     description="Send requests only while this probe answers 200.",
 )
 async def get_readyz(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service = service_of(request)
     if service.admission.closed_because is not None:
         raise service.admission.refusal()
     if not service.engine.alive:
@@ -172,7 +173,7 @@ async def get_readyz(request: Request) -> Response:
     description="Answers 200 once the engine has started.",
 )
 async def get_startupz(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service = service_of(request)
     if not request.app.state.started:
         raise NotReady("The service is starting.")
     return _healthy(service)
@@ -191,7 +192,7 @@ async def get_startupz(request: Request) -> Response:
     description="Names of the service's metrics begin with `screening_`, those of the engine with `vllm:`.",
 )
 async def get_metrics(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service = service_of(request)
     metrics = service.metrics
     metrics.running.set(service.engine.running())
     metrics.engine_alive.set(service.engine.alive)

@@ -102,3 +102,22 @@ def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_pat
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in said and said.splitlines()[-1].startswith("stopped")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("program", ["trainer", "loadtest", "service"])
+def test_a_reader_that_ends_early_is_no_error(program: str, unbuffered: str, repository: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does when it has read enough
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", program, "--help"],
+            cwd=repository,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, "")

@@ -11,7 +11,6 @@ Exit codes: 0 all products were screened; 1 an error stopped the demo, and the m
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import textwrap
 import time
@@ -22,9 +21,10 @@ from typing import Any
 
 from demo_page import page
 from demo_products import DemoFailed, Result, load_products, totals
+from run_demo import run_demo
 
-from loadtest.targets.local_service import ServiceFailed, local_client, running
-from screening_client import Client, Screening, ScreeningClientError, ScreenRequest
+from loadtest.targets.local_service import local_client, running
+from screening_client import Client, Screening, ScreenRequest
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
@@ -34,20 +34,10 @@ WIDTH = 110
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the exit codes above."""
     arguments = _arguments(argv)
-    # SIGTERM must stop the service too, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        _demo(arguments)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
-    except (DemoFailed, ServiceFailed, ScreeningClientError, OSError) as error:
-        print(f"\ndemo: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_demo("demo", lambda: _demo(arguments), stopped="Stopped.")
 
 
-def _demo(arguments: argparse.Namespace) -> None:
+def _demo(arguments: argparse.Namespace) -> int:
     products = load_products(arguments.products)
     with ExitStack() as stack:
         url = stack.enter_context(_service(arguments))
@@ -70,6 +60,7 @@ def _demo(arguments: argparse.Namespace) -> None:
             print("Stopping the service …")
     if not arguments.base_url:
         print("The service drained and stopped.")
+    return 0
 
 
 def _service(arguments: argparse.Namespace) -> Any:
@@ -141,10 +132,6 @@ def _summary(results: Sequence[Result], seconds: float) -> str:
 
 def _letters(screening: Screening) -> str:
     return "".join(screening.acceptable) or screening.choice or "-"
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo import agrees
+from demo_products import DemoFailed, agrees
+from run_demo import run_demo
 
-from loadtest.targets.local_service import LocalService, ServiceFailed, local_client, started
-from screening_client import ScreeningClientError, ScreenRequest
+from loadtest.targets.local_service import LocalService, local_client, started
+from screening_client import ScreenRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PICTURES = ("a", "b", "c", "d")
@@ -53,10 +53,6 @@ metrics_file: {out}/retrain.prom
 """
 
 
-class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
-
-
 @dataclass(frozen=True)
 class Question:
     """One question of the day with its truth."""
@@ -77,15 +73,11 @@ class Decided:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the exit codes above."""
     arguments = _arguments(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return _demo(arguments.out.resolve(), arguments.stock, arguments.questions)
-    except KeyboardInterrupt:
-        print("\nStopped; the same command continues.", file=sys.stderr)
-        return 130
-    except (DemoFailed, ServiceFailed, ScreeningClientError, OSError) as error:
-        print(f"\nretrain-demo: {error}", file=sys.stderr)
-        return 1
+    return run_demo(
+        "retrain-demo",
+        lambda: _demo(arguments.out.resolve(), arguments.stock, arguments.questions),
+        stopped="Stopped; the same command continues.",
+    )
 
 
 def _demo(out: Path, stock: int, questions: int) -> int:
@@ -199,10 +191,6 @@ def _trainer(*arguments: object) -> None:
 
 def _step(title: str) -> None:
     print(f"\n{title}\n", flush=True)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

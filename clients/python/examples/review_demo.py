@@ -12,19 +12,20 @@ Exit codes: 0 you stopped it; 1 an error, which the message explains.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 from demo_products import DemoFailed, Product, load_products
+from run_demo import run_demo
 
-from loadtest.targets.local_service import ServiceFailed, local_client, started
-from screening_client import ScreeningClientError, ScreenRequest
+from loadtest.targets.local_service import local_client, started
+from screening_client import ScreenRequest
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
@@ -34,19 +35,10 @@ STORE_SECONDS = 60
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the exit codes above."""
     arguments = _arguments(argv)
-    # SIGTERM must stop the service too, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        _demo(arguments)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-    except (DemoFailed, ServiceFailed, ScreeningClientError, OSError, httpx.HTTPError) as error:
-        print(f"\nreview: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_demo("review", lambda: _demo(arguments), stopped="Stopped.", stopped_status=0)
 
 
-def _demo(arguments: argparse.Namespace) -> None:
+def _demo(arguments: argparse.Namespace) -> NoReturn:
     products = load_products(HERE / "products")
     with ExitStack() as stack:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="screening-review-")))
@@ -96,10 +88,6 @@ def _wait(condition: Callable[[], bool]) -> None:
         if time.monotonic() > until:
             raise DemoFailed(f"the decisions were not stored within {STORE_SECONDS} s")
         time.sleep(0.1)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -19,7 +19,8 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.images import load_square
-from screening.inference.generation import QUIET_ENVIRONMENT, cpu_environment, engine_arguments, prompt_text
+from screening.inference.generation import cpu_environment, engine_arguments, prompt_text
+from screening.runtime.environment import QUIET_ENVIRONMENT
 from service.engines.fast_preprocessing import FastPrompt, NotPossible
 from service.engines.protocol import Question
 from service.engines.vllm_engine import VllmEngine

@@ -146,8 +146,9 @@ def answer_file(order: Path) -> Path:
 
 if __name__ == "__main__":
     from screening.runtime.cpus import limit_threads
-    from screening.runtime.environment import name_the_user
+    from screening.runtime.environment import QUIET_ENVIRONMENT, name_the_user
 
     limit_threads(os.environ)
     name_the_user(os.environ)
+    os.environ.update(QUIET_ENVIRONMENT)
     sys.exit(main(sys.argv[1:]))

@@ -48,7 +48,7 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
     with tqdm(total=course.steps, initial=step, desc=stage.name, unit="step") as bar:
         while step < course.steps:
             rng = np.random.default_rng([stage.shop.seed, number, step])
-            with torch.autocast(stage.shop.device.type, dtype=torch.bfloat16):
+            with mixed_precision(stage.shop.device):
                 loss = stage.loss(rng)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -65,13 +65,18 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
                 log.write(step=step, loss=loss.item(), gradient_norm=norm.item(), seconds=time.monotonic() - started)
             if step % save_every == 0 or step == course.steps:
                 scaffold.eval()
-                with torch.no_grad(), torch.autocast(stage.shop.device.type, dtype=torch.bfloat16):
+                with torch.no_grad(), mixed_precision(stage.shop.device):
                     measured = stage.measure()
                 scaffold.train()
                 log.write(step=step, measured=measured)
                 bar.write(f"{stage.name} {step}: {_line(measured)}")
                 state = {"step": step, "scaffold": scaffold.state_dict()}
                 store(state | {"optimizers": [o.state_dict() for o in optimizers]}, state_file)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU, float32 on a CPU: one without bfloat16 instructions would compute ten times as long."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type != "cpu")
 
 
 class Log:

@@ -153,6 +153,7 @@ def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: 
 
 def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
     """TRL's settings for one stage."""
+    on_gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -164,9 +165,9 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         lr_scheduler_type="cosine",
         max_length=None,  # the default of 1024 silently cuts image tokens or whole answers
         completion_only_loss=True,
-        bf16=True,
+        bf16=on_gpu,  # a CPU without bfloat16 instructions would compute ten times as long
         gradient_checkpointing=settings.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
