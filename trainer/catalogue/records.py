@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trainer.catalogue.pictures import load_squares
 from trainer.catalogue.plan import Block, id_text
@@ -41,14 +42,15 @@ class Record:
 def read_records(block: Block) -> tuple[pa.Table, list[Record]]:
     """Read the rows of a block, as a table and as records in the same order.
 
-    If the rows cannot be read, the table is empty, and each record says why.
+    If the rows cannot be read, the table has none, and each record says why.
     """
     rows = range(block.first, block.first + block.count)
     try:
         table = read_rows(block.file, block.first, block.count)
     except (pa.ArrowException, OSError) as error:
         problem = Rejected(Reason.UNREADABLE_ROWS, f"rows {rows[0]} to {rows[-1]} cannot be read: {error}")
-        return pa.table({}), [Record(row, None, (), problem) for row in rows]
+        # With its columns, because readers take the schema of a data set from one of its parts.
+        return pq.read_schema(block.file.path).empty_table(), [Record(row, None, (), problem) for row in rows]
     missing = [name for name in _NEEDED if name not in table.schema.names]
     ids = table.column(ID).to_pylist() if ID not in missing else [None] * block.count
     if missing:

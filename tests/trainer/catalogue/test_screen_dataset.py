@@ -119,6 +119,7 @@ def test_damaged_rows_are_rejected_and_screened_again_on_request(catalogue, tmp_
     assert catalogue.run(data) == 1
     assert catalogue.answered == {f"p{number}": 1 for number in range(4, 8)}
     assert {row["reason"] for row in catalogue.rejects} == {"unreadable-rows"}
+    assert {"id", "price", "choice"} <= set(pq.read_table(catalogue.out / "answers").column_names)
     data.write_bytes(sound)
     assert catalogue.run(data, "--retry-rejects") == 0
     assert catalogue.answered == {f"p{number}": 1 for number in range(8)}
