@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "loadtest.commands.decisions",
         "compare a service that stores decisions with one that does not, in turns: throughput and latency",
     ),
+    "catalogue": (
+        "loadtest.commands.catalogue",
+        "compare `trainer screen-dataset` on Ray with `screening-client batch` on a service, and kill it",
+    ),
     "observe": (
         "loadtest.commands.observe",
         "show a service under load in Prometheus, with the value of every query of the dashboards",

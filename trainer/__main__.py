@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trainer.evaluation.evaluate.command",
         "score a checkpoint or a model at an endpoint, overall and per dimension",
     ),
+    "screen-dataset": (
+        "trainer.catalogue.command",
+        "screen a whole data set, Parquet in and out, on one machine or on many with Ray",
+    ),
     "compare": (
         "trainer.evaluation.compare.command",
         "compare two evaluations of the same data: differences, tests, changed answers",

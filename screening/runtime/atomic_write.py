@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
 def partial_path(path: Path) -> Path:
@@ -15,17 +16,21 @@ def partial_path(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Give the block a temporary path to write to, and move that file to `path` when the block has succeeded.
 
     The content is flushed to the disk before the move, so a power cut leaves the old file or the whole new one. When
     the block fails, `path` stays as it was and the temporary file is removed; only a kill leaves it, and the next
     write replaces it.
 
+    Args:
+        shared: whether several processes may write `path` at the same time. Each then has a temporary path of its own,
+            and the last one to finish wins.
+
     Raises:
         OSError: the file cannot be written.
     """
-    temporary = partial_path(path)
+    temporary = partial_path(path.with_name(f"{path.name}.{uuid4().hex}") if shared else path)
     try:
         yield temporary
         with temporary.open("rb") as handle:

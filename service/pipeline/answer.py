@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from opentelemetry.trace import SpanContext
 
-from screening.answer import Answer, Mode, Unreadable, parse
+from screening.answer import Answer, Mode, Unreadable
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
-from screening.confidence import decide, option_probabilities
-from screening.task import NONE, OPTIONS
+from screening.decision import picture_verdicts, read_decision
+from screening.task import NONE
 from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
@@ -55,21 +55,21 @@ class Interpretation:
 def interpret(generated: Generated, mode: Mode) -> Interpretation:
     """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice."""
     checkpoint = generated.checkpoint
-    parsed = parse(generated.text, mode, checkpoint.dimensions)
     warnings = domain_warnings(generated)
-    choice, confidence, probabilities = None, 0.0, {}
-    if isinstance(parsed, Answer):
-        calibration = checkpoint.calibration.get(mode, UNCALIBRATED)
-        judgement = decide(parsed, generated.steps, checkpoint.watched, calibration)
-        choice, confidence = judgement.choice, judgement.confidence
-        probabilities = option_probabilities(judgement, calibration)
-        if warnings and checkpoint.domain is not None:
-            confidence = min(confidence, checkpoint.domain.confidence_cap)
+    decision = read_decision(
+        generated.text,
+        generated.steps,
+        mode,
+        watched=checkpoint.watched,
+        calibration=checkpoint.calibration.get(mode, UNCALIBRATED),
+        dimensions=checkpoint.dimensions,
+        confidence_cap=checkpoint.domain.confidence_cap if checkpoint.domain and warnings else 1.0,
+    )
     return Interpretation(
-        parsed,
-        choice,
-        confidence,
-        probabilities,
+        decision.parsed,
+        decision.choice,
+        decision.confidence,
+        decision.probabilities,
         mode,
         generated.prompt_tokens,
         generated.completion_tokens,
@@ -175,22 +175,4 @@ def compose_answer(
 
 
 def _options(parsed: Answer | Unreadable, probabilities: Mapping[str, float]) -> list[OptionAnswer]:
-    """Return one entry per generated picture, even for pictures that the reasoning does not mention."""
-    findings = {finding.option: finding for finding in parsed.findings} if isinstance(parsed, Answer) else {}
-    options = []
-    for option in OPTIONS:
-        finding = findings.get(option)
-        issues = sorted(finding.dimensions or ()) if finding else []
-        usable = isinstance(parsed, Answer) and option in parsed.options
-        options.append(
-            OptionAnswer.model_validate(
-                {
-                    "option": option,
-                    "usable": usable,
-                    "probability": probabilities.get(option),
-                    "issues": issues,
-                    "comment": finding.text if finding else None,
-                }
-            )
-        )
-    return options
+    return [OptionAnswer.model_validate(asdict(verdict)) for verdict in picture_verdicts(parsed, probabilities)]

@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 LAYERS = {
-    "screening": "task errors answer prompt calibration image_files images runtime checkpoint inference confidence",
+    "screening": (
+        "task errors answer prompt calibration image_files images runtime checkpoint inference confidence decision"
+    ),
     "service": (
         "errors ids logs tracing config schemas engines metrics timings admission checkpoints request decisions review "
         "review_page pipeline http app server"
     ),
-    "trainer": ("labels records data_directory metrics reward runs endpoint data evaluation training release research"),
+    "trainer": (
+        "labels records data_directory metrics reward runs endpoint data evaluation catalogue training release research"
+    ),
     "loadtest": "console fleet results load targets commands",
 }
 """Folders and modules of each package, lowest first: each may import those before it, and nothing after it.

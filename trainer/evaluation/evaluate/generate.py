@@ -87,7 +87,7 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Of
             requests: list[Any] = [request(prompt, pictures) for pictures in questions]
             try:
                 outputs = llm.generate(requests, sampling, use_tqdm=False)
-                scores = [_domain_score(llm, manifest, pictures) for pictures in questions]
+                scores = _domain_scores(llm, manifest, questions)
             except EngineDeadError as error:
                 raise Unfinished(f"the engine died; {_CONTINUE}") from error
             return [_reply(output, spelling, score) for output, score in zip(outputs, scores, strict=True)]
@@ -148,12 +148,17 @@ def load_pictures(directory: Path, sample: Pictured, size: int) -> Pictures:
     return [read_square(directory, file, size) for file in sample.files]
 
 
-def _domain_score(llm: Any, manifest: Manifest, pictures: Pictures) -> float | None:
+def _domain_scores(llm: Any, manifest: Manifest, questions: Sequence[Pictures]) -> list[float | None]:
+    """The highest score of each question's pictures. The engine is asked once for all, because a call costs a step."""
     if manifest.domain is None:
-        return None
-    features = features_of(llm, pictures)
-    known = [each for each in features if each is not None]
-    return max(manifest.domain.scores(known)) if len(known) == len(features) else None
+        return [None] * len(questions)
+    features = iter(features_of(llm, [picture for pictures in questions for picture in pictures]))
+    scores: list[float | None] = []
+    for pictures in questions:
+        own = [next(features) for _ in pictures]
+        known = [each for each in own if each is not None]
+        scores.append(max(manifest.domain.scores(known)) if len(known) == len(own) else None)
+    return scores
 
 
 def _reply(output: Any, spelling: Spelling, domain_score: float | None) -> Reply:

@@ -1,0 +1,93 @@
+"""A scripted checkpoint, and the command as it is typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.trainer.catalogue.scripted import ENGINE, make_checkpoint
+from trainer.__main__ import main
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("catalogue") / "checkpoint")
+
+
+class Catalogue:
+    """Runs the command on one output directory, and reads what it wrote."""
+
+    def __init__(self, checkpoint: Path, out: Path) -> None:
+        self.checkpoint = checkpoint
+        self.out = out
+
+    def arguments(self, data: Path, *more: str) -> list[str]:
+        words = ["screen-dataset", "--checkpoint", self.checkpoint, "--data", data, "--out", self.out]
+        workers = [] if "--workers" in more else ["--workers", "local"]
+        return [*map(str, words), "--engine", ENGINE, "--batch", "4", *workers, *more]
+
+    def run(self, data: Path, *more: str) -> int:
+        """Run the command in this process."""
+        from trainer.runs import run_directory
+
+        try:
+            return main(self.arguments(data, *more))
+        finally:  # The lock of a run lasts as long as its process.
+            for lock in run_directory._occupied.values():
+                os.close(lock)
+            run_directory._occupied.clear()
+
+    def start(self, data: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+        """Start the command in a process of its own, which can be killed."""
+        command = [sys.executable, "-m", "trainer", *self.arguments(data, *more)]
+        root = Path(__file__).resolve().parents[3]
+        variables = {**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}", **environment}
+        return subprocess.Popen(
+            command, cwd=root, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        return self._rows("answers")
+
+    @property
+    def rejects(self) -> list[dict[str, Any]]:
+        return self._rows("rejects")
+
+    @property
+    def answered(self) -> Counter[str]:
+        """Number of answers by id."""
+        return Counter(row["id"] for row in self.answers)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Reason by id."""
+        return {row["id"]: row["reason"] for row in self.rejects}
+
+    def parts(self) -> list[Path]:
+        return sorted((self.out / "answers").glob("*.parquet"))
+
+    def _rows(self, kind: str) -> list[dict[str, Any]]:
+        paths = sorted((self.out / kind).glob("*.parquet"))
+        return [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
+
+
+@pytest.fixture
+def catalogue(checkpoint: Path, tmp_path: Path) -> Catalogue:
+    return Catalogue(checkpoint, tmp_path / "out")
+
+
+@pytest.fixture
+def wait_for_parts(wait_until: Callable[..., None]) -> Callable[[Catalogue, int], None]:
+    def wait(catalogue: Catalogue, count: int) -> None:
+        wait_until(lambda: len(catalogue.parts()) >= count)
+
+    return wait

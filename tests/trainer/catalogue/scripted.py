@@ -1,0 +1,88 @@
+"""An engine with scripted answers, as `--engine` names it, and data sets of small plain pictures.
+
+A question is known by the colour of its original, which is its number. Environment variables make the engine slow, or
+make it or its process die at a question.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from screening.answer import Mode
+from screening.checkpoint.manifest import Manifest
+from screening.errors import UserError
+from screening.inference.generation import Watched
+from tests.trainer.scripted_engine import LETTERS, make_checkpoint
+from trainer.evaluation.evaluate.errors import Unfinished
+from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
+
+ENGINE = "tests.trainer.catalogue.scripted:open_engine"
+DELAY = "CATALOGUE_TEST_SECONDS_PER_QUESTION"
+FAILS_AT = "CATALOGUE_TEST_FAILS_AT"
+DIES_AT = "CATALOGUE_TEST_DIES_AT"
+START_ERROR = "CATALOGUE_TEST_START_ERROR"
+LETTERS_OF_ANSWERS = ("A", "B", "C", "D", "N", "?")
+
+__all__ = ["ENGINE", "make_checkpoint", "open_engine", "picture", "question", "write_questions"]
+
+
+@contextmanager
+def open_engine(_checkpoint: Path, _manifest: Manifest, mode: Mode) -> Iterator[OfflineEngine]:
+    """Start the scripted engine."""
+    if error := os.environ.get(START_ERROR):
+        raise UserError(error)
+    yield OfflineEngine(lambda questions: _ask(questions, mode), Watched(LETTERS.letters, frozenset()))
+
+
+def _ask(questions: Sequence[Pictures], mode: Mode) -> list[Reply]:
+    numbers = [_number(pictures[0]) for pictures in questions]
+    for number in numbers:
+        time.sleep(float(os.environ.get(DELAY, "0")))
+        if str(number) == os.environ.get(DIES_AT):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if str(number) == os.environ.get(FAILS_AT):
+            raise Unfinished("the engine died")
+    return [_reply(number, mode) for number in numbers]
+
+
+def _reply(number: int, mode: Mode) -> Reply:
+    letter = LETTERS_OF_ANSWERS[number % len(LETTERS_OF_ANSWERS)]
+    verdicts = ", ".join(f"<{one}> {'normal' if one == letter else 'shadow: too dark'}" for one in "ABCD")
+    cot = f"<think>I observed {verdicts}, so I ultimately chose {letter}.</think><answer>{letter}</answer>"
+    return Reply(cot if mode is Mode.COT else letter, "stop", (), prompt_tokens=10, completion_tokens=5)
+
+
+def _number(picture: Image.Image) -> int:
+    red, green, _ = picture.getpixel((16, 16))  # type: ignore[misc]
+    return int(red) * 256 + int(green)
+
+
+def picture(number: int = 0, side: int = 40) -> bytes:
+    """A picture file of one colour."""
+    target = BytesIO()
+    Image.new("RGB", (side, side), (number // 256, number % 256, 7)).save(target, "PNG")
+    return target.getvalue()
+
+
+def question(number: int, **changed: Any) -> dict[str, Any]:
+    """A record whose pictures are bytes."""
+    row = {"id": f"p{number}", "original": picture(number), **{one: picture(1) for one in "abcd"}, "price": number}
+    return {**row, **changed}
+
+
+def write_questions(path: Path, rows: Sequence[dict[str, Any]], **options: Any) -> Path:
+    """Write records as a Parquet file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), path, **options)
+    return path

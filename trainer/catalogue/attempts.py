@@ -1,0 +1,46 @@
+"""Notes about a block that outlive the process that screens it: which record may have killed the worker.
+
+A picture that crashes a decoder, or does not fit into memory, would kill one worker after the other. After two deaths a
+block is therefore screened one record at a time, and a record during which two workers died is rejected.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+_BEGIN = "begin"
+_DEATHS_OF_A_BLOCK = 2
+_DEATHS_OF_A_RECORD = 2
+
+
+class Attempts:
+    """The notes of one block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        last_rows = (line for line, after in pairwise([*lines, _BEGIN]) if line != _BEGIN and after == _BEGIN)
+        died = Counter(map(int, last_rows))
+        self.careful = lines.count(_BEGIN) >= _DEATHS_OF_A_BLOCK
+        """Whether the records are to be screened one at a time."""
+        self.deadly = frozenset(row for row, times in died.items() if times >= _DEATHS_OF_A_RECORD)
+        """Rows during which workers died."""
+
+    def begin(self) -> None:
+        """Note the beginning of an attempt."""
+        self._note(_BEGIN)
+
+    def at(self, row: int) -> None:
+        """Note the row that is worked on, if records are screened one at a time."""
+        if self.careful:
+            self._note(str(row))
+
+    def _note(self, line: str) -> None:
+        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(handle, f"{line}\n".encode())
+        finally:
+            os.close(handle)

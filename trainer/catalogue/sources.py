@@ -1,0 +1,187 @@
+"""The input: Parquet files, or a JSON-lines file, which becomes a Parquet file in the output directory.
+
+A column of a picture holds the bytes of its file, a path, or a struct of `bytes` and `path` as Hugging Face's data sets
+have it. Relative paths start at the directory of the input file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from screening.runtime.atomic_write import write_atomically
+from trainer.catalogue.rejects import CatalogueError
+from trainer.data_directory import SAMPLES_NAME
+
+ID = "id"
+PICTURES = ("original", "a", "b", "c", "d")
+"""Columns of the five pictures."""
+PROBLEM = "__problem__"
+"""Column of a converted JSON-lines file: why the line is not a question."""
+
+_CONVERTED = "input.parquet"
+_FOOTER_BYTES = 65_536
+_READ_ROWS = 64
+"""Rows that are decoded at once, so that a large row group with pictures does not fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One Parquet file of the input."""
+
+    name: str
+    """Path relative to the input directory; the same on every machine."""
+    path: Path
+    base: Path
+    """Directory at which relative paths of pictures start."""
+    rows: int
+    fingerprint: str
+    """Size in bytes and SHA-256 of the file's end, which has the positions and statistics of all columns."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(pq.read_schema(self.path).names)
+
+
+def find_files(data: Path, out: Path) -> list[InputFile]:
+    """List the files of the input in the order of their names.
+
+    Args:
+        data: a Parquet file, a directory that contains some, a JSON-lines file as `screening-client batch` reads it, or
+            a data directory with `samples.jsonl`.
+        out: directory for the converted form of a JSON-lines file; it exists.
+
+    Raises:
+        CatalogueError: there is no input, or a file is not a Parquet file.
+    """
+    lines = data / SAMPLES_NAME if (data / SAMPLES_NAME).is_file() else data
+    if lines.suffix == ".jsonl":
+        return [_converted(lines, out)]
+    if data.is_dir():
+        paths = sorted(path for path in data.rglob("*.parquet") if not _is_hidden(path.relative_to(data)))
+        if not paths:
+            raise CatalogueError(f"{data} contains neither Parquet files (*.parquet) nor {SAMPLES_NAME}")
+        return [_input_file(path, path.relative_to(data).as_posix(), path.parent) for path in paths]
+    if not data.exists():
+        raise CatalogueError(f"{data} does not exist")
+    return [_input_file(data, data.name, data.parent)]
+
+
+def read_rows(file: InputFile, first: int, count: int) -> pa.Table:
+    """Read consecutive rows of a file. Only the row groups that contain them are read.
+
+    Raises:
+        pyarrow.ArrowException, OSError: the file cannot be read or is damaged.
+    """
+    with pq.ParquetFile(file.path) as parquet:
+        groups, before = _row_groups(parquet.metadata, first, count)
+        skip, batches = first - before, []
+        for batch in parquet.iter_batches(batch_size=_READ_ROWS, row_groups=groups):
+            wanted = batch.slice(skip, count)
+            skip = max(0, skip - batch.num_rows)
+            if wanted.num_rows:
+                batches.append(wanted)
+                count -= wanted.num_rows
+            if count == 0:
+                break
+        return pa.Table.from_batches(batches, schema=parquet.schema_arrow)
+
+
+def read_ids(file: InputFile) -> Iterator[object]:
+    """Yield the ids of a file in the order of its rows. A file without ids, or with damaged ones, yields None for each.
+
+    The worker reports why a row is unreadable.
+    """
+    found = 0
+    try:
+        with pq.ParquetFile(file.path) as parquet:
+            if ID in parquet.schema_arrow.names:
+                for batch in parquet.iter_batches(batch_size=_FOOTER_BYTES, columns=[ID]):
+                    found += batch.num_rows
+                    yield from batch.column(0).to_pylist()
+    except (pa.ArrowException, OSError):
+        pass
+    yield from (None for _ in range(file.rows - found))
+
+
+def _input_file(path: Path, name: str, base: Path) -> InputFile:
+    try:
+        rows = pq.read_metadata(path).num_rows
+        with path.open("rb") as handle:
+            size = handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, size - _FOOTER_BYTES))
+            end = hashlib.sha256(handle.read()).hexdigest()
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogueError(f"{path} is not a readable Parquet file: {error}. Repair or remove it") from error
+    return InputFile(name, path.absolute(), base.absolute(), rows, f"{size}:{end}")
+
+
+def _row_groups(metadata: Any, first: int, count: int) -> tuple[list[int], int]:
+    """Return the row groups that contain these rows, and the number of rows before the first of them."""
+    groups, start, before = list[int](), 0, 0
+    for index in range(metadata.num_row_groups):
+        end = start + metadata.row_group(index).num_rows
+        if start < first + count and end > first:
+            if not groups:
+                before = start
+            groups.append(index)
+        start = end
+    return groups, before
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file is one that Spark, Hive and interrupted writers leave beside the data."""
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _converted(lines: Path, out: Path) -> InputFile:
+    """Write the questions of a JSON-lines file as a Parquet file. The same lines give the same bytes."""
+    try:
+        with lines.open("rb") as file:
+            rows = [_question(line) for line in file if line.strip()]
+    except OSError as error:
+        raise CatalogueError(f"{lines} cannot be read ({error.strerror})") from error
+    columns = (ID, *PICTURES, "metadata", PROBLEM)
+    table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    path, content = out / _CONVERTED, sink.getvalue().to_pybytes()
+    if not path.exists():  # Otherwise it is the earlier run's, and must be the same.
+        write_atomically(path, content)
+    elif path.read_bytes() != content:
+        raise CatalogueError(f"{lines} has changed since {out} was begun. Name another --out")
+    return _input_file(path, lines.name, lines.parent)
+
+
+def _question(line: bytes) -> dict[str, str]:
+    """Read a line of `screening-client batch` or of `samples.jsonl`."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+        generated = row["generated"]
+        if len(generated) != len(PICTURES) - 1:
+            raise ValueError(f"generated has {len(generated)} pictures; it must have four")
+        if unused := [name for name in ("mode", "review_below") if row.get(name) is not None]:
+            raise ValueError(f"{unused[0]} cannot be given for a single line; use the option of the command")
+        files = [_file(picture) for picture in (row["original"], *generated)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        return {PROBLEM: f"the line is not a question with id, original and four generated pictures: {missing}"}
+    more = {"metadata": json.dumps(row["metadata"])} if row.get("metadata") else {}
+    identifier = {ID: str(row[ID])} if isinstance(row.get(ID), str | int | float) else {}
+    return {**identifier, **dict(zip(PICTURES, files, strict=True)), **more}
+
+
+def _file(picture: Any) -> str:
+    name = picture["file"] if isinstance(picture, dict) else picture
+    if not isinstance(name, str):
+        raise TypeError(f"a picture is {type(name).__name__}; it must be a path")
+    return name
