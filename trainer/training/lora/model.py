@@ -67,20 +67,12 @@ def adapter_config(model: nn.Module, lora: LoraRecipe | None, *, vision: bool) -
     )
 
 
-def prepare(model: Any) -> None:
-    """Correct what TRL does to a model with adapters: hold trained weights in float32, and keep frozen parts out of the
-    backward pass.
-
-    TRL rounds adapters on a 4-bit model to bfloat16, in which AdamW's small updates are lost. For gradient
-    checkpointing, it marks the inputs of all parts as trained, so that autograd would keep the activations of a frozen
-    ViT. Only reentrant checkpointing needs that, and transformers' default is the other kind.
-    """
+def prepare(model: nn.Module) -> None:
+    """Hold trained weights in float32. TRL rounds adapters on a 4-bit model to bfloat16, in which AdamW's small updates
+    are lost, and a part that is trained in full has the type of the frozen weights."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    base = model.get_base_model()
-    if getattr(base, "_require_grads_hooks", None):
-        base.disable_input_require_grads()
 
 
 def load_adapters(model: PeftModel, directory: str | Path) -> None:
