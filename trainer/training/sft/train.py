@@ -181,5 +181,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=1,
-        dataloader_persistent_workers=True,
+        # Starting workers takes a random number. With dropout, a resumed run must take as many as an unbroken one, which
+        # starts persistent workers only in its first epoch.
+        dataloader_persistent_workers=not (settings.lora and settings.lora.dropout),
     )
