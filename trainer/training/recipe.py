@@ -160,7 +160,7 @@ class PretrainRecipe(_Strict):
 
 
 class LoraRecipe(_Strict):
-    """Settings of LoRA (Hu et al. 2021): each adapted layer W x becomes W x + alpha / rank * B A x, and only A and B are
+    """Settings of LoRA (Hu et al. 2021). An adapted layer W x becomes W x + alpha / rank * B A x, and only A and B are
     trained. The checkpoint holds the sum, so it has the form of any other.
     """
 

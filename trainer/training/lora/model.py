@@ -85,9 +85,10 @@ def load_adapters(model: PeftModel, directory: str | Path) -> None:
 
     saved = load_peft_weights(str(directory), device="cpu")
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if different := {name: tuple(t.shape) for name, t in saved.items()}.items() ^ {
-        name: tuple(t.shape) for name, t in expected.items()
-    }.items():
+    if (
+        different := {name: tuple(t.shape) for name, t in saved.items()}.items()
+        ^ {name: tuple(t.shape) for name, t in expected.items()}.items()
+    ):
         raise ValueError(f"{directory} holds adapters of another form: {min(different)[0]} differs")
     set_peft_model_state_dict(model, saved)
 

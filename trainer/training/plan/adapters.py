@@ -63,7 +63,8 @@ class Adapters:
         total = self.parameters.total
         quantized = sum(part.matrices for part in self.parameters.parts if part.name == "language_model")
         quantized *= self.lora.bits == 4
-        sizes = {f"frozen weights ({self.lora.bits} bits)": BFLOAT16 * (total - quantized) + round(NF4_BYTES * quantized)}
+        frozen = BFLOAT16 * (total - quantized) + round(NF4_BYTES * quantized)
+        sizes = {f"frozen weights ({self.lora.bits} bits)": frozen}
         sizes["adapters"] = FLOAT32 * self.size
         if self.in_full:
             sizes["parts trained in full"] = FLOAT32 * self.in_full
@@ -91,7 +92,8 @@ class Adapters:
         norm = 2 * self.residual * text.width + 4
         attention = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * length
         layer = 2 * norm + attention + 6 * text.mlp + self.inputs_bytes("model.language_model.") // text.number
-        return tokens * (norm + (text.number * self.residual * text.width + layer if checkpointing else text.number * layer))
+        stack = text.number * self.residual * text.width + layer if checkpointing else text.number * layer
+        return tokens * (norm + stack)
 
     def vision_activations(self, shapes: Shapes, pictures: int, *, checkpointing: bool) -> int:
         """Bytes that ViT and projector keep for the backward pass."""

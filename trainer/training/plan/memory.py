@@ -5,7 +5,8 @@ So these are the bytes per parameter:
 
     weights 4, gradients 4, AdamW's two moments 8, bfloat16 copies of the trained matrices 2, reference model 4
 
-A stage with LoRA holds less; `adapters` has its formulas. With several GPUs, 4 more are needed for the buckets in which gradients are exchanged.
+With several GPUs, 4 more are needed for the buckets in which gradients are exchanged. A stage with LoRA holds less;
+`trainer.training.plan.adapters` has its formulas.
 
 Activations follow the method of Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1): count what each operation
 keeps for the backward pass. Counted on transformers' modules under autocast with fused attention, in bytes per token

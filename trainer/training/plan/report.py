@@ -86,11 +86,13 @@ def _parameters(case: Case) -> list[str]:
     if alike:
         titles["sft_weak"] = "SFT 1.1, 1.2"
     columns = [name for name in stages if name != "sft_answer" or not alike]
-    rows = [("part", "parameters", *(titles[name] for name in columns))]
-    for part in case.parameters.parts:
-        rows.append((part.name, f"{part.total:,}", *(_state(case, name, part.name) for name in columns)))
+    rows = [
+        (part.name, f"{part.total:,}", *(_state(case, name, part.name) for name in columns))
+        for part in case.parameters.parts
+    ]
+    head = ("part", "parameters", *(titles[name] for name in columns))
     totals = (f"{stages[name].trained:,} trained" for name in columns)
-    return ["Parameters", *_table([*rows, ("total", f"{case.parameters.total:,}", *totals)])]
+    return ["Parameters", *_table([head, *rows, ("total", f"{case.parameters.total:,}", *totals)])]
 
 
 def _state(case: Case, stage: str, part: str) -> str:

@@ -181,7 +181,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=1,
-        # Starting workers takes a random number. With dropout, a resumed run must take as many as an unbroken one, which
-        # starts persistent workers only in its first epoch.
+        # Starting workers draws a random number, and persistent workers start only in the first epoch. A resumed run
+        # would draw another time, and its dropout would differ from that of an unbroken run.
         dataloader_persistent_workers=not (settings.lora and settings.lora.dropout),
     )

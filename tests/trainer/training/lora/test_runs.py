@@ -26,10 +26,21 @@ pytestmark = [pytest.mark.slow]
 def write_recipe(path: Path, **changes: Any) -> str:
     """The shipped recipe of the 2B model, scaled down. `lora` replaces settings of its adapters."""
     lora = {"rank": 4, "alpha": 8, **changes.pop("lora", {})}
-    sft = {"epochs": 1, "batch_size": 2, "learning_rate": 0.003, "lora": lora, "gradient_checkpointing": True, **changes}
+    sft = {
+        "epochs": 1,
+        "batch_size": 2,
+        "learning_rate": 0.003,
+        "lora": lora,
+        "gradient_checkpointing": True,
+        **changes,
+    }
     grpo = {"epochs": 1, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01, "lora": lora}
     settings = {"extends": "internvl3-2b-lora", "name": "small", "prompt": "compact", "max_tokens_cot": 160}
-    settings |= {"sft_weak": sft, "sft_answer": sft, "hcm_grpo": {**grpo, "max_completion_tokens": 8, "cut_rollouts": True}}
+    settings |= {
+        "sft_weak": sft,
+        "sft_answer": sft,
+        "hcm_grpo": {**grpo, "max_completion_tokens": 8, "cut_rollouts": True},
+    }
     path.write_text(yaml.safe_dump(settings))
     return str(path)
 
@@ -54,7 +65,8 @@ def test_adapters_of_full_rank_learn_what_full_fine_tuning_learns(
     in both, and only norms and biases differ."""
     full = {"rank": 32, "alpha": 32, "in_full": ["embeddings", "head"]}
     settings = {"epochs": 40, "learning_rate": 0.01, "gradient_checkpointing": False}
-    assert sft(write_recipe(tmp_path / "lora.yaml", lora=full, **settings), small_checkpoint, small_data, tmp_path / "lora") == 0
+    recipe = write_recipe(tmp_path / "lora.yaml", lora=full, **settings)
+    assert sft(recipe, small_checkpoint, small_data, tmp_path / "lora") == 0
     plain = yaml.safe_load((tmp_path / "lora.yaml").read_text())
     plain["sft_answer"]["lora"] = None
     (tmp_path / "full.yaml").write_text(yaml.safe_dump(plain))
@@ -87,7 +99,7 @@ def test_the_scaled_down_recipe_runs_all_stages_to_normal_checkpoints(
 
     made = verify(tmp_path / "rl" / "checkpoint")
     assert made.recipe["hcm_grpo"]["lora"]["rank"] == 4
-    assert {file for file in made.files} == {file for file in verify(small_checkpoint).files}, "no file of adapters"
+    assert set(made.files) == set(verify(small_checkpoint).files), "no file of adapters"
     before, middle, after = map(weights, (small_checkpoint, start, tmp_path / "rl" / "checkpoint"))
     assert {n: (t.shape, t.dtype) for n, t in before.items()} == {n: (t.shape, t.dtype) for n, t in after.items()}
     learned = {name for name in before if not torch.equal(before[name], middle[name])}
