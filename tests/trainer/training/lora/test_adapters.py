@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
+from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
 from screening.prompt import COMPACT
@@ -187,3 +188,30 @@ def test_a_frozen_vit_keeps_nothing_for_the_backward_pass(
     loss.backward()
     assert seen == [False]
     assert all(p.grad is not None for p in trainer.model.parameters() if p.requires_grad)
+
+
+SFT = {"learning_rate": 1e-4, "captions": False}
+STAGE_2 = {"learning_rate": 1e-5, "max_completion_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 4}, "alpha"),
+        ({"rank": 0, "alpha": 8}, "rank"),
+        ({"rank": 4, "alpha": 0}, "no effect"),
+        ({"rank": 4, "alpha": 8, "bits": 8}, "bits"),
+        ({"rank": 4, "alpha": 8, "target": []}, "at least one layer"),
+        ({"rank": 4, "alpha": 8, "dropout": 1}, "dropout"),
+        ({"rank": 4, "alpha": 8, "ranks": 4}, "ranks"),
+        ({"rank": 4, "alpha": 8, "in_full": ["projector"]}, "SFT freezes the projector"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SftRecipe(**SFT, lora=settings)
+
+
+def test_adapters_with_a_colocated_vllm_are_refused() -> None:
+    with pytest.raises(ValidationError, match="lora needs `vllm: none`"):
+        HcmGrpoRecipe(**STAGE_2, vllm="colocate", lora=LORA)
