@@ -32,8 +32,8 @@ def _problems(case: Case) -> Iterator[str]:
     if grpo:
         yield from _engine_room(case, grpo)
     for name, sft in case.sft_stages:
-        memory, remedies = case.sft_memory(sft), _sft_remedies(sft)
-        yield from _fits(case, name, memory, remedies, case.sft_memory, with_lora=bool(sft.lora))
+        memory, smaller = case.sft_memory(sft), _sft_remedies(sft)
+        yield from _fits(case, name, memory, smaller, case.sft_memory, with_lora=bool(sft.lora))
     if grpo:
         memory, remedies = case.grpo_memory(grpo), _grpo_remedies(case, grpo)
         yield from _fits(case, "hcm_grpo", memory, remedies, case.grpo_memory, with_lora=bool(grpo.lora))
