@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from transformers import AutoProcessor, PreTrainedModel, Trainer
 
 from screening.checkpoint.manifest import Manifest
 from trainer.training.distributed import LaunchError, processes
 from trainer.training.export import export_successor
+from trainer.training.lora.model import load_adapters, merged
 from trainer.training.recipe import Recipe, RecipeError
 from trainer.training.saved_states import SavedStates, agreed_state, told_by_first
 from trainer.training.tracking.callbacks import LogFile
@@ -33,14 +35,23 @@ class StrictResume(SavedStates):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = model if model is not None else self.model
+        if is_peft_model(target):
+            load_adapters(target, resume_from_checkpoint)
+            return
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict(), strict=True)
 
 
 def freeze_vision(model: PreTrainedModel) -> None:
-    """Freeze ViT and aligner, as stage 1 does; stage 2 trains everything (paper, section 4)."""
+    """Freeze ViT and aligner, as stage 1 does; stage 2 trains everything (paper, section 4).
+
+    For gradient checkpointing, transformers marks the inputs of all parts as trained, also of frozen ones. Without
+    `no_grad`, autograd would keep the activations of the ViT and compute gradients that nothing uses.
+    """
     for part in (model.model.vision_tower, model.model.multi_modal_projector):
         part.requires_grad_(False)
+    tower = model.model.vision_tower
+    tower.forward = torch.no_grad()(tower.forward)
 
 
 def train_to_end(
@@ -75,12 +86,14 @@ def train_to_end(
     with track(tracking, out, origin) as tracker:
         trainer.add_callback(LogFile(out, tracker))
         trainer.train(resume_from_checkpoint=agreed_state(Path(trainer.args.output_dir), state))
-        check_weights_changed(trainer, checkpoint)  # in every process, so that none waits for one that has raised
+        model = trained_model(trainer, checkpoint)
+        # In every process, so that none waits for one that has raised.
+        check_weights_changed(model, checkpoint, steps=trainer.state.global_step)
         written = None
         if state.is_main_process:
             made = export_successor(
                 out / "checkpoint",
-                trainer.model,
+                model,
                 AutoProcessor.from_pretrained(checkpoint),  # the trainer may have changed its own copy
                 parent,
                 stage=origin["stage"],
@@ -93,20 +106,30 @@ def train_to_end(
         return Manifest.model_validate_json(str(told_by_first(written, state)))
 
 
-def check_weights_changed(trainer: Trainer, start: Path) -> None:
+def trained_model(trainer: Trainer, start: Path) -> PreTrainedModel:
+    """The model that was trained; one with adapters is merged with the checkpoint from which it started."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return merged(model, start) if is_peft_model(model) else model
+
+
+def check_weights_changed(model: PreTrainedModel, start: Path, *, steps: int) -> None:
     """Check that training changed the weights, compared in bfloat16 as a checkpoint holds them.
+
+    Args:
+        start: checkpoint from which the training started.
+        steps: number of optimizer steps that were taken.
 
     Raises:
         RecipeError: see `train_to_end`.
     """
-    if not trainer.state.global_step:
+    if not steps:
         raise RecipeError("the training took no step, so there is no new checkpoint. Give more data or smaller batches")
-    now = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    now = model.state_dict()
     if broken := next((name for name, tensor in now.items() if not torch.isfinite(tensor).all()), None):
         raise RecipeError(f"the training diverged: {broken} holds values that are not finite. Lower learning_rate")
-    before = type(trainer.model).from_pretrained(start, dtype=torch.bfloat16).state_dict()
+    before = type(model).from_pretrained(start, dtype=torch.bfloat16).state_dict()
     if all(torch.equal(tensor, now[name].to("cpu", torch.bfloat16)) for name, tensor in before.items()):
         raise RecipeError(
-            f"{trainer.state.global_step} steps changed no weight, so there is no new checkpoint. Raise learning_rate, "
+            f"{steps} steps changed no weight, so there is no new checkpoint. Raise learning_rate, "
             "or look into the log: stage 2 learns nothing if all completions of each group earn the same reward"
         )

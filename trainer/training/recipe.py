@@ -70,6 +70,8 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 WeightDecay = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed in the range that NumPy accepts."""
+InFull = Literal["projector", "embeddings", "head"]
+"""Parts of a model that LoRA may train in full."""
 
 
 class PoolRecipe(_Strict):
@@ -157,6 +159,43 @@ class PretrainRecipe(_Strict):
     seed: Seed
 
 
+class LoraRecipe(_Strict):
+    """Settings of LoRA (Hu et al. 2021). An adapted layer W x becomes W x + alpha / rank * B A x, and only A and B are
+    trained. The checkpoint holds the sum, so it has the form of any other.
+    """
+
+    rank: int = Field(ge=1, le=8192)
+    """Rows of A and columns of B. A rank above the smaller side of a layer's matrix only costs memory."""
+    alpha: Factor
+    """Scale of the adapters, relative to `rank`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that are set to zero in training."""
+    target: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Layers that get an adapter: `all-linear` for every linear layer of the parts that the stage trains (SFT: the
+    language model; stage 2: ViT and projector too), or a list of the last parts of layers' names, such as
+    [q_proj, v_proj]. The head gets no adapter; see `in_full`."""
+    in_full: tuple[InFull, ...] = ()
+    """Parts that are trained in full, in float32: of `projector` (stage 2 only), `embeddings` and `head`. Every other
+    weight without an adapter is frozen, which includes norms and biases."""
+    bits: Literal[16, 4] = 16
+    """Bits per frozen weight in the training: 16 for bfloat16; 4 for QLoRA (Dettmers et al. 2023), NF4 with double
+    quantization in the matrices of the language model's layers."""
+
+    @field_validator("alpha")
+    @classmethod
+    def _some_scale(cls, alpha: float) -> float:
+        if not alpha:
+            raise ValueError("with alpha 0 the adapters have no effect. Give a number above 0, such as twice the rank")
+        return alpha
+
+    @field_validator("target")
+    @classmethod
+    def _some_target(cls, target: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not target or not all(target):
+            raise ValueError("name at least one layer, such as [q_proj, v_proj], or give all-linear")
+        return target
+
+
 class SftRecipe(_Strict):
     """Settings of one SFT stage (paper, section 4 and table 2): ViT and aligner are frozen."""
 
@@ -178,6 +217,15 @@ class SftRecipe(_Strict):
     save_steps: Count = 200
     """Optimizer steps between saved states; a kill loses at most so many. The result does not depend on it."""
     seed: Seed = 0
+    lora: LoraRecipe | None = None
+    """Adapters in place of full fine-tuning; None trains all weights that are not frozen."""
+
+    @field_validator("lora")
+    @classmethod
+    def _frozen_projector(cls, lora: LoraRecipe | None) -> LoraRecipe | None:
+        if lora and "projector" in lora.in_full:
+            raise ValueError("SFT freezes the projector. Remove `projector` from in_full; stage 2 may have it")
+        return lora
 
     @property
     def deciding(self) -> dict[str, Any]:
@@ -243,6 +291,19 @@ class HcmGrpoRecipe(_Strict):
     save_steps: Count = 50
     """Optimizer steps between saved states, as in SFT."""
     seed: Seed = 0
+    lora: LoraRecipe | None = None
+    """Adapters in place of full fine-tuning; None trains all weights. With adapters, the reference is the same model
+    with its adapters off, so it takes no memory of its own."""
+
+    @model_validator(mode="after")
+    def _exact_reference(self) -> Self:
+        if self.lora and self.vllm != "none":
+            # TRL adds the adapters to the frozen weights before it copies them to vLLM, and subtracts them afterwards.
+            raise ValueError(
+                "lora needs `vllm: none`. For each step, TRL would add the adapters to the 16-bit weights for vLLM and "
+                "subtract them again, and rounding would change the frozen weights, which are also the reference"
+            )
+        return self
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -81,12 +81,27 @@ def test_interrupted_hcm_grpo_ends_with_the_weights_of_an_uninterrupted_run(
     check_that_kills_change_nothing([*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path)
 
 
-def check_that_kills_change_nothing(command: list[str], start: Path, directory: Path) -> None:
+@pytest.mark.parametrize("bits", [16, 4])
+def test_interrupted_training_of_adapters_ends_with_the_weights_of_an_uninterrupted_run(
+    bits: int, recipe: Path, small_data: Path, small_checkpoint: Path, hard_cases: Path, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load(recipe.read_text())
+    stage = "sft_answer" if bits == 4 else "hcm_grpo"
+    settings[stage]["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.1, "bits": bits}
+    recipe.write_text(yaml.safe_dump(settings))
+    command = ["sft", "--stage", "answer-driven"] if bits == 4 else ["hcm-grpo", "--hard-cases", str(hard_cases)]
+    command += ["--recipe", str(recipe), "--data", str(small_data), "--checkpoint", str(small_checkpoint)]
+    check_that_kills_change_nothing(command, small_checkpoint, tmp_path, MOMENTS[2:4])
+
+
+def check_that_kills_change_nothing(
+    command: list[str], start: Path, directory: Path, moments: tuple[tuple[str, str, int], ...] = MOMENTS
+) -> None:
     """A run that ends normally, and one that is killed at each moment in turn."""
     command += ["--tracking-uri", "none", "--out"]
     whole, killed = directory / "whole", directory / "killed"
     assert run_process([*command, str(whole)]) == 0
-    for moment, function, call in MOMENTS:
+    for moment, function, call in moments:
         assert run_process([*command, str(killed)], function, call) == -signal.SIGKILL, moment
         assert not (killed / "checkpoint").exists()
     assert run_process([*command, str(killed)]) == 0

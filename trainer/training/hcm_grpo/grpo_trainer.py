@@ -7,9 +7,11 @@ without pictures; and, in the rollout, for pictures cut into tiles.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
@@ -78,17 +80,20 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         }
         was_training = model.training
         model.eval()
+        # Adapters are in float32 and the frozen weights are not.
+        precision = self.accelerator.autocast() if is_peft_model(model) else nullcontext()
         try:
-            completions = roll_out(
-                model,
-                {name: value.to(self.accelerator.device) for name, value in prompts.items()},
-                group_size=num_generations,
-                sampling=Sampling(self.temperature, self.top_k, self.top_p),
-                max_tokens=self.max_completion_length,
-                ends=self.eos_token_ids,
-                # An image token without a picture would make the next pass fail.
-                never=[self.model.config.image_token_id],
-            )
+            with precision:
+                completions = roll_out(
+                    model,
+                    {name: value.to(self.accelerator.device) for name, value in prompts.items()},
+                    group_size=num_generations,
+                    sampling=Sampling(self.temperature, self.top_k, self.top_p),
+                    max_tokens=self.max_completion_length,
+                    ends=self.eos_token_ids,
+                    # An image token without a picture would make the next pass fail.
+                    never=[self.model.config.image_token_id],
+                )
         finally:
             model.train(was_training)
         return completions, None

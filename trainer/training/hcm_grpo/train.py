@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoProcessor
 from trl import GRPOConfig
 
 from screening.checkpoint.manifest import Manifest, verify
@@ -29,6 +29,7 @@ from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.warm_start import copy_state, find_warm_start, hard_in
+from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.tracking.callbacks import ExampleKeeper
@@ -123,6 +124,7 @@ def train_on_questions(
     """
     state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
+    check_lora(checkpoint, settings.lora, vision=True)
     curriculum = make_curriculum(
         cases,
         epochs=settings.epochs,
@@ -171,6 +173,8 @@ def build_trainer(
 ) -> GroupGRPOTrainer:
     """Build the trainer: the policy, all of it trained, its reference (TRL loads it from `checkpoint`) and the rewards.
 
+    With LoRA only the adapters are trained, and TRL takes the policy with its adapters off for the reference.
+
     Args:
         questions: as `trainer.training.sft.rows.rollout_rows` makes them, in the order of training.
         output: directory of TRL's saved states.
@@ -178,13 +182,18 @@ def build_trainer(
     processor, config = AutoProcessor.from_pretrained(checkpoint, padding_side="left"), arguments(settings, output)
     if config.use_vllm:  # as in `GroupGRPOTrainer` without vLLM: the model must not write image tokens
         config.generation_kwargs = {"logit_bias": {processor.image_token_id: -100.0}}
-    return GroupGRPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32),
+    model = load_for_training(checkpoint, settings.lora)
+    trainer = GroupGRPOTrainer(
+        model=model,
+        peft_config=adapter_config(model, settings.lora, vision=True),
         processing_class=processor,
         reward_funcs=rewards,
         train_dataset=questions,
         args=config,
     )
+    if settings.lora:
+        prepare(trainer.model)
+    return trainer
 
 
 def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:

@@ -32,9 +32,11 @@ def _problems(case: Case) -> Iterator[str]:
     if grpo:
         yield from _engine_room(case, grpo)
     for name, sft in case.sft_stages:
-        yield from _fits(case, name, case.sft_memory(sft), _sft_remedies(sft), case.sft_memory)
+        memory, smaller = case.sft_memory(sft), _sft_remedies(sft)
+        yield from _fits(case, name, memory, smaller, case.sft_memory, with_lora=bool(sft.lora))
     if grpo:
-        yield from _fits(case, "hcm_grpo", case.grpo_memory(grpo), _grpo_remedies(case, grpo), case.grpo_memory)
+        memory, remedies = case.grpo_memory(grpo), _grpo_remedies(case, grpo)
+        yield from _fits(case, "hcm_grpo", memory, remedies, case.grpo_memory, with_lora=bool(grpo.lora))
 
 
 def _notes(case: Case) -> Iterator[str]:
@@ -126,7 +128,13 @@ def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
 
 
 def _fits(
-    case: Case, name: str, memory: Memory, remedies: Iterator[tuple[str, Any]], price: Callable[[Any], Memory]
+    case: Case,
+    name: str,
+    memory: Memory,
+    remedies: Iterator[tuple[str, Any]],
+    price: Callable[[Any], Memory],
+    *,
+    with_lora: bool,
 ) -> Iterator[str]:
     """Compare the peak with the GPU's memory, and find the first change that makes it fit."""
     usable = case.hardware.usable_bytes
@@ -143,7 +151,8 @@ def _fits(
             yield f"{need}Set in {name}: {change} (then {peak / GIB:.1f} GiB)"
             return
         least = min(least, peak)
-    yield f"{need}No batch is small enough: the smallest takes {least / GIB:.1f} GiB. Use larger GPUs"
+    other = "larger GPUs" if with_lora else "larger GPUs, or LoRA (as the recipe internvl3-2b-lora does)"
+    yield f"{need}No batch is small enough: the smallest takes {least / GIB:.1f} GiB. Use {other}"
 
 
 def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:

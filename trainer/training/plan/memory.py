@@ -5,7 +5,8 @@ So these are the bytes per parameter:
 
     weights 4, gradients 4, AdamW's two moments 8, bfloat16 copies of the trained matrices 2, reference model 4
 
-With several GPUs, 4 more are needed for the buckets in which gradients are exchanged.
+With several GPUs, 4 more are needed for the buckets in which gradients are exchanged. A stage with LoRA holds less;
+`trainer.training.plan.adapters` has its formulas.
 
 Activations follow the method of Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1): count what each operation
 keeps for the backward pass. Counted on transformers' modules under autocast with fused attention, in bytes per token
@@ -33,6 +34,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.shapes import Shapes
 from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
@@ -105,10 +107,10 @@ def vision_activations(shapes: Shapes, pictures: int, *, checkpointing: bool) ->
     return layers + pictures * shapes.tokens_per_picture * projector_bytes(shapes)
 
 
-def head_bytes(shapes: Shapes, tokens: int) -> int:
-    """Bytes of TRL's fused head: a tile of logits, and float32 gradients of the states and of the matrix."""
+def head_bytes(shapes: Shapes, tokens: int, *, trained: bool = True) -> int:
+    """Bytes of TRL's fused head: a tile of logits, and float32 gradients of the states and of a trained matrix."""
     tile = min(HEAD_TILE, min(tokens, 4096) * min(shapes.vocabulary, 32768) * BFLOAT16)
-    return tile + FLOAT32 * shapes.text.width * (tokens + shapes.vocabulary)
+    return tile + FLOAT32 * shapes.text.width * (tokens + (shapes.vocabulary if trained else 0))
 
 
 def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
@@ -126,13 +128,18 @@ def sft_memory(
         prompt: tokens of the question, image tokens included.
         answer: tokens of the longest answer.
     """
-    training = {
-        "activations of the language model": text_activations(
-            shapes, settings.batch_size, prompt + answer, checkpointing=settings.gradient_checkpointing
-        ),
-        "head": head_bytes(shapes, settings.batch_size * answer),
-    }
-    return Memory(held=_states(parameters, gpus, vision=False), training=training)
+    length, checkpointing, answers = prompt + answer, settings.gradient_checkpointing, settings.batch_size * answer
+    if settings.lora:
+        adapters = find_adapters(parameters, settings.lora, vision=False)
+        activations = adapters.text_activations(
+            shapes, settings.batch_size * length, length, checkpointing=checkpointing
+        )
+        head = head_bytes(shapes, answers, trained="head" in settings.lora.in_full)
+        held = {**adapters.held(gpus), "CUDA and fragmentation": ALLOWANCE}
+    else:
+        activations = text_activations(shapes, settings.batch_size, length, checkpointing=checkpointing)
+        head, held = head_bytes(shapes, answers), _states(parameters, gpus, vision=False)
+    return Memory(held=held, training={"activations of the language model": activations, "head": head})
 
 
 def grpo_memory(
@@ -151,8 +158,12 @@ def grpo_memory(
         gpu_memory: bytes of the GPU, of which a colocated vLLM takes a share.
     """
     answer = settings.max_completion_tokens
-    held = _states(parameters, gpus, vision=True)
-    if settings.kl_beta:
+    adapters = find_adapters(parameters, settings.lora, vision=True) if settings.lora else None
+    if adapters:
+        held = {**adapters.held(gpus), "CUDA and fragmentation": ALLOWANCE}
+    else:
+        held = _states(parameters, gpus, vision=True)
+    if settings.kl_beta and not adapters:
         held["reference model"] = FLOAT32 * parameters.total
     rollouts = {}
     if settings.vllm == "colocate":
@@ -160,15 +171,20 @@ def grpo_memory(
     else:
         generated = settings.batch_size * settings.gradient_accumulation
         rollouts["KV cache of the rollouts"] = kv_cache_bytes(shapes, generated, prompt + answer)
-    checkpointing = settings.gradient_checkpointing
+    checkpointing, length = settings.gradient_checkpointing, prompt + answer
+    pictures, answers = PICTURES_PER_SAMPLE * settings.batch_size, settings.batch_size * answer
+    if adapters:
+        seeing = adapters.vision_activations(shapes, pictures, checkpointing=checkpointing)
+        writing = adapters.text_activations(shapes, settings.batch_size * length, length, checkpointing=checkpointing)
+        head = head_bytes(shapes, answers, trained="head" in adapters.lora.in_full)
+    else:
+        seeing = vision_activations(shapes, pictures, checkpointing=checkpointing)
+        writing = text_activations(shapes, settings.batch_size, length, checkpointing=checkpointing)
+        head = head_bytes(shapes, answers)
     training = {
-        "activations of the ViT and projector": vision_activations(
-            shapes, PICTURES_PER_SAMPLE * settings.batch_size, checkpointing=checkpointing
-        ),
-        "activations of the language model": text_activations(
-            shapes, settings.batch_size, prompt + answer, checkpointing=checkpointing
-        ),
-        "head": head_bytes(shapes, settings.batch_size * answer),
+        "activations of the ViT and projector": seeing,
+        "activations of the language model": writing,
+        "head": head,
     }
     return Memory(held, rollouts, training)
 

@@ -33,12 +33,23 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A linear layer."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """Parameters of all parts. A tied head counts as part of the embeddings only."""
 
     parts: tuple[Part, ...]
     tied: bool
     """Whether the head is the embeddings' matrix."""
+    layers: tuple[Layer, ...] = ()
+    """All linear layers, among which LoRA chooses."""
 
     @property
     def total(self) -> int:
@@ -83,4 +94,9 @@ def count_parameters(model: PreTrainedModel) -> Parameters:
         # Only weights of linear layers (2 dimensions) and convolutions (4) are multiplied.
         if name.endswith(".weight") and parameter.ndim in (2, 4):
             matrices[part] += parameter.numel()
-    return Parameters(tuple(Part(part, totals[part], matrices[part]) for part in PARTS), tied)
+    layers = (
+        Layer(name, module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if hasattr(module, "in_features")
+    )
+    return Parameters(tuple(Part(part, totals[part], matrices[part]) for part in PARTS), tied, tuple(layers))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.memory import GIB, EngineMemory, Memory, engine_memory, grpo_memory, sft_memory
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule, grpo_schedule, sft_schedule
 from trainer.training.plan.shapes import Shapes
 from trainer.training.plan.tokens import Tokens
-from trainer.training.recipe import HcmGrpoRecipe, Recipe, SftRecipe
+from trainer.training.recipe import HcmGrpoRecipe, LoraRecipe, Recipe, SftRecipe
 
 PAPER_SAMPLES = 1044
 """Size of the paper's training split (table 1)."""
@@ -132,15 +133,23 @@ class Case:
         """Schedule of stage 2 with these settings."""
         return grpo_schedule(grpo, self.data.samples, self.data.hard_cases, self.hardware.gpus)
 
+    def trained(self, lora: LoraRecipe | None, *, vision: bool) -> int:
+        """Number of trained parameters of a stage, adapters included."""
+        if lora:
+            return find_adapters(self.parameters, lora, vision=vision).trained
+        return self.parameters.trained(vision=vision)
+
     def stages(self) -> Iterator[StagePlan]:
         """The stages of the recipe, in order."""
-        trained = self.parameters.trained(vision=False)
         for name, sft in self.sft_stages:
+            trained = self.trained(sft.lora, vision=False)
             samples = self.data.weak_samples if name == "sft_weak" else self.data.samples
             # Stage 1.2 is assumed to have as many captions per sample as stage 1.1.
             captions = self.data.weak_captions * samples // max(self.data.weak_samples, 1)
             schedule = sft_schedule(sft, samples, captions, self.hardware.gpus)
-            yield StagePlan(name, trained, self.parameters.total - trained, self.sft_memory(sft), schedule)
+            frozen = self.parameters.total - (0 if sft.lora else trained)
+            yield StagePlan(name, trained, frozen, self.sft_memory(sft), schedule)
         if grpo := self.recipe.hcm_grpo:
-            memory, engine = self.grpo_memory(grpo), self.engine(grpo)
-            yield StagePlan("hcm_grpo", self.parameters.total, 0, memory, self.grpo_schedule(grpo), engine)
+            memory, engine, trained = self.grpo_memory(grpo), self.engine(grpo), self.trained(grpo.lora, vision=True)
+            frozen = self.parameters.total if grpo.lora else 0
+            yield StagePlan("hcm_grpo", trained, frozen, memory, self.grpo_schedule(grpo), engine)

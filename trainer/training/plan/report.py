@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.memory import GIB
-from trainer.training.plan.parameters import VISION
+from trainer.training.plan.parameters import PARTS, VISION
 from trainer.training.plan.plan import MARGIN, Case, StagePlan
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule
+from trainer.training.recipe import LoraRecipe
 
 TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
 """Section of the recipe → name of the stage in the paper."""
@@ -78,15 +80,31 @@ def _stage_json(stage: StagePlan) -> dict[str, Any]:
 
 
 def _parameters(case: Case) -> list[str]:
-    grpo = case.recipe.hcm_grpo is not None
-    rows = [("part", "parameters", "SFT 1.1, 1.2", *(["HCM-GRPO"] if grpo else []))]
-    for part in case.parameters.parts:
-        state = "frozen" if part.name in VISION else "trained"
-        rows.append((part.name, f"{part.total:,}", state, *(["trained"] if grpo else [])))
-    trained = case.parameters.trained(vision=False)
-    total = (f"{trained:,} trained", *([f"{case.parameters.total:,} trained"] if grpo else []))
-    rows.append(("total", f"{case.parameters.total:,}", *total))
-    return ["Parameters", *_table(rows)]
+    """One row per part and a total; SFT 1.1 and 1.2 share a column if they train the same."""
+    stages = {stage.name: stage for stage in case.stages()}
+    titles, alike = dict(TITLES), stages["sft_weak"].trained == stages["sft_answer"].trained
+    if alike:
+        titles["sft_weak"] = "SFT 1.1, 1.2"
+    columns = [name for name in stages if name != "sft_answer" or not alike]
+    rows = [
+        (part.name, f"{part.total:,}", *(_state(case, name, part.name) for name in columns))
+        for part in case.parameters.parts
+    ]
+    head = ("part", "parameters", *(titles[name] for name in columns))
+    totals = (f"{stages[name].trained:,} trained" for name in columns)
+    return ["Parameters", *_table([head, *rows, ("total", f"{case.parameters.total:,}", *totals)])]
+
+
+def _state(case: Case, stage: str, part: str) -> str:
+    """What a stage does with a part of the model."""
+    lora: LoraRecipe | None = getattr(case.recipe, stage).lora
+    if lora is None:
+        return "frozen" if part in VISION and stage != "hcm_grpo" else "trained"
+    if part in lora.in_full:
+        return "trained"
+    adapters = find_adapters(case.parameters, lora, vision=stage == "hcm_grpo")
+    size = adapters.size_in(PARTS[part])
+    return f"frozen, adapters of {size:,}" if size else "frozen"
 
 
 def _tokens(case: Case) -> list[str]:

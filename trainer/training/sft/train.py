@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.checkpoint.manifest import Manifest, verify
@@ -19,6 +19,7 @@ from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import processes
 from trainer.training.enough_data import refuse, sft_problem
 from trainer.training.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
+from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.recipe import Recipe, SftRecipe, load_recipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
@@ -116,6 +117,7 @@ def train_on_rows(
     state = processes()
     settings: SftRecipe = getattr(recipe, section)
     refuse(sft_problem(section, settings, len(rows), state.num_processes))
+    check_lora(checkpoint, settings.lora, vision=False)
     table = dataset(rows, directory, parent.image.size)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
     with state.main_process_first():
@@ -135,20 +137,24 @@ def train_on_rows(
 
 
 def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: Path) -> StrictSFTTrainer:
-    """Build the trainer of a model whose ViT and aligner are frozen.
+    """Build the trainer of a model whose ViT and aligner are frozen. With LoRA, all weights but the adapters are.
 
     Args:
         rows: as `trainer.training.sft.rows` makes them.
         output: directory of TRL's saved states.
     """
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    model = load_for_training(checkpoint, settings.lora)
     freeze_vision(model)
-    return StrictSFTTrainer(
+    trainer = StrictSFTTrainer(
         model=model,
+        peft_config=adapter_config(model, settings.lora, vision=False),
         processing_class=AutoProcessor.from_pretrained(checkpoint),
         train_dataset=rows,
         args=arguments(settings, output),
     )
+    if settings.lora:
+        prepare(trainer.model)
+    return trainer
 
 
 def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
@@ -176,5 +182,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=1,
-        dataloader_persistent_workers=True,
+        # Starting workers draws a random number, and persistent workers start only in the first epoch. A resumed run
+        # would draw another time, and its dropout would differ from that of an unbroken run.
+        dataloader_persistent_workers=not (settings.lora and settings.lora.dropout),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -53,7 +54,7 @@ def test_parameters_are_those_of_the_shapes_and_of_the_published_models(on_meta,
 
 
 def test_the_arithmetic_below_uses_the_real_numbers(on_meta) -> None:
-    assert on_meta["internvl3-2b"] == PARAMETERS
+    assert replace(on_meta["internvl3-2b"], layers=()) == PARAMETERS
     assert shapes_of(find_model(load_recipe("internvl3-2b")).config) == SHAPES
 
 
