@@ -31,9 +31,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 SAVE_STEPS = 2
 WAIT = 1200
-"""Seconds for one run. It takes one or two on an idle machine."""
+"""Seconds for one run. It takes a few on an idle machine."""
 
-MOMENTS = (
+Moments = tuple[tuple[str, str, int], ...]
+MOMENTS: Moments = (
     ("before the first state", "transformers.Trainer.training_step", 2),
     ("while the first state is written", "transformers.Trainer._save_optimizer_and_scheduler", 1),
     ("between two states", "transformers.Trainer.training_step", 4),
@@ -41,6 +42,9 @@ MOMENTS = (
     ("while the checkpoint is written", "trainer.training.export.write_manifest", 1),
 )
 """Moments of kills in one run: name, function, and the number of its call in the process at which the kill happens."""
+AT_MOMENTS = pytest.mark.parametrize(
+    "moments", [pytest.param(MOMENTS[3:], id="late"), pytest.param(MOMENTS, marks=pytest.mark.exhaustive, id="all")]
+)
 
 
 @pytest.fixture
@@ -67,18 +71,24 @@ def hard_cases(tmp_path: Path, small_data: Path, small_checkpoint: Path) -> Path
     return directory
 
 
+@AT_MOMENTS
 def test_interrupted_sft_ends_with_the_weights_of_an_uninterrupted_run(
-    recipe: Path, small_data: Path, small_checkpoint: Path, tmp_path: Path
+    moments: Moments, recipe: Path, small_data: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     command = ["sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(small_data)]
-    check_that_kills_change_nothing([*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path)
+    check_that_kills_change_nothing(
+        [*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path, moments
+    )
 
 
+@AT_MOMENTS
 def test_interrupted_hcm_grpo_ends_with_the_weights_of_an_uninterrupted_run(
-    recipe: Path, small_data: Path, small_checkpoint: Path, hard_cases: Path, tmp_path: Path
+    moments: Moments, recipe: Path, small_data: Path, small_checkpoint: Path, hard_cases: Path, tmp_path: Path
 ) -> None:
     command = ["hcm-grpo", "--recipe", str(recipe), "--data", str(small_data), "--hard-cases", str(hard_cases)]
-    check_that_kills_change_nothing([*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path)
+    check_that_kills_change_nothing(
+        [*command, "--checkpoint", str(small_checkpoint)], small_checkpoint, tmp_path, moments
+    )
 
 
 @pytest.mark.parametrize("bits", [16, 4])
@@ -94,9 +104,7 @@ def test_interrupted_training_of_adapters_ends_with_the_weights_of_an_uninterrup
     check_that_kills_change_nothing(command, small_checkpoint, tmp_path, MOMENTS[2:4])
 
 
-def check_that_kills_change_nothing(
-    command: list[str], start: Path, directory: Path, moments: tuple[tuple[str, str, int], ...] = MOMENTS
-) -> None:
+def check_that_kills_change_nothing(command: list[str], start: Path, directory: Path, moments: Moments) -> None:
     """A run that ends normally, and one that is killed at each moment in turn."""
     command += ["--tracking-uri", "none", "--out"]
     whole, killed = directory / "whole", directory / "killed"
