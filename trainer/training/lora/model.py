@@ -31,14 +31,17 @@ def check_lora(checkpoint: Path, lora: LoraRecipe | None, *, vision: bool) -> No
 
 
 def load_for_training(checkpoint: Path, lora: LoraRecipe | None) -> PreTrainedModel:
-    """Load a model as a training holds it: in float32 for full fine-tuning, else in the recipe's bits, to be frozen."""
+    """Load a model as a training holds it: in float32 for full fine-tuning, else in the recipe's bits, to be frozen.
+
+    On a CPU, 16 bits are float32, in which the stages compute there.
+    """
     if lora is None:
         return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     if lora.bits == 16:
-        return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.bfloat16)
+        return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=_computed_in())
     return AutoModelForImageTextToText.from_pretrained(
         checkpoint,
-        dtype=torch.bfloat16,
+        dtype=_computed_in(),
         quantization_config=_quantization(),
         device_map={"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
     )
@@ -111,6 +114,10 @@ def merged(model: PeftModel, checkpoint: Path) -> PreTrainedModel:
     return whole.merge_and_unload()
 
 
+def _computed_in() -> torch.dtype:
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
 def _quantization() -> Any:
     from transformers import BitsAndBytesConfig
 
@@ -118,7 +125,7 @@ def _quantization() -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=_computed_in(),
         # ViT and projector stay in 16 bits: they are small, and all that the model sees passes through them. The head
         # is read by TRL as a plain matrix.
         llm_int8_skip_modules=[HEAD, *(prefix.removesuffix(".") for prefix in VISION_PREFIXES)],

@@ -24,11 +24,11 @@ from trainer.runs.run_directory import claim
 from trainer.training.pseudo_label.answers import ask, of_sample, open_answers
 from trainer.training.pseudo_label.consensus import Consensus, vote
 from trainer.training.pseudo_label.errors import PseudoLabelError
+from trainer.training.pseudo_label.held_out import frozen_beside, read_items, refuse_test_samples
 from trainer.training.pseudo_label.orders import ORDERS
 from trainer.training.pseudo_label.output import pseudo_labelled, refuse_same_ids, write_output
 from trainer.training.pseudo_label.report import PAGE_NAME, RECORD_NAME, PseudoLabels, conclude, page
 from trainer.training.pseudo_label.select import Rules, class_of, select
-from trainer.training.pseudo_label.test_sets import frozen_beside, read_items, refuse_test_samples
 from trainer.training.sft.agreement import contradictions
 
 
