@@ -47,6 +47,9 @@ MOST_ROUNDING = 0.1
 AMX, 0.041 on one without AVX-512."""
 MOST_TOLERANCE = 1.0
 """Maximum tolerance: repeats that differ more show nothing. Measured: 0 for models/tiny, 0.06 for a random 2B."""
+FLOAT32_SHARE = 0.1
+"""Tolerance in float32, as a share of that in bfloat16. Measured for models/tiny, whose tolerance is 0.002: two kinds of
+processor differ by 0.00003, and one flipped sign makes 0.0002 to 0.1."""
 _BLOCKS = 8
 """Number of coloured blocks on each side of a probe's picture."""
 
@@ -137,6 +140,11 @@ class Probes(BaseModel):
             given: the log-probabilities to compare with in place of the recorded ones.
         """
         return self.deviation(found, given) <= self.tolerance  # False for NaN
+
+    def repeated_in_float32(self, found: Sequence[Sequence[float]]) -> bool:
+        """Whether a float32 engine's log-probabilities equal the `exact` ones; False without them."""
+        exact = self.exact
+        return exact is not None and self.deviation(found, exact) <= FLOAT32_SHARE * self.tolerance
 
     def rounded(self, found: Sequence[Sequence[float]]) -> bool:
         """Whether rounding explains the distance of an engine's log-probabilities from float32's."""

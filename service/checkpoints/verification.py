@@ -100,7 +100,7 @@ class Verifier:
         # All at once: the engine reads them as one batch. Tolerances were measured alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
         exact = probes.exact if self._engine.in_float32 else None
-        if exact and not probes.repeated(found, exact):
+        if exact and not probes.repeated_in_float32(found):
             worst = probes.deviation(found, exact)
             raise CheckpointError(
                 "the engine does not give the checkpoint's log-probabilities: the largest difference, in float32, is "

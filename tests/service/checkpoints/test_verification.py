@@ -105,7 +105,7 @@ async def test_an_engine_in_float32_must_repeat_float32s_numbers_on_every_machin
     engine.computes_in_float32 = True
     for allow_rounding in (True, False):
         found = []
-        for engine.off in (0.0, 0.009, 0.011, REPEATED, ROUNDED):
+        for engine.off in (0.0, 0.0009, 0.0011, REPEATED, ROUNDED):
             found.append(await outcome(Verifier(engine), recorded(manifest, machine), allow_rounding=allow_rounding))
         assert found == ["passed", "passed", "refused", "refused", "refused"]
 
