@@ -48,8 +48,8 @@ AMX, 0.041 on one without AVX-512."""
 MOST_TOLERANCE = 1.0
 """Maximum tolerance: repeats that differ more show nothing. Measured: 0 for models/tiny, 0.06 for a random 2B."""
 FLOAT32_SHARE = 0.1
-"""Tolerance in float32, as a share of that in bfloat16. Measured for models/tiny, whose tolerance is 0.002: two kinds of
-processor differ by 0.00003, and one flipped sign makes 0.0002 to 0.1."""
+"""Tolerance in float32, as a share of that in bfloat16. Measured for models/tiny, whose tolerance is 0.002: two kinds
+of processor differ by 0.00003, and one flipped sign makes 0.0002 to 0.1."""
 _BLOCKS = 8
 """Number of coloured blocks on each side of a probe's picture."""
 
