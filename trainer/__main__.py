@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from screening.runtime.commands import CommandLine
 from screening.runtime.cpus import limit_threads
-from screening.runtime.environment import QUIET_ENVIRONMENT, name_the_user
+from screening.runtime.environment import name_the_user, prevent_reports_and_downloads
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.data.render.command", "draw labelled samples of one original and four generated pictures"),
@@ -102,10 +102,11 @@ COMMAND_LINE = CommandLine(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     limit_threads(os.environ)
     name_the_user(os.environ)
-    os.environ.update(QUIET_ENVIRONMENT)
-    return COMMAND_LINE.main(argv)
+    prevent_reports_and_downloads(os.environ, downloads=arguments[:1] == ["import"])
+    return COMMAND_LINE.main(arguments)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure both programs, kill one of them, and print the figures."""
+    if args.count < 4 * args.batch or args.count // args.rounds <= args.batch:
+        raise UserError("each round needs more than one block, and the killed run four: raise --count or lower --batch")
     lines = _lines(rendered(args, args.count))[: args.count]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -11,7 +11,7 @@ of models/tiny. Its numbers scatter around those of float32 as far as the record
 both, and an engine can pass in two ways:
 
 - *by repetition*: every number equals the recorded one, within the spread of repeats. An engine that computes in
-  float32 must repeat the float32 numbers, on every kind of machine: two kinds differ by less than 0.0001;
+  float32 must repeat the float32 numbers, on every kind of machine: two kinds differ by 0.00003 for models/tiny;
 - *by rounding*: all numbers together are as close to float32's as rounding explains. The measure is the root mean
   square, which hardly varies over a hundred tokens, whereas the largest difference does.
 

@@ -24,7 +24,8 @@ SEED = 0
 """Fixed seed. The same question gets the same answer, except for near ties, which depend on the rest of a step."""
 
 KV_CACHE_BYTES_ON_CPU = 512 * 2**20
-"""Size of the KV cache on a CPU. By default vLLM reserves a share of the memory, and does not start if it is in use."""
+"""Size of the KV cache on a CPU; twice as much in float32, for as many tokens. By default vLLM reserves a share of the
+memory, and does not start if it is in use."""
 
 CpuWorker = Literal["inside", "apart"]
 """Where vLLM's worker runs on a CPU: inside the engine core's process, or apart, in a process of its own."""
@@ -149,7 +150,7 @@ def engine_arguments(
         # Compiling makes the start take 40 s instead of 15 s, and answers on a CPU are no faster.
         arguments["enforce_eager"] = True
         arguments["dtype"] = ("bfloat16" if has_bfloat16() else "float32") if cpu_dtype == "auto" else cpu_dtype
-        arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU
+        arguments["kv_cache_memory_bytes"] = KV_CACHE_BYTES_ON_CPU * (2 if arguments["dtype"] == "float32" else 1)
         arguments["max_model_len"] = _AS_FITS  # A large model's full length would not fit into that cache.
         # The check of free memory at the start uses this share, although the cache has a fixed size.
         arguments["gpu_memory_utilization"] = 0.1

@@ -36,6 +36,17 @@ class NoTemporaryDirectory(Exception):
     """Neither TMPDIR nor the default directories for temporary files are writable."""
 
 
+def prevent_reports_and_downloads(environment: MutableMapping[str, str], *, downloads: bool = False) -> None:
+    """Set the variables of `QUIET_ENVIRONMENT` that have no value. Call this before the libraries are imported.
+
+    Args:
+        downloads: leave out those that prevent downloads.
+    """
+    for name, value in QUIET_ENVIRONMENT.items():
+        if not (downloads and name.endswith("_OFFLINE")):
+            environment.setdefault(name, value)
+
+
 def name_the_user(environment: MutableMapping[str, str]) -> None:
     """Set a user name if the user id has no entry in the passwd file, which is usual on OpenShift.
 

@@ -45,7 +45,8 @@ def run_while_output_is_read(run: Callable[[], int]) -> int:
     """
     try:
         status = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Python's value if the output was closed before the start
+            sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # argparse ends `--help` by SystemExit
         if not _output_is_closed():
             raise
@@ -57,6 +58,8 @@ def run_while_output_is_read(run: Callable[[], int]) -> int:
 
 def _output_is_closed() -> bool:
     """Whether the program that read this one's output has ended. Other pipes can break too."""
+    if sys.stdout is None:
+        return False
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -3,8 +3,8 @@
 A probe is a question with the log-probabilities that the published weights give. The engine passes in one of two ways:
 
 - *By repetition*: it gives the recorded numbers. On the kind of machine that recorded them this is the only way,
-  because there every other number means other weights. So it is, on every machine, for an engine that computes in
-  float32 and probes that hold float32's numbers.
+  because there every other number means other weights. On every machine, it is also the only way for an engine that
+  computes in float32, if the probes hold float32 numbers.
 - *By rounding*, on another kind of machine: its numbers are as close to float32's as rounding explains. This is a
   weaker check, so only a freshly started engine may pass it, because that engine has read every tensor from verified
   files. The verifier keeps the engine's numbers, and from then on the checkpoint must repeat them: after a reload in
@@ -104,7 +104,8 @@ class Verifier:
             worst = probes.deviation(found, exact)
             raise CheckpointError(
                 "the engine does not give the checkpoint's log-probabilities: the largest difference, in float32, is "
-                f"{worst:.3g}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}"
+                f"{worst:.3g}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}. "
+                "If the checkpoint's files are sound, set SCREENING_CPU_DTYPE=bfloat16"
             )
         if not exact and not probes.repeated(found):
             self._require_rounding(manifest, probes, found, allow_rounding=allow_rounding)

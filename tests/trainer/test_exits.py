@@ -121,3 +121,19 @@ def test_a_reader_that_ends_early_is_no_error(program: str, unbuffered: str, rep
             check=False,
         )
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_output_that_is_closed_from_the_start_is_no_error(repository: Path) -> None:
+    command = f"exec {sys.executable} -m loadtest --version >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=repository, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("command", "offline"), [("import", None), ("sft", "1")])
+def test_only_import_may_download(command: str, offline: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "")  # so that what `main` sets is taken back
+        monkeypatch.delenv(name)
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert (os.environ.get("HF_HUB_OFFLINE"), os.environ["DO_NOT_TRACK"]) == (offline, "1")

@@ -21,7 +21,9 @@ class Attempts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        # A power cut may leave a damaged line.
+        lines = [line for line in text.splitlines() if line == _BEGIN or (line.isascii() and line.isdecimal())]
         last_rows = (line for line, after in pairwise([*lines, _BEGIN]) if line != _BEGIN and after == _BEGIN)
         died = Counter(map(int, last_rows))
         self.careful = lines.count(_BEGIN) >= _DEATHS_OF_A_BLOCK

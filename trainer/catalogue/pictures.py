@@ -14,6 +14,7 @@ from trainer.catalogue.rejects import Reason, Rejected
 from trainer.catalogue.sources import PICTURES
 
 LIMITS = ImageLimits()
+URL_SCHEMES = ("https", "http", "s3", "gs", "az", "abfs", "hf")
 
 
 def load_squares(cells: Sequence[object], base: Path, size: int) -> list[Image.Image]:
@@ -62,7 +63,7 @@ def _bytes(cell: object, base: Path, name: str) -> bytes:
         raise Rejected(Reason.WRONG_TYPE, f"the picture is {kind}; it must be bytes or the path of a file", name)
     try:
         return _read_url(cell) if "://" in cell else _read_file(base / cell)
-    except (OSError, ValueError, ImportError) as error:  # ImportError: the package of a kind of storage
+    except Exception as error:  # fsspec's kinds of storage raise the errors of many libraries
         reason = getattr(error, "strerror", None) or error
         raise Rejected(Reason.PICTURE_NOT_FOUND, f"{cell[:500]} cannot be read: {reason}", name) from error
 
@@ -74,13 +75,19 @@ def _read_file(path: Path) -> bytes:
 
 
 def _read_url(url: str) -> bytes:
+    """Read a URL. fsspec's other kinds open local files, shells and archives, or chain several of them with `::`."""
     import fsspec
 
+    if "::" in url or url.partition("://")[0] not in URL_SCHEMES:
+        raise ValueError(f"its URL must begin with one of {', '.join(URL_SCHEMES)}, followed by ://")
     return _read_limited(fsspec.open(url, "rb").open())
 
 
 def _read_limited(file: Any) -> bytes:
     """Read one byte more than is accepted at most, so that a huge file does not fill the memory."""
+    data = bytearray()
     with file:
-        data: bytes = file.read(LIMITS.max_bytes + 1)
-        return data
+        # A stream may return less than it is asked for.
+        while len(data) <= LIMITS.max_bytes and (more := file.read(LIMITS.max_bytes + 1 - len(data))):
+            data += more
+    return bytes(data)

@@ -47,17 +47,18 @@ def read_records(block: Block) -> tuple[pa.Table, list[Record]]:
     rows = range(block.first, block.first + block.count)
     try:
         table = read_rows(block.file, block.first, block.count)
-    except (pa.ArrowException, OSError) as error:
+        values = {name: table.column(name).to_pylist() for name in (*_NEEDED, PROBLEM) if name in table.schema.names}
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # also text that is not UTF-8, two equal names
         problem = Rejected(Reason.UNREADABLE_ROWS, f"rows {rows[0]} to {rows[-1]} cannot be read: {error}")
         # With its columns, because readers take the schema of a data set from one of its parts.
         return pq.read_schema(block.file.path).empty_table(), [Record(row, None, (), problem) for row in rows]
-    missing = [name for name in _NEEDED if name not in table.schema.names]
-    ids = table.column(ID).to_pylist() if ID not in missing else [None] * block.count
+    missing = [name for name in _NEEDED if name not in values]
+    ids = values.get(ID, [None] * block.count)
     if missing:
         problem = Rejected(Reason.MISSING_COLUMN, f"the file has no column {', '.join(missing)}")
         return table, [Record(row, identifier, (), problem) for row, identifier in zip(rows, ids, strict=True)]
-    problems = table.column(PROBLEM).to_pylist() if PROBLEM in table.schema.names else [None] * block.count
-    cells = zip(*(table.column(name).to_pylist() for name in PICTURES), strict=True)
+    problems = values.get(PROBLEM, [None] * block.count)
+    cells = zip(*(values[name] for name in PICTURES), strict=True)
     return table, [
         Record(row, identifier, pictures, _problem(row, identifier, problem, block))
         for row, identifier, pictures, problem in zip(rows, ids, cells, problems, strict=True)
@@ -76,5 +77,5 @@ def _problem(row: int, identifier: object, problem: str | None, block: Block) ->
     if id_text(identifier) is None:
         return Rejected(Reason.BAD_ID, f"the id is {identifier!r:.100}; it must be text or a whole number")
     if row in block.duplicates:
-        return Rejected(Reason.DUPLICATE_ID, "an earlier record has the same id; that one is screened")
+        return Rejected(Reason.DUPLICATE_ID, "an earlier record has the same id; only that one counts")
     return None

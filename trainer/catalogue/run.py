@@ -150,6 +150,9 @@ def _check_columns(files: Sequence[InputFile], keep: tuple[str, ...] | None) -> 
         CatalogueError: no file has the columns of a question, a column has a name of ours, or `keep` is not there.
     """
     columns = {file.name: file.columns for file in files}
+    for name, own in columns.items():
+        if twice := sorted({one for one in own if own.count(one) > 1}):
+            raise CatalogueError(f"{name} has two columns {twice[0]!r}. Rename or remove one")
     lacking = [[name for name in _NEEDED if name not in own] for own in columns.values()]
     if all(lacking):
         name = next(iter(columns))

@@ -29,6 +29,8 @@ PROBLEM = "__problem__"
 
 _CONVERTED = "input.parquet"
 _FOOTER_BYTES = 65_536
+_ID_ROWS = 65_536
+"""Ids that are read at once."""
 _READ_ROWS = 64
 """Rows that are decoded at once, so that a large row group with pictures does not fill the memory."""
 
@@ -67,7 +69,11 @@ def find_files(data: Path, out: Path) -> list[InputFile]:
     if lines.suffix == ".jsonl":
         return [_converted(lines, out)]
     if data.is_dir():
-        paths = sorted(path for path in data.rglob("*.parquet") if not _is_hidden(path.relative_to(data)))
+        paths = sorted(
+            path
+            for path in data.rglob("*.parquet")
+            if not _is_hidden(path.relative_to(data)) and not path.resolve().is_relative_to(out.resolve())
+        )
         if not paths:
             raise CatalogueError(f"{data} contains neither Parquet files (*.parquet) nor {SAMPLES_NAME}")
         return [_input_file(path, path.relative_to(data).as_posix(), path.parent) for path in paths]
@@ -105,10 +111,11 @@ def read_ids(file: InputFile) -> Iterator[object]:
     try:
         with pq.ParquetFile(file.path) as parquet:
             if ID in parquet.schema_arrow.names:
-                for batch in parquet.iter_batches(batch_size=_FOOTER_BYTES, columns=[ID]):
-                    found += batch.num_rows
-                    yield from batch.column(0).to_pylist()
-    except (pa.ArrowException, OSError):
+                for batch in parquet.iter_batches(batch_size=_ID_ROWS, columns=[ID]):
+                    ids = batch.column(0).to_pylist()
+                    found += len(ids)
+                    yield from ids
+    except (pa.ArrowException, OSError, ValueError):  # ValueError: text that is not UTF-8
         pass
     yield from (None for _ in range(file.rows - found))
 
@@ -172,6 +179,8 @@ def _question(line: bytes) -> dict[str, str]:
         if unused := [name for name in ("mode", "review_below") if row.get(name) is not None]:
             raise ValueError(f"{unused[0]} cannot be given for a single line; use the option of the command")
         files = [_file(picture) for picture in (row["original"], *generated)]
+        # Half of a surrogate pair cannot be encoded.
+        json.dumps([row.get(ID), files, row.get("metadata")], ensure_ascii=False).encode()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         return {PROBLEM: f"the line is not a question with id, original and four generated pictures: {missing}"}

@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from screening.errors import UserError
+from screening.errors import ImageError, UserError
+from screening.images import accept, decode
 from screening.runtime.argument_types import amount, not_negative, share
 from screening.runtime.atomic_write import replacing_directory
-from trainer.data_directory import SAMPLES_NAME, picture_path, read_any_samples
+from trainer.data_directory import SAMPLES_NAME, DataError, read_any_samples, read_bytes
 from trainer.runs.arguments import add_directory
 
 RECORD_NAME = "shift.json"
@@ -93,11 +94,18 @@ def write_shifted(data: Path, out: Path, shift: Shift) -> int:
                 target = directory / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 save: dict[str, Any] = {"quality": JPEG_QUALITY} if target.suffix.lower() in (".jpg", ".jpeg") else {}
-                with Image.open(picture_path(data, file)) as image:
-                    shifted(image.convert("RGB"), shift, file).save(target, **save)
+                shifted(_decoded(data, file), shift, file).save(target, **save)
         shutil.copyfile(data / SAMPLES_NAME, directory / SAMPLES_NAME)
         (directory / RECORD_NAME).write_text(json.dumps(asdict(shift)) + "\n", encoding="utf-8")
     return len(samples)
+
+
+def _decoded(data: Path, file: str) -> Image.Image:
+    """A picture as the model sees it: upright, in sRGB, on white."""
+    try:
+        return decode(accept(read_bytes(data, file)))
+    except ImageError as error:
+        raise DataError(f"{data / file}: {error}") from error
 
 
 def shifted(image: Image.Image, shift: Shift, name: str) -> Image.Image:

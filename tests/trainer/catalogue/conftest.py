@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from tests.trainer.catalogue import scripted
 from tests.trainer.catalogue.scripted import ENGINE, make_checkpoint
 from trainer.__main__ import main
 
@@ -20,6 +23,34 @@ from trainer.__main__ import main
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("catalogue") / "checkpoint")
+
+
+class PictureServer(BaseHTTPRequestHandler):
+    """Serves one picture, and fails in the middle of another."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(404 if self.path == "/missing.png" else 200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response({"/one.png": 200, "/fails.png": 500}.get(self.path, 404))
+        self.end_headers()
+        if self.path == "/one.png":
+            self.wfile.write(scripted.picture(1))
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+@pytest.fixture
+def picture_server() -> Iterator[str]:
+    """The address of a server with one picture."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), PictureServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 class Catalogue:

@@ -84,14 +84,14 @@ def test_a_directory_of_odd_files_is_screened_as_far_as_it_can_be(catalogue, tmp
     assert catalogue.reasons == {"p1": "duplicate-id", "p3": "missing-column", "p4": "wrong-type"}
 
 
-def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, tmp_path):
+def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_server, tmp_path):
     folder = tmp_path / "data"
     (folder / "pictures").mkdir(parents=True)
     (folder / "pictures" / "one.png").write_bytes(picture(1))
     paths = dict.fromkeys("abcd", "pictures/one.png")
     write_questions(folder / "paths.parquet", [question(0, original="pictures/one.png", **paths)])
     absolute = dict.fromkeys(("original", *"abcd"), str(folder / "pictures" / "one.png"))
-    url = (folder / "pictures" / "one.png").as_uri()
+    url = f"{picture_server}/one.png"
     write_questions(folder / "urls.parquet", [question(1, **absolute), question(2, **{**absolute, "a": url})])
     struct = {"bytes": picture(3), "path": None}
     write_questions(folder / "structs.parquet", [question(3, **dict.fromkeys(("original", *"abcd"), struct))])
@@ -99,6 +99,42 @@ def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, tmp_path):
     assert catalogue.run(folder) == 1
     assert catalogue.answered == {f"p{number}": 1 for number in range(4)}
     assert catalogue.reasons == {"p4": "picture-not-found"}
+
+
+@pytest.mark.parametrize(
+    "url", ["{server}/missing.png", "{server}/fails.png", "file:///etc/hostname", "simplecache::{server}/one.png"]
+)
+def test_a_url_that_cannot_be_read_rejects_its_record_alone(catalogue, picture_server, tmp_path, url):
+    sound = dict.fromkeys(("original", *"abcd"), f"{picture_server}/one.png")
+    bad = question(0, **{**sound, "d": url.format(server=picture_server)})
+    write_questions(tmp_path / "data" / "urls.parquet", [bad, question(1, **sound)])
+    assert catalogue.run(tmp_path / "data") == 1
+    assert catalogue.answered == {"p1": 1}
+    assert catalogue.reasons == {"p0": "picture-not-found"}
+
+
+def test_text_that_is_not_unicode_rejects_its_rows_alone(catalogue, tmp_path):
+    folder = tmp_path / "data"
+    write_questions(folder / "sound.parquet", [question(0)])
+    damaged = pa.table(
+        {
+            "id": pa.Array.from_buffers(pa.string(), 2, pa.array([b"p1", b"\xff\xfe"], pa.binary()).buffers()),
+            **{name: pa.array([picture(1)] * 2, pa.binary()) for name in ("original", *"abcd")},
+        }
+    )
+    pq.write_table(damaged, folder / "text.parquet")
+    assert catalogue.run(folder) == 1
+    assert catalogue.answered == {"p0": 1}
+    assert set(catalogue.reasons.values()) == {"unreadable-rows"}
+
+
+def test_the_answers_of_an_earlier_run_are_no_input(catalogue, tmp_path):
+    folder = tmp_path / "data"
+    write_questions(folder / "sound.parquet", [question(0)])
+    catalogue.out = folder / "screened"
+    assert catalogue.run(folder) == 0
+    assert catalogue.run(folder) == 0
+    assert catalogue.answered == {"p0": 1}
 
 
 def test_large_row_groups_are_read_in_pieces_and_small_ones_together(catalogue, tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ONE_KIND_ONLY = (
     "the probes lack float32 log-probabilities, so only machines like the one that recorded them ({machine}) can "
-    "serve the checkpoint"
+    "serve the checkpoint, and with SCREENING_CPU_DTYPE=bfloat16 if they have no bfloat16 instructions"
 )
 UNREGISTERED = 3
 """Exit status when the checkpoint is in the store but the registry did not answer. 1 is Python's own after a crash."""

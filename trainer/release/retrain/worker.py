@@ -146,9 +146,9 @@ def answer_file(order: Path) -> Path:
 
 if __name__ == "__main__":
     from screening.runtime.cpus import limit_threads
-    from screening.runtime.environment import QUIET_ENVIRONMENT, name_the_user
+    from screening.runtime.environment import name_the_user, prevent_reports_and_downloads
 
     limit_threads(os.environ)
     name_the_user(os.environ)
-    os.environ.update(QUIET_ENVIRONMENT)
+    prevent_reports_and_downloads(os.environ)
     sys.exit(main(sys.argv[1:]))

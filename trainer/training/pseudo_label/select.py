@@ -77,7 +77,8 @@ def class_limits(available: Mapping[int, int], reference: Mapping[int, int], max
     The result is the largest one: it starts with everything that is available, and lowers the total until each class
     has at most `max_overshare` x its reference share of the total, rounded up.
     """
-    whole = sum(reference.values())
+    if not (whole := sum(reference.values())):
+        return dict.fromkeys(CLASSES, 0)
     limits = {one: available.get(one, 0) if reference.get(one) else 0 for one in CLASSES}
     while True:
         total = sum(limits.values())

@@ -11,7 +11,7 @@ from tests.trainer.training.pseudo_label.reordered_engine import at_positions
 from trainer.training.pseudo_label.answers import OrderAnswer
 from trainer.training.pseudo_label.consensus import Consensus, vote
 from trainer.training.pseudo_label.orders import ORDERS
-from trainer.training.pseudo_label.select import Rules, class_limits, select
+from trainer.training.pseudo_label.select import CLASSES, Rules, class_limits, select
 
 ANY = Rules(min_agreement=0, min_confidence=0, max_overshare=100)
 
@@ -139,3 +139,7 @@ def test_no_class_exceeds_its_share_of_the_reference_by_more_than_one_sample(
 def test_without_a_limit_everything_is_selected() -> None:
     votes = [voted(f"n{n}", "N") for n in range(9)] + [voted("a", "A")]
     assert len(select(votes, ANY, {0: 1, 1: 1}).selected) == 10
+
+
+def test_without_a_reference_none_is_taken() -> None:
+    assert class_limits({0: 4, 1: 2}, {}, 1.5) == dict.fromkeys(CLASSES, 0)
