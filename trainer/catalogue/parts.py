@@ -51,15 +51,12 @@ class Parts:
         _write(self.answers / f"{key}{_SUFFIX}", answers)
         (self.attempts / key).unlink(missing_ok=True)
 
-    def reopen_rejected(self) -> int:
-        """Make blocks unfinished that have rejects for reasons that may have passed. Returns the number of blocks."""
-        reopened = 0
+    def reopen_rejected(self) -> None:
+        """Make blocks unfinished that have rejects for reasons that may have passed."""
         for path in self.rejects.glob(f"*{_SUFFIX}"):
             if set(_column(path, "reason")) & set(RETRYABLE):
                 (self.answers / path.name).unlink(missing_ok=True)
                 (self.attempts / path.stem).unlink(missing_ok=True)
-                reopened += 1
-        return reopened
 
     def choices(self) -> Iterator[str | None]:
         """Yield the choice of every answered record; None for an unreadable answer."""

@@ -7,7 +7,6 @@ works on another one.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -40,8 +39,6 @@ class Screened:
 
     answered: int
     rejected: int
-    choices: dict[str, int]
-    """Number of answers per choice; `unreadable` for answers that could not be read."""
 
     @property
     def records(self) -> int:
@@ -127,8 +124,7 @@ class Worker:
             answer_row(reply, self._manifest, self._engine.watched, self._job) for _, reply in answers
         ]
         self._parts.commit(block.key, answers_table(kept, rows), rejects_table(block.file.name, rejects))
-        choices = Counter(row["choice"] or "unreadable" for row in rows)
-        return Screened(len(answers), len(rejects), dict(choices))
+        return Screened(len(answers), len(rejects))
 
 
 def _reject(record: Record, rejected: Rejected) -> Reject:

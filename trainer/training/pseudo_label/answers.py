@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
-from screening.answer import Answer, Mode, parse
+from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest
-from screening.confidence import decide
+from screening.decision import read_decision
 from trainer.evaluation.evaluate.generate import OfflineEngine, Reply, answer_samples
 from trainer.records import AnySample
 from trainer.runs.json_log import JsonLog, open_log
@@ -109,15 +109,20 @@ def ask(
 
 
 def _answer(asked: Asked, reply: Reply, engine: OfflineEngine, manifest: Manifest, mode: Mode) -> OrderAnswer:
-    result = parse(reply.text, mode, manifest.dimensions)
-    calibration = manifest.calibration_of(mode)
-    judged = decide(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
+    decision = read_decision(
+        reply.text,
+        reply.steps,
+        mode,
+        watched=engine.watched,
+        calibration=manifest.calibration_of(mode),
+        dimensions=manifest.dimensions,
+    )
     return OrderAnswer(
         id=asked.id,
         order=asked.order,
         text=reply.text,
-        choice=judged.choice if judged else None,
-        confidence=judged.confidence if judged else 0.0,
+        choice=decision.choice,
+        confidence=decision.confidence,
         flagged=reply.domain_score is not None and reply.domain_score >= 1,
     )
 
