@@ -217,7 +217,8 @@ def test_an_engine_that_does_not_start_is_an_error_and_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path
 ) -> None:
     @contextmanager
-    def prober(_checkpoint: Path, _manifest: Manifest) -> Iterator[Any]:
+    def prober(_checkpoint: Path, _manifest: Manifest, dtype: str) -> Iterator[Any]:
+        assert dtype == "bfloat16"
         raise RuntimeError("Engine core initialization failed.")
         yield
 

@@ -156,12 +156,11 @@ def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
             (features,) = extract([probe_pictures(probe.seed, manifest.image.size)])
             return domain.scores(list(features))
 
-        yield Prober(ask, _machine(llm), domain_scores)
+        yield Prober(ask, _machine(), domain_scores)
 
 
-def _machine(llm: Any) -> str:
-    import torch
+def _machine() -> str:
+    """The kind of machine that records, in bfloat16."""
     from vllm.platforms import current_platform
 
-    device = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
-    return machine_name(device, in_float32=llm.llm_engine.vllm_config.model_config.dtype is torch.float32)
+    return machine_name("cpu" if current_platform.is_cpu() else current_platform.get_device_name())
