@@ -21,6 +21,7 @@ class Attempts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._before = path.stat().st_size if path.exists() else 0
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         # A power cut may leave a damaged line.
         lines = [line for line in text.splitlines() if line == _BEGIN or (line.isascii() and line.isdecimal())]
@@ -34,6 +35,10 @@ class Attempts:
     def begin(self) -> None:
         """Note the beginning of an attempt."""
         self._note(_BEGIN)
+
+    def survived(self) -> None:
+        """Take back what this attempt noted: it failed, but the process lives. Works on a full disk."""
+        os.truncate(self._path, self._before)
 
     def at(self, row: int) -> None:
         """Note the row that is worked on, if records are screened one at a time."""

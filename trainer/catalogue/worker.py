@@ -84,7 +84,11 @@ class Worker:
         # A record that is screened alone must not be blamed for the death of another block.
         with self._room.all() if attempts.careful else self._room.one():
             attempts.begin()
-            return self._screen(block, attempts)
+            try:
+                return self._screen(block, attempts)
+            except BaseException:
+                attempts.survived()
+                raise
 
     def _screen(self, block: Block, attempts: Attempts) -> Screened:
         table, records = read_records(block)
