@@ -20,7 +20,7 @@ from screening.inference.generation import (
     engine_arguments,
 )
 from screening.inference.picture_features import Vector, read_features
-from screening.runtime.environment import QUIET_ENVIRONMENT
+from screening.runtime.environment import prevent_reports_and_downloads
 from screening.runtime.process_reaper import guard
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
@@ -34,7 +34,8 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
     Args:
         more: engine arguments in place of those of `screening.inference.generation.engine_arguments`.
     """
-    for name, value in {**QUIET_ENVIRONMENT, **_LOGGING}.items():
+    prevent_reports_and_downloads(os.environ)
+    for name, value in _LOGGING.items():
         os.environ.setdefault(name, value)
     from vllm import LLM
     from vllm.platforms import current_platform

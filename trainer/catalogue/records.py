@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 from trainer.catalogue.pictures import load_squares
 from trainer.catalogue.plan import Block, id_text
 from trainer.catalogue.rejects import Reason, Rejected
-from trainer.catalogue.sources import ID, PICTURES, PROBLEM, read_rows
+from trainer.catalogue.sources import ID, NEEDED, PICTURES, PROBLEM, kept_names, read_rows
 from trainer.evaluation.evaluate.generate import Pictures
-
-_NEEDED = (ID, *PICTURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +45,12 @@ def read_records(block: Block) -> tuple[pa.Table, list[Record]]:
     rows = range(block.first, block.first + block.count)
     try:
         table = read_rows(block.file, block.first, block.count)
-        values = {name: table.column(name).to_pylist() for name in (*_NEEDED, PROBLEM) if name in table.schema.names}
+        values = {name: table.column(name).to_pylist() for name in (*NEEDED, PROBLEM) if name in table.schema.names}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # also text that is not UTF-8, two equal names
         problem = Rejected(Reason.UNREADABLE_ROWS, f"rows {rows[0]} to {rows[-1]} cannot be read: {error}")
         # With its columns, because readers take the schema of a data set from one of its parts.
         return pq.read_schema(block.file.path).empty_table(), [Record(row, None, (), problem) for row in rows]
-    missing = [name for name in _NEEDED if name not in values]
+    missing = [name for name in NEEDED if name not in values]
     ids = values.get(ID, [None] * block.count)
     if missing:
         problem = Rejected(Reason.MISSING_COLUMN, f"the file has no column {', '.join(missing)}")
@@ -67,8 +65,8 @@ def read_records(block: Block) -> tuple[pa.Table, list[Record]]:
 
 def kept_columns(table: pa.Table, keep: tuple[str, ...] | None) -> pa.Table:
     """The columns of the input that go into the output: the id first, then the others without the pictures."""
-    others = [name for name in table.schema.names if name not in (*_NEEDED, PROBLEM) and (keep is None or name in keep)]
-    return table.select([name for name in (ID, *others) if name in table.schema.names])
+    names = table.schema.names
+    return table.select([*([ID] if ID in names else []), *kept_names(names, keep)])
 
 
 def _problem(row: int, identifier: object, problem: str | None, block: Block) -> Rejected | None:

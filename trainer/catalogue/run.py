@@ -20,13 +20,12 @@ from trainer.catalogue.on_ray import screen_on_ray
 from trainer.catalogue.parts import Parts
 from trainer.catalogue.plan import Block, plan_blocks
 from trainer.catalogue.rejects import CatalogueError
-from trainer.catalogue.sources import ID, PICTURES, PROBLEM, InputFile, find_files
+from trainer.catalogue.sources import NEEDED, InputFile, find_files, kept_names
 from trainer.catalogue.summary import Summary, summarise
 from trainer.catalogue.worker import Screened
 from trainer.runs.run_directory import claim, occupy
 
 INPUTS_NAME = "inputs.json"
-_NEEDED = (ID, *PICTURES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +152,12 @@ def _check_columns(files: Sequence[InputFile], keep: tuple[str, ...] | None) -> 
     for name, own in columns.items():
         if twice := sorted({one for one in own if own.count(one) > 1}):
             raise CatalogueError(f"{name} has two columns {twice[0]!r}. Rename or remove one")
-    lacking = [[name for name in _NEEDED if name not in own] for own in columns.values()]
+    lacking = [[name for name in NEEDED if name not in own] for own in columns.values()]
     if all(lacking):
         name = next(iter(columns))
-        raise CatalogueError(f"{name} has no column {', '.join(lacking[0])}. Needed are {', '.join(_NEEDED)}")
+        raise CatalogueError(f"{name} has no column {', '.join(lacking[0])}. Needed are {', '.join(NEEDED)}")
     for name, own in columns.items():
-        kept = [one for one in own if one not in (*_NEEDED, PROBLEM) and (keep is None or one in keep)]
-        if taken := sorted(set(kept) & set(ANSWER.names)):
+        if taken := sorted(set(kept_names(own, keep)) & set(ANSWER.names)):
             raise CatalogueError(
                 f"{name} has a column {taken[0]!r}, which an answer has too. Rename it, or list the columns to copy "
                 "with --keep"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from trainer.data_directory import SAMPLES_NAME
 ID = "id"
 PICTURES = ("original", "a", "b", "c", "d")
 """Columns of the five pictures."""
+NEEDED = (ID, *PICTURES)
+"""Columns of a question."""
 PROBLEM = "__problem__"
 """Column of a converted JSON-lines file: why the line is not a question."""
 
@@ -118,6 +120,11 @@ def read_ids(file: InputFile) -> Iterator[object]:
     except (pa.ArrowException, OSError, ValueError):  # ValueError: text that is not UTF-8
         pass
     yield from (None for _ in range(file.rows - found))
+
+
+def kept_names(columns: Sequence[str], keep: Collection[str] | None) -> list[str]:
+    """Names of the columns that are copied to the output: all but those of the question, or those that `keep` has."""
+    return [name for name in columns if name not in (*NEEDED, PROBLEM) and (keep is None or name in keep)]
 
 
 def _input_file(path: Path, name: str, base: Path) -> InputFile:

@@ -30,6 +30,7 @@ from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, wri
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.warm_start import copy_state, find_warm_start, hard_in
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
+from trainer.training.number_format import computed_in
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.tracking.callbacks import ExampleKeeper
@@ -241,7 +242,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
-        bf16=on_gpu,  # a CPU without bfloat16 instructions would compute ten times as long
+        bf16=computed_in() is torch.bfloat16,
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=not on_gpu,
         remove_unused_columns=False,

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from trainer.training.lora.layers import HEAD, IN_FULL, VISION_PREFIXES, adapted_layers
+from trainer.training.number_format import computed_in
 from trainer.training.plan.parameters import build_on_meta
 from trainer.training.recipe import LoraRecipe, RecipeError
 
@@ -38,10 +39,10 @@ def load_for_training(checkpoint: Path, lora: LoraRecipe | None) -> PreTrainedMo
     if lora is None:
         return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     if lora.bits == 16:
-        return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=_computed_in())
+        return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=computed_in())
     return AutoModelForImageTextToText.from_pretrained(
         checkpoint,
-        dtype=_computed_in(),
+        dtype=computed_in(),
         quantization_config=_quantization(),
         device_map={"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
     )
@@ -114,10 +115,6 @@ def merged(model: PeftModel, checkpoint: Path) -> PreTrainedModel:
     return whole.merge_and_unload()
 
 
-def _computed_in() -> torch.dtype:
-    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
-
-
 def _quantization() -> Any:
     from transformers import BitsAndBytesConfig
 
@@ -125,7 +122,7 @@ def _quantization() -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=_computed_in(),
+        bnb_4bit_compute_dtype=computed_in(),
         # ViT and projector stay in 16 bits: they are small, and all that the model sees passes through them. The head
         # is read by TRL as a plain matrix.
         llm_int8_skip_modules=[HEAD, *(prefix.removesuffix(".") for prefix in VISION_PREFIXES)],

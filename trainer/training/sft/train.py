@@ -20,6 +20,7 @@ from trainer.training.distributed import processes
 from trainer.training.enough_data import refuse, sft_problem
 from trainer.training.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
+from trainer.training.number_format import computed_in
 from trainer.training.recipe import Recipe, SftRecipe, load_recipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
@@ -159,7 +160,6 @@ def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: 
 
 def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
     """TRL's settings for one stage."""
-    on_gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -171,9 +171,9 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         lr_scheduler_type="cosine",
         max_length=None,  # the default of 1024 silently cuts image tokens or whole answers
         completion_only_loss=True,
-        bf16=on_gpu,  # a CPU without bfloat16 instructions would compute ten times as long
+        bf16=computed_in() is torch.bfloat16,
         gradient_checkpointing=settings.gradient_checkpointing,
-        use_cpu=not on_gpu,
+        use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,

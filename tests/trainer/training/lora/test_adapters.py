@@ -17,6 +17,7 @@ from trainer.reward import reward_functions
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.train import build_trainer as build_stage_2
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, merged
+from trainer.training.number_format import computed_in
 from trainer.training.recipe import HcmGrpoRecipe, LoraRecipe, RecipeError, SftRecipe
 from trainer.training.sft.rows import dataset, rollout_rows, screening_rows
 from trainer.training.sft.train import build_trainer as build_sft
@@ -71,8 +72,7 @@ def test_sft_trains_adapters_of_the_language_model_alone_in_float32(
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     held = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     quantized = {name for name, p in held.items() if p.dtype is torch.uint8}
-    computed_in = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    assert all(p.dtype is computed_in for name, p in held.items() if name not in quantized)
+    assert all(p.dtype is computed_in() for name, p in held.items() if name not in quantized)
     assert len(quantized) == (7 if lora.bits == 4 else 0), "the matrices of the language model's one layer"
     assert all("language_model" in name for name in quantized)
 
