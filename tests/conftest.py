@@ -14,9 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from screening.runtime.cpus import usable_cpus
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every program they start with them.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Each of several test processes gets its share of the cores. With more threads than cores, torch's threads wait for each
+# other: a small training takes twice as long.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // workers)))
 
 # Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True)

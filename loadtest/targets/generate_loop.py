@@ -2,7 +2,8 @@
 
 Pictures are decoded and resized as in the service, which is faster than transformers' own preprocessing. bfloat16 and
 float32 are tried, each with and without drafts from the prompt (`prompt_lookup_num_tokens`), because the fastest
-setting depends on the processor and the answers. The fastest one is measured.
+setting depends on the processor and the answers. The fastest one is measured. A processor without bfloat16
+instructions is only tried with float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.images import load_square
 from screening.inference.generation import prompt_text
+from screening.runtime.machine import has_bfloat16
 
 QUESTIONS = 16
 TRIAL = 3
@@ -44,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     models: dict[str, Answer] = {}
-    for dtype in (torch.bfloat16, torch.float32):
+    formats = (torch.bfloat16, torch.float32) if torch.cuda.is_available() or has_bfloat16() else (torch.float32,)
+    for dtype in formats:
         plain = _loaded(args.checkpoint, manifest, dtype)
         models[str(dtype)] = plain
         models[f"{dtype}, drafts from the prompt"] = partial(plain, prompt_lookup_num_tokens=DRAFTED)

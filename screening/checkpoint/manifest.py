@@ -279,7 +279,7 @@ def _compare(directory: Path, manifest: Manifest, step: Step) -> None:
 
 
 def _walk(directory: Path, step: Step) -> Iterator[Path]:
-    """Yield everything below a directory that is not a directory, links included."""
+    """Yield the files and links at any depth below a directory."""
     for count, path in enumerate(directory.rglob("*")):
         if count >= 2 * MOST_FILES:
             raise CheckpointDamaged(f"{directory} holds more than {2 * MOST_FILES} entries")

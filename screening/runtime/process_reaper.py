@@ -169,7 +169,7 @@ def guard(*directories: Path) -> subprocess.Popen[bytes]:
     # session protects it from signals to the process group of the service.
     running = _by_pid()
     spared = [f"{pid}:{started}" for pid, (parent, started) in running.items() if parent == os.getpid()]
-    # The mark belongs to this guard. Another guard of the same process leaves alone what is started from now on.
+    # The mark names this guard. Another guard of the same process ends no process that carries it.
     this = os.environ[_MARK] = f"{os.getpid()}:{running[os.getpid()][1]}:{time.monotonic_ns()}"
     command = [sys.executable, "-I", "-S", __file__, this, ",".join(spared), *map(str, directories)]
     return subprocess.Popen(  # noqa: S603 - this very file

@@ -95,7 +95,7 @@ class RegistryWatcher:
         self._registry = Registry(settings.registry or "", settings.registry_model)
         self.state = Following(registry=str(self._registry), alias=settings.registry_alias)
         self._answer: asyncio.Future[Version | None] | None = None
-        """The last answer of the registry, which may be still to come."""
+        """The last answer of the registry; pending while it is being asked."""
         self._postponed: _Postponed | None = None
         self._loop: asyncio.Task[None] | None = None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.chat_server import ChatServer, FakeClock
+from tests.trainer.command_line import CHECKPOINT, trainer
 from trainer.__main__ import main
 
 
@@ -48,6 +49,22 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoding=Decoding(max_tokens_cot=160),
     )
     return directory
+
+
+@pytest.fixture(scope="session")
+def rendered_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight samples for the shipped checkpoint."""
+    directory = tmp_path_factory.mktemp("rendered") / "data"
+    trainer("render", "--count", "8", "--seed", "20260101", "--out", directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def evaluated_data(rendered_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What `evaluate` wrote about `rendered_data`, and what it printed. The real engine answered."""
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    given = ["--checkpoint", CHECKPOINT, "--data", rendered_data, "--mode", "cot"]
+    return out, trainer("evaluate", *given, "--out", out, "--batch", "3")
 
 
 @pytest.fixture

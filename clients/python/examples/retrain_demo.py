@@ -108,7 +108,7 @@ def _demo(out: Path, stock: int, questions: int) -> int:
         _trainer("retrain", "--config", out / "retrain.yaml")
         _trainer("history", *published)
         _step("4. The same questions again")
-        return _compare(wrong, before, _screened(service, wrong))
+        return _compare(day, before, _screened(service, day))
 
 
 def _correct(out: Path, wrong: Sequence[Question]) -> None:
@@ -133,7 +133,8 @@ def _configure(out: Path, registry: str, url: str) -> None:
     (out / "retrain.yaml").write_text(CONFIG.format(out=out, registry=registry, url=url), encoding="utf-8")
 
 
-def _compare(wrong: Sequence[Question], before: dict[str, Decided], after: dict[str, Decided]) -> int:
+def _compare(day: Sequence[Question], before: dict[str, Decided], after: dict[str, Decided]) -> int:
+    wrong = [one for one in day if not before[one.name].right]
     different = [one for one in wrong if before[one.name].letters != after[one.name].letters]
     mended = [one for one in different if after[one.name].right]
     for one in different:
@@ -144,6 +145,11 @@ def _compare(wrong: Sequence[Question], before: dict[str, Decided], after: dict[
         )
     print(
         f"{len(different)} of {len(wrong)} corrected questions are answered differently, {len(mended)} of them right."
+    )
+    kept = sum(before[one.name].right and after[one.name].right for one in day)
+    print(
+        f"Of the {len(day) - len(wrong)} that were right, {kept} still are: {len(day)} questions, {len(wrong)} wrong "
+        f"before and {sum(not after[one.name].right for one in day)} after."
     )
     return 0 if mended else 1
 

@@ -12,13 +12,13 @@ from tests.trainer.command_line import CHECKPOINT, trainer
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
-def test_the_answers_equal_those_of_an_evaluation(small_data, tmp_path):
-    trainer("evaluate", "--checkpoint", CHECKPOINT, "--data", small_data, "--out", tmp_path / "scores")
-    lines = (tmp_path / "scores" / "predictions.jsonl").read_text().splitlines()
+def test_the_answers_equal_those_of_an_evaluation(rendered_data, evaluated_data, tmp_path):
+    scores, _ = evaluated_data
+    lines = (scores / "predictions.jsonl").read_text().splitlines()
     expected = {line["id"]: line for line in map(json.loads, lines)}
     out = tmp_path / "out"
     printed = trainer(
-        "screen-dataset", "--checkpoint", CHECKPOINT, "--data", small_data, "--out", out, "--workers", "local"
+        "screen-dataset", "--checkpoint", CHECKPOINT, "--data", rendered_data, "--out", out, "--workers", "local"
     )
     assert f"{len(expected)} of {len(expected)} records answered" in printed
     (part,) = (out / "answers").glob("*.parquet")

@@ -15,7 +15,7 @@ import pytest
 from screening.checkpoint.manifest import read_manifest
 from tests.processes import descendants, runs
 from tests.trainer.command_line import CHECKPOINT, ROOT, trainer
-from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
+from trainer.evaluation.evaluate.result import read_evaluation
 
 COUNT = 8
 
@@ -34,23 +34,10 @@ def wait_for(condition: Callable[[], bool]) -> bool:
     return True
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("rendered") / "data"
-    trainer("render", "--count", str(COUNT), "--seed", "20260101", "--out", directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def evaluated(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation, str]:
-    out = tmp_path_factory.mktemp("evaluated") / "out"
-    printed = trainer(*evaluation_of(rendered, out), "--batch", "3")
-    return out, read_evaluation(out), printed
-
-
 @pytest.mark.vllm
-def test_every_rendered_sample_is_answered(evaluated: tuple[Path, Evaluation, str]) -> None:
-    out, result, _ = evaluated
+def test_every_rendered_sample_is_answered(evaluated_data: tuple[Path, str]) -> None:
+    out, _ = evaluated_data
+    result = read_evaluation(out)
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len({line["id"] for line in lines}) == len(lines) == COUNT
     assert result.scores.overall.correct.n == COUNT
@@ -59,17 +46,17 @@ def test_every_rendered_sample_is_answered(evaluated: tuple[Path, Evaluation, st
 
 
 @pytest.mark.vllm
-def test_five_pictures_cost_the_tokens_that_the_manifest_says(evaluated: tuple[Path, Evaluation, str]) -> None:
+def test_five_pictures_cost_the_tokens_that_the_manifest_says(evaluated_data: tuple[Path, str]) -> None:
     # Pictures have most of the tokens; the text has a few hundred at most.
-    out, _, _ = evaluated
+    out, _ = evaluated_data
     pictures = 5 * read_manifest(CHECKPOINT).image.tokens_per_picture
     for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
         assert pictures < json.loads(line)["prompt_tokens"] < pictures + 500
 
 
 @pytest.mark.vllm
-def test_the_report_is_all_that_is_printed(evaluated: tuple[Path, Evaluation, str]) -> None:
-    out, _, printed = evaluated
+def test_the_report_is_all_that_is_printed(evaluated_data: tuple[Path, str]) -> None:
+    out, printed = evaluated_data
     words, _, _picture = (out / "report.md").read_text(encoding="utf-8").partition("\n![confidence]")
     assert words and printed.startswith(words)
 
@@ -78,10 +65,10 @@ def test_the_report_is_all_that_is_printed(evaluated: tuple[Path, Evaluation, st
 @pytest.mark.slow
 @pytest.mark.exhaustive  # test_killed_engine.py does the same to a stand-in for the engine
 def test_a_terminated_run_leaves_no_engine_and_can_be_continued(
-    rendered: Path, evaluated: tuple[Path, Evaluation, str], tmp_path: Path
+    rendered_data: Path, evaluated_data: tuple[Path, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "trainer", *evaluation_of(rendered, out), "--batch", "1"]
+    command = [sys.executable, "-m", "trainer", *evaluation_of(rendered_data, out), "--batch", "1"]
     log = out / "predictions.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         answering = wait_for(lambda: (log.exists() and log.stat().st_size > 0) or process.poll() is not None)
@@ -94,7 +81,7 @@ def test_a_terminated_run_leaves_no_engine_and_can_be_continued(
     assert status == 128 + signal.SIGTERM  # it was stopped before its end
     assert wait_for(lambda: not any(map(runs, engine)))
     assert 1 <= answered.count(b"\n") < COUNT
-    trainer(*evaluation_of(rendered, out))
+    trainer(*evaluation_of(rendered_data, out))
     assert log.read_bytes().startswith(answered)
     resumed = read_evaluation(out)
-    assert resumed.scores.overall == evaluated[1].scores.overall
+    assert resumed.scores.overall == read_evaluation(evaluated_data[0]).scores.overall

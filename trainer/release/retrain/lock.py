@@ -190,7 +190,7 @@ def _lease(version: Any) -> Lease:
 
 
 def _time(text: str) -> float:
-    """Unix time; 0, long ago, for a tag that a person has damaged."""
+    """Unix time of a tag; 0 if the tag is not a number, so that its lock counts as expired."""
     try:
         found = float(text)
     except ValueError:
