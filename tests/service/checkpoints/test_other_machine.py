@@ -42,6 +42,7 @@ def test_two_kinds_of_machine_agree_in_float32_and_are_as_far_from_it_as_roundin
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.exhaustive  # test_verification.py does the same with a scripted engine
 def test_a_checkpoint_of_another_kind_of_machine_is_served_if_it_passes_by_rounding(
     launch_service, recorded_by_intel, monkeypatch
 ) -> None:

@@ -14,6 +14,7 @@ from tests.trainer.command_line import CHECKPOINT, ROOT
 
 
 @pytest.mark.vllm
+@pytest.mark.exhaustive  # screening/checkpoint/test_domain.py does the same without an engine
 def test_a_domain_fitted_to_other_weights_is_refused(tmp_path: Path) -> None:
     """The probes' scores are those of other weights, which the engine does not give for these."""
     foreign = shutil.copytree(CHECKPOINT, tmp_path / "foreign")
