@@ -64,6 +64,7 @@ def train(
     settings = recipe.stage_2
     refuse(groups_problem(settings))
     manifest = verify(checkpoint)
+    recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
     digest = data_digest(data, samples)
     by_id = {sample.id: sample for sample in samples}
