@@ -256,8 +256,9 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, image: ImageContr
     from trainer.training.recipe import RecipeError
 
     prompt = recipe.prompt_texts
+    special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
     for name, text in (("cot", prompt.cot), ("direct", prompt.direct)):
-        if found := next((token for token in processor.tokenizer.all_special_tokens if token in text), None):
+        if found := next((token for token in special if token in text), None):
             raise RecipeError(
                 f"recipe {recipe.name!r}, prompt.{name}: {found!r} is a special token of this model. Remove it"
             )

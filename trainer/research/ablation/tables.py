@@ -41,10 +41,11 @@ def _parts(ablation: Ablation) -> Iterator[str]:
     asked = f" with {len(read_samples(ablation.questions))} separate questions" if ablation.questions else ""
     yield f"Base {base}; {size} test samples; stage 2 starts from the cold start `{ablation.start}`{asked}."
     yield (
-        "Scores are in percent with 95 % intervals (Wilson), on the test data, in CoT mode unless a row says otherwise. "
-        "Differences are in points, on the same samples, with their interval and the p-value of McNemar's exact test. Best threshold: the score and "
-        "the mean DPA reward if every answer named the pictures above the best threshold on u(X), which is chosen "
-        "afterwards. They show how well a model separates usable pictures, regardless of its own threshold."
+        "Scores are in percent with 95 % intervals (Wilson), on the test data, in CoT mode unless a row says "
+        "otherwise. Differences are in points, on the same samples, with their interval and the p-value of McNemar's "
+        "exact test. Best threshold: the score and the mean DPA reward if every answer named the pictures above the "
+        "best threshold on u(X), which is chosen afterwards. They show how well a model separates usable pictures, "
+        "regardless of its own threshold."
     )
     if 4 in ablation.tables:
         yield "## No cold start (table 4)"
