@@ -20,7 +20,7 @@ from screening.prompt import PROMPTS, Prompt
 
 PROMPT_FILES = Path(__file__).parent / "recipes" / "prompts"
 MOST_CHARACTERS = 20_000
-"""Maximum length of a text, about 5,000 tokens. `plan` and `import` compare the whole question with the model."""
+"""Maximum length of a text, about 5,000 tokens. `plan`, `import` and `pretrain` compare the question with the model."""
 
 _REFUSED = (
     (r"</?(?i:img|image|video|IMG_CONTEXT)>", "stands for a picture. Remove it: the five pictures follow the text"),
@@ -28,7 +28,7 @@ _REFUSED = (
     (r"\{[A-Za-z_]\w*\}", "is a placeholder, which nothing fills in. Write out the words that it stands for"),
     (r"[\x00-\x08\x0b-\x1f\x7f]", "is a control character. Remove it"),
 )
-"""What a text must not contain, and why. `import` also looks for the special tokens of its model's tokenizer."""
+"""What a text must not contain, and why. `import` and `pretrain` also know the special tokens of their tokenizer."""
 
 
 class PromptError(UserError, ValueError):

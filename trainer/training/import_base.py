@@ -72,7 +72,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
     check_tags(processor)
     image = one_tile_per_picture(network, processor)
     check_question(processor, recipe.prompt_texts, image)
-    check_prompt(processor, recipe, image, network.config.text_config.max_position_embeddings)
+    check_prompt(processor, recipe, image.tokens_per_picture, network.config.text_config.max_position_embeddings)
     imported = {**source.record(), "dtype": "BF16", "changes": [*filter(None, changes), "one tile per picture"]}
     out.parent.mkdir(parents=True, exist_ok=True)
     return export(
@@ -243,10 +243,11 @@ def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageCon
         )
 
 
-def check_prompt(processor: InternVLProcessor, recipe: Recipe, image: ImageContract, positions: int) -> None:
+def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int, positions: int) -> None:
     """Check the recipe's prompt with the model's own tokenizer.
 
     Args:
+        per_picture: number of image tokens of one picture.
         positions: maximum number of tokens of question and answer.
 
     Raises:
@@ -262,7 +263,7 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, image: ImageContr
             raise RecipeError(
                 f"recipe {recipe.name!r}, prompt.{name}: {found!r} is a special token of this model. Remove it"
             )
-    asked = count_tokens(prompt, image.tokens_per_picture, processor.tokenizer).prompt
+    asked = count_tokens(prompt, per_picture, processor.tokenizer).prompt
     if asked + recipe.max_tokens_cot > positions:
         raise RecipeError(
             f"recipe {recipe.name!r}, prompt.cot: a question of {asked} tokens and an answer of "

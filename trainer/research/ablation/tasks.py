@@ -71,7 +71,7 @@ class Ablation:
         return list({task.name: task for task in found}.values())  # the tables share rows
 
     @property
-    def from_base(self) -> Ablation:
+    def _from_base(self) -> Ablation:
         """The same ablation with stage 2 from the base model, for table 4."""
         return replace(self, start="none")
 
@@ -105,15 +105,15 @@ class Ablation:
     def without_cold_start(self, name: str) -> tuple[Path, Path]:
         """Paths of the evaluation and of the checkpoint of a row of table 4, existing or not."""
         if name == "grpo":
-            return self.from_base.scores(name, self.seeds[0]), self.from_base.trained(name, self.seeds[0])
+            return self._from_base.scores(name, self.seeds[0]), self._from_base.trained(name, self.seeds[0])
         return self.scores(name), self.out / name / "checkpoint" if name == "sft-direct" else self.base
 
     def _no_cold_start(self) -> Iterator[Task]:
         recipe = write_recipe(self.out / "recipes" / "sft-direct.yaml", self.recipe, sft_answer={"direct_share": 1.0})
         command = ("sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(self.training))
         yield self._training("sft-direct", command, self.base, ())
-        yield self.from_base._hard_cases()
-        yield from self.from_base._stage_2("grpo", self.seeds[0])
+        yield self._from_base._hard_cases()
+        yield from self._from_base._stage_2("grpo", self.seeds[0])
         for name, (_, mode, _) in NO_COLD_START.items():
             scores, checkpoint = self.without_cold_start(name)
             yield self._score(scores.name, checkpoint, mode)
