@@ -359,7 +359,7 @@ class Recipe(_Strict):
             raise RecipeError(
                 f"recipe {self.name!r} states the prompt {self.prompt_texts.version}, but the checkpoint is asked with "
                 f"{asked.version}, which a training does not change. Start from a base model that `trainer import` "
-                "gave this recipe's prompt, or remove `prompt` from the recipe"
+                "gave this prompt, or write `prompt: standard`, with which a checkpoint keeps its own"
             )
 
     @property
