@@ -147,6 +147,18 @@ def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -
     assert "80.0" not in from_answers, "of another start"
 
 
+def test_the_seeds_that_are_finished_are_averaged(ablation: Ablation) -> None:
+    for seed, wrong in ((0, 12), (1, 18)):
+        score(ablation.scores("hcm-grpo", seed), ablation.trained("hcm-grpo", seed), ablation, wrong=wrong)
+    score(ablation.scores("dpa-grpo", 1), ablation.trained("dpa-grpo", 1), ablation, wrong=24)
+    text = tables(ablation)
+    lines = text.split("over the seeds (table 6)")[1].split("## ")[0].splitlines()
+    cells = {one[1].strip(): [cell.strip() for cell in one[2:-1]] for line in lines if len(one := line.split("|")) > 1}
+    assert cells["HCM-GRPO: all + hard"] == ["2", "75.0 (70.0 to 80.0)", "-", "-", "10.0 (10.0 to 10.0)"]
+    assert cells["DPA-GRPO: all"] == ["1", "60.0 (60.0 to 60.0)", "-", "-", ""]
+    assert cells["GRPO"] == ["0", "-", "-", "", ""]
+
+
 def test_table_4_shows_the_mode_and_whether_a_model_gives_one_answer_to_everything(ablation: Ablation) -> None:
     for name in NO_COLD_START:
         scores, checkpoint = ablation.without_cold_start(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest
@@ -64,6 +65,12 @@ def _parts(ablation: Ablation) -> Iterator[str]:
             header = ["stage 2", *_SCORE, "to the start", *(f"to {name}" for name in compared)]
             rows = list(_stage_2(ablation, number, seed, [name.lower() for name in compared]))
             yield table([*header, "paper, 1B / 2B" if number == 6 else "paper, 2B"], rows)
+    if 6 in ablation.tables and len(ablation.seeds) > 1:
+        yield "## Stage 2 over the seeds (table 6)"
+        yield "Mean over the seeds that are finished, and the lowest and highest value."
+        compared = ("GRPO", "DPA-GRPO")
+        header = ["stage 2", "seeds", "score", "to the start", *(f"to {name}" for name in compared)]
+        yield table(header, list(_over_seeds(ablation, [name.lower() for name in compared])))
 
 
 def _table_4(ablation: Ablation) -> Iterator[list[str]]:
@@ -92,6 +99,34 @@ def _stage_2(ablation: Ablation, number: int, seed: int, compared: Sequence[str]
         found = _score(scores, ablation.trained(name, seed))
         yield [variant.title, *found, _difference(start, scores), *differences, variant.paper[number]]
         shown.append(name)
+
+
+def _over_seeds(ablation: Ablation, compared: Sequence[str]) -> Iterator[list[str]]:
+    """Rows of table 6 with the means over the seeds; see `_stage_2`."""
+    start = ablation.scores(ablation.start)
+    shown: list[str] = []
+    for name, variant in of_table(6):
+        if name not in ablation.variants:
+            continue
+        found = [ablation.scores(name, seed) for seed in ablation.seeds]
+        scores = [read_evaluation(one).scores.overall.correct.percent for one in found if (one / SCORES_NAME).exists()]
+        differences = [_mean(_change(start, one) for one in found)]
+        for other in compared:
+            before = [ablation.scores(other, seed) for seed in ablation.seeds]
+            differences.append(_mean(map(_change, before, found)) if other in shown else "")
+        yield [variant.title, str(len(scores)), _mean(scores), *differences]
+        shown.append(name)
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    """Mean, lowest and highest of the values that are known."""
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.1f} ({min(known):.1f} to {max(known):.1f})" if known else OPEN
+
+
+def _change(before: Path, after: Path) -> float | None:
+    found = _paired(before, after)
+    return found.difference if found else None
 
 
 def _most_frequent(directory: Path) -> str:
