@@ -1,7 +1,7 @@
 """Trains stage 2. Read it top to bottom: checks, hard cases, curriculum, model, TRL.
 
-The objective is the paper's (eqs. 2 to 6; docs/training/deviations.md has the exceptions). A comment beside each of TRL's settings says which equation it serves, and a
-test compares the loss with the written-out formula.
+The objective is the paper's (eqs. 2 to 6); docs/training/deviations.md has what the paper leaves open. A comment beside
+each of TRL's settings says which equation it serves, and a test compares the loss with the written-out formula.
 """
 
 from __future__ import annotations
