@@ -10,7 +10,7 @@ in which `N` has length one:
 `N` is an option of its own here: {N} is in {N} and in nothing else, so `N` for label `N` earns 1/1, `N` for `AC` earns
 0 and `A` for `N` earns 0. The score of the evaluation (`trainer.metrics.correct`) is another rule on purpose.
 
-What the paper leaves open, decided from the formulas:
+What the paper leaves open, decided from the formulas (docs/training/deviations.md has everything else):
 
 - Options are a set. `AAC`, `ca` and `A, C` are {A, C}; by the letter of eq. 7 `AAC` would earn 3/2 of the label `AC`.
 - A completion that cannot be read names nothing: |R| = 0, so r_acc = 0. Nothing is guessed from untagged text, or the

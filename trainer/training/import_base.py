@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from screening.checkpoint.manifest import ImageContract, Manifest
     from screening.prompt import Prompt
     from trainer.training.base_source import Source
+    from trainer.training.recipe import Recipe
 
 _ANSWER = "<think>I observed <A> normal, <B> layout, so I ultimately chose A.</think><answer>A</answer>"
 """An answer with every tag of the grammar, for the checks below."""
@@ -71,6 +72,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
     check_tags(processor)
     image = one_tile_per_picture(network, processor)
     check_question(processor, recipe.prompt_texts, image)
+    check_prompt(processor, recipe, image.tokens_per_picture, network.config.text_config.max_position_embeddings)
     imported = {**source.record(), "dtype": "BF16", "changes": [*filter(None, changes), "one tile per picture"]}
     out.parent.mkdir(parents=True, exist_ok=True)
     return export(
@@ -238,4 +240,32 @@ def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageCon
         raise BaseModelError(
             f"the processor made a pixel tensor of shape {tiles} and {tokens} image tokens of a question, "
             f"not {wanted[0]} and {wanted[1]}"
+        )
+
+
+def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int, positions: int) -> None:
+    """Check the recipe's prompt with the model's own tokenizer.
+
+    Args:
+        per_picture: number of image tokens of one picture.
+        positions: maximum number of tokens of question and answer.
+
+    Raises:
+        RecipeError: a text contains a special token, or leaves no room for an answer.
+    """
+    from trainer.training.plan.tokens import count_tokens
+    from trainer.training.recipe import RecipeError
+
+    prompt = recipe.prompt_texts
+    special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+    for name, text in (("cot", prompt.cot), ("direct", prompt.direct)):
+        if found := next((token for token in special if token in text), None):
+            raise RecipeError(
+                f"recipe {recipe.name!r}, prompt.{name}: {found!r} is a special token of this model. Remove it"
+            )
+    asked = count_tokens(prompt, per_picture, processor.tokenizer).prompt
+    if asked + recipe.max_tokens_cot > positions:
+        raise RecipeError(
+            f"recipe {recipe.name!r}, prompt.cot: a question of {asked} tokens and an answer of "
+            f"{recipe.max_tokens_cot} (max_tokens_cot) exceed the model's {positions} positions. Shorten the prompt"
         )

@@ -15,7 +15,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -25,6 +27,7 @@ from pydantic import (
 from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
 from screening.runtime.extensions import find
+from trainer.prompt_texts import PromptError, PromptTexts, load_texts
 from trainer.reward import REWARDS
 from trainer.training.architecture import Architecture
 from trainer.training.hard_cases import HCM_PARTS, Part
@@ -312,13 +315,22 @@ class HcmGrpoRecipe(_Strict):
         return self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts"})
 
 
+_TEXTS = "texts"
+_PromptChoice = Annotated[
+    Annotated[Literal["standard", "compact"], Tag("name")] | Annotated[PromptTexts, Tag(_TEXTS)],
+    Discriminator(lambda prompt: "name" if isinstance(prompt, str) else _TEXTS),
+]
+
+
 class Recipe(_Strict):
     """All settings that make one model."""
 
     name: str
     base: str | None = None
     """Model to start from (a directory or a hub name); None starts from random weights with `architecture`."""
-    prompt: Literal["standard", "compact"]
+    prompt: _PromptChoice
+    """What the model is asked: `standard`, `compact`, or texts of your own under the keys `cot` and `direct`. A file
+    with these keys may hold the texts: give its path, or the name of a shipped one (`paper`)."""
     architecture: Architecture | None = None
     pretrain: PretrainRecipe | None = None
     sft_weak: SftRecipe
@@ -331,7 +343,24 @@ class Recipe(_Strict):
 
     @property
     def prompt_texts(self) -> Prompt:
-        return PROMPTS[self.prompt]
+        return self.prompt.prompt if isinstance(self.prompt, PromptTexts) else PROMPTS[self.prompt]
+
+    def refuse_other_prompt(self, asked: Prompt) -> None:
+        """Refuse a checkpoint that is asked with other texts than those that the recipe states.
+
+        Args:
+            asked: the prompt of the checkpoint from which a training starts. With a built-in prompt in the recipe, the
+                checkpoint may have another version of it, and keeps that.
+
+        Raises:
+            RecipeError: the prompts differ.
+        """
+        if isinstance(self.prompt, PromptTexts) and asked != self.prompt_texts:
+            raise RecipeError(
+                f"recipe {self.name!r} states the prompt {self.prompt_texts.version}, but the checkpoint is asked with "
+                f"{asked.version}, which a training does not change. Start from a base model that `trainer import` "
+                "gave this prompt, or write `prompt: standard`, with which a checkpoint keeps its own"
+            )
 
     @property
     def stage_2(self) -> HcmGrpoRecipe:
@@ -364,13 +393,13 @@ def _first(error: ValidationError) -> str:
     """The first error as one sentence with field and value. Wrong fields come before missing ones."""
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
     first, *others = found
-    given = f" (it is {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+    given = f" (it is {repr(first['input'])[:100]})" if isinstance(first["input"], str | int | float) else ""
     more = f"; also wrong: {', '.join(map(_field, others[:3]))}{', …' if len(others) > 3 else ''}" if others else ""
     return f"{_field(first)}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
 
 
 def _field(error: Any) -> str:
-    return ".".join(str(part) for part in error["loc"]) or "the file"
+    return ".".join(str(part) for part in error["loc"] if part != _TEXTS) or "the file"
 
 
 def _path_of(name_or_path: str) -> Path:
@@ -395,13 +424,25 @@ def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
         raise RecipeError(f"{path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict) or "extends" not in settings:
+    if not isinstance(settings, dict):
+        return settings
+    if isinstance(prompt := settings.get("prompt"), str) and prompt not in PROMPTS:
+        settings["prompt"] = _texts(path, prompt)
+    if "extends" not in settings:
         return settings
     parent = settings.pop("extends")
     if not isinstance(parent, str):
         raise RecipeError(f"{path}: `extends` must be the name or the path of a recipe")
     beside = path.parent / parent
     return _merged(_read(beside if beside.is_file() else _path_of(parent), (*readers, path.resolve())), settings)
+
+
+def _texts(recipe: Path, prompt: str) -> Any:
+    """The texts of the file that a recipe names as its prompt."""
+    try:
+        return load_texts(prompt, beside=recipe.parent).model_dump()
+    except PromptError as error:
+        raise RecipeError(f"{recipe}, prompt: {error}") from error
 
 
 def _merged(old: Any, new: Any) -> Any:

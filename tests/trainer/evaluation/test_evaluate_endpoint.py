@@ -339,6 +339,14 @@ def test_the_command_takes_the_key_from_the_environment_and_writes_it_nowhere(en
     assert not any("secret-4711" in path.read_text() for path in order.out.iterdir())
 
 
+def test_the_command_asks_with_the_papers_prompt(endpoint, order):
+    from trainer.prompt_texts import load_prompt
+
+    assert main(words(order, "--prompt", "paper")) == 0
+    (message,) = endpoint.asked[0].body["messages"]
+    assert message["content"][0] == {"type": "text", "text": load_prompt("paper").cot}
+
+
 def test_the_exit_status_says_what_to_do(endpoint, order, capsys):
     assert main(words(order, "--max-tokens-total", "150")) == 1
     assert "run the same command with a higher --max-tokens-total" in capsys.readouterr().err

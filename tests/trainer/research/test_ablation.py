@@ -22,7 +22,7 @@ from trainer.research.ablation.runner import run
 from trainer.research.ablation.tables import tables
 from trainer.research.ablation.tasks import Ablation, Task
 from trainer.research.ablation.threshold import Best, best
-from trainer.research.ablation.variants import COLD_STARTS, VARIANTS, write_recipe
+from trainer.research.ablation.variants import COLD_STARTS, NO_COLD_START, VARIANTS, write_recipe
 from trainer.training.recipe import load_recipe
 
 
@@ -31,7 +31,7 @@ def ablation(tmp_path: Path) -> Ablation:
     base = make_checkpoint(tmp_path / "base")
     names = ("training", "pseudo_label", "test")
     data = {name: make_data(tmp_path / name, ("AC", "N", "B", "D") * 15) for name in names}
-    return Ablation(tmp_path / "out", "tiny-ablation", base, **data, start="all", seeds=(0, 1), tables=(5, 6, 7))
+    return Ablation(tmp_path / "out", "tiny-ablation", base, **data, start="all", seeds=(0, 1), tables=(4, 5, 6, 7))
 
 
 def test_every_model_is_trained_once_and_after_its_requirements(ablation: Ablation) -> None:
@@ -46,8 +46,37 @@ def test_every_model_is_trained_once_and_after_its_requirements(ablation: Ablati
     scored = {task.name.removeprefix("scores/") for task in tasks if task.name.startswith("scores/")}
     two_seeds = {"grpo", "dpa-grpo", "hcm-grpo"}
     expected = {f"{name}-from-all-seed-{seed}" for name in VARIANTS for seed in (0, 1) if not seed or name in two_seeds}
-    assert scored == {*COLD_STARTS, *expected}
+    no_cold_start = {"none-direct", "sft-direct", "grpo-from-none-seed-0"}
+    assert scored == {*COLD_STARTS, *no_cold_start, *expected}
     assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
+
+
+def test_table_4_alone_trains_from_the_base_model_only(ablation: Ablation) -> None:
+    tasks = {task.name: task.command for task in dataclasses.replace(ablation, tables=(4,)).tasks()}
+    assert tasks.keys() == {
+        "sft-direct", "hard-cases-none", "grpo-from-none-seed-0",
+        *(f"scores/{name}" for name in ("none-direct", "none", "sft-direct", "grpo-from-none-seed-0")),
+    }  # fmt: skip
+
+    def value(name: str, option: str) -> str:
+        return tasks[name][tasks[name].index(option) + 1]
+
+    for name in ("sft-direct", "hard-cases-none", "grpo-from-none-seed-0"):
+        assert value(name, "--checkpoint") == str(ablation.base)
+    modes = {name.removeprefix("scores/"): value(name, "--mode") for name in tasks if name.startswith("scores/")}
+    assert modes == {"none-direct": "direct", "none": "cot", "sft-direct": "direct", "grpo-from-none-seed-0": "cot"}
+    plain = load_recipe("tiny-ablation")
+    assert load_recipe(value("sft-direct", "--recipe")).sft_answer.direct_share == 1
+    assert plain.hcm_grpo is not None
+    expected = plain.hcm_grpo.model_copy(update={"reward": "exact", "last_parts": ("all",)})
+    assert load_recipe(value("grpo-from-none-seed-0", "--recipe")).hcm_grpo == expected
+
+
+def test_only_named_variants_are_trained(ablation: Ablation) -> None:
+    some = dataclasses.replace(ablation, tables=(6,), variants=("dpa-grpo", "hcm-grpo"))
+    trained = {task.name.partition("-from-")[0] for task in some.tasks() if "-from-all-seed-" in task.name}
+    assert trained == {"first-epochs", "dpa-grpo", "scores/dpa-grpo", "hcm-grpo", "scores/hcm-grpo"}
+    assert "| GRPO " not in tables(some)
 
 
 def test_only_questions_of_stage_2_are_asked(ablation: Ablation, tmp_path: Path) -> None:
@@ -99,19 +128,48 @@ def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -
     score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=30)
     score(ablation.scores("grpo", 0), ablation.trained("grpo", 0), ablation, wrong=27)
     score(ablation.scores("hcm-grpo", 0), ablation.trained("hcm-grpo", 0), ablation, wrong=12)
+    score(ablation.scores("dpa-grpo", 0), ablation.trained("dpa-grpo", 0), ablation, wrong=18)
     text = tables(ablation)
-    rows = {line.split("|")[1].strip(): line for line in text.split("## ")[2].splitlines() if line.startswith("|")}
+    rows = {line.split("|")[1].strip(): line for line in text.split("## ")[3].splitlines() if line.startswith("|")}
     assert "50.0 (37.7 to 62.3)" in rows["start"]
     assert "80.0 (68.2 to 88.2)" in rows["HCM-GRPO: all + hard"]
-    to_start, to_grpo = rows["HCM-GRPO: all + hard"].split("|")[5].split(";")
-    assert to_start.strip().startswith("+30.0 (") and to_start.endswith("p 7.63e-06")  # 2 / 2**18
-    assert to_grpo.strip().startswith("+25.0 (") and to_grpo.strip().endswith("p 6.1e-05")  # 2 / 2**15
-    assert [cell.strip() for cell in rows["DPA-GRPO: all"].split("|")[2:6]] == ["-", "-", "-", "-; -"], "not scored yet"
+    to_start, to_grpo, to_dpa = (cell.strip() for cell in rows["HCM-GRPO: all + hard"].split("|")[5:8])
+    assert to_start.startswith("+30.0 (") and to_start.endswith("p 7.63e-06")  # 2 / 2**18
+    assert to_grpo.startswith("+25.0 (") and to_grpo.endswith("p 6.1e-05")  # 2 / 2**15
+    assert to_dpa.startswith("+10.0 (") and to_dpa.endswith("p 0.0312")  # 2 / 2**6
+    assert [cell.strip() for cell in rows["GRPO"].split("|")[6:8]] == ["", ""], "not compared with itself"
+    seed_1 = [line for line in text.split("## ")[4].splitlines() if line.startswith("| GRPO")]
+    assert [cell.strip() for cell in seed_1[0].split("|")[2:6]] == ["-"] * 4, "not scored yet"
     assert "57.48 / 64.74" in rows["HCM-GRPO: all + hard"], "the paper's"
     assert "45.94 / 53.63" in rows["start"]
     from_answers = tables(dataclasses.replace(ablation, start="answer-driven"))
-    assert "39.96 / 51.07" in from_answers.split("## ")[2], "the paper's score of that start"
+    assert "39.96 / 51.07" in from_answers.split("## ")[3], "the paper's score of that start"
     assert "80.0" not in from_answers, "of another start"
+
+
+def test_the_seeds_that_are_finished_are_averaged(ablation: Ablation) -> None:
+    for seed, wrong in ((0, 12), (1, 18)):
+        score(ablation.scores("hcm-grpo", seed), ablation.trained("hcm-grpo", seed), ablation, wrong=wrong)
+    score(ablation.scores("dpa-grpo", 1), ablation.trained("dpa-grpo", 1), ablation, wrong=24)
+    text = tables(ablation)
+    lines = text.split("over the seeds (table 6)")[1].split("## ")[0].splitlines()
+    cells = {one[1].strip(): [cell.strip() for cell in one[2:-1]] for line in lines if len(one := line.split("|")) > 1}
+    assert cells["HCM-GRPO: all + hard"] == ["2", "75.0 (70.0 to 80.0)", "-", "-", "10.0 (10.0 to 10.0)"]
+    assert cells["DPA-GRPO: all"] == ["1", "60.0 (60.0 to 60.0)", "-", "-", ""]
+    assert cells["GRPO"] == ["0", "-", "-", "", ""]
+
+
+def test_table_4_shows_the_mode_and_whether_a_model_gives_one_answer_to_everything(ablation: Ablation) -> None:
+    for name in NO_COLD_START:
+        scores, checkpoint = ablation.without_cold_start(name)
+        if checkpoint != ablation.base:
+            score(scores, checkpoint, ablation, wrong=12)
+    text = tables(ablation)
+    rows = {line.split("|")[1].strip(): line.split("|") for line in text.split("## ")[1].splitlines() if "|" in line}
+    assert [cell.strip() for cell in rows["SFT on the answers alone"][2:4]] == ["Direct", "80.0 (68.2 to 88.2)"]
+    assert "36.75 / 45.94" in rows["SFT on the answers alone"][-2]
+    assert rows["GRPO from the base model"][6].strip().endswith(" %")
+    assert [cell.strip() for cell in rows["base model"][3:7]] == ["-"] * 4, "not scored yet"
 
 
 def test_the_best_threshold_is_independent_of_the_models_own() -> None:
@@ -208,8 +266,10 @@ def test_a_run_continues_with_other_saves_and_no_other_settings(
 def test_bad_options_are_reported(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ablation", "--base", str(ablation.base), "--out", str(ablation.out), "--test", str(ablation.test)]
     command += ["--training", str(ablation.training), "--pseudo-label", str(ablation.pseudo_label)]
-    assert main([*command, "--tables", "4"]) == 2
-    assert "choose from 5, 6, 7" in capsys.readouterr().err
+    assert main([*command, "--tables", "3"]) == 2
+    assert "choose from 4, 5, 6, 7" in capsys.readouterr().err
+    assert main([*command, "--variants", "hcm"]) == 2
+    assert "hcm does not exist. Choose from grpo, dpa-grpo" in capsys.readouterr().err
     assert main([*command, "--recipe", "tiny"]) == 2
     assert "schedule: constant" in capsys.readouterr().err
     assert main([*command, "--tables-only"]) == 0

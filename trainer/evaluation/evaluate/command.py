@@ -52,9 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", metavar="NAME", help="name of the model at the endpoint")
     model.add_argument(
         "--prompt",
-        choices=("standard", "compact"),
         default="standard",
-        help="prompt of the questions (default: standard); a checkpoint has its own",
+        metavar="NAME_OR_FILE",
+        help="prompt of the questions: standard, compact, paper (the paper's, for one answer), or a YAML file with the "
+        "texts `cot` and `direct` (default: standard); a checkpoint has its own",
     )
     add_asking_options(model, temperature="0")
     add_endpoint_options(parser)
@@ -94,14 +95,14 @@ def _by_checkpoint(args: argparse.Namespace) -> Evaluation:
 
 def _by_endpoint(args: argparse.Namespace) -> Evaluation:
     from screening.answer import Mode
-    from screening.prompt import PROMPTS
     from trainer.evaluation.evaluate.by_endpoint import Order, evaluate_endpoint
+    from trainer.prompt_texts import load_prompt
 
     return evaluate_endpoint(
         Order(
             **order_arguments(args),
             mode=Mode(args.mode),
-            prompt=PROMPTS[args.prompt],
+            prompt=load_prompt(args.prompt),
             confidence_level=args.confidence_level,
             metrics=_metrics(args.metric),
         )

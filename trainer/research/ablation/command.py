@@ -1,4 +1,4 @@
-"""`python -m trainer ablation`: train and score the models of the paper's tables 5 to 7, and write the tables."""
+"""`python -m trainer ablation`: train and score the models of the paper's tables 4 to 7, and write the tables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from screening.errors import UserError
 from screening.runtime.argument_types import positive
+from trainer.research.ablation.variants import VARIANTS
 from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.training.recipe import Recipe
 
-TABLES = (5, 6, 7)
+TABLES = (4, 5, 6, 7)
 STAGES = ("sft_weak", "sft_answer", "hcm_grpo")
 """Sections of the recipe that decide the training."""
 
@@ -37,10 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_directory(parser, "--test", "data directory with test samples; 2,000 give narrow intervals")
     add_directory(parser, "--out", "output directory for runs, scores and tables.md")
     parser.add_argument(
-        "--tables", type=_numbers, default=TABLES, help="tables to make, a list of 5,6,7 (default: all)"
+        "--tables", type=_numbers, default=TABLES, help="tables to make, a list of 4,5,6,7 (default: all)"
     )
     parser.add_argument(
-        "--seeds", type=_seeds, default=(0, 1), help="seeds of stage 2; table 7 uses the first (default: 0,1)"
+        "--variants",
+        type=lambda text: tuple(text.split(",")),
+        default=tuple(VARIANTS),
+        metavar="NAMES",
+        help=f"variants of tables 6 and 7 to train, a list of {','.join(VARIANTS)} (default: all)",
+    )
+    parser.add_argument(
+        "--seeds", type=_seeds, default=(0, 1), help="seeds of stage 2; tables 4 and 7 use the first (default: 0,1)"
     )
     parser.add_argument(
         "--start",
@@ -66,12 +74,16 @@ def run(args: argparse.Namespace) -> int:
 
     if not set(args.tables) <= set(TABLES):
         raise UserError(f"--tables: choose from {', '.join(map(str, TABLES))}")
+    if unknown := set(args.variants) - VARIANTS.keys():
+        raise UserError(f"--variants: {', '.join(sorted(unknown))} does not exist. Choose from {', '.join(VARIANTS)}")
     recipe = load_recipe(args.recipe)
     if recipe.hcm_grpo is None or recipe.hcm_grpo.schedule != "constant" or recipe.hcm_grpo.warmup_ratio:
         raise RecipeError(
             f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
             "variants share their first epochs"
         )
+    base = read_manifest(args.base)
+    recipe.refuse_other_prompt(base.prompt)
     data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
     if args.questions is not None:
         data["questions"] = args.questions
@@ -81,13 +93,20 @@ def run(args: argparse.Namespace) -> int:
     origin = {
         "stage": "ablation",
         "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
-        "base": read_manifest(args.base).digest,
+        "base": base.digest,
         **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
     }
     claim(args.out, origin)
     occupy(args.out)
     ablation = Ablation(
-        args.out, args.recipe, args.base, **data, start=args.start, seeds=args.seeds, tables=args.tables
+        args.out,
+        args.recipe,
+        args.base,
+        **data,
+        start=args.start,
+        seeds=args.seeds,
+        tables=args.tables,
+        variants=args.variants,
     )
     failures = [] if args.tables_only else run_tasks(ablation.tasks(), args.out / "logs", args.jobs)
     text = tables(ablation)
@@ -110,11 +129,12 @@ def _refuse_too_little(recipe: Recipe, args: argparse.Namespace, samples: Mappin
     from trainer.training.enough_data import grpo_problem, refuse, sft_problem
 
     assert recipe.hcm_grpo is not None
-    if 5 in args.tables or args.start != "answer-driven":
+    starts = {args.start} if {6, 7} & set(args.tables) else set()
+    if 5 in args.tables or starts - {"answer-driven"}:
         refuse(sft_problem("sft_weak", recipe.sft_weak, samples["pseudo_label"], 1))
-    if 5 in args.tables or args.start in ("answer-driven", "all"):
+    if {4, 5} & set(args.tables) or starts & {"answer-driven", "all"}:
         refuse(sft_problem("sft_answer", recipe.sft_answer, samples["training"], 1))
-    if {6, 7} & set(args.tables):
+    if {4, 6, 7} & set(args.tables):
         asked = samples.get("questions", samples["training"])
         # The number of hard cases is not known yet; the stage itself reports if there are none.
         refuse(grpo_problem(recipe.hcm_grpo, asked, max(1, asked // 2), 1))

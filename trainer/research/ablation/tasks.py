@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from screening.answer import Mode
 from screening.checkpoint.manifest import MANIFEST_NAME
 from trainer.evaluation.evaluate.result import SCORES_NAME
-from trainer.research.ablation.variants import COLD_STARTS, VARIANTS, of_table, write_recipe
+from trainer.research.ablation.variants import COLD_STARTS, NO_COLD_START, VARIANTS, of_table, write_recipe
 from trainer.training.hard_cases.record import RECORD_NAME
 
 
@@ -42,16 +43,19 @@ class Ablation:
     start: str
     """Cold start before stage 2."""
     seeds: Sequence[int]
-    """Seeds of table 6; table 7 uses the first."""
+    """Seeds of table 6; tables 4 and 7 use the first."""
     tables: Sequence[int]
     questions: Path | None = None
     """Data directory with the questions of stage 2; None means the training data."""
+    variants: Sequence[str] = tuple(VARIANTS)
+    """Variants of tables 6 and 7 that are trained."""
 
     def tasks(self) -> list[Task]:
-        """All tasks: the start, stage 2 with the first seed, the other starts, the other seeds, table 7."""
+        """All tasks: the start, stage 2 with the first seed, the other starts, the other seeds, table 7, table 4."""
         first, *others = self.seeds
-        found = [*self._cold_start(self.start), self._score(self.start, self.checkpoint(self.start))]
+        found: list[Task] = []
         if 6 in self.tables or 7 in self.tables:
+            found += [*self._cold_start(self.start), self._score(self.start, self.checkpoint(self.start))]
             found.append(self._hard_cases())
         if 6 in self.tables:
             found += self._rows(6, first)
@@ -62,7 +66,14 @@ class Ablation:
             found += chain.from_iterable(self._rows(6, seed) for seed in others)
         if 7 in self.tables:
             found += self._rows(7, first)
+        if 4 in self.tables:
+            found += self._no_cold_start()
         return list({task.name: task for task in found}.values())  # the tables share rows
+
+    @property
+    def _from_base(self) -> Ablation:
+        """The same ablation with stage 2 from the base model, for table 4."""
+        return replace(self, start="none")
 
     def checkpoint(self, cold_start: str) -> Path:
         """Path of the checkpoint of a row of table 5, existing or not."""
@@ -89,7 +100,23 @@ class Ablation:
         return self.out / f"hard-cases-{self.start}"
 
     def _rows(self, table: int, seed: int) -> Iterator[Task]:
-        return chain.from_iterable(self._stage_2(name, seed) for name, _ in of_table(table))
+        return chain.from_iterable(self._stage_2(name, seed) for name, _ in of_table(table) if name in self.variants)
+
+    def without_cold_start(self, name: str) -> tuple[Path, Path]:
+        """Paths of the evaluation and of the checkpoint of a row of table 4, existing or not."""
+        if name == "grpo":
+            return self._from_base.scores(name, self.seeds[0]), self._from_base.trained(name, self.seeds[0])
+        return self.scores(name), self.out / name / "checkpoint" if name == "sft-direct" else self.base
+
+    def _no_cold_start(self) -> Iterator[Task]:
+        recipe = write_recipe(self.out / "recipes" / "sft-direct.yaml", self.recipe, sft_answer={"direct_share": 1.0})
+        command = ("sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(self.training))
+        yield self._training("sft-direct", command, self.base, ())
+        yield self._from_base._hard_cases()
+        yield from self._from_base._stage_2("grpo", self.seeds[0])
+        for name, (_, mode, _) in NO_COLD_START.items():
+            scores, checkpoint = self.without_cold_start(name)
+            yield self._score(scores.name, checkpoint, mode)
 
     def _cold_start(self, name: str) -> Iterator[Task]:
         if name == "none":
@@ -137,9 +164,9 @@ class Ablation:
         tail = ("--checkpoint", str(parent), "--out", str(out), "--tracking-uri", "none")
         return Task(run, (*command, *tail), out / "checkpoint" / MANIFEST_NAME, tuple(needs))
 
-    def _score(self, name: str, checkpoint: Path) -> Task:
+    def _score(self, name: str, checkpoint: Path, mode: Mode = Mode.COT) -> Task:
         out = self.out / "scores" / name
-        command = ("evaluate", "--mode", "cot", "--checkpoint", str(checkpoint), "--data", str(self.test))
+        command = ("evaluate", "--mode", mode.value, "--checkpoint", str(checkpoint), "--data", str(self.test))
         return Task(f"scores/{name}", (*command, "--out", str(out)), out / SCORES_NAME, (checkpoint / MANIFEST_NAME,))
 
     def _start_needs(self) -> tuple[Path, ...]:

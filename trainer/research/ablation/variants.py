@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from screening.answer import Mode
 from screening.runtime.atomic_write import write_atomically
 from trainer.training.hard_cases import Part
 
@@ -20,6 +21,14 @@ COLD_STARTS: Mapping[str, tuple[str, float, float]] = {
     "all": ("all three", 45.94, 53.63),
 }
 """Rows of table 5: name → the paper's scores of 1B and 2B."""
+
+NO_COLD_START: Mapping[str, tuple[str, Mode, str]] = {
+    "none-direct": ("base model", Mode.DIRECT, "30.13 / 10.68"),
+    "none": ("base model", Mode.COT, "25.85 / 23.72"),
+    "sft-direct": ("SFT on the answers alone", Mode.DIRECT, "36.75 / 45.94"),
+    "grpo": ("GRPO from the base model", Mode.COT, "28.42 / 28.42"),
+}
+"""Rows of table 4: name → title, mode of the evaluation, and the paper's scores of 1B and 2B."""
 
 
 @dataclass(frozen=True, slots=True)

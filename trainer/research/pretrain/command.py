@@ -92,6 +92,7 @@ class Pretraining:
         from trainer.research.pretrain.stages import Workshop
         from trainer.research.pretrain.tasks import Tasks
         from trainer.training.architecture import build_model, build_processor, load_model
+        from trainer.training.import_base import check_prompt
 
         assert recipe.pretrain is not None and recipe.architecture is not None
         self.recipe, self.settings, self.architecture, self.out = recipe, recipe.pretrain, recipe.architecture, out
@@ -110,6 +111,7 @@ class Pretraining:
         if compiled:
             _compile(self.model)
         self.processor = build_processor(self.architecture, tokenizer)
+        check_prompt(self.processor, recipe, self.architecture.tokens_per_picture, self.architecture.max_positions)
         counts = self.settings.usable_counts
         self.shop = Workshop(
             scaffold=Scaffold(self.model, questionnaire).to(device),

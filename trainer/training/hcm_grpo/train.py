@@ -1,7 +1,7 @@
 """Trains stage 2. Read it top to bottom: checks, hard cases, curriculum, model, TRL.
 
-The objective is the paper's (eqs. 2 to 6). A comment beside each of TRL's settings says which equation it serves, and a
-test compares the loss with the written-out formula.
+The objective is the paper's (eqs. 2 to 6); docs/training/deviations.md has what the paper leaves open. A comment beside
+each of TRL's settings says which equation it serves, and a test compares the loss with the written-out formula.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def train(
     settings = recipe.stage_2
     refuse(groups_problem(settings))
     manifest = verify(checkpoint)
+    recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
     digest = data_digest(data, samples)
     by_id = {sample.id: sample for sample in samples}
@@ -222,9 +223,8 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         num_iterations=1,  # pi_old is pi at each step
-        # Eqs. 2 to 5: mean over tokens, then over the group. Advantages are normalised within the group by the sample's
-        # standard deviation (divisor G - 1), as in torch and TRL. The paper does not say which; with divisor G, the
-        # advantages are 1.15 times as large at G = 4.
+        # Eqs. 2 to 5: mean over tokens, then over the group; the deviation has the divisor G - 1. What the paper leaves
+        # open is in docs/training/deviations.md.
         loss_type="grpo",
         importance_sampling_level="token",
         scale_rewards=settings.scale_rewards,

@@ -62,6 +62,7 @@ def train(
     section: Section = "sft_weak" if stage == "weak" else "sft_answer"
     settings: SftRecipe = getattr(recipe, section)
     manifest = verify(checkpoint)
+    recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
     used = samples[:limit]
     check_reasoning(used, strict=stage == "answer-driven")
