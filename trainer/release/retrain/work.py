@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trainer.data.split.assign import Split, shares_of
+from trainer.data.split.assign import PAPER_SIZES, shares_of
 from trainer.data.split.divide import divide
 from trainer.data.split.gather import gather
 from trainer.release.retrain import confirm as services
@@ -46,7 +46,7 @@ def split(context: Context, out: Path) -> Result:
     division = divide(
         [collected],
         context.divided,
-        shares_of([_whole(weights[split]) for split in Split]),
+        shares_of([_whole(weights[split]) for split in PAPER_SIZES]),
         context.settings.data.seed,
     )
     parts = {
