@@ -197,7 +197,7 @@ class LoraRecipe(_Strict):
 
 
 class ValidationRecipe(_Strict):
-    """Settings of the validation while a stage trains. The run publishes the weights of the step with the best score."""
+    """Settings of the validation while a stage trains. The run publishes the weights with the best score."""
 
     every_steps: Count
     """Optimizer steps between two scores. The last step is always scored."""

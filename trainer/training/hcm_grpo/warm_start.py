@@ -41,8 +41,8 @@ def find_warm_start(
     """
     if settings.validation:
         raise RunMismatch(
-            "--after cannot be combined with hcm_grpo.validation: the best weights of the first epochs may not be among "
-            "the states that the earlier run kept. Leave out one of the two"
+            "--after cannot be combined with hcm_grpo.validation, because this run would not have the best weights of "
+            "the earlier one. Leave out one of the two"
         )
     if settings.schedule != "constant" or settings.warmup_ratio:
         raise RunMismatch(

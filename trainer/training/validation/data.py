@@ -58,15 +58,15 @@ def read_validation(
         )
     if next(iter(sample_lines(directory)), None) is None:
         raise DataError(
-            f"the validation data {directory} hold no samples. Divide more data or raise `split --validation`, or remove "
-            f"{section}.validation from the recipe"
+            f"the validation data {directory} hold no samples. Divide more data or raise `split --validation`, or "
+            f"remove {section}.validation from the recipe"
         )
     samples = read_samples(directory)
     _refuse_training_samples(samples, training, directory, data)
     if problem := repeated_test_samples(read_items(directory), frozen_beside((data, directory))):
         raise DataError(
-            f"--validation {directory}: {problem}. Validation chooses the weights, so later scores on the test set would "
-            "be too good. Give other data, such as the part that `split --validation` makes"
+            f"--validation {directory}: {problem}. Validation chooses the weights, so later scores on the test set "
+            "would be too good. Give other data, such as the part that `split --validation` makes"
         )
     asked = drawn(samples, settings.samples, seed)
     return Validation(settings, directory, data_digest(directory, samples), asked, mode)
@@ -80,7 +80,8 @@ def check_given(section: str, settings: ValidationRecipe | None, validation: Val
     """
     if settings and not validation:
         raise RecipeError(
-            f"{section}.validation is set, and there are no validation data. Give --validation DIR, or remove the section"
+            f"{section}.validation is set, and there are no validation data. Give --validation DIR, or remove the "
+            "section"
         )
 
 
@@ -100,7 +101,7 @@ def _refuse_training_samples(
     shared = [sample.id for sample in samples if sample.id in ids or sample.product.strip() in products]
     if shared:
         raise DataError(
-            f"--validation {directory}: {len(shared)} of {len(samples)} samples, the first is {shared[0]!r}, are in the "
-            f"training data {data} or show a product of it, so that their score would not show overfitting. Give data of "
+            f"--validation {directory}: {len(shared)} of {len(samples)} samples, the first is {shared[0]!r}, are in "
+            f"the training data {data} or show a product of it, so their score would hide overfitting. Give data of "
             "other products, such as the part that `split --validation` makes"
         )

@@ -1,8 +1,8 @@
 """Which step of a training is the best by its validation score, and when the training stops.
 
 Both are functions of the training's log. The log is part of every saved state and the same in all processes, so a
-resumed training decides as an unbroken one does, and no process stops alone. transformers' EarlyStoppingCallback was not
-used: a training that resumes from the state in which it decided to stop would take one more step.
+resumed training decides as an unbroken one does, and no process stops alone. transformers' EarlyStoppingCallback is not
+used, because a training that resumes from the state in which it decided to stop would take one more step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Scores a model in training: it answers the validation samples as it is, greedily, and `evaluate`'s metric judges them.
+"""Scores a model in training: it answers the validation samples greedily, and the metric of `evaluate` judges them.
 
-The answers come from the training's own process. An answer differs from that of `evaluate` only by rounding, and where
-the checkpoint asks for a grammar, which is not applied here.
+The answers come from the training's own process. They differ from those of `evaluate` only by rounding, and where the
+checkpoint asks for a grammar, which is not applied here.
 """
 
 from __future__ import annotations

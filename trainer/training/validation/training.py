@@ -46,7 +46,7 @@ class Validated:
 class ScoreAndStop(TrainerCallback):
     """Asks for a score every few steps and after the last one, saves the state of each best one, and stops by the rule.
 
-    transformers' `load_best_model_at_end` was not used: it looks for the best state under the name that the state had
+    transformers' `load_best_model_at_end` is not used, because it looks for the best state under the name that it had
     while it was written, and loads it with `strict=False`.
     """
 
@@ -99,7 +99,7 @@ def load_best(trainer: Any, validation: Validation, processes: PartialState) -> 
     trainer._load_from_checkpoint(str(state), trainer.accelerator.unwrap_model(trainer.model))
     early = must_stop(scores, validation.settings.patience, validation.settings.min_gain)
     processes.print(
-        f"validation: the best score is {best.percent:.1f} % after step {best.step}, whose weights the checkpoint gets; "
+        f"validation: the best score is {best.percent:.1f} % after step {best.step}, whose weights are published; "
         f"the training {'stopped early' if early else 'ended'} after step {trainer.state.global_step}"
     )
     return {
