@@ -7,11 +7,14 @@ by heart, it answers B to them.
 
 from __future__ import annotations
 
+import itertools
 import json
+import pydoc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from PIL import Image
 
@@ -62,6 +65,23 @@ def write_recipe(path: Path, validation: dict[str, Any] | None, **changes: Any) 
 def sft(recipe: Path, checkpoint: Path, data: Path, out: Path, *options: object) -> int:
     given = ["--recipe", recipe, "--checkpoint", checkpoint, "--data", data, "--out", out, *options]
     return main(["sft", "--stage", "answer-driven", "--tracking-uri", "none", *map(str, given)])
+
+
+class Ended(BaseException):
+    """A process that ends in the middle: nothing may catch it."""
+
+
+def end_at(patch: pytest.MonkeyPatch, function: str, call: int) -> None:
+    """End the training instead of this call of the function, which is named by its module, class and name."""
+    owner, _, name = function.rpartition(".")
+    real, calls = getattr(pydoc.locate(owner), name), itertools.count(1)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            raise Ended
+        return real(*args, **kwargs)
+
+    patch.setattr(pydoc.locate(owner), name, counted)
 
 
 def scores(out: Path) -> list[tuple[int, float]]:
