@@ -68,7 +68,7 @@ def test_samples_of_the_training_data_are_refused(data: Path, tmp_path: Path) ->
 
 
 def test_the_frozen_test_set_is_refused_also_as_a_copy_with_other_names(data: Path, tmp_path: Path) -> None:
-    source = coloured(tmp_path / "source", [((50 * n, 40, 30), "A") for n in range(5)], shade=1)
+    source = coloured(tmp_path / "source", [((20 * n, 40, 30), "A") for n in range(12)], shade=1)
     division = tmp_path / "split"
     given = ["--data", str(source), "--out", str(division), "--shares", "1,1,0,0", "--validation", "0.5"]
     assert main(["split", *given]) == 0
