@@ -209,7 +209,7 @@ class ValidationRecipe(_Strict):
     """Percentage points by which a score must exceed the best one before it to be a gain."""
 
 
-Validation = Annotated[ValidationRecipe | None, Field(exclude_if=lambda settings: settings is None)]
+_Validation = Annotated[ValidationRecipe | None, Field(exclude_if=lambda settings: settings is None)]
 """Left out of the resolved recipe if it is None, so that recipes without it keep their record."""
 
 
@@ -236,7 +236,7 @@ class SftRecipe(_Strict):
     seed: Seed = 0
     lora: LoraRecipe | None = None
     """Adapters in place of full fine-tuning; None trains all weights that are not frozen."""
-    validation: Validation = None
+    validation: _Validation = None
     """Scores on `--validation` while the stage trains; None publishes the last weights."""
 
     @field_validator("lora")
@@ -313,7 +313,7 @@ class HcmGrpoRecipe(_Strict):
     lora: LoraRecipe | None = None
     """Adapters in place of full fine-tuning; None trains all weights. With adapters, the reference is the same model
     with its adapters off, so it takes no memory of its own."""
-    validation: Validation = None
+    validation: _Validation = None
     """Scores on `--validation` while the stage trains; None publishes the last weights."""
 
     @model_validator(mode="after")

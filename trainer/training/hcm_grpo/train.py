@@ -70,7 +70,13 @@ def train(
     samples = read_samples(data)
     digest = data_digest(data, samples)
     validation = read_validation(
-        validation_data, settings.validation, "hcm_grpo", training=samples, data=data, seed=settings.seed
+        validation_data,
+        settings.validation,
+        "hcm_grpo",
+        training=samples,
+        data=data,
+        parent=manifest,
+        seed=settings.seed,
     )
     by_id = {sample.id: sample for sample in samples}
     found_by = hard_cases_of or manifest.digest

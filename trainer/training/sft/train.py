@@ -76,6 +76,7 @@ def train(
         section,
         training=samples,
         data=data,
+        parent=manifest,
         seed=settings.seed,
         mode=Mode.DIRECT if settings.direct_share == 1 else Mode.COT,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
+from screening.checkpoint.manifest import Manifest
 from trainer.data.split.held_out import frozen_beside, read_items, repeated_test_samples
 from trainer.data_directory import DataError, data_digest, read_samples, sample_lines
 from trainer.records import Sample
@@ -35,6 +36,7 @@ def read_validation(
     *,
     training: Sequence[Sample],
     data: Path,
+    parent: Manifest,
     seed: int,
     mode: Mode = Mode.COT,
 ) -> Validation | None:
@@ -45,10 +47,14 @@ def read_validation(
         section: section of the recipe that `settings` belongs to, for messages.
         training: the samples that the stage trains on.
         data: their directory.
+        parent: manifest of the checkpoint that the training starts from.
+        seed: seed of the stage, which draws the samples.
+        mode: how the samples are asked.
 
     Raises:
         RecipeError: there are no settings for them.
-        DataError: the directory is empty or cannot be used, or holds samples of the training data or of a test set.
+        DataError: the directory is empty or cannot be used, holds samples of the training data or of a test set, or the
+            parent was trained on it.
     """
     if directory is None:
         return None
@@ -68,8 +74,13 @@ def read_validation(
             f"--validation {directory}: {problem}. Validation chooses the weights, so later scores on the test set "
             "would be too good. Give other data, such as the part that `split --validation` makes"
         )
-    asked = drawn(samples, settings.samples, seed)
-    return Validation(settings, directory, data_digest(directory, samples), asked, mode)
+    digest = data_digest(directory, samples)
+    if digest in parent.trained_on:
+        raise DataError(
+            f"--validation {directory}: the checkpoint was trained on these data in an earlier stage, so their score "
+            "would hide overfitting. Give other data, such as the part that `split --validation` makes"
+        )
+    return Validation(settings, directory, digest, drawn(samples, settings.samples, seed), mode)
 
 
 def check_given(section: str, settings: ValidationRecipe | None, validation: Validation | None) -> None:
