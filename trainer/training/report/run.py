@@ -64,8 +64,8 @@ class Training:
         return scores_in({"step": point.step, **point.values} for point in self.points)
 
     @property
-    def stopped_early(self) -> bool:
-        """Whether the validation ended the training."""
+    def stopped_by_scores(self) -> bool:
+        """Whether the validation scores stopped the training."""
         rule = self.origin.get("settings", {}).get("validation")
         return bool(rule) and must_stop(self.scores, rule["patience"], rule["min_gain"])
 
@@ -74,8 +74,8 @@ class Training:
         """Progress in words, for example `finished, 500 steps`."""
         last = self.points[-1]
         if self.checkpoint:
-            early = ", stopped early" if self.stopped_early else ""
-            return f"finished, {self.offsets[last.stage] + last.step} steps{early}"
+            why = ", stopped by its validation scores" if self.stopped_by_scores else ""
+            return f"finished, {self.offsets[last.stage] + last.step} steps{why}"
         stage = f" of {last.stage}" if len(self.offsets) > 1 or last.stage != self.stage else ""
         return f"not finished, at step {last.step}{stage}"
 

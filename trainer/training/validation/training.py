@@ -97,10 +97,10 @@ def load_best(trainer: Any, validation: Validation, processes: PartialState) -> 
     assert best is not None, "the last step is always scored"
     state = wait_for_state(Path(trainer.args.output_dir) / f"checkpoint-{best.step}", processes)
     trainer._load_from_checkpoint(str(state), trainer.accelerator.unwrap_model(trainer.model))
-    early = must_stop(scores, validation.settings.patience, validation.settings.min_gain)
+    stopped = must_stop(scores, validation.settings.patience, validation.settings.min_gain)
     processes.print(
         f"validation: the best score is {best.percent:.1f} % after step {best.step}, whose weights are published; "
-        f"the training {'stopped early' if early else 'ended'} after step {trainer.state.global_step}"
+        f"the training {'was stopped by its scores' if stopped else 'ended'} after step {trainer.state.global_step}"
     )
     return {
         "digest": validation.digest,

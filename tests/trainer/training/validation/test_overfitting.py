@@ -75,7 +75,7 @@ def test_scores_change_nothing_in_the_training(
 
 
 def test_the_report_has_the_curve_and_the_best_step(folder: Path, tmp_path: Path) -> None:
-    assert "stopped early" in write_report(folder / "out", tmp_path)
+    assert "stopped by its validation scores" in write_report(folder / "out", tmp_path)
     page = (tmp_path / "report.html").read_text()
     step = next(step for step, percent in scores(folder / "out") if percent == 100)
     assert f"The best validation score is 100.0 %, after step {step}" in page
