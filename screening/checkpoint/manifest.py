@@ -144,6 +144,11 @@ class Manifest(_Strict):
         return _digests(self.data.values())
 
     @property
+    def selected_on(self) -> set[str]:
+        """Digests of the validation data by whose scores trainings chose the weights."""
+        return _digests(one.get("validation") for one in self.data.values() if isinstance(one, dict))
+
+    @property
     def licences(self) -> set[str]:
         """Licences of the models that made the pictures of the training data, if they restrict the use of those."""
         records = (one for one in self.data.values() if isinstance(one, dict))

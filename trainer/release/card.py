@@ -46,7 +46,7 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
 
     Raises:
         CardError: an evaluation is of another checkpoint, of a part of the samples, or on data that was used for
-            training or calibration; or two are of the same mode.
+            training, validation or calibration; or two are of the same mode.
         CheckpointError, EvaluationError: a directory cannot be read.
     """
     from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
@@ -59,6 +59,8 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
             raise CardError(f"{directory} is an evaluation of {result.model.digest}, not of {manifest.digest}")
         if result.data.digest in manifest.trained_on:
             raise CardError(f"{directory} is an evaluation on data that the checkpoint was trained on")
+        if result.data.digest in manifest.selected_on:
+            raise CardError(f"{directory} is an evaluation on data by which the checkpoint's weights were chosen")
         if result.data.digest in manifest.calibrated_on:
             raise CardError(f"{directory} is an evaluation on data that the checkpoint's confidence was fitted on")
         if result.data.evaluated < result.data.samples:

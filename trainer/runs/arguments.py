@@ -9,6 +9,10 @@ from screening.answer import Mode
 from screening.runtime.argument_types import positive
 
 RECIPE_HELP = "name of a shipped recipe (a file of trainer/recipes) or path of a YAML file"
+VALIDATION_HELP = (
+    "labelled data of other products, on which the model is scored while it trains; needs the section `validation` of "
+    "the stage in the recipe (default: none, the last weights are published)"
+)
 
 Container = argparse._ActionsContainer
 """A parser or a group of its options."""

@@ -18,13 +18,16 @@ from trainer.training.recipe import Recipe, RecipeError
 from trainer.training.saved_states import SavedStates, agreed_state, told_by_first
 from trainer.training.tracking.callbacks import LogFile
 from trainer.training.tracking.store import Store
-from trainer.training.tracking.tracker import track
+from trainer.training.tracking.tracker import Tracker, track
+from trainer.training.validation.data import Validation
+from trainer.training.validation.scoring import Scorer
+from trainer.training.validation.training import Validated, add_validation, load_best, stopped_early
 
 STATES_NAME = "trl"
 """Folder of a run directory with the saved states from which a run resumes."""
 
 
-class StrictResume(SavedStates):
+class StrictResume(Validated, SavedStates):
     """Mixin for trainers: resume from the weights that were saved, from states that are whole.
 
     transformers saves keys in hub format and loads them with `strict=False`, so that a resumed run would silently
@@ -64,6 +67,7 @@ def train_to_end(
     data: dict[str, Any],
     recipe: Recipe,
     tracking: Store | None,
+    validation: Validation | None = None,
 ) -> Manifest:
     """Train, resuming from the newest complete state if there is one, and write OUT/checkpoint.
 
@@ -73,6 +77,7 @@ def train_to_end(
         origin: the record with which `out` was claimed; its `stage` becomes the version.
         data: facts about the training data, for the manifest.
         tracking: MLflow store that gets a copy of the log; None for none.
+        validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
         LaunchError: the model is sharded over the processes.
@@ -85,7 +90,13 @@ def train_to_end(
     state = processes()
     with track(tracking, out, origin) as tracker:
         trainer.add_callback(LogFile(out, tracker))
-        trainer.train(resume_from_checkpoint=agreed_state(Path(trainer.args.output_dir), state))
+        if validation:
+            processor = AutoProcessor.from_pretrained(checkpoint)
+            batch = trainer.args.per_device_train_batch_size
+            add_validation(trainer, Scorer(validation, parent, processor, batch=batch))
+        _train(trainer, validation, tracker)
+        if validation:
+            data = {**data, "validation": load_best(trainer, validation, state)}
         model = trained_model(trainer, checkpoint)
         # In every process, so that none waits for one that has raised.
         check_weights_changed(model, checkpoint, steps=trainer.state.global_step)
@@ -104,6 +115,16 @@ def train_to_end(
             written = made.model_dump_json()
         # The others may not see the directory yet.
         return Manifest.model_validate_json(str(told_by_first(written, state)))
+
+
+def _train(trainer: Trainer, validation: Validation | None, tracker: Tracker) -> None:
+    """Train from the newest complete state. Nothing is trained if that state ended the training early."""
+    resumed = agreed_state(Path(trainer.args.output_dir), processes())
+    if validation and (ended := stopped_early(resumed, validation.settings)):
+        trainer.state = ended
+        tracker.record(ended.log_history)
+    else:
+        trainer.train(resume_from_checkpoint=resumed)
 
 
 def trained_model(trainer: Trainer, start: Path) -> PreTrainedModel:

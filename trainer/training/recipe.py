@@ -199,6 +199,23 @@ class LoraRecipe(_Strict):
         return target
 
 
+class ValidationRecipe(_Strict):
+    """Settings of the validation while a stage trains. The run publishes the weights with the best score."""
+
+    every_steps: Count
+    """Optimizer steps between two scores. The last step is always scored."""
+    samples: Count = 100
+    """Maximum number of validation samples that are asked, drawn once by the stage's seed."""
+    patience: Count | None = None
+    """Number of scores in a row without a gain after which the training stops; None never stops early."""
+    min_gain: float = Field(default=0.0, ge=0, le=100)
+    """Percentage points by which a score must exceed the best one before it to be a gain."""
+
+
+_Validation = Annotated[ValidationRecipe | None, Field(exclude_if=lambda settings: settings is None)]
+"""Left out of the resolved recipe if it is None, so that recipes without it keep their record."""
+
+
 class SftRecipe(_Strict):
     """Settings of one SFT stage (paper, section 4 and table 2): ViT and aligner are frozen."""
 
@@ -222,6 +239,8 @@ class SftRecipe(_Strict):
     seed: Seed = 0
     lora: LoraRecipe | None = None
     """Adapters in place of full fine-tuning; None trains all weights that are not frozen."""
+    validation: _Validation = None
+    """Scores on `--validation` while the stage trains; None publishes the last weights."""
 
     @field_validator("lora")
     @classmethod
@@ -297,6 +316,8 @@ class HcmGrpoRecipe(_Strict):
     lora: LoraRecipe | None = None
     """Adapters in place of full fine-tuning; None trains all weights. With adapters, the reference is the same model
     with its adapters off, so it takes no memory of its own."""
+    validation: _Validation = None
+    """Scores on `--validation` while the stage trains; None publishes the last weights."""
 
     @model_validator(mode="after")
     def _exact_reference(self) -> Self:

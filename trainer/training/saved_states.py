@@ -4,7 +4,8 @@ system.
 A state is written beside the others and gets its name by one rename of its directory, once every process has written
 its part. Where a file system renames directories file by file (gcsfuse), a list of the files and their sizes tells a
 whole state from a part of one. No hard links are made. Two states are kept: the newest may still have been in the
-memory of a machine that died.
+memory of a machine that died. If the training scores its model on validation samples, the best state that each of the
+two knows is kept as well.
 
 A network file system shows a new directory to other machines late. So the first process alone chooses a state, and
 tells the others.
@@ -21,12 +22,14 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers.trainer import TRAINER_STATE_NAME
 
 from screening.runtime.atomic_write import write_atomically
 from trainer.training.distributed import LaunchError
+from trainer.training.validation.rule import best_of, scores_in
 
 KEPT = 2
-"""States that a run keeps."""
+"""Newest states that a run keeps."""
 WHOLE_NAME = "whole.json"
 """Name and size of every other file of a state; written last."""
 SEEN_SECONDS = 180.0
@@ -69,8 +72,11 @@ def put_in_place(part: Path, states: Path) -> None:
     target = states / part.name
     shutil.rmtree(target, ignore_errors=True)  # a part of one, left by a kill
     part.rename(target)
-    for old in _by_step(states)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    newest, older = (ordered := _by_step(states))[:KEPT], ordered[KEPT:]
+    best = {_best_known_to(state) for state in newest}
+    for old in older:
+        if old.name not in best:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def last_whole_checkpoint(directory: Path, *, clean: bool = True) -> str | None:
@@ -106,15 +112,24 @@ def agreed_state(directory: Path, processes: PartialState) -> str | None:
     name = told_by_first(name, processes)
     if name is None:
         return None
+    return str(wait_for_state(directory / name, processes))
+
+
+def wait_for_state(state: Path, processes: PartialState) -> Path:
+    """Wait until this process sees a whole state that the first one uses.
+
+    Raises:
+        LaunchError: it does not see the state in time.
+    """
     until = time.monotonic() + SEEN_SECONDS
-    while not _is_whole(directory / name):
+    while not _is_whole(state):
         if time.monotonic() > until:
             raise LaunchError(
-                f"process {processes.process_index} does not see {directory / name}, which the first one uses; "
+                f"process {processes.process_index} does not see {state}, which the first one uses; "
                 "put the run directory on a file system that all machines share"
             )
         time.sleep(0.5)
-    return str(directory / name)
+    return state
 
 
 def told_by_first(value: str | None, processes: PartialState) -> str | None:
@@ -132,6 +147,16 @@ def told_by_first(value: str | None, processes: PartialState) -> str | None:
 def _by_step(directory: Path) -> list[Path]:
     """Newest first."""
     return sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def _best_known_to(state: Path) -> str | None:
+    """Name of the state with the best validation score that a state's log has; None without scores."""
+    try:
+        log = json.loads((state / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
+    except FileNotFoundError:
+        return None
+    best = best_of(scores_in(log))
+    return f"checkpoint-{best.step}" if best else None
 
 
 def _is_whole(state: Path) -> bool:

@@ -52,8 +52,9 @@ def many(first: int, last: int) -> list[dict[str, Any]]:
     ]
 
 
-def split(out: Path, *data: Path, shares: str = THIRDS, seed: int = 0) -> int:
-    return main(["split", "--data", *map(str, data), "--out", str(out), "--shares", shares, "--seed", str(seed)])
+def split(out: Path, *data: Path, shares: str = THIRDS, seed: int = 0, validation: str = "0") -> int:
+    given = ["--shares", shares, "--seed", str(seed), "--validation", validation]
+    return main(["split", "--data", *map(str, data), "--out", str(out), *given])
 
 
 def report(out: Path) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def ids(out: Path, name: str) -> set[str]:
 
 
 def where(out: Path) -> dict[str, str]:
-    return {sample: name for name in Split for sample in ids(out, name)}
+    return {sample: name for name in Split if (out / name).exists() for sample in ids(out, name)}
 
 
 def tree(directory: Path) -> dict[str, bytes]:

@@ -55,7 +55,7 @@ def test_a_place_belongs_to_the_stretch_it_lies_in() -> None:
 def test_products_spread_as_the_shares_say() -> None:
     shares = shares_of([Fraction("0.5"), Fraction("0.3"), Fraction("0.15"), Fraction("0.05")])
     placed = [split_at(place(f"product {number}", 7), shares) for number in range(20_000)]
-    assert {one: round(placed.count(one) / 20_000, 2) for one in Split} == {
+    assert {one: round(placed.count(one) / 20_000, 2) for one in shares} == {
         Split.TRAINING: 0.5,
         Split.TESTING: 0.3,
         Split.PSEUDO_LABEL: 0.15,

@@ -193,6 +193,13 @@ def test_scores_and_card_of_the_earlier_digest_go(checkpoint: Path, tmp_path: Pa
     assert not (checkpoint / CARD_NAME).exists()
 
 
+def test_the_data_by_which_a_training_chose_its_weights_may_be_fitted_on(checkpoint: Path, tmp_path: Path) -> None:
+    trained = {"sft": {"digest": "sha256:training", "validation": {"digest": "sha256:validation"}}}
+    store_manifest(read_manifest(checkpoint).model_copy(update={"data": trained}), checkpoint)
+    assert calibrate(checkpoint, evaluation(tmp_path / "cot", read_manifest(checkpoint), answers(100, line(1, 0)))) == 0
+    assert read_manifest(checkpoint).calibrated_on == {"sha256:validation"}
+
+
 def test_the_same_command_again_writes_the_same_manifest(checkpoint: Path, tmp_path: Path) -> None:
     result = evaluation(tmp_path / "cot", read_manifest(checkpoint), answers(300, line(0.5, -1)))
     assert calibrate(checkpoint, result) == 0

@@ -90,6 +90,17 @@ def test_a_score_on_the_data_that_confidence_was_fitted_on_is_refused(
     assert "fitted on" in capsys.readouterr().err
 
 
+def test_a_score_on_the_data_by_which_the_weights_were_chosen_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"sft-answer-driven": {"digest": "sha256:1", "validation": {"digest": "sha256:0", "step": 20}}}
+    chosen = read_manifest(checkpoint).model_copy(update={"data": data})
+    store_manifest(chosen, checkpoint)
+    result = evaluation(tmp_path / "cot", chosen, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
+    assert "by which the checkpoint's weights were chosen" in capsys.readouterr().err
+
+
 def test_the_card_names_licences_that_restrict_the_training_data(checkpoint: Path, tmp_path: Path) -> None:
     manifest = read_manifest(checkpoint)
     scores = evaluation(tmp_path / "scores", manifest, Mode.COT)

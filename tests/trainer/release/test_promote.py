@@ -306,9 +306,14 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     make_evaluation(shop.folder / "evaluation-sure", data, sure)
     register(shop.registry, shop.folder / "store" / "sure", sure)
     assert shop.promote("sure", 3) == 2 and "confidence was fitted on the data of --data" in capsys.readouterr().err
+    validated = {"sft": {"digest": "sha256:0", "validation": {"digest": digest}}}
+    chosen = make_checkpoint(shop.folder / "store" / "chosen", "chosen", data=validated)
+    make_evaluation(shop.folder / "evaluation-chosen", data, chosen)
+    register(shop.registry, shop.folder / "store" / "chosen", chosen)
+    assert shop.promote("chosen", 4) == 2 and "weights were chosen on the data of --data" in capsys.readouterr().err
     unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
     register(shop.registry, shop.folder / "store" / "unproved", unproved)
-    assert shop.run("promote", "4", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
+    assert shop.run("promote", "5", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
     (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
     assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
     assert shop.production() is None

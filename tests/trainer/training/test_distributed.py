@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from screening.checkpoint.manifest import read_manifest, verify
 from tests.trainer.command_line import ROOT
+from tests.trainer.training.validation.overfitting import contradicting_data, scores, training_data, write_recipe
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.training.hard_cases.cases import Cases
@@ -54,18 +55,22 @@ def change(checkpoint: Path, start: Path) -> torch.Tensor:
     return torch.cat([(after[name].float() - before[name].float()).flatten() for name in sorted(before)])
 
 
-def test_two_processes_learn_the_same_as_one_from_the_same_batches(
-    tmp_path: Path, small_data: Path, small_checkpoint: Path
+def test_two_processes_learn_the_same_as_one_from_the_same_batches_and_stop_at_the_same_step(
+    tmp_path: Path, small_checkpoint: Path
 ) -> None:
-    given = ["sft", "--stage", "answer-driven", "--checkpoint", small_checkpoint, "--data", small_data]
-    together(*given, "--recipe", recipe(tmp_path / "half.yaml", batch=1), "--out", tmp_path / "two")
-    whole = recipe(tmp_path / "whole.yaml", batch=2)
+    given = ["sft", "--stage", "answer-driven", "--checkpoint", small_checkpoint]
+    given += ["--data", training_data(tmp_path / "training")]
+    given += ["--validation", contradicting_data(tmp_path / "validation")]
+    scored = {"every_steps": 2, "patience": 2}
+    together(*given, "--recipe", write_recipe(tmp_path / "half.yaml", scored, batch_size=3), "--out", tmp_path / "two")
+    whole = write_recipe(tmp_path / "whole.yaml", scored, batch_size=6)
     alone = [*given, "--recipe", whole, "--out", tmp_path / "one", "--tracking-uri", "none"]
     assert main(list(map(str, alone))) == 0
 
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
     assert json.loads((tmp_path / "one" / "run.json").read_text())["processes"] == 1
     verify(tmp_path / "two" / "checkpoint")
+    assert scores(tmp_path / "two") == scores(tmp_path / "one")
     two, one = (change(tmp_path / run / "checkpoint", small_checkpoint) for run in ("two", "one"))
     assert one.norm() > 0
     assert torch.cosine_similarity(two, one, dim=0) > 0.95

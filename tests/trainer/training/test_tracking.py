@@ -100,6 +100,13 @@ def test_a_store_is_the_options_the_environments_or_a_database_beside_the_run(
         choose_store("mlflow.db", tmp_path)
 
 
+def test_scores_of_a_step_are_recorded_beside_its_other_metrics(store: Store, out: Path) -> None:
+    with track(store, out, ORIGIN) as tracker:
+        tracker.record([*steps(5), {"validation/score": 40.0, "step": 5, "time": 1e9 + 6}, *steps(10)])
+    assert history(store, "validation/score") == [(5, 40.0)]
+    assert history(store, "loss") == [(5, 5.0), (10, 0.0)]
+
+
 def test_a_run_has_parameters_metrics_files_and_how_it_ended(store: Store, out: Path) -> None:
     with track(store, out, ORIGIN) as tracker:
         (out / "log.json").write_text("[]")

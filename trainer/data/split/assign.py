@@ -19,9 +19,11 @@ from trainer.records import AnySample, Unlabelled
 
 
 class Split(StrEnum):
-    """The four splits (paper, section 3 and table 1); the values are directory names."""
+    """The paper's four splits (section 3 and table 1), and validation data for choosing among states of a training; the
+    values are directory names."""
 
     TRAINING = "training"
+    VALIDATION = "validation"
     TESTING = "testing"
     PSEUDO_LABEL = "pseudo-label"
     EXPLORATION = "exploration"
@@ -36,7 +38,8 @@ PAPER_SIZES: dict[Split, int] = {
 """Samples per split (paper, table 1)."""
 
 Shares = Mapping[Split, Fraction]
-"""Share of each split, in the order of `Split`, summing to 1; exact fractions, so 3,1,1,1 equals 0.3,0.1,0.1,0.1."""
+"""Share of each split, summing to 1; exact fractions, so 3,1,1,1 equals 0.3,0.1,0.1,0.1. A split that is not in it does
+not exist."""
 
 _PLACES = 1 << 64
 _ALL = frozenset(Split)
@@ -74,14 +77,27 @@ class Item:
 
 
 def shares_of(weights: Sequence[Fraction | int]) -> Shares:
-    """Convert the weights of the four splits, in their order, to shares.
+    """Convert the weights of the paper's four splits, in the order of `PAPER_SIZES`, to shares.
 
     Raises:
         ValueError: the number of weights is not four, a weight is negative, or all are 0.
     """
-    if len(weights) != len(Split) or min(weights) < 0 or not sum(weights):
-        raise ValueError(f"give {len(Split)} weights of at least 0, not all 0")
-    return {split: Fraction(weight) / sum(weights) for split, weight in zip(Split, weights, strict=True)}
+    if len(weights) != len(PAPER_SIZES) or min(weights) < 0 or not sum(weights):
+        raise ValueError(f"give {len(PAPER_SIZES)} weights of at least 0, not all 0")
+    return {split: Fraction(weight) / sum(weights) for split, weight in zip(PAPER_SIZES, weights, strict=True)}
+
+
+def with_validation(shares: Shares, part: Fraction) -> Shares:
+    """Give a part of the training split to validation. All other splits keep their products.
+
+    Args:
+        part: between 0 and 1; with 0 there is no split for validation.
+    """
+    if not part:
+        return shares
+    training = shares[Split.TRAINING]
+    divided = {**shares, Split.TRAINING: training * (1 - part), Split.VALIDATION: training * part}
+    return {split: divided[split] for split in Split}
 
 
 def place(product: str, seed: int) -> int:
@@ -93,7 +109,7 @@ def split_at(position: int, shares: Shares) -> Split:
     """The split whose interval contains a place; the intervals are in the order of `Split`."""
     end = Fraction(0)
     for split in Split:
-        end += shares[split]
+        end += shares.get(split, 0)
         if position < end * _PLACES:
             return split
     raise ValueError(f"the shares sum to {end}, not to 1")
@@ -114,7 +130,7 @@ def assign(items: Iterable[Item], shares: Shares, seed: int, earlier: Mapping[st
 
     Returns:
         Sample id → split. None for a sample that would connect products of two splits, since it would leak from one
-        to the other, and for an unlabelled sample of a test product.
+        to the other, and for an unlabelled sample of a test or validation product.
 
     Raises:
         SplitError: some samples have no label, and pseudo-label and exploration both have the share 0.
@@ -146,6 +162,7 @@ def assign(items: Iterable[Item], shares: Shares, seed: int, earlier: Mapping[st
 
 _UNLABELLED: Mapping[Split, Split | None] = {
     Split.TRAINING: Split.PSEUDO_LABEL,
+    Split.VALIDATION: None,
     Split.TESTING: None,
     Split.PSEUDO_LABEL: Split.PSEUDO_LABEL,
     Split.EXPLORATION: Split.EXPLORATION,
@@ -155,7 +172,7 @@ _UNLABELLED: Mapping[Split, Split | None] = {
 
 def _without_label(shares: Shares) -> Shares:
     """The shares for products that have no labelled sample."""
-    weights = [shares[split] if split in (Split.PSEUDO_LABEL, Split.EXPLORATION) else 0 for split in Split]
+    weights = [shares[split] if split in (Split.PSEUDO_LABEL, Split.EXPLORATION) else 0 for split in PAPER_SIZES]
     if not sum(weights):
         raise SplitError(
             "some samples have no label, and the shares of pseudo-label and exploration are both 0; "

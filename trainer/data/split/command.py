@@ -1,4 +1,4 @@
-"""`python -m trainer split`: divide data by product into the paper's four splits."""
+"""`python -m trainer split`: divide data by product into the paper's four splits, and validation data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screening.runtime.argument_types import not_negative
-from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of
+from trainer.data.split.assign import PAPER_SIZES, Shares, Split, shares_of, with_validation
 from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ FEW_PRODUCTS = 30
 """Minimum number of products without a warning; a 95 % interval around 50 % is 34 points wide at this size."""
 _TOO_FEW = {
     Split.TRAINING: "the model memorises these products",
+    Split.VALIDATION: "the best state of a training is mostly chance",
     Split.TESTING: "its scores are mostly chance, and `promote` needs about 130 samples",
     Split.PSEUDO_LABEL: "stage 1.1 memorises these products",
     Split.EXPLORATION: "it covers too little of a shop's products",
@@ -43,7 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_shares,
         default=_PAPER,
         metavar="T,E,P,X",
-        help=f"weights of {', '.join(Split)}, numbers of at least 0 (default: the paper's sizes, {_PAPER})",
+        help=f"weights of {', '.join(PAPER_SIZES)}, numbers of at least 0 (default: the paper's sizes, {_PAPER})",
+    )
+    parser.add_argument(
+        "--validation",
+        type=_part,
+        default=Fraction(0),
+        metavar="PART",
+        help="part of the training products, at least 0 and below 1, that becomes OUT/validation, for the trainings' "
+        "`--validation` and for `calibrate`; the other splits do not change (default: 0, no validation data)",
     )
     parser.add_argument("--seed", type=not_negative, default=0, help="seed of the division (default: 0)")
 
@@ -51,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from trainer.data.split.divide import SPLIT_NAME, divide
 
-    division = divide(args.data, args.out, args.shares, args.seed)
+    division = divide(args.data, args.out, with_validation(args.shares, args.validation), args.seed)
     print(_page(division))
-    print(f"\nWritten to {args.out}: {', '.join(Split)}, {SPLIT_NAME}")
+    print(f"\nWritten to {args.out}: {', '.join(division.splits)}, {SPLIT_NAME}")
     for warning in _warnings(division):
         print(f"warning: {warning}", file=sys.stderr)
     return 0
@@ -65,8 +74,12 @@ def _warnings(division: Division) -> Iterator[str]:
         if division.shares[split] and one.products < FEW_PRODUCTS:
             yield (
                 f"the split {split} holds {one.products} products, fewer than {FEW_PRODUCTS}: {_TOO_FEW[split]}. Add "
-                "products, or give it a larger share with --shares and a new --out"
+                f"products, or give it a larger share with {_option(split)} and a new --out"
             )
+
+
+def _option(split: Split) -> str:
+    return "--validation" if split is Split.VALIDATION else "--shares"
 
 
 def _page(division: Division) -> str:
@@ -101,7 +114,7 @@ def _page(division: Division) -> str:
         named = ", ".join(division.left_out[:3])
         parts.append(
             f"Left out: {len(division.left_out)} ({named}{', …' if len(division.left_out) > 3 else ''}); each of them "
-            "connects products of two splits, or has no label and shows a product of the test set."
+            "connects products of two splits, or has no label and shows a product of the test or validation set."
         )
     return "\n\n".join(parts)
 
@@ -112,5 +125,15 @@ def _shares(text: str) -> Shares:
     except (ValueError, ZeroDivisionError):
         example = "0.7,0.2,0.05,0.05"
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be four numbers of at least 0, not all 0 ({', '.join(Split)}), for example {example}"
+            f"{text!r} must be four numbers of at least 0, not all 0 ({', '.join(PAPER_SIZES)}), for example {example}"
         ) from None
+
+
+def _part(text: str) -> Fraction:
+    try:
+        part = Fraction(text.strip())
+        if 0 <= part < 1:
+            return part
+    except (ValueError, ZeroDivisionError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0 and below 1, for example 0.15")

@@ -1,4 +1,4 @@
-"""The stage `split`: check the frozen test set, read the data, assign by product, write four data directories.
+"""The stage `split`: check the frozen test set, read the data, assign by product, write one data directory per split.
 
 `split.json` is written last, so it always describes a complete division. The same command finishes a killed run.
 """
@@ -70,7 +70,7 @@ class Division(_Record):
     """Number of samples that belong to the test split but came after it was frozen. They are in no split."""
     left_out: list[str]
     """Ids of samples that are in no split because they connect products of two splits, by a picture or a product, or
-    because they have no label and show a product of the test set."""
+    because they have no label and show a product of the test or validation set."""
     reviewed_again: list[str] = []
     """Ids of test samples that people have judged again since the test set was frozen. It keeps the earlier labels."""
     frozen: Frozen | None
@@ -97,7 +97,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     _see_that_nothing_is_gone(items, earlier)
     reviewed_again = check_source(kept, items)
     assigned = assign(items, shares, seed, earlier)
-    splits = {split: [item for item in items if assigned[item.sample.id] is split] for split in Split}
+    splits = {split: [item for item in items if assigned[item.sample.id] is split] for split in shares}
     held_back = 0
     if frozen:
         held_back = len(splits[Split.TESTING]) - len(

@@ -62,7 +62,7 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
 
 
 def check_unseen(manifest: Manifest, data: str) -> None:
-    """Check that neither the weights nor the confidence of a checkpoint were fitted on the test set.
+    """Check that neither the weights nor the confidence of a checkpoint were fitted or chosen on the test set.
 
     Args:
         data: digest of the test set.
@@ -72,6 +72,8 @@ def check_unseen(manifest: Manifest, data: str) -> None:
     """
     if data in manifest.trained_on:
         raise EvidenceError("the candidate was trained on the data of --data. Give the frozen test set")
+    if data in manifest.selected_on:
+        raise EvidenceError("the candidate's weights were chosen on the data of --data. Give the frozen test set")
     if data in manifest.calibrated_on:
         raise EvidenceError("the candidate's confidence was fitted on the data of --data. Give the frozen test set")
 

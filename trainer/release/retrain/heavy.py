@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 Heavy = Callable[..., dict[str, Any]]
 
 
-def sft(*, recipe: str, start: str, data: str, out: str, store: str) -> dict[str, Any]:
-    """Supervised fine-tuning on reasoned answers (stage 1.2 of the paper)."""
+def sft(*, recipe: str, start: str, data: str, out: str, store: str, validation: str | None = None) -> dict[str, Any]:
+    """Supervised fine-tuning on reasoned answers (stage 1.2 of the paper).
+
+    Args:
+        validation: data on which the model is scored while it trains, if the recipe asks for that.
+    """
     from trainer.training.sft.train import train
 
-    manifest = train("answer-driven", recipe, Path(start), Path(data), Path(out), None, _tracking(store))
+    scored_on = Path(validation) if validation else None
+    manifest = train("answer-driven", recipe, Path(start), Path(data), Path(out), None, _tracking(store), scored_on)
     return {"checkpoint": str(Path(out) / "checkpoint"), "digest": manifest.digest}
 
 
@@ -34,16 +39,36 @@ def hard_cases(*, checkpoint: str, data: str, out: str, batch: int) -> dict[str,
     return {"directory": out, "hard": sorted(cases.hard), "questions": len(cases.all)}
 
 
-def hcm_grpo(*, recipe: str, start: str, data: str, found: str, found_by: str, out: str, store: str) -> dict[str, Any]:
+def hcm_grpo(
+    *,
+    recipe: str,
+    start: str,
+    data: str,
+    found: str,
+    found_by: str,
+    out: str,
+    store: str,
+    validation: str | None = None,
+) -> dict[str, Any]:
     """Reinforcement learning with hard cases mining (stage 2).
 
     Args:
         found: directory of `hard_cases`.
         found_by: digest of the model that found them.
+        validation: as in `sft`.
     """
     from trainer.training.hcm_grpo.train import train
 
-    manifest = train(recipe, Path(start), Path(data), Path(found), Path(out), _tracking(store), hard_cases_of=found_by)
+    manifest = train(
+        recipe,
+        Path(start),
+        Path(data),
+        Path(found),
+        Path(out),
+        _tracking(store),
+        hard_cases_of=found_by,
+        validation_data=Path(validation) if validation else None,
+    )
     return {"checkpoint": str(Path(out) / "checkpoint"), "digest": manifest.digest}
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from trainer.release.promote.limits import read_limits
 from trainer.release.retrain import releasing, work
 from trainer.release.retrain.context import Context
-from trainer.release.retrain.work import Result, finder, processes, recipe, trained
+from trainer.release.retrain.work import Result, finder, processes, recipe, trained, validation
+from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,12 @@ class Stage:
     gpu: bool = False
     fenced: bool = False
     """Whether a stale run must not begin it."""
+
+
+def _scored_on(context: Context, settings: SftRecipe | HcmGrpoRecipe | None) -> list[str]:
+    """Digest of the data on which a training scores its model. Without them the key is that of earlier versions."""
+    part = validation(context, settings)
+    return [part["digest"]] if part else []
 
 
 STAGES: tuple[Stage, ...] = (
@@ -50,6 +57,7 @@ STAGES: tuple[Stage, ...] = (
             context.of("split")["parts"]["sft"]["digest"],
             recipe(context).sft_answer.deciding,
             processes(context),
+            *_scored_on(context, recipe(context).sft_answer),
         ],
         work.sft,
         gpu=True,
@@ -72,6 +80,7 @@ STAGES: tuple[Stage, ...] = (
             context.of("split")["parts"]["questions"]["digest"],
             settings.deciding if (settings := recipe(context).hcm_grpo) else None,
             processes(context),
+            *_scored_on(context, settings),
         ],
         work.hcm_grpo,
         gpu=True,

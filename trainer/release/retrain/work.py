@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trainer.data.split.assign import Split, shares_of
+from trainer.data.split.assign import PAPER_SIZES, shares_of
 from trainer.data.split.divide import divide
 from trainer.data.split.gather import gather
 from trainer.release.retrain import confirm as services
@@ -20,7 +20,7 @@ from trainer.release.retrain.context import EVALUATIONS_NAME, PARTS, Context
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
 from trainer.release.retrain.reasoning import with_reasoning
-from trainer.training.recipe import Recipe, load_recipe
+from trainer.training.recipe import HcmGrpoRecipe, Recipe, SftRecipe, load_recipe
 from trainer.training.tracking.store import ENVIRONMENT
 
 Result = dict[str, Any]
@@ -46,7 +46,7 @@ def split(context: Context, out: Path) -> Result:
     division = divide(
         [collected],
         context.divided,
-        shares_of([_whole(weights[split]) for split in Split]),
+        shares_of([_whole(weights[split]) for split in PAPER_SIZES]),
         context.settings.data.seed,
     )
     parts = {
@@ -67,7 +67,7 @@ def split(context: Context, out: Path) -> Result:
 
 def sft(context: Context, out: Path) -> Result:
     """Fine-tune the start."""
-    part = context.of("split")["parts"]["sft"]
+    part, scored_on = context.of("split")["parts"]["sft"], validation(context, recipe(context).sft_answer)
     return _executed(
         context,
         "sft",
@@ -76,6 +76,7 @@ def sft(context: Context, out: Path) -> Result:
         data=part["directory"],
         out=str(out),
         store=str(context.settings.registry.store),
+        validation=scored_on and scored_on["directory"],
     )
 
 
@@ -100,6 +101,7 @@ def hcm_grpo(context: Context, out: Path) -> Result:
         return {"skipped": "the recipe has no stage 2"}
     if not found["hard"] and {"hard", "random"} & set(settings.last_parts) and settings.last_epochs:
         return {"skipped": f"no question of {found['questions']} is hard for the model in production"}
+    scored_on = validation(context, settings)
     return _executed(
         context,
         "hcm-grpo",
@@ -110,6 +112,7 @@ def hcm_grpo(context: Context, out: Path) -> Result:
         found_by=finder(context)["digest"],
         out=str(out),
         store=str(context.settings.registry.store),
+        validation=scored_on and scored_on["directory"],
     )
 
 
@@ -190,6 +193,11 @@ def _launch_options(context: Context) -> tuple[str, ...]:
 def recipe(context: Context) -> Recipe:
     """The recipe of the trainings."""
     return load_recipe(context.settings.training.recipe)
+
+
+def validation(context: Context, settings: SftRecipe | HcmGrpoRecipe | None) -> Result | None:
+    """The part on which a training scores its model; None if its section of the recipe does not ask for that."""
+    return dict(context.of("split")["parts"]["validation"]) if settings and settings.validation else None
 
 
 def finder(context: Context) -> Result:

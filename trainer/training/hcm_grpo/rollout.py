@@ -41,6 +41,8 @@ def choose(logits: Tensor, sampling: Sampling, never: Sequence[int] = ()) -> Ten
     if never:
         logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), float("-inf"))
     kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    if kept == 1:  # no random number is drawn, so that a greedy answer changes nothing that is sampled after it
+        return logits.argmax(-1)
     values, tokens = (logits.float() / sampling.temperature).topk(kept)
     probabilities = values.softmax(-1)
     if sampling.top_p < 1:

@@ -35,6 +35,7 @@ from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.tracking.callbacks import ExampleKeeper
 from trainer.training.tracking.store import Store
+from trainer.training.validation.data import Validation, check_given, read_validation
 
 
 def train(
@@ -46,6 +47,7 @@ def train(
     tracking: Store | None = None,
     after: Path | None = None,
     hard_cases_of: str | None = None,
+    validation_data: Path | None = None,
 ) -> Manifest:
     """Train stage 2 and write OUT/checkpoint.
 
@@ -55,6 +57,7 @@ def train(
             the hard cases of the model in production.
         tracking: MLflow store that gets a copy of the log; None for none.
         after: finished run for a warm start; see `trainer.training.hcm_grpo.warm_start`.
+        validation_data: data directory for `trainer.training.validation`; None for none.
 
     Raises:
         CheckpointError, DataError, RecipeError, HardCasesError: an input cannot be used.
@@ -67,6 +70,15 @@ def train(
     recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
     digest = data_digest(data, samples)
+    validation = read_validation(
+        validation_data,
+        settings.validation,
+        "hcm_grpo",
+        training=samples,
+        data=data,
+        parent=manifest,
+        seed=settings.seed,
+    )
     by_id = {sample.id: sample for sample in samples}
     found_by = hard_cases_of or manifest.digest
     return train_on_questions(
@@ -84,6 +96,7 @@ def train(
         keeper=ExampleKeeper(out, data, by_id),
         after=after,
         tracking=tracking,
+        validation=validation,
     )
 
 
@@ -103,6 +116,7 @@ def train_on_questions(
     keeper: ExampleKeeper | None = None,
     after: Path | None = None,
     tracking: Store | None = None,
+    validation: Validation | None = None,
 ) -> Manifest:
     """Train on questions and write OUT/checkpoint. A killed run with the same settings and hard cases is continued.
 
@@ -118,15 +132,18 @@ def train_on_questions(
         facts: further facts about the data, for the manifest.
         keeper: keeps examples of rollouts; None keeps none.
         after: finished run for a warm start.
+        validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        RecipeError: there are too few questions, or there are no hard cases and the recipe asks for them.
+        RecipeError: there are too few questions, or there are no hard cases or no validation data and the recipe asks
+            for them.
         LaunchError: the training was not launched correctly.
         RunMismatch: OUT holds something else, or a run with other settings or hard cases; or `after` does not fit.
     """
     state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
     check_lora(checkpoint, settings.lora, vision=True)
+    check_given("hcm_grpo", settings.validation, validation)
     curriculum = make_curriculum(
         cases,
         epochs=settings.epochs,
@@ -141,6 +158,8 @@ def train_on_questions(
         "hard": len(cases.hard),
         "processes": state.num_processes,
     }
+    if validation:
+        origin["validation"] = validation.digest
     warm_start = after and find_warm_start(after, origin=origin, settings=settings, ids=curriculum.ids, cases=cases)
     with state.main_process_first():
         if state.is_main_process:
@@ -167,6 +186,7 @@ def train_on_questions(
         data={"digest": origin["data"], "samples": len(cases.all), "hard": len(cases.hard), **facts},
         recipe=recipe,
         tracking=tracking,
+        validation=validation,
     )
 
 

@@ -39,6 +39,11 @@ def find_warm_start(
     Raises:
         RunMismatch: the earlier run differs in more than its last epochs, or has not ended.
     """
+    if settings.validation:
+        raise RunMismatch(
+            "--after cannot be combined with hcm_grpo.validation, because this run would not have the best weights of "
+            "the earlier one. Leave out one of the two"
+        )
     if settings.schedule != "constant" or settings.warmup_ratio:
         raise RunMismatch(
             "--after needs `schedule: constant` and `warmup_ratio: 0` in the recipe. Otherwise the learning rate of "

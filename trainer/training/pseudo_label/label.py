@@ -16,6 +16,7 @@ from screening.checkpoint.manifest import Manifest, verify
 from screening.runtime.atomic_write import write_atomically
 from screening.task import Options
 from trainer.data.split.assign import Item
+from trainer.data.split.held_out import frozen_beside, read_items, repeated_test_samples
 from trainer.data_directory import data_digest, read_any_samples, read_samples
 from trainer.evaluation.evaluate.by_checkpoint import OpenEngine
 from trainer.evaluation.evaluate.generate import open_engine
@@ -24,7 +25,6 @@ from trainer.runs.run_directory import claim
 from trainer.training.pseudo_label.answers import ask, of_sample, open_answers
 from trainer.training.pseudo_label.consensus import Consensus, vote
 from trainer.training.pseudo_label.errors import PseudoLabelError
-from trainer.training.pseudo_label.held_out import frozen_beside, read_items, refuse_test_samples
 from trainer.training.pseudo_label.orders import ORDERS
 from trainer.training.pseudo_label.output import pseudo_labelled, refuse_same_ids, write_output
 from trainer.training.pseudo_label.report import PAGE_NAME, RECORD_NAME, PseudoLabels, conclude, page
@@ -111,7 +111,11 @@ def _read(order: Order) -> tuple[list[Item], list[Item]]:
     directories = [path for path in (order.data, order.replay) if path is not None]
     test_sets = (*order.test_data, *frozen_beside(directories))
     for part in (items, replay):
-        refuse_test_samples(part, test_sets)
+        if problem := repeated_test_samples(part, test_sets):
+            raise PseudoLabelError(
+                f"{problem}. Remove them from {part[0].directory}; `trainer split` divides data by product, so that "
+                "its exploration part has none"
+            )
     refuse_same_ids(items, replay)
     return items, replay
 

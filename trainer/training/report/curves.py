@@ -49,13 +49,17 @@ _OPTIMIZER: Plan = (
     ("learning rate", ((r"learning_rate", "learning rate"),)),
 )
 
+_VALIDATION: Plan = (("validation, %", ((r"validation/(score|unreadable)", r"\1"),)),)
+
 SFT: Plan = (
+    *_VALIDATION,
     *_OPTIMIZER,
     ("tokens predicted correctly", ((r"mean_token_accuracy", "share"),)),
     ("entropy", ((r"entropy", "per token"),)),
 )
 
 HCM_GRPO: Plan = (
+    *_VALIDATION,
     ("reward", ((r"reward", "total"), (r"rewards/(\w+?)(?:_reward)?/mean", r"\1"))),
     ("groups without a signal (all rewards equal)", ((r"frac_reward_zero_std", "share"),)),
     ("completion length, tokens", ((r"completions/(mean|min|max)_length", r"\1"),)),

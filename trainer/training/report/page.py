@@ -15,6 +15,7 @@ from trainer.training.report.curves import Panel
 from trainer.training.report.run import Training
 from trainer.training.tracking.examples import PICTURES_NAME, Completion, Example
 from trainer.training.tracking.mlflow_run import flat
+from trainer.training.validation.rule import best_of
 
 SHOWN = 60
 """Maximum number of examples on the page, spread over the training; each takes about 50 KB."""
@@ -40,6 +41,11 @@ def page(training: Training, panels: Sequence[Panel], curves: bytes, examples: S
 def _page(training: Training, panels: Sequence[Panel], curves: bytes, examples: Sequence[Example]) -> Iterator[str]:
     yield opening(f"Training: {training.stage}", _STYLE)
     yield f'<p class="soft">{escape(str(training.directory))}: {escape(training.progress)}.</p>\n'
+    if best := best_of(training.scores):
+        yield (
+            f"<p>The best validation score is {best.percent:.1f} %, after step {best.step}: the checkpoint gets these "
+            "weights.</p>\n"
+        )
     yield f'<h2>Curves</h2>\n<img class="curves" alt="Training curves" src="{embedded(curves, "png")}">\n'
     yield "<h2>First and last values</h2>\n" + _values(panels)
     if examples:

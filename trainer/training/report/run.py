@@ -14,6 +14,7 @@ from screening.checkpoint.manifest import read_manifest
 from screening.errors import CheckpointError, UserError
 from trainer.runs.json_log import LogError, read_log
 from trainer.runs.run_directory import ORIGIN_NAME
+from trainer.training.validation.rule import Scored, must_stop, scores_in
 
 Kind = Literal["pretrain", "sft", "hcm-grpo"]
 
@@ -58,11 +59,23 @@ class Training:
         return {stage: sum(list(lengths.values())[:place]) for place, stage in enumerate(lengths)}
 
     @property
+    def scores(self) -> list[Scored]:
+        """The validation scores, in the order of steps; empty without a validation."""
+        return scores_in({"step": point.step, **point.values} for point in self.points)
+
+    @property
+    def stopped_by_scores(self) -> bool:
+        """Whether the validation scores stopped the training."""
+        rule = self.origin.get("settings", {}).get("validation")
+        return bool(rule) and must_stop(self.scores, rule["patience"], rule["min_gain"])
+
+    @property
     def progress(self) -> str:
         """Progress in words, for example `finished, 500 steps`."""
         last = self.points[-1]
         if self.checkpoint:
-            return f"finished, {self.offsets[last.stage] + last.step} steps"
+            why = ", stopped by its validation scores" if self.stopped_by_scores else ""
+            return f"finished, {self.offsets[last.stage] + last.step} steps{why}"
         stage = f" of {last.stage}" if len(self.offsets) > 1 or last.stage != self.stage else ""
         return f"not finished, at step {last.step}{stage}"
 

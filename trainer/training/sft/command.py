@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainer.runs.arguments import add_limit, add_recipe, add_run_directory
+from trainer.runs.arguments import VALIDATION_HELP, add_directory, add_limit, add_recipe, add_run_directory
 from trainer.training.tracking.store import add_tracking_argument, choose_store
 
 
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint to start from, with its screening.json",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data directory with samples.jsonl")
+    add_directory(parser, "--validation", VALIDATION_HELP, required=False)
     add_run_directory(parser)
     add_limit(parser)
     add_tracking_argument(parser)
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     from trainer.training.sft.train import train
 
     tracking = choose_store(args.tracking_uri, args.out)
-    train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking)
+    train(args.stage, args.recipe, args.checkpoint, args.data, args.out, args.limit, tracking, args.validation)
     return 0

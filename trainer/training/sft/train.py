@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
+from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
@@ -25,6 +26,7 @@ from trainer.training.recipe import Recipe, SftRecipe, load_recipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.tracking.store import Store
+from trainer.training.validation.data import Validation, check_given, read_validation
 
 Section = Literal["sft_weak", "sft_answer"]
 
@@ -48,11 +50,13 @@ def train(
     out: Path,
     limit: int | None,
     tracking: Store | None = None,
+    validation_data: Path | None = None,
 ) -> Manifest:
     """Train stage 1.1 (`weak`) or 1.2 (`answer-driven`) and write OUT/checkpoint.
 
     Args:
         tracking: MLflow store that gets a copy of the log; None for none.
+        validation_data: data directory for `trainer.training.validation`; None for none.
 
     Raises:
         CheckpointError, DataError, RecipeError: an input cannot be used.
@@ -67,6 +71,16 @@ def train(
     used = samples[:limit]
     check_reasoning(used, strict=stage == "answer-driven")
     check_dimensions(used, manifest.dimensions)
+    validation = read_validation(
+        validation_data,
+        settings.validation,
+        section,
+        training=samples,
+        data=data,
+        parent=manifest,
+        seed=settings.seed,
+        mode=Mode.DIRECT if settings.direct_share == 1 else Mode.COT,
+    )
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
@@ -82,6 +96,7 @@ def train(
         samples=len(used),
         facts={**licences_of(used), **pseudo_labels_of(used)},
         tracking=tracking,
+        validation=validation,
     )
 
 
@@ -98,6 +113,7 @@ def train_on_rows(
     samples: int,
     facts: Mapping[str, Any] = MappingProxyType({}),
     tracking: Store | None = None,
+    validation: Validation | None = None,
 ) -> Manifest:
     """Train on rows and write OUT/checkpoint. A killed run with the same settings is continued.
 
@@ -110,18 +126,22 @@ def train_on_rows(
         origin: stage, data digest and whatever else decides the rows, for `run.json`.
         samples: number of samples of the rows, for the manifest.
         facts: further facts about the data, for the manifest.
+        validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        RecipeError: there are fewer rows than one step takes.
+        RecipeError: there are fewer rows than one step takes, or the recipe asks for a validation and there is none.
         LaunchError: the training was not launched correctly.
         RunMismatch: OUT holds something else, or a run with other settings.
     """
     state = processes()
     settings: SftRecipe = getattr(recipe, section)
     refuse(sft_problem(section, settings, len(rows), state.num_processes))
+    check_given(section, settings.validation, validation)
     check_lora(checkpoint, settings.lora, vision=False)
     table = dataset(rows, directory, parent.image.size)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
+    if validation:
+        origin["validation"] = validation.digest
     with state.main_process_first():
         if state.is_main_process:
             claim(out, origin)
@@ -135,6 +155,7 @@ def train_on_rows(
         data={"digest": origin["data"], "samples": samples, **facts},
         recipe=recipe,
         tracking=tracking,
+        validation=validation,
     )
 
 

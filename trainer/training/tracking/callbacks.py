@@ -16,6 +16,7 @@ from trainer.reward import Completion as Reply
 from trainer.reward import completion_text
 from trainer.training.tracking.examples import Completion, keep_example
 from trainer.training.tracking.tracker import Tracker
+from trainer.training.validation.rule import SCORE
 
 LOG_NAME = "log.json"
 EXAMPLES_EVERY = 4
@@ -71,8 +72,8 @@ class ExampleKeeper(TrainerCallback):
             ],
         )
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        due = state.global_step // int(args.logging_steps) % EXAMPLES_EVERY == 1
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Mapping[str, Any], **__: Any) -> None:
+        due = state.global_step // int(args.logging_steps) % EXAMPLES_EVERY == 1 and SCORE not in logs
         if self._seen and due and state.is_world_process_zero:
             question, group = self._seen
             keep_example(self._out, self._data, self._samples[question], state.global_step, group)

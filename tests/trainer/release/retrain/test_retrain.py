@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,6 +183,28 @@ def test_a_registry_that_does_not_answer_has_its_own_exit_status(shop: Shop) -> 
 
     shop.config["registry"]["tracking_uri"] = "http://127.0.0.1:1"
     assert main(["retrain", "--config", str(shop.file())]) == 3
+
+
+def test_a_training_is_scored_on_the_validation_part_if_its_section_of_the_recipe_says_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str | None] = {}
+    real = {"sft": shop.scripted.sft, "hcm_grpo": shop.scripted.hcm_grpo}
+
+    def remembered(stage: str) -> Callable[..., dict[str, Any]]:
+        def run(**arguments: Any) -> dict[str, Any]:
+            given[stage] = arguments["validation"]
+            return real[stage](**arguments)
+
+        return run
+
+    for stage in real:
+        monkeypatch.setattr(shop.scripted, stage, remembered(stage))
+    recipe = shop.folder / "scored.yaml"
+    recipe.write_text("extends: tiny-rl\nname: scored\nhcm_grpo: {validation: {every_steps: 50}}\n")
+    shop.config["training"]["recipe"] = str(recipe)
+    assert shop.call() == 0
+    assert given == {"sft": None, "hcm_grpo": str(shop.work / "split" / "exploration")}
 
 
 def renamed(data: Path, prefix: str) -> None:

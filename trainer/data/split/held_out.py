@@ -1,4 +1,4 @@
-"""Refuses questions of a test set: a model that learns from pseudo-labels of its test cannot be scored on it."""
+"""Finds samples of a frozen test set among other data, also in a copy under another name, by product and picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from trainer.data.split.assign import Item, Split
 from trainer.data.split.divide import read_division
 from trainer.data.split.gather import picture_digests
 from trainer.data_directory import read_any_samples, sample_lines
-from trainer.training.pseudo_label.errors import PseudoLabelError
 
 _NAMED = 3
 """Maximum number of samples that a message names."""
@@ -39,19 +38,18 @@ def frozen_beside(directories: Iterable[Path]) -> Iterator[Path]:
             yield division / Split.TESTING
 
 
-def refuse_test_samples(items: Sequence[Item], test_sets: Iterable[Path]) -> None:
-    """Refuse samples that show a product or contain a picture of a test set.
+def repeated_test_samples(items: Sequence[Item], test_sets: Iterable[Path]) -> str | None:
+    """Say which samples show a product or contain a picture of a test set; None if none does.
 
     Raises:
-        PseudoLabelError: there are such samples.
         DataError: a test set cannot be read.
     """
     for directory in dict.fromkeys(path.resolve() for path in test_sets):
         ties = {tie for item in read_items(directory) for tie in item.ties}
         if shared := [item.sample.id for item in items if ties.intersection(item.ties)]:
             more = ", …" if len(shared) > _NAMED else ""
-            raise PseudoLabelError(
+            return (
                 f"{len(shared)} samples show a product or a picture of the test set {directory}: "
-                f"{', '.join(shared[:_NAMED])}{more}. Remove them from {items[0].directory}; `trainer split` "
-                "divides data by product, so that its exploration part has none"
+                f"{', '.join(shared[:_NAMED])}{more}"
             )
+    return None
