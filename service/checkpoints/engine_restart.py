@@ -1,8 +1,6 @@
-"""The engine restart: stop the engine, start it on a checkpoint, verify it, and only then admit requests.
+"""The engine restart: the only way in which a running service starts an engine.
 
-This is the only way in which a running service starts an engine: for a swap that cannot be done in place, for the
-roll-back of a failed swap (service/checkpoints/hot_swap.py), and for an engine that died or hangs
-(service/checkpoints/supervisor.py). `/readyz` announces it.
+The hot swap uses it for what it cannot do in place, and the supervisor for an engine that died or hangs.
 """
 
 from __future__ import annotations
@@ -27,10 +25,10 @@ Cause = Literal["swap", "roll_back", "died", "hung"]
 
 
 async def restart(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Verified:
-    """Stop the engine, start it on a checkpoint and verify it. New requests get 503 meanwhile, because it takes long.
+    """Stop the engine, start it on a checkpoint and verify it. The caller holds `engine_lock`.
 
-    Requests that were admitted before wait if a swap restarts the engine, and get 503 if the engine was lost. The
-    caller holds `engine_lock`.
+    New requests and `/readyz` get 503 meanwhile. Requests that were admitted before wait if a swap restarts the engine,
+    and get 503 if the engine was lost.
 
     Raises:
         Exception: any error of the engine; no checkpoint is loaded then.
@@ -48,9 +46,8 @@ async def restart(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Verifie
             metrics.rebuilds.labels(cause, "failed").inc()
             await engine.stop()  # Weights that were not verified must not answer.
             raise
-        seconds = time.monotonic() - began
         admission.expect_ready(None)
-        admission.rebuild_seconds = seconds
+        admission.rebuild_seconds = seconds = time.monotonic() - began
         metrics.rebuilds.labels(cause, "ok").inc()
         metrics.rebuild_seconds.observe(seconds)
         log(LOGGER, logging.INFO, "engine restarted", cause=cause, seconds=round(seconds, 1))

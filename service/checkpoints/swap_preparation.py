@@ -11,7 +11,7 @@ from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
-from screening.checkpoint.weights import changed_files, compare_tensors, read_tensors
+from screening.checkpoint.weights import changed_for_engine, compare_tensors, read_tensors
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
@@ -48,13 +48,18 @@ async def prepare(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
         CheckpointError: the checkpoint cannot be served, or not now.
     """
     old = served.now
-    if changed := changed_for_engine(old.manifest, new.manifest):
+    changed = changed_for_engine(old.manifest, new.manifest)
+    if changed:
         log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, changed=changed)
-        await _inspect(served, source, new)
+    else:
+        await _compare_tensors(source, new, old)
+    if changed or _reads_differently(old.manifest, new.manifest):
+        try:
+            await served.engine.inspect(new.directory, new.manifest)
+        except CheckpointError as error:  # The operator knows the source, and not the copy.
+            raise type(error)(str(error).replace(str(new.directory), str(source))) from error
+    if changed:
         return False
-    await _compare_tensors(source, new, old)
-    if _reads_differently(old.manifest, new.manifest):
-        await _inspect(served, source, new)
     try:
         async with asyncio.timeout(served.settings.swap_reload_seconds):
             await served.engine.expect(new.manifest)
@@ -63,16 +68,8 @@ async def prepare(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
     return True
 
 
-def changed_for_engine(old: Manifest, new: Manifest) -> list[str]:
-    """Return what differs between two checkpoints of all that an engine reads at its start only.
-
-    If anything does, the engine must restart. The probes may require a restart later: see `MayBeRounding`.
-    """
-    # How pictures are cut into tiles is an engine argument.
-    return changed_files(old, new) or (["image"] if old.image != new.image else [])
-
-
 async def _compare_tensors(source: Path, new: Copy, old: Copy) -> None:
+    """Compare names, shapes and types, because an engine that loads in place does not notice most differences."""
     try:
         before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
     except CheckpointError as error:
@@ -81,18 +78,6 @@ async def _compare_tensors(source: Path, new: Copy, old: Copy) -> None:
         raise CheckpointError(
             f"{source} has the configuration of the served checkpoint but different tensors: {difference}"
         )
-
-
-async def _inspect(served: ServedCheckpoint, source: Path, new: Copy) -> None:
-    """Find out what would fail in every engine. An error names the checkpoint's source instead of its copy.
-
-    Raises:
-        CheckpointError: the checkpoint would fail.
-    """
-    try:
-        await served.engine.inspect(new.directory, new.manifest)
-    except CheckpointError as error:
-        raise type(error)(str(error).replace(str(new.directory), str(source))) from error
 
 
 def _reads_differently(old: Manifest, new: Manifest) -> bool:

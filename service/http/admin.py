@@ -94,7 +94,7 @@ async def get_checkpoint(request: Request) -> Response:
     watcher: RegistryWatcher | None = request.app.state.registry_watcher
     state = CheckpointState(
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
-        busy=served.busy,
+        busy=hot_swap.busy,
         swaps=list(reversed(hot_swap.swaps)),
         refused=[_refusal(key, reason) for key, reason in reversed(served.history.refused.items())],
         reading=served.reads.under_way(),

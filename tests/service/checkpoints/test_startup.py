@@ -183,8 +183,8 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
             async with asyncio.timeout(60):
                 while not engine.history:
                     await asyncio.sleep(0.005)
-            assert remembered(state)["attempts"] == {key_of(two): 1}
+            assert remembered(state)["loading"] == key_of(two)
             starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
-        assert remembered(state)["attempts"] == {}
+        assert (remembered(state)["losses"], remembered(state)["loading"]) == ({}, None)
         served.store.close()
