@@ -16,11 +16,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
@@ -44,11 +43,10 @@ ENDING = "The service is about to end."
 How = Literal["unchanged", "in place", "rebuilt"]
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(BaseModel):
     """One swap that succeeded."""
 
-    __pydantic_config__: ClassVar = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
     """SHA-256 of the manifest of the checkpoint that is served since this swap."""
@@ -231,9 +229,14 @@ class HotSwap:
         Args:
             times: `prepare_ms`, `drain_ms` and `closed_ms`.
         """
-        fields = {"drain_ms": 0.0, "closed_ms": 0.0} | times | asdict(verified or Verified())
-        identity = new.manifest.digest, new.manifest.version, old.manifest.digest
-        swap = Swap(*identity, how, at=time.time(), **fields)
+        swap = Swap(
+            digest=new.manifest.digest,
+            version=new.manifest.version,
+            previous=old.manifest.digest,
+            how=how,
+            at=time.time(),
+            **{"drain_ms": 0.0, "closed_ms": 0.0} | times | (verified or Verified())._asdict(),
+        )
         self.swaps.append(swap)
         self._metrics.swaps.labels(how.replace(" ", "_")).inc()
         if how != "unchanged":

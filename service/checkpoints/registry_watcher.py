@@ -76,9 +76,10 @@ class _Offer:
     restart_from: float
     """Time from which an engine restart for it may begin, on the watcher's clock."""
     outcome: Outcome = "waiting"
+    """What the last attempt came to."""
     reason: str | None = None
     wait: float = 0.0
-    """Seconds from the last attempt to the next; 0 before the first attempt."""
+    """Seconds from the last attempt to the next."""
     next_attempt: float = 0.0
     """Time of the next attempt on the watcher's clock."""
 
@@ -95,8 +96,8 @@ class RegistryWatcher:
         self._settings = settings = served.settings
         self._registry = Registry(settings.registry or "", settings.registry_model)
         self.state = Following(registry=str(self._registry), alias=settings.registry_alias)
-        self._answer: asyncio.Future[Version | None] | None = None
-        """The last answer of the registry, which may be still to come."""
+        self._question: asyncio.Future[Version | None] | None = None
+        """The last question to the registry, which may be unanswered."""
         self._offer: _Offer | None = None
         self._loop: asyncio.Task[None] | None = None
         self._metrics.registry_behind.set_function(self._is_behind)
@@ -149,18 +150,13 @@ class RegistryWatcher:
             RegistryError: the registry did not answer in time, or gave a bad answer.
         """
         seconds = self._settings.registry_timeout_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                if self._answer is not None:
-                    # An answer that comes late is not used, because the alias may have moved since. There is at most
-                    # one question at a time, so that threads do not pile up while the registry hangs.
-                    await asyncio.wait({self._answer})
-                resolve = partial(self._registry.resolve, self.state.alias)
-                self._answer = in_daemon_thread(resolve, name="registry")
-                self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
-                version = await asyncio.shield(self._answer)
-        except TimeoutError:
-            raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s") from None
+        if self._question is None or self._question.done():  # Threads must not pile up while the registry hangs.
+            self._question = in_daemon_thread(partial(self._registry.resolve, self.state.alias), name="registry")
+            self._question.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+            await asyncio.wait({self._question}, timeout=seconds)
+        if not self._question.done():  # An answer that comes later is not used, because the alias may move meanwhile.
+            raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s")
+        version = self._question.result()
         self._metrics.registry_reachable.set(1)
         self.state.asked = time.time()
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
@@ -187,12 +183,11 @@ class RegistryWatcher:
         if self._offer is None or self._offer.digest != version.digest:
             spread = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
             self._offer = _Offer(version.digest, restart_from=self.clock() + spread)
-        offer = self._offer
+        offer, poll = self._offer, self._settings.registry_poll_seconds
         if self.clock() >= offer.next_attempt:
             offer.outcome, offer.reason = await self._take_up(await self._found(version), offer.restart_from)
             if offer.outcome in ("busy", "unavailable"):
                 # The next attempt is at the next poll, then two polls later, then four, and so on.
-                poll = self._settings.registry_poll_seconds
                 offer.wait = min(max(2 * offer.wait, poll / 2), _LONGEST_WAIT * poll)
                 offer.next_attempt = self.clock() + offer.wait
         return offer.outcome, offer.reason

@@ -78,7 +78,18 @@ class ServedCheckpoint:
             CheckpointDamaged, CheckpointUnavailable: the manifest cannot be read, was changed after publishing, or has
                 another digest.
         """
-        return await self.reads.read(source, partial(_read_sealed, source, digest))
+
+        def read(step: Step) -> Manifest:
+            manifest = read_manifest(source, step)
+            if digest is not None and manifest.digest != digest:
+                raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
+            try:
+                check_seal(manifest)
+            except CheckpointDamaged as error:
+                raise CheckpointDamaged(f"{source}: {error}") from error
+            return manifest
+
+        return await self.reads.read(source, read)
 
     async def copy_in(self, source: Path, offered: Manifest) -> Copy:
         """Copy a published checkpoint into the local store and verify the copy.
@@ -110,15 +121,3 @@ class ServedCheckpoint:
         await asyncio.to_thread(self.store.keep_only, {self.now.key, self.history.served})
         if not written:
             await self.history.save()  # The disk may have been full of those copies.
-
-
-def _read_sealed(source: Path, digest: str | None, step: Step) -> Manifest:
-    """See `ServedCheckpoint.read_published`. It runs in a thread: hashing a large manifest would delay requests."""
-    manifest = read_manifest(source, step)
-    if digest is not None and manifest.digest != digest:
-        raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
-    try:
-        check_seal(manifest)
-    except CheckpointDamaged as error:
-        raise CheckpointDamaged(f"{source}: {error}") from error
-    return manifest

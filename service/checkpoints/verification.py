@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import Probes, probe_pictures
@@ -40,8 +40,7 @@ class MayBeRounding(CheckpointError):
     can tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """What loading and verifying a checkpoint took and found; see `service.checkpoints.hot_swap.Swap`."""
 
     load_ms: float = 0.0
