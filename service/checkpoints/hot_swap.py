@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
-from service.checkpoints.engine_restart import restart
+from service.checkpoints.engine_start import restart
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault

@@ -47,7 +47,7 @@ class Copy:
 
 
 class LocalStore:
-    """One service's copies. All methods access the disk: call them in a thread."""
+    """One service's copies. All methods access the disk, so call them in a thread."""
 
     def __init__(self, state: Path) -> None:
         """

@@ -69,14 +69,10 @@ class ServedCheckpoint:
         return self.now.manifest
 
     async def read_published(self, source: Path, digest: str | None = None) -> Manifest:
-        """Read the manifest of a published checkpoint and check its seal.
-
-        Args:
-            digest: the digest that the checkpoint must have; None accepts any.
+        """Read the manifest of a published checkpoint, and check its seal and its digest unless that is None.
 
         Raises:
-            CheckpointDamaged, CheckpointUnavailable: the manifest cannot be read, was changed after publishing, or has
-                another digest.
+            CheckpointDamaged, CheckpointUnavailable: the manifest is not there, not readable or not the wanted one.
         """
 
         def read(step: Step) -> Manifest:
@@ -114,7 +110,8 @@ class ServedCheckpoint:
     async def settle(self) -> None:
         """Write to the disk what is served and remembered, and then delete the copies that nothing needs.
 
-        Only the start and a swap call this, so no other copy is in use. It may take long: requests are admitted before.
+        Only the start and a swap call this, when no other copy is in use. A swap admits requests before, because it may
+        take long.
         """
         self.history.served = self.history.served or self.now.key
         written = await self.history.save()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from screening.checkpoint.registry import Version
+from service.checkpoints.engine_start import start
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
@@ -40,8 +40,8 @@ async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | No
 
 
 async def _start_last_served(served: ServedCheckpoint) -> bool:
-    """Whether the checkpoint of the last run is served now. If not, the next start tries it again, unless the
-    checkpoint itself is at fault."""
+    """Whether the checkpoint of the last run is served now. If not, the next start tries it again unless it is at
+    fault."""
     for _ in range(ATTEMPTS):
         if (key := served.history.served) is None:
             break
@@ -51,7 +51,6 @@ async def _start_last_served(served: ServedCheckpoint) -> bool:
             return True
         except Exception as error:  # Whatever it is, there are other checkpoints.
             LOGGER.exception("checkpoint of the last run not started", extra={"fields": {"error": str(error)}})
-            await served.engine.stop()
             if proves_a_fault(error):
                 served.history.served = None
     return False
@@ -69,23 +68,15 @@ async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry 
         return True
     except Exception as error:  # Whatever it is, there is the configured checkpoint.
         LOGGER.exception("checkpoint of the registry not started", extra={"fields": {"error": str(error)}})
-        await served.engine.stop()
         return False
 
 
 async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspect: bool = True) -> None:
-    """Start the engine on a checkpoint and verify it; from then on the checkpoint is served.
-
-    Args:
-        inspect: whether the checkpoint was not served before, and must be inspected as well.
-    """
-    began, manifest = time.monotonic(), copy.manifest
-    start = served.engine.start(copy.directory)
-    steps: list[Awaitable[object]] = [served.verifier.load_and_verify(manifest, start, allow_rounding=True)]
-    if inspect and manifest.probes is not None:
-        steps.insert(0, served.engine.inspect(copy.directory, manifest))  # first: its error is more specific
+    """Serve a checkpoint. It must be inspected as well unless it was served before."""
+    steps: list[Awaitable[object]] = [start(served, copy)]
+    if inspect and copy.manifest.probes is not None:
+        steps.insert(0, served.engine.inspect(copy.directory, copy.manifest))  # first: its error is more specific
     results = await asyncio.gather(*steps, return_exceptions=True)  # waits for both: no task is left running
     if errors := [result for result in results if isinstance(result, BaseException)]:
         raise errors[0]
-    served.admission.rebuild_seconds = time.monotonic() - began
     served.becomes(copy)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 
-from service.checkpoints.engine_restart import Cause, restart
+from service.checkpoints.engine_start import Cause, restart
 from service.checkpoints.served import ServedCheckpoint
 from service.logs import log
 

@@ -61,14 +61,12 @@ class Verifier:
         return seal_of(manifest) in self._given
 
     async def load_and_verify(self, manifest: Manifest, loading: Awaitable[None], *, allow_rounding: bool) -> Verified:
-        """Wait until the engine has loaded a checkpoint, then verify what it holds.
+        """Wait until the engine has loaded a checkpoint, and then `verify` it.
 
-        Args:
-            allow_rounding: whether the engine is freshly started and may pass by rounding. Only a fresh engine may hold
-                a checkpoint without probes: the one that the service was configured with.
+        A fresh engine may also hold a checkpoint without probes: the one that the service was configured with.
 
         Raises:
-            CheckpointError: the engine fails the probes.
+            CheckpointError: see `verify`.
             Exception: any error of the engine while it loaded.
         """
         began = time.perf_counter()
@@ -90,7 +88,7 @@ class Verifier:
             The largest difference between a recorded log-probability and the one found.
 
         Raises:
-            MayBeRounding: the engine is not freshly started, and rounding could explain the difference.
+            MayBeRounding: the engine may not pass by rounding, and rounding could explain the difference.
             CheckpointError: the engine fails, or the checkpoint has no probes.
         """
         if (probes := manifest.probes) is None:
@@ -130,10 +128,7 @@ class Verifier:
 
 
 async def verify_domain(engine: Engine, manifest: Manifest) -> None:
-    """Compare the engine's out-of-domain scores with the recorded ones.
-
-    A stale or broken score would let every picture pass, or flag every picture, and no answer would show that. A
-    checkpoint without a domain is served without a score.
+    """Compare the engine's out-of-domain scores with the recorded ones, because no answer shows that a score is broken.
 
     Raises:
         CheckpointError: see `screening.checkpoint.domain.Domain.verify`.
