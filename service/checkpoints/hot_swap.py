@@ -21,14 +21,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from screening.checkpoint.manifest import Manifest
-from screening.checkpoint.seal import verdict_key
-from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
+from screening.errors import CheckpointError
 from service.checkpoints.engine_start import restart
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
-from service.checkpoints.swap_preparation import copy_offered, prepare
+from service.checkpoints.swap_preparation import prepare
 from service.checkpoints.verification import MayBeRounding, Verified
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
@@ -93,12 +91,10 @@ class HotSwap:
         return self.served.engine_lock.locked() or (self._order is not None and not self._order.done())
 
     async def swap_to(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
-        """Serve another checkpoint. The swap continues if the caller is cancelled.
+        """Serve the checkpoint that is published in `source`. The swap continues if the caller is cancelled.
 
         Args:
-            source: the published directory.
-            digest: the digest that the registry gives; a checkpoint that is at fault is then remembered as refused.
-            retry: whether to try a checkpoint that was refused before.
+            digest, retry: see `service.checkpoints.swap_preparation.prepare`.
 
         Raises:
             SwapBusy: the swap is not possible now.
@@ -131,21 +127,14 @@ class HotSwap:
 
     async def _swap_to(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
         served, began, old = self.served, time.perf_counter(), self.served.now
-        offered: Manifest | None = None
         try:
-            offered = await served.read_published(source, digest)
-            new = await copy_offered(served, source, offered, retry=retry)
-            if new.key == old.key:
-                served.becomes(old)
-                return self._record("unchanged", new, old, prepare_ms=milliseconds_since(began))
-            in_place = await prepare(served, source, new)
+            new, in_place = await prepare(served, source, digest, retry=retry)
         except CheckpointError as error:
-            # Another copy of the same checkpoint, or this one once it is complete, may be good.
-            may_heal = isinstance(error, CheckpointUnavailable | CheckpointDamaged)
-            if digest is not None and offered is not None and not may_heal:
-                served.history.refuse(verdict_key(offered), str(error))
             raise CheckpointRefused(str(error)) from error
         prepare_ms = milliseconds_since(began)
+        if new.key == old.key:
+            served.becomes(old)
+            return self._record("unchanged", new, old, prepare_ms=prepare_ms)
         # From here on, the restart of a lost engine waits for the swap.
         async with served.engine_lock, served.history.while_loading(new.key):
             return await self._swap_behind_gate(new, old, in_place=in_place, prepare_ms=prepare_ms)

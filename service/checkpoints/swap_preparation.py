@@ -38,15 +38,35 @@ async def copy_offered(served: ServedCheckpoint, source: Path, offered: Manifest
     return await served.copy_in(source, offered)
 
 
-async def prepare(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
-    """Compare a copied checkpoint with the served one, and inspect it where that is necessary.
+async def prepare(
+    served: ServedCheckpoint, source: Path, digest: str | None = None, *, retry: bool = False
+) -> tuple[Copy, bool]:
+    """Copy a published checkpoint, compare it with the served one, and inspect it where that is necessary.
+
+    Args:
+        digest: the digest that the registry gives; a checkpoint that is at fault is then remembered as refused.
+        retry: whether to try a checkpoint that was refused before.
 
     Returns:
-        Whether the engine can load it in place.
+        The copy, and whether the engine can load it in place.
 
     Raises:
         CheckpointError: the checkpoint cannot be served, or not now.
     """
+    offered = await served.read_published(source, digest)
+    try:
+        new = await copy_offered(served, source, offered, retry=retry)
+        return new, new.key == served.now.key or await _can_be_reloaded(served, source, new)
+    except (CheckpointDamaged, CheckpointUnavailable):
+        raise  # Another copy of the same checkpoint, or this one once it is complete, may be good.
+    except CheckpointError as error:
+        if digest is not None:
+            served.history.refuse(verdict_key(offered), str(error))
+        raise
+
+
+async def _can_be_reloaded(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
+    """Whether the engine can load a checkpoint in place. Raises the error of `prepare` if no engine could load it."""
     old = served.now
     changed = changed_for_engine(old.manifest, new.manifest)
     if changed:
