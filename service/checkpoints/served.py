@@ -88,13 +88,10 @@ class ServedCheckpoint:
         return await self.reads.read(source, read)
 
     async def copy_in(self, source: Path, offered: Manifest) -> Copy:
-        """Copy a published checkpoint into the local store and verify the copy.
-
-        Args:
-            offered: the manifest that `read_published` returned.
+        """Copy a published checkpoint, whose manifest is `offered`, into the local store and verify the copy.
 
         Raises:
-            CheckpointError: the checkpoint is incomplete, or was replaced since `read_published`.
+            CheckpointError: see `LocalStore.copy_in`, or the checkpoint was replaced since its manifest was read.
         """
         copy = await self.reads.read(source, partial(self.store.copy_in, source), name="copy")
         if copy.manifest != offered:

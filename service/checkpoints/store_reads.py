@@ -73,11 +73,8 @@ class StoreReads:
     """All reads of one service."""
 
     def __init__(self, seconds: float, metrics: Metrics) -> None:
-        """
-        Args:
-            seconds: maximum time for one step.
-        """
         self._seconds = seconds
+        """Maximum time for one step."""
         self._under_way: set[Watch] = set()
         metrics.store_hanging.set_function(lambda: sum(one.given_up for one in self._under_way))
 

@@ -21,14 +21,10 @@ LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for eve
 
 
 async def copy_offered(served: ServedCheckpoint, source: Path, offered: Manifest, *, retry: bool = False) -> Copy:
-    """Return a verified copy of a checkpoint that may be tried.
-
-    Args:
-        offered: the manifest that was found in `source`.
-        retry: whether to try a checkpoint that was refused before.
+    """Return a verified copy of a checkpoint, unless it has no probes, or was refused before and is not tried again.
 
     Raises:
-        CheckpointError: the checkpoint has no probes, was refused before, or cannot be copied.
+        CheckpointError: there is no such copy.
     """
     reason = served.history.refused.get(verdict_key(offered))
     if reason is not None and not retry:
