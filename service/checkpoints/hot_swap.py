@@ -131,15 +131,20 @@ class HotSwap:
             new, in_place = await prepare(served, source, digest, retry=retry)
         except CheckpointError as error:
             raise CheckpointRefused(str(error)) from error
-        prepare_ms = milliseconds_since(began)
+        swap = Swap(
+            digest=new.manifest.digest, version=new.manifest.version, previous=old.manifest.digest, how="unchanged",
+            prepare_ms=milliseconds_since(began), drain_ms=0, closed_ms=0, load_ms=0, proof_ms=0, deviation=0, at=0,
+        )  # fmt: skip
         if new.key == old.key:
             served.becomes(old)
-            return self._record("unchanged", new, old, prepare_ms=prepare_ms)
-        # From here on, the restart of a lost engine waits for the swap.
-        async with served.engine_lock, served.history.while_loading(new.key):
-            return await self._swap_behind_gate(new, old, in_place=in_place, prepare_ms=prepare_ms)
+        else:
+            # From here on, the restart of a lost engine waits for the swap.
+            async with served.engine_lock, served.history.while_loading(new.key):
+                await self._swap_behind_gate(swap, new, old, in_place=in_place)
+        self._record(swap)
+        return swap
 
-    async def _swap_behind_gate(self, new: Copy, old: Copy, *, in_place: bool, prepare_ms: float) -> Swap:
+    async def _swap_behind_gate(self, swap: Swap, new: Copy, old: Copy, *, in_place: bool) -> None:
         """Close the gate, load the new weights, and open it on verified weights: the new ones or the old ones."""
         admission, closing = self.served.admission, time.perf_counter()
         patience = self.served.settings.swap_drain_seconds
@@ -150,15 +155,15 @@ class HotSwap:
                 raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
             if not self._engine.alive:
                 raise SwapBusy("The engine was lost and is restarting.", admission.ready_in())
-            drain_ms, closed = milliseconds_since(closing), time.perf_counter()
+            swap.drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
-                verified, how = await self._load_or_roll_back(new, old, in_place=in_place)
+                verified, swap.how = await self._load_or_roll_back(new, old, in_place=in_place)
             except asyncio.CancelledError:
                 await self._engine.stop()  # The service ends. The weights in the engine may not be verified.
                 raise
             self.served.becomes(new)
-        times = {"prepare_ms": prepare_ms, "drain_ms": drain_ms, "closed_ms": milliseconds_since(closed)}
-        return self._record(how, new, old, verified, **times)
+        swap.load_ms, swap.proof_ms, swap.deviation = verified
+        swap.closed_ms = milliseconds_since(closed)
 
     async def _load_or_roll_back(self, new: Copy, old: Copy, *, in_place: bool) -> tuple[Verified, How]:
         """Load and verify the new weights. If that fails, load the old ones again, in place or by an engine restart.
@@ -212,26 +217,14 @@ class HotSwap:
         self._metrics.swaps.labels(result).inc()
         return True
 
-    def _record(self, how: How, new: Copy, old: Copy, verified: Verified | None = None, **times: float) -> Swap:
-        """Remember a swap that succeeded, and put it into the metrics and the log.
-
-        Args:
-            times: `prepare_ms`, `drain_ms` and `closed_ms`.
-        """
-        swap = Swap(
-            digest=new.manifest.digest,
-            version=new.manifest.version,
-            previous=old.manifest.digest,
-            how=how,
-            at=time.time(),
-            **{"drain_ms": 0.0, "closed_ms": 0.0} | times | (verified or Verified())._asdict(),
-        )
+    def _record(self, swap: Swap) -> None:
+        swap.at = time.time()
         self.swaps.append(swap)
-        self._metrics.swaps.labels(how.replace(" ", "_")).inc()
-        if how != "unchanged":
+        self._metrics.swaps.labels(swap.how.replace(" ", "_")).inc()
+        if swap.how != "unchanged":
             self._metrics.swap_closed.observe(swap.closed_ms / 1000)
-        log(LOGGER, logging.INFO, "swap", how=how, digest=swap.digest, closed_ms=swap.closed_ms, drain_ms=swap.drain_ms)
-        return swap
+        fields = swap.model_dump(include={"how", "digest", "closed_ms", "drain_ms"})
+        log(LOGGER, logging.INFO, "swap", **fields)
 
 
 def _log_failure(event: str, copy: Copy, error: Exception) -> None:

@@ -43,7 +43,7 @@ class MayBeRounding(CheckpointError):
 class Verified(NamedTuple):
     """What loading and verifying a checkpoint took and found; see `service.checkpoints.hot_swap.Swap`."""
 
-    load_ms: float = 0.0
+    load_ms: float
     proof_ms: float = 0.0
     deviation: float = 0.0
 
