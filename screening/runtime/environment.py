@@ -120,7 +120,7 @@ def private_sockets(environment: MutableMapping[str, str]) -> Iterator[list[Path
     try:
         yield [directory]
     finally:
-        del environment[_SOCKETS]
+        environment.pop(_SOCKETS, None)
         shutil.rmtree(directory, ignore_errors=True)
 
 

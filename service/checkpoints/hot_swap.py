@@ -183,7 +183,7 @@ class HotSwap:
             if not rolled_back:
                 await self._put_back(old, restart(self.served, old, "roll_back"), "rebuilt_back")
             reason = _reason(error)
-            if lost and not proves_a_fault(error) and not self.served.history.is_lost_too_often(new.key):
+            if lost and not proves_a_fault(error) and not self.served.history.count_loss(new.key):
                 raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({reason}).") from error
             self.served.history.refuse(new.key, reason)
             raise CheckpointRefused(reason) from error

@@ -48,7 +48,7 @@ class SwapHistory(BaseModel):
             history = cls()
         history._file = file
         key, history.loading = history.loading, None
-        if key is not None and history.is_lost_too_often(key):
+        if key is not None and history.count_loss(key):
             history.refuse(key, f"the service or its engine ended {MAX_LOSSES} times while it loaded this checkpoint")
         return history
 
@@ -67,8 +67,8 @@ class SwapHistory(BaseModel):
         self.losses.pop(key, None)
         self.served = key
 
-    def is_lost_too_often(self, key: str) -> bool:
-        """Count that an engine was lost while it loaded this checkpoint. Returns whether it must not be tried again."""
+    def count_loss(self, key: str) -> bool:
+        """Count that an engine was lost while it loaded this checkpoint. Returns whether this was once too often."""
         self.losses[key] = self.losses.get(key, 0) + 1
         return self.losses[key] >= MAX_LOSSES
 
