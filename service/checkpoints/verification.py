@@ -122,9 +122,10 @@ class Verifier:
         if not allow_rounding:
             raise MayBeRounding(difference)
         self._given[seal] = found
-        details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding}
-        details |= {"deviation": probes.deviation(found), "recorded_by": probes.machine, "machine": here}
-        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **details)
+        numbers = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding}
+        numbers["deviation"] = probes.deviation(found)
+        machines = {"recorded_by": probes.machine, "machine": here}
+        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **numbers, **machines)
 
 
 async def verify_domain(engine: Engine, manifest: Manifest) -> None:
