@@ -91,7 +91,7 @@ def test_a_directory_for_sockets_that_the_operator_chose_stays(tmp_path) -> None
 
 @pytest.mark.parametrize(("length", "private"), [(51, True), (52, False)])
 def test_sockets_get_a_private_directory_if_their_paths_fit_into_107_bytes(length, private, monkeypatch) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         long = Path(folder) / ("x" * (length - len(folder) - 1))
         long.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(long))
