@@ -96,8 +96,8 @@ def house_the_caches(environment: MutableMapping[str, str]) -> Path | None:
 def private_sockets(environment: MutableMapping[str, str]) -> Iterator[list[Path]]:
     """Have vLLM make its sockets in a new directory, which is deleted after the block.
 
-    By default vLLM makes them among the other temporary files and never deletes them, so every engine leaves some there,
-    even after an orderly end. Other users of the machine cannot open the new directory.
+    By default vLLM makes them among the other temporary files and never deletes them, not even after an orderly end.
+    Other users of the machine cannot open the new directory.
 
     Yields:
         The directory, so that a guard (`screening.runtime.process_reaper`) can delete it if this process is killed.
