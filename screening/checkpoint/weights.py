@@ -124,10 +124,12 @@ def besides_weights(manifest: Manifest) -> dict[str, str]:
     return {name: file.sha256 for name, file in manifest.files.items() if not name.endswith((WEIGHTS, _INDEX))}
 
 
-def changed_files(old: Manifest, new: Manifest) -> list[str]:
-    """Return the files besides the weights that differ: configuration, tokenizer, processor, template.
+def changed_for_engine(old: Manifest, new: Manifest) -> list[str]:
+    """Return what differs of all that an engine reads only at its start: the files besides the weights (configuration,
+    tokenizer, processor, template), and how pictures are cut into tiles, which is an engine argument.
 
-    An engine reads them only at its start, so if any of them differs, the weights cannot be reloaded in place.
+    If anything differs, the weights cannot be reloaded in place.
     """
     before, after = besides_weights(old), besides_weights(new)
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return changed or (["image"] if old.image != new.image else [])

@@ -20,7 +20,7 @@ from screening.inference.generation import (
     engine_arguments,
 )
 from screening.inference.picture_features import Vector, read_features
-from screening.runtime.environment import prevent_reports_and_downloads
+from screening.runtime.environment import prevent_reports_and_downloads, private_sockets
 from screening.runtime.process_reaper import guard
 
 _LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
@@ -45,7 +45,7 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
         os.environ.setdefault(name, value)
     # A forked engine would inherit the pipe by which `guard` sees this process die.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    with guard():
+    with private_sockets(os.environ) as sockets, guard(*sockets):
         llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
         try:
             if llm.llm_engine.vllm_config.speculative_config is not None:

@@ -1,12 +1,14 @@
-"""Environment variables for libraries: no downloads and no usage reports, and what they need in a container whose user
-has no name or whose home directory is read-only."""
+"""Environment variables for libraries: no downloads and no usage reports, private directories for their caches and
+sockets, and what they need in a container whose user has no name or whose home directory is read-only."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import tempfile
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
@@ -30,6 +32,12 @@ _CACHES = {
     "MPLCONFIGDIR": "matplotlib",
 }
 """Folder in the temporary cache directory for each variable."""
+
+_SOCKETS = "VLLM_RPC_BASE_PATH"
+"""Variable that names the directory in which vLLM makes its Unix sockets."""
+_LONGEST_TEMPORARY = 107 - len("/screening-12345678/00000000-0000-0000-0000-000000000000")
+"""Maximum length of the path of the directory for temporary files, in bytes, for which sockets get a directory of their
+own. The path of a socket has at most 107 bytes (unix(7)), and vLLM names each socket by a UUID."""
 
 
 class NoTemporaryDirectory(Exception):
@@ -82,6 +90,38 @@ def house_the_caches(environment: MutableMapping[str, str]) -> Path | None:
     for variable, folder in _CACHES.items():
         environment.setdefault(variable, str(home / folder))
     return home
+
+
+@contextmanager
+def private_sockets(environment: MutableMapping[str, str]) -> Iterator[list[Path]]:
+    """Have vLLM make its sockets in a new directory, which is deleted after the block.
+
+    By default vLLM makes them among the other temporary files and never deletes them, not even after an orderly end.
+    Other users of the machine cannot open the new directory.
+
+    Yields:
+        The directory, so that a guard (`screening.runtime.process_reaper`) can delete it if this process is killed.
+        There is none if the variable is set already, or if the path of a socket in it would be too long.
+
+    Raises:
+        NoTemporaryDirectory: no directory for temporary files is writable.
+    """
+    try:
+        keep = _SOCKETS in environment or len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY
+        directory = None if keep else Path(tempfile.mkdtemp(prefix="screening-"))
+    except OSError as error:
+        raise NoTemporaryDirectory(
+            f"no directory for temporary files is writable ({error}). Mount one and set TMPDIR to it."
+        ) from None
+    if directory is None:
+        yield []
+        return
+    environment[_SOCKETS] = str(directory)
+    try:
+        yield [directory]
+    finally:
+        environment.pop(_SOCKETS, None)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _can_be_written(directory: Path) -> bool:

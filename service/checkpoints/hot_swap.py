@@ -3,13 +3,10 @@
     copy and verify → compare with the served checkpoint → close the gate → wait until no request runs
     → reload the weights in place → verify them by the probes → open the gate
 
-Requests that were admitted wait at the gate while their deadlines run. None fails because of the swap, and none is
-answered by two sets of weights. If the engine rejects the weights or fails the probes, the swap reloads the old weights
-and verifies them in the same way; if that fails too, it restarts the engine on the old checkpoint.
-
-A checkpoint that cannot be loaded in place (another tokenizer or architecture), or that may differ only by the rounding
-of another kind of machine, is loaded by an engine restart (service/checkpoints/engine_restart.py).
-docs/decisions/hot-swap.md has the diagram of all states.
+Requests that were admitted wait at the gate while their deadlines run. If the engine rejects the weights or fails the
+probes, the swap reloads the old weights and verifies them in the same way; if that fails too, it restarts the engine on
+the old checkpoint. A checkpoint that cannot be loaded in place (another tokenizer or architecture), or that may differ
+by the rounding of another kind of machine, needs an engine restart. docs/decisions/hot-swap.md has all states.
 """
 
 from __future__ import annotations
@@ -18,20 +15,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
-from screening.checkpoint.manifest import Manifest
-from screening.checkpoint.seal import verdict_key
-from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
-from service.checkpoints.engine_restart import restart
+from screening.errors import CheckpointError
+from service.checkpoints.engine_start import restart
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
-from service.checkpoints.swap_history import MAX_ATTEMPTS, Attempt, proves_a_fault
-from service.checkpoints.swap_preparation import copy_offered, prepare
+from service.checkpoints.swap_history import proves_a_fault
+from service.checkpoints.swap_preparation import prepare
 from service.checkpoints.verification import MayBeRounding, Verified
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
@@ -46,11 +41,10 @@ ENDING = "The service is about to end."
 How = Literal["unchanged", "in place", "rebuilt"]
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(BaseModel):
     """One swap that succeeded."""
 
-    __pydantic_config__: ClassVar = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
     """SHA-256 of the manifest of the checkpoint that is served since this swap."""
@@ -83,10 +77,7 @@ class HotSwap:
     def __init__(self, served: ServedCheckpoint) -> None:
         self.served = served
         self._engine = served.engine
-        self._admission = served.admission
         self._metrics = served.metrics
-        self._settings = served.settings
-        self._history = served.history
         self.swaps: deque[Swap] = deque(maxlen=MAX_REMEMBERED)
         """Swaps that succeeded, the oldest first."""
         self._order: asyncio.Task[Swap] | None = None
@@ -94,96 +85,88 @@ class HotSwap:
         self._work: asyncio.Task[Swap] | None = None
         """The part of it that ends when the service does."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a swap or an engine restart is under way."""
+        return self.served.engine_lock.locked() or (self._order is not None and not self._order.done())
+
     async def swap_to(self, source: Path, *, digest: str | None = None, retry: bool = False) -> Swap:
-        """Serve another checkpoint. The swap continues if the caller is cancelled.
+        """Serve the checkpoint that is published in `source`. The swap continues if the caller is cancelled.
 
         Args:
-            source: the published directory.
-            digest: the digest that the registry gives; a checkpoint that is at fault is then remembered as refused.
-            retry: whether to try a checkpoint that was refused before.
+            digest, retry: see `service.checkpoints.swap_preparation.prepare`.
 
         Raises:
             SwapBusy: the swap is not possible now.
             CheckpointRefused: the checkpoint cannot be served; the service keeps the one it had.
         """
-        if self.served.busy or (self._order is not None and not self._order.done()):
+        if self.busy:
             raise SwapBusy("The service is loading another checkpoint, or the engine is restarting.")
-        self._order = asyncio.create_task(self._carry_out(source, digest, retry=retry))
+        self._work = asyncio.create_task(self._swap_to(source, digest, retry=retry))
+        self._order = asyncio.create_task(self._finish(self._work, source))
         return await asyncio.shield(self._order)
 
     async def end(self) -> None:
-        """Give up a swap that is under way: the service, which admits no request any more, ends."""
-        if self._work is not None:
+        """Give up a swap that is under way, because the service ends. It admits no request any more."""
+        if self._work is not None and self._order is not None:
             self._work.cancel()
-        if self._order is not None:
             await asyncio.wait({self._order})
 
-    async def _carry_out(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
-        async with self.served.swap_lock:
-            self._require_not_draining()
-            self._work = asyncio.create_task(self._swap_to(source, digest, retry=retry))
-            try:
-                return await self._work
-            except CheckpointRefused as error:
-                self._metrics.swaps.labels("refused").inc()
-                log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
-                raise
-            except asyncio.CancelledError:
-                log(LOGGER, logging.INFO, "swap given up: the service ends", source=str(source))
-                raise SwapBusy(ENDING) from None
-            finally:
-                await self.served.settle()  # also deletes the copy of a checkpoint that was refused
+    async def _finish(self, work: asyncio.Task[Swap], source: Path) -> Swap:
+        try:
+            return await work
+        except CheckpointRefused as error:
+            self._metrics.swaps.labels("refused").inc()
+            log(LOGGER, logging.WARNING, "checkpoint refused", source=str(source), error=str(error))
+            raise
+        except asyncio.CancelledError:
+            log(LOGGER, logging.INFO, "swap given up: the service ends", source=str(source))
+            raise SwapBusy(ENDING) from None
+        finally:
+            await self.served.settle()  # also deletes the copy of a checkpoint that was refused
 
     async def _swap_to(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
-        began, old = time.perf_counter(), self.served.now
-        offered: Manifest | None = None
+        served, began, old = self.served, time.perf_counter(), self.served.now
         try:
-            offered = await self.served.read_published(source, digest)
-            new = await copy_offered(self.served, source, offered, retry=retry)
-            if new.key == old.key:
-                self.served.becomes(old)
-                return self._record("unchanged", new, old, prepare_ms=milliseconds_since(began))
-            in_place = await prepare(self.served, source, new)
+            new, in_place = await prepare(served, source, digest, retry=retry)
         except CheckpointError as error:
-            # Another copy of the same checkpoint, or this one once it is complete, may be good.
-            may_heal = isinstance(error, CheckpointUnavailable | CheckpointDamaged)
-            if digest is not None and offered is not None and not may_heal:
-                self._history.refuse(verdict_key(offered), str(error))
             raise CheckpointRefused(str(error)) from error
-        prepare_ms = milliseconds_since(began)
-        async with self.served.engine_lock:  # From here on, the restart of a lost engine waits for the swap.
-            try:
-                async with self._history.attempt(new.key) as attempt:
-                    return await self._load_behind_gate(new, old, attempt, in_place=in_place, prepare_ms=prepare_ms)
-            except CheckpointRefused as error:
-                self._history.refuse(new.key, str(error))
-                raise
+        swap = Swap(
+            digest=new.manifest.digest, version=new.manifest.version, previous=old.manifest.digest, how="unchanged",
+            prepare_ms=milliseconds_since(began), drain_ms=0, closed_ms=0, load_ms=0, proof_ms=0, deviation=0, at=0,
+        )  # fmt: skip
+        if new.key == old.key:
+            served.becomes(old)
+        else:
+            # From here on, the restart of a lost engine waits for the swap.
+            async with served.engine_lock, served.history.while_loading(new.key):
+                await self._swap_behind_gate(swap, new, old, in_place=in_place)
+        self._record(swap)
+        return swap
 
-    async def _load_behind_gate(
-        self, new: Copy, old: Copy, attempt: Attempt, *, in_place: bool, prepare_ms: float
-    ) -> Swap:
+    async def _swap_behind_gate(self, swap: Swap, new: Copy, old: Copy, *, in_place: bool) -> None:
         """Close the gate, load the new weights, and open it on verified weights: the new ones or the old ones."""
-        patience, closing = self._settings.swap_drain_seconds, time.perf_counter()
-        async with self._admission.gate_closed(patience) as idle:
-            self._require_not_draining()
+        admission, closing = self.served.admission, time.perf_counter()
+        patience = self.served.settings.swap_drain_seconds
+        async with admission.gate_closed(patience) as idle:
+            if admission.draining:
+                raise SwapBusy(ENDING)  # The requests in the service must not wait for a swap.
             if not idle:
                 raise SwapBusy(f"Requests in flight did not end within {patience:g} s.")
             if not self._engine.alive:
-                raise SwapBusy("The engine was lost and is restarting.", self._admission.ready_in())
-            drain_ms, closed = milliseconds_since(closing), time.perf_counter()
+                raise SwapBusy("The engine was lost and is restarting.", admission.ready_in())
+            swap.drain_ms, closed = milliseconds_since(closing), time.perf_counter()
             try:
-                verified, how = await self._load_or_roll_back(new, old, attempt, in_place=in_place)
+                verified, swap.how = await self._load_or_roll_back(new, old, in_place=in_place)
             except asyncio.CancelledError:
                 await self._engine.stop()  # The service ends. The weights in the engine may not be verified.
                 raise
             self.served.becomes(new)
-        times = {"prepare_ms": prepare_ms, "drain_ms": drain_ms, "closed_ms": milliseconds_since(closed)}
-        return self._record(how, new, old, verified, **times)
+        swap.load_ms, swap.proof_ms, swap.deviation = verified
+        swap.closed_ms = milliseconds_since(closed)
 
-    async def _load_or_roll_back(
-        self, new: Copy, old: Copy, attempt: Attempt, *, in_place: bool
-    ) -> tuple[Verified, How]:
-        """Load and verify the new weights. If that fails, load the old ones again.
+    async def _load_or_roll_back(self, new: Copy, old: Copy, *, in_place: bool) -> tuple[Verified, How]:
+        """Load and verify the new weights. If that fails, load the old ones again, in place or by an engine restart.
 
         Raises:
             CheckpointRefused: the checkpoint is at fault, or the engine was lost again while it loaded the checkpoint.
@@ -195,11 +178,15 @@ class HotSwap:
             _log_failure("swap failed", new, error)
             # An engine that died or hangs would not load the old weights either.
             lost = isinstance(error, TimeoutError | EngineLost) or not self._engine.alive
-            lost |= await self._load_old(old, in_place=in_place and not lost)
-            if not lost or proves_a_fault(error) or attempt.number >= MAX_ATTEMPTS:
-                raise CheckpointRefused(_reason(error)) from error
-            attempt.engine_lost = True
-            raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({_reason(error)}).") from error
+            rolled_back = in_place and not lost and await self._put_back(old, self._reload(old), "rolled_back")
+            lost |= not self._engine.alive  # Its death may be noticed later than its first failure.
+            if not rolled_back:
+                await self._put_back(old, restart(self.served, old, "roll_back"), "rebuilt_back")
+            reason = _reason(error)
+            if lost and not proves_a_fault(error) and not self.served.history.count_loss(new.key):
+                raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({reason}).") from error
+            self.served.history.refuse(new.key, reason)
+            raise CheckpointRefused(reason) from error
 
     async def _load(self, new: Copy, old: Copy, *, in_place: bool) -> tuple[Verified, How]:
         if in_place:
@@ -213,57 +200,31 @@ class HotSwap:
         return await restart(self.served, new, "swap"), "rebuilt"
 
     async def _reload(self, copy: Copy) -> Verified:
-        async with asyncio.timeout(self._settings.swap_reload_seconds):
+        async with asyncio.timeout(self.served.settings.swap_reload_seconds):
             reloading = self._engine.reload(copy.directory, copy.manifest)
             return await self.served.verifier.load_and_verify(copy.manifest, reloading, allow_rounding=False)
 
-    async def _load_old(self, old: Copy, *, in_place: bool) -> bool:
-        """Load and verify the old weights: in place if possible, else by an engine restart.
+    async def _put_back(self, old: Copy, loading: Awaitable[Verified], result: str) -> bool:
+        """Wait until the old weights are loaded and verified. Returns whether this succeeded.
 
-        If the restart fails as well, no engine runs, and the supervisor keeps trying.
-
-        Returns:
-            Whether the engine turned out to be dead. Its death may be noticed later than its first failure.
+        If an engine restart fails as well, no engine runs, and the supervisor keeps trying.
         """
-        died = False
-        if in_place:
-            try:
-                await self._reload(old)
-                self._metrics.swaps.labels("rolled_back").inc()
-                return died
-            except Exception as error:  # noqa: BLE001 - whatever it is, the engine restarts
-                died = not self._engine.alive
-                _log_failure("roll-back failed", old, error)
         try:
-            await restart(self.served, old, "roll_back")
-            self._metrics.swaps.labels("rebuilt_back").inc()
-        except Exception as error:  # noqa: BLE001 - the caller must learn why the new checkpoint was refused.
-            _log_failure("engine restart failed", old, error)
-        return died
+            await loading
+        except Exception as error:  # noqa: BLE001 - the caller must learn why the new checkpoint was refused
+            _log_failure("roll-back failed", old, error)
+            return False
+        self._metrics.swaps.labels(result).inc()
+        return True
 
-    def _require_not_draining(self) -> None:
-        """
-        Raises:
-            SwapBusy: the service is about to end; the requests in it must not wait for a swap.
-        """
-        if self._admission.draining:
-            raise SwapBusy(ENDING)
-
-    def _record(self, how: How, new: Copy, old: Copy, verified: Verified | None = None, **times: float) -> Swap:
-        """Remember a swap that succeeded, and put it into the metrics and the log.
-
-        Args:
-            times: `prepare_ms`, `drain_ms` and `closed_ms`.
-        """
-        fields = {"drain_ms": 0.0, "closed_ms": 0.0} | times | asdict(verified or Verified())
-        identity = new.manifest.digest, new.manifest.version, old.manifest.digest
-        swap = Swap(*identity, how, at=time.time(), **fields)
+    def _record(self, swap: Swap) -> None:
+        swap.at = time.time()
         self.swaps.append(swap)
-        self._metrics.swaps.labels(how.replace(" ", "_")).inc()
-        if how != "unchanged":
+        self._metrics.swaps.labels(swap.how.replace(" ", "_")).inc()
+        if swap.how != "unchanged":
             self._metrics.swap_closed.observe(swap.closed_ms / 1000)
-        log(LOGGER, logging.INFO, "swap", how=how, digest=swap.digest, closed_ms=swap.closed_ms, drain_ms=swap.drain_ms)
-        return swap
+        fields = swap.model_dump(include={"how", "digest", "closed_ms", "drain_ms"})
+        log(LOGGER, logging.INFO, "swap", **fields)
 
 
 def _log_failure(event: str, copy: Copy, error: Exception) -> None:

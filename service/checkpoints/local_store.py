@@ -1,7 +1,5 @@
-"""The service's own copies of checkpoints, in its state directory.
-
-A published directory can change while it is read, or be gone when a roll-back needs it. The service therefore copies a
-checkpoint first, verifies the copy, and loads nothing but the copy.
+"""The service's own copies of checkpoints. The service loads nothing but a verified copy, because a published directory
+can change while it is read, or be gone when a roll-back needs it.
 
     STATE/checkpoints/HEX/    a verified copy, named by the SHA-256 of its whole manifest. It never changes
     STATE/state.json          what the service remembers over restarts (service/checkpoints/swap_history.py)
@@ -10,7 +8,6 @@ checkpoint first, verifies the copy, and loads nothing but the copy.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import tempfile
@@ -19,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from screening.checkpoint.manifest import Manifest, store_manifest, verify
 from screening.checkpoint.regular_file import Step, read_chunks, unwatched
@@ -48,7 +47,7 @@ class Copy:
 
 
 class LocalStore:
-    """One service's copies. All methods access the disk: call them in a thread."""
+    """One service's copies. All methods access the disk, so call them in a thread."""
 
     def __init__(self, state: Path) -> None:
         """
@@ -58,10 +57,9 @@ class LocalStore:
         self._root = state / "checkpoints"
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            self._lock = (state / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
+            self._lock = FileLock(state / "lock", timeout=0, thread_local=False)
+            self._lock.acquire()
+        except Timeout:
             raise CheckpointError(
                 f"The state directory {state} is in use by another service. Give each service its own"
             ) from None
@@ -72,7 +70,7 @@ class LocalStore:
 
     def close(self) -> None:
         """Let another service use the directory."""
-        self._lock.close()
+        self._lock.release()
 
     def copy_in(self, source: Path, watch: Watch | None = None) -> Copy:
         """Copy a checkpoint and verify the copy: its files, its tensors' headers, and that all values are finite.
@@ -87,8 +85,7 @@ class LocalStore:
         manifest = verify(source, watch)
         key = verdict_key(manifest)
         with suppress(CheckpointError):  # A damaged copy stays until a whole one takes its place.
-            if (kept := self.find(key, watch)) is not None:
-                return kept
+            return self.find(key, watch)
         try:
             self._check_room(manifest)
             with tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._root, ignore_cleanup_errors=True) as incoming:
@@ -100,16 +97,15 @@ class LocalStore:
         except OSError as error:
             raise CheckpointUnavailable(f"{source} cannot be copied: {error}") from error
 
-    def find(self, key: str, step: Step = unwatched) -> Copy | None:
-        """The verified copy of a checkpoint; None if there is no copy.
+    def find(self, key: str, step: Step = unwatched) -> Copy:
+        """The verified copy of a checkpoint.
 
         Raises:
-            CheckpointError: the copy is damaged.
+            CheckpointDamaged: there is no copy, or it is damaged.
             CheckpointUnavailable: the copy cannot be read now.
         """
-        directory = self._path_of(key)
-        if directory.parent != self._root or not directory.exists():
-            return None
+        if not (directory := self._path_of(key)).exists():
+            raise CheckpointDamaged(f"{directory} does not exist")
         copy = Copy(directory, verify(directory, step))
         if copy.key != key:
             raise CheckpointDamaged(f"{directory} holds {copy.key}")

@@ -1,12 +1,11 @@
 """The registry watcher: the service loads the checkpoint that an alias of the registry names.
 
-The watcher polls the registry in a thread of its own, with a time limit. If the registry does not answer, the service
-keeps its checkpoint. A refused checkpoint is not tried again (`SwapHistory.refused`, also after a restart) until its
-directory holds something else. Another failure (a store that is not mounted, an incomplete copy, a full disk, a busy
-service) is tried again, less and less often: each attempt reads a whole checkpoint and may delay requests.
+If the registry does not answer, the service keeps its checkpoint. A refused checkpoint is not tried again (also after a
+restart) until its directory holds something else. After another failure (a store that is not mounted, an incomplete
+copy, a full disk, a busy service) the watcher tries again, less and less often: each attempt reads a whole checkpoint.
 
-A checkpoint that needs an engine restart is postponed by a random time, because a service answers no request while its
-engine restarts, and all services of a fleet see the alias move at the same moment.
+A checkpoint that needs an engine restart waits for a random time, because a service answers no request while its engine
+restarts, and all services of a fleet see the alias move at the same moment.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.checkpoint.registry import Registry, Version
 from screening.checkpoint.seal import verdict_key
+from screening.checkpoint.weights import changed_for_engine
 from screening.errors import CheckpointError, RegistryError
 from screening.runtime.daemon_thread import in_daemon_thread
 from service.checkpoints.hot_swap import HotSwap
-from service.checkpoints.swap_preparation import changed_for_engine
 from service.errors import CheckpointRefused, SwapBusy
 from service.logs import log
 
@@ -69,16 +68,19 @@ class Following(BaseModel):
     """Unix time of the registry's last answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Postponed:
-    """A checkpoint that could not be loaded and is tried again later."""
+@dataclass(slots=True)
+class _Offer:
+    """The checkpoint that the alias names and that is not served yet."""
 
     digest: str
-    outcome: Outcome
-    reason: str
-    wait: float
-    """Seconds from the last attempt to the next; 0 before the first attempt."""
-    until: float
+    restart_from: float
+    """Time from which an engine restart for it may begin, on the watcher's clock."""
+    outcome: Outcome = "waiting"
+    """What the last attempt came to."""
+    reason: str | None = None
+    wait: float = 0.0
+    """Seconds from the last attempt to the next."""
+    next_attempt: float = 0.0
     """Time of the next attempt on the watcher's clock."""
 
 
@@ -94,10 +96,11 @@ class RegistryWatcher:
         self._settings = settings = served.settings
         self._registry = Registry(settings.registry or "", settings.registry_model)
         self.state = Following(registry=str(self._registry), alias=settings.registry_alias)
-        self._answer: asyncio.Future[Version | None] | None = None
-        """The last answer of the registry; pending while it is being asked."""
-        self._postponed: _Postponed | None = None
+        self._question: asyncio.Future[Version | None] | None = None
+        """The last question to the registry; pending until it answers."""
+        self._offer: _Offer | None = None
         self._loop: asyncio.Task[None] | None = None
+        self._metrics.registry_behind.set_function(self._is_behind)
 
     def start(self) -> None:
         """Begin to poll."""
@@ -122,9 +125,7 @@ class RegistryWatcher:
     async def poll(self) -> None:
         """Ask the registry once, and do what its answer requires."""
         try:
-            version = await self._ask()
-            self._compare()  # before anything that may wait for a store that hangs
-            if version is None:
+            if (version := await self._ask()) is None:
                 self._note("missing", f"the registry has no alias '{self.state.alias}'")
             else:
                 self._note(*await self._follow(version))
@@ -149,18 +150,13 @@ class RegistryWatcher:
             RegistryError: the registry did not answer in time, or gave a bad answer.
         """
         seconds = self._settings.registry_timeout_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                if self._answer is not None:
-                    # An answer that comes late is not used, because the alias may have moved since. There is at most
-                    # one question at a time, so that threads do not pile up while the registry hangs.
-                    await asyncio.wait({self._answer})
-                resolve = partial(self._registry.resolve, self.state.alias)
-                self._answer = in_daemon_thread(resolve, name="registry")
-                self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
-                version = await asyncio.shield(self._answer)
-        except TimeoutError:
-            raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s") from None
+        if self._question is None or self._question.done():  # Threads must not pile up while the registry hangs.
+            self._question = in_daemon_thread(partial(self._registry.resolve, self.state.alias), name="registry")
+            self._question.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+            await asyncio.wait({self._question}, timeout=seconds)
+        if not self._question.done():  # An answer that comes later is not used, because the alias may move meanwhile.
+            raise RegistryError(f"registry {self._registry}: no answer within {seconds:g} s")
+        version = self._question.result()
         self._metrics.registry_reachable.set(1)
         self.state.asked = time.time()
         self.state.version, self.state.digest = (version.number, version.digest) if version else (None, None)
@@ -179,74 +175,53 @@ class RegistryWatcher:
 
     async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
         """Serve a version, if that is necessary and possible now."""
-        admission = self._served.admission
         if version.digest == self._served.manifest.digest:
-            await self._served.confirm()
+            self._offer = None
             return "current", None
-        if not admission.is_open:
-            return "busy", admission.closed_because
-        before = self._postponed if self._postponed and self._postponed.digest == version.digest else None
-        if before and self.clock() < before.until:
-            return before.outcome, before.reason
-        return await self._take_up(await self._found(version), before)
+        if not self._served.admission.is_open:
+            return "busy", self._served.admission.closed_because
+        if self._offer is None or self._offer.digest != version.digest:
+            spread = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
+            self._offer = _Offer(version.digest, restart_from=self.clock() + spread)
+        offer, poll = self._offer, self._settings.registry_poll_seconds
+        if self.clock() >= offer.next_attempt:
+            offer.outcome, offer.reason = await self._take_up(await self._found(version), offer.restart_from)
+            if offer.outcome in ("busy", "unavailable"):
+                # The next attempt is at the next poll, then two polls later, then four, and so on.
+                offer.wait = min(max(2 * offer.wait, poll / 2), _LONGEST_WAIT * poll)
+                offer.next_attempt = self.clock() + offer.wait
+        return offer.outcome, offer.reason
 
-    async def _take_up(self, version: Version, before: _Postponed | None) -> tuple[Outcome, str | None]:
-        """Load the checkpoint that the registry names, or postpone that.
-
-        Args:
-            before: what the last attempt at this checkpoint came to.
-        """
+    async def _take_up(self, version: Version, restart_from: float) -> tuple[Outcome, str | None]:
+        """Load the checkpoint that the registry names, unless it was refused or must wait for an engine restart."""
+        history = self._served.history
         try:
             offered = await self._served.read_published(version.directory, version.digest)
-        except CheckpointError as error:
-            return self._try_again(version, before, "unavailable", str(error))
-        key = verdict_key(offered)
-        if (reason := self._served.history.refused.get(key)) is not None:
-            return "refused", reason
-        if before is None and changed_for_engine(self._served.manifest, offered):
-            seconds = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
-            if seconds > 0:
-                reason = f"The engine restarts for it in {seconds:.0f} s, so that a fleet does not restart all at once."
-                return self._postpone(version, "waiting", reason, wait=0.0, seconds=seconds)
-        try:
+            if (reason := history.refused.get(verdict_key(offered))) is not None:
+                return "refused", reason
+            wait = restart_from - self.clock()
+            if wait > 0 and changed_for_engine(self._served.manifest, offered):
+                return "waiting", f"The engine restarts for it in {wait:.0f} s: a fleet must not restart all at once."
             await self._hot_swap.swap_to(version.directory, digest=version.digest)
         except SwapBusy as error:
-            return self._try_again(version, before, "busy", str(error))
+            return "busy", str(error)
         except CheckpointRefused as error:
-            if key in self._served.history.refused:
-                return "refused", str(error)
-            return self._try_again(version, before, "unavailable", str(error))
-        self._postponed = None
+            return "refused" if verdict_key(offered) in history.refused else "unavailable", str(error)
+        except CheckpointError as error:
+            return "unavailable", str(error)
         return "taken_up", None
-
-    def _try_again(
-        self, version: Version, before: _Postponed | None, outcome: Outcome, reason: str
-    ) -> tuple[Outcome, str]:
-        """Try again at the next poll, then two polls later, then four, and so on."""
-        poll = self._settings.registry_poll_seconds
-        wait = min(max(2 * before.wait if before else 0.0, poll / 2), _LONGEST_WAIT * poll)
-        return self._postpone(version, outcome, reason, wait=wait, seconds=wait)
-
-    def _postpone(
-        self, version: Version, outcome: Outcome, reason: str, *, wait: float, seconds: float
-    ) -> tuple[Outcome, str]:
-        self._postponed = _Postponed(version.digest, outcome, reason, wait, self.clock() + seconds)
-        return outcome, reason
 
     def _note(self, outcome: Outcome, reason: str | None) -> None:
         """Put the outcome of a poll into the metrics, and into the log if it differs from the last one."""
         self._metrics.registry_polls.labels(outcome).inc()
-        if outcome == "unreachable":
-            self._metrics.registry_reachable.set(0)
-        else:
-            self._compare()
+        self._metrics.registry_reachable.set(outcome != "unreachable")
         if outcome != self.state.outcome:
             level = logging.INFO if outcome in _NORMAL else logging.WARNING
             fields = {"registry": self.state.registry, "alias": self.state.alias, "version": self.state.version}
             log(LOGGER, level, "registry", outcome=outcome, reason=reason, **fields)
         self.state.outcome, self.state.reason = outcome, reason
 
-    def _compare(self) -> None:
-        """Put into the metrics whether the alias names another checkpoint than the one that is served."""
+    def _is_behind(self) -> bool:
+        """Whether the alias named another checkpoint, when it was asked last, than the one that is served."""
         serving = self._served.copy.manifest.digest if self._served.copy else None
-        self._metrics.registry_behind.set(self.state.digest is not None and self.state.digest != serving)
+        return self.state.digest not in (None, serving)

@@ -1,4 +1,4 @@
-"""The checkpoint that is served, and what every part that changes it shares: locks, copies and history."""
+"""The checkpoint that is served, and what every part that changes it shares."""
 
 from __future__ import annotations
 
@@ -40,9 +40,6 @@ class ServedCheckpoint:
         self.metrics = metrics
         self.settings = settings
         self.configured = configured
-        self.swap_lock = asyncio.Lock()
-        """Held during a whole swap, the copying included. Only its holder may change which checkpoint is served and
-        which copies are on disk. A task that needs both locks takes this one first."""
         self.engine_lock = asyncio.Lock()
         """Held while the engine loads and verifies weights, and while it restarts. Nothing holds it while a checkpoint
         is copied: the restart of a lost engine must not wait for a store that hangs."""
@@ -56,7 +53,7 @@ class ServedCheckpoint:
             state = Path(self._temporary.name)
             self.temporary.append(state)
         self.store = LocalStore(state)
-        self.history = SwapHistory(state)
+        self.history = SwapHistory.of(state)
         self.reads = StoreReads(settings.store_read_seconds, metrics)
 
     @property
@@ -71,79 +68,50 @@ class ServedCheckpoint:
         """The manifest of the checkpoint that is served. Only after the start."""
         return self.now.manifest
 
-    @property
-    def busy(self) -> bool:
-        """Whether a swap or an engine restart is under way."""
-        return self.swap_lock.locked() or self.engine_lock.locked()
-
     async def read_published(self, source: Path, digest: str | None = None) -> Manifest:
-        """Read the manifest of a published checkpoint and check its seal.
-
-        Args:
-            digest: the digest that the checkpoint must have; None accepts any.
+        """Read the manifest of a published checkpoint, and check its seal and its digest unless that is None.
 
         Raises:
-            CheckpointError: the manifest cannot be read, was changed after publishing, or has another digest.
+            CheckpointDamaged, CheckpointUnavailable: the manifest is not there, not readable or not the wanted one.
         """
-        return await self.reads.read(source, partial(_read_sealed, source, digest))
+
+        def read(step: Step) -> Manifest:
+            manifest = read_manifest(source, step)
+            if digest is not None and manifest.digest != digest:
+                raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
+            try:
+                check_seal(manifest)
+            except CheckpointDamaged as error:
+                raise CheckpointDamaged(f"{source}: {error}") from error
+            return manifest
+
+        return await self.reads.read(source, read)
 
     async def copy_in(self, source: Path, offered: Manifest) -> Copy:
-        """Copy a published checkpoint into the local store and verify the copy.
-
-        Args:
-            offered: the manifest that `read_published` returned.
+        """Copy a published checkpoint, whose manifest is `offered`, into the local store and verify the copy.
 
         Raises:
-            CheckpointError: the checkpoint is incomplete, or was replaced since `read_published`.
+            CheckpointError: see `LocalStore.copy_in`, or the checkpoint was replaced since its manifest was read.
         """
         copy = await self.reads.read(source, partial(self.store.copy_in, source), name="copy")
         if copy.manifest != offered:
             raise CheckpointDamaged(f"{source} was replaced while it was copied")
         return copy
 
-    def becomes(self, copy: Copy, *, wanted: bool = True) -> None:
-        """Serve this checkpoint from now on. The engine has loaded it and passed its probes.
-
-        Args:
-            wanted: whether the next start begins with it too. False if it is served only because another one, which
-                the next start tries again, could not be started.
-        """
+    def becomes(self, copy: Copy) -> None:
+        """Serve this checkpoint from now on. The engine has loaded it and passed its probes."""
         self.copy = copy
         self.history.accept(copy.key)
-        if wanted:
-            self.history.next_start = copy.key
         self.metrics.serves(self.engine.checkpoint, self.engine)
-
-    async def confirm(self) -> None:
-        """Note that the served checkpoint is the one that is wanted, so that the next start begins with it.
-
-        During a swap this does nothing, because it would delete the copy that is being loaded. The caller asks again.
-        """
-        if self.history.next_start == self.now.key or self.swap_lock.locked():
-            return
-        async with self.swap_lock:
-            self.history.next_start = self.now.key
-            await self.settle()
 
     async def settle(self) -> None:
         """Write to the disk what is served and remembered, and then delete the copies that nothing needs.
 
-        The caller holds `swap_lock`, or starts the service. This may take long, so requests must be admitted already.
+        Only the start and a swap call this, when no other copy is in use. A swap admits requests before, because it may
+        take long.
         """
-        self.history.next_start = self.history.next_start or self.now.key
+        self.history.served = self.history.served or self.now.key
         written = await self.history.save()
-        await asyncio.to_thread(self.store.keep_only, {self.now.key, self.history.next_start})
+        await asyncio.to_thread(self.store.keep_only, {self.now.key, self.history.served})
         if not written:
             await self.history.save()  # The disk may have been full of those copies.
-
-
-def _read_sealed(source: Path, digest: str | None, step: Step) -> Manifest:
-    """See `ServedCheckpoint.read_published`. It runs in a thread: hashing a large manifest would delay requests."""
-    manifest = read_manifest(source, step)
-    if digest is not None and manifest.digest != digest:
-        raise CheckpointDamaged(f"{source} is {manifest.digest}, not {digest} as the registry says")
-    try:
-        check_seal(manifest)
-    except CheckpointDamaged as error:
-        raise CheckpointDamaged(f"{source}: {error}") from error
-    return manifest

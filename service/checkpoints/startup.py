@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from screening.checkpoint.registry import Version
+from service.checkpoints.engine_start import start
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
@@ -30,68 +30,53 @@ async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | No
     Raises:
         CheckpointError: the configured checkpoint cannot be served.
     """
-    if await _start_last_served(served) or await _start_production(served, ask_registry):
-        return
-    copy = await served.copy_in(served.configured, await served.read_published(served.configured))
-    await _start_on(served, copy, wanted=served.history.next_start is None)
+    if not (await _start_last_served(served) or await _start_production(served, ask_registry)):
+        not_started = served.history.served
+        offered = await served.read_published(served.configured)
+        await _start_on(served, await served.copy_in(served.configured, offered))
+        # The checkpoint of the last run may start next time, and stays the one that is tried first.
+        served.history.served = not_started or served.now.key
+    await served.settle()
 
 
 async def _start_last_served(served: ServedCheckpoint) -> bool:
-    """Whether the checkpoint of the last run is served now. If not, the next start tries it again, unless the
-    checkpoint itself is at fault."""
-    history = served.history
+    """Whether the checkpoint of the last run is served now. If not, the next start tries it again unless it is at
+    fault."""
     for _ in range(ATTEMPTS):
+        if (key := served.history.served) is None:
+            break
         try:
-            copy = await asyncio.to_thread(served.store.find, history.next_start) if history.next_start else None
-            if copy is None:
-                history.next_start = None
-                return False
+            copy = await asyncio.to_thread(served.store.find, key)
             await _start_on(served, copy, inspect=False)
             return True
         except Exception as error:  # Whatever it is, there are other checkpoints.
             LOGGER.exception("checkpoint of the last run not started", extra={"fields": {"error": str(error)}})
-            await served.engine.stop()
             if proves_a_fault(error):
-                history.next_start = None
+                served.history.served = None
     return False
 
 
 async def _start_production(served: ServedCheckpoint, ask_registry: AskRegistry | None) -> bool:
-    """Whether the checkpoint that the registry names is served now.
-
-    Loading it may kill the whole process, so the attempt is noted on disk first. A failure of the start does not count
-    as an attempt.
-    """
+    """Whether the checkpoint that the registry names is served now. A start that fails does not count as a loss."""
     try:
         if ask_registry is None or (version := await ask_registry()) is None:
             return False
-        copy = await copy_offered(
-            served, version.directory, await served.read_published(version.directory, version.digest)
-        )
-        async with served.history.attempt(copy.key):
+        offered = await served.read_published(version.directory, version.digest)
+        copy = await copy_offered(served, version.directory, offered)
+        async with served.history.while_loading(copy.key):
             await _start_on(served, copy)
-            return True
+        return True
     except Exception as error:  # Whatever it is, there is the configured checkpoint.
         LOGGER.exception("checkpoint of the registry not started", extra={"fields": {"error": str(error)}})
-        await served.engine.stop()
         return False
 
 
-async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspect: bool = True, wanted: bool = True) -> None:
-    """Start the engine on a checkpoint and verify it; from then on the checkpoint is served.
-
-    Args:
-        inspect: whether the checkpoint was not served before, and must be inspected as well.
-        wanted: see `ServedCheckpoint.becomes`.
-    """
-    began, manifest = time.monotonic(), copy.manifest
-    start = served.engine.start(copy.directory)
-    steps: list[Awaitable[object]] = [served.verifier.load_and_verify(manifest, start, allow_rounding=True)]
-    if inspect and manifest.probes is not None:
-        steps.insert(0, served.engine.inspect(copy.directory, manifest))  # first: its error is more specific
+async def _start_on(served: ServedCheckpoint, copy: Copy, *, inspect: bool = True) -> None:
+    """Serve a checkpoint. It must be inspected as well unless it was served before."""
+    steps: list[Awaitable[object]] = [start(served, copy)]
+    if inspect and copy.manifest.probes is not None:
+        steps.insert(0, served.engine.inspect(copy.directory, copy.manifest))  # first: its error is more specific
     results = await asyncio.gather(*steps, return_exceptions=True)  # waits for both: no task is left running
     if errors := [result for result in results if isinstance(result, BaseException)]:
         raise errors[0]
-    served.admission.rebuild_seconds = time.monotonic() - began
-    served.becomes(copy, wanted=wanted)
-    await served.settle()
+    served.becomes(copy)

@@ -1,8 +1,8 @@
 """Reads of checkpoint stores, with a time limit for each step.
 
-A store is often a network file system, and a read from one whose server is gone does not return. Each read runs in a
-thread of its own and announces every step. When a step takes too long, the caller gets an error and continues. The
-thread ends at its next step, if there is one; until then the read is shown as hanging.
+A store is often a network file system, and a read from one whose server is gone does not return. Each read therefore
+runs in a thread of its own and announces every step. When a step takes too long, the caller gets an error and
+continues; the thread ends at its next step, and is shown as hanging until then.
 """
 
 from __future__ import annotations
@@ -73,13 +73,10 @@ class StoreReads:
     """All reads of one service."""
 
     def __init__(self, seconds: float, metrics: Metrics) -> None:
-        """
-        Args:
-            seconds: maximum time for one step.
-        """
         self._seconds = seconds
-        self._metrics = metrics
+        """Maximum time for one step."""
         self._under_way: set[Watch] = set()
+        metrics.store_hanging.set_function(lambda: sum(one.given_up for one in self._under_way))
 
     def under_way(self) -> list[StoreRead]:
         """Reads that have not ended, the one with the oldest step first."""
@@ -114,7 +111,7 @@ class StoreReads:
         """
         hanging = [one for one in self._under_way if one.given_up]
         if before := next((one for one in hanging if one.source == source), None):
-            raise CheckpointUnavailable(self._hangs(before))
+            raise _hangs(before)
         if len(hanging) >= MAX_HANGING:
             raise CheckpointUnavailable(f"{source} is not read: {len(hanging)} reads hang, one of {hanging[0].path}")
         watch = Watch(source)
@@ -125,32 +122,26 @@ class StoreReads:
             while not future.done():
                 left = watch.since + self._seconds - time.monotonic() if watch.in_store else self._seconds
                 if left <= 0:
-                    raise self._give_up(watch)
+                    log(LOGGER, logging.ERROR, "store hangs", path=str(watch.path), source=str(watch.source))
+                    raise _hangs(watch)
                 await asyncio.wait({future}, timeout=left)
         finally:
-            watch.given_up |= not future.done()  # also when the caller was cancelled
+            watch.given_up = not future.done()  # also when the caller was cancelled
         return future.result()
-
-    def _give_up(self, watch: Watch) -> CheckpointUnavailable:
-        watch.given_up = True
-        self._count()
-        log(LOGGER, logging.ERROR, "store hangs", path=str(watch.path), source=str(watch.source))
-        return CheckpointUnavailable(self._hangs(watch))
-
-    def _hangs(self, watch: Watch) -> str:
-        seconds = time.monotonic() - watch.since
-        return f"{watch.path} has not been read for {seconds:.0f} s: the store hangs. Check that it is mounted"
 
     def _ended(self, watch: Watch, future: asyncio.Future[Result]) -> None:
         self._under_way.discard(watch)
         if watch.given_up:
-            self._count()
             if not future.cancelled():
                 future.exception()  # marks the exception as retrieved; no caller waits for it
             log(LOGGER, logging.INFO, "store answers again", path=str(watch.path))
 
-    def _count(self) -> None:
-        self._metrics.store_hanging.set(sum(one.given_up for one in self._under_way))
+
+def _hangs(watch: Watch) -> CheckpointUnavailable:
+    seconds = time.monotonic() - watch.since
+    return CheckpointUnavailable(
+        f"{watch.path} has not been read for {seconds:.0f} s: the store hangs. Check that it is mounted"
+    )
 
 
 def inside(store: Path, name: str) -> Path:

@@ -1,7 +1,5 @@
 """The supervisor: it watches the engine, and restarts an engine that died or hangs.
 
-    engine lost → its requests end with 503 → wait → restart on the served checkpoint → verify → admit requests
-
 The first restart begins at once. After a restart that fails, or an engine that is lost again soon, the supervisor
 waits, longer each time. After several restarts in a row, `hopeless` tells the orchestrator to restart the process; the
 supervisor does not give up.
@@ -13,7 +11,7 @@ import asyncio
 import logging
 import time
 
-from service.checkpoints.engine_restart import Cause, restart
+from service.checkpoints.engine_start import Cause, restart
 from service.checkpoints.served import ServedCheckpoint
 from service.logs import log
 
@@ -33,43 +31,34 @@ class Supervisor:
     """Watches one engine. `run` is a task of the app."""
 
     def __init__(self, served: ServedCheckpoint) -> None:
+        self._served = served
         self._engine = served.engine
         self._admission = served.admission
-        self._served = served
-        self._settings = served.settings
         self._attempts = 0
         """Restarts in a row."""
-        self._back_at = time.monotonic()
-        """When the engine was ready last, on the monotonic clock."""
 
     @property
     def hopeless(self) -> bool:
         """Whether no engine runs, and too many restarts in a row have failed."""
-        return self._attempts >= self._settings.engine_rebuild_attempts and not self._engine.alive
+        return self._attempts >= self._served.settings.engine_rebuild_attempts and not self._engine.alive
 
     async def run(self) -> None:
-        """Watch the engine, which has started, until this task is cancelled."""
-        self._back_at = time.monotonic()
+        """Watch the engine, which has started, and restart it whenever it is lost, until this task is cancelled."""
         while True:
+            began = time.monotonic()
             try:
-                await self._watch()
+                cause = await self._until_lost()
+                if time.monotonic() - began > HEALTHY_SECONDS:
+                    self._attempts = 0
+                log(LOGGER, logging.ERROR, "engine lost", cause=cause, attempts=self._attempts)
+                while not self._engine.alive:
+                    await self._restart(cause)
             except Exception as error:  # Without this loop, nothing watches the engine.
                 LOGGER.exception("supervision failed", extra={"fields": {"error": str(error)}})
                 await asyncio.sleep(FIRST_WAIT)
 
-    async def _watch(self) -> None:
-        """Wait until the engine is lost, and restart it until it lives."""
-        cause = await self._until_lost()
-        if time.monotonic() - self._back_at > HEALTHY_SECONDS:
-            self._attempts = 0
-        log(LOGGER, logging.ERROR, "engine lost", cause=cause, attempts=self._attempts)
-        while not self._engine.alive:
-            await self._restart(cause)
-        self._admission.expect_ready(None)
-        self._back_at = time.monotonic()
-
     async def _until_lost(self) -> Cause:
-        """Wait until the engine is dead, and kill it if it hangs. A service that drains needs no other engine."""
+        """Wait until the engine is dead, and kill it if it hangs."""
         stalled, seen, looked = 0.0, self._engine.progress, time.monotonic()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -77,7 +66,7 @@ class Supervisor:
             # While this process was stopped or starved of CPU time, it could not see the engine's progress either.
             passed, looked = min(now - looked, 4 * LOOK_SECONDS), now
             if self._admission.closed_because is not None:
-                # The service drains, or a swap restarts the engine, which has its own time limit.
+                # The service drains and needs no other engine, or a swap restarts it, which has its own time limit.
                 stalled = 0.0
                 continue
             if not self._engine.alive:
@@ -86,7 +75,7 @@ class Supervisor:
                 stalled, seen = 0.0, progress
             elif self._engine.running():
                 stalled += passed
-            if stalled > self._settings.engine_hang_seconds:
+            if stalled > self._served.settings.engine_hang_seconds:
                 log(LOGGER, logging.ERROR, "engine hangs", running=self._engine.running(), seconds=round(stalled, 1))
                 # This takes no lock: a swap that holds it may be waiting for the very requests that the kill ends.
                 await self._engine.kill()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.seal import verdict_key
-from screening.checkpoint.weights import changed_files, compare_tensors, read_tensors
+from screening.checkpoint.weights import changed_for_engine, compare_tensors, read_tensors
 from screening.errors import CheckpointDamaged, CheckpointError, CheckpointUnavailable
 from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
@@ -21,14 +21,10 @@ LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for eve
 
 
 async def copy_offered(served: ServedCheckpoint, source: Path, offered: Manifest, *, retry: bool = False) -> Copy:
-    """Return a verified copy of a checkpoint that may be tried.
-
-    Args:
-        offered: the manifest that was found in `source`.
-        retry: whether to try a checkpoint that was refused before.
+    """Return a verified copy of a checkpoint, unless it has no probes, or was refused before and is not tried again.
 
     Raises:
-        CheckpointError: the checkpoint has no probes, was refused before, or cannot be copied.
+        CheckpointError: there is no such copy.
     """
     reason = served.history.refused.get(verdict_key(offered))
     if reason is not None and not retry:
@@ -38,23 +34,48 @@ async def copy_offered(served: ServedCheckpoint, source: Path, offered: Manifest
     return await served.copy_in(source, offered)
 
 
-async def prepare(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
-    """Compare a copied checkpoint with the served one, and inspect it where that is necessary.
+async def prepare(
+    served: ServedCheckpoint, source: Path, digest: str | None = None, *, retry: bool = False
+) -> tuple[Copy, bool]:
+    """Copy a published checkpoint, compare it with the served one, and inspect it where that is necessary.
+
+    Args:
+        digest: the digest that the registry gives; a checkpoint that is at fault is then remembered as refused.
+        retry: whether to try a checkpoint that was refused before.
 
     Returns:
-        Whether the engine can load it in place.
+        The copy, and whether the engine can load it in place.
 
     Raises:
         CheckpointError: the checkpoint cannot be served, or not now.
     """
+    offered = await served.read_published(source, digest)
+    try:
+        new = await copy_offered(served, source, offered, retry=retry)
+        return new, new.key == served.now.key or await _can_be_reloaded(served, source, new)
+    except (CheckpointDamaged, CheckpointUnavailable):
+        raise  # Another copy of the same checkpoint, or this one once it is complete, may be good.
+    except CheckpointError as error:
+        if digest is not None:
+            served.history.refuse(verdict_key(offered), str(error))
+        raise
+
+
+async def _can_be_reloaded(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
+    """Whether the engine can load a checkpoint in place. Raises the error of `prepare` if no engine could load it."""
     old = served.now
-    if changed := changed_for_engine(old.manifest, new.manifest):
+    changed = changed_for_engine(old.manifest, new.manifest)
+    if changed:
         log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, changed=changed)
-        await _inspect(served, source, new)
+    else:
+        await _compare_tensors(source, new, old)
+    if changed or _reads_differently(old.manifest, new.manifest):
+        try:
+            await served.engine.inspect(new.directory, new.manifest)
+        except CheckpointError as error:  # The operator knows the source, and not the copy.
+            raise type(error)(str(error).replace(str(new.directory), str(source))) from error
+    if changed:
         return False
-    await _compare_tensors(source, new, old)
-    if _reads_differently(old.manifest, new.manifest):
-        await _inspect(served, source, new)
     try:
         async with asyncio.timeout(served.settings.swap_reload_seconds):
             await served.engine.expect(new.manifest)
@@ -63,16 +84,8 @@ async def prepare(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
     return True
 
 
-def changed_for_engine(old: Manifest, new: Manifest) -> list[str]:
-    """Return what differs between two checkpoints of all that an engine reads at its start only.
-
-    If anything does, the engine must restart. The probes may require a restart later: see `MayBeRounding`.
-    """
-    # How pictures are cut into tiles is an engine argument.
-    return changed_files(old, new) or (["image"] if old.image != new.image else [])
-
-
 async def _compare_tensors(source: Path, new: Copy, old: Copy) -> None:
+    """Compare names, shapes and types, because an engine that loads in place does not notice most differences."""
     try:
         before = await asyncio.to_thread(read_tensors, old.directory, old.manifest)
     except CheckpointError as error:
@@ -81,18 +94,6 @@ async def _compare_tensors(source: Path, new: Copy, old: Copy) -> None:
         raise CheckpointError(
             f"{source} has the configuration of the served checkpoint but different tensors: {difference}"
         )
-
-
-async def _inspect(served: ServedCheckpoint, source: Path, new: Copy) -> None:
-    """Find out what would fail in every engine. An error names the checkpoint's source instead of its copy.
-
-    Raises:
-        CheckpointError: the checkpoint would fail.
-    """
-    try:
-        await served.engine.inspect(new.directory, new.manifest)
-    except CheckpointError as error:
-        raise type(error)(str(error).replace(str(new.directory), str(source))) from error
 
 
 def _reads_differently(old: Manifest, new: Manifest) -> bool:

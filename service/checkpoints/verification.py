@@ -2,13 +2,11 @@
 
 A probe is a question with the log-probabilities that the published weights give. The engine passes in one of two ways:
 
-- *By repetition*: it gives the recorded numbers. On the kind of machine that recorded them this is the only way,
-  because there every other number means other weights. On every machine, it is also the only way for an engine that
-  computes in float32, if the probes hold float32 numbers.
-- *By rounding*, on another kind of machine: its numbers are as close to float32's as rounding explains. This is a
-  weaker check, so only a freshly started engine may pass it, because that engine has read every tensor from verified
-  files. The verifier keeps the engine's numbers, and from then on the checkpoint must repeat them: after a reload in
-  place, after a roll-back and after an engine restart.
+- *By repetition*: it gives the recorded numbers. This is the only way on the kind of machine that recorded them, where
+  every other number means other weights, and for an engine that computes in float32 as the probes' exact numbers did.
+- *By rounding*, on another kind of machine: its numbers are as close to float32's as rounding explains. Only a freshly
+  started engine may pass this weaker check, because it has read every tensor from verified files. The verifier keeps
+  its numbers, and from then on the checkpoint must repeat those, after a reload as after a restart.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import Probes, probe_pictures
@@ -29,6 +27,7 @@ from service.timings import milliseconds_since
 
 LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
 
+_DIFFERS = "the engine does not give the checkpoint's log-probabilities: the largest difference is"
 _RECORD_HERE = (
     ". If the checkpoint's files are sound, this machine rounds differently from the one that recorded the probes: "
     "record them on a machine like this one, with `python -m trainer publish --again`"
@@ -41,11 +40,10 @@ class MayBeRounding(CheckpointError):
     can tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """What loading and verifying a checkpoint took and found; see `service.checkpoints.hot_swap.Swap`."""
 
-    load_ms: float = 0.0
+    load_ms: float
     proof_ms: float = 0.0
     deviation: float = 0.0
 
@@ -63,14 +61,12 @@ class Verifier:
         return seal_of(manifest) in self._given
 
     async def load_and_verify(self, manifest: Manifest, loading: Awaitable[None], *, allow_rounding: bool) -> Verified:
-        """Wait until the engine has loaded a checkpoint, then verify what it holds.
+        """Wait until the engine has loaded a checkpoint, and then `verify` it.
 
-        Args:
-            allow_rounding: whether the engine is freshly started and may pass by rounding. Only a fresh engine may hold
-                a checkpoint without probes: the one that the service was configured with.
+        A fresh engine may also hold a checkpoint without probes: the one that the service was configured with.
 
         Raises:
-            CheckpointError: the engine fails the probes.
+            CheckpointError: see `verify`.
             Exception: any error of the engine while it loaded.
         """
         began = time.perf_counter()
@@ -92,7 +88,7 @@ class Verifier:
             The largest difference between a recorded log-probability and the one found.
 
         Raises:
-            MayBeRounding: the engine is not freshly started, and rounding could explain the difference.
+            MayBeRounding: the engine may not pass by rounding, and rounding could explain the difference.
             CheckpointError: the engine fails, or the checkpoint has no probes.
         """
         if (probes := manifest.probes) is None:
@@ -100,46 +96,40 @@ class Verifier:
         # All at once: the engine reads them as one batch. Tolerances were measured alone and in company.
         found = await asyncio.gather(*map(self._engine.log_probabilities, probes.questions))
         exact = probes.exact if self._engine.in_float32 else None
-        if exact and not probes.repeated_in_float32(found):
-            worst = probes.deviation(found, exact)
-            raise CheckpointError(
-                "the engine does not give the checkpoint's log-probabilities: the largest difference, in float32, is "
-                f"{worst:.3g}; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}. "
-                "If the checkpoint's files are sound, set SCREENING_CPU_DTYPE=bfloat16"
-            )
-        if not exact and not probes.repeated(found):
-            self._require_rounding(manifest, probes, found, allow_rounding=allow_rounding)
+        worst = probes.deviation(found, exact)
+        difference = f"{_DIFFERS} {worst:.3g}"
+        if probes.machine != self._engine.machine:
+            difference += f"; recorded by {probes.machine or 'an unknown machine'}, here {self._engine.machine}"
+        if exact:
+            if not probes.repeated_in_float32(found):
+                raise CheckpointError(f"{difference}. If its files are sound, set SCREENING_CPU_DTYPE=bfloat16")
+        elif not probes.repeated(found):
+            self._require_rounding(manifest, probes, found, difference, allow_rounding=allow_rounding)
         await verify_domain(self._engine, manifest)
-        return probes.deviation(found, exact)
+        return worst
 
     def _require_rounding(
-        self, manifest: Manifest, probes: Probes, found: list[list[float]], *, allow_rounding: bool
+        self, manifest: Manifest, probes: Probes, found: list[list[float]], difference: str, *, allow_rounding: bool
     ) -> None:
         """Raise the error of `verify` unless rounding explains that the engine did not repeat the recorded numbers."""
-        seal, worst, here = seal_of(manifest), probes.deviation(found), self._engine.machine
-        difference = "the engine does not give the checkpoint's log-probabilities: the largest difference is "
-        difference += f"{worst:.3g}"
-        if probes.machine != here:
-            difference += f"; recorded by {probes.machine or 'an unknown machine'}, here {here}"
+        seal, here = seal_of(manifest), self._engine.machine
         if (given := self._given.get(seal)) is not None:
             if not probes.repeated(found, given):
                 raise CheckpointError(f"{difference}. This machine gave other numbers for this checkpoint before, too")
             return
         if probes.machine in (None, here) or not probes.rounded(found):
-            raise CheckpointError(f"{difference}{_RECORD_HERE}" if allow_rounding else difference)
+            raise CheckpointError(difference + _RECORD_HERE if allow_rounding else difference)
         if not allow_rounding:
             raise MayBeRounding(difference)
         self._given[seal] = found
-        details = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding, "deviation": worst}
+        numbers = {"from_float32": probes.from_exact(found), "recorded_rounding": probes.rounding}
+        numbers["deviation"] = probes.deviation(found)
         machines = {"recorded_by": probes.machine, "machine": here}
-        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **details, **machines)
+        log(LOGGER, logging.INFO, "verified by rounding", digest=manifest.digest, **numbers, **machines)
 
 
 async def verify_domain(engine: Engine, manifest: Manifest) -> None:
-    """Compare the engine's out-of-domain scores with the recorded ones.
-
-    A stale or broken score would let every picture pass, or flag every picture, and no answer would show that. A
-    checkpoint without a domain is served without a score.
+    """Compare the engine's out-of-domain scores with the recorded ones, because no answer shows that a score is broken.
 
     Raises:
         CheckpointError: see `screening.checkpoint.domain.Domain.verify`.

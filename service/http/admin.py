@@ -5,13 +5,12 @@ They need a key with the scope `admin`, and are disabled if there is none.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from service.checkpoints.hot_swap import HotSwap, Swap
 from service.checkpoints.registry_watcher import Following, RegistryWatcher
@@ -94,7 +93,7 @@ async def get_checkpoint(request: Request) -> Response:
     watcher: RegistryWatcher | None = request.app.state.registry_watcher
     state = CheckpointState(
         serving=CheckpointName(name=serving.name, version=serving.version, digest=serving.digest),
-        busy=served.busy,
+        busy=hot_swap.busy,
         swaps=list(reversed(hot_swap.swaps)),
         refused=[_refusal(key, reason) for key, reason in reversed(served.history.refused.items())],
         reading=served.reads.under_way(),
@@ -119,7 +118,7 @@ async def post_checkpoint(request: Request) -> Response:
     order = await read_order(request, CheckpointOrder, max_bytes=_MAX_BODY)
     source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, order.checkpoint)
     swap = await hot_swap.swap_to(source, retry=order.retry)
-    return JSONResponse(dataclasses.asdict(swap))
+    return json_answer(swap)
 
 
 def _hot_swap(request: Request) -> HotSwap:

@@ -7,17 +7,18 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
 from screening.errors import CheckpointError
-from screening.runtime.environment import NoTemporaryDirectory, house_the_caches
+from screening.runtime.environment import NoTemporaryDirectory, house_the_caches, private_sockets
 from screening.runtime.process_reaper import guard
 from service.app import create_app
+from service.checkpoints.served import ServedCheckpoint
 from service.config.settings import Settings
 from service.decisions.database import DatabaseError
 from service.decisions.picture_store import PictureStoreError
@@ -49,14 +50,7 @@ def serve(settings: Settings, engine: Engine) -> int:
         _warn_if_open(settings, listening)
         caches = house_the_caches(os.environ) if engine.loads_checkpoints else None
         return _run(settings, engine, listening, caches)
-    except (
-        CheckpointError,
-        DatabaseError,
-        KeysFileError,
-        ListenError,
-        NoTemporaryDirectory,
-        PictureStoreError,
-    ) as error:
+    except _CANNOT_START as error:
         raise CannotStart(str(error)) from error
 
 
@@ -98,17 +92,20 @@ def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket],
         config, service.admission, drain_seconds=settings.drain_seconds, listening=listening, limits=limits
     )
     servers.append(server)
-    with _guarded(service.served.temporary if service.served else None, caches):
+    with _guarded(service.served, caches):
         server.run()
     return server.exit_code
 
 
-def _guarded(temporary: Sequence[Path] | None, caches: Path | None) -> AbstractContextManager[object]:
-    """Return a context in which the engine's processes and our temporary files are removed if the service is killed.
+@contextmanager
+def _guarded(served: ServedCheckpoint | None, caches: Path | None) -> Iterator[None]:
+    """Remove the engine's processes, sockets and temporary files after the block, also if the service is killed.
 
     Args:
-        temporary: temporary directories of the served checkpoint; None for an engine that needs no clean-up.
+        served: None for an engine that needs no clean-up.
     """
-    if temporary is None:
-        return nullcontext()
-    return guard(*temporary, *([caches] if caches else []))
+    if served is None:
+        yield
+        return
+    with private_sockets(os.environ) as sockets, guard(*served.temporary, *sockets, *([caches] if caches else [])):
+        yield

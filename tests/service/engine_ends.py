@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from screening.runtime.process_reaper import SHARED_MEMORY, ProcessReaper
 
@@ -20,6 +21,13 @@ def shared_memory(pid: int) -> set[Path]:
     reaper = ProcessReaper()
     reaper.look(pid)
     return {SHARED_MEMORY / name for name, _ in reaper._segments}
+
+
+def socket_files(pid: int) -> set[Path]:
+    """Files of the Unix sockets that `pid` and the processes below it have bound."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    bound = {one.laddr for process in family for one in process.net_connections("unix")}
+    return {Path(name) for name in bound if name.startswith("/")}
 
 
 class Callers:

@@ -206,7 +206,8 @@ class ObedientEngine(ScriptedEngine):
         await self._load("start", checkpoint)
 
     async def stop(self) -> None:
-        self.history.append("stop")
+        if self.history and self.history[-1] != "stop":  # if there is an engine to stop
+            self.history.append("stop")
         self.loaded = None
         self._death.set()
 

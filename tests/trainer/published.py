@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.identity import Identity, claim
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
-from trainer.evaluation.reliability import summarise
+from trainer.evaluation.reliability import Reliability, summarise
 from trainer.metrics import Judged, evaluate_scores
 from trainer.records import Sample
 from trainer.release.publish.probing import Prober
@@ -93,18 +94,18 @@ def make_evaluation(
         texts: the answers to samples of these numbers, whatever the label.
         changes: changed values of scores.json.
     """
-    samples, mode = read_samples(data), changes.get("mode", Mode.COT)
+    samples, digest = _read(data, (data / "samples.jsonl").read_bytes())
+    mode = changes.get("mode", Mode.COT)
     said = [(texts or {}).get(n) or say(_answer(sample, n, n in wrong)) for n, sample in enumerate(samples)]
     judged = [_judged(sample, n, text) for n, (sample, text) in enumerate(zip(samples, said, strict=True))]
     sure = [confidence if one.choice else 0.0 for one in judged]
-    digest = data_digest(data, samples)
     result = Evaluation(
         created=now(),
         checkpoint=EvaluatedCheckpoint(name=manifest.name, version=manifest.version, digest=manifest.digest),
         data=EvaluatedData(digest=digest, samples=len(samples), evaluated=len(samples)),
         mode=mode,
         scores=evaluate_scores(judged),
-        reliability=summarise(sure, [one.choice_correct for one in judged]),
+        reliability=_reliability(tuple(sure), tuple(one.choice_correct for one in judged)),
         tokens=Tokens(prompt=1, completion=1, cut=0),
         versions=versions(),
     ).model_copy(update=changes)
@@ -116,6 +117,18 @@ def make_evaluation(
             prediction = Prediction.of(one, text=text, finish="stop", confidence=sureness, **counts)
             log.write(prediction.model_dump_json() + "\n")
     return directory
+
+
+@cache
+def _read(data: Path, _lines: bytes) -> tuple[list[Sample], str]:
+    """The samples of a directory and its digest. Most tests of a file measure on the same one."""
+    samples = read_samples(data)
+    return samples, data_digest(data, samples)
+
+
+@cache
+def _reliability(sure: tuple[float, ...], right: tuple[bool, ...]) -> Reliability:
+    return summarise(sure, right)
 
 
 def _answer(sample: Sample, number: int, wrong: bool) -> str:

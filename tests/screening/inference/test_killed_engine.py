@@ -16,6 +16,7 @@ from tests.processes import descendants, runs
 VLLM = """
 import multiprocessing, os, time
 from multiprocessing import shared_memory
+from pathlib import Path
 
 def worker(queue):
     memory = shared_memory.SharedMemory(create=True, size=4096)
@@ -23,6 +24,7 @@ def worker(queue):
     time.sleep(3600)
 
 def core(queue):
+    Path(os.environ["VLLM_RPC_BASE_PATH"], "socket").touch()
     memory = shared_memory.SharedMemory(create=True, size=4096)
     queue.put((os.getpid(), memory.name))
     multiprocessing.get_context("spawn").Process(target=worker, args=(queue,)).start()
@@ -50,7 +52,7 @@ class LLM:
 """
 
 PROGRAM = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -60,7 +62,8 @@ if __name__ == "__main__":
     nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     other = subprocess.Popen(["sleep", "3600"], **nothing)
     with offline.start_llm(Path("."), None) as llm:
-        print(other.pid, *(f"{pid} {name}" for pid, name in llm.found), flush=True)
+        sockets = os.environ["VLLM_RPC_BASE_PATH"]
+        print(other.pid, *(f"{pid} {name}" for pid, name in llm.found), sockets, flush=True)
         if sys.stdin.readline() == "raise\\n":
             raise RuntimeError("as a command might")
     print("left", flush=True)
@@ -83,14 +86,15 @@ class Command:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | paths,
         )  # fmt: skip
         assert self.process.stdout is not None
-        other, core, first, worker, second = self.process.stdout.readline().split()
+        other, core, first, worker, second, sockets = self.process.stdout.readline().split()
         self.other, self.engine = int(other), (int(core), int(worker))
         self.memory = [Path("/dev/shm") / name for name in (first, second)]
+        self.sockets = Path(sockets)
 
         (self.guard,) = descendants(self.process.pid, "process_reaper.py")
 
     def gone(self) -> bool:
-        return not any(map(runs, self.engine)) and not any(path.exists() for path in self.memory)
+        return not any(map(runs, self.engine)) and not any(path.exists() for path in (*self.memory, self.sockets))
 
     def close(self) -> None:
         for pid in (*self.engine, self.other):

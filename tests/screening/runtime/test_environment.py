@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from screening.runtime.environment import NoTemporaryDirectory, house_the_caches, name_the_user
+from screening.runtime.environment import NoTemporaryDirectory, house_the_caches, name_the_user, private_sockets
 
 NO_SUCH_USER = 54_321
 
@@ -68,6 +71,33 @@ def test_without_any_directory_to_write_the_error_says_what_to_mount(monkeypatch
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(NoTemporaryDirectory, match="TMPDIR"):
         house_the_caches({"HOME": "/nonexistent"})
+
+
+def test_sockets_get_a_private_directory_for_the_time_of_the_block() -> None:
+    environment: dict[str, str] = {}
+    with private_sockets(environment) as (directory,):
+        assert environment == {"VLLM_RPC_BASE_PATH": str(directory)}
+        assert directory.stat().st_mode & 0o777 == 0o700
+        (directory / "left behind").touch()
+    assert environment == {} and not directory.exists()
+
+
+def test_a_directory_for_sockets_that_the_operator_chose_stays(tmp_path) -> None:
+    environment = {"VLLM_RPC_BASE_PATH": str(tmp_path)}
+    with private_sockets(environment) as directories:
+        assert directories == []
+    assert environment == {"VLLM_RPC_BASE_PATH": str(tmp_path)} and tmp_path.exists()
+
+
+@pytest.mark.parametrize(("length", "private"), [(51, True), (52, False)])
+def test_sockets_get_a_private_directory_if_their_paths_fit_into_107_bytes(length, private, monkeypatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        long = Path(folder) / ("x" * (length - len(folder) - 1))
+        long.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(long))
+        with private_sockets({}) as directories, socket.socket(socket.AF_UNIX) as one:
+            assert len(directories) == private
+            one.bind(str((directories or [long])[0] / str(uuid4())))
 
 
 @pytest.mark.slow

@@ -63,28 +63,29 @@ async def test_a_checkpoint_on_which_the_engine_did_not_start_gets_a_second_atte
 
 
 async def test_a_checkpoint_that_ends_the_whole_service_twice_is_refused(serve, store, tmp_path) -> None:
-    """The attempt is noted before the engine is touched. This test writes the note that such a death leaves."""
-    state, key = tmp_path / "state", key_of(store / "two")
+    """The load is noted before the engine is touched. This test writes the note that such a death leaves."""
+    state, two = tmp_path / "state", key_of(store / "two")
     noted: list[Any] = []
     engine = ObedientEngine()
     real = engine.reload
 
     async def reload(*arguments: Any) -> None:
-        noted.append(remembered(state)["attempts"])
+        noted.append(remembered(state)["loading"])
         await real(*arguments)
 
     engine.reload = reload  # type: ignore[method-assign]
     async with serve(engine) as running:
         assert (await running.take_up("two")).status_code == 200
         assert (await running.take_up("one")).status_code == 200
-    assert noted[0] == {key: 1}
-    assert remembered(state)["attempts"] == {}, "it lived"
-    for deaths, status in ((1, 200), (2, 409)):
-        (state / "state.json").write_text(json.dumps(remembered(state) | {"attempts": {key: deaths}}))
+    assert noted[0] == two
+    assert remembered(state)["loading"] is None, "it lived"
+    for earlier_deaths, status in ({}, 200), ({two: 1}, 409):
+        died = {"losses": earlier_deaths, "loading": two}
+        (state / "state.json").write_text(json.dumps(remembered(state) | died))
         async with serve() as running:
             assert (await running.take_up("two")).status_code == status
             await running.take_up("one")
-        assert remembered(state)["attempts"] == {}
+        assert (remembered(state)["losses"], remembered(state)["loading"]) == ({}, None)
 
 
 async def test_an_engine_death_that_is_reported_late_counts(serve) -> None:
@@ -194,30 +195,6 @@ async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_a
         assert (await running.take_up("one")).status_code == 200
 
 
-async def test_confirming_the_served_checkpoint_keeps_a_copy_that_is_being_loaded(serve, store, monkeypatch) -> None:
-    """The watcher finds its alias served while an operator's copy is there and not loaded yet."""
-    copied, go_on, real = threading.Event(), threading.Event(), LocalStore.copy_in
-
-    def copy_in(self: LocalStore, source: Path, watch: Any = None) -> Any:
-        copy = real(self, source)
-        if source.name == "two":
-            copied.set()
-            assert go_on.wait(10), "the test ended first"
-        return copy
-
-    make_checkpoint(store / "three", 3)
-    async with serve() as running:
-        served = running.app.state.service.served
-        served.history.next_start = key_of(store / "three")  # as after a start on three that failed
-        monkeypatch.setattr(LocalStore, "copy_in", copy_in)
-        taking = asyncio.create_task(running.take_up("two"))
-        await asyncio.to_thread(copied.wait, 10)
-        await served.confirm()
-        go_on.set()
-        assert (await taking).status_code == 200
-        assert served.history.next_start == key_of(store / "two")
-
-
 async def test_a_full_disk_is_emptied_before_it_is_given_up(serve, store, tmp_path, monkeypatch) -> None:
     def full_at_first(file: Path, content: str) -> None:
         if len(copies(tmp_path / "state")) > 1:
@@ -318,12 +295,12 @@ async def test_ends_of_the_service_during_a_load_do_not_count_against_the_checkp
             async with asyncio.timeout(60):
                 while "reload 2" not in engine.history:
                     await asyncio.sleep(0.005)
-            assert list(remembered(state)["attempts"].values()) == [1]
+            assert remembered(state)["loading"] == key_of(tmp_path / "store" / "two")
             if ends == "by being cancelled":
                 taking.cancel()
                 await asyncio.gather(taking, return_exceptions=True)
         await asyncio.gather(taking, return_exceptions=True)
-        assert remembered(state)["attempts"] == {}
+        assert (remembered(state)["losses"], remembered(state)["loading"]) == ({}, None)
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200
 

@@ -20,7 +20,7 @@ from screening.errors import CheckpointError
 from screening.inference.inspection import compare_reading, inspect
 from service.admission.admission import Admission
 from service.checkpoints.served import ServedCheckpoint
-from service.checkpoints.swap_preparation import copy_offered, prepare
+from service.checkpoints.swap_preparation import prepare
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.errors import CheckpointRefused
@@ -81,7 +81,7 @@ async def offer(served: ServedCheckpoint, store: Path, name: str) -> str | None:
     """Why a checkpoint is refused before the engine is touched; None if only the engine can tell."""
     try:
         source = await served.reads.resolve(store, name)
-        await prepare(served, source, await copy_offered(served, source, await served.read_published(source)))
+        await prepare(served, source)
     except (CheckpointError, CheckpointRefused) as error:
         return str(error)
     return None

@@ -51,6 +51,15 @@ async def test_a_damaged_copy_is_not_served_after_a_restart(serve, store, tmp_pa
         assert (await running.take_up("two")).status_code == 200, "the store's is whole, and takes its place"
 
 
+async def test_a_copy_that_is_gone_is_forgotten(serve, store, tmp_path) -> None:
+    async with serve() as running:
+        assert (await running.take_up("two")).status_code == 200
+    shutil.rmtree(copy_of(store / "two", tmp_path / "state"))
+    async with serve() as running:
+        assert await running.version() == "1"
+    assert remembered(tmp_path / "state")["served"] == key_of(store / "one")
+
+
 async def test_an_engine_that_fails_once_at_the_start_is_started_again(serve) -> None:
     async with serve() as running:
         await running.take_up("two")
@@ -183,8 +192,8 @@ async def test_a_machine_on_which_nothing_starts_says_nothing_about_production(s
             async with asyncio.timeout(60):
                 while not engine.history:
                     await asyncio.sleep(0.005)
-            assert remembered(state)["attempts"] == {key_of(two): 1}
+            assert remembered(state)["loading"] == key_of(two)
             starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], BaseException)
-        assert remembered(state)["attempts"] == {}
+        assert (remembered(state)["losses"], remembered(state)["loading"]) == ({}, None)
         served.store.close()

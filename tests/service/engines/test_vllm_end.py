@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.processes import descendants, runs
-from tests.service.engine_ends import REBUILD_SECONDS, Callers, shared_memory
+from tests.service.engine_ends import REBUILD_SECONDS, Callers, shared_memory, socket_files
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -75,7 +75,7 @@ def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_u
     assert not [path for path in memory if path.exists()]
 
 
-def test_a_killed_service_leaves_no_process_no_shared_memory_and_no_copy(service, wait_until) -> None:
+def test_a_killed_service_leaves_no_process_no_shared_memory_no_socket_and_no_copy(service, wait_until) -> None:
     kill_and_check(service, wait_until)
 
 
@@ -88,10 +88,10 @@ def test_a_service_killed_with_its_children_leaves_nothing_either(launch_service
 
 def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_children: bool = False) -> None:
     pid = process.popen.pid
-    below, memory = descendants(pid), shared_memory(pid)
+    below, memory, sockets = descendants(pid), shared_memory(pid), {path.parent for path in socket_files(pid)}
     (lock,) = {path for path in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if "/screening-" in path}
     # The guard, multiprocessing's tracker, the engine core, and the worker if it has its own process.
-    assert len(below) in (3, 4) and memory
+    assert len(below) in (3, 4) and memory and len(sockets) == 1
     process.popen.kill()
     if with_children:  # as the kernel or a person may do it; only the guard is left
         for child in below:
@@ -100,3 +100,4 @@ def kill_and_check(process: Any, wait_until: Callable[..., None], *, with_childr
     wait_until(lambda: not [child for child in below if runs(child)])
     assert not [path for path in memory if path.exists()]
     assert not Path(lock).parent.exists()
+    assert not [path for path in sockets if path.exists()]

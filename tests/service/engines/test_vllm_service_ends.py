@@ -13,7 +13,7 @@ from screening.checkpoint.manifest import read_manifest
 from screening.inference.inspection import inspect
 from tests.processes import descendants, runs
 from tests.service.damage import describe
-from tests.service.engine_ends import Callers, shared_memory
+from tests.service.engine_ends import Callers, shared_memory, socket_files
 from tests.service.swapping import screen, take_up
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -37,7 +37,8 @@ def test_another_tokenizer_needs_an_engine_restart(vllm_service, published, make
 def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(vllm_service, make_sample, wait_until) -> None:
     process, earlier = vllm_service, len(vllm_service.events())
     below, memory = descendants(process.popen.pid), shared_memory(process.popen.pid)
-    assert memory
+    sockets = socket_files(process.popen.pid)
+    assert memory and sockets
     callers = Callers(process, make_sample, 24)
     wait_until(lambda: process.metric("screening_in_flight ") >= 12)
     process.popen.terminate()
@@ -49,3 +50,4 @@ def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(vllm_servic
     assert "Exception ignored" not in process.log.read_text()
     wait_until(lambda: not [pid for pid in below if runs(pid)])
     wait_until(lambda: not [path for path in memory if path.exists()])
+    assert not [path for path in sockets if path.parent.exists()]

@@ -124,9 +124,14 @@ async def test_after_the_random_delay_a_failing_version_is_tried_less_and_less_o
         assert (running.polls("waiting"), running.polls("busy")) == (3, 70)
 
 
-async def test_an_unreadable_version_that_needs_a_restart_is_reported_at_once(serve, fleet: Fleet, longest) -> None:
+async def test_an_unreadable_version_that_needs_a_restart_is_reported_at_once_and_waits_when_it_is_back(
+    serve, fleet: Fleet, longest
+) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     (fleet.store / "three").rename(fleet.store / "away")
     async with serve(rebuild_spread_seconds=3600) as running:
         fleet.promote(three)
         assert "does not exist" in (await running.comes_to("unavailable"))["following"]["reason"]
+        (fleet.store / "away").rename(fleet.store / "three")
+        assert "engine restarts" in (await running.comes_to("waiting"))["following"]["reason"]
+        assert running.engine.history == ["start 1"]
