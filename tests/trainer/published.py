@@ -127,7 +127,7 @@ def _read(data: Path, _lines: bytes) -> tuple[list[Sample], str]:
 
 
 @cache
-def _reliability(sure: tuple[float, ...], right: tuple[bool, ...]) -> Reliability:
+def _reliability(sure: tuple[float, ...], right: tuple[bool, ...]) -> Reliability | None:
     return summarise(sure, right)
 
 
