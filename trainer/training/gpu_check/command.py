@@ -25,10 +25,10 @@ GIB = 2**30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--recipe", default="internvl3-2b", help=f"{RECIPE_HELP} (default: %(default)s)")
     what.add_argument(
-        "--order", type=Path, metavar="FILE", help="order that --write-order wrote (default: made from the recipe)"
+        "recipe", nargs="?", default="internvl3-2b", metavar="RECIPE", help=f"{RECIPE_HELP} (default: %(default)s)"
     )
+    what.add_argument("--order", type=Path, metavar="FILE", help="order that --write-order wrote, in place of a recipe")
     parser.add_argument(
         "--write-order",
         type=Path,
@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="device to measure (default: cuda)")
     parser.add_argument(
-        "--memory",
+        "--gpu-memory",
         type=above_zero,
         metavar="GIB",
-        help="memory that may be allocated, to find out what a smaller card holds (default: all)",
+        help="memory in GiB that may be allocated, to find out what fits on a smaller card (default: all of the card)",
     )
     parser.add_argument(
         "--processes",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=above_zero,
         default=600.0,
         metavar="SECONDS",
-        help="time after which no further measurement starts (default: %(default)s)",
+        help="time in seconds after which no further measurement starts (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for all numbers (default: none)")
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     device = find_device(args.device)
     machine = look_at(device, until=until)
-    limit = round(args.memory * GIB) if args.memory else None
+    limit = round(args.gpu_memory * GIB) if args.gpu_memory else None
     results = list(run_tasks(order, device, repeats=args.repeats, until=until, limit=limit))
     pair = _in_processes(args, order, device, until)
     print(as_text(order, machine, results, pair))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from screening.task import OPTIONS
 from trainer.training.gpu_check.order import Task
-from trainer.training.plan.shapes import Layers, Shapes
+from trainer.training.plan.shapes import Shapes
 
 PICTURES = 1 + len(OPTIONS)
 
@@ -72,7 +72,8 @@ def _group(task: Task, shapes: Shapes) -> float:
 
 def _text(shapes: Shapes, tokens: float, pairs: float) -> float:
     """FLOPs of the language model's layers for a number of tokens, and of pairs of which one attends to the other."""
-    text, inner = shapes.text, shapes.text.heads * shapes.text.head_dim
+    text = shapes.text
+    inner = text.heads * text.head_dim
     matrices = 2 * text.width * (inner + text.kv_heads * text.head_dim) + 3 * text.width * text.mlp
     return text.number * (2 * matrices * tokens + 4 * inner * pairs)
 
@@ -85,10 +86,7 @@ def _looking(shapes: Shapes) -> float:
     """FLOPs of ViT and projector for the pictures of one question."""
     vision, positions = shapes.vision, shapes.vision_length
     matrices = 4 * vision.width**2 + 2 * vision.width * vision.mlp
-    layers = vision.number * (2 * matrices * positions + 4 * _inner(vision) * positions**2)
+    layers = vision.number * (2 * matrices * positions + 4 * vision.heads * vision.head_dim * positions**2)
+    embedded = 2 * 3 * (shapes.image_size * shapes.image_size) * vision.width
     projector = 2 * (shapes.folded_width + shapes.text.width) * shapes.text.width * shapes.tokens_per_picture
-    return PICTURES * (layers + projector)
-
-
-def _inner(layers: Layers) -> int:
-    return layers.heads * layers.head_dim
+    return PICTURES * (embedded + layers + projector)

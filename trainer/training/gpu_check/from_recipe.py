@@ -39,6 +39,8 @@ TINY = Architecture(
 TINY_TOKENS = 8
 """Tokens of an answer, and of the prompt's text, at the scale `tiny`."""
 
+FULL = "full fine-tuning"
+
 Scale = Literal["true", "tiny"]
 
 
@@ -62,7 +64,7 @@ def make_order(recipe_name: str, scale: Scale = "true") -> Order:
     case = Case(
         recipe, model.source, shapes, parameters, tokens, Hardware(gpus=1, gpu_memory=EIGHTY_GB), DataSize(1, 1, 1, 1)
     )
-    return Order(recipe.name, scale, model.source, model.config.to_dict(), tuple(_tasks(case)))
+    return Order(recipe.name, scale, model.source, model.config.to_diff_dict(), tuple(_tasks(case)))
 
 
 def _with_tiny_model() -> Recipe:
@@ -79,21 +81,19 @@ def _shortened(recipe: Recipe) -> Recipe:
 
 
 def _tasks(case: Case) -> Iterator[Task]:
-    for title, lora in _ways(case.recipe.sft_answer.lora):
-        yield _sft(case, title, lora)
-    if case.recipe.hcm_grpo:
-        for title, lora in _ways(case.recipe.hcm_grpo.lora):
-            yield _grpo(case, title, lora)
+    """Both stages in full come first, because the time budget may end before the adapters are measured."""
+    sft, grpo = case.recipe.sft_answer, case.recipe.hcm_grpo
+    for title, bits in ((FULL, None), ("LoRA", 16), ("QLoRA", 4)):
+        if bits or sft.lora is None:
+            yield _sft(case, title, _with_bits(sft.lora, bits))
+        if grpo and (bits or grpo.lora is None):
+            yield _grpo(case, title, _with_bits(grpo.lora, bits))
 
 
-def _ways(own: LoraRecipe | None) -> Iterator[tuple[str, LoraRecipe | None]]:
-    """The ways to train the weights: in full, if the recipe does so, and with adapters."""
-    if own is None:
-        yield "full fine-tuning", None
+def _with_bits(own: LoraRecipe | None, bits: int | None) -> LoraRecipe | None:
+    """Adapters on frozen weights of so many bits: the recipe's own, or those of `SMALL_CARD`. None for no bits."""
     adapters = own or load_recipe(SMALL_CARD).sft_answer.lora
-    assert adapters, f"the recipe {SMALL_CARD} has adapters"
-    yield "LoRA", adapters.model_copy(update={"bits": 16})
-    yield "QLoRA", adapters.model_copy(update={"bits": 4})
+    return adapters.model_copy(update={"bits": bits}) if adapters and bits else None
 
 
 def _sft(case: Case, title: str, lora: LoraRecipe | None) -> Task:

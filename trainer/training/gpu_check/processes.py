@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.training.gpu_check.order import Order, read_order
+from trainer.training.gpu_check.order import GRADIENTS, Order, read_order
 
 
 def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats: int, until: float) -> dict[str, Any]:
@@ -64,7 +64,13 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
         take_step(model, optimizer, work, task.passes)
     taken = bench.time(lambda: take_step(model, optimizer, work, task.passes))
     if accelerator.is_main_process:
-        found = {"processes": accelerator.num_processes, "title": task.title, "seconds": taken, "buckets": buckets}
+        found = {
+            "processes": accelerator.num_processes,
+            "title": task.title,
+            "seconds": taken,
+            "buckets": buckets,
+            "estimated_buckets": task.estimates[GRADIENTS],  # as `plan` counts them for several GPUs
+        }
         result.write_text(json.dumps(found), encoding="utf-8")
     accelerator.end_training()
 

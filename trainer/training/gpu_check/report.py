@@ -69,7 +69,7 @@ def _head(order: Order, machine: Machine) -> list[str]:
     lines = [
         f"Recipe {order.recipe} at {order.scale} scale, {order.source}, random weights",
         f"{machine.name}{memory}; {versions}",
-        f"Matrix product: {machine.product / 1e12:.3g} TFLOP/s; peak that the vendor states: {peak}",
+        f"Matrix product (matmul), measured: {machine.product / 1e12:.3g} TFLOP/s; peak that the vendor states: {peak}",
     ]
     if not machine.memory:
         lines.append("On a CPU all is computed in float32; the estimates are those for a GPU")
@@ -77,7 +77,7 @@ def _head(order: Order, machine: Machine) -> list[str]:
 
 
 def _time(machine: Machine, results: Results) -> list[str]:
-    rows = [("seconds per optimizer step", "seconds", "TFLOP", "TFLOP/s", "of the product", "of the peak")]
+    rows = [("seconds per optimizer step", "seconds", "TFLOP", "TFLOP/s", "of matmul", "of peak")]
     for task, measured in results:
         each = f"{task.batch_size} x {task.passes} sequences of {task.prompt} + {task.answer} tokens"
         rows.append((f"{task.title} ({each})", "", "", "", "", ""))
@@ -112,7 +112,7 @@ def _pair(pair: Mapping[str, Any], results: Results) -> str:
     text = f"{pair['processes']} processes, {pair['title']}: {pair['seconds']:.3g} s per step"
     if alone := results[0][1].seconds.get("step"):
         text += f", {pair['seconds'] / alone:.2f} times that of one process with the same batch"
-    return f"{text}; {_mib(pair['buckets'])} MiB for exchanging gradients"
+    return f"{text}; {_mib(pair['buckets'])} MiB for exchanging gradients (estimated {_mib(pair['estimated_buckets'])})"
 
 
 def _share(rate: float, ceiling: float | None) -> str:
