@@ -7,11 +7,9 @@ without pictures; and, in the rollout, for pictures cut into tiles.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
@@ -80,10 +78,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         }
         was_training = model.training
         model.eval()
-        # Adapters are in float32 and the frozen weights are not.
-        precision = self.accelerator.autocast() if is_peft_model(model) else nullcontext()
         try:
-            with precision:
+            # One context around all passes, so that weights are cast once and not for every token.
+            with self.accelerator.autocast():
                 completions = roll_out(
                     model,
                     {name: value.to(self.accelerator.device) for name, value in prompts.items()},
