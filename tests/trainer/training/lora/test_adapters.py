@@ -155,7 +155,6 @@ def test_with_four_bits_the_checkpoint_differs_little_from_the_trained_model(sma
     exported = log_probabilities(merged(trainer.model, CHECKPOINT), batch)
     with pytest.warns(UserWarning, match="4-bit"):
         requantized = log_probabilities(trainer.model.merge_and_unload(), batch)
-    print('VALUES', moved, apart(trained, exported), apart(trained, requantized))
     assert apart(trained, exported) < min(0.05, moved / 4)
     assert apart(trained, requantized) > 2 * apart(trained, exported)
 
