@@ -289,7 +289,7 @@ class HcmGrpoRecipe(_Strict):
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
     """Share of the GPU's memory for the colocated engine: its weights, KV cache and activations."""
     vllm_sleep: bool = False
-    """Whether the colocated engine releases its memory between rollouts. It gets all weights again for the next ones."""
+    """Whether the colocated engine releases its memory between rollouts; all weights are copied to it for the next."""
     vllm_server: str | None = Field(default=None, pattern=r"^https?://\S+$")
     """Base URL of the server, such as http://HOST:8000; needed for `vllm: server`."""
     gradient_checkpointing: bool = True

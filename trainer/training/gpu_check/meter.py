@@ -47,7 +47,7 @@ def seconds(meter: Meter, work: Callable[[], Any], *, repeats: int, until: float
         repeats: number of measurements.
         until: time (`time.monotonic`) after which no further measurement starts; there is at least one.
     """
-    taken = []
+    taken: list[float] = []
     while len(taken) < repeats and (not taken or time.monotonic() < until):
         meter.wait()
         began = time.perf_counter()
@@ -75,18 +75,18 @@ class GpuMeter:
         yield
 
     def allocated(self) -> int:
-        return torch.cuda.memory_allocated(self.device)
+        return int(torch.cuda.memory_allocated(self.device))
 
     def reset_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)
+        return int(torch.cuda.max_memory_allocated(self.device))
 
     def outside(self) -> int | None:
         free, total = torch.cuda.mem_get_info(self.device)
         context = total - free - torch.cuda.memory_reserved(self.device)
-        return context + torch.cuda.max_memory_reserved(self.device) - self.peak()
+        return int(context + torch.cuda.max_memory_reserved(self.device) - self.peak())
 
     def wait(self) -> None:
         torch.cuda.synchronize(self.device)

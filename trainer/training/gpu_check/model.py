@@ -49,7 +49,7 @@ def build_model(order: Order, task: Task, device: torch.device) -> PreTrainedMod
     adapters = task.adapters
     dtype = computed_in(device) if adapters else torch.float32
     with torch.device(device):
-        model: Any = InternVLForConditionalGeneration._from_config(order.model_config(), dtype=dtype)
+        model: PreTrainedModel = InternVLForConditionalGeneration._from_config(order.model_config(), dtype=dtype)
     if task.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if adapters:
@@ -58,15 +58,19 @@ def build_model(order: Order, task: Task, device: torch.device) -> PreTrainedMod
         freeze_vision(model)
     else:
         share_prompts(model)
-    return model.train()  # type: ignore[no-any-return]
+    model.train()
+    return model
 
 
 def build_reference(order: Order, device: torch.device) -> PreTrainedModel:
     """Build the reference model of stage 2, in float32 as TRL loads it."""
     with torch.device(device):
-        model: Any = InternVLForConditionalGeneration._from_config(order.model_config(), dtype=torch.float32)
+        model: PreTrainedModel = InternVLForConditionalGeneration._from_config(
+            order.model_config(), dtype=torch.float32
+        )
     share_prompts(model)
-    return model.requires_grad_(False).eval()  # type: ignore[no-any-return]
+    model.requires_grad_(False).eval()
+    return model
 
 
 def share_prompts(model: PreTrainedModel) -> None:
@@ -95,12 +99,12 @@ def add_adapters(model: PreTrainedModel, adapters: Adapters, device: torch.devic
 
 
 def _quantize(model: PreTrainedModel, device: torch.device) -> None:
-    import bitsandbytes as bnb
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, nn.Linear) or QUANTIZED not in name:
             continue
-        small = bnb.nn.Linear4bit(
+        small: nn.Module = Linear4bit(  # type: ignore[no-untyped-call]
             layer.in_features,
             layer.out_features,
             bias=layer.bias is not None,
@@ -109,7 +113,7 @@ def _quantize(model: PreTrainedModel, device: torch.device) -> None:
             quant_type="nf4",
             device="meta",
         )
-        small.weight = bnb.nn.Params4bit(
+        small.weight = Params4bit(
             layer.weight.data.to("cpu"), requires_grad=False, quant_type="nf4", compress_statistics=True
         )
         small.bias = layer.bias

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -78,9 +78,11 @@ class Bench:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision in which trainings compute on this device."""
-        if (dtype := computed_in(self.device)) is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype)
+        dtype = computed_in(self.device)
+        context: AbstractContextManager[Any] = torch.autocast(
+            self.device.type, dtype, enabled=dtype is not torch.float32
+        )
+        return context
 
     @contextmanager
     def growth(self, memory: dict[str, int], use: str) -> Iterator[None]:
@@ -160,7 +162,7 @@ def _measure_grpo(order: Order, task: Task, bench: Bench, measured: Measured, sh
         ("rollouts", sample, flops.rollout(task, shapes)),
         ("reference log-probabilities", refer, flops.scoring(task, shapes, trained=False)),
         ("policy, forward and backward", learn, flops.scoring(task, shapes, trained=True)),
-        ("optimizer step", partial(_update, model, optimizer), 0.0),
+        ("optimizer step", partial(_apply_gradients, model, optimizer), 0.0),
     ):
         measured.seconds[part], measured.flops[part] = bench.time(work), count
     measured.seconds["step"] = sum(measured.seconds.values())
@@ -181,8 +183,7 @@ def _take_first_steps(
     with bench.growth(memory, GRADIENTS):
         work()
     with bench.growth(memory, OPTIMIZER):
-        _clip(model)
-        optimizer.step()
+        _apply_gradients(model, optimizer)
     held = sum(memory.get(use, 0) for use in (WEIGHTS, REFERENCE, GRADIENTS, OPTIMIZER))
     bench.meter.reset_peak()
     work()  # with the gradients of the pass before, as in every pass of a step but its first
@@ -200,17 +201,13 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, work: Callable
     """Take one optimizer step."""
     for _ in range(passes):
         work()
-    _update(model, optimizer)
-
-
-def _update(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    _clip(model)
-    optimizer.step()
+    _apply_gradients(model, optimizer)
     optimizer.zero_grad()
 
 
-def _clip(model: nn.Module) -> None:
+def _apply_gradients(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+    optimizer.step()
 
 
 def _sample(model: PreTrainedModel, ids: Tensor, pixels: Tensor, task: Task, bench: Bench) -> list[list[int]]:
@@ -218,7 +215,7 @@ def _sample(model: PreTrainedModel, ids: Tensor, pixels: Tensor, task: Task, ben
     temperature, top_k, top_p = task.sampling
     model.eval()
     with bench.autocast():
-        completions = roll_out(
+        completions: list[list[int]] = roll_out(
             model,
             {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels},
             group_size=task.group_size,

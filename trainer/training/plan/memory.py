@@ -165,7 +165,7 @@ def grpo_memory(
         held = _states(parameters, gpus, vision=True)
     if settings.kl_beta and not adapters:
         held["reference model"] = FLOAT32 * parameters.total
-    rollouts = {}
+    rollouts: dict[str, int] = {}
     if settings.vllm == "colocate":
         # A sleeping engine holds nothing while a step is computed.
         (rollouts if settings.vllm_sleep else held)["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
