@@ -31,14 +31,23 @@ def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats:
         ordered.write_text(order.as_json(), encoding="utf-8")
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         arguments = ["-m", __name__, str(ordered), str(result), "cuda" if on_gpu else "cpu", str(repeats)]
-        try:
-            subprocess.run([*launcher, *arguments], check=True, timeout=max(until - time.monotonic(), 1))  # noqa: S603 - our own module
-        except subprocess.TimeoutExpired:
+        status = _run([*launcher, *arguments], until)
+        if status is None:
             return {"processes": processes, "note": "not measured: the time budget was used up"}
-        except subprocess.CalledProcessError as error:
-            return {"processes": processes, "note": f"failed with exit status {error.returncode}; its output is above"}
+        if status:
+            return {"processes": processes, "note": f"failed with exit status {status}; its output is above"}
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found
+
+
+def _run(command: list[str], until: float) -> int | None:
+    """Run the launcher; returns its exit status, or None if it was ended at `until`."""
+    with subprocess.Popen(command) as launcher:  # noqa: S603 - our own module
+        try:
+            return launcher.wait(max(until - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            launcher.terminate()  # not kill: it must end the processes that it started
+            return None
 
 
 def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> None:

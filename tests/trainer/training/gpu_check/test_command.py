@@ -79,6 +79,7 @@ def test_a_used_up_budget_drops_the_rest(tmp_path) -> None:
     assert not any(task["seconds"] for task in found["tasks"])
 
 
+@pytest.mark.slow
 def test_nothing_but_torch_transformers_and_accelerate_is_needed(tmp_path) -> None:
     order, out = tmp_path / "order.json", tmp_path / "out.json"
     order.write_text(make_order("internvl3-2b", "tiny").as_json())
@@ -103,6 +104,11 @@ def test_two_processes_exchange_gradients(tmp_path) -> None:
     assert found["processes"] == 2
     assert found["seconds"] > 0
     assert found["buckets"] == pytest.approx(found["estimated_buckets"], rel=0.05)
+
+
+def test_processes_end_with_the_budget(tmp_path) -> None:
+    found = measure(tmp_path, "--time-budget", "0.001", "--processes", "2")["processes"]
+    assert found == {"processes": 2, "note": "not measured: the time budget was used up"}
 
 
 def test_wrong_input_ends_with_status_2(tmp_path, capsys) -> None:
