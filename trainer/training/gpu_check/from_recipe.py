@@ -143,6 +143,8 @@ def _estimates(memory: Memory) -> dict[str, int]:
     held = dict(memory.held)
     outside, copies = held.pop("CUDA and fragmentation"), held.pop("bfloat16 copies")
     apart = {name: held.pop(name, 0) for name in (REFERENCE, GRADIENTS, OPTIMIZER)}
-    found = {WEIGHTS: sum(held.values()), **apart, ROLLOUTS: sum(memory.rollouts.values())}
+    found = {WEIGHTS: sum(held.values()), **apart}
+    if memory.rollouts:
+        found[ROLLOUTS] = copies + sum(memory.rollouts.values())
     found |= {STEP: copies + sum(memory.training.values()), PEAK: memory.peak - outside, OUTSIDE: outside}
     return {name: size for name, size in found.items() if size}

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 Stage = Literal["sft", "hcm_grpo"]
 
 WEIGHTS, REFERENCE, GRADIENTS, OPTIMIZER = "weights", "reference model", "gradients", "optimizer (AdamW)"
-ROLLOUTS, STEP, PEAK, OUTSIDE = "rollouts", "activations, head, copies", "peak", "CUDA and fragmentation"
-"""Uses of memory, in the order of the report. `PEAK` does not include `OUTSIDE`."""
+ROLLOUTS, STEP = "rollouts: KV cache, copies", "step: activations, head, copies"
+PEAK, OUTSIDE = "peak", "CUDA and fragmentation"
+"""Uses of memory, in the order of the report. Copies are those of weights in bfloat16. `PEAK` does not include
+`OUTSIDE`."""
 
 
 class OrderError(UserError):

@@ -23,7 +23,7 @@ def test_the_estimates_are_those_of_plan() -> None:
     sft, grpo, lora, *_ = make_order("internvl3-2b").tasks
     assert sft.estimates["weights"] == 4 * PARAMETERS.total
     assert grpo.estimates["reference model"] == 4 * PARAMETERS.total
-    held = ("weights", "gradients", "optimizer (AdamW)", "activations, head, copies")
+    held = ("weights", "gradients", "optimizer (AdamW)", "step: activations, head, copies")
     assert sft.estimates["peak"] == sum(sft.estimates[use] for use in held)
     assert sft.estimates["CUDA and fragmentation"] == ALLOWANCE
     assert lora.estimates["peak"] < sft.estimates["peak"] / 2
