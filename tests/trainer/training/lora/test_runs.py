@@ -174,7 +174,8 @@ def test_the_real_service_answers_from_a_checkpoint_that_was_trained_with_adapte
     sample = read_samples(small_data)[0]
     pictures = (sample.original, *sample.generated)
     question = Sample(tuple((small_data / picture.file).read_bytes() for picture in pictures))
-    with launch(tmp_path, "--registry", registry.uri, "--checkpoint-store", str(promoted.parent)) as service:
+    # The registry decides; the service would load --checkpoint only if the registry did not answer.
+    with launch(tmp_path, "--checkpoint", str(CHECKPOINT), "--registry", registry.uri) as service:
         answer = screen(service, question)
     assert answer["checkpoint"]["digest"] == read_manifest(promoted).digest
     assert (answer["engine"], answer["outcome"]) == ("vllm", "answered")
