@@ -45,7 +45,7 @@ def disturb(model: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator) * parameter.data.std()
-        parameter.data += noise * (0.5 if "vision" in name else 0.05)
+        parameter.data += noise * (1.0 if "vision" in name else 0.3)
 
 
 def completions(trainer: Any, batch: Any) -> list[list[int]]:
