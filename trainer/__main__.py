@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "split": ("trainer.data.split.command", "divide data by product: training, testing, pseudo-label, exploration"),
     "plan": ("trainer.training.plan.command", "estimate the cost of a recipe on given GPUs and check that it can work"),
+    "gpu-check": (
+        "trainer.training.gpu_check.command",
+        "measure time and memory of training steps on a GPU, beside the estimates of `plan`",
+    ),
     "untrained": (
         "trainer.research.random_init",
         "write a checkpoint of real size with random weights, to test machines",

@@ -103,12 +103,15 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
     """Load the model of a checkpoint in float32.
 
     Raises:
+        BaseModelError: the checkpoint holds adapters.
         CheckpointError: its sizes differ from the architecture's.
     """
     from transformers import InternVLForConditionalGeneration
 
     from screening.errors import CheckpointError
+    from trainer.training.base_source import refuse_adapters
 
+    refuse_adapters(checkpoint)
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
     vision, text, a = model.config.vision_config, model.config.text_config, architecture
     found = [*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers]

@@ -17,6 +17,8 @@ from screening.errors import UserError
 from screening.runtime.digests import file_sha256, json_digest
 
 CONFIG = "config.json"
+ADAPTERS = "adapter_config.json"
+"""File with which peft marks a directory that holds adapters."""
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -72,6 +74,7 @@ def find_source(source: str) -> Source:
         OSError: a file cannot be read.
     """
     directory = _directory(source)
+    refuse_adapters(directory)
     _check_files(directory)
     weights = _weights(directory)
     _check_trainable(directory)
@@ -96,6 +99,19 @@ def _directory(source: str) -> Path:
             f"{source} is not a directory, and the hub did not provide it ({type(error).__name__}). Download the model "
             f"(`hf download {source} --local-dir DIR`) and give --model DIR"
         ) from error
+
+
+def refuse_adapters(directory: Path) -> None:
+    """Refuse a model with adapters beside its weights, which transformers would load if peft is installed.
+
+    Raises:
+        BaseModelError: the directory holds adapters.
+    """
+    if (directory / ADAPTERS).exists():
+        raise BaseModelError(
+            f"{directory} holds adapters ({ADAPTERS}), but a training starts from whole weights. Merge them into the "
+            "weights first (peft: `merge_and_unload`, then `save_pretrained`)"
+        )
 
 
 def _check_trainable(directory: Path) -> None:

@@ -45,18 +45,6 @@ class StrictResume(Validated, SavedStates):
         target.load_state_dict(saved.state_dict(), strict=True)
 
 
-def freeze_vision(model: PreTrainedModel) -> None:
-    """Freeze ViT and aligner, as stage 1 does; stage 2 trains everything (paper, section 4).
-
-    For gradient checkpointing, transformers marks the inputs of all parts as trained, also of frozen ones. Without
-    `no_grad`, autograd would keep the activations of the ViT and compute gradients that nothing uses.
-    """
-    for part in (model.model.vision_tower, model.model.multi_modal_projector):
-        part.requires_grad_(False)
-    tower = model.model.vision_tower
-    tower.forward = torch.no_grad()(tower.forward)
-
-
 def train_to_end(
     trainer: Trainer,
     out: Path,

@@ -305,10 +305,15 @@ class HcmGrpoRecipe(_Strict):
     cut_rollouts: bool = False
     """Whether `max_completion_tokens` may be below `max_tokens_cot`, the maximum length of an answer. The model then
     learns to answer in fewer tokens. If this is false, `plan` reports it as a problem."""
-    vllm: Literal["none", "colocate"] = "none"
-    """Engine of the rollouts: `none` for transformers in the training process, `colocate` for vLLM on the same GPU."""
+    vllm: Literal["none", "colocate", "server"] = "none"
+    """Engine of the rollouts: `none` for transformers in the training process, `colocate` for vLLM on the same GPU,
+    `server` for a vLLM server on GPUs of its own."""
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
     """Share of the GPU's memory for the colocated engine: its weights, KV cache and activations."""
+    vllm_sleep: bool = False
+    """Whether the colocated engine releases its memory between rollouts; all weights are copied to it for the next."""
+    vllm_server: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Base URL of the server, such as http://HOST:8000; needed for `vllm: server`."""
     gradient_checkpointing: bool = True
     save_steps: Count = 50
     """Optimizer steps between saved states, as in SFT."""
@@ -318,6 +323,14 @@ class HcmGrpoRecipe(_Strict):
     with its adapters off, so it takes no memory of its own."""
     validation: _Validation = None
     """Scores on `--validation` while the stage trains; None publishes the last weights."""
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> Self:
+        if (self.vllm == "server") != bool(self.vllm_server):
+            raise ValueError("`vllm: server` and `vllm_server: URL` need each other. Set both, or neither")
+        if self.vllm_sleep and self.vllm != "colocate":
+            raise ValueError("vllm_sleep is for a colocated engine. Set `vllm: colocate`, or remove vllm_sleep")
+        return self
 
     @model_validator(mode="after")
     def _exact_reference(self) -> Self:
@@ -331,9 +344,9 @@ class HcmGrpoRecipe(_Strict):
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the weights, as JSON values. A run may be continued with other `save_steps`, and
-        `cut_rollouts` concerns only `plan`."""
-        return self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts"})
+        """The settings that decide the weights, as JSON values. A run may be continued with other `save_steps` and on
+        another server, and `cut_rollouts` concerns only `plan`."""
+        return self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts", "vllm_server", "vllm_sleep"})
 
 
 _TEXTS = "texts"

@@ -7,11 +7,9 @@ without pictures; and, in the rollout, for pictures cut into tiles.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
@@ -21,6 +19,7 @@ from trainer.training.finetuning import StrictResume
 from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, once_per_group, share_prompt
+from trainer.training.hcm_grpo.vllm_rollouts import collapsed, forget_pictures_after_sync
 from trainer.training.tracking.callbacks import ExampleKeeper
 
 _MASKED_ATTENTION = ("eager", "sdpa")
@@ -41,6 +40,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             text = self.accelerator.unwrap_model(model).config.get_text_config()
             if text._attn_implementation in _MASKED_ATTENTION:
                 text._attn_implementation = GROUP_ATTENTION
+        if self.use_vllm:
+            forget_pictures_after_sync(self.vllm_generation)
         questions = self.args.generation_batch_size // self.args.world_size // self.num_generations
         self.processing_class.image_processor = CachingImageProcessor(
             self.processing_class.image_processor, remembered=PICTURES_PER_SAMPLE * max(questions, 1)
@@ -59,8 +60,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], num_generations: int, **others: Any
     ) -> Any:
-        if self.use_vllm:  # vLLM expands each picture's placeholder itself, and would expand it twice
-            prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
+        if self.use_vllm:
+            if self.vllm_mode == "colocate":
+                prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         counts = [len(pictures) for pictures in images or () if pictures]
         if (
@@ -80,10 +82,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         }
         was_training = model.training
         model.eval()
-        # Adapters are in float32 and the frozen weights are not.
-        precision = self.accelerator.autocast() if is_peft_model(model) else nullcontext()
         try:
-            with precision:
+            # One context around all passes, so that weights are cast once and not for every token.
+            with self.accelerator.autocast():
                 completions = roll_out(
                     model,
                     {name: value.to(self.accelerator.device) for name, value in prompts.items()},
@@ -158,22 +159,3 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             named = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards[:size].tolist()]
             self.keeper.see(inputs[0]["id"], completions[:size], ids[:size], named)
         return rewards
-
-
-def collapsed(ids: list[int], image: int, begin: int, end: int) -> list[int]:
-    """A prompt's token numbers for vLLM: one image token in place of each picture's begin, image and end tokens.
-
-    vLLM expands that token itself, and would expand already expanded tokens once more (trl #6294).
-
-    Args:
-        image, begin, end: the token numbers, such as `InternVLProcessor.image_token_ids`.
-    """
-    kept: list[int] = []
-    inside = False
-    for token in ids:
-        if token == begin:
-            kept.append(image)
-        elif token != end and not inside:
-            kept.append(token)
-        inside = token == begin or (inside and token != end)
-    return kept

@@ -28,6 +28,7 @@ from trainer.training.hard_cases import make_curriculum
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
+from trainer.training.hcm_grpo.vllm_rollouts import check_vllm, vllm_arguments
 from trainer.training.hcm_grpo.warm_start import copy_state, find_warm_start, hard_in
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
@@ -144,6 +145,7 @@ def train_on_questions(
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
     check_lora(checkpoint, settings.lora, vision=True)
     check_given("hcm_grpo", settings.validation, validation)
+    check_vllm(settings)
     curriculum = make_curriculum(
         cases,
         epochs=settings.epochs,
@@ -225,16 +227,6 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         RecipeError: the batch cannot be divided into groups.
     """
     refuse(groups_problem(settings))
-    on_gpu = torch.cuda.is_available()
-    rollouts: dict[str, Any] = {}
-    if settings.vllm == "colocate":
-        rollouts = {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": settings.vllm_memory,
-            # With top_k and top_p the correction compares different distributions and drives every ratio to zero.
-            "vllm_importance_sampling_correction": False,
-        }
     return GRPOConfig(
         output_dir=str(output),
         num_train_epochs=1,  # the curriculum contains all epochs
@@ -264,7 +256,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         bf16=computed_in() is torch.bfloat16,
         gradient_checkpointing=settings.gradient_checkpointing,
-        use_cpu=not on_gpu,
+        use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
@@ -272,7 +264,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         report_to="none",
         seed=settings.seed,
         data_seed=settings.seed,
-        **rollouts,
+        **vllm_arguments(settings),
     )
 
 

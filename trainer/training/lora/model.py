@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
+from trainer.training.base_source import refuse_adapters
 from trainer.training.lora.layers import HEAD, IN_FULL, VISION_PREFIXES, adapted_layers
 from trainer.training.number_format import computed_in
 from trainer.training.plan.parameters import build_on_meta
@@ -23,8 +24,10 @@ def check_lora(checkpoint: Path, lora: LoraRecipe | None, *, vision: bool) -> No
     """Check before a training that the model of a checkpoint can have these adapters, without loading its weights.
 
     Raises:
+        BaseModelError: the checkpoint itself holds adapters.
         RecipeError: a target matches no layer, or bitsandbytes is needed and not installed.
     """
+    refuse_adapters(checkpoint)
     if lora:
         adapter_config(build_on_meta(AutoConfig.from_pretrained(checkpoint)), lora, vision=vision)
         if lora.bits == 4 and find_spec("bitsandbytes") is None:

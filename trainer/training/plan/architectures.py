@@ -89,7 +89,7 @@ def find_model(recipe: Recipe) -> Model:
             f"{recipe.base!r} is not a directory, and its architecture is unknown (known are {', '.join(PUBLISHED)}). "
             "Download the model and give its directory as `base`"
         )
-    return Model(_config(PUBLISHED[recipe.base], recipe.base), f"published sizes of {recipe.base}")
+    return Model(read_values(PUBLISHED[recipe.base], recipe.base), f"published sizes of {recipe.base}")
 
 
 def _from_scratch(recipe: Recipe) -> Model:
@@ -128,10 +128,18 @@ def _read_config(directory: Path) -> InternVLConfig:
         raise PlanError(f"{path} cannot be read ({error.strerror}). Give the directory of a model as `base`") from error
     except ValueError as error:
         raise PlanError(f"{path} is not JSON: {error}") from error
-    return _config(values, str(path))
+    return read_values(values, str(path))
 
 
-def _config(values: Any, where: str) -> InternVLConfig:
+def read_values(values: Any, where: str) -> InternVLConfig:
+    """The configuration that the values of a config.json state.
+
+    Args:
+        where: source of the values, for messages.
+
+    Raises:
+        PlanError: they describe no InternVL with a Qwen2.
+    """
     from transformers import InternVLConfig
 
     kind = values.get("model_type") if isinstance(values, dict) else None

@@ -179,6 +179,10 @@ def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGr
             grpo = grpo.model_copy(update={"vllm_memory": share})
             changes.append(f"vllm_memory: {share:.2f}")
             yield ", ".join(changes), grpo
+        if not grpo.vllm_sleep:
+            grpo = grpo.model_copy(update={"vllm_sleep": True})
+            changes.append("vllm_sleep: true")
+            yield ", ".join(changes), grpo
     yield from _smaller_passes(changes, grpo)
 
 

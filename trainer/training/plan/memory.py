@@ -165,10 +165,11 @@ def grpo_memory(
         held = _states(parameters, gpus, vision=True)
     if settings.kl_beta and not adapters:
         held["reference model"] = FLOAT32 * parameters.total
-    rollouts = {}
+    rollouts: dict[str, int] = {}
     if settings.vllm == "colocate":
-        held["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
-    else:
+        # A sleeping engine holds nothing while a step is computed.
+        (rollouts if settings.vllm_sleep else held)["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
+    elif settings.vllm == "none":
         generated = settings.batch_size * settings.gradient_accumulation
         rollouts["KV cache of the rollouts"] = kv_cache_bytes(shapes, generated, prompt + answer)
     checkpointing, length = settings.gradient_checkpointing, prompt + answer

@@ -19,7 +19,8 @@ from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import processes
 from trainer.training.enough_data import refuse, sft_problem
-from trainer.training.finetuning import STATES_NAME, StrictResume, freeze_vision, train_to_end
+from trainer.training.finetuning import STATES_NAME, StrictResume, train_to_end
+from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
 from trainer.training.recipe import Recipe, SftRecipe, load_recipe

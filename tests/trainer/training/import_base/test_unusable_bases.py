@@ -172,6 +172,10 @@ def _say_it_is_quantized(base: Path) -> None:
     (base / "config.json").write_text(json.dumps(config))
 
 
+def _have_adapters(base: Path) -> None:
+    (base / "adapter_config.json").write_text("{}")
+
+
 def _link(name: str) -> Callable[[Path], None]:
     """The hub's cache after an interrupted download, or after it was cleared."""
 
@@ -222,6 +226,7 @@ def _have_a_config_that_is_text(base: Path) -> None:
         (_be_another_format, "only in another format (model-Q4.gguf)"),
         *((_be_quantized(dtype), "the weights are quantized") for dtype in ("int8", "float8_e4m3fn", "int64", "bool")),
         (_say_it_is_quantized, "is a quantized model"),
+        (_have_adapters, "holds adapters (adapter_config.json)"),
         *((_with_config(text), "names the model type None") for text in ("[]", "null", "3", '"x"')),
         (_with_config('{"model_type": "internvl_chat", "auto_map": {"AutoConfig": "a.B"}}'), "ends in -hf"),
         *((_link(name), f"{name} is a link to ../../blobs/") for name in ("config.json", "tokenizer.json", WEIGHTS)),

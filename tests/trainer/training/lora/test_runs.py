@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ import yaml
 from safetensors.torch import load_file
 
 from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.registry import PRODUCTION, Registry
+from tests.service.conftest import Sample, launch
+from tests.service.swapping import screen
+from tests.trainer.command_line import CHECKPOINT, trainer
+from tests.trainer.published import make_data, make_evaluation, make_prober
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.reward import completion_text
@@ -24,8 +31,8 @@ pytestmark = [pytest.mark.slow]
 
 
 def write_recipe(path: Path, **changes: Any) -> str:
-    """The shipped recipe of the 2B model, scaled down. `lora` replaces settings of its adapters."""
-    lora = {"rank": 4, "alpha": 8, **changes.pop("lora", {})}
+    """The shipped recipe of the 2B model, scaled down. `lora` and `stage_2` replace settings of these parts."""
+    lora, stage_2 = {"rank": 4, "alpha": 8, **changes.pop("lora", {})}, changes.pop("stage_2", {})
     sft = {
         "epochs": 1,
         "batch_size": 2,
@@ -35,6 +42,7 @@ def write_recipe(path: Path, **changes: Any) -> str:
         **changes,
     }
     grpo = {"epochs": 1, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01, "lora": lora}
+    grpo |= stage_2
     settings = {"extends": "internvl3-2b-lora", "name": "small", "prompt": "compact", "max_tokens_cot": 160}
     settings |= {
         "sft_weak": sft,
@@ -78,25 +86,41 @@ def test_adapters_of_full_rank_learn_what_full_fine_tuning_learns(
     assert max(abs(a - b) for a, b in zip(adapters, everything, strict=True)) < 0.2 * everything[0]
 
 
-def test_the_scaled_down_recipe_runs_all_stages_to_normal_checkpoints(
-    small_data: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = write_recipe(tmp_path / "small.yaml")
-    assert sft(recipe, small_checkpoint, small_data, tmp_path / "weak", "weak") == 0
-    assert sft(recipe, tmp_path / "weak" / "checkpoint", small_data, tmp_path / "answer") == 0
-    start = tmp_path / "answer" / "checkpoint"
-    samples = read_samples(small_data)
-    names = tuple(sample.id for sample in samples)
-    digests = {"checkpoint": read_manifest(start).digest, "data": data_digest(small_data, samples)}
-    write_hard_cases(tmp_path, Cases(names, names[::2]), **digests)
+def run_here(*arguments: str | Path) -> None:
+    """Run a command of the trainer in this process."""
+    assert main([str(argument) for argument in arguments]) == 0
 
-    def noise(completions: Any, **_: Any) -> list[float]:  # random weights earn no reward and would not learn
+
+def run_all_stages(recipe: str, checkpoint: Path, data: Path, out: Path) -> None:
+    """SFT 1.1, SFT 1.2 and stage 2, in the folders `weak`, `answer` and `rl`. Every other sample counts as hard."""
+    assert sft(recipe, checkpoint, data, out / "weak", "weak") == 0
+    assert sft(recipe, out / "weak" / "checkpoint", data, out / "answer") == 0
+    start = out / "answer" / "checkpoint"
+    samples = read_samples(data)
+    names = tuple(sample.id for sample in samples)
+    write_hard_cases(
+        out, Cases(names, names[::2]), checkpoint=read_manifest(start).digest, data=data_digest(data, samples)
+    )
+    given = ["--recipe", recipe, "--checkpoint", str(start), "--data", str(data), "--hard-cases", str(out)]
+    assert main(["hcm-grpo", *given, "--out", str(out / "rl"), "--tracking-uri", "none"]) == 0
+
+
+@pytest.fixture
+def noisy_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewards that differ within a group: random weights earn none and would not learn."""
+
+    def noise(completions: Any, **_: Any) -> list[float]:
         return [zlib.crc32(completion_text(c).encode()) % 7 / 7 for c in completions]
 
     monkeypatch.setattr("trainer.training.hcm_grpo.train.reward_functions", lambda *_: [noise])
-    given = ["--recipe", recipe, "--checkpoint", str(start), "--data", str(small_data), "--hard-cases", str(tmp_path)]
-    assert main(["hcm-grpo", *given, "--out", str(tmp_path / "rl"), "--tracking-uri", "none"]) == 0
 
+
+@pytest.mark.usefixtures("noisy_rewards")
+def test_the_scaled_down_recipe_runs_all_stages_to_a_normal_checkpoint_in_production(
+    small_data: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry_file: Path
+) -> None:
+    run_all_stages(write_recipe(tmp_path / "small.yaml"), small_checkpoint, small_data, tmp_path)
+    start = tmp_path / "answer" / "checkpoint"
     made = verify(tmp_path / "rl" / "checkpoint")
     assert made.recipe["hcm_grpo"]["lora"]["rank"] == 4
     assert set(made.files) == set(verify(small_checkpoint).files), "no file of adapters"
@@ -109,6 +133,52 @@ def test_the_scaled_down_recipe_runs_all_stages_to_normal_checkpoints(
     moved = {name for name in before if not torch.equal(middle[name], after[name])}
     assert any("vision_tower" in name for name in moved) and any("language_model" in name for name in moved)
     assert not any("norm" in name or "lm_head" in name or "embed" in name for name in moved), "they are frozen"
+
+    registry = Registry(f"sqlite:///{registry_file}")
+    # The next test publishes and answers with the real engine.
+    monkeypatch.setattr("trainer.release.publish.probing.open_prober", lambda *_, **__: nullcontext(make_prober()))
+    promoted = put_into_production(tmp_path / "rl" / "checkpoint", tmp_path, registry, run_here)
+    assert weights(promoted).keys() == after.keys()
+
+
+def put_into_production(checkpoint: Path, folder: Path, registry: Registry, run: Callable[..., Any]) -> Path:
+    """Publish, register and promote a checkpoint. The evaluation for the gate is written, not measured.
+
+    Args:
+        run: runs a command of the trainer.
+    """
+    store, data = folder / "store", make_data(folder / "testing")
+    run("publish", "--checkpoint", checkpoint, "--store", store, "--tracking-uri", registry.uri)
+    manifest = read_manifest(checkpoint)
+    evaluation = make_evaluation(folder / "evaluation", data, manifest)
+    gate = ("--data", data, "--out", folder / "gate", "--candidate-evaluation", evaluation)
+    run("promote", "candidate", *gate, "--by", "ann", "--tracking-uri", registry.uri)
+    production = registry.resolve(PRODUCTION)
+    assert production is not None and production.digest == manifest.digest
+    return production.directory
+
+
+@pytest.mark.vllm
+@pytest.mark.exhaustive  # the test before it does the same without an engine
+@pytest.mark.usefixtures("noisy_rewards")
+def test_the_real_service_answers_from_a_checkpoint_that_was_trained_with_adapters(
+    small_data: Path, tmp_path: Path, registry_file: Path
+) -> None:
+    """The shipped checkpoint, trained a little further, still answers in the form that the service reads."""
+    # It is so sure that at temperature 1 the completions of a group begin alike.
+    stage_2 = {"learning_rate": 1e-3, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
+    recipe = write_recipe(tmp_path / "small.yaml", learning_rate=1e-3, stage_2=stage_2)
+    run_all_stages(recipe, CHECKPOINT, small_data, tmp_path)
+    registry = Registry(f"sqlite:///{registry_file}")
+    promoted = put_into_production(tmp_path / "rl" / "checkpoint", tmp_path, registry, trainer)
+    sample = read_samples(small_data)[0]
+    pictures = (sample.original, *sample.generated)
+    question = Sample(tuple((small_data / picture.file).read_bytes() for picture in pictures))
+    # The registry decides; the service would load --checkpoint only if the registry did not answer.
+    with launch(tmp_path, "--checkpoint", str(CHECKPOINT), "--registry", registry.uri) as service:
+        answer = screen(service, question)
+    assert answer["checkpoint"]["digest"] == read_manifest(promoted).digest
+    assert (answer["engine"], answer["outcome"]) == ("vllm", "answered")
 
 
 def test_a_run_is_not_continued_with_other_adapters(

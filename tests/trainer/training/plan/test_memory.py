@@ -61,6 +61,12 @@ def test_stage_two_holds_a_reference_model_unless_beta_is_zero() -> None:
     engine = held(vllm="colocate", vllm_memory=0.25)
     assert engine.held["vLLM engine"] == 20 * GIB
     assert not engine.rollouts
+    sleeping = held(vllm="colocate", vllm_memory=0.25, vllm_sleep=True)
+    assert sleeping.rollouts == {"vLLM engine": 20 * GIB}
+    assert "vLLM engine" not in sleeping.held
+    server = held(vllm="server", vllm_server="http://there:8000")
+    assert not server.rollouts
+    assert "vLLM engine" not in server.held
     assert held().held["optimizer (AdamW)"] == 8 * PARAMETERS.total  # nothing is frozen
 
 

@@ -1,0 +1,121 @@
+"""The command `trainer gpu-check`, with a tiny model on the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer.__main__ import main
+from trainer.training.gpu_check.from_recipe import make_order
+
+TINY = ("--device", "cpu", "--scale", "tiny", "--repeats", "1")
+ABSENT = ("vllm", "trl", "peft", "bitsandbytes", "datasets", "mlflow", "ray", "pydantic")
+"""Packages that a machine with torch, transformers and accelerate need not have."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def measure(tmp_path: Path, *options: str) -> dict[str, Any]:
+    out = tmp_path / "out.json"
+    assert main(["gpu-check", "internvl3-2b", *TINY, *options, "--out", str(out)]) == 0
+    return json.loads(out.read_text())
+
+
+@pytest.mark.slow
+def test_what_is_held_has_the_estimated_size_and_every_part_has_a_time(tmp_path, capsys) -> None:
+    found = measure(tmp_path)
+    tasks = {task["title"]: task for task in found["tasks"]}
+    assert list(tasks) == [
+        f"{stage}, {way}" for way in ("full fine-tuning", "LoRA", "QLoRA") for stage in ("SFT", "stage 2")
+    ]
+    for title, task in tasks.items():
+        assert not task["note"]
+        # Frozen weights are in float32 on a CPU, and plan's estimate is for a GPU.
+        held = {"gradients", "optimizer (AdamW)"} | ({"weights"} if "full" in title else set())
+        held |= {"reference model"} & set(task["ratios"])
+        assert all(task["ratios"][use] == pytest.approx(1, abs=0.01) for use in held)
+        assert all(seconds > 0 for seconds in task["seconds"].values())
+    stage_2 = tasks["stage 2, full fine-tuning"]
+    assert set(stage_2["seconds"]) == {
+        "rollouts",
+        "reference log-probabilities",
+        "policy, forward and backward",
+        "optimizer step",
+        "step",
+    }
+    assert "reference model" in stage_2["memory"]
+    assert "reference model" not in tasks["stage 2, LoRA"]["memory"]
+    assert tasks["SFT, QLoRA"]["memory"]["weights"] < tasks["SFT, LoRA"]["memory"]["weights"]
+    assert found["machine"]["versions"]["torch"] == torch.__version__
+    page = capsys.readouterr().out
+    assert "2 processes: not measured" in page
+
+
+def test_a_task_that_does_not_fit_is_a_result(tmp_path, capsys) -> None:
+    found = measure(tmp_path, "--gpu-memory", "0.001")
+    assert {task["note"] for task in found["tasks"]} == {
+        "out of memory. Halve batch_size and double gradient_accumulation"
+    }
+    printed = capsys.readouterr()
+    assert printed.out.count("out of memory") == len(found["tasks"])
+    assert "[6/6]" in printed.err
+
+
+def test_a_used_up_budget_drops_the_rest(tmp_path) -> None:
+    found = measure(tmp_path, "--time-budget", "0.001")
+    assert {task["note"] for task in found["tasks"]} == {"not measured: the time budget was used up"}
+    assert not any(task["seconds"] for task in found["tasks"])
+
+
+@pytest.mark.slow
+def test_nothing_but_torch_transformers_and_accelerate_is_needed(tmp_path) -> None:
+    order, out = tmp_path / "order.json", tmp_path / "out.json"
+    order.write_text(make_order("internvl3-2b", "tiny").as_json())
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({ABSENT}))\n"  # None stops an import
+        "from trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["gpu-check", "--order", str(order), "--device", "cpu", "--repeats", "1", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    tasks = {task["title"]: task for task in json.loads(out.read_text())["tasks"]}
+    for title, task in tasks.items():
+        assert task["note"] == ("not measured: peft is not installed" if "LoRA" in title else "")
+        assert bool(task["seconds"]) is ("LoRA" not in title)
+
+
+@pytest.mark.slow
+def test_two_processes_exchange_gradients(tmp_path) -> None:
+    found = measure(tmp_path, "--gpu-memory", "0.001", "--processes", "2")["processes"]
+    assert found["processes"] == 2
+    assert found["seconds"] > 0
+    assert found["buckets"] == pytest.approx(found["estimated_buckets"], rel=0.05)
+
+
+def test_processes_end_with_the_budget(tmp_path) -> None:
+    found = measure(tmp_path, "--time-budget", "0.001", "--processes", "2")["processes"]
+    assert found == {"processes": 2, "note": "not measured: the time budget was used up"}
+
+
+def test_wrong_input_ends_with_status_2(tmp_path, capsys) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("{}")
+    assert main(["gpu-check", "--order", str(wrong)]) == 2
+    assert "is not an order of gpu-check" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["gpu-check"]) == 2
+        assert "Give --device cpu --scale tiny" in capsys.readouterr().err

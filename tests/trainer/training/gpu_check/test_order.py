@@ -1,0 +1,41 @@
+"""The order of `gpu-check`: plan's estimates and the true sizes, and its file."""
+
+from __future__ import annotations
+
+from tests.trainer.training.plan.model_2b import PARAMETERS
+from trainer.__main__ import main
+from trainer.training.gpu_check.from_recipe import make_order
+from trainer.training.gpu_check.order import read_order
+from trainer.training.plan.memory import ALLOWANCE
+from trainer.training.plan.parameters import build_on_meta, count_parameters
+
+
+def test_the_order_has_the_true_sizes_and_the_recipes_batches() -> None:
+    order = make_order("internvl3-2b")
+    assert count_parameters(build_on_meta(order.model_config())).total == PARAMETERS.total
+    sft, grpo = order.tasks[:2]
+    assert (sft.batch_size, sft.passes, sft.answer) == (8, 1, 512)
+    assert (grpo.batch_size, grpo.group_size, grpo.questions, grpo.sampling) == (8, 4, 2, (1.0, 3, 0.8))
+    assert sft.prompt > 5 * 256
+
+
+def test_the_estimates_are_those_of_plan() -> None:
+    sft, grpo, lora, *_ = make_order("internvl3-2b").tasks
+    assert sft.estimates["weights"] == 4 * PARAMETERS.total
+    assert grpo.estimates["reference model"] == 4 * PARAMETERS.total
+    held = ("weights", "gradients", "optimizer (AdamW)", "step: activations, head, copies")
+    assert sft.estimates["peak"] == sum(sft.estimates[use] for use in held)
+    assert sft.estimates["CUDA and fragmentation"] == ALLOWANCE
+    assert lora.estimates["peak"] < sft.estimates["peak"] / 2
+
+
+def test_a_recipe_with_adapters_is_not_measured_in_full() -> None:
+    titles = [task.title for task in make_order("internvl3-2b-lora").tasks]
+    assert titles == ["SFT, LoRA", "stage 2, LoRA", "SFT, QLoRA", "stage 2, QLoRA"]
+
+
+def test_an_order_survives_its_file(tmp_path, capsys) -> None:
+    path = tmp_path / "order.json"
+    assert main(["gpu-check", "internvl3-2b", "--write-order", str(path)]) == 0
+    assert "6 measurements of recipe internvl3-2b" in capsys.readouterr().out
+    assert read_order(path) == make_order("internvl3-2b")
