@@ -20,8 +20,8 @@ from screening.runtime.cpus import usable_cpus
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Each of several test processes gets its share of the cores. With more threads than cores, torch's threads wait for each
-# other: a small training takes twice as long.
+# Each of several test processes gets its share of the cores. With more threads than cores, torch's threads wait for
+# each other: a small training takes twice as long.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // workers)))
 
