@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screening.checkpoint.manifest import Manifest, write_manifest
+from screening.checkpoint.weights import besides_weights
 from screening.runtime.atomic_write import replacing_directory
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def export(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, *
 def export_successor(
     directory: Path,
     model: PreTrainedModel,
-    processor: ProcessorMixin,
+    start: Path,
     parent: Manifest,
     *,
     stage: str,
@@ -36,24 +38,32 @@ def export_successor(
 ) -> Manifest:
     """`export` a checkpoint that was trained from another one and keeps its contract.
 
+    Only the weights are new. All other files are copied, because transformers also writes how it has loaded them, and a
+    service whose engine would read a changed file has to restart the engine instead of loading the weights in place.
+
     Args:
+        start: directory of the checkpoint that the training started from.
+        parent: its manifest.
         stage: becomes the version, and the name of `data` among the parent's data.
     """
-    return export(
-        directory,
-        model,
-        processor,
-        name=parent.name,
-        version=stage,
-        base=parent.base,
-        parent=parent.digest,
-        prompt=parent.prompt,
-        dimensions=parent.dimensions,
-        image=parent.image,
-        decoding=parent.decoding,
-        data=with_stage(parent.data, stage, data),
-        recipe=recipe,
-    )
+    with replacing_directory(directory) as temporary:
+        _save_model(temporary, model)
+        for name in besides_weights(parent):
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(start / name, temporary / name)
+        return write_manifest(
+            temporary,
+            name=parent.name,
+            version=stage,
+            base=parent.base,
+            parent=parent.digest,
+            prompt=parent.prompt,
+            dimensions=parent.dimensions,
+            image=parent.image,
+            decoding=parent.decoding,
+            data=with_stage(parent.data, stage, data),
+            recipe=recipe,
+        )
 
 
 def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any]:
@@ -67,11 +77,15 @@ def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any
 
 def save(directory: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """Write weights, config, tokenizer and processor without changing the model in memory."""
+    processor.save_pretrained(directory)
+    _save_model(directory, model)
+
+
+def _save_model(directory: Path, model: PreTrainedModel) -> None:
     import torch
 
     # A copy is rounded, because the training may continue with the float32 weights.
     copy.deepcopy(model).to("cpu", torch.bfloat16).save_pretrained(directory)
-    processor.save_pretrained(directory)
     for path in directory.iterdir():
         # safetensors makes files that only their owner can read, but the service runs as another user.
         path.chmod(0o644)

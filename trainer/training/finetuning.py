@@ -93,7 +93,7 @@ def train_to_end(
             made = export_successor(
                 out / "checkpoint",
                 model,
-                AutoProcessor.from_pretrained(checkpoint),  # the trainer may have changed its own copy
+                checkpoint,
                 parent,
                 stage=origin["stage"],
                 data=data,

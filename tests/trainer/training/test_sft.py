@@ -15,6 +15,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from screening.answer import Mode, parse
 from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.weights import changed_for_engine
 from screening.images import load_square
 from screening.prompt import COMPACT
 from screening.task import Dimension
@@ -126,7 +127,9 @@ def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
     manifest = train("weak", recipe, checkpoint, data, out, None)
     assert verify(out / "checkpoint") == manifest
     assert manifest.licences == {"no-shops"}
-    assert manifest.parent == read_manifest(checkpoint).digest
+    parent = read_manifest(checkpoint)
+    assert manifest.parent == parent.digest
+    assert changed_for_engine(parent, manifest) == [], "a service loads it in place"
     before, after = load_file(checkpoint / "model.safetensors"), load_file(out / "checkpoint" / "model.safetensors")
     assert before.keys() == after.keys()
     frozen = [name for name in before if "vision_tower" in name or "multi_modal_projector" in name]
