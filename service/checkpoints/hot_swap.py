@@ -104,6 +104,8 @@ class HotSwap:
             raise SwapBusy("The service is loading another checkpoint, or the engine is restarting.")
         self._work = asyncio.create_task(self._swap_to(source, digest, retry=retry))
         self._order = asyncio.create_task(self._finish(self._work, source))
+        # If the caller is cancelled, no other code asks for the error, and asyncio would log it as never retrieved.
+        self._order.add_done_callback(lambda order: order.cancelled() or order.exception())
         return await asyncio.shield(self._order)
 
     async def end(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import shutil
@@ -300,6 +301,8 @@ async def test_ends_of_the_service_during_a_load_do_not_count_against_the_checkp
                 taking.cancel()
                 await asyncio.gather(taking, return_exceptions=True)
         await asyncio.gather(taking, return_exceptions=True)
+        del running, taking
+        gc.collect()  # an error that was never retrieved would be reported, and fail the test, now
         assert (remembered(state)["losses"], remembered(state)["loading"]) == ({}, None)
     async with serve() as running:
         assert (await running.take_up("two")).status_code == 200

@@ -106,6 +106,7 @@ def test_two_processes_exchange_gradients(tmp_path) -> None:
     assert found["buckets"] == pytest.approx(found["estimated_buckets"], rel=0.05)
 
 
+@pytest.mark.exhaustive  # test_a_used_up_budget_drops_the_rest holds the budget in one process
 def test_processes_end_with_the_budget(tmp_path) -> None:
     found = measure(tmp_path, "--time-budget", "0.001", "--processes", "2")["processes"]
     assert found == {"processes": 2, "note": "not measured: the time budget was used up"}
