@@ -33,3 +33,12 @@ def processes() -> PartialState:
             "train on all of them, or set CUDA_VISIBLE_DEVICES=0 to train on one"
         )
     return state
+
+
+def on_one_machine(processes: int) -> tuple[str, ...]:
+    """Options of torchrun for processes on this machine alone.
+
+    They meet at 127.0.0.1 and a free port. By default they would meet at the machine's name, which need not resolve:
+    they would then wait for half an hour.
+    """
+    return ("--nproc-per-node", str(processes), "--standalone", "--local-addr", "127.0.0.1")

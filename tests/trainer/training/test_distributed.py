@@ -18,17 +18,18 @@ from tests.trainer.command_line import ROOT
 from tests.trainer.training.validation.overfitting import contradicting_data, scores, training_data, write_recipe
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
+from trainer.training.distributed import on_one_machine
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint, put_in_place
 
-TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trainer"]
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", *on_one_machine(2)]
 """The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes."""
 
 
 def together(*arguments: object) -> str:
     done = subprocess.run(
-        [*TOGETHER, *map(str, arguments), "--tracking-uri", "none"],
+        [*TOGETHER, "-m", "trainer", *map(str, arguments), "--tracking-uri", "none"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         capture_output=True,
@@ -98,7 +99,7 @@ def test_two_processes_share_a_curriculum_and_one_writes(
 
 
 RESUMES = """
-import shutil, sys, threading
+import os, shutil, sys, threading
 from pathlib import Path
 from trainer.training.distributed import processes
 from trainer.training.saved_states import agreed_state
@@ -108,6 +109,7 @@ states = Path(sys.argv[1]) / f"seen-by-{state.process_index}"
 if state.process_index == 1:  # a network file system shows the newest directory late
     late = lambda: shutil.copytree(states.parent / "seen-by-0" / "checkpoint-4", states / "checkpoint-4")
     threading.Timer(2, late).start()
+print("met at", os.environ["MASTER_ADDR"], flush=True)  # the machine's name need not resolve
 print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
 """
 """Both processes look for the state to continue from; the second one sees an older directory at first."""
@@ -122,7 +124,7 @@ def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None
     program = tmp_path / "resumes.py"
     program.write_text(RESUMES)
     done = subprocess.run(
-        [*TOGETHER[:-2], str(program), str(tmp_path)],
+        [*TOGETHER, str(program), str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -131,9 +133,11 @@ def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(line for line in done.stdout.splitlines() if line.startswith("chosen")) == [
+    assert sorted(done.stdout.splitlines()) == [
         "chosen 0 checkpoint-4",
         "chosen 1 checkpoint-4",
+        "met at 127.0.0.1",
+        "met at 127.0.0.1",
     ]
 
 

@@ -20,6 +20,7 @@ from trainer.release.retrain.context import EVALUATIONS_NAME, PARTS, Context
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
 from trainer.release.retrain.reasoning import with_reasoning
+from trainer.training.distributed import on_one_machine
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, SftRecipe, load_recipe
 from trainer.training.tracking.store import ENVIRONMENT
 
@@ -183,10 +184,10 @@ def _executed(context: Context, stage: str, **arguments: Any) -> Result:
 def _launch_options(context: Context) -> tuple[str, ...]:
     """Options of torchrun for a training, except the rank of a machine."""
     training = context.settings.training
-    options = ("--nnodes", str(training.nodes), "--nproc-per-node", str(training.processes))
     if training.nodes == 1:
-        return (*options, "--standalone")
+        return on_one_machine(training.processes)
     host, _, port = str(training.rendezvous).rpartition(":")
+    options = ("--nnodes", str(training.nodes), "--nproc-per-node", str(training.processes))
     return (*options, "--master-addr", host, "--master-port", port)
 
 

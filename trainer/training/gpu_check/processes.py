@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainer.training.distributed import on_one_machine
 from trainer.training.gpu_check.order import GRADIENTS, Order, read_order
 
 
@@ -29,9 +31,8 @@ def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats:
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
         ordered, result = Path(scratch) / "order.json", Path(scratch) / "result.json"
         ordered.write_text(order.as_json(), encoding="utf-8")
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        arguments = ["-m", __name__, str(ordered), str(result), "cuda" if on_gpu else "cpu", str(repeats)]
-        status = _run([*launcher, *arguments], until)
+        launcher = [sys.executable, "-m", "torch.distributed.run", *on_one_machine(processes), "-m", __name__]
+        status = _run([*launcher, str(ordered), str(result), "cuda" if on_gpu else "cpu", str(repeats)], until)
         if status is None:
             return {"processes": processes, "note": "not measured: the time budget was used up"}
         if status:
@@ -42,12 +43,14 @@ def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats:
 
 def _run(command: list[str], until: float) -> int | None:
     """Run the launcher; returns its exit status, or None if it was ended at `until`."""
-    with subprocess.Popen(command) as launcher:  # noqa: S603 - our own module
-        try:
-            return launcher.wait(max(until - time.monotonic(), 1))
-        except subprocess.TimeoutExpired:
-            launcher.terminate()  # not kill: it must end the processes that it started
-            return None
+    launcher = subprocess.Popen(command)  # noqa: S603 - our own module
+    try:
+        return launcher.wait(max(until - time.monotonic(), 1))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        launcher.terminate()  # not kill: it must end the processes that it started
+        launcher.wait()
 
 
 def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> None:
@@ -81,7 +84,10 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
             "estimated_buckets": task.estimates[GRADIENTS],  # as `plan` counts them for several GPUs
         }
         result.write_text(json.dumps(found), encoding="utf-8")
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
+    # On a CPU the process group's end can hang: its destructor holds the interpreter's lock and waits for gloo's thread,
+    # which needs that lock to drop its last exchange of gradients.
+    os._exit(0)
 
 
 if __name__ == "__main__":

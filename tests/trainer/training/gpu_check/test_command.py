@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 
 from trainer.__main__ import main
 from trainer.training.gpu_check.from_recipe import make_order
+from trainer.training.gpu_check.processes import _run
 
 TINY = ("--device", "cpu", "--scale", "tiny", "--repeats", "1")
 ABSENT = ("vllm", "trl", "peft", "bitsandbytes", "datasets", "mlflow", "ray", "pydantic")
@@ -110,6 +114,20 @@ def test_two_processes_exchange_gradients(tmp_path) -> None:
 def test_processes_end_with_the_budget(tmp_path) -> None:
     found = measure(tmp_path, "--time-budget", "0.001", "--processes", "2")["processes"]
     assert found == {"processes": 2, "note": "not measured: the time budget was used up"}
+
+
+def test_an_interrupted_measurement_ends_its_processes(tmp_path, wait_until) -> None:
+    noted = tmp_path / "pid"
+    sleeps = f"import os, time; open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+
+    def interrupt() -> None:
+        wait_until(lambda: noted.exists() and noted.read_text())
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        _run([sys.executable, "-c", sleeps], time.monotonic() + 600)
+    assert not Path("/proc", noted.read_text()).exists()
 
 
 def test_wrong_input_ends_with_status_2(tmp_path, capsys) -> None:
