@@ -85,7 +85,7 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
         }
         result.write_text(json.dumps(found), encoding="utf-8")
     accelerator.wait_for_everyone()
-    # On a CPU the process group's end can hang: its destructor holds the interpreter's lock and waits for gloo's thread,
+    # On a CPU the process group's end can hang: its destructor holds the interpreter lock and waits for gloo's thread,
     # which needs that lock to drop its last exchange of gradients.
     os._exit(0)
 
