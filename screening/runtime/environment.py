@@ -19,8 +19,8 @@ QUIET_ENVIRONMENT: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # not each table that it creates
 }
-"""Environment variables to set before torch, transformers, trl, vllm or mlflow is imported. They prevent downloads, usage
-reports and log messages that no user needs."""
+"""Environment variables to set before torch, transformers, trl, vllm or mlflow is imported. They prevent downloads,
+usage reports and log messages that no user needs."""
 
 _CACHES = {
     "XDG_CACHE_HOME": "cache",  # vLLM, Hugging Face, flashinfer and others
