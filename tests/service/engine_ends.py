@@ -16,6 +16,18 @@ REBUILD_SECONDS = 400
 """Alone on two cores it takes 20 seconds."""
 
 
+class NoReaper:
+    """Replaces the reaper of an engine whose vLLM is a fake: it ends no processes.
+
+    The children of this process are the services of other tests, which a real reaper would kill.
+    """
+
+    def look(self, _pid: int) -> None: ...
+
+    def clear(self) -> list[str]:
+        return []
+
+
 def shared_memory(pid: int) -> set[Path]:
     """Files in /dev/shm of the processes below `pid`; other services may run on the same machine."""
     reaper = ProcessReaper()

@@ -89,11 +89,10 @@ IN_EVERY_RUN = {
     "wrong shape in the MLP (described)",
     "empty configuration (described)",
     "two tensors of equal shape swapped (described)",
-    "other tokenizer (described)",
     "the sign of one weight flipped (described)",
 }
-"""One damage for each way in which a fault is found: by hashes, values, tensors, the inspection, the probes in
-place, the probes after a restart; and the smallest change. `make test-all` tries all of them."""
+"""One damage for each way in which a fault is found: by hashes, values, tensors, the inspection and the probes; and
+the smallest change. `make test-all` tries all of them."""
 
 
 def tried_damages() -> list[Any]:

@@ -34,8 +34,11 @@ def test_another_tokenizer_needs_an_engine_restart(vllm_service, published, make
     assert screen(vllm_service, make_sample(1))["checkpoint"]["digest"] == before.digest
 
 
-def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(vllm_service, make_sample, wait_until) -> None:
-    process, earlier = vllm_service, len(vllm_service.events())
+def test_sigterm_loses_no_request_leaves_no_process_and_exits_with_0(
+    start_vllm_service, make_sample, wait_until
+) -> None:
+    process = start_vllm_service()  # not `vllm_service`, which would restart the engine for the first tokenizer
+    earlier = len(process.events())
     below, memory = descendants(process.popen.pid), shared_memory(process.popen.pid)
     sockets = socket_files(process.popen.pid)
     assert memory and sockets
