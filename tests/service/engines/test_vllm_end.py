@@ -57,7 +57,7 @@ def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_u
     rebuilds = service.metric(rebuilt)
     old, memory = descendants(service.popen.pid, "VLLM::"), shared_memory(service.popen.pid)
     (victim,) = descendants(service.popen.pid, title)
-    callers = Callers(service, make_sample, 32)
+    callers = Callers(service, make_sample, 12)
     wait_until(lambda: service.metric("screening_engine_running ") > 0)
     os.kill(victim, blow)
     for answer in callers.join():
