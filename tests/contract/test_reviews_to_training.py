@@ -28,7 +28,7 @@ from trainer.data.collect import service as client
 from trainer.data_directory import read_samples
 from trainer.records import Sample
 
-QUESTIONS, TASKS = 100, 80
+QUESTIONS, TASKS = 50, 40
 ERRORS = 0.05
 LEAD = "lead-key"
 PEOPLE = ("ann", "ben", "cal")

@@ -16,7 +16,8 @@ from alembic.runtime.migration import MigrationContext
 
 from service.__main__ import main as command
 from service.decisions import erasure, feedback, reading
-from service.decisions.database import Database, DatabaseError, head, revisions
+from service.decisions.database import Database, head, revisions
+from service.decisions.errors import DatabaseError
 from service.decisions.tables import METADATA, VERSION_TABLE
 
 
