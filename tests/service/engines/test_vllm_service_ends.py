@@ -1,4 +1,4 @@
-"""The shared service on real vLLM restarts its engine for another tokenizer, and ends with SIGTERM.
+"""The shared service on real vLLM restarts a killed engine, and one for another tokenizer, and ends with SIGTERM.
 
 These tests come after the others of that service (its file name does this), so that no other test waits for a restart.
 """
@@ -6,6 +6,7 @@ These tests come after the others of that service (its file name does this), so 
 from __future__ import annotations
 
 import shutil
+import signal
 
 import pytest
 
@@ -13,10 +14,17 @@ from screening.checkpoint.manifest import read_manifest
 from screening.inference.inspection import inspect
 from tests.processes import descendants, runs
 from tests.service.damage import describe
-from tests.service.engine_ends import Callers, shared_memory, socket_files
+from tests.service.engine_ends import Callers, hurt_and_check, shared_memory, socket_files
 from tests.service.swapping import screen, take_up
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+
+def test_an_engine_that_is_killed_restarts(vllm_service, make_sample, wordy_sample, wait_until) -> None:
+    before = screen(vllm_service, wordy_sample(0))
+    hurt_and_check(vllm_service, make_sample, wait_until, "VLLM::EngineCore", signal.SIGKILL)
+    after = screen(vllm_service, wordy_sample(0))
+    assert [after[key] for key in ("choice", "checkpoint")] == [before[key] for key in ("choice", "checkpoint")]
 
 
 def test_another_tokenizer_needs_an_engine_restart(vllm_service, published, make_sample) -> None:
