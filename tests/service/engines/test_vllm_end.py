@@ -45,6 +45,7 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
             ]
         ),
     ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else value,
 )
 def test_an_engine_that_is_killed_or_hangs_restarts(service, make_sample, wait_until, title, blow) -> None:
     before = screen(service, make_sample(99))
