@@ -37,10 +37,10 @@ from service.request.picture_fetch import PictureFetch
 from service.request.request_body import Submission
 from service.schemas import ScreenAnswer, Timings
 from service.timings import StageTimer
+from service.tracing import link
 
 if TYPE_CHECKING:
     from service.decisions.store import DecisionStore
-from service.tracing import link
 
 Result = TypeVar("Result")
 

@@ -233,7 +233,7 @@ def real_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slow_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The same with answers that take two seconds."""
     log = tmp_path_factory.mktemp("slow") / "service.log"
@@ -241,7 +241,7 @@ def slow_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def narrow_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The same with one place at work and one in the queue."""
     options = ["--max-concurrent", "1", "--max-queue", "1", "--scripted-latency-ms", "100"]

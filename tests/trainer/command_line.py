@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+CHECKPOINT = Path(os.environ.get("SCREENING_TEST_CHECKPOINT", ROOT / "models" / "tiny"))
 THEN = "--then"
 """Separates two commands of `one_engine`."""
-CHECKPOINT = Path(os.environ.get("SCREENING_TEST_CHECKPOINT", ROOT / "models" / "tiny"))
 
 
 def trainer(*arguments: str | Path) -> str:
@@ -21,8 +21,8 @@ def trainer(*arguments: str | Path) -> str:
 
 def on_one_engine(folder: Path, *commands: Sequence[str | Path]) -> list[str]:
     """Run commands one after the other in one process that starts the real engine once, and return their outputs."""
-    words = [str(word) for command in commands for word in (THEN, *command)]
-    _output_of("tests.trainer.one_engine", str(folder), *words[1:])
+    (_, *words) = (str(word) for command in commands for word in (THEN, *command))
+    _output_of("tests.trainer.one_engine", str(folder), *words)
     return [(folder / str(number)).read_text(encoding="utf-8") for number in range(len(commands))]
 
 

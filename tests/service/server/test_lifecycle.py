@@ -158,7 +158,7 @@ def test_nohup_is_respected(launch_service) -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        # One handler takes both signals; the other one shows in addition that the signals may differ.
+        # The same handler takes both signals. SIGINT shows in addition that the second signal may be another one.
         pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive),
         signal.SIGINT,
     ],
@@ -286,7 +286,7 @@ def test_a_service_for_this_machine_is_not_warned_of(scripted_service) -> None:
 
 
 def warnings(process) -> list[dict[str, Any]]:
-    """The warnings that the service logged before its first request."""
+    """The warnings that the service logged while it started."""
     events = takewhile(lambda event: event["event"] != "ready", process.events())
     return [event for event in events if event["level"] == "warning"]
 
