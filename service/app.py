@@ -1,4 +1,8 @@
-"""Builds the ASGI app from the settings and an engine. Nothing in this module handles a request."""
+"""Builds the ASGI app from the settings and an engine. Nothing in this module handles a request.
+
+The decision store and its HTTP interface are imported only if the settings enable them, because their database
+libraries take a third of the time of all imports.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -21,26 +26,16 @@ from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.startup import start_serving
 from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
-from service.decisions.store import open_store
 from service.engines.protocol import Engine
 from service.errors import ServiceError
 from service.http.admin import CheckpointOrder
 from service.http.admin import router as admin_router
-from service.http.decision_bodies import FeedbackOrder
-from service.http.decisions import router as decisions_router
 from service.http.docs import router as docs_router
 from service.http.keys import KeyRing
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import extend_openapi
 from service.http.paths import VERSION, HeadAsGet, Versioned
-from service.http.review import router as review_router
-from service.http.review_bodies import BODIES as REVIEW_BODIES
-from service.http.review_lead_bodies import BODIES as REVIEW_LEAD_BODIES
-from service.http.review_leads import router as review_leads_router
-from service.http.review_pages import add_review_pages
 from service.http.routes import answer_error, router
-from service.http.session import SessionOrder
-from service.http.session import router as session_router
 from service.http.trace_requests import TracingMiddleware
 from service.logs import log
 from service.metrics import Metrics
@@ -52,7 +47,9 @@ from service.pipeline.idempotency import size_of as size_of_reply
 from service.pipeline.screen import Service
 from service.pipeline.thread_pools import ThreadPools
 from service.request.picture_fetch import PictureFetch
-from service.review.monitor import watch_queue
+
+if TYPE_CHECKING:
+    from service.decisions.store import DecisionStore
 
 LOGGER = logging.getLogger("service.app")
 
@@ -105,7 +102,7 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
             max_picture_bytes=settings.max_picture_bytes,
             max_total_bytes=settings.max_body_bytes,
         ),
-        decisions=open_store(settings, metrics),
+        decisions=_open_decisions(settings, metrics),
     )
 
     watcher = RegistryWatcher(service.hot_swap) if settings.registry is not None and service.hot_swap else None
@@ -176,15 +173,39 @@ def create_app(settings: Settings, engine: Engine, *, on_failed_start: Callable[
     return app
 
 
+def _open_decisions(settings: Settings, metrics: Metrics) -> DecisionStore | None:
+    """Open the decision store that the settings name, if they name one.
+
+    Raises:
+        DatabaseError, PictureStoreError: it cannot be used.
+    """
+    if settings.decisions is None:
+        return None
+    from service.decisions.store import open_store
+
+    return open_store(settings, metrics)
+
+
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     """Add the paths that the settings enable, with the request bodies that OpenAPI cannot derive from them."""
     bodies: list[type[BaseModel]] = [CheckpointOrder]
     app.include_router(router)
     app.include_router(admin_router)
     if settings.decisions is not None:
+        from service.http.decision_bodies import FeedbackOrder
+        from service.http.decisions import router as decisions_router
+
         app.include_router(decisions_router)
         bodies.append(FeedbackOrder)
     if settings.review:
+        from service.http.review import router as review_router
+        from service.http.review_bodies import BODIES as REVIEW_BODIES
+        from service.http.review_lead_bodies import BODIES as REVIEW_LEAD_BODIES
+        from service.http.review_leads import router as review_leads_router
+        from service.http.review_pages import add_review_pages
+        from service.http.session import SessionOrder
+        from service.http.session import router as session_router
+
         app.include_router(session_router)
         app.include_router(review_router)
         app.include_router(review_leads_router)
@@ -198,6 +219,8 @@ def _watch_reviews(settings: Settings, service: Service) -> asyncio.Task[None] |
     """Keep the metrics of the review queue up to date, if people review."""
     if not settings.review or service.decisions is None:
         return None
+    from service.review.monitor import watch_queue
+
     return asyncio.create_task(watch_queue(service.decisions, service.metrics))
 
 

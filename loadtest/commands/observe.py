@@ -26,7 +26,7 @@ from loadtest.commands.options import questions
 from loadtest.commands.target import Target, add_target, plain_options, target
 from loadtest.load.loops import Stop, stoppable
 from loadtest.load.pictures import SIZES, Question
-from loadtest.results.dashboards import alerts, ask, queries, table
+from loadtest.results.dashboards import alerts, ask, asking, queries, table
 from loadtest.results.record import new_directory
 from loadtest.targets.monitoring import SCRAPE_SECONDS, Monitoring, monitoring
 from screening.runtime.argument_types import above_zero, positive
@@ -91,9 +91,10 @@ async def _observe(args: argparse.Namespace, service: Target, running: Monitorin
 
 
 def _report(running: Monitoring) -> str:
-    answers = [ask(running.prometheus, query) for query in queries(rate_interval=RATE_INTERVAL)]
+    with asking(running.prometheus) as prometheus:
+        answers = [ask(prometheus, query) for query in queries(rate_interval=RATE_INTERVAL)]
+        firing = ", ".join(alerts(prometheus)) or "none"
     found = sum(bool(answer.values) for answer in answers)
-    firing = ", ".join(alerts(running.prometheus)) or "none"
     return f"{table(answers)}\n\n{found} of {len(answers)} queries have data. Alerts: {firing}\n"
 
 

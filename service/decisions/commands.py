@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
 from service.decisions import erasure, orphans
-from service.decisions.database import Database, DatabaseError, head, revisions
-from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.database import Database, head, revisions
+from service.decisions.errors import DatabaseError, PictureStoreError
+from service.decisions.picture_store import PictureStore
 
 
 def main(argv: Sequence[str]) -> int:

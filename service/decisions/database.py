@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
+from service.decisions.errors import DatabaseError
 from service.decisions.tables import VERSION_TABLE
 
 BUSY_SECONDS = 10.0
@@ -24,10 +25,6 @@ BUSY_SECONDS = 10.0
 _MIGRATION_LOCK = 0x5C7EE21
 _ERASURE_LOCK = 0x5C7EE22
 _NAME_LOCK = 0x5C7EE23
-
-
-class DatabaseError(Exception):
-    """The database cannot be used; the message says why and what to do."""
 
 
 class Database:

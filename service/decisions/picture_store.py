@@ -14,6 +14,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
+from service.decisions.errors import PictureStoreError
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
@@ -21,10 +23,6 @@ SCHEMES = ("s3://", "gs://", "az://")
 _PATH = re.compile("[0-9a-f]{2}/(?P<sha256>[0-9a-f]{64})")
 _CHUNK = 500
 """Number of pictures that are listed at a time."""
-
-
-class PictureStoreError(Exception):
-    """The store cannot be used now; the message says why."""
 
 
 class PictureStore:

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from screening.images import Picture
 from service.config.settings import Settings
-from service.decisions.database import Database, DatabaseError
-from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.database import Database
+from service.decisions.errors import DatabaseError, PictureStoreError
+from service.decisions.picture_store import PictureStore
 from service.decisions.record import record_of
 from service.decisions.writer import DecisionWriter
 from service.errors import DecisionsUnavailable
@@ -80,14 +81,12 @@ class DecisionStore:
         self.database.close()
 
 
-def open_store(settings: Settings, metrics: Metrics) -> DecisionStore | None:
-    """The store that the settings name; None if they name none.
+def open_store(settings: Settings, metrics: Metrics) -> DecisionStore:
+    """The store that the settings name.
 
     Raises:
         DatabaseError, PictureStoreError: it cannot be used.
     """
-    if settings.decisions is None:
-        return None
     database, pictures = open_stores(settings)
     database.prepare()
     retention = None if settings.decisions_days is None else timedelta(days=settings.decisions_days)

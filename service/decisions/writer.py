@@ -20,8 +20,9 @@ import sqlalchemy as sa
 
 from service.decisions.database import Database
 from service.decisions.erasure import mark_unreferenced
+from service.decisions.errors import PictureStoreError
 from service.decisions.kept_pictures import keep_pictures
-from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord, StoredPicture
 from service.decisions.tables import DECISION, DECISION_PICTURE, ERASED
 from service.logs import log

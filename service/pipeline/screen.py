@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from PIL import Image
 from starlette.requests import Request
@@ -21,7 +21,6 @@ from service.checkpoints.hot_swap import HotSwap
 from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
-from service.decisions.store import DecisionStore
 from service.engines.protocol import Engine, Question
 from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
 from service.ids import new_id
@@ -39,6 +38,9 @@ from service.request.request_body import Submission
 from service.schemas import ScreenAnswer, Timings
 from service.timings import StageTimer
 from service.tracing import link
+
+if TYPE_CHECKING:
+    from service.decisions.store import DecisionStore
 
 Result = TypeVar("Result")
 

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from screening.runtime.command_line import Parser
 from service.decisions.commands import open_database, open_pictures, store_options, user
-from service.decisions.database import Database, DatabaseError
-from service.decisions.picture_store import PictureStoreError
+from service.decisions.database import Database
+from service.decisions.errors import DatabaseError, PictureStoreError
 from service.review import export, gold, tasks
 from service.review.data_import import ImportRefused, import_directory
 

@@ -20,8 +20,7 @@ from screening.runtime.process_reaper import guard
 from service.app import create_app
 from service.checkpoints.served import ServedCheckpoint
 from service.config.settings import Settings
-from service.decisions.database import DatabaseError
-from service.decisions.picture_store import PictureStoreError
+from service.decisions.errors import DatabaseError, PictureStoreError
 from service.engines.protocol import Engine
 from service.http.keys import KeysFileError
 from service.logs import log

@@ -233,16 +233,17 @@ def real_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield url
 
 
-@pytest.fixture
-def slow_service(repository: Path, tmp_path: Path) -> Iterator[str]:
-    """The same, new for one test, with answers that take seconds."""
-    with running_service(repository, tmp_path / "service.log", "--scripted-latency-ms", "3000") as url:
+@pytest.fixture(scope="module")
+def slow_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same with answers that take two seconds."""
+    log = tmp_path_factory.mktemp("slow") / "service.log"
+    with running_service(repository, log, "--scripted-latency-ms", "2000") as url:
         yield url
 
 
-@pytest.fixture
-def narrow_service(repository: Path, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def narrow_service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The same with one place at work and one in the queue."""
     options = ["--max-concurrent", "1", "--max-queue", "1", "--scripted-latency-ms", "100"]
-    with running_service(repository, tmp_path / "service.log", *options) as url:
+    with running_service(repository, tmp_path_factory.mktemp("narrow") / "service.log", *options) as url:
         yield url

@@ -176,6 +176,7 @@ def test_the_sdk_loads_nothing_else_of_ours(repository):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # follows from test_a_package_imports_only_what_it_may, which reads every import of the trainer
 def test_the_trainer_loads_nothing_of_the_service(repository):
     loaded = loaded_after(repository, *modules(repository, "trainer"))
     assert "trainer" in loaded

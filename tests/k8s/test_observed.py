@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from loadtest.results.dashboards import ask, queries
+from loadtest.results.dashboards import ask, asking, queries
 from loadtest.targets.local_service import started
 from loadtest.targets.monitoring import monitoring
 from service.__main__ import main as service_main
@@ -67,13 +67,14 @@ def busy(url: str, database: str) -> Iterator[None]:
     pictures = [(product / f"{name}.jpg").read_bytes() for name in ("original", *"abcd")]
 
     def screen() -> None:
-        for number in itertools.count():
-            if stop.is_set():
-                return
-            # Bytes after the end of a JPEG make another file of it. Each question is asked twice.
-            files = [("original", pictures[0] + (number // 2).to_bytes(4, "big"))]
-            files += [("generated", picture) for picture in pictures[1:]]
-            httpx.post(f"{url}/screen", files=files, timeout=60)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for number in itertools.count():
+                if stop.wait(0.05):
+                    return
+                # Bytes after the end of a JPEG make another file of it. Each question is asked twice.
+                files = [("original", pictures[0] + (number // 2).to_bytes(4, "big"))]
+                files += [("generated", picture) for picture in pictures[1:]]
+                client.post("/screen", files=files)
 
     def swap() -> None:
         while not stop.wait(2):
@@ -109,12 +110,13 @@ def test_every_query_of_the_dashboards_returns_data(tmp_path: Path, registry_fil
         started(options, repository=Path(__file__).parents[2], start_seconds=60, on_wait=lambda _: None) as service,
         exposing(OF_THE_CLUSTER + retraining) as others,
         monitoring(tmp_path / "monitoring", {"screening-0": urlsplit(service.url).netloc, "others": others}) as running,
+        asking(running.prometheus) as prometheus,
         busy(service.url, database),
     ):
         missing = list(queries(rate_interval="20s"))
         assert len(missing) > 50
         until = time.monotonic() + 120
         while missing and time.monotonic() < until:
-            time.sleep(2)
-            missing = [query for query in missing if not ask(running.prometheus, query).values]
+            time.sleep(1)
+            missing = [query for query in missing if not ask(prometheus, query).values]
     assert not missing, "these queries returned nothing"

@@ -1,9 +1,10 @@
 """A service that swaps without a model: `python -m service` with an engine that writes in its checkpoint's letters.
 
-    python alphabet_service.py FAULT --port … --checkpoint … and any other option of the service
+    python alphabet_service.py FAULTS --port … --checkpoint … and any other option of the service
 
-The first argument says what goes wrong: `none`; `blind`, no letters at all; and from the tenth answer on `mixed`, now
-and then letters of both checkpoints, or `stale`, the first checkpoint's letters whatever is loaded.
+The first argument says what goes wrong, separated by commas: `none`; `blind`, no letters at all; and from the tenth
+answer on `mixed`, now and then letters of both checkpoints, and `stale`, the first checkpoint's letters whatever is
+loaded.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class AlphabetEngine(ScriptedEngine):
 
     loads_checkpoints = True
 
-    def __init__(self, fault: str) -> None:
+    def __init__(self, faults: str) -> None:
         super().__init__(latency_ms=20)
-        self._fault = fault
+        self._faults = faults.split(",")
         self._asked = 0
         self._letters: list[str] = []
         self._manifest: Manifest | None = None
@@ -63,15 +64,15 @@ class AlphabetEngine(ScriptedEngine):
         return Generated(text, (), prompt_tokens=1, completion_tokens=1, checkpoint=checkpoint)
 
     def _word(self) -> str:
-        fault = self._fault if self._asked >= 10 else "none"
-        if self._fault == "blind":
+        if "blind" in self._faults:
             return "xyz"
-        if fault == "mixed" and self._asked % 10 == 0:
+        faults = self._faults if self._asked >= 10 else []
+        if "mixed" in faults and self._asked % 10 == 0:
             return "".join(LETTERS.values())
-        return self._letters[0 if fault == "stale" else -1]
+        return self._letters[0 if "stale" in faults else -1]
 
 
 if __name__ == "__main__":
-    fault, *arguments = sys.argv[1:]
-    launcher._engine = lambda _settings: AlphabetEngine(fault)
+    faults, *arguments = sys.argv[1:]
+    launcher._engine = lambda _settings: AlphabetEngine(faults)
     sys.exit(launcher.main(arguments))

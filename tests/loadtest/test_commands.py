@@ -81,7 +81,10 @@ def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_finds_where_the_service_stops_keeping_up(scripted_service, parse, left, tmp_path, capsys) -> None:
+def test_a_sweep_finds_where_the_service_stops_keeping_up(
+    scripted_service, parse, left, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(sweep, "WARM_UP_SECONDS", 0.5)
     # Two hundred milliseconds an answer, one at a time: five a second at most.
     with scripted_service("--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3") as url:
         args = parse(
@@ -122,7 +125,7 @@ def scripted_service() -> Callable[..., Any]:
 @pytest.mark.slow
 def test_a_soak_reports_growth_and_repeats_originals(parse, left, tmp_path) -> None:
     args = parse(
-        "soak", "--engine", "scripted", "--minutes", "0.1", "--rate", "3", "--repeated-originals", "1",
+        "soak", "--engine", "scripted", "--minutes", "0.06", "--rate", "3", "--repeated-originals", "1",
         "--out", str(tmp_path / "run"), "--", "--log-level", "debug",
     )  # fmt: skip
     assert soak.run(args) == 0
@@ -154,13 +157,13 @@ def make_pair(folder: Path) -> tuple[Canary, Canary]:
 
 @pytest.fixture
 def swap_run(parse, left, tmp_path):
-    """Run the command against a service with this fault; return the exit code and the files that it left."""
+    """Run the command against a service with these faults; return the exit code and the files that it left."""
 
-    def run(fault: str, *arguments: str) -> tuple[int, Any]:
+    def run(faults: str, *arguments: str) -> tuple[int, Any]:
         args = parse(
-            "swap", "--clients", "4", "--seconds", "4", "--every", "0.4", "--warm-up", "0.2", "--least-swaps", "2",
+            "swap", "--clients", "2", "--seconds", "2.5", "--every", "0.3", "--warm-up", "0.2", "--least-swaps", "2",
             "--out", str(tmp_path / "run"), *arguments,
-            program=(sys.executable, str(HERE / "alphabet_service.py"), fault),
+            program=(sys.executable, str(HERE / "alphabet_service.py"), faults),
         )  # fmt: skip
         with RunRecorder(args.out) as recorder:
             return swap.run_with(make_pair(tmp_path / "store"), recorder, args), left(tmp_path / "run")
@@ -191,14 +194,24 @@ def test_sound_swaps_pass(swap_run, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
-    code, found = swap_run("mixed", "--no-restart")
+def test_planted_faults_and_too_few_swaps_fail_the_run(swap_run) -> None:
+    code, found = swap_run("mixed,stale", "--no-restart", "--least-swaps", "1000")
     assert code == 1
-    assert set(found.failed()) - UNSURE == {"answers of mixed weights"}
+    planted = {"answers of mixed weights", "answers of a wrong version", "swaps under load"}
+    assert set(found.failed()) - UNSURE == planted
     assert found.summary["findings"]["mixed"]
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # the test above plants all faults in one run
+def test_planted_mixed_answers_fail_the_run(swap_run) -> None:
+    code, found = swap_run("mixed", "--no-restart")
+    assert code == 1
+    assert set(found.failed()) - UNSURE == {"answers of mixed weights"}
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive  # as above
 def test_weights_that_stayed_under_a_new_name_fail_the_run(swap_run) -> None:
     code, found = swap_run("stale", "--no-restart")
     assert code == 1
@@ -206,6 +219,7 @@ def test_weights_that_stayed_under_a_new_name_fail_the_run(swap_run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # as above
 def test_too_few_swaps_fail_the_run(swap_run) -> None:
     code, found = swap_run("none", "--no-restart", "--least-swaps", "1000")
     assert code == 1
@@ -241,6 +255,7 @@ def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # results/test_summary.py: one failed criterion fails a run
 def test_an_idle_swap_that_is_not_fast_enough_fails(parse, left, tmp_path) -> None:
     args = idle_swap_args(parse, tmp_path, make_pair(tmp_path / "store"), "--swaps", "1", "--ratio", "1e9")
     assert idle_swap.run(args) == 1
@@ -268,7 +283,7 @@ def kill_run(parse, left, tmp_path):
 @pytest.fixture
 def quick_to_blame(monkeypatch):
     """Shorten the wait for processes, which never end in this test."""
-    monkeypatch.setattr(kill, "GONE_SECONDS", 1.0)
+    monkeypatch.setattr(kill, "GONE_SECONDS", 0.5)
 
 
 @pytest.mark.slow

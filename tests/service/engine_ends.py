@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,22 @@ import httpx
 import psutil
 
 from screening.runtime.process_reaper import SHARED_MEMORY, ProcessReaper
+from tests.processes import descendants, runs
 
 REBUILD_SECONDS = 400
 """Alone on two cores it takes 20 seconds."""
+
+
+class NoReaper:
+    """Replaces the reaper of an engine whose vLLM is a fake: it ends no processes.
+
+    The children of this process are the services of other tests, which a real reaper would kill.
+    """
+
+    def look(self, _pid: int) -> None: ...
+
+    def clear(self) -> list[str]:
+        return []
 
 
 def shared_memory(pid: int) -> set[Path]:
@@ -28,6 +43,29 @@ def socket_files(pid: int) -> set[Path]:
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     bound = {one.laddr for process in family for one in process.net_connections("unix")}
     return {Path(name) for name in bound if name.startswith("/")}
+
+
+def hurt_and_check(
+    process: Any, make_sample: Callable[[int], Any], wait_until: Callable[..., None], title: str, blow: signal.Signals
+) -> None:
+    """Send a signal to a process of a busy engine, and check that the service restarts the engine and loses nothing."""
+    cause = "died" if blow == signal.SIGKILL else "hung"
+    rebuilt = f'screening_engine_rebuilds_total{{cause="{cause}",result="ok"}}'
+    rebuilds = process.metric(rebuilt)
+    old, memory = descendants(process.popen.pid, "VLLM::"), shared_memory(process.popen.pid)
+    (victim,) = descendants(process.popen.pid, title)
+    callers = Callers(process, make_sample, 12)
+    wait_until(lambda: process.metric("screening_engine_running ") > 0)
+    os.kill(victim, blow)
+    for answer in callers.join():
+        assert isinstance(answer, httpx.Response), answer
+        assert answer.status_code in (200, 503), answer.text
+        assert answer.status_code == 200 or int(answer.headers["retry-after"]) >= 1
+    wait_until(lambda: process.metric(rebuilt) == rebuilds + 1, seconds=REBUILD_SECONDS)
+    assert httpx.get(f"{process.base_url}/livez").status_code == 200
+    process.wait_ready()
+    assert not [pid for pid in old if runs(pid)]
+    assert not [path for path in memory if path.exists()]
 
 
 class Callers:

@@ -58,9 +58,14 @@ def screen(service: Any, sample: Any) -> dict[str, Any]:
 
 
 class Callers:
-    """Clients that screen without pause; what they got."""
+    """Clients that screen; what they got."""
 
-    def __init__(self, service: Any, make_sample: Callable[[int], Any], count: int) -> None:
+    def __init__(self, service: Any, make_sample: Callable[[int], Any], count: int, pause: float = 0.0) -> None:
+        """
+        Args:
+            pause: time in seconds between an answer and the next request of a client.
+        """
+        self._pause = pause
         self.statuses: Counter[int] = Counter()
         self.digests: Counter[str] = Counter()
         self._stop = threading.Event()
@@ -73,6 +78,7 @@ class Callers:
                 self.statuses[response.status_code] += 1
                 if response.status_code == 200:
                     self.digests[response.json()["checkpoint"]["digest"]] += 1
+                    self._stop.wait(self._pause)
                 else:
                     self._stop.wait(0.2)
 

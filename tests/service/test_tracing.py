@@ -148,13 +148,15 @@ def test_probes_and_metrics_are_not_traced(traced, collector, sample, wait_until
     assert len({span.trace for span in collector.spans()}) == 1
 
 
-def test_without_an_endpoint_the_sdk_is_not_even_loaded(launch_service, sample, tmp_path) -> None:
+def test_libraries_of_parts_that_are_switched_off_are_not_loaded(launch_service, sample) -> None:
+    """Neither the exporter of traces, nor the libraries of the decision store."""
     with launch_service("--engine", "scripted", variables={"PYTHONPROFILEIMPORTTIME": "1"}) as process:
         assert ask(process, sample.json(), traceparent=f"00-{TRACE}-{CALLER}-01").status_code == 200
         log = process.log.read_text()
     assert "opentelemetry.trace" in log
     assert "opentelemetry.exporter" not in log
     assert "opentelemetry.sdk.trace.export" not in log
+    assert "fastapi" in log and not any(library in log for library in ("sqlalchemy", "alembic", "obstore", "jinja2"))
 
 
 def unused_port() -> int:

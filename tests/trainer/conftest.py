@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.trainer.chat_server import ChatServer, FakeClock
-from tests.trainer.command_line import CHECKPOINT, trainer
+from tests.trainer.command_line import CHECKPOINT, on_one_engine, trainer
 from trainer.__main__ import main
 
 
@@ -59,12 +60,28 @@ def rendered_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What commands wrote about `rendered_data`, and what they printed. One real engine answered all of them."""
+
+    evaluation: Path
+    evaluate_printed: str
+    screening: Path
+    screen_dataset_printed: str
+
+
 @pytest.fixture(scope="session")
-def evaluated_data(rendered_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What `evaluate` wrote about `rendered_data`, and what it printed. The real engine answered."""
-    out = tmp_path_factory.mktemp("evaluated") / "out"
+def answered_data(rendered_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Answered:
+    """`evaluate` and `screen-dataset` on `rendered_data`."""
+    folder = tmp_path_factory.mktemp("answered")
+    evaluation, screening = folder / "evaluation", folder / "screening"
     given = ["--checkpoint", CHECKPOINT, "--data", rendered_data, "--mode", "cot"]
-    return out, trainer("evaluate", *given, "--out", out, "--batch", "3")
+    printed = on_one_engine(
+        folder,
+        ["evaluate", *given, "--out", evaluation, "--batch", "3"],
+        ["screen-dataset", *given, "--out", screening, "--workers", "local"],
+    )
+    return Answered(evaluation, printed[0], screening, printed[1])
 
 
 @pytest.fixture

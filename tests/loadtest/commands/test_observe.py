@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_shows_the_dashboards_values_until_ctrl_c(
     tmp_path: Path, repository: Path, wait_until: Callable[..., None]
 ) -> None:
-    command = [sys.executable, "-m", "loadtest", "observe", "--engine", "scripted", "--every", "5"]
+    command = [sys.executable, "-m", "loadtest", "observe", "--engine", "scripted", "--every", "3"]
     told, shown = tmp_path / "stderr", tmp_path / "stdout"
     with told.open("wb") as errors, shown.open("wb") as output:
         process = subprocess.Popen(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 from loadtest.load.levels import Level, measure_level
 from loadtest.load.pictures import Pictures
 from loadtest.load.rendered import rendered
+from loadtest.targets import generate_loop
 from loadtest.targets.baselines import LOOP, OUR_ENGINE, BaselineFailed, chat, command_line, direct_client, ratios
 from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest
@@ -116,12 +116,11 @@ def test_the_same_engine_is_compared_without_a_verdict() -> None:
 
 
 @pytest.mark.slow
-def test_generate_answers_in_a_loop(tiny_checkpoint, repository, tmp_path) -> None:
-    drawn = rendered(argparse.Namespace(picture_size=96, seed=0, questions=tmp_path), 6)
-    command = [*LOOP, "--checkpoint", str(tiny_checkpoint), "--questions", str(drawn), "--count", "2"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=580)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_generate_answers_in_a_loop(tiny_checkpoint, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(generate_loop, "TRIAL", 1)
+    drawn = rendered(argparse.Namespace(picture_size=96, seed=0, questions=tmp_path), 4)
+    generate_loop.main(["--checkpoint", str(tiny_checkpoint), "--questions", str(drawn), "--count", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["latencies_ms"]) == 2 and min(found["latencies_ms"]) > 0
     assert found["settings"].startswith("greedy")
-    assert sys.executable in LOOP
+    assert (sys.executable, "-m", generate_loop.__name__) == LOOP

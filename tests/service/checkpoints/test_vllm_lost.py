@@ -17,18 +17,10 @@ from service.engines.fast_preprocessing import NotPossible
 from service.engines.prompt_rendering import PromptRenderer
 from service.engines.vllm_engine import VllmEngine
 from service.errors import EngineFailed, EngineLost
+from tests.service.engine_ends import NoReaper
 from tests.service.obedient_engine import make_checkpoint
 
 pytestmark = pytest.mark.vllm  # for its class of errors
-
-
-class Nothing:
-    """Ends no processes: the children of this process belong to the tests."""
-
-    def look(self, _pid: int) -> None: ...
-
-    def clear(self) -> list[str]:
-        return []
 
 
 class SilentLLM:
@@ -111,7 +103,7 @@ async def until_asked(llm: SilentLLM, what: str) -> None:
 
 def loaded(llm: SilentLLM) -> VllmEngine:
     engine = VllmEngine()
-    engine._llm, engine._reaper = llm, Nothing()
+    engine._llm, engine._reaper = llm, NoReaper()
     engine._prompts = PromptRenderer(llm, fast=True)
     engine._loading = asyncio.get_running_loop().create_future()
     return engine
@@ -184,7 +176,7 @@ def test_a_start_ends_with_its_engine(call, tmp_path, monkeypatch) -> None:
     async def run() -> None:
         llm = SilentLLM(deaf_to=call)
         engine = VllmEngine()
-        engine._reaper = Nothing()
+        engine._reaper = NoReaper()
         monkeypatch.setattr(engine, "_load", lambda *_: llm)
         starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
         await until_asked(llm, call)
@@ -248,7 +240,7 @@ def test_an_engine_that_is_stopped_while_it_loads_is_ended_and_not_kept(tmp_path
 
     async def run() -> None:
         engine = VllmEngine()
-        engine._reaper = Nothing()
+        engine._reaper = NoReaper()
         starting = asyncio.create_task(engine.start(make_checkpoint(tmp_path / "one", 1)))
         await asyncio.to_thread(begun.wait, 10)
         stopping = asyncio.create_task(engine.stop())

@@ -26,9 +26,13 @@ def _binaries() -> Path | None:
     return found[-1].parent if found else None
 
 
+EMPTY, PREPARED = "template1", "prepared"
+"""Databases of the PostgreSQL server that a new database can be a copy of. The second one has the tables of today."""
+
+
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """A server without a network. Each call creates an empty database and returns its address."""
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """A server without a network. Each call creates a database with the tables of today and returns its address."""
     import psycopg
 
     binaries = _binaries()
@@ -59,11 +63,12 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
                 assert server.poll() is None and time.monotonic() < until, (folder / "log").read_text()
                 time.sleep(0.05)
 
-        def make() -> str:
-            name = f"d{uuid.uuid4().hex}"
-            administrator.execute(f"CREATE DATABASE {name}")
+        def make(template: str = PREPARED, name: str | None = None) -> str:
+            name = name or f"d{uuid.uuid4().hex}"
+            administrator.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
             return f"postgresql://tests@/{name}?host={folder}"
 
+        prepare(make(EMPTY, PREPARED))
         yield make
         administrator.close()
     finally:
@@ -72,11 +77,34 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
         shutil.rmtree(folder)
 
 
+def prepare(url: str) -> None:
+    """Make the tables of today. This takes longer than most tests, so that the tests copy the database."""
+    made = Database(url)
+    made.prepare()
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the tables of today."""
+    file = tmp_path_factory.mktemp("prepared") / "decisions.db"
+    prepare(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database."""
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database without tables."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'decisions.db'}"
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    return request.getfixturevalue("postgresql")(EMPTY)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, prepared_file: Path, tmp_path: Path) -> str:
+    """The address of a database with the tables of today."""
+    if request.param == "sqlite":
+        return f"sqlite:///{shutil.copy(prepared_file, tmp_path / 'decisions.db')}"
     return request.getfixturevalue("postgresql")()
 
 
@@ -84,7 +112,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def database(database_url: str) -> Iterator[Database]:
     """A database with the tables of today."""
     one = Database(database_url)
-    one.prepare()
+    one.prepare()  # a test module may have its own `database_url`, without tables
     yield one
     one.close()
 

@@ -16,7 +16,8 @@ from alembic.runtime.migration import MigrationContext
 
 from service.__main__ import main as command
 from service.decisions import erasure, feedback, reading
-from service.decisions.database import Database, DatabaseError, head, revisions
+from service.decisions.database import Database, head, revisions
+from service.decisions.errors import DatabaseError
 from service.decisions.tables import METADATA, VERSION_TABLE
 
 
@@ -25,14 +26,17 @@ def tables(database: Database) -> set[str]:
         return set(sa.inspect(connection).get_table_names())
 
 
-def test_migrations_make_the_tables_that_the_code_knows(database) -> None:
+def test_migrations_make_the_tables_that_the_code_knows(empty_database_url) -> None:
+    database = Database(empty_database_url)
+    database.prepare()
     with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
         assert compare_metadata(context, METADATA) == []
+    database.close()
 
 
-def test_every_migration_goes_forward_and_back(database_url) -> None:
-    database = Database(database_url)
+def test_every_migration_goes_forward_and_back(empty_database_url) -> None:
+    database = Database(empty_database_url)
     for version in revisions():
         assert database.migrate(version)[1] == version
     for version in [*revisions()[-2::-1], "base"]:
@@ -73,9 +77,9 @@ def test_no_query_reads_a_whole_table(database) -> None:
     assert [plan for plan in whole if "ix_picture_marked" not in plan] == [], "that index has marked pictures only"
 
 
-def test_services_that_start_at_once_make_the_tables_once(database_url) -> None:
+def test_services_that_start_at_once_make_the_tables_once(empty_database_url) -> None:
     with ThreadPoolExecutor(4) as threads:
-        databases = [Database(database_url) for _ in range(4)]
+        databases = [Database(empty_database_url) for _ in range(4)]
         list(threads.map(Database.prepare, databases))
     assert databases[0].version() == head()
     for one in databases:
@@ -102,9 +106,9 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in Database("postgresql://user:secret@db.example/x").name
 
 
-def test_commands_say_the_version_and_change_it(database_url, capsys) -> None:
+def test_commands_say_the_version_and_change_it(empty_database_url, capsys) -> None:
     def run(*words: str) -> tuple[int, str]:
-        code = command([*words, "--decisions", database_url])
+        code = command([*words, "--decisions", empty_database_url])
         return code, "".join(capsys.readouterr())
 
     code, said = run("database", "status")

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from screening.images import Picture
 from service.decisions import erasure
 from service.decisions.commands import main
-from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.errors import PictureStoreError
+from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord
 from service.decisions.tables import AUDIT, DECISION, PICTURE
 from service.decisions.writer import DecisionWriter

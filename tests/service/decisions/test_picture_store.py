@@ -9,7 +9,8 @@ import pytest
 
 from service.decisions import erasure
 from service.decisions.database import Database
-from service.decisions.picture_store import PictureStore, PictureStoreError
+from service.decisions.errors import PictureStoreError
+from service.decisions.picture_store import PictureStore
 from service.decisions.writer import DecisionWriter
 from service.metrics import Metrics
 from tests.service.decisions.test_writer import PICTURES, record

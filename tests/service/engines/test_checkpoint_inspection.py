@@ -14,7 +14,7 @@ from service.engines.checkpoint_inspection import inspect_in_subprocess
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # checkpoints/test_vllm_broken.py offers both to a service on the real engine
 async def test_a_sound_checkpoint_passes_and_an_empty_configuration_is_a_fault(tiny_checkpoint, tmp_path) -> None:
     await inspect_in_subprocess(tiny_checkpoint)
     empty = shutil.copytree(tiny_checkpoint, tmp_path / "empty")

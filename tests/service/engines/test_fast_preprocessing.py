@@ -25,6 +25,7 @@ from service.engines.fast_preprocessing import FastPrompt, NotPossible
 from service.engines.protocol import Question
 from service.engines.vllm_engine import VllmEngine
 from service.errors import EngineFailed
+from tests.service.engine_ends import NoReaper
 from tests.service.obedient_engine import make_checkpoint
 
 SIZE = 16
@@ -226,6 +227,7 @@ def thawed() -> Iterator[None]:
 async def started(llm: AnsweringLLM, checkpoint: Path, engine: VllmEngine | None = None) -> VllmEngine:
     engine = engine or VllmEngine()
     engine._load = lambda *_: llm  # type: ignore[method-assign, assignment, return-value]
+    engine._reaper = NoReaper()  # type: ignore[assignment]
     await engine.start(checkpoint)
     llm.asked.clear()
     llm.rendered = 0

@@ -27,6 +27,7 @@ from tests.service.decisions.conftest import (  # noqa: F401 - fixtures
     database_url,
     kept,
     postgresql,
+    prepared_file,
     sha256,
 )
 

@@ -7,21 +7,14 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from tests.trainer.command_line import CHECKPOINT, trainer
-
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
-def test_the_answers_equal_those_of_an_evaluation(rendered_data, evaluated_data, tmp_path):
-    scores, _ = evaluated_data
-    lines = (scores / "predictions.jsonl").read_text().splitlines()
+def test_the_answers_equal_those_of_an_evaluation(answered_data):
+    lines = (answered_data.evaluation / "predictions.jsonl").read_text().splitlines()
     expected = {line["id"]: line for line in map(json.loads, lines)}
-    out = tmp_path / "out"
-    printed = trainer(
-        "screen-dataset", "--checkpoint", CHECKPOINT, "--data", rendered_data, "--out", out, "--workers", "local"
-    )
-    assert f"{len(expected)} of {len(expected)} records answered" in printed
-    (part,) = (out / "answers").glob("*.parquet")
+    assert f"{len(expected)} of {len(expected)} records answered" in answered_data.screen_dataset_printed
+    (part,) = (answered_data.screening / "answers").glob("*.parquet")
     answers = {row["id"]: row for row in pq.read_table(part).to_pylist()}
     assert answers.keys() == expected.keys()
     for identifier, one in expected.items():

@@ -15,6 +15,7 @@ import pytest
 from screening.checkpoint.manifest import read_manifest
 from tests.processes import descendants, runs
 from tests.trainer.command_line import CHECKPOINT, ROOT, trainer
+from tests.trainer.conftest import Answered
 from trainer.evaluation.evaluate.result import read_evaluation
 
 COUNT = 8
@@ -35,8 +36,8 @@ def wait_for(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.vllm
-def test_every_rendered_sample_is_answered(evaluated_data: tuple[Path, str]) -> None:
-    out, _ = evaluated_data
+def test_every_rendered_sample_is_answered(answered_data: Answered) -> None:
+    out = answered_data.evaluation
     result = read_evaluation(out)
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len({line["id"] for line in lines}) == len(lines) == COUNT
@@ -46,17 +47,17 @@ def test_every_rendered_sample_is_answered(evaluated_data: tuple[Path, str]) -> 
 
 
 @pytest.mark.vllm
-def test_five_pictures_cost_the_tokens_that_the_manifest_says(evaluated_data: tuple[Path, str]) -> None:
+def test_five_pictures_cost_the_tokens_that_the_manifest_says(answered_data: Answered) -> None:
     # Pictures have most of the tokens; the text has a few hundred at most.
-    out, _ = evaluated_data
+    out = answered_data.evaluation
     pictures = 5 * read_manifest(CHECKPOINT).image.tokens_per_picture
     for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
         assert pictures < json.loads(line)["prompt_tokens"] < pictures + 500
 
 
 @pytest.mark.vllm
-def test_the_report_is_all_that_is_printed(evaluated_data: tuple[Path, str]) -> None:
-    out, printed = evaluated_data
+def test_the_report_is_all_that_is_printed(answered_data: Answered) -> None:
+    out, printed = answered_data.evaluation, answered_data.evaluate_printed
     words, _, _picture = (out / "report.md").read_text(encoding="utf-8").partition("\n![confidence]")
     assert words and printed.startswith(words)
 
@@ -65,7 +66,7 @@ def test_the_report_is_all_that_is_printed(evaluated_data: tuple[Path, str]) -> 
 @pytest.mark.slow
 @pytest.mark.exhaustive  # test_killed_engine.py does the same to a stand-in for the engine
 def test_a_terminated_run_leaves_no_engine_and_can_be_continued(
-    rendered_data: Path, evaluated_data: tuple[Path, str], tmp_path: Path
+    rendered_data: Path, answered_data: Answered, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "trainer", *evaluation_of(rendered_data, out), "--batch", "1"]
@@ -84,4 +85,4 @@ def test_a_terminated_run_leaves_no_engine_and_can_be_continued(
     trainer(*evaluation_of(rendered_data, out))
     assert log.read_bytes().startswith(answered)
     resumed = read_evaluation(out)
-    assert resumed.scores.overall == read_evaluation(evaluated_data[0]).scores.overall
+    assert resumed.scores.overall == read_evaluation(answered_data.evaluation).scores.overall
