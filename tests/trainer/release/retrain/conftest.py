@@ -8,12 +8,12 @@ import pytest
 
 from screening.checkpoint.registry import Registry
 from tests.trainer.published import make_data
-from tests.trainer.release.retrain.shop import Shop
+from tests.trainer.release.retrain.shop import SAMPLES, Shop
 
 
 @pytest.fixture(scope="session")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("labels") / "data", 120)
+    return make_data(tmp_path_factory.mktemp("labels") / "data", SAMPLES)
 
 
 @pytest.fixture
