@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import signal
+import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # each other: a small training takes twice as long.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // workers)))
+
+# No test cuts the power, and a flush to the disk takes milliseconds. Killed processes lose nothing without it.
+os.fsync = lambda _: None
 
 # Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -47,10 +53,18 @@ def tiny_checkpoint(repository: Path) -> Path:
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with empty tables. Creating one takes seconds, so the tests copy it."""
     from mlflow import MlflowClient
+    from sqlalchemy import Engine, event
 
+    event.listen(Engine, "connect", _write_without_flush)
     file = tmp_path_factory.mktemp("registry") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{file}", registry_uri=f"sqlite:///{file}").search_registered_models()
     return file
+
+
+def _write_without_flush(connection: Any, _: object) -> None:
+    """See `os.fsync` above."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture
@@ -99,6 +113,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "engine" if _has_engine(config.rootpath / file) else file
 
     return ByFile(config, log)
+
+
+_frozen_modules = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Exclude what has been imported from garbage collection, as vLLM does in its engine.
+
+    torch and its like leave a million objects. Every full collection would look at them again, for about a second.
+    """
+    global _frozen_modules  # noqa: PLW0603 - the process has one heap
+    if len(sys.modules) > _frozen_modules + 200:
+        _frozen_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let the interpreter end as usual; libraries report frozen objects as leaks."""
+    gc.unfreeze()
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -255,6 +256,18 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
     assert bootstrap_bound(label, label, np.zeros(100, bool), level=0.95) is None
 
 
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path, data: Path) -> Shop:
+    """Version 1 is in production, and version 2 is published. For commands that move nothing."""
+    folder = tmp_path_factory.mktemp("two-versions")
+    shop = Shop(folder, Registry(f"sqlite:///{shutil.copy(empty_registry, folder)}"), data)
+    shop.version("one", wrong=OLD_WRONG)
+    shop.promote("one", 1)
+    shop.version("two", wrong=OLD_WRONG)
+    (folder / "bad.yaml").write_text("margins: {overal: 5}\n")
+    return shop
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -269,16 +282,11 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
     ],
 )
 def test_wrong_input_is_said_and_moves_nothing(
-    change: Callable[[Shop], int], message: str, shop: Shop, capsys: pytest.CaptureFixture[str]
+    change: Callable[[Shop], int], message: str, two_versions: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop.version("one", wrong=OLD_WRONG)
-    shop.promote("one", 1)
-    shop.version("two", wrong=OLD_WRONG)
-    (shop.folder / "bad.yaml").write_text("margins: {overal: 5}\n")
-    capsys.readouterr()
-    assert change(shop) == 2
+    assert change(two_versions) == 2
     assert message in capsys.readouterr().err
-    assert shop.production() == 1 and len(read_history(shop.registry).moves) == 1
+    assert two_versions.production() == 1 and len(read_history(two_versions.registry).moves) == 1
 
 
 def test_limits_can_be_set(shop: Shop) -> None:
