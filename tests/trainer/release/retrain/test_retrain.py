@@ -119,7 +119,10 @@ def test_deciding_alone_prints_one_line_of_json_and_starts_nothing(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shop.call("--decide-only") == 0
-    assert json.loads(capsys.readouterr().out) == {"decision": "run", "reason": f"{SAMPLES} new labels of {SAMPLES} products"}
+    assert json.loads(capsys.readouterr().out) == {
+        "decision": "run",
+        "reason": f"{SAMPLES} new labels of {SAMPLES} products",
+    }
     shop.config["when"]["new_labels"] = 1000
     assert shop.call("--decide-only") == 0
     said = json.loads(capsys.readouterr().out)

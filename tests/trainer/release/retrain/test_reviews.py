@@ -51,7 +51,10 @@ def test_deciding_reads_the_reviews_and_fetches_no_picture(
     reviewed: Shop, reviews: Reviews, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reviewed.call("--decide-only") == 0
-    assert json.loads(capsys.readouterr().out) == {"decision": "run", "reason": f"{SAMPLES} new labels of {SAMPLES} products"}
+    assert json.loads(capsys.readouterr().out) == {
+        "decision": "run",
+        "reason": f"{SAMPLES} new labels of {SAMPLES} products",
+    }
     assert not reviews.fetched and not reviews.exports
     assert not (reviewed.work / "runs").exists()
     reviews.items.clear()
