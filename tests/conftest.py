@@ -123,7 +123,7 @@ def pytest_runtest_setup() -> None:
 
     torch and its like leave a million objects. Every full collection would look at them again, for about a second.
     """
-    global _frozen_modules  # noqa: PLW0603 - the process has one heap
+    global _frozen_modules
     if len(sys.modules) > _frozen_modules + 200:
         _frozen_modules = len(sys.modules)
         gc.collect()

@@ -32,6 +32,8 @@ from trainer.release.retrain.state import State, read_state
 
 SAMPLES = 60
 """Number of labelled samples, each of another product. A run needs at least 50 new labels."""
+ALL_NEW = f"{SAMPLES} new labels of {SAMPLES} products"
+"""The reason of the first run."""
 _MARGINS = ("overall", "dimension", "unreadable", "none_precision", "none_recall", "position")
 LIMITS = {"margins": dict.fromkeys(_MARGINS, 60) | {"calibration": 1}, "floors": {"calibration": 1}}
 """Wide margins, so that a small test set decides."""

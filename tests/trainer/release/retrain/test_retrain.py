@@ -11,7 +11,7 @@ import pytest
 
 from screening.checkpoint.registry import CANDIDATE
 from tests.trainer.published import make_data
-from tests.trainer.release.retrain.shop import SAMPLES, Shop
+from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 from trainer.release.promote.rollback import rollback
 
 
@@ -24,7 +24,7 @@ def test_a_better_model_comes_into_production(shop: Shop, capsys: pytest.Capture
     last = shop.history.moves[-1]
     assert last.reason is not None and run.id in last.reason and last.gate is not None and last.gate.passed
     printed = capsys.readouterr().out
-    assert f"run: {SAMPLES} new labels of {SAMPLES} products" in printed and "[12/12] confirm: left out" in printed
+    assert f"run: {ALL_NEW}" in printed and "[12/12] confirm: left out" in printed
     page = (shop.work / "runs" / run.id / "report.html").read_text()
     assert "promoted" in page and "score, against production" in page and "flips.html" in page
     assert 'outcome="promoted"' in shop.metrics and "screening_retrain_exit_status 0.0" in shop.metrics
@@ -121,7 +121,7 @@ def test_deciding_alone_prints_one_line_of_json_and_starts_nothing(
     assert shop.call("--decide-only") == 0
     assert json.loads(capsys.readouterr().out) == {
         "decision": "run",
-        "reason": f"{SAMPLES} new labels of {SAMPLES} products",
+        "reason": ALL_NEW,
     }
     shop.config["when"]["new_labels"] = 1000
     assert shop.call("--decide-only") == 0

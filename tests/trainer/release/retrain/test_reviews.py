@@ -11,7 +11,7 @@ import pytest
 
 from tests.trainer.data.collect.reviews import KEY, Reviews, serve
 from tests.trainer.published import LABELS
-from tests.trainer.release.retrain.shop import SAMPLES, Shop
+from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 
 
 @pytest.fixture
@@ -36,6 +36,9 @@ def reviewed(shop: Shop, reviews: Reviews, tmp_path: Path) -> Shop:
     return shop
 
 
+OTHERS = ("before collect", "before split", "after split")
+
+
 def labels_in(directory: Path) -> dict[str, str]:
     lines = map(json.loads, (directory / "samples.jsonl").read_text().splitlines())
     return {line["id"]: line["label"] for line in lines}
@@ -53,7 +56,7 @@ def test_deciding_reads_the_reviews_and_fetches_no_picture(
     assert reviewed.call("--decide-only") == 0
     assert json.loads(capsys.readouterr().out) == {
         "decision": "run",
-        "reason": f"{SAMPLES} new labels of {SAMPLES} products",
+        "reason": ALL_NEW,
     }
     assert not reviews.fetched and not reviews.exports
     assert not (reviewed.work / "runs").exists()
@@ -75,7 +78,7 @@ def test_reviews_are_collected_trained_on_and_new_once(reviewed: Shop, reviews: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["before collect", "after collect", "before split", "after split"])
+@pytest.mark.parametrize("moment", ["after collect", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in OTHERS)])
 def test_a_killed_run_ends_with_the_digest_of_an_unbroken_one(moment: str, reviewed: Shop, reviews: Reviews) -> None:
     assert reviewed.killed(moment) != 0
     reviews.items[0] |= {"at": "2026-12-01T00:00:00Z"}  # a review after the snapshot belongs to the next run
