@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,11 +92,21 @@ LOSSES: list[tuple[Callable[[Shop, MlflowClient], None], str]] = [
 ]
 
 
-@pytest.fixture
-def lost(shop: Shop) -> Shop:
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path, data: Path) -> Path:
+    """The folder of a shop with `good` in production and `bad` published, with its registry."""
+    folder = tmp_path_factory.mktemp("before")
+    shop = Shop(folder, Registry(f"sqlite:///{shutil.copy(empty_registry, folder)}"), data)
     shop.version("good", wrong=OLD_WRONG)
     assert shop.promote("good", 1) == 0
     shop.version("bad", wrong=WORSE)
+    return folder
+
+
+@pytest.fixture
+def lost(shop: Shop, before: Path) -> Shop:
+    """A copy of `before`, in which a test can lose something."""
+    shutil.copytree(before, shop.folder, dirs_exist_ok=True)
     return shop
 
 
