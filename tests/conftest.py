@@ -102,7 +102,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Divide the tests for `pytest -n 2`: the tests of a file stay together, because they share module fixtures.
 
     Files with the real engine are one group: each engine takes a gigabyte and a core, so two of them at once would need
-    more than the smallest machine has. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores
+    more than the smallest machine has. Files with the fork server are another, so that one server imports the trainer
+    for all of them. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores
     the test ids that xdist changes.
     """
     from xdist.scheduler import LoadScopeScheduling
@@ -110,7 +111,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "engine" if _has_engine(config.rootpath / file) else file
+            return _group(config.rootpath / file) or file
 
     return ByFile(config, log)
 
@@ -136,5 +137,6 @@ def pytest_sessionfinish() -> None:
 
 
 @functools.cache
-def _has_engine(file: Path) -> bool:
-    return "mark.vllm" in file.read_text(encoding="utf-8")
+def _group(file: Path) -> str | None:
+    text = file.read_text(encoding="utf-8")
+    return next((marker for marker in ("vllm", "fork_server") if f"mark.{marker}" in text), None)

@@ -27,7 +27,7 @@ from trainer.reward import completion_text
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.fork_server, pytest.mark.timeout(3000)]
 
 SAVE_STEPS = 2
 

@@ -17,6 +17,8 @@ from trainer.release.retrain.errors import Stale
 from trainer.release.retrain.lock import Epoch, newest_lease, work_lock
 from trainer.release.retrain.stages import STAGES
 
+pytestmark = pytest.mark.fork_server
+
 MOMENTS = [f"{when} {stage.name}" for stage in STAGES for when in ("before", "after")]
 MOMENTS.insert(MOMENTS.index("after promote"), "noted")
 """In the order in which they occur in a run; `noted`: the move is in the history and the alias stays."""
