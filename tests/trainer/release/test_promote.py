@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
+from tests.trainer import forked
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
@@ -25,6 +26,8 @@ from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import MoveError, move, previous, read_history
 from trainer.release.promote.report import title
 from trainer.release.publish.register import register
+
+pytestmark = pytest.mark.fork_server
 
 OLD_WRONG = range(0, 200, 6)
 """Numbers of 34 samples with wrong answers, spread over all labels."""
@@ -390,30 +393,25 @@ def test_of_two_promoters_at_once_one_wins_and_none_is_lost(shop: Shop) -> None:
     for name in ("one", "two", "three"):
         shop.version(name)
     shop.run("promote", "1", "--force", "--reason", "x")
-    program = (
-        "import sys; from screening.checkpoint.registry import PRODUCTION, Registry\n"
-        "from trainer.release.promote.moves import MoveError, move\n"
-        "registry = Registry(sys.argv[1]); expected = registry.named(PRODUCTION)\n"
-        "to = registry.version(int(sys.argv[2]))\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "try:\n    move(registry, expected, to, 'promote', by='x', reason=None); print('moved')\n"
-        "except MoveError as error:\n    print(error)"
-    )
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    promoters = [
-        subprocess.Popen([sys.executable, "-c", program, shop.registry.uri, str(number)], **pipes) for number in (2, 3)
-    ]
-    for one in promoters:
-        assert one.stdout is not None and one.stdout.readline() == "ready\n"
-    for one in promoters:
-        assert one.stdin is not None
-        one.stdin.write("go\n")
-        one.stdin.flush()
-    said = [one.communicate(timeout=300)[0].strip() for one in promoters]
-    assert sorted(text == "moved" for text in said) == [False, True], said
-    winner = 2 + [text == "moved" for text in said].index(True)
+    together = multiprocessing.get_context("forkserver").Barrier(2)
+    files = {number: shop.folder / f"said-{number}" for number in (2, 3)}
+    promoters = [forked.start(_promote, shop.registry.uri, number, together, file) for number, file in files.items()]
+    assert [forked.end(promoter, 300) for promoter in promoters] == [0, 0]
+    (winner,) = (number for number, file in files.items() if file.read_text() == "moved")
     assert shop.production() == winner
     assert [(one.before, one.after) for one in read_history(shop.registry).moves] == [(None, 1), (1, winner)]
+
+
+def _promote(uri: str, number: int, together: Barrier, said: Path) -> None:
+    registry = Registry(uri)
+    expected, to = registry.named(PRODUCTION), registry.version(number)
+    assert to is not None
+    together.wait(300)
+    try:
+        move(registry, expected, to, "promote", by="x", reason=None)
+        said.write_text("moved")
+    except MoveError as error:
+        said.write_text(str(error))
 
 
 def test_the_commands_say_where_the_registry_should_be(
