@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // workers)))
 
-# No test cuts the power, and a flush to the disk takes milliseconds. Killed processes lose nothing without it.
+# Only a power failure loses data that was not flushed, and no test causes one. A flush takes milliseconds.
 os.fsync = lambda _: None
 
 # Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
@@ -62,7 +62,7 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_without_flush(connection: Any, _: object) -> None:
-    """See `os.fsync` above."""
+    """Commit without a flush to the disk, as `os.fsync` above."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
@@ -103,8 +103,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     Files with the real engine are one group: each engine takes a gigabyte and a core, so two of them at once would need
     more than the smallest machine has. Files with the fork server are another, so that one server imports the trainer
-    for all of them. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores
-    the test ids that xdist changes.
+    for all of them. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores the test ids that
+    xdist changes.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -120,9 +120,9 @@ _frozen_modules = 0
 
 
 def pytest_runtest_setup() -> None:
-    """Exclude what has been imported from garbage collection, as vLLM does in its engine.
+    """Exclude imported modules from garbage collection, as vLLM does in its engine.
 
-    torch and its like leave a million objects. Every full collection would look at them again, for about a second.
+    torch and similar libraries create a million objects. Every full collection would visit them, for about a second.
     """
     global _frozen_modules
     if len(sys.modules) > _frozen_modules + 200:
