@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import signal
+import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +29,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # each other: a small training takes twice as long.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // workers)))
+
+# Only a power failure loses data that was not flushed, and no test causes one. A flush takes milliseconds.
+os.fsync = lambda _: None
 
 # Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -49,10 +55,18 @@ def tiny_checkpoint(repository: Path) -> Path:
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with empty tables. Creating one takes seconds, so the tests copy it."""
     from mlflow import MlflowClient
+    from sqlalchemy import Engine, event
 
+    event.listen(Engine, "connect", _write_without_flush)
     file = tmp_path_factory.mktemp("registry") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{file}", registry_uri=f"sqlite:///{file}").search_registered_models()
     return file
+
+
+def _write_without_flush(connection: Any, _: object) -> None:
+    """Commit without a flush to the disk, as `os.fsync` above."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture
@@ -105,19 +119,41 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Divide the tests for `pytest -n 2`: the tests of a file stay together, because they share module fixtures.
 
     Files with the real engine are one group: each engine takes a gigabyte and a core, so two of them at once would need
-    more than the smallest machine has. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores
-    the test ids that xdist changes.
+    more than the smallest machine has. Files with the fork server are another, so that one server imports the trainer
+    for all of them. xdist's own groups (`xdist_group`) have no effect with pytest 9.2, which ignores the test ids that
+    xdist changes.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "engine" if _has_engine(config.rootpath / file) else file
+            return _group(config.rootpath / file) or file
 
     return ByFile(config, log)
 
 
+_frozen_modules = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Exclude imported modules from garbage collection, as vLLM does in its engine.
+
+    torch and similar libraries create a million objects. Every full collection would visit them, for about a second.
+    """
+    global _frozen_modules
+    if len(sys.modules) > _frozen_modules + 200:
+        _frozen_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let the interpreter end as usual; libraries report frozen objects as leaks."""
+    gc.unfreeze()
+
+
 @functools.cache
-def _has_engine(file: Path) -> bool:
-    return "mark.vllm" in file.read_text(encoding="utf-8")
+def _group(file: Path) -> str | None:
+    text = file.read_text(encoding="utf-8")
+    return next((marker for marker in ("vllm", "fork_server") if f"mark.{marker}" in text), None)

@@ -273,13 +273,16 @@ def test_weighted_intervals_cover_the_truth_of_a_biased_queue_and_plain_ones_do_
     draw, weighted, plain = random.Random(0), 0, 0
     population = [draw.random() < 0.8 for _ in range(4000)]
     truth = 100 * sum(population) / len(population)
+    # Wrong answers are contested more often.
+    inclusions = {True: 0.05, False: 0.15}
+    judged = {
+        right: Judged(
+            labelled("A").model_copy(update={"weight": 1 / inclusion}), Answer(options("A" if right else "B"))
+        )
+        for right, inclusion in inclusions.items()
+    }
     for _ in range(80):
-        queue = []
-        for right in population:
-            inclusion = 0.05 if right else 0.15  # wrong answers are contested more often
-            if draw.random() < inclusion:
-                sample = labelled("A").model_copy(update={"weight": 1 / inclusion})
-                queue.append(Judged(sample, Answer(options("A" if right else "B"))))
+        queue = [judged[right] for right in population if draw.random() < inclusions[right]]
         estimate = weighted_score(queue)
         assert estimate is not None
         weighted += estimate.low <= truth <= estimate.high

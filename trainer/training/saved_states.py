@@ -22,7 +22,6 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers.trainer import TRAINER_STATE_NAME
 
 from screening.runtime.atomic_write import write_atomically
 from trainer.training.distributed import LaunchError
@@ -151,6 +150,8 @@ def _by_step(directory: Path) -> list[Path]:
 
 def _best_known_to(state: Path) -> str | None:
     """Name of the state with the best validation score that a state's log has; None without scores."""
+    from transformers.trainer import TRAINER_STATE_NAME
+
     try:
         log = json.loads((state / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
     except FileNotFoundError:

@@ -131,6 +131,12 @@ def test_few_answers_shift_little() -> None:
     assert position_shifts([ReadAnswer(frozenset(), {}, 0.5, frozenset())]) == Shifts()
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no `confidence.png`, which nothing here reads; `test_evaluate.py` has it."""
+    monkeypatch.setattr("trainer.evaluation.evaluate.report.plot", lambda *_: None)
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "checkpoint")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import probe_pictures
+from tests.trainer.published import make_data
 from tests.trainer.scripted_engine import SIZE, make_checkpoint
 from trainer.__main__ import main
-from trainer.data.render.dataset import Order, write_dataset
 from trainer.evaluation.domain import command
 from trainer.evaluation.domain.errors import DomainFitError
 from trainer.evaluation.domain.fit import LEAST_QUESTIONS, TARGET, fit
@@ -86,16 +86,25 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("data") / "drawn"
-    write_dataset(Order(count=LEAST_QUESTIONS, seed=3, size=64, severities=(0.2, 0.4, 0.4)), directory)
+    """Questions whose pictures are random patches of grey."""
+    directory = make_data(tmp_path_factory.mktemp("data") / "patches", LEAST_QUESTIONS)
+    rng = np.random.default_rng(3)
+    for file in directory.glob("pictures/*/*.png"):
+        patches = Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8))
+        patches.resize((SIZE, SIZE), Image.Resampling.NEAREST).save(file)
     return directory
 
 
-@pytest.mark.slow
-def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> None:
-    checkpoint = make_checkpoint(tmp_path / "c")
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, Manifest, str]:
+    """A checkpoint with a domain, its earlier manifest, and the report."""
+    checkpoint = make_checkpoint(tmp_path_factory.mktemp("described") / "c")
     before = read_manifest(checkpoint)
-    report = command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
+    return checkpoint, before, command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
+
+
+def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path, Manifest, str]) -> None:
+    checkpoint, before, report = described
     after = read_manifest(checkpoint)
     domain = after.domain
     assert domain is not None and domain.trained_on == "small drawings" and after.digest != before.digest
@@ -107,12 +116,10 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(tmp_path, data) -> Non
     assert domain.calibration.questions == LEAST_QUESTIONS // 2
 
 
-@pytest.mark.slow
-def test_the_same_command_again_gives_the_same_manifest(tmp_path, data) -> None:
-    checkpoint = make_checkpoint(tmp_path / "c")
-    command.describe(checkpoint, data, "drawings", open_extractor=Opened())
+def test_the_same_command_again_gives_the_same_manifest(data: Path, described: tuple[Path, Manifest, str]) -> None:
+    checkpoint, _, _ = described
     first = (checkpoint / "screening.json").read_bytes()
-    command.describe(checkpoint, data, "drawings", open_extractor=Opened())
+    command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
     assert (checkpoint / "screening.json").read_bytes() == first
 
 

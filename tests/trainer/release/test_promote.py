@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import multiprocessing
+import shutil
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
+from tests.trainer import forked
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
@@ -24,6 +26,8 @@ from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import MoveError, move, previous, read_history
 from trainer.release.promote.report import title
 from trainer.release.publish.register import register
+
+pytestmark = pytest.mark.fork_server
 
 OLD_WRONG = range(0, 200, 6)
 """Numbers of 34 samples with wrong answers, spread over all labels."""
@@ -255,6 +259,18 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
     assert bootstrap_bound(label, label, np.zeros(100, bool), level=0.95) is None
 
 
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path, data: Path) -> Shop:
+    """Version 1 is in production, and version 2 is published. For commands that move nothing."""
+    folder = tmp_path_factory.mktemp("two-versions")
+    shop = Shop(folder, Registry(f"sqlite:///{shutil.copy(empty_registry, folder)}"), data)
+    shop.version("one", wrong=OLD_WRONG)
+    shop.promote("one", 1)
+    shop.version("two", wrong=OLD_WRONG)
+    (folder / "bad.yaml").write_text("margins: {overal: 5}\n")
+    return shop
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -269,16 +285,11 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
     ],
 )
 def test_wrong_input_is_said_and_moves_nothing(
-    change: Callable[[Shop], int], message: str, shop: Shop, capsys: pytest.CaptureFixture[str]
+    change: Callable[[Shop], int], message: str, two_versions: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop.version("one", wrong=OLD_WRONG)
-    shop.promote("one", 1)
-    shop.version("two", wrong=OLD_WRONG)
-    (shop.folder / "bad.yaml").write_text("margins: {overal: 5}\n")
-    capsys.readouterr()
-    assert change(shop) == 2
+    assert change(two_versions) == 2
     assert message in capsys.readouterr().err
-    assert shop.production() == 1 and len(read_history(shop.registry).moves) == 1
+    assert two_versions.production() == 1 and len(read_history(two_versions.registry).moves) == 1
 
 
 def test_limits_can_be_set(shop: Shop) -> None:
@@ -382,30 +393,25 @@ def test_of_two_promoters_at_once_one_wins_and_none_is_lost(shop: Shop) -> None:
     for name in ("one", "two", "three"):
         shop.version(name)
     shop.run("promote", "1", "--force", "--reason", "x")
-    program = (
-        "import sys; from screening.checkpoint.registry import PRODUCTION, Registry\n"
-        "from trainer.release.promote.moves import MoveError, move\n"
-        "registry = Registry(sys.argv[1]); expected = registry.named(PRODUCTION)\n"
-        "to = registry.version(int(sys.argv[2]))\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "try:\n    move(registry, expected, to, 'promote', by='x', reason=None); print('moved')\n"
-        "except MoveError as error:\n    print(error)"
-    )
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    promoters = [
-        subprocess.Popen([sys.executable, "-c", program, shop.registry.uri, str(number)], **pipes) for number in (2, 3)
-    ]
-    for one in promoters:
-        assert one.stdout is not None and one.stdout.readline() == "ready\n"
-    for one in promoters:
-        assert one.stdin is not None
-        one.stdin.write("go\n")
-        one.stdin.flush()
-    said = [one.communicate(timeout=300)[0].strip() for one in promoters]
-    assert sorted(text == "moved" for text in said) == [False, True], said
-    winner = 2 + [text == "moved" for text in said].index(True)
+    together = multiprocessing.get_context("forkserver").Barrier(2)
+    files = {number: shop.folder / f"said-{number}" for number in (2, 3)}
+    promoters = [forked.start(_promote, shop.registry.uri, number, together, file) for number, file in files.items()]
+    assert [forked.end(promoter, 300) for promoter in promoters] == [0, 0]
+    (winner,) = (number for number, file in files.items() if file.read_text() == "moved")
     assert shop.production() == winner
     assert [(one.before, one.after) for one in read_history(shop.registry).moves] == [(None, 1), (1, winner)]
+
+
+def _promote(uri: str, number: int, together: Barrier, said: Path) -> None:
+    registry = Registry(uri)
+    expected, to = registry.named(PRODUCTION), registry.version(number)
+    assert to is not None
+    together.wait(300)
+    try:
+        move(registry, expected, to, "promote", by="x", reason=None)
+        said.write_text("moved")
+    except MoveError as error:
+        said.write_text(str(error))
 
 
 def test_the_commands_say_where_the_registry_should_be(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,16 +92,26 @@ LOSSES: list[tuple[Callable[[Shop, MlflowClient], None], str]] = [
 ]
 
 
-@pytest.fixture
-def lost(shop: Shop) -> Shop:
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path, data: Path) -> Path:
+    """The folder of a shop with `good` in production and `bad` published, with its registry."""
+    folder = tmp_path_factory.mktemp("before")
+    shop = Shop(folder, Registry(f"sqlite:///{shutil.copy(empty_registry, folder)}"), data)
     shop.version("good", wrong=OLD_WRONG)
     assert shop.promote("good", 1) == 0
     shop.version("bad", wrong=WORSE)
+    return folder
+
+
+@pytest.fixture
+def lost(shop: Shop, before: Path) -> Shop:
+    """A copy of `before`, in which a test can lose something."""
+    shutil.copytree(before, shop.folder, dirs_exist_ok=True)
     return shop
 
 
 @pytest.mark.parametrize(("lose", "message"), LOSSES)
-def test_a_worse_version_does_not_pass_where_production_was_lost(
+def test_where_production_was_lost_nothing_moves_without_force(
     lose: Callable[[Shop, MlflowClient], None], message: str, lost: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lose(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
@@ -112,25 +123,13 @@ def test_a_worse_version_does_not_pass_where_production_was_lost(
     assert lost.registry.named(PRODUCTION) == before
     assert not (lost.folder / f"gate-{bad}-bad").exists(), "it is refused before any measurement"
 
+    assert lost.run("rollback", "--reason", "x") == 2, "rollback does not guess either"
+    assert lost.registry.named(PRODUCTION) == before and "--force" in capsys.readouterr().err
 
-@pytest.mark.parametrize("lose", [lose for lose, _ in LOSSES])
-def test_force_is_applied_and_recorded_as_force(lose: Callable[[Shop, MlflowClient], None], lost: Shop) -> None:
-    lose(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
-    bad = number_of(lost, "bad")
     assert lost.run("promote", str(bad), "--force", "--reason", "production was deleted by mistake") == 0
     assert lost.production() == bad
     last = read_history(lost.registry).last
-    assert last is not None and last.forced and last.after == bad
-
-
-@pytest.mark.parametrize("lose", [lose for lose, _ in LOSSES])
-def test_rollback_does_not_guess_either(
-    lose: Callable[[Shop, MlflowClient], None], lost: Shop, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lose(lost, MlflowClient(lost.registry.uri, lost.registry.uri))
-    before = lost.registry.named(PRODUCTION)
-    assert lost.run("rollback", "--reason", "x") == 2
-    assert lost.registry.named(PRODUCTION) == before and "--force" in capsys.readouterr().err
+    assert last is not None and last.forced and last.after == bad, "force is recorded as force"
 
 
 def test_rollback_from_a_deleted_version_needs_force(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

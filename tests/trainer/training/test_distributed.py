@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from screening.checkpoint.manifest import read_manifest, verify
+from tests.trainer import forked
 from tests.trainer.command_line import ROOT
 from tests.trainer.training.validation.overfitting import contradicting_data, scores, training_data, write_recipe
 from trainer.__main__ import main
@@ -23,22 +25,33 @@ from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint, put_in_place
 
+pytestmark = pytest.mark.fork_server
+
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", *on_one_machine(2)]
-"""The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes."""
+"""The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes. A
+whole training under it is in `release/retrain/test_joining.py`."""
 
 
 def together(*arguments: object) -> str:
-    done = subprocess.run(
-        [*TOGETHER, "-m", "trainer", *map(str, arguments), "--tracking-uri", "none"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    """Run a command of the trainer in two processes, and return what both print."""
+    command = [*map(str, arguments), "--tracking-uri", "none"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / str(rank) for rank in range(2)]
+        started = [
+            forked.start(_train, command, file, environment=rank)
+            for file, rank in zip(files, forked.ranks(2), strict=True)
+        ]
+        ended = [forked.end(process, 600) for process in started]
+        printed = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert ended == [0, 0], printed[-6000:]
+    return printed
+
+
+def _train(command: list[str], output: Path) -> None:
+    torch.set_num_threads(1)
+    with forked.printing_to(output):
+        status = main(command)
+    raise SystemExit(status)
 
 
 def recipe(path: Path, *, batch: int) -> Path:

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from screening.runtime.atomic_write import replacing, write_atomically
+from screening.runtime.atomic_write import partial_path, replacing, write_atomically
 from screening.runtime.digests import file_sha256
 from screening.task import OPTIONS
 from trainer.data.split.assign import Item, SplitError
@@ -74,15 +74,27 @@ def _folder(item: Item) -> str:
 def _place(source: Path, target: Path, digest: str, *, copy: bool) -> None:
     if target.exists() and (not copy if target.samefile(source) else file_sha256(target) == digest):
         return
+    if not copy and _linked(source, target):
+        return
     with replacing(target) as partial:
         partial.unlink(missing_ok=True)
-        if not copy:
-            try:
-                # Resolved first, because a link to a symbolic link would be a second symbolic link.
-                os.link(source.resolve(), partial)
-            except OSError:  # another file system, one without links, too many links
-                copy = True
-        if copy:
-            shutil.copyfile(source, partial)
-            if file_sha256(partial) != digest:
-                raise SplitError(f"{source} changed while it was copied; run the same command again")
+        shutil.copyfile(source, partial)
+        if file_sha256(partial) != digest:
+            raise SplitError(f"{source} changed while it was copied; run the same command again")
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Make `target` a hard link of a picture; returns whether the file system allows it.
+
+    Nothing is flushed to the disk, unlike in `replacing`: the bytes are those of the source, and a flush per picture
+    would take most of the time.
+    """
+    partial = partial_path(target)
+    partial.unlink(missing_ok=True)
+    try:
+        # Resolved first, because a link to a symbolic link would be a second symbolic link.
+        os.link(source.resolve(), partial)
+    except OSError:  # another file system, one without links, too many links
+        return False
+    partial.replace(target)
+    return True

@@ -205,6 +205,7 @@ def test_only_errors_of_memory_become_memory_errors() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # test_a_pipeline_of_diffusers_paints_four_pictures refuses all connections of its process
 def test_a_model_paints_where_there_is_no_network(options: Callable[..., list[str]]) -> None:
     cut_off = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*cut_off, "true"], check=False).returncode:

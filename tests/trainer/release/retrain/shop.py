@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ import yaml
 
 from screening.checkpoint.manifest import read_manifest
 from screening.checkpoint.registry import PRODUCTION, Registry
+from tests.trainer import forked
 from tests.trainer.published import make_checkpoint, make_evaluation
 from trainer.release.promote.moves import History, move, read_history
 from trainer.release.publish.register import register
@@ -30,6 +30,10 @@ from trainer.release.retrain.command import retrain
 from trainer.release.retrain.errors import RetrainError
 from trainer.release.retrain.state import State, read_state
 
+SAMPLES = 60
+"""Number of labelled samples, each of another product. A run needs at least 50 new labels."""
+ALL_NEW = f"{SAMPLES} new labels of {SAMPLES} products"
+"""The reason of the first run."""
 _MARGINS = ("overall", "dimension", "unreadable", "none_precision", "none_recall", "position")
 LIMITS = {"margins": dict.fromkeys(_MARGINS, 60) | {"calibration": 1}, "floors": {"calibration": 1}}
 """Wide margins, so that a small test set decides."""
@@ -154,14 +158,9 @@ class Shop:
         """Give the command, with scripted GPU stages. Returns the exit status."""
         return called(self.file(), self.scripted, *options)
 
-    def killed(self, moment: str) -> int | None:
+    def killed(self, moment: str) -> int:
         """Give the command in a process that kills itself at a moment. Returns its exit code."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, "trainer.release.retrain.machine", "mlflow"])
-        process = context.Process(target=_until_killed, args=(self.file(), self.scripted, moment))
-        process.start()
-        process.join(300)
-        return process.exitcode
+        return forked.run(_until_killed, self.file(), self.scripted, moment)
 
 
 def called(config: Path, scripted: Scripted, *options: str) -> int:

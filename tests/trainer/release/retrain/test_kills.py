@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import Any
 import pytest
 
 from screening.checkpoint.registry import Registry
+from tests.trainer import forked
 from tests.trainer.release.retrain.shop import Shop
 from trainer.release.retrain import releasing
 from trainer.release.retrain.errors import Stale
 from trainer.release.retrain.lock import Epoch, newest_lease, work_lock
 from trainer.release.retrain.stages import STAGES
+
+pytestmark = pytest.mark.fork_server
 
 MOMENTS = [f"{when} {stage.name}" for stage in STAGES for when in ("before", "after")]
 MOMENTS.insert(MOMENTS.index("after promote"), "noted")
@@ -49,12 +51,9 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(
     assert unbroken.production == shop.production
 
 
-def test_of_two_runs_at_once_one_works_and_the_other_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_two_runs_at_once_one_works_and_the_other_is_refused(shop: Shop) -> None:
     with work_lock(shop.work):
-        process = multiprocessing.get_context("forkserver").Process(target=_second, args=(shop.file(),))
-        process.start()
-        process.join(120)
-    assert process.exitcode == 1
+        assert forked.run(_second, shop.file()) == 1
 
 
 def _second(config: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from screening.checkpoint.registry import CANDIDATE
 from tests.trainer.published import make_data
-from tests.trainer.release.retrain.shop import Shop
+from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 from trainer.release.promote.rollback import rollback
 
 
@@ -24,7 +24,7 @@ def test_a_better_model_comes_into_production(shop: Shop, capsys: pytest.Capture
     last = shop.history.moves[-1]
     assert last.reason is not None and run.id in last.reason and last.gate is not None and last.gate.passed
     printed = capsys.readouterr().out
-    assert "run: 120 new labels of 120 products" in printed and "[12/12] confirm: left out" in printed
+    assert f"run: {ALL_NEW}" in printed and "[12/12] confirm: left out" in printed
     page = (shop.work / "runs" / run.id / "report.html").read_text()
     assert "promoted" in page and "score, against production" in page and "flips.html" in page
     assert 'outcome="promoted"' in shop.metrics and "screening_retrain_exit_status 0.0" in shop.metrics
@@ -48,15 +48,15 @@ def test_a_worse_model_is_refused_reported_and_no_failure(shop: Shop, capsys: py
 def test_few_labels_products_and_money_and_recent_runs_are_reasons_to_skip(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop.config["when"] = {"new_labels": 121, "new_products": 200, "days_after_rollback": 2}
+    shop.config["when"] = {"new_labels": SAMPLES + 1, "new_products": 200, "days_after_rollback": 2}
     shop.config["budget"] = {"gpu_hours_per_month": 0}
     shop.put_into_production("newer")
     rollback(shop.registry, by="ann", reason="wrong shadows")
     assert shop.call() == 0
     decision = shop.state.decision
-    assert decision is not None and decision.decision == "skip" and decision.new_labels == 120
+    assert decision is not None and decision.decision == "skip" and decision.new_labels == SAMPLES
     for reason in (
-        "when.new_labels asks for 121",
+        f"when.new_labels asks for {SAMPLES + 1}",
         "when.new_products asks for 200",
         "rolled back",
         "of this month's 0",
@@ -91,7 +91,7 @@ def test_new_directories_are_found_and_the_test_set_stays(shop: Shop, tmp_path: 
 
 
 def test_a_changed_label_is_new_and_one_of_the_test_set_is_not_taken(shop: Shop, labels: Path, tmp_path: Path) -> None:
-    data = make_data(tmp_path / "own", 120)
+    data = make_data(tmp_path / "own", SAMPLES)
     shop.config["data"]["directories"] = [str(data)]
     assert shop.call() == 0
     frozen = (shop.work / "split" / "testing" / "samples.jsonl").read_text()
@@ -119,7 +119,10 @@ def test_deciding_alone_prints_one_line_of_json_and_starts_nothing(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shop.call("--decide-only") == 0
-    assert json.loads(capsys.readouterr().out) == {"decision": "run", "reason": "120 new labels of 120 products"}
+    assert json.loads(capsys.readouterr().out) == {
+        "decision": "run",
+        "reason": ALL_NEW,
+    }
     shop.config["when"]["new_labels"] = 1000
     assert shop.call("--decide-only") == 0
     said = json.loads(capsys.readouterr().out)

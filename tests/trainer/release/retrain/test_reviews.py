@@ -11,14 +11,16 @@ import pytest
 
 from tests.trainer.data.collect.reviews import KEY, Reviews, serve
 from tests.trainer.published import LABELS
-from tests.trainer.release.retrain.shop import Shop
+from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
+
+pytestmark = pytest.mark.fork_server
 
 
 @pytest.fixture
 def reviews() -> Iterator[Reviews]:
     server = Reviews()
     server.page = 50
-    for number in range(120):
+    for number in range(SAMPLES):
         server.add(number, LABELS[number % len(LABELS)])
     thread = serve(server)
     yield server
@@ -36,6 +38,9 @@ def reviewed(shop: Shop, reviews: Reviews, tmp_path: Path) -> Shop:
     return shop
 
 
+OTHERS = ("before collect", "before split", "after split")
+
+
 def labels_in(directory: Path) -> dict[str, str]:
     lines = map(json.loads, (directory / "samples.jsonl").read_text().splitlines())
     return {line["id"]: line["label"] for line in lines}
@@ -51,7 +56,10 @@ def test_deciding_reads_the_reviews_and_fetches_no_picture(
     reviewed: Shop, reviews: Reviews, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reviewed.call("--decide-only") == 0
-    assert json.loads(capsys.readouterr().out) == {"decision": "run", "reason": "120 new labels of 120 products"}
+    assert json.loads(capsys.readouterr().out) == {
+        "decision": "run",
+        "reason": ALL_NEW,
+    }
     assert not reviews.fetched and not reviews.exports
     assert not (reviewed.work / "runs").exists()
     reviews.items.clear()
@@ -63,8 +71,8 @@ def test_reviews_are_collected_trained_on_and_new_once(reviewed: Shop, reviews: 
     assert reviewed.call() == 0
     run = reviewed.state.run
     assert run is not None and run.outcome == "promoted", run
-    assert len(labels_in(reviewed.work / "runs" / run.id / "reviews")) == 120
-    assert [len(one["tasks"]) for one in reviews.exports] == [120]
+    assert len(labels_in(reviewed.work / "runs" / run.id / "reviews")) == SAMPLES
+    assert [len(one["tasks"]) for one in reviews.exports] == [SAMPLES]
     assert reviewed.call() == 0  # nothing is new
     assert reviewed.state.run == run
     decision = reviewed.state.decision
@@ -72,7 +80,7 @@ def test_reviews_are_collected_trained_on_and_new_once(reviewed: Shop, reviews: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["before collect", "after collect", "before split", "after split"])
+@pytest.mark.parametrize("moment", ["after collect", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in OTHERS)])
 def test_a_killed_run_ends_with_the_digest_of_an_unbroken_one(moment: str, reviewed: Shop, reviews: Reviews) -> None:
     assert reviewed.killed(moment) != 0
     reviews.items[0] |= {"at": "2026-12-01T00:00:00Z"}  # a review after the snapshot belongs to the next run
@@ -138,4 +146,4 @@ def test_reviews_and_directories_together(shop: Shop, reviews: Reviews, tmp_path
     (tmp_path / "key").write_text(KEY)
     shop.config["data"]["collect"] = {"service": reviews.url, "key_file": str(tmp_path / "key")}
     assert shop.call() == 0
-    assert result(shop, "collect")["samples"] == 240
+    assert result(shop, "collect")["samples"] == 2 * SAMPLES

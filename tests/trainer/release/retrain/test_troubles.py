@@ -17,7 +17,7 @@ import pytest
 from screening.checkpoint.registry import Registry
 from screening.errors import RegistryError
 from tests.trainer.published import make_data
-from tests.trainer.release.retrain.shop import Shop
+from tests.trainer.release.retrain.shop import SAMPLES, Shop
 from trainer.release.retrain import machine
 from trainer.release.retrain.lock import Epoch, Lease, newest_lease
 
@@ -166,7 +166,7 @@ def test_changed_settings_repeat_the_stages_that_they_decide(shop: Shop, monkeyp
 
 
 def test_samples_that_disappear_are_bad_input_and_production_stays(shop: Shop, tmp_path: Path) -> None:
-    data = make_data(tmp_path / "own", 120)
+    data = make_data(tmp_path / "own", SAMPLES)
     shop.config["data"]["directories"] = [str(data)]
     shop.config["when"] |= {"new_labels": 0, "new_products": 0}
     assert shop.call() == 0

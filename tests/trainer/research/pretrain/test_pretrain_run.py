@@ -53,6 +53,14 @@ def pretrain(recipe: Path, pool: Path, out: Path, *more: str) -> int:
     return main(["pretrain", *options, "--save-every", "2", "--no-compile"])
 
 
+@pytest.fixture(scope="module")
+def whole(recipe: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert pretrain(recipe, pool, out) == 0
+    return out
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
@@ -62,10 +70,9 @@ class Killed(BaseException):
     "moment", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("see", "read", "speak")), "while saving"]
 )
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    moment: str, recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, recipe: Path, pool: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pretrain(recipe, pool, tmp_path / "whole") == 0
-    verify(tmp_path / "whole" / "checkpoint")
+    verify(whole / "checkpoint")
 
     calls = 0
 
@@ -89,7 +96,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
             pretrain(recipe, pool, tmp_path / "killed")
     assert not (tmp_path / "killed" / "checkpoint").exists()
     assert pretrain(recipe, pool, tmp_path / "killed") == 0
-    weights = [file_sha256(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("whole", "killed")]
+    weights = [file_sha256(run / "checkpoint" / "model.safetensors") for run in (whole, tmp_path / "killed")]
     assert weights[0] == weights[1]
     logged = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
     saved = [(record["stage"], record["step"]) for record in logged if "measured" in record]
@@ -106,10 +113,9 @@ def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
 
 @pytest.mark.slow
 def test_a_second_run_continues_from_the_checkpoint_of_the_first(
-    recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert pretrain(recipe, pool, tmp_path / "first") == 0
-    first = tmp_path / "first" / "checkpoint"
+    first = whole / "checkpoint"
     further, out = further_recipe(recipe, tmp_path), tmp_path / "second"
     assert pretrain(further, tmp_path / "pool-2", out) == 2, "without --start there is nothing that sees"
     assert "--start" in capsys.readouterr().err
@@ -130,13 +136,11 @@ def test_a_second_run_continues_from_the_checkpoint_of_the_first(
 
 
 def test_training_starts_from_the_weights_of_the_checkpoint(
-    recipe: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, pool: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pretrain(recipe, pool, tmp_path / "first") == 0
     monkeypatch.setattr("trainer.research.pretrain.loop.run_stage", lambda *_: None)
-    first = tmp_path / "first" / "checkpoint"
-    assert pretrain(recipe, pool, tmp_path / "second", "--start", str(first)) == 0
-    weights = [file_sha256(tmp_path / run / "checkpoint" / "model.safetensors") for run in ("first", "second")]
+    assert pretrain(recipe, pool, tmp_path / "second", "--start", str(whole / "checkpoint")) == 0
+    weights = [file_sha256(run / "checkpoint" / "model.safetensors") for run in (whole, tmp_path / "second")]
     assert weights[0] == weights[1]
 
 

@@ -72,7 +72,7 @@ def test_adapters_of_full_rank_learn_what_full_fine_tuning_learns(
     """Both learn six samples by heart. Rank 32 is that of the model's matrices. Embeddings and head are trained in full
     in both, and only norms and biases differ."""
     full = {"rank": 32, "alpha": 32, "in_full": ["embeddings", "head"]}
-    settings = {"epochs": 25, "learning_rate": 0.01, "gradient_checkpointing": False}
+    settings = {"epochs": 25, "batch_size": 3, "learning_rate": 0.02, "gradient_checkpointing": False}
     recipe = write_recipe(tmp_path / "lora.yaml", lora=full, **settings)
     assert sft(recipe, small_checkpoint, small_data, tmp_path / "lora") == 0
     plain = yaml.safe_load((tmp_path / "lora.yaml").read_text())

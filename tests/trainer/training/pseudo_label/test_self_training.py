@@ -34,7 +34,7 @@ def test_pseudo_labels_and_replayed_samples_are_trained_on_like_any_others(
 
     (tmp_path / "small.yaml").write_text(RECIPE)
     places = {"--recipe": tmp_path / "small.yaml", "--data": order.out, "--out": tmp_path / "sft"}
-    options = [str(part) for pair in places.items() for part in pair]
+    options = ["--tracking-uri", "none", *(str(part) for pair in places.items() for part in pair)]
     assert main(["sft", "--stage", "answer-driven", "--checkpoint", str(small_checkpoint), *options]) == 0
     manifest = verify(tmp_path / "sft/checkpoint")
     [trained] = manifest.data.values()
