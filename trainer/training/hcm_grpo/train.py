@@ -22,6 +22,7 @@ from trainer.records import licences_of, pseudo_labels_of
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
 from trainer.training.distributed import processes
+from trainer.training.efficiency import OPTIM, check_available
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
 from trainer.training.finetuning import STATES_NAME, train_to_end
 from trainer.training.hard_cases import make_curriculum
@@ -136,13 +137,14 @@ def train_on_questions(
         validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        RecipeError: there are too few questions, or there are no hard cases or no validation data and the recipe asks
-            for them.
+        RecipeError: there are too few questions, a package or a GPU that the recipe needs is missing, or there are no
+            hard cases or no validation data and the recipe asks for them.
         LaunchError: the training was not launched correctly.
         RunMismatch: OUT holds something else, or a run with other settings or hard cases; or `after` does not fit.
     """
     state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
+    check_available("hcm_grpo", settings)
     check_lora(checkpoint, settings.lora, vision=True)
     check_given("hcm_grpo", settings.validation, validation)
     check_vllm(settings)
@@ -206,7 +208,7 @@ def build_trainer(
     processor, config = AutoProcessor.from_pretrained(checkpoint, padding_side="left"), arguments(settings, output)
     if config.use_vllm:  # as in `GroupGRPOTrainer` without vLLM: the model must not write image tokens
         config.generation_kwargs = {"logit_bias": {processor.image_token_id: -100.0}}
-    model = load_for_training(checkpoint, settings.lora)
+    model = load_for_training(checkpoint, settings.lora, settings.attention)
     trainer = GroupGRPOTrainer(
         model=model,
         peft_config=adapter_config(model, settings.lora, vision=True),
@@ -252,6 +254,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
+        optim=OPTIM[settings.optimizer],
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         bf16=computed_in() is torch.bfloat16,

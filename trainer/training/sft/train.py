@@ -18,6 +18,7 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import processes
+from trainer.training.efficiency import OPTIM, check_available
 from trainer.training.enough_data import refuse, sft_problem
 from trainer.training.finetuning import STATES_NAME, StrictResume, train_to_end
 from trainer.training.freezing import freeze_vision
@@ -130,7 +131,8 @@ def train_on_rows(
         validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        RecipeError: there are fewer rows than one step takes, or the recipe asks for a validation and there is none.
+        RecipeError: there are fewer rows than one step takes, a package or a GPU that the recipe needs is missing, or
+            the recipe asks for a validation and there is none.
         LaunchError: the training was not launched correctly.
         RunMismatch: OUT holds something else, or a run with other settings.
     """
@@ -138,6 +140,7 @@ def train_on_rows(
     settings: SftRecipe = getattr(recipe, section)
     refuse(sft_problem(section, settings, len(rows), state.num_processes))
     check_given(section, settings.validation, validation)
+    check_available(section, settings)
     check_lora(checkpoint, settings.lora, vision=False)
     table = dataset(rows, directory, parent.image.size)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
@@ -167,7 +170,7 @@ def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: 
         rows: as `trainer.training.sft.rows` makes them.
         output: directory of TRL's saved states.
     """
-    model = load_for_training(checkpoint, settings.lora)
+    model = load_for_training(checkpoint, settings.lora, settings.attention)
     freeze_vision(model)
     trainer = StrictSFTTrainer(
         model=model,
@@ -191,6 +194,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
+        optim=OPTIM[settings.optimizer],
         lr_scheduler_type="cosine",
         max_length=None,  # the default of 1024 silently cuts image tokens or whole answers
         completion_only_loss=True,

@@ -20,6 +20,7 @@ from screening.inference.generation import Spelling, prompt_text
 from trainer.data_directory import read_square
 from trainer.metrics import Judged, score, share
 from trainer.records import Sample
+from trainer.training.efficiency import masked_attention
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.validation.data import Validation
 from trainer.training.validation.rule import SCORE
@@ -73,7 +74,7 @@ class Scorer:
     def _answers(self, model: Any, samples: Sequence[Sample], accelerator: Accelerator) -> list[str]:
         decoding = self._manifest.decoding
         # As for rollouts: adapters are in float32 and the frozen weights are not.
-        with accelerator.autocast() if is_peft_model(model) else nullcontext():
+        with accelerator.autocast() if is_peft_model(model) else nullcontext(), masked_attention(model):
             completions = roll_out(
                 model,
                 self._questions(samples, accelerator.device),

@@ -44,7 +44,7 @@ def test_activations_of_an_adapted_language_model_are_what_autograd_keeps(target
     def expected(layers: int) -> int:
         adapters, shapes = planned(lora, layers, 1)
         shapes = replace(shapes, text=Layers(layers, 64, 160, 8, 2, 8))
-        return adapters.text_activations(shapes, 3 * 40, 40, checkpointing=False)
+        return adapters.text_activations(shapes, 3, 40, checkpointing=False)
 
     assert measured(5) - measured(2) == expected(5) - expected(2)
 

@@ -15,6 +15,8 @@ from trainer.training.plan.memory import (
     sft_memory,
     text_activations,
 )
+from trainer.training.plan.optimizer import state_bytes
+from trainer.training.plan.parameters import Part
 from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
@@ -31,6 +33,26 @@ def test_memory_of_sft_states_equals_a_calculation_by_hand() -> None:
     }
     several = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=2).held
     assert several["gradient buckets"] == 4 * trained
+
+
+def test_memory_of_8_bit_states_equals_a_calculation_by_hand() -> None:
+    parts = [
+        Part("embeddings", 10_000, 10_000, (10_000,)),
+        Part("head", 10_000, 10_000, (10_000,)),
+        Part("language_model", 4_096 + 4_095, 0, (4_096, 4_095)),
+    ]
+    # 10,000 values are 40 blocks, the last one partly filled.
+    quantized = 2 * 10_000 + 8 * 40 + 2 * 4_096 + 8 * 16
+    assert state_bytes("adamw_8bit", parts) == quantized + 8 * (10_000 + 4_095) + 2 * 256 * 4
+    assert state_bytes("adamw", parts, [4_096]) == 8 * (2 * 10_000 + 2 * 4_096 + 4_095)
+
+
+def test_flash_attention_keeps_no_mask() -> None:
+    with_mask, without = (
+        text_activations(SHAPES, 8, 2212, checkpointing=False, attention=attention)
+        for attention in ("sdpa", "flash_attention_2")
+    )
+    assert with_mask - without == 8 * 2212 * 28 * 2 * 2212
 
 
 def test_memory_of_sft_checkpointing_equals_a_calculation_by_hand() -> None:
