@@ -11,11 +11,11 @@ from accelerate.utils import is_peft_model
 from transformers import AutoProcessor, PreTrainedModel, Trainer
 
 from screening.checkpoint.manifest import Manifest
-from trainer.training.distributed import LaunchError, processes
+from trainer.training.distributed import LaunchError, processes, told_by_first
 from trainer.training.export import export_successor
 from trainer.training.lora.model import load_adapters, merged
 from trainer.training.recipe import Recipe, RecipeError
-from trainer.training.saved_states import SavedStates, agreed_state, told_by_first
+from trainer.training.saved_states import SavedStates, agreed_state
 from trainer.training.tracking.callbacks import LogFile
 from trainer.training.tracking.store import Store
 from trainer.training.tracking.tracker import Tracker, track

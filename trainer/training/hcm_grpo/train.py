@@ -21,7 +21,7 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
-from trainer.training.distributed import processes
+from trainer.training.distributed import done_by_first, processes
 from trainer.training.efficiency import OPTIM, check_available
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
 from trainer.training.finetuning import STATES_NAME, train_to_end
@@ -71,7 +71,7 @@ def train(
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
-    digest = data_digest(data, samples)
+    digest = done_by_first(lambda: data_digest(data, samples), processes())
     validation = read_validation(
         validation_data,
         settings.validation,
@@ -176,7 +176,9 @@ def train_on_questions(
     sizes = " + ".join(str(len(epoch)) for epoch in curriculum.epochs)
     state.print(f"{len(cases.hard)} of {len(cases.all)} questions are hard; the epochs have {sizes} questions")
 
-    questions = dataset(make_rows(curriculum.ids), directory, parent.image.size)
+    # A question of several epochs is one row in memory.
+    places = {question: place for place, question in enumerate(dict.fromkeys(curriculum.ids))}
+    questions = dataset(make_rows(places), directory, parent.image.size).select([places[i] for i in curriculum.ids])
     trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
     if keeper:
         trainer.keeper = keeper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
-from trainer.training.distributed import processes
+from trainer.training.distributed import done_by_first, processes
 from trainer.training.efficiency import OPTIM, check_available
 from trainer.training.enough_data import refuse, sft_problem
 from trainer.training.finetuning import STATES_NAME, StrictResume, train_to_end
@@ -69,10 +70,50 @@ def train(
     settings: SftRecipe = getattr(recipe, section)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
+    inputs = _read_inputs(section, settings, manifest, data, limit, validation_data)
+    return train_on_rows(
+        inputs.rows,
+        out,
+        recipe=recipe,
+        section=section,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin={"stage": f"sft-{stage}", "data": inputs.digest, "limit": limit},
+        samples=inputs.samples,
+        facts=inputs.facts,
+        tracking=tracking,
+        validation=inputs.validation,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a stage needs of its data. The samples themselves, about 20 KB each, are not kept."""
+
+    rows: Dataset
+    digest: str
+    samples: int
+    facts: Mapping[str, Any]
+    validation: Validation | None
+
+
+def _read_inputs(
+    section: Section,
+    settings: SftRecipe,
+    manifest: Manifest,
+    data: Path,
+    limit: int | None,
+    validation_data: Path | None,
+) -> _Inputs:
     samples = read_samples(data)
     used = samples[:limit]
-    check_reasoning(used, strict=stage == "answer-driven")
-    check_dimensions(used, manifest.dimensions)
+
+    def check() -> str:
+        check_reasoning(used, strict=section == "sft_answer")
+        check_dimensions(used, manifest.dimensions)
+        return data_digest(data, samples)
+
+    digest = done_by_first(check, processes())
     validation = read_validation(
         validation_data,
         settings.validation,
@@ -86,25 +127,12 @@ def train(
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
-    return train_on_rows(
-        rows,
-        data,
-        out,
-        recipe=recipe,
-        section=section,
-        checkpoint=checkpoint,
-        parent=manifest,
-        origin={"stage": f"sft-{stage}", "data": data_digest(data, samples), "limit": limit},
-        samples=len(used),
-        facts={**licences_of(used), **pseudo_labels_of(used)},
-        tracking=tracking,
-        validation=validation,
-    )
+    table = dataset(rows, data, manifest.image.size)
+    return _Inputs(table, digest, len(used), {**licences_of(used), **pseudo_labels_of(used)}, validation)
 
 
 def train_on_rows(
-    rows: list[dict[str, Any]],
-    directory: Path,
+    rows: Dataset,
     out: Path,
     *,
     recipe: Recipe,
@@ -121,7 +149,6 @@ def train_on_rows(
 
     Args:
         rows: as `trainer.training.sft.rows` makes them.
-        directory: the pictures of the rows.
         section: section of the recipe whose settings are used.
         checkpoint: the checkpoint to start from.
         parent: its manifest.
@@ -142,7 +169,6 @@ def train_on_rows(
     check_given(section, settings.validation, validation)
     check_available(section, settings)
     check_lora(checkpoint, settings.lora, vision=False)
-    table = dataset(rows, directory, parent.image.size)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
     if validation:
         origin["validation"] = validation.digest
@@ -151,7 +177,7 @@ def train_on_rows(
             claim(out, origin)
             occupy(out)
     return train_to_end(
-        build_trainer(checkpoint, table, settings, out / STATES_NAME),
+        build_trainer(checkpoint, rows, settings, out / STATES_NAME),
         out,
         checkpoint=checkpoint,
         parent=parent,
