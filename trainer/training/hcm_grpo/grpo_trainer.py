@@ -20,6 +20,7 @@ from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, once_per_group, share_prompt
 from trainer.training.hcm_grpo.vllm_rollouts import collapsed, forget_pictures_after_sync
+from trainer.training.sharding import whole_weights
 from trainer.training.tracking.callbacks import ExampleKeeper
 
 _MASKED_ATTENTION = ("eager", "sdpa")
@@ -84,7 +85,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         model.eval()
         try:
             # One context around all passes, so that weights are cast once and not for every token.
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), whole_weights(model):
                 completions = roll_out(
                     model,
                     {name: value.to(self.accelerator.device) for name, value in prompts.items()},

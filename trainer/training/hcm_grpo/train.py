@@ -35,6 +35,7 @@ from trainer.training.lora.model import adapter_config, check_lora, load_for_tra
 from trainer.training.number_format import computed_in
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
+from trainer.training.sharding import check_sharding, is_sharded
 from trainer.training.tracking.callbacks import ExampleKeeper
 from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
@@ -145,6 +146,7 @@ def train_on_questions(
     state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
     check_available("hcm_grpo", settings)
+    check_sharding("hcm_grpo", settings)
     check_lora(checkpoint, settings.lora, vision=True)
     check_given("hcm_grpo", settings.validation, validation)
     check_vllm(settings)
@@ -162,6 +164,8 @@ def train_on_questions(
         "hard": len(cases.hard),
         "processes": state.num_processes,
     }
+    if is_sharded():
+        origin["sharded"] = True
     if validation:
         origin["validation"] = validation.digest
     warm_start = after and find_warm_start(after, origin=origin, settings=settings, ids=curriculum.ids, cases=cases)

@@ -28,6 +28,7 @@ from trainer.training.number_format import computed_in
 from trainer.training.recipe import Recipe, SftRecipe, load_recipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
+from trainer.training.sharding import check_sharding, is_sharded
 from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
 
@@ -168,8 +169,11 @@ def train_on_rows(
     refuse(sft_problem(section, settings, len(rows), state.num_processes))
     check_given(section, settings.validation, validation)
     check_available(section, settings)
+    check_sharding(section, settings)
     check_lora(checkpoint, settings.lora, vision=False)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
+    if is_sharded():
+        origin["sharded"] = True
     if validation:
         origin["validation"] = validation.digest
     with state.main_process_first():

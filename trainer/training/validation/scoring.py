@@ -22,6 +22,7 @@ from trainer.metrics import Judged, score, share
 from trainer.records import Sample
 from trainer.training.efficiency import masked_attention
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
+from trainer.training.sharding import whole_weights
 from trainer.training.validation.data import Validation
 from trainer.training.validation.rule import SCORE
 
@@ -58,10 +59,11 @@ class Scorer:
         numbered = list(enumerate(self.validation.samples))
         own = numbered[accelerator.process_index :: accelerator.num_processes]
         answers: list[tuple[int, str]] = []
-        for start in range(0, len(own), self._batch):
-            part = own[start : start + self._batch]
-            texts = self._answers(model, [sample for _, sample in part], accelerator)
-            answers += [(number, text) for (number, _), text in zip(part, texts, strict=True)]
+        with whole_weights(model):
+            for start in range(0, len(own), self._batch):
+                part = own[start : start + self._batch]
+                texts = self._answers(model, [sample for _, sample in part], accelerator)
+                answers += [(number, text) for (number, _), text in zip(part, texts, strict=True)]
         texts = [text for _, text in sorted(gather_object(answers))]
         return self._judge(texts)
 

@@ -1,0 +1,136 @@
+"""Trainings whose weights, gradients and optimizer states are divided among the processes (FSDP2).
+
+`accelerate launch --config_file trainer/recipes/accelerate/fsdp2.yaml` starts them. A layer's weights are gathered just
+before they are used. Answers have different lengths in different processes, and gathering takes all processes, so all
+weights are gathered before a model answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.environment import parse_flag_from_env
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, StateDictType
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForImageTextToText, PreTrainedModel, Trainer
+
+from trainer.training.distributed import LaunchError
+from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
+
+
+def is_sharded() -> bool:
+    """Whether the training was launched with FSDP."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
+
+
+def check_sharding(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
+    """Check before a training that was launched with FSDP that it can be sharded.
+
+    Args:
+        section: section of the recipe, for messages.
+
+    Raises:
+        LaunchError: it was launched with another configuration than the shipped one.
+        RecipeError: the recipe has a setting that FSDP excludes.
+    """
+    if not is_sharded():
+        return
+    plugin = FullyShardedDataParallelPlugin()
+    if (
+        plugin.fsdp_version != 2
+        or plugin.state_dict_type != StateDictType.FULL_STATE_DICT
+        or plugin.cpu_ram_efficient_loading
+        or isinstance(plugin.cpu_offload, CPUOffloadPolicy)
+    ):
+        raise LaunchError(
+            "FSDP must be version 2, with fsdp_state_dict_type FULL_STATE_DICT and without "
+            "fsdp_cpu_ram_efficient_loading and fsdp_offload_params. Launch with "
+            "--config_file trainer/recipes/accelerate/fsdp2.yaml"
+        )
+    if setting := _excluded(settings):
+        raise RecipeError(f"{section}.{setting} cannot be combined with FSDP. Remove it, or launch without FSDP")
+
+
+def _excluded(settings: SftRecipe | HcmGrpoRecipe) -> str | None:
+    """A setting that a sharded training cannot have: bitsandbytes does not know sharded tensors, and vLLM and adapters
+    have not been tried with them."""
+    if settings.lora:
+        return "lora"
+    if settings.optimizer != "adamw":
+        return f"optimizer {settings.optimizer}"
+    if isinstance(settings, HcmGrpoRecipe) and settings.vllm != "none":
+        return f"vllm {settings.vllm}"
+    return None
+
+
+def prepare_sharding(trainer: Trainer) -> None:
+    """Correct two defaults of a trainer that was launched with FSDP, before it shards its model.
+
+    accelerate averages gradients in the type of the computation, bfloat16; weights and optimizer are in float32, and so
+    are their gradients here. TRL's fused head reads the head's matrix without calling the module. FSDP then gathers
+    nothing, and TRL gathers a copy whose gradient counts the data of one process alone (`DTensor.full_tensor` takes the
+    gradient for the same in all processes).
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        return
+    if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+    trainer.model.register_forward_pre_hook(_gather_head)
+
+
+def _gather_head(model: Any, _inputs: Any) -> None:
+    head = model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        head.unshard()
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Hold all weights of a sharded model in every process for a while; a model that is not sharded is left alone.
+
+    All processes must enter together.
+    """
+    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for shard in shards:
+        shard.set_reshard_after_forward(False, recurse=False)
+        shard.unshard()
+    try:
+        yield
+    finally:
+        for shard in shards:
+            shard.set_reshard_after_forward(shard is not model, recurse=False)
+            shard.reshard()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load whole tensors, which each process has, into a model that may be sharded. Names must be the same."""
+    if isinstance(model, FSDPModule):
+        options = StateDictOptions(full_state_dict=True, strict=True)
+        set_model_state_dict(model, dict(weights), options=options)
+    else:
+        model.load_state_dict(weights, strict=True)
+
+
+def gathered(model: nn.Module, start: Path) -> PreTrainedModel:
+    """A copy of a sharded model with all its weights, on the CPU, in every process. All processes must call it.
+
+    Args:
+        start: checkpoint of the same form.
+    """
+    whole = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
+    empty: dict[str, Any] = whole.state_dict()
+    for name, tensor in model.state_dict().items():
+        value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        empty.pop(name).copy_(value)
+    if empty:
+        raise ValueError(f"the sharded model lacks {min(empty)}")
+    return whole
