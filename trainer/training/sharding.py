@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, Trainer
 
 from trainer.training.distributed import LaunchError
+from trainer.training.plan.sharded import excluded_by_sharding
 from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
 
 
@@ -55,20 +56,8 @@ def check_sharding(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
             "fsdp_cpu_ram_efficient_loading and fsdp_offload_params. Launch with "
             "--config_file trainer/recipes/accelerate/fsdp2.yaml"
         )
-    if setting := _excluded(settings):
+    if setting := excluded_by_sharding(settings):
         raise RecipeError(f"{section}.{setting} cannot be combined with FSDP. Remove it, or launch without FSDP")
-
-
-def _excluded(settings: SftRecipe | HcmGrpoRecipe) -> str | None:
-    """A setting that a sharded training cannot have: bitsandbytes does not know sharded tensors, and vLLM and adapters
-    have not been tried with them."""
-    if settings.lora:
-        return "lora"
-    if settings.optimizer != "adamw":
-        return f"optimizer {settings.optimizer}"
-    if isinstance(settings, HcmGrpoRecipe) and settings.vllm != "none":
-        return f"vllm {settings.vllm}"
-    return None
 
 
 def prepare_sharding(trainer: Trainer) -> None:

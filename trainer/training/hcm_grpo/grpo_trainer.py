@@ -65,14 +65,15 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             if self.vllm_mode == "colocate":
                 prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
         counts = [len(pictures) for pictures in images or () if pictures]
         if (
             not self._shares_prompts()
             or sum(counts) != len(fields.get("pixel_values", ()))
             or len(counts) != len(prompt_ids)
         ):
-            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
-        model = self.accelerator.unwrap_model(self.model_wrapped)
+            with whole_weights(model):
+                return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         questions = prompt_ids[::num_generations]
         padded = self._tokenizer.pad({"input_ids": questions}, padding=True, padding_side="left", return_tensors="pt")
         pixels = torch.as_tensor(fields["pixel_values"])

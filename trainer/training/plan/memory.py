@@ -1,7 +1,7 @@
 """Computes the memory of one GPU, by use. This is arithmetic on shapes; nothing is allocated or measured.
 
-The stages hold weights in float32, compute in bfloat16 (autocast), use AdamW, and are data-parallel without sharding.
-So these are the bytes per parameter:
+The stages hold weights in float32, compute in bfloat16 (autocast), use AdamW, and are data-parallel. Without sharding
+these are the bytes per parameter (`trainer.training.plan.sharded` has those with FSDP2):
 
     weights 4, gradients 4, AdamW's two moments 8 (in 8 bits about 2; see `trainer.training.plan.optimizer`),
     bfloat16 copies of the trained matrices 2, reference model 4
@@ -39,6 +39,7 @@ from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.shapes import Shapes
+from trainer.training.plan.sharded import divided_reference, sharded_states, whole_weights
 from trainer.training.recipe import FLASH, HcmGrpoRecipe, SftRecipe
 
 GIB = 2**30
@@ -51,6 +52,9 @@ ENGINE_ALLOWANCE = 3 * GIB // 2
 
 HEAD_TILE = 4096 * 32768 * 2
 """Bytes of the largest tile of logits in TRL's fused head."""
+
+WHOLE = "whole weights in bfloat16"
+"""Use of the weights that a sharded model gathers before it answers."""
 
 FLOAT32 = 4
 BFLOAT16 = 2
@@ -129,13 +133,21 @@ def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
 
 
 def sft_memory(
-    settings: SftRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, answer: int, gpus: int
+    settings: SftRecipe,
+    parameters: Parameters,
+    shapes: Shapes,
+    *,
+    prompt: int,
+    answer: int,
+    gpus: int,
+    sharded: bool = False,
 ) -> Memory:
     """Memory of one GPU in an SFT stage, for a batch of the longest samples.
 
     Args:
         prompt: tokens of the question, image tokens included.
         answer: tokens of the longest answer.
+        sharded: whether FSDP2 divides the model among the GPUs.
     """
     length, checkpointing, answers = prompt + answer, settings.gradient_checkpointing, settings.batch_size * answer
     if settings.lora:
@@ -149,8 +161,10 @@ def sft_memory(
         activations = text_activations(
             shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
         )
-        head, held = head_bytes(shapes, answers), _states(parameters, gpus, settings.optimizer, vision=False)
-    return Memory(held=held, training={"activations of the language model": activations, "head": head})
+        head = head_bytes(shapes, answers)
+        held = _states(parameters, shapes, gpus, settings.optimizer, vision=False, sharded=sharded)
+    scoring = {WHOLE: whole_weights(parameters)} if sharded and settings.validation else {}
+    return Memory(held, scoring, {"activations of the language model": activations, "head": head})
 
 
 def grpo_memory(
@@ -161,22 +175,28 @@ def grpo_memory(
     prompt: int,
     gpus: int,
     gpu_memory: float,
+    sharded: bool = False,
 ) -> Memory:
     """Memory of one GPU in stage 2, if every completion has the maximum length.
 
     Args:
         prompt: tokens of the question, image tokens included.
         gpu_memory: bytes of the GPU, of which a colocated vLLM takes a share.
+        sharded: whether FSDP2 divides the model among the GPUs.
     """
     answer = settings.max_completion_tokens
     adapters = find_adapters(parameters, settings.lora, vision=True) if settings.lora else None
     if adapters:
         held = {**adapters.held(gpus, settings.optimizer), "CUDA and fragmentation": ALLOWANCE}
     else:
-        held = _states(parameters, gpus, settings.optimizer, vision=True)
+        held = _states(parameters, shapes, gpus, settings.optimizer, vision=True, sharded=sharded)
     if settings.kl_beta and not adapters:
-        held["reference model"] = FLOAT32 * parameters.total
+        held["reference model"] = divided_reference(parameters, gpus if sharded else 1)
     rollouts: dict[str, int] = {}
+    if sharded:
+        rollouts[WHOLE] = whole_weights(parameters)
+        if settings.kl_beta:
+            rollouts["buffer of the gathered reference"] = whole_weights(parameters)
     if settings.vllm == "colocate":
         # A sleeping engine holds nothing while a step is computed.
         (rollouts if settings.vllm_sleep else held)["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
@@ -240,8 +260,13 @@ def engine_memory(
     return EngineMemory(share, weights, room, one, min(max(room, 0) // one, wanted), wanted)
 
 
-def _states(parameters: Parameters, gpus: int, optimizer: str, *, vision: bool) -> dict[str, int]:
+def _states(
+    parameters: Parameters, shapes: Shapes, gpus: int, optimizer: str, *, vision: bool, sharded: bool
+) -> dict[str, int]:
     """Bytes that do not depend on the batch, by use."""
+    if sharded:
+        divided = sharded_states(parameters, shapes, gpus, optimizer, vision=vision)
+        return {**divided, "CUDA and fragmentation": ALLOWANCE}
     trained = parameters.trained(vision=vision)
     states = {
         "weights": FLOAT32 * parameters.total,

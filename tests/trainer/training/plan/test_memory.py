@@ -92,6 +92,32 @@ def test_stage_two_holds_a_reference_model_unless_beta_is_zero() -> None:
     assert held().held["optimizer (AdamW)"] == 8 * PARAMETERS.total  # nothing is frozen
 
 
+def test_memory_of_a_divided_model_equals_a_calculation_by_hand() -> None:
+    total = 2_088_957_440
+    trained, unit = total - 304_012_288 - 8_662_016, 232_971_264  # the embeddings, and the head, are the largest units
+    gathered = 2 * (unit + 8_662_016 + 2 * unit) + 6 * unit
+    sft = SftRecipe(learning_rate=1e-5, captions=False, gradient_checkpointing=True)
+    memory = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=8, sharded=True)
+    assert memory.held == {
+        "weights, divided": 4 * total // 8,
+        "gradients, divided": 4 * trained // 8,
+        "optimizer (AdamW), divided": trained,
+        "gathered weights and gradients": gathered,
+        "CUDA and fragmentation": ALLOWANCE,
+    }
+    whole = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=8)
+    assert memory.training == whole.training, "activations are not divided"
+
+    grpo = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512)
+    divided = grpo_memory(grpo, PARAMETERS, SHAPES, prompt=1700, gpus=8, gpu_memory=80 * GIB, sharded=True)
+    assert divided.held["reference model"] == 4 * total // 8
+    assert divided.rollouts == {
+        "whole weights in bfloat16": 2 * total,
+        "buffer of the gathered reference": 2 * total,
+        "KV cache of the rollouts": kv_cache_bytes(SHAPES, 8, 2212),
+    }
+
+
 def test_rollouts_and_training_take_turns() -> None:
     recipe = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512)
     memory = grpo_memory(recipe, PARAMETERS, SHAPES, prompt=1700, gpus=1, gpu_memory=80 * GIB)
