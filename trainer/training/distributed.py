@@ -70,9 +70,9 @@ def done_by_first(work: Callable[[], T], state: PartialState) -> T:
             done = work(), None
         except UserError as error:
             done = None, error
-    result, error = told_by_first(done, state)
-    if error:
-        raise error
+    result, failed = told_by_first(done, state)
+    if failed:
+        raise failed
     return result  # type: ignore[return-value]  # None only if the work returned it
 
 

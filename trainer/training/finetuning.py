@@ -13,11 +13,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from screening.checkpoint.manifest import Manifest
 from trainer.training.distributed import LaunchError, processes, told_by_first
+from trainer.training.efficiency import check_available
 from trainer.training.export import export_successor
 from trainer.training.lora.model import load_adapters, merged
-from trainer.training.recipe import Recipe, RecipeError
+from trainer.training.recipe import HcmGrpoRecipe, Recipe, RecipeError, SftRecipe
 from trainer.training.saved_states import SavedStates, agreed_state
-from trainer.training.sharding import gathered, load_weights, prepare_sharding
+from trainer.training.sharding import check_sharding, gathered, load_weights, prepare_sharding
 from trainer.training.tracking.callbacks import LogFile
 from trainer.training.tracking.store import Store
 from trainer.training.tracking.tracker import Tracker, track
@@ -45,6 +46,20 @@ class StrictResume(Validated, SavedStates):
             return
         saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         load_weights(target, saved.state_dict())
+
+
+def check_machine(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
+    """Check that this machine and the launched processes can run a stage. A stage checks it before it reads its data.
+
+    Args:
+        section: section of the recipe, for messages.
+
+    Raises:
+        LaunchError: the training was not launched correctly.
+        RecipeError: a package or a GPU is missing, or a setting cannot be combined with FSDP.
+    """
+    check_available(section, settings)
+    check_sharding(section, settings)
 
 
 def train_to_end(

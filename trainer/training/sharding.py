@@ -61,18 +61,21 @@ def check_sharding(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
 
 
 def prepare_sharding(trainer: Trainer) -> None:
-    """Correct two defaults of a trainer that was launched with FSDP, before it shards its model.
+    """Correct three defaults of a trainer that was launched with FSDP, before it shards its model.
 
-    accelerate averages gradients in the type of the computation, bfloat16; weights and optimizer are in float32, and so
-    are their gradients here. TRL's fused head reads the head's matrix without calling the module. FSDP then gathers
-    nothing, and TRL gathers a copy whose gradient counts the data of one process alone (`DTensor.full_tensor` takes the
-    gradient for the same in all processes).
+    - accelerate averages gradients in bfloat16, in which the model computes. Here it averages them in float32, as
+      without FSDP.
+    - Between the passes of a step, accelerate keeps whole gradients. Here each pass divides them, as `plan` counts.
+    - TRL's fused head reads the head's matrix without calling its module, so FSDP does not gather it. TRL then gathers
+      a copy with `DTensor.full_tensor`, which takes the gradient for the same in all processes: each process would
+      train its part of the head on its own data alone. Here FSDP gathers the head before each pass.
     """
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is None:
         return
     if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
         plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+    trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
     trainer.model.register_forward_pre_hook(_gather_head)
 
 

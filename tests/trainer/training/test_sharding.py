@@ -74,7 +74,11 @@ def test_a_sharded_model_learns_continues_and_answers_as_a_whole_one(
     sft = ["sft", "--stage", "answer-driven", *untracked, "--data", training_data(tmp_path / "training")]
     sft += ["--validation", contradicting_data(tmp_path / "validation")]
     scored, length = {"every_steps": 2, "min_gain": 100}, {"epochs": 4, "save_steps": 2}
-    half = [*sft, "--recipe", write_recipe(tmp_path / "half.yaml", scored, batch_size=3, **length)]
+    half = [
+        *sft,
+        "--recipe",
+        write_recipe(tmp_path / "half.yaml", scored, batch_size=1, gradient_accumulation=3, **length),
+    ]
     whole = [*sft, "--recipe", write_recipe(tmp_path / "whole.yaml", scored, batch_size=6, **length)]
     grpo = ["hcm-grpo", *untracked, "--recipe", stage_2(tmp_path / "r.yaml"), "--data", small_data]
     grpo += ["--hard-cases", hard_cases]

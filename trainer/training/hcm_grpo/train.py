@@ -22,9 +22,9 @@ from trainer.records import licences_of, pseudo_labels_of
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
 from trainer.training.distributed import done_by_first, processes
-from trainer.training.efficiency import OPTIM, check_available
+from trainer.training.efficiency import OPTIM
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
-from trainer.training.finetuning import STATES_NAME, train_to_end
+from trainer.training.finetuning import STATES_NAME, check_machine, train_to_end
 from trainer.training.hard_cases import make_curriculum
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
@@ -35,7 +35,7 @@ from trainer.training.lora.model import adapter_config, check_lora, load_for_tra
 from trainer.training.number_format import computed_in
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
-from trainer.training.sharding import check_sharding, is_sharded
+from trainer.training.sharding import is_sharded
 from trainer.training.tracking.callbacks import ExampleKeeper
 from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
@@ -69,6 +69,7 @@ def train(
     recipe = load_recipe(recipe_name)
     settings = recipe.stage_2
     refuse(groups_problem(settings))
+    check_machine("hcm_grpo", settings)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
@@ -145,8 +146,7 @@ def train_on_questions(
     """
     state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
-    check_available("hcm_grpo", settings)
-    check_sharding("hcm_grpo", settings)
+    check_machine("hcm_grpo", settings)
     check_lora(checkpoint, settings.lora, vision=True)
     check_given("hcm_grpo", settings.validation, validation)
     check_vllm(settings)

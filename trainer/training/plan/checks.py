@@ -122,7 +122,9 @@ def _sharding(case: Case) -> Iterator[str]:
         return
     if case.hardware.gpus == 1:
         yield "FSDP2 divides the model among several GPUs, and there is one. Use --sharding none or more --gpus"
-    stages = [*case.sft_stages, *([("hcm_grpo", case.recipe.hcm_grpo)] if case.recipe.hcm_grpo else [])]
+    stages: list[tuple[str, SftRecipe | HcmGrpoRecipe]] = list(case.sft_stages)
+    if case.recipe.hcm_grpo:
+        stages.append(("hcm_grpo", case.recipe.hcm_grpo))
     for name, settings in stages:
         if setting := excluded_by_sharding(settings):
             yield f"{name}.{setting} cannot be combined with FSDP2. Remove it, or use --sharding none"

@@ -19,16 +19,16 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import done_by_first, processes
-from trainer.training.efficiency import OPTIM, check_available
+from trainer.training.efficiency import OPTIM
 from trainer.training.enough_data import refuse, sft_problem
-from trainer.training.finetuning import STATES_NAME, StrictResume, train_to_end
+from trainer.training.finetuning import STATES_NAME, StrictResume, check_machine, train_to_end
 from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
 from trainer.training.recipe import Recipe, SftRecipe, load_recipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
-from trainer.training.sharding import check_sharding, is_sharded
+from trainer.training.sharding import is_sharded
 from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
 
@@ -69,6 +69,7 @@ def train(
     recipe = load_recipe(recipe_name)
     section: Section = "sft_weak" if stage == "weak" else "sft_answer"
     settings: SftRecipe = getattr(recipe, section)
+    check_machine(section, settings)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
     inputs = _read_inputs(section, settings, manifest, data, limit, validation_data)
@@ -168,8 +169,7 @@ def train_on_rows(
     settings: SftRecipe = getattr(recipe, section)
     refuse(sft_problem(section, settings, len(rows), state.num_processes))
     check_given(section, settings.validation, validation)
-    check_available(section, settings)
-    check_sharding(section, settings)
+    check_machine(section, settings)
     check_lora(checkpoint, settings.lora, vision=False)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
     if is_sharded():
