@@ -67,7 +67,7 @@ def prepare_sharding(trainer: Trainer) -> None:
       without FSDP.
     - Between the passes of a step, accelerate keeps whole gradients. Here each pass divides them, as `plan` counts.
     - TRL's fused head reads the head's matrix without calling its module, so FSDP does not gather it. TRL then gathers
-      a copy with `DTensor.full_tensor`, which takes the gradient for the same in all processes: each process would
+      a copy with `DTensor.full_tensor`, which assumes that the gradient is the same in all processes: each process would
       train its part of the head on its own data alone. Here FSDP gathers the head before each pass.
     """
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
@@ -119,10 +119,9 @@ def gathered(model: nn.Module, start: Path) -> PreTrainedModel:
         start: checkpoint of the same form.
     """
     whole = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
-    empty: dict[str, Any] = whole.state_dict()
+    targets: dict[str, Tensor] = whole.state_dict()
     for name, tensor in model.state_dict().items():
-        value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        empty.pop(name).copy_(value)
-    if empty:
-        raise ValueError(f"the sharded model lacks {min(empty)}")
+        targets.pop(name).copy_(tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
+    if targets:
+        raise ValueError(f"the sharded model lacks {min(targets)}")
     return whole
