@@ -67,7 +67,7 @@ def prepare_sharding(trainer: Trainer) -> None:
       without FSDP.
     - Between the passes of a step, accelerate keeps whole gradients. Here each pass divides them, as `plan` counts.
     - TRL's fused head reads the head's matrix without calling its module, so FSDP does not gather it. TRL then gathers
-      a copy with `DTensor.full_tensor`, which assumes that the gradient is the same in all processes: each process would
+      a copy with `DTensor.full_tensor`, which assumes that the gradient is the same everywhere. Each process would
       train its part of the head on its own data alone. Here FSDP gathers the head before each pass.
     """
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
