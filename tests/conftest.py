@@ -110,8 +110,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests with the real engine first: they take longest."""
-    items.sort(key=lambda item: item.get_closest_marker("vllm") is None)
+    """Put the two large groups first, each for one worker; see `pytest_xdist_make_scheduler`."""
+    items.sort(key=lambda item: GROUPS.index(_group(item.path)) if _group(item.path) else len(GROUPS))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -132,6 +132,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     return ByFile(config, log)
 
+
+GROUPS = ("vllm", "fork_server")
+"""Markers of files that run in one worker."""
 
 _frozen_modules = 0
 
@@ -156,4 +159,4 @@ def pytest_sessionfinish() -> None:
 @functools.cache
 def _group(file: Path) -> str | None:
     text = file.read_text(encoding="utf-8")
-    return next((marker for marker in ("vllm", "fork_server") if f"mark.{marker}" in text), None)
+    return next((marker for marker in GROUPS if f"mark.{marker}" in text), None)

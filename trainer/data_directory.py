@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -30,6 +31,8 @@ class DataError(UserError):
 
 Line = TypeVar("Line", bound=SampleLine)
 
+_AT_ONCE = 4096
+"""Maximum number of pictures that wait for a thread."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -121,15 +124,16 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
             raise DataError(f"{where}: {directory / file}: {error}") from error
         return hashlib.sha256(data).digest()
 
-    files = [
+    files = (
         (number, place, file)
         for sample, (number, _) in zip(samples, sample_lines(directory), strict=True)
         for place, file in enumerate(sample.files)
-    ]
+    )
     with ThreadPoolExecutor(thread_name_prefix="check") as pool:  # decoders release the GIL
         try:
-            for part in pool.map(read, *zip(*files, strict=True)) if files else ():
-                digest.update(part)
+            while part := list(islice(files, _AT_ONCE)):
+                for one in pool.map(read, *zip(*part, strict=True)):
+                    digest.update(one)
         except DataError:
             pool.shutdown(cancel_futures=True)
             raise

@@ -5,12 +5,21 @@ All of them read the same data and take the same steps. Only the first one write
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 from screening.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=30)
+"""Maximum time to wait for another process; transformers' default too. NCCL's own of 10 minutes is short for the first
+process to check the pictures of a large set on a network file system."""
 
 
 class LaunchError(UserError):
@@ -26,13 +35,45 @@ def processes() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         raise LaunchError(
             f"{gpus} GPUs are visible to one process. Run `accelerate launch --num_processes {gpus} -m trainer …` to "
             "train on all of them, or set CUDA_VISIBLE_DEVICES=0 to train on one"
         )
     return state
+
+
+def told_by_first(value: T, state: PartialState) -> T:
+    """What the first process says, in all of them.
+
+    Args:
+        value: looked at in the first process only.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    told = [value]
+    if state.num_processes > 1:
+        broadcast_object_list(told, from_process=0)
+    return told[0]
+
+
+def done_by_first(work: Callable[[], T], state: PartialState) -> T:
+    """Result of work that the first process does for all, such as reading all pictures.
+
+    Raises:
+        UserError: the work raised it. Every process raises it, so that none waits for the first one.
+    """
+    done: tuple[T | None, UserError | None] = None, None
+    if state.is_main_process:
+        try:
+            done = work(), None
+        except UserError as error:
+            done = None, error
+    result, failed = told_by_first(done, state)
+    if failed:
+        raise failed
+    return result  # type: ignore[return-value]  # None only if the work returned it
 
 
 def on_one_machine(processes: int) -> tuple[str, ...]:

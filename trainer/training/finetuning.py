@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from transformers import AutoProcessor, PreTrainedModel, Trainer
+from torch.distributed.fsdp import FSDPModule
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, Trainer
 
 from screening.checkpoint.manifest import Manifest
-from trainer.training.distributed import LaunchError, processes
+from trainer.training.distributed import LaunchError, processes, told_by_first
+from trainer.training.efficiency import check_available
 from trainer.training.export import export_successor
 from trainer.training.lora.model import load_adapters, merged
-from trainer.training.recipe import Recipe, RecipeError
-from trainer.training.saved_states import SavedStates, agreed_state, told_by_first
+from trainer.training.recipe import HcmGrpoRecipe, Recipe, RecipeError, SftRecipe
+from trainer.training.saved_states import SavedStates, agreed_state
+from trainer.training.sharding import check_sharding, gathered, load_weights, prepare_sharding
 from trainer.training.tracking.callbacks import LogFile
 from trainer.training.tracking.store import Store
 from trainer.training.tracking.tracker import Tracker, track
@@ -41,8 +44,22 @@ class StrictResume(Validated, SavedStates):
         if is_peft_model(target):
             load_adapters(target, resume_from_checkpoint)
             return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
-        target.load_state_dict(saved.state_dict(), strict=True)
+        saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        load_weights(target, saved.state_dict())
+
+
+def check_machine(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
+    """Check that this machine and the launched processes can run a stage. A stage checks it before it reads its data.
+
+    Args:
+        section: section of the recipe, for messages.
+
+    Raises:
+        LaunchError: the training was not launched correctly.
+        RecipeError: a package or a GPU is missing, or a setting cannot be combined with FSDP.
+    """
+    check_available(section, settings)
+    check_sharding(section, settings)
 
 
 def train_to_end(
@@ -68,13 +85,12 @@ def train_to_end(
         validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        LaunchError: the model is sharded over the processes.
+        LaunchError: the training was launched with DeepSpeed.
         RecipeError: the training took no step, changed no weight or ended in values that are not finite. Then no
             checkpoint is written.
     """
-    # With a sharded model, no process could write the whole checkpoint.
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise LaunchError("every process must hold the whole model. Launch without FSDP and DeepSpeed")
+    if trainer.is_deepspeed_enabled:
+        raise LaunchError("a training cannot use DeepSpeed. Launch without it, or with FSDP2 to divide the model")
     state = processes()
     with track(tracking, out, origin) as tracker:
         trainer.add_callback(LogFile(out, tracker))
@@ -82,6 +98,7 @@ def train_to_end(
             processor = AutoProcessor.from_pretrained(checkpoint)
             batch = trainer.args.per_device_train_batch_size
             add_validation(trainer, Scorer(validation, parent, processor, batch=batch))
+        prepare_sharding(trainer)
         _train(trainer, validation, tracker)
         if validation:
             data = {**data, "validation": load_best(trainer, validation, state)}
@@ -117,8 +134,10 @@ def _train(trainer: Trainer, validation: Validation | None, tracker: Tracker) ->
 
 
 def trained_model(trainer: Trainer, start: Path) -> PreTrainedModel:
-    """The model that was trained; one with adapters is merged with the checkpoint from which it started."""
+    """The model that was trained, whole. One with adapters is merged with the checkpoint from which it started."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, FSDPModule):
+        return gathered(model, start)
     return merged(model, start) if is_peft_model(model) else model
 
 

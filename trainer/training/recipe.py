@@ -212,6 +212,10 @@ class ValidationRecipe(_Strict):
     """Percentage points by which a score must exceed the best one before it to be a gain."""
 
 
+FLASH = "flash_attention_2"
+_Optimizer = Annotated[Literal["adamw", "adamw_8bit"], Field(exclude_if=lambda name: name == "adamw")]
+_Attention = Annotated[Literal["sdpa", "flash_attention_2"], Field(exclude_if=lambda name: name == "sdpa")]
+"""Left out of the resolved recipe if they have their defaults, so that recipes without them keep their record."""
 _Validation = Annotated[ValidationRecipe | None, Field(exclude_if=lambda settings: settings is None)]
 """Left out of the resolved recipe if it is None, so that recipes without it keep their record."""
 
@@ -225,6 +229,12 @@ class SftRecipe(_Strict):
     learning_rate: Rate
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: WeightDecay = 0.0
+    optimizer: _Optimizer = "adamw"
+    """Optimizer: AdamW, with its two moments in float32 or quantized to 8 bits in blocks of 256 values (bitsandbytes;
+    Dettmers et al. 2022). The embeddings' moments stay in float32."""
+    attention: _Attention = "sdpa"
+    """Kernels of the attention: `sdpa` for torch's own, `flash_attention_2` for those of the package flash-attn, which
+    need a GPU."""
     captions: bool
     """Whether to train on captions of the pictures as well, as in stage 1.1."""
     captions_per_sample: Count | None = None
@@ -288,6 +298,11 @@ class HcmGrpoRecipe(_Strict):
     (`hcm-grpo --after`) needs it."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: WeightDecay = 0.0
+    optimizer: _Optimizer = "adamw"
+    """Optimizer, as in SFT."""
+    attention: _Attention = "sdpa"
+    """Kernels of the attention, as in SFT. With `flash_attention_2` rollouts and forward passes read a prompt once per
+    completion, not once per group."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     scale_rewards: Literal["group", "none"] = "group"
     """`group` divides advantages by the sample standard deviation of the group (eq. 2; divisor G - 1). `none` does not,

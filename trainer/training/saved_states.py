@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from screening.runtime.atomic_write import write_atomically
-from trainer.training.distributed import LaunchError
+from trainer.training.distributed import LaunchError, told_by_first
 from trainer.training.validation.rule import best_of, scores_in
 
 KEPT = 2
@@ -129,18 +128,6 @@ def wait_for_state(state: Path, processes: PartialState) -> Path:
             )
         time.sleep(0.5)
     return state
-
-
-def told_by_first(value: str | None, processes: PartialState) -> str | None:
-    """What the first process says, in all of them.
-
-    Args:
-        value: looked at in the first process only.
-    """
-    told = [value]
-    if processes.num_processes > 1:
-        broadcast_object_list(told, from_process=0)
-    return told[0]
 
 
 def _by_step(directory: Path) -> list[Path]:

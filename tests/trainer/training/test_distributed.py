@@ -114,7 +114,8 @@ def test_two_processes_share_a_curriculum_and_one_writes(
 RESUMES = """
 import os, shutil, sys, threading
 from pathlib import Path
-from trainer.training.distributed import processes
+from screening.errors import UserError
+from trainer.training.distributed import done_by_first, processes
 from trainer.training.saved_states import agreed_state
 
 state = processes()
@@ -123,12 +124,20 @@ if state.process_index == 1:  # a network file system shows the newest directory
     late = lambda: shutil.copytree(states.parent / "seen-by-0" / "checkpoint-4", states / "checkpoint-4")
     threading.Timer(2, late).start()
 print("met at", os.environ["MASTER_ADDR"], flush=True)  # the machine's name need not resolve
+print("read", state.process_index, done_by_first(lambda: f"by {state.process_index}", state), flush=True)
+def refuse():
+    raise UserError("a broken picture")
+try:
+    done_by_first(refuse, state)
+except UserError as error:
+    print("refused", state.process_index, error, flush=True)
 print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
 """
-"""Both processes look for the state to continue from; the second one sees an older directory at first."""
+"""Both processes look for the state to continue from; the second one sees an older directory at first. The first one
+reads the data for both."""
 
 
-def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None:
+def test_all_processes_read_once_and_resume_from_the_first_ones_choice(tmp_path: Path) -> None:
     for process, steps in ((0, (2, 4)), (1, (2,))):
         for step in steps:
             saved = tmp_path / f"seen-by-{process}" / f"checkpoint-{step}"
@@ -151,6 +160,10 @@ def test_all_processes_resume_from_the_first_ones_choice(tmp_path: Path) -> None
         "chosen 1 checkpoint-4",
         "met at 127.0.0.1",
         "met at 127.0.0.1",
+        "read 0 by 0",
+        "read 1 by 0",
+        "refused 0 a broken picture",
+        "refused 1 a broken picture",
     ]
 
 

@@ -13,6 +13,7 @@ from trainer.research.benchmarks.prompt import PROMPT_VERSION
 from trainer.research.benchmarks.questions import Part, read_benchmark
 from trainer.research.benchmarks.rows import answer_rows
 from trainer.training.recipe import load_recipe
+from trainer.training.sft.rows import dataset
 from trainer.training.sft.train import train_on_rows
 from trainer.training.tracking.store import Store
 
@@ -32,8 +33,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, Part.TRAIN)
     return train_on_rows(
-        answer_rows(benchmark.questions),
-        data,
+        dataset(answer_rows(benchmark.questions), data, manifest.image.size),
         out,
         recipe=recipe,
         section="sft_answer",

@@ -28,6 +28,8 @@ TINY_TOKENS = 8
 """Tokens of an answer, and of the prompt's text, at the scale `tiny`."""
 
 FULL = "full fine-tuning"
+MEASURED = {"optimizer": "adamw", "attention": "sdpa"}
+"""Settings with which every stage is measured: flash-attn may not be installed."""
 
 Scale = Literal["true", "tiny"]
 
@@ -85,7 +87,7 @@ def _with_bits(own: LoraRecipe | None, bits: int | None) -> LoraRecipe | None:
 
 
 def _sft(case: Case, title: str, lora: LoraRecipe | None) -> Task:
-    settings = case.recipe.sft_answer.model_copy(update={"lora": lora})
+    settings = case.recipe.sft_answer.model_copy(update={"lora": lora, **MEASURED})
     return Task(
         stage="sft",
         title=f"SFT, {title}",
@@ -101,7 +103,7 @@ def _sft(case: Case, title: str, lora: LoraRecipe | None) -> Task:
 
 def _grpo(case: Case, title: str, lora: LoraRecipe | None) -> Task:
     # Rollouts through vLLM cannot be measured without vLLM.
-    settings = case.recipe.stage_2.model_copy(update={"lora": lora, "vllm": "none"})
+    settings = case.recipe.stage_2.model_copy(update={"lora": lora, "vllm": "none", **MEASURED})
     return Task(
         stage="hcm_grpo",
         title=f"stage 2, {title}",

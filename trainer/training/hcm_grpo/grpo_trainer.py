@@ -20,6 +20,7 @@ from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, once_per_group, share_prompt
 from trainer.training.hcm_grpo.vllm_rollouts import collapsed, forget_pictures_after_sync
+from trainer.training.sharding import whole_weights
 from trainer.training.tracking.callbacks import ExampleKeeper
 
 _MASKED_ATTENTION = ("eager", "sdpa")
@@ -64,14 +65,15 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
             if self.vllm_mode == "colocate":
                 prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
         counts = [len(pictures) for pictures in images or () if pictures]
         if (
             not self._shares_prompts()
             or sum(counts) != len(fields.get("pixel_values", ()))
             or len(counts) != len(prompt_ids)
         ):
-            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
-        model = self.accelerator.unwrap_model(self.model_wrapped)
+            with whole_weights(model):
+                return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         questions = prompt_ids[::num_generations]
         padded = self._tokenizer.pad({"input_ids": questions}, padding=True, padding_side="left", return_tensors="pt")
         pixels = torch.as_tensor(fields["pixel_values"])
@@ -84,7 +86,7 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
         model.eval()
         try:
             # One context around all passes, so that weights are cast once and not for every token.
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), whole_weights(model):
                 completions = roll_out(
                     model,
                     {name: value.to(self.accelerator.device) for name, value in prompts.items()},

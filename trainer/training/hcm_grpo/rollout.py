@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from trainer.training.hcm_grpo.preallocated_kv_cache import preallocated_kv_cache
 
@@ -76,7 +77,7 @@ def roll_out(
     """
     mask = prompts["attention_mask"]
     # On a CPU, bypass accelerate's autocast: it casts all weights for every token, which takes eight times as long.
-    forward = model if mask.is_cuda else partial(type(model).forward, model)
+    forward = model if mask.is_cuda or isinstance(model, FSDPModule) else partial(type(model).forward, model)
     cache = preallocated_kv_cache()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = forward(**prompts, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)

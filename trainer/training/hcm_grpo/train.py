@@ -21,9 +21,10 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.reward import RewardFunction, reward_functions
 from trainer.runs.run_directory import RunMismatch, claim, occupy
-from trainer.training.distributed import processes
+from trainer.training.distributed import done_by_first, processes
+from trainer.training.efficiency import OPTIM
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
-from trainer.training.finetuning import STATES_NAME, train_to_end
+from trainer.training.finetuning import STATES_NAME, check_machine, train_to_end
 from trainer.training.hard_cases import make_curriculum
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
@@ -34,6 +35,7 @@ from trainer.training.lora.model import adapter_config, check_lora, load_for_tra
 from trainer.training.number_format import computed_in
 from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
+from trainer.training.sharding import is_sharded
 from trainer.training.tracking.callbacks import ExampleKeeper
 from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
@@ -67,10 +69,11 @@ def train(
     recipe = load_recipe(recipe_name)
     settings = recipe.stage_2
     refuse(groups_problem(settings))
+    check_machine("hcm_grpo", settings)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
     samples = read_samples(data)
-    digest = data_digest(data, samples)
+    digest = done_by_first(lambda: data_digest(data, samples), processes())
     validation = read_validation(
         validation_data,
         settings.validation,
@@ -136,13 +139,14 @@ def train_on_questions(
         validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        RecipeError: there are too few questions, or there are no hard cases or no validation data and the recipe asks
-            for them.
+        RecipeError: there are too few questions, a package or a GPU that the recipe needs is missing, or there are no
+            hard cases or no validation data and the recipe asks for them.
         LaunchError: the training was not launched correctly.
         RunMismatch: OUT holds something else, or a run with other settings or hard cases; or `after` does not fit.
     """
     state, settings = processes(), recipe.stage_2
     refuse(grpo_problem(settings, len(cases.all), len(cases.hard), state.num_processes))
+    check_machine("hcm_grpo", settings)
     check_lora(checkpoint, settings.lora, vision=True)
     check_given("hcm_grpo", settings.validation, validation)
     check_vllm(settings)
@@ -160,6 +164,8 @@ def train_on_questions(
         "hard": len(cases.hard),
         "processes": state.num_processes,
     }
+    if is_sharded():
+        origin["sharded"] = True
     if validation:
         origin["validation"] = validation.digest
     warm_start = after and find_warm_start(after, origin=origin, settings=settings, ids=curriculum.ids, cases=cases)
@@ -174,7 +180,9 @@ def train_on_questions(
     sizes = " + ".join(str(len(epoch)) for epoch in curriculum.epochs)
     state.print(f"{len(cases.hard)} of {len(cases.all)} questions are hard; the epochs have {sizes} questions")
 
-    questions = dataset(make_rows(curriculum.ids), directory, parent.image.size)
+    # A question of several epochs is one row in memory.
+    places = {question: place for place, question in enumerate(dict.fromkeys(curriculum.ids))}
+    questions = dataset(make_rows(places), directory, parent.image.size).select([places[i] for i in curriculum.ids])
     trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
     if keeper:
         trainer.keeper = keeper
@@ -206,7 +214,7 @@ def build_trainer(
     processor, config = AutoProcessor.from_pretrained(checkpoint, padding_side="left"), arguments(settings, output)
     if config.use_vllm:  # as in `GroupGRPOTrainer` without vLLM: the model must not write image tokens
         config.generation_kwargs = {"logit_bias": {processor.image_token_id: -100.0}}
-    model = load_for_training(checkpoint, settings.lora)
+    model = load_for_training(checkpoint, settings.lora, settings.attention)
     trainer = GroupGRPOTrainer(
         model=model,
         peft_config=adapter_config(model, settings.lora, vision=True),
@@ -252,6 +260,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
+        optim=OPTIM[settings.optimizer],
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         bf16=computed_in() is torch.bfloat16,

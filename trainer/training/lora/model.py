@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,17 +35,20 @@ def check_lora(checkpoint: Path, lora: LoraRecipe | None, *, vision: bool) -> No
             raise RecipeError("lora.bits 4 needs the package bitsandbytes. Install it, or set `bits: 16`")
 
 
-def load_for_training(checkpoint: Path, lora: LoraRecipe | None) -> PreTrainedModel:
+def load_for_training(checkpoint: Path, lora: LoraRecipe | None, attention: str = "sdpa") -> PreTrainedModel:
     """Load a model as a training holds it: in float32 for full fine-tuning, else in the recipe's bits, to be frozen.
 
     On a CPU, 16 bits are float32, in which the stages compute there.
+
+    Args:
+        attention: kernels of the attention, by transformers' name.
     """
+    load = partial(AutoModelForImageTextToText.from_pretrained, checkpoint, attn_implementation=attention)
     if lora is None:
-        return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+        return load(dtype=torch.float32)
     if lora.bits == 16:
-        return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=computed_in())
-    return AutoModelForImageTextToText.from_pretrained(
-        checkpoint,
+        return load(dtype=computed_in())
+    return load(
         dtype=computed_in(),
         quantization_config=_quantization(),
         device_map={"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},

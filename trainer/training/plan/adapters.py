@@ -3,7 +3,7 @@
 Frozen weights are in bfloat16, 2 bytes each. With 4 bits, the matrices of the language model's layers take half a byte
 per weight, and for each block of 64 weights one byte and 1/256 of a float32 (NF4 with double quantization; Dettmers et
 al. 2023, section 3). Trained weights are in float32 with gradients and AdamW's moments, and autocast copies them to
-bfloat16: 4 + 4 + 8 + 2 bytes. The reference is the same model without adapters.
+bfloat16: 4 + 4 + 8 + 2 bytes (see `optimizer` for moments in 8 bits). The reference is the same model without adapters.
 
 A frozen layer needs no input in the backward pass, and the residual stream is in bfloat16. So a layer keeps fewer bytes
 per token than in full fine-tuning (compare `memory`), and each adapter adds its input and A's output:
@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.training.lora.layers import VISION_PREFIXES, adapted_layers
-from trainer.training.plan.parameters import Layer, Parameters
+from trainer.training.plan.optimizer import TITLES, state_bytes
+from trainer.training.plan.parameters import Layer, Parameters, Part
 from trainer.training.plan.shapes import Shapes
-from trainer.training.recipe import LoraRecipe
+from trainer.training.recipe import FLASH, LoraRecipe
 
 NF4_BYTES = 1 / 2 + (1 + 4 / 256) / 64
 """Bytes per weight in 4 bits."""
@@ -47,7 +48,17 @@ class Adapters:
     @property
     def in_full(self) -> int:
         """Parameters of the parts that are trained in full."""
-        return sum(part.total for part in self.parameters.parts if part.name in self.lora.in_full)
+        return sum(part.total for part in self.parts_in_full)
+
+    @property
+    def parts_in_full(self) -> list[Part]:
+        """Parts that are trained in full."""
+        return [part for part in self.parameters.parts if part.name in self.lora.in_full]
+
+    @property
+    def matrices(self) -> list[int]:
+        """Parameters of each adapter's A and B."""
+        return [self.lora.rank * side for layer in self.layers for side in (layer.inputs, layer.outputs)]
 
     @property
     def trained(self) -> int:
@@ -58,8 +69,12 @@ class Adapters:
         found = (layer for layer in self.layers if layer.name.startswith(prefix))
         return self.lora.rank * sum(layer.inputs + layer.outputs for layer in found)
 
-    def held(self, gpus: int) -> Mapping[str, int]:
-        """Bytes that do not depend on the batch, by use."""
+    def held(self, gpus: int, optimizer: str = "adamw") -> Mapping[str, int]:
+        """Bytes that do not depend on the batch, by use.
+
+        Args:
+            optimizer: the stage's optimizer, by its name in the recipe.
+        """
         total = self.parameters.total
         quantized = sum(part.matrices for part in self.parameters.parts if part.name == "language_model")
         quantized *= self.lora.bits == 4
@@ -69,7 +84,7 @@ class Adapters:
         if self.in_full:
             sizes["parts trained in full"] = FLOAT32 * self.in_full
         sizes["gradients"] = FLOAT32 * self.trained
-        sizes["optimizer (AdamW)"] = 2 * FLOAT32 * self.trained
+        sizes[TITLES[optimizer]] = state_bytes(optimizer, self.parts_in_full, self.matrices)
         sizes["bfloat16 copies"] = BFLOAT16 * self.trained
         if gpus > 1:
             sizes["gradient buckets"] = FLOAT32 * self.trained
@@ -86,12 +101,14 @@ class Adapters:
         """Bytes per value of the language model's residual stream, which has the type of the embeddings."""
         return FLOAT32 if "embeddings" in self.lora.in_full else BFLOAT16
 
-    def text_activations(self, shapes: Shapes, tokens: int, length: int, *, checkpointing: bool) -> int:
+    def text_activations(
+        self, shapes: Shapes, sequences: int, length: int, *, checkpointing: bool, attention: str = "sdpa"
+    ) -> int:
         """Bytes that the language model keeps for the backward pass, without the head."""
-        text = shapes.text
+        tokens, text, mask = sequences * length, shapes.text, 0 if attention == FLASH else length
         norm = 2 * self.residual * text.width + 4
-        attention = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * length
-        layer = 2 * norm + attention + 6 * text.mlp + self.inputs_bytes("model.language_model.") // text.number
+        attended = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * mask
+        layer = 2 * norm + attended + 6 * text.mlp + self.inputs_bytes("model.language_model.") // text.number
         stack = text.number * self.residual * text.width + layer if checkpointing else text.number * layer
         return tokens * (norm + stack)
 

@@ -10,6 +10,7 @@ from trainer.training.enough_data import grpo_problem, sft_problem
 from trainer.training.plan.memory import GIB, Memory
 from trainer.training.plan.plan import MARGIN, Case
 from trainer.training.plan.schedule import SftSchedule
+from trainer.training.plan.sharded import excluded_by_sharding
 from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
@@ -29,6 +30,7 @@ def _problems(case: Case) -> Iterator[str]:
     yield from _positions(case)
     yield from _cut_answers(case)
     yield from _enough(case)
+    yield from _sharding(case)
     if grpo:
         yield from _engine_room(case, grpo)
     for name, sft in case.sft_stages:
@@ -115,6 +117,19 @@ def _enough(case: Case) -> Iterator[str]:
     yield from filter(None, found)
 
 
+def _sharding(case: Case) -> Iterator[str]:
+    if not case.hardware.sharded:
+        return
+    if case.hardware.gpus == 1:
+        yield "FSDP2 divides the model among several GPUs, and there is one. Use --sharding none or more --gpus"
+    stages: list[tuple[str, SftRecipe | HcmGrpoRecipe]] = list(case.sft_stages)
+    if case.recipe.hcm_grpo:
+        stages.append(("hcm_grpo", case.recipe.hcm_grpo))
+    for name, settings in stages:
+        if setting := excluded_by_sharding(settings):
+            yield f"{name}.{setting} cannot be combined with FSDP2. Remove it, or use --sharding none"
+
+
 def _engine_room(case: Case, grpo: HcmGrpoRecipe) -> Iterator[str]:
     engine = case.engine(grpo)
     if engine is None or engine.at_once:
@@ -151,7 +166,9 @@ def _fits(
             yield f"{need}Set in {name}: {change} (then {peak / GIB:.1f} GiB)"
             return
         least = min(least, peak)
-    other = "larger GPUs" if with_lora else "larger GPUs, or LoRA (as the recipe internvl3-2b-lora does)"
+    divided = "" if case.hardware.sharded or with_lora else ", several GPUs that divide the model (--sharding fsdp2)"
+    lora = "" if case.hardware.sharded or with_lora else ", or LoRA (as the recipe internvl3-2b-lora does)"
+    other = f"larger GPUs{divided}{lora}"
     yield f"{need}No batch is small enough: the smallest takes {least / GIB:.1f} GiB. Use {other}"
 
 

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="memory of each GPU in GiB, as torch reports it (default: %(default)s, a card sold as 80 GB)",
     )
+    parser.add_argument(
+        "--sharding",
+        choices=("none", "fsdp2"),
+        default="none",
+        help="fsdp2: the GPUs divide weights, gradients and optimizer states; none: each holds all (default: none)",
+    )
     amount = parser.add_mutually_exclusive_group()
     add_directory(amount, "--data", "data directory with the training samples (samples.jsonl)", required=False)
     amount.add_argument(
@@ -102,7 +108,7 @@ def read_case(args: argparse.Namespace) -> Case:
         shapes=shapes,
         parameters=count_parameters(build_on_meta(model.config)),
         tokens=count_tokens(recipe.prompt_texts, shapes.tokens_per_picture, tokenizer, samples),
-        hardware=Hardware(args.gpus, args.gpu_memory),
+        hardware=Hardware(args.gpus, args.gpu_memory, sharded=args.sharding == "fsdp2"),
         data=data,
     )
 

@@ -1,9 +1,10 @@
 """Computes the memory of one GPU, by use. This is arithmetic on shapes; nothing is allocated or measured.
 
-The stages hold weights in float32, compute in bfloat16 (autocast), use AdamW, and are data-parallel without sharding.
-So these are the bytes per parameter:
+The stages hold weights in float32, compute in bfloat16 (autocast), use AdamW, and are data-parallel. Without sharding
+these are the bytes per parameter (`trainer.training.plan.sharded` has those with FSDP2):
 
-    weights 4, gradients 4, AdamW's two moments 8, bfloat16 copies of the trained matrices 2, reference model 4
+    weights 4, gradients 4, AdamW's two moments 8 (in 8 bits about 2; see `trainer.training.plan.optimizer`),
+    bfloat16 copies of the trained matrices 2, reference model 4
 
 With several GPUs, 4 more are needed for the buckets in which gradients are exchanged. A stage with LoRA holds less;
 `trainer.training.plan.adapters` has its formulas.
@@ -14,8 +15,8 @@ and layer, with h the width, d = heads x head dimension, m the MLP's width, a th
 
     Qwen2 layer        26 h + 8 d + 8 m + 4 a + 8 + 2 s
         norms 2 x (8 h + 4); inputs of q, k, v, gate, up 5 x 2 h, each cast separately; q, k, v, output of the attention
-        4 x 2 d (keys and values repeated to all heads), its log-sum 4 a, its mask 2 s; gate, its SiLU, up, product
-        4 x 2 m
+        4 x 2 d (keys and values repeated to all heads), its log-sum 4 a, its mask 2 s (none with flash attention);
+        gate, its SiLU, up, product 4 x 2 m
     InternViT layer    20 h + 8 d + 4 m + 4 a + 16
         norms 2 x (4 h + 8); inputs of q, k, v, fc1 4 x 2 h; attention 4 x 2 d and 4 a, no mask; two layer scales
         2 x 2 h; fc1 and its GELU 2 x 2 m
@@ -35,9 +36,11 @@ from dataclasses import dataclass, field
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.training.plan.adapters import find_adapters
+from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.shapes import Shapes
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.plan.sharded import divided_reference, sharded_states, whole_weights
+from trainer.training.recipe import FLASH, HcmGrpoRecipe, SftRecipe
 
 GIB = 2**30
 
@@ -49,6 +52,9 @@ ENGINE_ALLOWANCE = 3 * GIB // 2
 
 HEAD_TILE = 4096 * 32768 * 2
 """Bytes of the largest tile of logits in TRL's fused head."""
+
+WHOLE = "whole weights in bfloat16"
+"""Use of the weights that a sharded model gathers before it answers."""
 
 FLOAT32 = 4
 BFLOAT16 = 2
@@ -71,14 +77,14 @@ class Memory:
         return sum(self.held.values()) + max(sum(self.rollouts.values()), sum(self.training.values()))
 
 
-def text_layer_bytes(shapes: Shapes, length: int) -> int:
+def text_layer_bytes(shapes: Shapes, mask: int) -> int:
     """Bytes per token that one layer of the language model keeps for the backward pass.
 
     Args:
-        length: tokens of the sequence, which is the length of a row of the mask.
+        mask: length of a row of the mask; 0 for flash attention, which has none.
     """
     text = shapes.text
-    attention = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * length
+    attention = 8 * text.heads * text.head_dim + 4 * text.heads + 2 * mask
     return 26 * text.width + 8 * text.mlp + 8 + attention
 
 
@@ -93,9 +99,16 @@ def projector_bytes(shapes: Shapes) -> int:
     return 6 * shapes.folded_width + 4 * shapes.text.width + 8
 
 
-def text_activations(shapes: Shapes, sequences: int, length: int, *, checkpointing: bool) -> int:
-    """Bytes that the language model keeps for the backward pass, without the head."""
-    tokens, layer, text = sequences * length, text_layer_bytes(shapes, length), shapes.text
+def text_activations(
+    shapes: Shapes, sequences: int, length: int, *, checkpointing: bool, attention: str = "sdpa"
+) -> int:
+    """Bytes that the language model keeps for the backward pass, without the head.
+
+    Args:
+        attention: the stage's attention, by its name in the recipe.
+    """
+    mask = 0 if attention == FLASH else length
+    tokens, layer, text = sequences * length, text_layer_bytes(shapes, mask), shapes.text
     final_norm = tokens * (8 * text.width + 4)
     return final_norm + _stack(tokens, text.number, text.width, layer, checkpointing=checkpointing)
 
@@ -120,26 +133,38 @@ def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
 
 
 def sft_memory(
-    settings: SftRecipe, parameters: Parameters, shapes: Shapes, *, prompt: int, answer: int, gpus: int
+    settings: SftRecipe,
+    parameters: Parameters,
+    shapes: Shapes,
+    *,
+    prompt: int,
+    answer: int,
+    gpus: int,
+    sharded: bool = False,
 ) -> Memory:
     """Memory of one GPU in an SFT stage, for a batch of the longest samples.
 
     Args:
         prompt: tokens of the question, image tokens included.
         answer: tokens of the longest answer.
+        sharded: whether FSDP2 divides the model among the GPUs.
     """
     length, checkpointing, answers = prompt + answer, settings.gradient_checkpointing, settings.batch_size * answer
     if settings.lora:
         adapters = find_adapters(parameters, settings.lora, vision=False)
         activations = adapters.text_activations(
-            shapes, settings.batch_size * length, length, checkpointing=checkpointing
+            shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
         )
         head = head_bytes(shapes, answers, trained="head" in settings.lora.in_full)
-        held = {**adapters.held(gpus), "CUDA and fragmentation": ALLOWANCE}
+        held = {**adapters.held(gpus, settings.optimizer), "CUDA and fragmentation": ALLOWANCE}
     else:
-        activations = text_activations(shapes, settings.batch_size, length, checkpointing=checkpointing)
-        head, held = head_bytes(shapes, answers), _states(parameters, gpus, vision=False)
-    return Memory(held=held, training={"activations of the language model": activations, "head": head})
+        activations = text_activations(
+            shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
+        )
+        head = head_bytes(shapes, answers)
+        held = _states(parameters, shapes, gpus, settings.optimizer, vision=False, sharded=sharded)
+    scoring = {WHOLE: whole_weights(parameters)} if sharded and settings.validation else {}
+    return Memory(held, scoring, {"activations of the language model": activations, "head": head})
 
 
 def grpo_memory(
@@ -150,22 +175,28 @@ def grpo_memory(
     prompt: int,
     gpus: int,
     gpu_memory: float,
+    sharded: bool = False,
 ) -> Memory:
     """Memory of one GPU in stage 2, if every completion has the maximum length.
 
     Args:
         prompt: tokens of the question, image tokens included.
         gpu_memory: bytes of the GPU, of which a colocated vLLM takes a share.
+        sharded: whether FSDP2 divides the model among the GPUs.
     """
     answer = settings.max_completion_tokens
     adapters = find_adapters(parameters, settings.lora, vision=True) if settings.lora else None
     if adapters:
-        held = {**adapters.held(gpus), "CUDA and fragmentation": ALLOWANCE}
+        held = {**adapters.held(gpus, settings.optimizer), "CUDA and fragmentation": ALLOWANCE}
     else:
-        held = _states(parameters, gpus, vision=True)
+        held = _states(parameters, shapes, gpus, settings.optimizer, vision=True, sharded=sharded)
     if settings.kl_beta and not adapters:
-        held["reference model"] = FLOAT32 * parameters.total
+        held["reference model"] = divided_reference(parameters, gpus if sharded else 1)
     rollouts: dict[str, int] = {}
+    if sharded:
+        rollouts[WHOLE] = whole_weights(parameters)
+        if settings.kl_beta:
+            rollouts["buffer of the gathered reference"] = whole_weights(parameters)
     if settings.vllm == "colocate":
         # A sleeping engine holds nothing while a step is computed.
         (rollouts if settings.vllm_sleep else held)["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
@@ -176,11 +207,15 @@ def grpo_memory(
     pictures, answers = PICTURES_PER_SAMPLE * settings.batch_size, settings.batch_size * answer
     if adapters:
         seeing = adapters.vision_activations(shapes, pictures, checkpointing=checkpointing)
-        writing = adapters.text_activations(shapes, settings.batch_size * length, length, checkpointing=checkpointing)
+        writing = adapters.text_activations(
+            shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
+        )
         head = head_bytes(shapes, answers, trained="head" in adapters.lora.in_full)
     else:
         seeing = vision_activations(shapes, pictures, checkpointing=checkpointing)
-        writing = text_activations(shapes, settings.batch_size, length, checkpointing=checkpointing)
+        writing = text_activations(
+            shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
+        )
         head = head_bytes(shapes, answers)
     training = {
         "activations of the ViT and projector": seeing,
@@ -225,13 +260,18 @@ def engine_memory(
     return EngineMemory(share, weights, room, one, min(max(room, 0) // one, wanted), wanted)
 
 
-def _states(parameters: Parameters, gpus: int, *, vision: bool) -> dict[str, int]:
+def _states(
+    parameters: Parameters, shapes: Shapes, gpus: int, optimizer: str, *, vision: bool, sharded: bool
+) -> dict[str, int]:
     """Bytes that do not depend on the batch, by use."""
+    if sharded:
+        divided = sharded_states(parameters, shapes, gpus, optimizer, vision=vision)
+        return {**divided, "CUDA and fragmentation": ALLOWANCE}
     trained = parameters.trained(vision=vision)
     states = {
         "weights": FLOAT32 * parameters.total,
         "gradients": FLOAT32 * trained,
-        "optimizer (AdamW)": 2 * FLOAT32 * trained,
+        TITLES[optimizer]: state_bytes(optimizer, parameters.trained_parts(vision=vision)),
         "bfloat16 copies": BFLOAT16 * parameters.copied(vision=vision),
     }
     if gpus > 1:

@@ -30,6 +30,8 @@ class Part:
     total: int
     matrices: int
     """Parameters of linear layers and convolutions, whose weights autocast copies to bfloat16 in the forward pass."""
+    tensors: tuple[int, ...] = ()
+    """Parameters of each tensor; they sum to `total`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,11 @@ class Parameters:
 
     def trained(self, *, vision: bool) -> int:
         """Trained parameters, with or without ViT and projector."""
-        return sum(part.total for part in self.parts if vision or part.name not in VISION)
+        return sum(part.total for part in self.trained_parts(vision=vision))
+
+    def trained_parts(self, *, vision: bool) -> list[Part]:
+        """Trained parts, with or without ViT and projector."""
+        return [part for part in self.parts if vision or part.name not in VISION]
 
     def copied(self, *, vision: bool) -> int:
         """Trained parameters of which autocast keeps a bfloat16 copy.
@@ -84,13 +90,14 @@ def count_parameters(model: PreTrainedModel) -> Parameters:
     Raises:
         ValueError: a parameter belongs to no known part, because this transformers version uses other names.
     """
-    totals, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    matrices = dict.fromkeys(PARTS, 0)
+    tensors: dict[str, list[int]] = {part: [] for part in PARTS}
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     for name, parameter in model.named_parameters():  # a tied parameter is listed once
         part = next((part for part, prefix in PARTS.items() if name.startswith(prefix)), None)
         if part is None:
             raise ValueError(f"the parameter {name} belongs to none of the parts {', '.join(PARTS)}")
-        totals[part] += parameter.numel()
+        tensors[part].append(parameter.numel())
         # Only weights of linear layers (2 dimensions) and convolutions (4) are multiplied.
         if name.endswith(".weight") and parameter.ndim in (2, 4):
             matrices[part] += parameter.numel()
@@ -99,4 +106,8 @@ def count_parameters(model: PreTrainedModel) -> Parameters:
         for name, module in model.named_modules()
         if hasattr(module, "in_features")
     )
-    return Parameters(tuple(Part(part, totals[part], matrices[part]) for part in PARTS), tied, tuple(layers))
+    return Parameters(
+        tuple(Part(part, sum(tensors[part]), matrices[part], tuple(tensors[part])) for part in PARTS),
+        tied,
+        tuple(layers),
+    )

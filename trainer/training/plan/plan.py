@@ -35,11 +35,13 @@ which include the driver's share; for an H200 it shows 143,771 MiB."""
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """GPUs that train data-parallel; each holds the whole model."""
+    """GPUs that train data-parallel."""
 
     gpus: int
     gpu_memory: float
     """Memory of each GPU in GiB."""
+    sharded: bool = False
+    """Whether FSDP2 divides the model among the GPUs; otherwise each holds the whole model."""
 
     @property
     def gpu_bytes(self) -> float:
@@ -110,6 +112,7 @@ class Case:
             prompt=self.tokens.prompt,
             answer=self.recipe.max_tokens_cot,
             gpus=self.hardware.gpus,
+            sharded=self.hardware.sharded,
         )
 
     def grpo_memory(self, grpo: HcmGrpoRecipe) -> Memory:
@@ -121,6 +124,7 @@ class Case:
             prompt=self.tokens.prompt,
             gpus=self.hardware.gpus,
             gpu_memory=self.hardware.gpu_bytes,
+            sharded=self.hardware.sharded,
         )
 
     def engine(self, grpo: HcmGrpoRecipe) -> EngineMemory | None:

@@ -141,13 +141,13 @@ def _memory(case: Case, stage: StagePlan) -> list[str]:
             f"{verdict}, of {usable:.1f} ({MARGIN:.0%} of {case.hardware.gpu_memory:g} stay free)",
         )
     )
-    lines = _table(rows)
+    lines, shared = _table(rows), " that divide the model (FSDP2)" if case.hardware.sharded else ""
     if engine := stage.engine:
         lines.append(
             f"  vLLM's share: {_gib(engine.weights)} GiB weights, {_gib(max(engine.kv_cache, 0))} GiB KV cache "
             f"(one completion with its prompt takes {engine.per_sequence / 2**20:.0f} MiB)"
         )
-    return [f"Memory per GPU in {TITLES[stage.name]}, GiB, with {case.hardware.gpus} GPU(s)", *lines]
+    return [f"Memory per GPU in {TITLES[stage.name]}, GiB, with {case.hardware.gpus} GPU(s){shared}", *lines]
 
 
 def _schedule(case: Case, stages: Iterable[StagePlan]) -> list[str]:

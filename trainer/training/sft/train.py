@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,15 +18,17 @@ from screening.checkpoint.manifest import Manifest, verify
 from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
-from trainer.training.distributed import processes
+from trainer.training.distributed import done_by_first, processes
+from trainer.training.efficiency import OPTIM
 from trainer.training.enough_data import refuse, sft_problem
-from trainer.training.finetuning import STATES_NAME, StrictResume, train_to_end
+from trainer.training.finetuning import STATES_NAME, StrictResume, check_machine, train_to_end
 from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
 from trainer.training.recipe import Recipe, SftRecipe, load_recipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
+from trainer.training.sharding import is_sharded
 from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
 
@@ -66,12 +69,53 @@ def train(
     recipe = load_recipe(recipe_name)
     section: Section = "sft_weak" if stage == "weak" else "sft_answer"
     settings: SftRecipe = getattr(recipe, section)
+    check_machine(section, settings)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
+    inputs = _read_inputs(section, settings, manifest, data, limit, validation_data)
+    return train_on_rows(
+        inputs.rows,
+        out,
+        recipe=recipe,
+        section=section,
+        checkpoint=checkpoint,
+        parent=manifest,
+        origin={"stage": f"sft-{stage}", "data": inputs.digest, "limit": limit},
+        samples=inputs.samples,
+        facts=inputs.facts,
+        tracking=tracking,
+        validation=inputs.validation,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a stage needs of its data. The samples themselves, about 20 KB each, are not kept."""
+
+    rows: Dataset
+    digest: str
+    samples: int
+    facts: Mapping[str, Any]
+    validation: Validation | None
+
+
+def _read_inputs(
+    section: Section,
+    settings: SftRecipe,
+    manifest: Manifest,
+    data: Path,
+    limit: int | None,
+    validation_data: Path | None,
+) -> _Inputs:
     samples = read_samples(data)
     used = samples[:limit]
-    check_reasoning(used, strict=stage == "answer-driven")
-    check_dimensions(used, manifest.dimensions)
+
+    def check() -> str:
+        check_reasoning(used, strict=section == "sft_answer")
+        check_dimensions(used, manifest.dimensions)
+        return data_digest(data, samples)
+
+    digest = done_by_first(check, processes())
     validation = read_validation(
         validation_data,
         settings.validation,
@@ -85,25 +129,12 @@ def train(
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
-    return train_on_rows(
-        rows,
-        data,
-        out,
-        recipe=recipe,
-        section=section,
-        checkpoint=checkpoint,
-        parent=manifest,
-        origin={"stage": f"sft-{stage}", "data": data_digest(data, samples), "limit": limit},
-        samples=len(used),
-        facts={**licences_of(used), **pseudo_labels_of(used)},
-        tracking=tracking,
-        validation=validation,
-    )
+    table = dataset(rows, data, manifest.image.size)
+    return _Inputs(table, digest, len(used), {**licences_of(used), **pseudo_labels_of(used)}, validation)
 
 
 def train_on_rows(
-    rows: list[dict[str, Any]],
-    directory: Path,
+    rows: Dataset,
     out: Path,
     *,
     recipe: Recipe,
@@ -120,7 +151,6 @@ def train_on_rows(
 
     Args:
         rows: as `trainer.training.sft.rows` makes them.
-        directory: the pictures of the rows.
         section: section of the recipe whose settings are used.
         checkpoint: the checkpoint to start from.
         parent: its manifest.
@@ -130,7 +160,8 @@ def train_on_rows(
         validation: samples by whose score the weights are chosen; None for the last weights.
 
     Raises:
-        RecipeError: there are fewer rows than one step takes, or the recipe asks for a validation and there is none.
+        RecipeError: there are fewer rows than one step takes, a package or a GPU that the recipe needs is missing, or
+            the recipe asks for a validation and there is none.
         LaunchError: the training was not launched correctly.
         RunMismatch: OUT holds something else, or a run with other settings.
     """
@@ -138,9 +169,11 @@ def train_on_rows(
     settings: SftRecipe = getattr(recipe, section)
     refuse(sft_problem(section, settings, len(rows), state.num_processes))
     check_given(section, settings.validation, validation)
+    check_machine(section, settings)
     check_lora(checkpoint, settings.lora, vision=False)
-    table = dataset(rows, directory, parent.image.size)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
+    if is_sharded():
+        origin["sharded"] = True
     if validation:
         origin["validation"] = validation.digest
     with state.main_process_first():
@@ -148,7 +181,7 @@ def train_on_rows(
             claim(out, origin)
             occupy(out)
     return train_to_end(
-        build_trainer(checkpoint, table, settings, out / STATES_NAME),
+        build_trainer(checkpoint, rows, settings, out / STATES_NAME),
         out,
         checkpoint=checkpoint,
         parent=parent,
@@ -167,7 +200,7 @@ def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: 
         rows: as `trainer.training.sft.rows` makes them.
         output: directory of TRL's saved states.
     """
-    model = load_for_training(checkpoint, settings.lora)
+    model = load_for_training(checkpoint, settings.lora, settings.attention)
     freeze_vision(model)
     trainer = StrictSFTTrainer(
         model=model,
@@ -191,6 +224,7 @@ def arguments(settings: SftRecipe, output: Path) -> SFTConfig:
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
+        optim=OPTIM[settings.optimizer],
         lr_scheduler_type="cosine",
         max_length=None,  # the default of 1024 silently cuts image tokens or whole answers
         completion_only_loss=True,

@@ -12,6 +12,7 @@ from screening.checkpoint.manifest import Manifest
 from trainer.data.split.held_out import frozen_beside, read_items, repeated_test_samples
 from trainer.data_directory import DataError, data_digest, read_samples, sample_lines
 from trainer.records import Sample
+from trainer.training.distributed import done_by_first, processes
 from trainer.training.recipe import RecipeError, ValidationRecipe
 
 
@@ -69,18 +70,23 @@ def read_validation(
         )
     samples = read_samples(directory)
     _refuse_training_samples(samples, training, directory, data)
-    if problem := repeated_test_samples(read_items(directory), frozen_beside((data, directory))):
-        raise DataError(
-            f"--validation {directory}: {problem}. Validation chooses the weights, so later scores on the test set "
-            "would be too good. Give other data, such as the part that `split --validation` makes"
-        )
-    digest = data_digest(directory, samples)
+    digest = done_by_first(lambda: _checked_digest(directory, samples, data), processes())
     if digest in parent.trained_on:
         raise DataError(
             f"--validation {directory}: the checkpoint was trained on these data in an earlier stage, so their score "
             "would hide overfitting. Give other data, such as the part that `split --validation` makes"
         )
     return Validation(settings, directory, digest, drawn(samples, settings.samples, seed), mode)
+
+
+def _checked_digest(directory: Path, samples: Sequence[Sample], data: Path) -> str:
+    """The digest of validation data that hold no sample of a test set."""
+    if problem := repeated_test_samples(read_items(directory), frozen_beside((data, directory))):
+        raise DataError(
+            f"--validation {directory}: {problem}. Validation chooses the weights, so later scores on the test set "
+            "would be too good. Give other data, such as the part that `split --validation` makes"
+        )
+    return data_digest(directory, samples)
 
 
 def check_given(section: str, settings: ValidationRecipe | None, validation: Validation | None) -> None:

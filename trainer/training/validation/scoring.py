@@ -20,7 +20,9 @@ from screening.inference.generation import Spelling, prompt_text
 from trainer.data_directory import read_square
 from trainer.metrics import Judged, score, share
 from trainer.records import Sample
+from trainer.training.efficiency import masked_attention
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
+from trainer.training.sharding import whole_weights
 from trainer.training.validation.data import Validation
 from trainer.training.validation.rule import SCORE
 
@@ -57,10 +59,11 @@ class Scorer:
         numbered = list(enumerate(self.validation.samples))
         own = numbered[accelerator.process_index :: accelerator.num_processes]
         answers: list[tuple[int, str]] = []
-        for start in range(0, len(own), self._batch):
-            part = own[start : start + self._batch]
-            texts = self._answers(model, [sample for _, sample in part], accelerator)
-            answers += [(number, text) for (number, _), text in zip(part, texts, strict=True)]
+        with whole_weights(model):
+            for start in range(0, len(own), self._batch):
+                part = own[start : start + self._batch]
+                texts = self._answers(model, [sample for _, sample in part], accelerator)
+                answers += [(number, text) for (number, _), text in zip(part, texts, strict=True)]
         texts = [text for _, text in sorted(gather_object(answers))]
         return self._judge(texts)
 
@@ -73,7 +76,7 @@ class Scorer:
     def _answers(self, model: Any, samples: Sequence[Sample], accelerator: Accelerator) -> list[str]:
         decoding = self._manifest.decoding
         # As for rollouts: adapters are in float32 and the frozen weights are not.
-        with accelerator.autocast() if is_peft_model(model) else nullcontext():
+        with accelerator.autocast() if is_peft_model(model) else nullcontext(), masked_attention(model):
             completions = roll_out(
                 model,
                 self._questions(samples, accelerator.device),

@@ -54,6 +54,7 @@ def case(
     recipe: Recipe | None = None,
     *,
     gpus: int = 1,
+    sharded: bool = False,
     gpu_memory: float = 80,
     text: int = 400,
     longest: int | None = None,
@@ -69,7 +70,7 @@ def case(
         shapes=shapes,
         parameters=parameters,
         tokens=Tokens(256, 1280, text, measured=measured, longest_answer=longest),
-        hardware=Hardware(gpus, gpu_memory),
+        hardware=Hardware(gpus, gpu_memory, sharded),
         data=DataSize(samples, samples, 5 * samples, hard),
     )
 

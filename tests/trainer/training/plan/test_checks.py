@@ -80,6 +80,23 @@ def test_a_gpu_that_is_too_small_for_anything_is_named() -> None:
     assert all("Use larger GPUs" in problem for problem in problems if problem.split()[0] in ("sft_weak", "hcm_grpo"))
 
 
+def test_a_model_that_fits_only_divided_is_refused_with_that_remedy_and_the_remedy_works() -> None:
+    recipe = changed("hcm_grpo", vllm="none")
+    problems = find_problems(case(recipe, gpus=8, gpu_memory=24))
+    assert len(problems) == 3
+    assert all("several GPUs that divide the model (--sharding fsdp2)" in problem for problem in problems)
+    divided = case(recipe, gpus=8, gpu_memory=24, sharded=True)
+    assert find_problems(divided) == []
+    assert "with 8 GPU(s) that divide the model (FSDP2)" in as_text(divided, [])
+
+
+def test_what_a_divided_model_excludes_is_refused() -> None:
+    (problem,) = find_problems(case(gpus=8, sharded=True))
+    assert problem == "hcm_grpo.vllm colocate cannot be combined with FSDP2. Remove it, or use --sharding none"
+    (problem,) = find_problems(case(changed("hcm_grpo", vllm="none"), sharded=True))
+    assert "there is one. Use --sharding none or more --gpus" in problem
+
+
 def test_an_engine_without_room_is_refused_and_the_remedy_works() -> None:
     (problem,) = find_problems(case(changed("hcm_grpo", vllm_memory=0.05)))
     share = float(problem.rpartition("Raise hcm_grpo.vllm_memory to ")[2])

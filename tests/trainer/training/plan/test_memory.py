@@ -15,6 +15,8 @@ from trainer.training.plan.memory import (
     sft_memory,
     text_activations,
 )
+from trainer.training.plan.optimizer import state_bytes
+from trainer.training.plan.parameters import Part
 from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
 
 
@@ -31,6 +33,26 @@ def test_memory_of_sft_states_equals_a_calculation_by_hand() -> None:
     }
     several = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=2).held
     assert several["gradient buckets"] == 4 * trained
+
+
+def test_memory_of_8_bit_states_equals_a_calculation_by_hand() -> None:
+    parts = [
+        Part("embeddings", 10_000, 10_000, (10_000,)),
+        Part("head", 10_000, 10_000, (10_000,)),
+        Part("language_model", 4_096 + 4_095, 0, (4_096, 4_095)),
+    ]
+    # 10,000 values are 40 blocks, the last one partly filled.
+    quantized = 2 * 10_000 + 8 * 40 + 2 * 4_096 + 8 * 16
+    assert state_bytes("adamw_8bit", parts) == quantized + 8 * (10_000 + 4_095) + 2 * 256 * 4
+    assert state_bytes("adamw", parts, [4_096]) == 8 * (2 * 10_000 + 2 * 4_096 + 4_095)
+
+
+def test_flash_attention_keeps_no_mask() -> None:
+    with_mask, without = (
+        text_activations(SHAPES, 8, 2212, checkpointing=False, attention=attention)
+        for attention in ("sdpa", "flash_attention_2")
+    )
+    assert with_mask - without == 8 * 2212 * 28 * 2 * 2212
 
 
 def test_memory_of_sft_checkpointing_equals_a_calculation_by_hand() -> None:
@@ -68,6 +90,32 @@ def test_stage_two_holds_a_reference_model_unless_beta_is_zero() -> None:
     assert not server.rollouts
     assert "vLLM engine" not in server.held
     assert held().held["optimizer (AdamW)"] == 8 * PARAMETERS.total  # nothing is frozen
+
+
+def test_memory_of_a_divided_model_equals_a_calculation_by_hand() -> None:
+    total = 2_088_957_440
+    trained, unit = total - 304_012_288 - 8_662_016, 232_971_264  # the embeddings, and the head, are the largest units
+    gathered = 2 * (unit + 8_662_016 + 2 * unit) + 6 * unit
+    sft = SftRecipe(learning_rate=1e-5, captions=False, gradient_checkpointing=True)
+    memory = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=8, sharded=True)
+    assert memory.held == {
+        "weights, divided": 4 * total // 8,
+        "gradients, divided": 4 * trained // 8,
+        "optimizer (AdamW), divided": trained,
+        "gathered weights and gradients": gathered,
+        "CUDA and fragmentation": ALLOWANCE,
+    }
+    whole = sft_memory(sft, PARAMETERS, SHAPES, prompt=1700, answer=512, gpus=8)
+    assert memory.training == whole.training, "activations are not divided"
+
+    grpo = HcmGrpoRecipe(learning_rate=1e-6, max_completion_tokens=512)
+    divided = grpo_memory(grpo, PARAMETERS, SHAPES, prompt=1700, gpus=8, gpu_memory=80 * GIB, sharded=True)
+    assert divided.held["reference model"] == 4 * total // 8
+    assert divided.rollouts == {
+        "whole weights in bfloat16": 2 * total,
+        "buffer of the gathered reference": 2 * total,
+        "KV cache of the rollouts": kv_cache_bytes(SHAPES, 8, 2212),
+    }
 
 
 def test_rollouts_and_training_take_turns() -> None:

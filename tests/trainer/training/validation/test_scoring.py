@@ -20,6 +20,22 @@ from trainer.training.validation.data import Validation
 from trainer.training.validation.scoring import Scorer
 
 
+def test_a_model_with_flash_attention_answers_with_kernels_that_take_a_mask(
+    small_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Flash attention would fail here: it runs on GPUs only."""
+    data = coloured(tmp_path / "data", [(COLOURS[0], "A")])
+    validation = Validation(ValidationRecipe(every_steps=1), data, "sha256:0", tuple(read_samples(data)), Mode.DIRECT)
+    scorer = Scorer(
+        validation, read_manifest(small_checkpoint), AutoProcessor.from_pretrained(small_checkpoint), batch=1
+    )
+    model = AutoModelForImageTextToText.from_pretrained(small_checkpoint).eval()
+    expected = scorer.score(model, Accelerator(cpu=True))
+    model.config._attn_implementation = "flash_attention_2"
+    assert scorer.score(model, Accelerator(cpu=True)) == expected
+    assert model.config.text_config._attn_implementation == "flash_attention_2"
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 def test_answers_are_judged_by_the_papers_metric_on_the_question_that_a_rollout_reads(
     mode: Mode, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
