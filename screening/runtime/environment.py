@@ -17,9 +17,10 @@ QUIET_ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # not each table that it creates
 }
-"""Environment variables to set before torch, transformers, trl or vllm is imported. They prevent downloads and usage
-reports."""
+"""Environment variables to set before torch, transformers, trl, vllm or mlflow is imported. They prevent downloads,
+usage reports and log messages that no user needs."""
 
 _CACHES = {
     "XDG_CACHE_HOME": "cache",  # vLLM, Hugging Face, flashinfer and others

@@ -101,6 +101,7 @@ def train_to_end(
             )
             tracker.checkpoint = made.digest
             written = made.model_dump_json()
+            print(f"Written to {out / 'checkpoint'}: {made.name} {made.version}, {made.digest}")
         # The others may not see the directory yet.
         return Manifest.model_validate_json(str(told_by_first(written, state)))
 

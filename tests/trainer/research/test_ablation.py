@@ -44,10 +44,10 @@ def test_every_model_is_trained_once_and_after_its_requirements(ablation: Ablati
             f"nothing makes what {task.name} needs"
         )
     scored = {task.name.removeprefix("scores/") for task in tasks if task.name.startswith("scores/")}
-    two_seeds = {"grpo", "dpa-grpo", "hcm-grpo"}
-    expected = {f"{name}-from-all-seed-{seed}" for name in VARIANTS for seed in (0, 1) if not seed or name in two_seeds}
+    stage_2 = {f"{name}-from-all-seed-{seed}" for name in VARIANTS for seed in (0, 1)}
+    cold_starts = {*COLD_STARTS, *(f"{name}-seed-1" for name in COLD_STARTS if name != "none")}
     no_cold_start = {"none-direct", "sft-direct", "grpo-from-none-seed-0"}
-    assert scored == {*COLD_STARTS, *no_cold_start, *expected}
+    assert scored == cold_starts | no_cold_start | stage_2
     assert sum(task.name.startswith("first-epochs") for task in tasks) == 2, "shared by the variants of a seed"
 
 
@@ -102,6 +102,9 @@ def test_a_variant_changes_only_what_its_table_says(ablation: Ablation) -> None:
     plain = load_recipe("tiny-ablation")
     assert load_recipe(recipes["sft-weak"]).sft_weak == plain.sft_weak.model_copy(update={"captions": False})
     assert load_recipe(recipes["sft-all"]) == plain
+    assert load_recipe(recipes["sft-all-seed-1"]).sft_answer == plain.sft_answer.model_copy(update={"seed": 1})
+    weak = plain.sft_weak.model_copy(update={"seed": 1})
+    assert load_recipe(recipes["sft-captions-weak-seed-1"]).sft_weak == weak
     found = {name: load_recipe(path).hcm_grpo for name, path in recipes.items() if name.endswith("-from-all-seed-0")}
     assert plain.hcm_grpo is not None
     changes = {
@@ -124,13 +127,18 @@ def score(directory: Path, checkpoint: Path, ablation: Ablation, *, wrong: int) 
     make_evaluation(directory, ablation.test, read_manifest(make_checkpoint(checkpoint)), wrong=range(wrong))
 
 
+def part(text: str, title: str) -> list[str]:
+    """The lines of a section."""
+    return text.split(f"## {title}")[1].split("## ")[0].splitlines()
+
+
 def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -> None:
-    score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=30)
+    score(ablation.start_scores("all"), ablation.checkpoint("all"), ablation, wrong=30)
     score(ablation.scores("grpo", 0), ablation.trained("grpo", 0), ablation, wrong=27)
     score(ablation.scores("hcm-grpo", 0), ablation.trained("hcm-grpo", 0), ablation, wrong=12)
     score(ablation.scores("dpa-grpo", 0), ablation.trained("dpa-grpo", 0), ablation, wrong=18)
     text = tables(ablation)
-    rows = {line.split("|")[1].strip(): line for line in text.split("## ")[3].splitlines() if line.startswith("|")}
+    rows = {line.split("|")[1].strip(): line for line in part(text, "Stage 2 (table 6), seed 0") if "|" in line}
     assert "50.0 (37.7 to 62.3)" in rows["start"]
     assert "80.0 (68.2 to 88.2)" in rows["HCM-GRPO: all + hard"]
     to_start, to_grpo, to_dpa = (cell.strip() for cell in rows["HCM-GRPO: all + hard"].split("|")[5:8])
@@ -138,12 +146,14 @@ def test_rows_show_scores_intervals_and_paired_differences(ablation: Ablation) -
     assert to_grpo.startswith("+25.0 (") and to_grpo.endswith("p 6.1e-05")  # 2 / 2**15
     assert to_dpa.startswith("+10.0 (") and to_dpa.endswith("p 0.0312")  # 2 / 2**6
     assert [cell.strip() for cell in rows["GRPO"].split("|")[6:8]] == ["", ""], "not compared with itself"
-    seed_1 = [line for line in text.split("## ")[4].splitlines() if line.startswith("| GRPO")]
+    seed_1 = [line for line in part(text, "Stage 2 (table 6), seed 1") if line.startswith("| GRPO")]
     assert [cell.strip() for cell in seed_1[0].split("|")[2:6]] == ["-"] * 4, "not scored yet"
     assert "57.48 / 64.74" in rows["HCM-GRPO: all + hard"], "the paper's"
     assert "45.94 / 53.63" in rows["start"]
     from_answers = tables(dataclasses.replace(ablation, start="answer-driven"))
-    assert "39.96 / 51.07" in from_answers.split("## ")[3], "the paper's score of that start"
+    assert "39.96 / 51.07" in "".join(part(from_answers, "Stage 2 (table 6), seed 0")), (
+        "the paper's score of that start"
+    )
     assert "80.0" not in from_answers, "of another start"
 
 
@@ -151,12 +161,23 @@ def test_the_seeds_that_are_finished_are_averaged(ablation: Ablation) -> None:
     for seed, wrong in ((0, 12), (1, 18)):
         score(ablation.scores("hcm-grpo", seed), ablation.trained("hcm-grpo", seed), ablation, wrong=wrong)
     score(ablation.scores("dpa-grpo", 1), ablation.trained("dpa-grpo", 1), ablation, wrong=24)
+    for seed, wrong in ((0, 24), (1, 30)):
+        score(ablation.start_scores("weak", seed), ablation.checkpoint("weak", seed), ablation, wrong=wrong)
+    make_evaluation(ablation.start_scores("none"), ablation.test, read_manifest(ablation.base), wrong=range(36))
     text = tables(ablation)
-    lines = text.split("over the seeds (table 6)")[1].split("## ")[0].splitlines()
-    cells = {one[1].strip(): [cell.strip() for cell in one[2:-1]] for line in lines if len(one := line.split("|")) > 1}
+
+    def all_seeds(title: str) -> dict[str, list[str]]:
+        rows = (line.split("|") for line in part(text, f"{title}, all seeds") if "|" in line)
+        return {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows}
+
+    cells = all_seeds("Stage 2 (table 6)")
     assert cells["HCM-GRPO: all + hard"] == ["2", "75.0 (70.0 to 80.0)", "-", "-", "10.0 (10.0 to 10.0)"]
     assert cells["DPA-GRPO: all"] == ["1", "60.0 (60.0 to 60.0)", "-", "-", ""]
     assert cells["GRPO"] == ["0", "-", "-", "", ""]
+    assert all_seeds("The last epochs (table 7)")["HCM-GRPO: all + hard"][:2] == ["2", "75.0 (70.0 to 80.0)"]
+    assert all_seeds("Cold start (table 5)")["weak reasoning"] == ["2", "55.0 (50.0 to 60.0)", "15.0 (10.0 to 20.0)"]
+    weak = next(line for line in part(text, "Cold start (table 5), seed 1") if line.startswith("| weak reasoning"))
+    assert "| +10.0 (" in weak and "p 0.0312" in weak
 
 
 def test_table_4_shows_the_mode_and_whether_a_model_gives_one_answer_to_everything(ablation: Ablation) -> None:
@@ -165,7 +186,7 @@ def test_table_4_shows_the_mode_and_whether_a_model_gives_one_answer_to_everythi
         if checkpoint != ablation.base:
             score(scores, checkpoint, ablation, wrong=12)
     text = tables(ablation)
-    rows = {line.split("|")[1].strip(): line.split("|") for line in text.split("## ")[1].splitlines() if "|" in line}
+    rows = {line.split("|")[1].strip(): line.split("|") for line in part(text, "No cold start") if "|" in line}
     assert [cell.strip() for cell in rows["SFT on the answers alone"][2:4]] == ["Direct", "80.0 (68.2 to 88.2)"]
     assert "36.75 / 45.94" in rows["SFT on the answers alone"][-2]
     assert rows["GRPO from the base model"][6].strip().endswith(" %")
@@ -186,7 +207,7 @@ def test_the_best_threshold_is_independent_of_the_models_own() -> None:
 
 
 def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
-    score(ablation.scores("all"), ablation.checkpoint("all"), ablation, wrong=3)
+    score(ablation.start_scores("all"), ablation.checkpoint("all"), ablation, wrong=3)
     shutil.rmtree(ablation.checkpoint("all"))
     make_checkpoint(ablation.checkpoint("all"), weights="trained anew")
     with pytest.raises(EvaluationError, match="another checkpoint"):

@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"variants of tables 6 and 7 to train, a list of {','.join(VARIANTS)} (default: all)",
     )
     parser.add_argument(
-        "--seeds", type=_seeds, default=(0, 1), help="seeds of stage 2; tables 4 and 7 use the first (default: 0,1)"
+        "--seeds",
+        type=_seeds,
+        default=(0, 1),
+        help="seeds of tables 5 to 7; table 4 and the start of stage 2 have the first (default: 0,1)",
     )
     parser.add_argument(
         "--start",

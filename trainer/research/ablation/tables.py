@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
@@ -16,13 +16,16 @@ from trainer.evaluation.evaluate.predictions import read_predictions
 from trainer.evaluation.evaluate.result import SCORES_NAME, read_evaluation
 from trainer.research.ablation.tasks import Ablation
 from trainer.research.ablation.threshold import best
-from trainer.research.ablation.variants import COLD_STARTS, NO_COLD_START, of_table, paper_start
+from trainer.research.ablation.variants import COLD_STARTS, NO_COLD_START, Variant, of_table, paper_start
 from trainer.runs.markdown import table
 
 OPEN = "-"
 """Cell of a missing score."""
 _SCORE = ("score", "unreadable", "best threshold: score; DPA")
 """Columns of `_score`."""
+TITLES = {5: "Cold start", 6: "Stage 2", 7: "The last epochs"}
+COMPARED = {6: {"GRPO": "grpo", "DPA-GRPO": "dpa-grpo"}, 7: {"DPA-GRPO": "dpa-grpo"}}
+"""Variants to which later rows of a table are compared, by their titles."""
 _MODES = {Mode.COT: "CoT", Mode.DIRECT: "Direct"}
 
 
@@ -51,26 +54,15 @@ def _parts(ablation: Ablation) -> Iterator[str]:
     if 4 in ablation.tables:
         yield "## No cold start (table 4)"
         yield table(["model", "mode", *_SCORE, "most frequent answer", "paper, 1B / 2B"], list(_table_4(ablation)))
-    if 5 in ablation.tables:
-        rows = [
-            [title, *_score(ablation.scores(name), ablation.checkpoint(name)), f"{small:.2f} / {large:.2f}"]
-            for name, (title, small, large) in COLD_STARTS.items()
-        ]
-        yield "## Cold start (table 5)"
-        yield table(["cold start", *_SCORE, "paper, 1B / 2B"], rows)
-    for number, what in ((6, "Stage 2"), (7, "The last epochs")):
-        for seed in (ablation.seeds if number == 6 else ablation.seeds[:1]) if number in ablation.tables else ():
-            yield f"## {what} (table {number}), seed {seed}"
-            compared = ("GRPO", "DPA-GRPO") if number == 6 else ("DPA-GRPO",)
-            header = ["stage 2", *_SCORE, "to the start", *(f"to {name}" for name in compared)]
-            rows = list(_stage_2(ablation, number, seed, [name.lower() for name in compared]))
-            yield table([*header, "paper, 1B / 2B" if number == 6 else "paper, 2B"], rows)
-    if 6 in ablation.tables and len(ablation.seeds) > 1:
-        yield "## Stage 2 over the seeds (table 6)"
-        yield "Mean over the seeds that are finished, and the lowest and highest value."
-        compared = ("GRPO", "DPA-GRPO")
-        header = ["stage 2", "seeds", "score", "to the start", *(f"to {name}" for name in compared)]
-        yield table(header, list(_over_seeds(ablation, [name.lower() for name in compared])))
+    for number, what in TITLES.items():
+        if number in ablation.tables:
+            for seed in ablation.seeds:
+                yield f"## {what} (table {number}), seed {seed}"
+                yield _table_5(ablation, seed) if number == 5 else _stage_2(ablation, number, seed)
+            if len(ablation.seeds) > 1:
+                yield f"## {what} (table {number}), all seeds"
+                yield "Mean over the seeds that are finished, and the lowest and highest value."
+                yield _cold_starts_over_seeds(ablation) if number == 5 else _over_seeds(ablation, number)
 
 
 def _table_4(ablation: Ablation) -> Iterator[list[str]]:
@@ -79,43 +71,68 @@ def _table_4(ablation: Ablation) -> Iterator[list[str]]:
         yield [title, _MODES[mode], *_score(scores, checkpoint), _most_frequent(scores), paper]
 
 
-def _stage_2(ablation: Ablation, number: int, seed: int, compared: Sequence[str]) -> Iterator[list[str]]:
-    """Rows of table 6 or 7: the start, then each variant with its differences to the start and to earlier rows.
+def _table_5(ablation: Ablation, seed: int) -> str:
+    base = ablation.start_scores("none")
+    rows = []
+    for name, (title, small, large) in COLD_STARTS.items():
+        scores = ablation.start_scores(name, seed)
+        difference = "" if name == "none" else _difference(base, scores)
+        found = _score(scores, ablation.checkpoint(name, seed))
+        rows.append([title, *found, difference, f"{small:.2f} / {large:.2f}"])
+    return table(["cold start", *_SCORE, "to no cold start", "paper, 1B / 2B"], rows)
 
-    Args:
-        compared: names of the variants to which later rows are compared.
-    """
-    start = ablation.scores(ablation.start)
+
+def _stage_2(ablation: Ablation, number: int, seed: int) -> str:
+    """Table 6 or 7: the start, then each variant with its differences to the start and to earlier rows."""
+    start, compared = ablation.start_scores(ablation.start), COMPARED[number]
     blank = [""] * (1 + len(compared))
-    yield ["start", *_score(start, ablation.checkpoint(ablation.start)), *blank, paper_start(ablation.start, number)]
+    begin = _score(start, ablation.checkpoint(ablation.start))
+    rows = [["start", *begin, *blank, paper_start(ablation.start, number)]]
     shown: list[str] = []
-    for name, variant in of_table(number):
-        if name not in ablation.variants:
-            continue
+    for name, variant in _variants(ablation, number):
         scores = ablation.scores(name, seed)
         differences = [
-            _difference(ablation.scores(other, seed), scores) if other in shown else "" for other in compared
+            _difference(ablation.scores(other, seed), scores) if other in shown else "" for other in compared.values()
         ]
         found = _score(scores, ablation.trained(name, seed))
-        yield [variant.title, *found, _difference(start, scores), *differences, variant.paper[number]]
+        rows.append([variant.title, *found, _difference(start, scores), *differences, variant.paper[number]])
         shown.append(name)
+    paper = "paper, 1B / 2B" if number == 6 else "paper, 2B"
+    return table(["stage 2", *_SCORE, "to the start", *(f"to {title}" for title in compared), paper], rows)
 
 
-def _over_seeds(ablation: Ablation, compared: Sequence[str]) -> Iterator[list[str]]:
-    """Rows of table 6 with the means over the seeds; see `_stage_2`."""
-    start = ablation.scores(ablation.start)
-    shown: list[str] = []
-    for name, variant in of_table(6):
-        if name not in ablation.variants:
-            continue
+def _cold_starts_over_seeds(ablation: Ablation) -> str:
+    base, rows = ablation.start_scores("none"), []
+    for name, (title, *_) in COLD_STARTS.items():
+        if name != "none":  # no training, no seed
+            found = [ablation.start_scores(name, seed) for seed in ablation.seeds]
+            rows.append([title, *_scores(found), _mean(_change(base, one) for one in found)])
+    return table(["cold start", "seeds", "score", "to no cold start"], rows)
+
+
+def _over_seeds(ablation: Ablation, number: int) -> str:
+    """Table 6 or 7 with means over the seeds; see `_stage_2`."""
+    start, compared = ablation.start_scores(ablation.start), COMPARED[number]
+    rows, shown = [], list[str]()
+    for name, variant in _variants(ablation, number):
         found = [ablation.scores(name, seed) for seed in ablation.seeds]
-        scores = [read_evaluation(one).scores.overall.correct.percent for one in found if (one / SCORES_NAME).exists()]
         differences = [_mean(_change(start, one) for one in found)]
-        for other in compared:
+        for other in compared.values():
             before = [ablation.scores(other, seed) for seed in ablation.seeds]
             differences.append(_mean(map(_change, before, found)) if other in shown else "")
-        yield [variant.title, str(len(scores)), _mean(scores), *differences]
+        rows.append([variant.title, *_scores(found), *differences])
         shown.append(name)
+    return table(["stage 2", "seeds", "score", "to the start", *(f"to {title}" for title in compared)], rows)
+
+
+def _variants(ablation: Ablation, number: int) -> Iterator[tuple[str, Variant]]:
+    return ((name, variant) for name, variant in of_table(number) if name in ablation.variants)
+
+
+def _scores(directories: Iterable[Path]) -> tuple[str, str]:
+    """Number of the seeds that are finished, and their scores."""
+    found = [read_evaluation(one).scores.overall.correct.percent for one in directories if (one / SCORES_NAME).exists()]
+    return str(len(found)), _mean(found)
 
 
 def _mean(values: Iterable[float | None]) -> str:

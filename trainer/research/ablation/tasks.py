@@ -43,7 +43,7 @@ class Ablation:
     start: str
     """Cold start before stage 2."""
     seeds: Sequence[int]
-    """Seeds of table 6; tables 4 and 7 use the first."""
+    """Seeds of tables 5 to 7. The first one is that of table 4 and of the cold start before stage 2."""
     tables: Sequence[int]
     questions: Path | None = None
     """Data directory with the questions of stage 2; None means the training data."""
@@ -51,21 +51,23 @@ class Ablation:
     """Variants of tables 6 and 7 that are trained."""
 
     def tasks(self) -> list[Task]:
-        """All tasks: the start, stage 2 with the first seed, the other starts, the other seeds, table 7, table 4."""
+        """All tasks: the start and stage 2 with the first seed, the other starts, the other seeds, table 7, table 4."""
         first, *others = self.seeds
         found: list[Task] = []
         if 6 in self.tables or 7 in self.tables:
-            found += [*self._cold_start(self.start), self._score(self.start, self.checkpoint(self.start))]
+            found += self._row_5(self.start, first)
             found.append(self._hard_cases())
         if 6 in self.tables:
             found += self._rows(6, first)
         if 5 in self.tables:
-            for name in COLD_STARTS:
-                found += [*self._cold_start(name), self._score(name, self.checkpoint(name))]
-        if 6 in self.tables:
-            found += chain.from_iterable(self._rows(6, seed) for seed in others)
+            found += chain.from_iterable(self._row_5(name, first) for name in COLD_STARTS)
+        for seed in others:
+            if 6 in self.tables:
+                found += self._rows(6, seed)
+            if 5 in self.tables:
+                found += chain.from_iterable(self._row_5(name, seed) for name in COLD_STARTS)
         if 7 in self.tables:
-            found += self._rows(7, first)
+            found += chain.from_iterable(self._rows(7, seed) for seed in self.seeds)
         if 4 in self.tables:
             found += self._no_cold_start()
         return list({task.name: task for task in found}.values())  # the tables share rows
@@ -75,17 +77,26 @@ class Ablation:
         """The same ablation with stage 2 from the base model, for table 4."""
         return replace(self, start="none")
 
-    def checkpoint(self, cold_start: str) -> Path:
-        """Path of the checkpoint of a row of table 5, existing or not."""
-        return self.base if cold_start == "none" else self.out / f"sft-{cold_start}" / "checkpoint"
+    def checkpoint(self, cold_start: str, seed: int | None = None) -> Path:
+        """Path of the checkpoint of a row of table 5, existing or not. The seed is by default the first."""
+        return self.base if cold_start == "none" else self.out / f"sft-{self._start(cold_start, seed)}" / "checkpoint"
 
-    def scores(self, name: str, seed: int | None = None) -> Path:
-        """Path of the evaluation of a cold start or of a variant of stage 2."""
-        return self.out / "scores" / (name if seed is None else self._run(name, seed))
+    def start_scores(self, cold_start: str, seed: int | None = None) -> Path:
+        """Path of the evaluation of a row of table 5. The seed is by default the first."""
+        return self.out / "scores" / self._start(cold_start, seed)
 
     def trained(self, name: str, seed: int) -> Path:
         """Path of the checkpoint of a variant of stage 2, existing or not."""
         return self.out / self._run(name, seed) / "checkpoint"
+
+    def scores(self, name: str, seed: int) -> Path:
+        """Path of the evaluation of a variant of stage 2."""
+        return self.out / "scores" / self._run(name, seed)
+
+    def _start(self, cold_start: str, seed: int | None) -> str:
+        """Name of a row of table 5. The base model and the first seed have no number."""
+        first = cold_start == "none" or seed is None or seed == self.seeds[0]
+        return cold_start if first else f"{cold_start}-seed-{seed}"
 
     def _run(self, name: str, seed: int) -> str:
         """Name of a run of stage 2. It includes the cold start, so that runs from different starts do not collide."""
@@ -99,6 +110,10 @@ class Ablation:
     def _hard(self) -> Path:
         return self.out / f"hard-cases-{self.start}"
 
+    def _row_5(self, name: str, seed: int) -> Iterator[Task]:
+        yield from self._cold_start(name, seed)
+        yield self._score(self._start(name, seed), self.checkpoint(name, seed))
+
     def _rows(self, table: int, seed: int) -> Iterator[Task]:
         return chain.from_iterable(self._stage_2(name, seed) for name, _ in of_table(table) if name in self.variants)
 
@@ -106,7 +121,7 @@ class Ablation:
         """Paths of the evaluation and of the checkpoint of a row of table 4, existing or not."""
         if name == "grpo":
             return self._from_base.scores(name, self.seeds[0]), self._from_base.trained(name, self.seeds[0])
-        return self.scores(name), self.out / name / "checkpoint" if name == "sft-direct" else self.base
+        return self.out / "scores" / name, self.out / name / "checkpoint" if name == "sft-direct" else self.base
 
     def _no_cold_start(self) -> Iterator[Task]:
         recipe = write_recipe(self.out / "recipes" / "sft-direct.yaml", self.recipe, sft_answer={"direct_share": 1.0})
@@ -118,21 +133,22 @@ class Ablation:
             scores, checkpoint = self.without_cold_start(name)
             yield self._score(scores.name, checkpoint, mode)
 
-    def _cold_start(self, name: str) -> Iterator[Task]:
+    def _cold_start(self, name: str, seed: int) -> Iterator[Task]:
         if name == "none":
             return
         if name == "all":
-            yield from self._cold_start("captions-weak")
+            yield from self._cold_start("captions-weak", seed)
         if name in ("answer-driven", "all"):
-            recipe, stage, data = self.recipe, "answer-driven", self.training
-            parent = self.checkpoint("captions-weak" if name == "all" else "none")
+            stage, data, sections = "answer-driven", self.training, {"sft_answer": {"seed": seed}}
+            parent = self.checkpoint("captions-weak" if name == "all" else "none", seed)
         else:
-            captions = {"captions": name == "captions-weak"}
-            recipe = str(write_recipe(self.out / "recipes" / f"sft-{name}.yaml", self.recipe, sft_weak=captions))
             stage, data, parent = "weak", self.pseudo_label, self.base
+            sections = {"sft_weak": {"captions": name == "captions-weak", "seed": seed}}
+        run = f"sft-{self._start(name, seed)}"
+        recipe = write_recipe(self.out / "recipes" / f"{run}.yaml", self.recipe, **sections)
         needs = () if parent == self.base else (parent / MANIFEST_NAME,)
-        command = ("sft", "--stage", stage, "--recipe", recipe, "--data", str(data))
-        yield self._training(f"sft-{name}", command, parent, needs)
+        command = ("sft", "--stage", stage, "--recipe", str(recipe), "--data", str(data))
+        yield self._training(run, command, parent, needs)
 
     def _hard_cases(self) -> Task:
         parent, out = self.checkpoint(self.start), self._hard

@@ -7,19 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from trainer.training.architecture import Architecture
-from trainer.training.gpu_check.order import (
-    GRADIENTS,
-    OPTIMIZER,
-    OUTSIDE,
-    PEAK,
-    REFERENCE,
-    ROLLOUTS,
-    STEP,
-    WEIGHTS,
-    Adapters,
-    Order,
-    Task,
-)
+from trainer.training.gpu_check.order import Adapters, Order, Task, Use
 from trainer.training.lora.layers import IN_FULL
 from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.architectures import find_model
@@ -142,9 +130,9 @@ def _estimates(memory: Memory) -> dict[str, int]:
     """`plan`'s bytes by the uses that can be told apart in a measurement."""
     held = dict(memory.held)
     outside, copies = held.pop("CUDA and fragmentation"), held.pop("bfloat16 copies")
-    apart = {name: held.pop(name, 0) for name in (REFERENCE, GRADIENTS, OPTIMIZER)}
-    found = {WEIGHTS: sum(held.values()), **apart}
+    apart = {name: held.pop(name, 0) for name in (Use.REFERENCE, Use.GRADIENTS, Use.OPTIMIZER)}
+    found = {Use.WEIGHTS: sum(held.values()), **apart}
     if memory.rollouts:
-        found[ROLLOUTS] = copies + sum(memory.rollouts.values())
-    found |= {STEP: copies + sum(memory.training.values()), PEAK: memory.peak - outside, OUTSIDE: outside}
+        found[Use.ROLLOUTS] = copies + sum(memory.rollouts.values())
+    found |= {Use.STEP: copies + sum(memory.training.values()), Use.PEAK: memory.peak - outside, Use.OUTSIDE: outside}
     return {name: size for name, size in found.items() if size}

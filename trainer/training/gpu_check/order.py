@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +16,20 @@ if TYPE_CHECKING:
 
 Stage = Literal["sft", "hcm_grpo"]
 
-WEIGHTS, REFERENCE, GRADIENTS, OPTIMIZER = "weights", "reference model", "gradients", "optimizer (AdamW)"
-ROLLOUTS, STEP = "rollouts: KV cache, copies", "step: activations, head, copies"
-PEAK, OUTSIDE = "peak", "CUDA and fragmentation"
-"""Uses of memory, in the order of the report. Copies are those of weights in bfloat16. `PEAK` does not include
-`OUTSIDE`."""
+
+class Use(StrEnum):
+    """Uses of memory, in the order of the report."""
+
+    WEIGHTS = "weights"
+    REFERENCE = "reference model"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer (AdamW)"
+    ROLLOUTS = "rollouts: KV cache, copies"
+    """Copies are those of weights in bfloat16."""
+    STEP = "step: activations, head, copies"
+    PEAK = "peak"
+    """Without `OUTSIDE`."""
+    OUTSIDE = "CUDA and fragmentation"
 
 
 class OrderError(UserError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.training.distributed import on_one_machine
-from trainer.training.gpu_check.order import GRADIENTS, Order, read_order
+from trainer.training.gpu_check.order import Order, Use, read_order
 
 
 def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats: int, until: float) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
             "title": task.title,
             "seconds": taken,
             "buckets": buckets,
-            "estimated_buckets": task.estimates[GRADIENTS],  # as `plan` counts them for several GPUs
+            "estimated_buckets": task.estimates[Use.GRADIENTS],  # as `plan` counts them for several GPUs
         }
         result.write_text(json.dumps(found), encoding="utf-8")
     accelerator.wait_for_everyone()

@@ -7,24 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.training.gpu_check.order import (
-    GRADIENTS,
-    OPTIMIZER,
-    OUTSIDE,
-    PEAK,
-    REFERENCE,
-    ROLLOUTS,
-    STEP,
-    WEIGHTS,
-    Order,
-    Task,
-)
+from trainer.training.gpu_check.order import Order, Task, Use
 from trainer.training.gpu_check.runner import Machine
 from trainer.training.gpu_check.runner import as_json as machine_json
 from trainer.training.gpu_check.steps import Measured
 
 MIB = 2**20
-USES = (WEIGHTS, REFERENCE, GRADIENTS, OPTIMIZER, ROLLOUTS, STEP, PEAK, OUTSIDE)
 Results = Sequence[tuple[Task, Measured]]
 
 
@@ -97,7 +85,7 @@ def _memory(results: Results) -> list[str]:
     for task, measured in results:
         rows.append((task.title, "", "", ""))
         found = ratios(task, measured)
-        for use in USES:
+        for use in Use:
             size, estimate = measured.memory.get(use), task.estimates.get(use)
             if size is None and estimate is None:
                 continue

@@ -21,18 +21,7 @@ from trainer.training.gpu_check.model import (
     packed_inputs,
     random_words,
 )
-from trainer.training.gpu_check.order import (
-    GRADIENTS,
-    OPTIMIZER,
-    OUTSIDE,
-    PEAK,
-    REFERENCE,
-    ROLLOUTS,
-    STEP,
-    WEIGHTS,
-    Order,
-    Task,
-)
+from trainer.training.gpu_check.order import Order, Task, Use
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.hcm_grpo.shared_prompt import IGNORED, share_prompt
 from trainer.training.number_format import computed_in
@@ -108,7 +97,7 @@ def measure(order: Order, task: Task, bench: Bench, measured: Measured) -> None:
 
 def _measure_sft(order: Order, task: Task, bench: Bench, measured: Measured, shapes: Shapes) -> None:
     with bench.meter.counting():
-        with bench.growth(measured.memory, WEIGHTS):
+        with bench.growth(measured.memory, Use.WEIGHTS):
             model = build_model(order, task, bench.device)
         work = sft_pass(model, Scorer(model), task, bench)
         optimizer = _take_first_steps(model, work, task.passes, bench, measured)
@@ -140,18 +129,18 @@ def sft_pass(model: PreTrainedModel, scorer: nn.Module, task: Task, bench: Bench
 
 def _measure_grpo(order: Order, task: Task, bench: Bench, measured: Measured, shapes: Shapes) -> None:
     with bench.meter.counting():
-        with bench.growth(measured.memory, WEIGHTS):
+        with bench.growth(measured.memory, Use.WEIGHTS):
             model = build_model(order, task, bench.device)
         reference = None
         if task.reference and not task.adapters:
-            with bench.growth(measured.memory, REFERENCE):
+            with bench.growth(measured.memory, Use.REFERENCE):
                 reference = build_reference(order, bench.device)
         questions = make_questions(model, task.questions, task.prompt, bench.device)
         sample = partial(_sample, model, questions.ids, questions.pixels, task, bench)
         before = bench.meter.allocated()
         bench.meter.reset_peak()
         completions = sample()
-        measured.memory[ROLLOUTS] = bench.meter.peak() - before
+        measured.memory[Use.ROLLOUTS] = bench.meter.peak() - before
         completed = torch.tensor(completions, device=bench.device)
         ids = torch.cat([questions.ids.repeat_interleave(task.group_size, 0), completed], 1)
         score = partial(_score_all, ids, questions.pixels, task, bench)
@@ -180,20 +169,20 @@ def _take_first_steps(
 ) -> torch.optim.Optimizer:
     """Take two steps. The first one allocates gradients and the optimizer's state."""
     optimizer, memory = make_optimizer(model, bench.device), measured.memory
-    with bench.growth(memory, GRADIENTS):
+    with bench.growth(memory, Use.GRADIENTS):
         work()
-    with bench.growth(memory, OPTIMIZER):
+    with bench.growth(memory, Use.OPTIMIZER):
         _apply_gradients(model, optimizer)
-    held = sum(memory.get(use, 0) for use in (WEIGHTS, REFERENCE, GRADIENTS, OPTIMIZER))
+    held = sum(memory.get(use, 0) for use in (Use.WEIGHTS, Use.REFERENCE, Use.GRADIENTS, Use.OPTIMIZER))
     bench.meter.reset_peak()
     work()  # with the gradients of the pass before, as in every pass of a step but its first
-    memory[STEP] = bench.meter.peak() - held
+    memory[Use.STEP] = bench.meter.peak() - held
     optimizer.zero_grad()
     bench.meter.reset_peak()
     take_step(model, optimizer, work, passes)
-    memory[PEAK] = max(bench.meter.peak(), held - memory[GRADIENTS] + memory.get(ROLLOUTS, 0))
+    memory[Use.PEAK] = max(bench.meter.peak(), held - memory[Use.GRADIENTS] + memory.get(Use.ROLLOUTS, 0))
     if (outside := bench.meter.outside()) is not None:
-        memory[OUTSIDE] = outside
+        memory[Use.OUTSIDE] = outside
     return optimizer
 
 
