@@ -33,6 +33,9 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 # Only a power failure loses data that was not flushed, and no test causes one. A flush takes milliseconds.
 os.fsync = lambda _: None
 
+GROUPS = ("vllm", "fork_server")
+"""Markers of files that run in one worker."""
+
 # Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
@@ -132,9 +135,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     return ByFile(config, log)
 
-
-GROUPS = ("vllm", "fork_server")
-"""Markers of files that run in one worker."""
 
 _frozen_modules = 0
 

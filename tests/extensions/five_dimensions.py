@@ -37,7 +37,7 @@ from trainer.evaluation.evaluate.by_checkpoint import evaluate
 from trainer.metrics import METRICS
 from trainer.records import Sample
 from trainer.reward import reward_functions
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 from trainer.training.sft.rows import dataset, rollout_rows
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from screening.answer import Answer, Mode, parse
 from screening.prompt import PROMPTS
 from trainer.prompt_texts import MOST_CHARACTERS, PROMPT_FILES, PromptError, PromptTexts, load_prompt
-from trainer.training.recipe import RecipeError, load_recipe
+from trainer.training.recipe.recipe import RecipeError, load_recipe
 
 TEXTS = {"cot": "Look at the pictures. Think, then answer.", "direct": "Look at the pictures. Answer only."}
 

@@ -62,7 +62,7 @@ def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_token
     from trainer.training.export import export
     from trainer.training.plan.architectures import find_model
     from trainer.training.plan.shapes import shapes_of
-    from trainer.training.recipe import load_recipe
+    from trainer.training.recipe.recipe import load_recipe
 
     if out.exists():
         raise FileExistsError(f"{out} exists; name a new directory")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer.training.recipe import FLASH, HcmGrpoRecipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import FLASH, HcmGrpoRecipe, SftRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from trainer.training.hard_cases import epoch_sizes
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 def sft_problem(name: str, settings: SftRecipe, rows: int, gpus: int) -> str | None:

@@ -16,7 +16,8 @@ from trainer.training.distributed import LaunchError, processes, told_by_first
 from trainer.training.efficiency import check_available
 from trainer.training.export import export_successor
 from trainer.training.lora.model import load_adapters, merged
-from trainer.training.recipe import HcmGrpoRecipe, Recipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import Recipe, RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.saved_states import SavedStates, agreed_state
 from trainer.training.sharding import check_sharding, gathered, load_weights, prepare_sharding
 from trainer.training.tracking.callbacks import LogFile

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from screening.checkpoint.manifest import ImageContract, Manifest
     from screening.prompt import Prompt
     from trainer.training.base_source import Source
-    from trainer.training.recipe import Recipe
+    from trainer.training.recipe.recipe import Recipe
 
 _ANSWER = "<think>I observed <A> normal, <B> layout, so I ultimately chose A.</think><answer>A</answer>"
 """An answer with every tag of the grammar, for the checks below."""
@@ -58,7 +58,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
     from screening.task import DIMENSIONS
     from trainer.training.base_source import find_source
     from trainer.training.export import export
-    from trainer.training.recipe import load_recipe
+    from trainer.training.recipe.recipe import load_recipe
 
     if out.exists():
         raise FileExistsError(f"{out} exists; name a new directory")
@@ -254,7 +254,7 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
         RecipeError: a text contains a special token, or leaves no room for an answer.
     """
     from trainer.training.plan.tokens import count_tokens
-    from trainer.training.recipe import RecipeError
+    from trainer.training.recipe.recipe import RecipeError
 
     prompt = recipe.prompt_texts
     special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]

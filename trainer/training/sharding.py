@@ -24,7 +24,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Trainer
 
 from trainer.training.distributed import LaunchError
 from trainer.training.plan.sharded import excluded_by_sharding
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 def is_sharded() -> bool:

@@ -23,7 +23,7 @@ from trainer.research.ablation.tables import tables
 from trainer.research.ablation.tasks import Ablation, Task
 from trainer.research.ablation.threshold import Best, best
 from trainer.research.ablation.variants import COLD_STARTS, NO_COLD_START, VARIANTS, write_recipe
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from screening.checkpoint.manifest import read_manifest
 from trainer.data_directory import read_samples
 from trainer.reward import reward_functions
 from trainer.training.hcm_grpo.train import build_trainer
-from trainer.training.recipe import HcmGrpoRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 
 SETTINGS = {"group_size": 2, "batch_size": 2, "learning_rate": 1e-6, "max_completion_tokens": 24, "top_k": 1}

@@ -20,7 +20,8 @@ from trainer.training.plan.memory import sft_memory
 from trainer.training.plan.optimizer import TITLES
 from trainer.training.plan.parameters import build_on_meta, count_parameters
 from trainer.training.plan.shapes import shapes_of
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.sft.rows import dataset, screening_rows
 from trainer.training.sft.train import build_trainer
 

@@ -12,7 +12,8 @@ import yaml
 
 from trainer.__main__ import main
 from trainer.training.enough_data import grpo_problem, sft_problem
-from trainer.training.recipe import RECIPES, HcmGrpoRecipe, RecipeError, SftRecipe, load_recipe
+from trainer.training.recipe.recipe import RECIPES, RecipeError, load_recipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.sft.agreement import concluded
 
 NUMBERS = [".nan", ".inf", "-.inf", "-1"]

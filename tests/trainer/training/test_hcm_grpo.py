@@ -21,7 +21,8 @@ from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.train import arguments, build_trainer
 from trainer.training.number_format import computed_in
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 
 SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}

@@ -19,7 +19,7 @@ from trainer.prompt_texts import load_prompt
 from trainer.reward import Completion, completion_text
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 from trainer.training.sft.rows import rollout_rows
 
 PAPER = load_prompt("paper")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainer.training.recipe import RECIPES, RecipeError, load_recipe
+from trainer.training.recipe.recipe import RECIPES, RecipeError, load_recipe
 
 
 def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path) -> None:

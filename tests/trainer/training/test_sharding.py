@@ -25,7 +25,8 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.training.distributed import LaunchError, on_one_machine
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.sharding import check_sharding
 
 

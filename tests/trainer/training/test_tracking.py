@@ -22,7 +22,7 @@ from trainer.data_directory import read_samples
 from trainer.reward import reward_functions, score_dpa, score_format
 from trainer.runs.run_directory import ORIGIN_NAME, claim
 from trainer.training.hcm_grpo.train import build_trainer
-from trainer.training.recipe import HcmGrpoRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.tracking import tracker as tracking
 from trainer.training.tracking.callbacks import ExampleKeeper, LogFile

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from trainer.training.hcm_grpo.train import arguments
 from trainer.training.hcm_grpo.vllm_rollouts import check_vllm, collapsed, forget_pictures_after_sync
-from trainer.training.recipe import HcmGrpoRecipe, LoraRecipe, RecipeError
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, LoraRecipe
 
 SERVER = {"vllm": "server", "vllm_server": "http://there:8000"}
 

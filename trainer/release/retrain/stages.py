@@ -15,7 +15,7 @@ from trainer.release.promote.limits import read_limits
 from trainer.release.retrain import releasing, work
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.work import Result, finder, processes, recipe, trained, validation
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
 from trainer.release.retrain.reasoning import with_reasoning
 from trainer.training.distributed import on_one_machine
-from trainer.training.recipe import HcmGrpoRecipe, Recipe, SftRecipe, load_recipe
+from trainer.training.recipe.recipe import Recipe, load_recipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.tracking.store import ENVIRONMENT
 
 Result = dict[str, Any]

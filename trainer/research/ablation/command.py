@@ -13,7 +13,7 @@ from trainer.research.ablation.variants import VARIANTS
 from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
-    from trainer.training.recipe import Recipe
+    from trainer.training.recipe.recipe import Recipe
 
 TABLES = (4, 5, 6, 7)
 STAGES = ("sft_weak", "sft_answer", "hcm_grpo")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from trainer.research.ablation.tables import tables
     from trainer.research.ablation.tasks import Ablation
     from trainer.runs.run_directory import claim, occupy
-    from trainer.training.recipe import RecipeError, load_recipe
+    from trainer.training.recipe.recipe import RecipeError, load_recipe
 
     if not set(args.tables) <= set(TABLES):
         raise UserError(f"--tables: choose from {', '.join(map(str, TABLES))}")
@@ -149,7 +149,7 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the input is not the settings of the stages.
     """
-    from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+    from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
     kinds: list[type[SftRecipe] | type[HcmGrpoRecipe]] = [SftRecipe, SftRecipe, HcmGrpoRecipe]
     return {name: kind.model_validate(settings[name]).deciding for name, kind in zip(STAGES, kinds, strict=True)}

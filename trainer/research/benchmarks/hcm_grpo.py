@@ -18,7 +18,7 @@ from trainer.research.benchmarks.rows import rollout_rows
 from trainer.training.enough_data import groups_problem, refuse
 from trainer.training.hard_cases import Cases
 from trainer.training.hcm_grpo.train import train_on_questions
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 from trainer.training.tracking.store import Store
 
 

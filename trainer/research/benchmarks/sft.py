@@ -12,7 +12,7 @@ from screening.checkpoint.manifest import Manifest, verify
 from trainer.research.benchmarks.prompt import PROMPT_VERSION
 from trainer.research.benchmarks.questions import Part, read_benchmark
 from trainer.research.benchmarks.rows import answer_rows
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 from trainer.training.sft.rows import dataset
 from trainer.training.sft.train import train_on_rows
 from trainer.training.tracking.store import Store

@@ -18,7 +18,7 @@ from screening.runtime.cpus import usable_cpus
 from trainer.runs.arguments import add_recipe, add_run_directory
 
 if TYPE_CHECKING:
-    from trainer.training.recipe import Recipe
+    from trainer.training.recipe.recipe import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import verify
     from trainer.runs.run_directory import claim, occupy
-    from trainer.training.recipe import RecipeError, load_recipe
+    from trainer.training.recipe.recipe import RecipeError, load_recipe
 
     recipe = load_recipe(args.recipe)
     if recipe.pretrain is None or recipe.architecture is None:
@@ -164,7 +164,7 @@ class Pretraining:
         from screening.checkpoint.manifest import Decoding, ImageContract, read_manifest
         from trainer.data.render import DIMENSION_WEIGHTS
         from trainer.training.export import export, with_stage
-        from trainer.training.recipe import RecipeError
+        from trainer.training.recipe.recipe import RecipeError
 
         if not all(torch.isfinite(tensor).all() for tensor in self.model.state_dict().values()):
             raise RecipeError("the pretraining diverged: weights are not finite; lower learning_rate")

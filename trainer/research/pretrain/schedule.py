@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainer.research.pretrain.muon import Muon
-from trainer.training.recipe import StageSettings
+from trainer.training.recipe.pretrain import StageSettings
 
 
 def build_optimizers(

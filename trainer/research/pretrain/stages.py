@@ -29,7 +29,7 @@ from trainer.research.pretrain.pool import PoolShot
 from trainer.research.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
 from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
 from trainer.research.pretrain.tasks import Tasks
-from trainer.training.recipe import HeadsStageSettings, SpeakStageSettings, StageSettings
+from trainer.training.recipe.pretrain import HeadsStageSettings, SpeakStageSettings, StageSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from trainer.training.plan.parameters import build_on_meta, count_parameters
 from trainer.training.plan.plan import EIGHTY_GB, Case, DataSize, Hardware
 from trainer.training.plan.shapes import shapes_of
 from trainer.training.plan.tokens import count_tokens, load_tokenizer
-from trainer.training.recipe import LoraRecipe, Recipe, load_recipe
+from trainer.training.recipe.recipe import Recipe, load_recipe
+from trainer.training.recipe.stages import LoraRecipe
 
 SMALL_CARD = "internvl3-2b-lora"
 """The shipped recipe whose adapters are measured if the recipe itself has none."""

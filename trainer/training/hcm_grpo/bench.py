@@ -95,7 +95,7 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     from trainer.data_directory import DataError, read_samples
     from trainer.reward import reward_functions
     from trainer.training.enough_data import groups_problem, refuse
-    from trainer.training.recipe import RecipeError, load_recipe
+    from trainer.training.recipe.recipe import RecipeError, load_recipe
     from trainer.training.sft.rows import dataset, rollout_rows
 
     settings = load_recipe(recipe_name).hcm_grpo

@@ -33,7 +33,8 @@ from trainer.training.hcm_grpo.vllm_rollouts import check_vllm, vllm_arguments
 from trainer.training.hcm_grpo.warm_start import copy_state, find_warm_start, hard_in
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
-from trainer.training.recipe import HcmGrpoRecipe, Recipe, load_recipe
+from trainer.training.recipe.recipe import Recipe, load_recipe
+from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.sharding import is_sharded
 from trainer.training.tracking.callbacks import ExampleKeeper

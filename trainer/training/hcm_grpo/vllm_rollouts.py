@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from trainer.training.recipe import HcmGrpoRecipe, RecipeError
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe
 
 
 def check_vllm(settings: HcmGrpoRecipe) -> None:

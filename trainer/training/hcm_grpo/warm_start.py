@@ -18,7 +18,7 @@ from trainer.training.finetuning import STATES_NAME
 from trainer.training.hard_cases import HardCasesError, make_curriculum
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import RECORD_NAME, HardCases
-from trainer.training.recipe import HcmGrpoRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.saved_states import last_whole_checkpoint
 
 _LENGTH = ("epochs", "last_epochs", "last_parts")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainer.training.recipe import LoraRecipe, RecipeError
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import LoraRecipe
 
 VISION_PREFIXES = ("model.vision_tower.", "model.multi_modal_projector.")
 """Beginnings of the names of the layers that both SFT stages freeze."""

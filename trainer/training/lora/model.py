@@ -15,7 +15,8 @@ from trainer.training.base_source import refuse_adapters
 from trainer.training.lora.layers import HEAD, IN_FULL, VISION_PREFIXES, adapted_layers
 from trainer.training.number_format import computed_in
 from trainer.training.plan.parameters import build_on_meta
-from trainer.training.recipe import LoraRecipe, RecipeError
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import LoraRecipe
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

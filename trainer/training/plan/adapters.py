@@ -23,7 +23,7 @@ from trainer.training.lora.layers import VISION_PREFIXES, adapted_layers
 from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Layer, Parameters, Part
 from trainer.training.plan.shapes import Shapes
-from trainer.training.recipe import FLASH, LoraRecipe
+from trainer.training.recipe.stages import FLASH, LoraRecipe
 
 NF4_BYTES = 1 / 2 + (1 + 4 / 256) / 64
 """Bytes per weight in 4 bits."""

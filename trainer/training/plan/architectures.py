@@ -13,7 +13,7 @@ from screening.errors import UserError
 if TYPE_CHECKING:
     from transformers import InternVLConfig
 
-    from trainer.training.recipe import Recipe
+    from trainer.training.recipe.recipe import Recipe
 
 
 class PlanError(UserError):

@@ -11,7 +11,7 @@ from trainer.training.plan.memory import GIB, Memory
 from trainer.training.plan.plan import MARGIN, Case
 from trainer.training.plan.schedule import SftSchedule
 from trainer.training.plan.sharded import excluded_by_sharding
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 def find_problems(case: Case) -> list[str]:

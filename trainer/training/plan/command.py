@@ -88,7 +88,7 @@ def read_case(args: argparse.Namespace) -> Case:
     from trainer.training.plan.plan import Case, Hardware
     from trainer.training.plan.shapes import shapes_of
     from trainer.training.plan.tokens import count_tokens
-    from trainer.training.recipe import load_recipe
+    from trainer.training.recipe.recipe import load_recipe
 
     # Recipe and data are read first, so that a mistyped path fails before the slow import of torch.
     recipe = load_recipe(args.recipe)

@@ -40,7 +40,7 @@ from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.shapes import Shapes
 from trainer.training.plan.sharded import divided_reference, sharded_states, whole_weights
-from trainer.training.recipe import FLASH, HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import FLASH, HcmGrpoRecipe, SftRecipe
 
 GIB = 2**30
 

@@ -11,7 +11,8 @@ from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule, grpo_schedule, sft_schedule
 from trainer.training.plan.shapes import Shapes
 from trainer.training.plan.tokens import Tokens
-from trainer.training.recipe import HcmGrpoRecipe, LoraRecipe, Recipe, SftRecipe
+from trainer.training.recipe.recipe import Recipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, LoraRecipe, SftRecipe
 
 PAPER_SAMPLES = 1044
 """Size of the paper's training split (table 1)."""

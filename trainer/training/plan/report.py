@@ -13,7 +13,7 @@ from trainer.training.plan.memory import GIB
 from trainer.training.plan.parameters import PARTS, VISION
 from trainer.training.plan.plan import MARGIN, Case, StagePlan
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule
-from trainer.training.recipe import LoraRecipe
+from trainer.training.recipe.stages import LoraRecipe
 
 TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
 """Section of the recipe → name of the stage in the paper."""

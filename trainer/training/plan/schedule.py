@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from trainer.training.hard_cases import epoch_sizes
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 @dataclass(frozen=True, slots=True)

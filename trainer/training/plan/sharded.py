@@ -18,7 +18,7 @@ import math
 from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Parameters
 from trainer.training.plan.shapes import Shapes
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 FLOAT32 = 4
 BFLOAT16 = 2

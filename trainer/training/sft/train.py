@@ -25,7 +25,8 @@ from trainer.training.finetuning import STATES_NAME, StrictResume, check_machine
 from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
-from trainer.training.recipe import Recipe, SftRecipe, load_recipe
+from trainer.training.recipe.recipe import Recipe, load_recipe
+from trainer.training.recipe.stages import SftRecipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sharding import is_sharded

@@ -13,7 +13,8 @@ from trainer.data.split.held_out import frozen_beside, read_items, repeated_test
 from trainer.data_directory import DataError, data_digest, read_samples, sample_lines
 from trainer.records import Sample
 from trainer.training.distributed import done_by_first, processes
-from trainer.training.recipe import RecipeError, ValidationRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import ValidationRecipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from trainer.training.recipe import ValidationRecipe
+from trainer.training.recipe.stages import ValidationRecipe
 from trainer.training.saved_states import wait_for_state
 from trainer.training.validation.data import Validation
 from trainer.training.validation.rule import best_of, must_stop, scores_in

@@ -17,7 +17,7 @@ from trainer.research.pretrain.tokenizer import TAGS, train_tokenizer
 from trainer.research.pretrain.vocabulary import fixed_texts
 from trainer.training.architecture import Architecture, build_model, build_processor
 from trainer.training.export import save
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 
 SMALL = Architecture(
     image_size=64, patch_size=16, vision_width=32, vision_layers=1, text_width=32, text_layers=1, text_mlp=64

@@ -23,7 +23,7 @@ from trainer.research.pretrain.questions import APPEARANCE, COMPARED, MEASURES, 
 from trainer.research.pretrain.scaffold import answer_loss, generated_only
 from trainer.research.pretrain.stages import Read, See, Speak
 from trainer.research.pretrain.tasks import Tasks
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.train import build_trainer as build_stage_2
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, merged
 from trainer.training.number_format import computed_in
-from trainer.training.recipe import HcmGrpoRecipe, LoraRecipe, RecipeError, SftRecipe
+from trainer.training.recipe.recipe import RecipeError
+from trainer.training.recipe.stages import HcmGrpoRecipe, LoraRecipe, SftRecipe
 from trainer.training.sft.rows import dataset, rollout_rows, screening_rows
 from trainer.training.sft.train import build_trainer as build_sft
 

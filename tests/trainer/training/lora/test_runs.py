@@ -25,7 +25,7 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.reward import completion_text
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 
 pytestmark = [pytest.mark.slow]
 

@@ -10,7 +10,7 @@ from trainer.training.plan.parameters import Parameters, Part
 from trainer.training.plan.plan import Case, DataSize, Hardware
 from trainer.training.plan.shapes import Layers, Shapes
 from trainer.training.plan.tokens import Tokens
-from trainer.training.recipe import Recipe, load_recipe
+from trainer.training.recipe.recipe import Recipe, load_recipe
 
 VOCABULARY = 151674
 

@@ -15,7 +15,7 @@ from trainer.training.lora.model import adapter_config
 from trainer.training.plan.adapters import Adapters, find_adapters
 from trainer.training.plan.parameters import count_parameters
 from trainer.training.plan.shapes import Layers, Shapes, shapes_of
-from trainer.training.recipe import LoraRecipe
+from trainer.training.recipe.stages import LoraRecipe
 
 
 def planned(lora: LoraRecipe, layers: int, vision_layers: int) -> tuple[Adapters, Shapes]:

@@ -16,7 +16,7 @@ from trainer.training.plan.memory import (
     GIB,
 )
 from trainer.training.plan.report import as_json, as_text
-from trainer.training.recipe import RECIPES
+from trainer.training.recipe.recipe import RECIPES
 
 
 def options(**given: Any) -> Namespace:

@@ -17,7 +17,7 @@ from trainer.training.plan.memory import (
 )
 from trainer.training.plan.optimizer import state_bytes
 from trainer.training.plan.parameters import Part
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 def test_memory_of_sft_states_equals_a_calculation_by_hand() -> None:

@@ -14,7 +14,7 @@ from trainer.training.plan.architectures import PUBLISHED, find_model
 from trainer.training.plan.checks import find_notes
 from trainer.training.plan.parameters import Parameters, build_on_meta, count_parameters
 from trainer.training.plan.shapes import shapes_of
-from trainer.training.recipe import load_recipe
+from trainer.training.recipe.recipe import load_recipe
 
 SIZES = {  # width, MLP, layers, key and value width of the language models
     "internvl3-1b": (896, 4864, 24, 128),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trainer.training.plan.schedule import grpo_schedule, sft_schedule
-from trainer.training.recipe import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
 
 def test_steps_of_sft_equal_a_calculation_by_hand() -> None:

@@ -11,7 +11,7 @@ from trainer.__main__ import main
 from trainer.training.plan.checks import find_notes, find_problems
 from trainer.training.plan.memory import GIB
 from trainer.training.plan.plan import EIGHTY_GB, MARGIN
-from trainer.training.recipe import RECIPES
+from trainer.training.recipe.recipe import RECIPES
 
 HARDWARE = [(path.stem, 1) for path in sorted(RECIPES.glob("*.yaml"))] + [("internvl3-1b", 8), ("internvl3-2b", 8)]
 

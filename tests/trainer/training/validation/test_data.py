@@ -13,7 +13,8 @@ from screening.checkpoint.manifest import read_manifest
 from tests.trainer.training.validation.overfitting import COLOURS, coloured, sft, training_data, write_recipe
 from trainer.__main__ import main
 from trainer.data_directory import DataError, data_digest, read_samples
-from trainer.training.recipe import RecipeError, ValidationRecipe, load_recipe
+from trainer.training.recipe.recipe import RecipeError, load_recipe
+from trainer.training.recipe.stages import ValidationRecipe
 from trainer.training.validation.data import Validation, drawn, read_validation
 
 Read = Callable[..., Validation | None]

@@ -14,7 +14,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest
 from tests.trainer.training.validation.overfitting import COLOURS, coloured
 from trainer.data_directory import read_samples
-from trainer.training.recipe import ValidationRecipe
+from trainer.training.recipe.stages import ValidationRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.validation.data import Validation
 from trainer.training.validation.scoring import Scorer

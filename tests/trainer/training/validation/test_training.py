@@ -11,7 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trainer.runs.run_directory import RunMismatch
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hcm_grpo.warm_start import find_warm_start
-from trainer.training.recipe import HcmGrpoRecipe, ValidationRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, ValidationRecipe
 from trainer.training.saved_states import put_in_place
 
 

@@ -1,0 +1,159 @@
+"""A whole recipe, and how it is read from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Discriminator, Tag, ValidationError
+
+from screening.errors import UserError
+from screening.prompt import PROMPTS, Prompt
+from trainer.prompt_texts import PromptError, PromptTexts, load_texts
+from trainer.training.architecture import Architecture
+from trainer.training.recipe.fields import Count, Strict
+from trainer.training.recipe.pretrain import PretrainRecipe
+from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+class RecipeError(UserError, ValueError):
+    """A recipe is missing or wrong, or its training cannot start; the message names the file and the field."""
+
+
+_TEXTS = "texts"
+_PromptChoice = Annotated[
+    Annotated[Literal["standard", "compact"], Tag("name")] | Annotated[PromptTexts, Tag(_TEXTS)],
+    Discriminator(lambda prompt: "name" if isinstance(prompt, str) else _TEXTS),
+]
+
+
+class Recipe(Strict):
+    """All settings that make one model."""
+
+    name: str
+    base: str | None = None
+    """Model to start from (a directory or a hub name); None starts from random weights with `architecture`."""
+    prompt: _PromptChoice
+    """What the model is asked: `standard`, `compact`, or texts of your own under the keys `cot` and `direct`. A file
+    with these keys may hold the texts: give its path, or the name of a shipped one (`paper`)."""
+    architecture: Architecture | None = None
+    pretrain: PretrainRecipe | None = None
+    sft_weak: SftRecipe
+    """Stage 1.1: captions and weakly supervised reasoning."""
+    sft_answer: SftRecipe
+    """Stage 1.2: answer-driven reasoning."""
+    hcm_grpo: HcmGrpoRecipe | None = None
+    """Stage 2; None if the training ends after stage 1."""
+    max_tokens_cot: Count
+
+    @property
+    def prompt_texts(self) -> Prompt:
+        return self.prompt.prompt if isinstance(self.prompt, PromptTexts) else PROMPTS[self.prompt]
+
+    def refuse_other_prompt(self, asked: Prompt) -> None:
+        """Refuse a checkpoint that is asked with other texts than those that the recipe states.
+
+        Args:
+            asked: the prompt of the checkpoint from which a training starts. With a built-in prompt in the recipe, the
+                checkpoint may have another version of it, and keeps that.
+
+        Raises:
+            RecipeError: the prompts differ.
+        """
+        if isinstance(self.prompt, PromptTexts) and asked != self.prompt_texts:
+            raise RecipeError(
+                f"recipe {self.name!r} states the prompt {self.prompt_texts.version}, but the checkpoint is asked with "
+                f"{asked.version}, which a training does not change. Start from a base model that `trainer import` "
+                "gave this prompt, or write `prompt: standard`, with which a checkpoint keeps its own"
+            )
+
+    @property
+    def stage_2(self) -> HcmGrpoRecipe:
+        """The settings of stage 2.
+
+        Raises:
+            RecipeError: the recipe has none.
+        """
+        if self.hcm_grpo is None:
+            raise RecipeError(f"recipe {self.name!r} has no section `hcm_grpo`, which stage 2 needs")
+        return self.hcm_grpo
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe by name (`tiny`) or path.
+
+    A recipe with `extends: NAME_OR_PATH` states only the keys, at any depth, that differ from that recipe.
+
+    Raises:
+        RecipeError: the recipe does not exist, or has unknown, missing or wrong fields.
+    """
+    path = _path_of(name_or_path)
+    try:
+        return Recipe.model_validate(_read(path))
+    except ValidationError as error:
+        raise RecipeError(f"{path}, {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first error as one sentence with field and value. Wrong fields come before missing ones."""
+    found = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+    first, *others = found
+    given = f" (it is {repr(first['input'])[:100]})" if isinstance(first["input"], str | int | float) else ""
+    more = f"; also wrong: {', '.join(map(_field, others[:3]))}{', …' if len(others) > 3 else ''}" if others else ""
+    return f"{_field(first)}: {first['msg'].removeprefix('Value error, ')}{given}{more}"
+
+
+def _field(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"] if part != _TEXTS) or "the file"
+
+
+def _path_of(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = RECIPES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise RecipeError(
+            f"recipe {name_or_path!r} does not exist. Give the path of a YAML file, or a shipped recipe: {known}"
+        )
+    return path
+
+
+def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
+    """The content of a recipe file, merged into the recipe that it extends."""
+    if path.resolve() in readers:
+        raise RecipeError(f"{path} extends itself")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        return settings
+    if isinstance(prompt := settings.get("prompt"), str) and prompt not in PROMPTS:
+        settings["prompt"] = _texts(path, prompt)
+    if "extends" not in settings:
+        return settings
+    parent = settings.pop("extends")
+    if not isinstance(parent, str):
+        raise RecipeError(f"{path}: `extends` must be the name or the path of a recipe")
+    beside = path.parent / parent
+    return _merged(_read(beside if beside.is_file() else _path_of(parent), (*readers, path.resolve())), settings)
+
+
+def _texts(recipe: Path, prompt: str) -> Any:
+    """The texts of the file that a recipe names as its prompt."""
+    try:
+        return load_texts(prompt, beside=recipe.parent).model_dump()
+    except PromptError as error:
+        raise RecipeError(f"{recipe}, prompt: {error}") from error
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
