@@ -5,8 +5,10 @@ All of them read the same data and take the same steps. Only the first one write
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from screening.errors import UserError
@@ -36,12 +38,21 @@ def processes() -> PartialState:
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    _leave_group_at_exit()
     if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         raise LaunchError(
             f"{gpus} GPUs are visible to one process. Run `accelerate launch --num_processes {gpus} -m trainer …` to "
             "train on all of them, or set CUDA_VISIBLE_DEVICES=0 to train on one"
         )
     return state
+
+
+@cache
+def _leave_group_at_exit() -> None:
+    """Have the process leave its group before the interpreter ends. Otherwise gloo's threads sometimes abort it then."""
+    from torch import distributed
+
+    atexit.register(lambda: distributed.is_initialized() and distributed.destroy_process_group())
 
 
 def told_by_first(value: T, state: PartialState) -> T:

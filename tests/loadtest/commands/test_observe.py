@@ -14,6 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+READY = re.compile(r"(?m)^  Ready replicas +1$")
+
 
 def test_shows_the_dashboards_values_until_ctrl_c(
     tmp_path: Path, repository: Path, wait_until: Callable[..., None]
@@ -25,13 +27,13 @@ def test_shows_the_dashboards_values_until_ctrl_c(
             [*command, "--out", str(tmp_path / "run")], cwd=repository, stdout=output, stderr=errors
         )
         try:
-            wait_until(lambda: process.poll() is not None or "queries have data" in shown.read_text(), 120)
+            wait_until(lambda: process.poll() is not None or READY.search(shown.read_text()), 120)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0, told.read_text()
         finally:
             process.kill()
             process.wait()
-    assert re.search(r"(?m)^  Ready replicas +1$", shown.read_text())
+    assert READY.search(shown.read_text())
     addresses = dict(re.findall(r"(?m)^(Service|Prometheus|Alertmanager) +(http://\S+)$", told.read_text()))
     assert len(addresses) == 3
     for address in addresses.values():
