@@ -49,7 +49,7 @@ def processes() -> PartialState:
 
 @cache
 def _leave_group_at_exit() -> None:
-    """Have the process leave its group before the interpreter ends. Otherwise gloo's threads sometimes abort it then."""
+    """Leave the group before the interpreter ends, which gloo's threads would otherwise sometimes abort."""
     from torch import distributed
 
     atexit.register(lambda: distributed.is_initialized() and distributed.destroy_process_group())
