@@ -23,7 +23,7 @@ def service(launch_service: Callable[..., Any], checkpoint: Path) -> Iterator[An
         "--checkpoint", str(checkpoint),
         "--cpu-worker", "apart",  # as on several GPUs: two processes that can die
         "--max-concurrent", "4",
-        "--engine-hang-seconds", "10",
+        "--engine-hang-seconds", "20",  # a busy machine is slow and does not hang
         "--deadline-seconds", "900",  # what ends a request is the engine's end, not its deadline
         "--answer-cache-entries", "0",  # a repeated question must be answered by the engine
         "--draft-tokens", "0",  # and in the same way: a new engine has other drafts, which can decide near ties
