@@ -171,9 +171,9 @@ def engine_arguments(
 def cpu_environment() -> dict[str, str]:
     """Return default variables for an engine on a CPU.
 
-    They leave one usable CPU for everything else. And they turn off torch.compile: vLLM compiles two small functions of
-    its sampler even with `enforce_eager`. That takes 6 s of CPU time at the first start in a new container, and needs
-    a C++ compiler.
+    They leave one usable CPU for everything else, and they turn off torch.compile: even with `enforce_eager`, vLLM
+    compiles two small functions of its sampler. That takes 6 s of CPU time at the first start in a new container, and
+    needs a C++ compiler.
     """
     return {"OMP_NUM_THREADS": str(engine_threads()), "TORCHDYNAMO_DISABLE": "1"}
 

@@ -56,10 +56,10 @@ def _leave_group_at_exit() -> None:
 
 
 def told_by_first(value: T, state: PartialState) -> T:
-    """What the first process says, in all of them.
+    """Return the first process's value in every process.
 
     Args:
-        value: looked at in the first process only.
+        value: used in the first process only.
     """
     from accelerate.utils import broadcast_object_list
 
@@ -70,7 +70,7 @@ def told_by_first(value: T, state: PartialState) -> T:
 
 
 def done_by_first(work: Callable[[], T], state: PartialState) -> T:
-    """Result of work that the first process does for all, such as reading all pictures.
+    """Return the result of work that the first process does for all, such as reading all pictures.
 
     Raises:
         UserError: the work raised it. Every process raises it, so that none waits for the first one.
@@ -90,7 +90,7 @@ def done_by_first(work: Callable[[], T], state: PartialState) -> T:
 def on_one_machine(processes: int) -> tuple[str, ...]:
     """Options of torchrun for processes on this machine alone.
 
-    They meet at 127.0.0.1 and a free port. By default they would meet at the machine's name, which need not resolve:
-    they would then wait for half an hour.
+    They connect through 127.0.0.1 and a free port. By default torchrun uses the machine's name, and if that does not
+    resolve, the processes wait for half an hour.
     """
     return ("--nproc-per-node", str(processes), "--standalone", "--local-addr", "127.0.0.1")

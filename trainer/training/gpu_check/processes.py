@@ -32,7 +32,7 @@ def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats:
         ordered, result = Path(scratch) / "order.json", Path(scratch) / "result.json"
         ordered.write_text(order.as_json(), encoding="utf-8")
         launcher = [sys.executable, "-m", "torch.distributed.run", *on_one_machine(processes), "-m", __name__]
-        status = _run([*launcher, str(ordered), str(result), "cuda" if on_gpu else "cpu", str(repeats)], until)
+        status = run_until(until, [*launcher, str(ordered), str(result), "cuda" if on_gpu else "cpu", str(repeats)])
         if status is None:
             return {"processes": processes, "note": "not measured: the time budget was used up"}
         if status:
@@ -41,8 +41,8 @@ def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats:
         return found
 
 
-def _run(command: list[str], until: float) -> int | None:
-    """Run the launcher; returns its exit status, or None if it was ended at `until`."""
+def run_until(until: float, command: list[str]) -> int | None:
+    """Run the launcher; returns its exit status, or None if it was ended at `until` (`time.monotonic`)."""
     launcher = subprocess.Popen(command)  # noqa: S603 - our own module
     try:
         return launcher.wait(max(until - time.monotonic(), 1))

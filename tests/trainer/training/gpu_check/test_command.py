@@ -16,7 +16,7 @@ import torch
 
 from trainer.__main__ import main
 from trainer.training.gpu_check.from_recipe import make_order
-from trainer.training.gpu_check.processes import _run
+from trainer.training.gpu_check.processes import run_until
 
 TINY = ("--device", "cpu", "--scale", "tiny", "--repeats", "1")
 ABSENT = ("vllm", "trl", "peft", "bitsandbytes", "datasets", "mlflow", "ray", "pydantic")
@@ -126,7 +126,7 @@ def test_an_interrupted_measurement_ends_its_processes(tmp_path, wait_until) -> 
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        _run([sys.executable, "-c", sleeps], time.monotonic() + 600)
+        run_until(time.monotonic() + 600, [sys.executable, "-c", sleeps])
     assert not Path("/proc", noted.read_text()).exists()
 
 
