@@ -107,6 +107,7 @@ BAD_LINES = {
 GOOD = b'"original": "original.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_LINES)
 def test_a_bad_line_fails_alone_with_its_reason(
     server: Any, write_batch: Any, tmp_path: Path, capsys: Any, kind: str

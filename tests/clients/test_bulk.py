@@ -176,6 +176,7 @@ def test_a_result_is_given_before_the_next_request_is_asked_for(server: Any, que
     assert events == ["taken 0", "done 1", "taken 1", "done 2", "taken 2", "done 3"]
 
 
+@pytest.mark.slow
 def test_a_slow_iterable_does_not_delay_finished_results() -> None:
     """The first call ends before the second item comes, and forty places are free."""
     first_ended = threading.Event()
@@ -287,6 +288,7 @@ def test_leaving_the_loop_cancels_requests_that_the_service_does_not_answer(serv
         assert client.screen(**question).choice == "C", "the client is usable afterwards"
 
 
+@pytest.mark.slow
 def test_a_thread_that_cannot_be_cancelled_does_not_keep_the_caller(question: Any) -> None:
     """A transport of the caller's own, whose connections the run does not know."""
     released, begun = threading.Event(), threading.Event()

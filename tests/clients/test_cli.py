@@ -140,6 +140,7 @@ def test_text_that_is_not_valid_unicode_is_printed_as_json_escapes(
     assert json.loads(capsys.readouterr().out)["reasoning"] == "half of a pair: \ud83d"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_a_character_shows_an_escape(server: Any, pictures: list[str]) -> None:
     server.replies = [server.good(reasoning="Süß 漢")]
     command = [sys.executable, "-m", "screening_client", "screen", *pictures, "--base-url", server.url]
@@ -176,12 +177,14 @@ def test_max_retries_are_the_attempts_after_the_first(
     assert len(server.received) == retries + 1
 
 
+@pytest.mark.slow
 def test_a_timeout_limits_the_whole_request(server: Any, pictures: list[str]) -> None:
     server.replies = [type(server.good())(hang=True)]
     assert cli.main(["screen", *pictures, "--base-url", server.url, "--timeout", "0.2"]) == cli.LATER
     assert len(server.received) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_a_picture_can_come_from_the_standard_input(server: Any, pictures: list[str], name: str) -> None:
     original, *generated = pictures
@@ -239,6 +242,7 @@ def test_the_readme_names_every_exit_code(repository: Path) -> None:
     assert all(f"\n| {code} | " in readme for code in EXIT_CODES)
 
 
+@pytest.mark.slow
 def test_the_readme_names_every_command_and_option(repository: Path) -> None:
     readme = (repository / "clients/python/README.md").read_text()
     for command in ("screen", "batch", "ready"):

@@ -236,6 +236,7 @@ def dripping_server(listening: socket.socket, over: threading.Event) -> None:
                 connection.sendall(b" ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_an_answer_that_never_ends_is_cut_off_at_the_time_limit(question: Any, kind: Any) -> None:
     over = threading.Event()

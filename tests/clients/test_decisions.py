@@ -29,6 +29,8 @@ from screening_client import (
 from screening_client.decisions import AsyncDecisions, Decisions
 from tests.clients.conftest import GOOD, Reply, running_service
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"feedback": "feedback-key", "admin": "admin-key"}
 
 

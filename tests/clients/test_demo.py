@@ -18,6 +18,8 @@ from PIL import Image
 
 from screening_client import OptionVerdict
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = {"appearance_deformation", "physical_shadow", "placement_layout", "extension_rationality"}
 
 
@@ -112,7 +114,6 @@ def test_the_demo_screens_every_product_and_stops_its_service(examples: Path, tm
     assert html.count("data:image/jpeg;base64,") == 5 * count and "http" not in html
 
 
-@pytest.mark.slow
 def test_the_demo_uses_a_running_service(examples: Path, real_service: str) -> None:
     done = run_demo(examples, "--base-url", real_service, "--mode", "direct")
     assert done.returncode == 0 and "Starting" not in done.stdout

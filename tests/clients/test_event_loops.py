@@ -44,6 +44,7 @@ def test_a_closed_async_client_says_what_to_do(server: Any, question: Any) -> No
     asyncio.run(call())
 
 
+@pytest.mark.slow
 def test_a_client_that_is_closed_during_a_call_is_a_package_error(server: Any, question: Any) -> None:
     client = Client(base_url=server.url)
     server.before_reply = client.close

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_every_example_can_be_imported(repository: Path) -> None:
     examples = repository / "clients" / "python" / "examples"

@@ -172,6 +172,7 @@ def test_info_is_a_line_per_call(
     assert [record.levelno for record in caplog.records if record.name == LOGGER.name] == [logging.INFO]
 
 
+@pytest.mark.slow
 def test_the_log_goes_to_stderr_once_and_only_when_asked_for() -> None:
     program = """
 from screening_client import AsyncClient, Client, ScreeningClientError
@@ -194,6 +195,7 @@ def test_an_unknown_log_level_is_refused(kind: Any, monkeypatch: pytest.MonkeyPa
         kind()
 
 
+@pytest.mark.slow
 @both
 def test_the_timeout_of_a_changed_client_applies(server: Any, question: Any, kind: Any) -> None:
     server.replies = [type(server.good())(hang=True)]

@@ -17,6 +17,8 @@ import screening_client.testing
 from screening_client import AsyncClient, Client, OptionVerdict, Screening, ScreeningClientError, StatusError
 from screening_client.decisions import Decisions
 
+pytestmark = pytest.mark.slow
+
 CALLS = (Decisions.list, Decisions.picture, Decisions.feedback)
 
 
@@ -74,7 +76,6 @@ screening.options[0].option == "N"
 """
 
 
-@pytest.mark.slow
 def test_a_type_checker_sees_every_value(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(RIGHT)
     (tmp_path / "wrong.py").write_text(WRONG)

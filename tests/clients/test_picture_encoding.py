@@ -131,6 +131,7 @@ def test_a_large_image_fits_the_service_without_visible_loss(size: tuple[int, in
     assert difference(image, received) < 1
 
 
+@pytest.mark.slow
 def test_noise_fits_the_service_too() -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (2048, 2048, 3), dtype=np.uint8))
     data = picture_bytes(noise, "original")
@@ -172,6 +173,7 @@ def test_a_profile_of_other_colours_is_not_sent(mode: str, space: str) -> None:
     assert "icc_profile" not in sent(image).info
 
 
+@pytest.mark.slow
 def test_a_profile_that_is_too_large_to_send_ends_the_shrinking() -> None:
     image = Image.effect_noise((300, 300), 90).convert("RGB")
     image.info["icc_profile"] = profile("RGB ") + np.random.default_rng(3).bytes(MAX_BYTES)

@@ -195,6 +195,7 @@ def test_swapped_arguments_are_named(server: Any) -> None:
             client.screen(original=b"o", generated=[b"a", b"b", None, b"d"])  # type: ignore[list-item]
 
 
+@pytest.mark.slow
 def test_importing_and_using_the_client_pulls_in_nothing_heavy() -> None:
     program = """
 import sys

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Programs that fork run in their own interpreters, because pytest has threads.
 PRELUDE = """
 import asyncio, multiprocessing, os, sys, threading, warnings

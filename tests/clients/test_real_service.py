@@ -233,6 +233,7 @@ def test_a_batch_from_files(real_service: str, five: tuple[bytes, ...], tmp_path
     assert {result["screening"]["mode"] for result in results} == {"direct"}
 
 
+@pytest.mark.slow
 def test_another_page_of_the_service_is_not_a_screening(real_service: str, question: Any) -> None:
     """A wrong base_url gives a 200 without a decision."""
 

@@ -12,6 +12,8 @@ import pytest
 from screening_client import Client, MismatchedAnswer
 from tests.clients.calls import both, screen
 
+pytestmark = pytest.mark.slow
+
 
 def named(reply: Any, request_id: str) -> Any:
     """The reply with the request id that it echoes."""

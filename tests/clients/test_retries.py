@@ -186,6 +186,7 @@ def test_a_broken_connection_is_tried_again(server: Any, question: Any, quick: N
     assert len(server.received) == 2
 
 
+@pytest.mark.slow
 def test_no_answer_in_time_is_tried_again_and_then_raised(server: Any, question: Any, quick: None) -> None:
     server.replies = [type(server.good())(hang=True)]
     timeout = ClientTimeout(read=0.1)
@@ -216,6 +217,7 @@ def test_no_phase_of_an_attempt_may_outlast_the_whole_call() -> None:
     assert Deadline(ClientTimeout(connect=5, read=None)).for_attempt()["read"] is None
 
 
+@pytest.mark.slow
 def test_a_number_limits_the_whole_call(server: Any, question: Any) -> None:
     server.replies = [type(server.good())(hang=True)]
     with Client(base_url=server.url) as client, pytest.raises(TimedOut) as caught:

@@ -17,6 +17,8 @@ import pytest
 
 from screening_client import cli
 
+pytestmark = pytest.mark.slow
+
 STDOUT = pytest.mark.parametrize("stdout", ["-", "/dev/stdout", "/dev/fd/1"])
 
 

@@ -99,6 +99,7 @@ def test_answers_are_kept_as_decisions(five: tuple[bytes, ...]) -> None:
     assert len(asyncio.run(twin(ids[0]))[0]) == 3 and service.feedback == []
 
 
+@pytest.mark.slow
 def test_scripted_errors_are_for_decisions_too(question: Any) -> None:
     service = FakeService(answer("B", id="scr_b"), problem(503, retry_after=0), answer("C", id="scr_c"))
     with service.client() as client:
@@ -107,6 +108,7 @@ def test_scripted_errors_are_for_decisions_too(question: Any) -> None:
         assert client.screen(**question).choice == "C"
 
 
+@pytest.mark.slow
 def test_replies_are_taken_in_turn_by_both_clients(question: Any) -> None:
     service = FakeService(answer("B"), problem(503, retry_after=0), answer("N", confidence=0.5))
     service.reply(
@@ -141,6 +143,7 @@ def test_failures_are_those_of_the_service(question: Any) -> None:
     assert unavailable.value.retry_after == 7
 
 
+@pytest.mark.slow
 def test_one_response_may_stand_for_many_requests(question: Any) -> None:
     service = FakeService(*[problem(503, retry_after=0)] * 2)
     with service.client() as client:

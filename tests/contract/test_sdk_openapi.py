@@ -81,6 +81,7 @@ def answer(openapi: dict[str, Any], screen: dict[str, Any]) -> dict[str, Any]:
     return properties(openapi, screen["responses"]["200"]["content"]["application/json"]["schema"])
 
 
+@pytest.mark.slow
 def test_the_result_has_the_fields_of_the_answer(answer: dict[str, Any]) -> None:
     assert names(Screening) - OF_THE_EXCHANGE == set(answer)
 

@@ -64,6 +64,7 @@ def port_names(template: Resource) -> set[str | int]:
     return {port["name"] for port in ports} | {port["containerPort"] for port in ports}
 
 
+@pytest.mark.slow
 @each_rendering
 def test_selectors_match_pods_that_have_the_port(rendered: tuple[str, ...]) -> None:
     resources = render(*rendered)
@@ -244,6 +245,7 @@ def test_the_keys_file_is_the_mounted_secret(overlay: str, monkeypatch: pytest.M
     assert volume["defaultMode"] & 0o004, "the service does not run as root"
 
 
+@pytest.mark.slow
 def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.MonkeyPatch) -> None:
     assert service_settings(render("production"), monkeypatch).decisions is None
     settings = service_settings(render("production", "decisions"), monkeypatch)

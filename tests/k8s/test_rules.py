@@ -35,10 +35,12 @@ def promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_are_valid(rules: Path) -> None:
     promtool("check", "rules", "--lint-fatal", rules / "rules.yaml", rules / "alerts.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
 def test_fire_when_they_should_and_only_then(rules: Path, file: Path) -> None:
     text = file.read_text().replace("rule_files: [rules.yaml, alerts.yaml]", f"rule_files: ['{rules}/*.yaml']")

@@ -187,6 +187,7 @@ def test_a_direct_answer_survives_writing_and_reading(options):
     assert parse(render(Answer(options), Mode.DIRECT), Mode.DIRECT) == Answer(options)
 
 
+@pytest.mark.slow
 @given(option_sets, findings_of_four, comments)
 def test_a_composed_answer_survives_writing_and_reading(options, findings, opening):
     tidy = tuple(Finding(f.option, f.dimensions, " ".join(f.comment.split()).strip(" ,;")) for f in findings)
@@ -195,6 +196,7 @@ def test_a_composed_answer_survives_writing_and_reading(options, findings, openi
     assert parse(render(answer, Mode.COT), Mode.COT) == answer
 
 
+@pytest.mark.slow
 @given(option_sets, st.lists(findings_of_one, max_size=5).map(tuple), comments)
 def test_findings_are_either_read_back_as_given_or_refused(options, findings, opening):
     try:
@@ -214,6 +216,7 @@ def test_a_comment_that_would_not_survive_is_refused(comment):
         compose(frozenset("A"), (Finding("D", frozenset(), comment),))
 
 
+@pytest.mark.slow
 @given(
     st.text()
     | st.lists(

@@ -150,6 +150,7 @@ def test_an_unreadable_answer_has_no_probability() -> None:
     assert option_probabilities(judgement, UNCALIBRATED) == pytest.approx({"A": 0.7, "C": 0.2})
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(alphabet="<>ABCDN/answerthik normal:,.", max_size=8), max_size=40))
 def test_any_pieces_are_survived(pieces: list[str]) -> None:
     steps = [step(piece, A=0.5, B=0.5, C=0.5, D=0.5, N=0.5, normal=0.5) for piece in pieces]

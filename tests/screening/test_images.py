@@ -297,6 +297,7 @@ def test_the_sum_of_pixels_is_limited():
     assert caught.value.unit == "pixels"
 
 
+@pytest.mark.slow
 def test_decoding_in_many_threads_leaves_the_warning_filters_of_others_alone():
     data = encoded(quarters(), "JPEG")
     load_square(data, 32)

@@ -15,6 +15,8 @@ from service.config.settings import SettingsError
 from service.config.traces_endpoint import traces_endpoint
 from tests.service.tracing_collector import Collector, Received, collecting
 
+pytestmark = pytest.mark.slow
+
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 KEY = "a-key-that-no-span-may-contain"
 REFUSED = "a-word-that-an-error-quotes"

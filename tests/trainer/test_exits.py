@@ -104,6 +104,7 @@ def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_pat
     assert "Traceback" not in said and said.splitlines()[-1].startswith("stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("program", ["trainer", "loadtest", "service"])
 def test_a_reader_that_ends_early_is_no_error(program: str, unbuffered: str, repository: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from loadtest.__main__ import main
 from loadtest.commands import fleet
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--minutes", "6", "--rate", "5")
 
 

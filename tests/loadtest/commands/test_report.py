@@ -5,10 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import pytest
+
 from loadtest.commands.report import report
 from loadtest.results.record import RunRecorder
 from loadtest.results.summary import load_figures, none_of
 from loadtest.targets.versions import Finding
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_leaves_its_settings_figures_verdicts_and_plots(exchange, left, tmp_path: Path, capsys) -> None:

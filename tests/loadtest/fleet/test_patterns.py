@@ -10,6 +10,7 @@ import pytest
 from loadtest.fleet.patterns import RecordingError, arrivals, recorded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "shares"),
     [

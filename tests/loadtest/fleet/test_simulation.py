@@ -67,6 +67,7 @@ def test_an_answer_after_the_deadline_counts_as_timed_out() -> None:
     assert statuses(run) == {200: 4, 504: 1}
 
 
+@pytest.mark.slow
 def test_more_load_gets_more_pods_until_nothing_is_refused() -> None:
     run = simulated(12, seconds=1800)
     asked, ready = [each[1] for each in run.replicas], [each[2] for each in run.replicas]
@@ -77,6 +78,7 @@ def test_more_load_gets_more_pods_until_nothing_is_refused() -> None:
     assert run.pod_seconds < 6 * 1800
 
 
+@pytest.mark.slow
 def test_pods_that_start_slowly_refuse_more() -> None:
     fast, slow = (simulated(12, 1200, model=replace(MODEL, start_seconds=start)) for start in (30, 300))
     assert statuses(slow)[429] > 1.5 * statuses(fast)[429]

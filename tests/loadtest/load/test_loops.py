@@ -35,6 +35,7 @@ class Stalling:
         return sum(latency > 0.1 for latency in self.latencies)
 
 
+@pytest.mark.slow
 async def test_an_open_loop_counts_a_stall_for_everybody_who_would_have_met_it() -> None:
     server = Stalling()
     moments = list(arrivals("constant", 50, 1.2, 0))
@@ -44,6 +45,7 @@ async def test_an_open_loop_counts_a_stall_for_everybody_who_would_have_met_it()
     assert server.slow >= 24
 
 
+@pytest.mark.slow
 async def test_a_closed_loop_hides_it_which_is_why_the_other_exists() -> None:
     server, stop = Stalling(), Stop()
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from loadtest.load.pictures import SIZES, Photo, Pictures
 
+pytestmark = pytest.mark.slow
+
 SMALL = [(160, 128), (128, 160)]
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from loadtest.load.rendered import NotRendered, questions, rendered
 
+pytestmark = pytest.mark.slow
+
 
 def test_questions_are_all_different_drawn_once_and_kept(tmp_path) -> None:
     args = argparse.Namespace(picture_size=96, seed=3, questions=tmp_path)

@@ -80,6 +80,7 @@ def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_every_question_is_asked_once_and_an_error_is_not_an_answer(server, questions, tiny_checkpoint) -> None:
     url, asked = server

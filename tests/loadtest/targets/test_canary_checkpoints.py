@@ -36,6 +36,7 @@ def test_no_answer_of_the_source_has_a_sign_of_an_alphabet(tiny_checkpoint) -> N
     assert not signs & set("".join([*texts, prompt.cot, prompt.direct]).replace("</", "<"))
 
 
+@pytest.mark.slow
 def test_a_canary_is_a_complete_checkpoint_that_can_replace_the_other(canaries, tiny_checkpoint) -> None:
     first, second = (verify(directory) for directory in canaries.values())
     assert first.digest != second.digest

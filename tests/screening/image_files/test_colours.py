@@ -282,6 +282,7 @@ def test_a_transparent_picture_without_a_profile_only_gets_a_white_background(fo
         )
 
 
+@pytest.mark.slow
 def test_many_profiles_take_bounded_memory() -> None:
     for gamma in range(120, 220):
         decode(inspect(encoded(patches(), icc_profile=profile("Adobe RGB", gamma / 100))))

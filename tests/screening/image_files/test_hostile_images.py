@@ -189,6 +189,7 @@ def test_a_header_that_promises_more_pixels_than_follow_is_refused():
     assert outcome(png(2, 2, pixels=b"\0" + bytes(6) + b"\0" + bytes(6))) == "picture"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
 def test_a_text_bomb_in_a_png_is_harmless(kind):
     bomb = zlib.compress(bytes(80_000_000), 9)

@@ -235,6 +235,7 @@ def test_a_webp_with_shortened_or_filled_data_is_refused(kind, image, options) -
                 assert_refused(riff(data, {kind: body[:kept] + (filler * len(body))[: len(body) - kept]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [64, 700, 2000])
 @pytest.mark.parametrize("colour", ["white", "black", (12, 200, 99)])
 def test_flat_pictures_are_accepted(side, colour) -> None:
@@ -269,6 +270,7 @@ def test_an_avif_with_a_shortened_or_filled_item_is_refused() -> None:
             assert_refused(data[: box + 4 + kept] + bytes(length - kept))
 
 
+@pytest.mark.slow
 def test_an_avif_may_have_padding_after_its_coded_data_and_texts_that_repeat() -> None:
     for image in (photo(), with_alpha(photo())):
         data = encoded(image, "AVIF")

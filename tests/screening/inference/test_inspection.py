@@ -24,6 +24,8 @@ from screening.errors import CheckpointError
 from screening.inference.inspection import REFUSED, compare_reading, inspect, main
 from screening.prompt import COMPACT
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[dict[str, Any]], object]
 
 

@@ -69,6 +69,7 @@ def test_options_of_a_command_are_known_to_its_own_command_only(capsys) -> None:
     assert "tool make: unknown option --brush" in error_of(parser, ["make", "--brush", "x"], capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -89,6 +90,7 @@ def test_a_mistake_costs_two_lines_in_every_launcher(arguments, repository) -> N
     assert done.returncode == 2 and 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["service", "trainer", "loadtest"])
 def test_every_launcher_says_its_version(launcher, repository) -> None:
     done = subprocess.run([sys.executable, "-m", launcher, "--version"], cwd=repository, capture_output=True, text=True)

@@ -16,6 +16,8 @@ import pytest
 from screening.runtime.process_reaper import SHARED_MEMORY, Process, ProcessReaper
 from tests.processes import runs
 
+pytestmark = pytest.mark.slow
+
 FAMILY = """
 import multiprocessing, os, signal, sys, time
 from multiprocessing import shared_memory

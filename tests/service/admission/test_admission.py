@@ -131,6 +131,7 @@ async def test_a_full_queue_refuses_before_a_byte_of_the_body_is_read(start, sam
         await asyncio.gather(*inside, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_no_more_than_max_concurrent_are_in_the_engine(start, make_sample) -> None:
     engine = ScriptedEngine(latency_ms=100)  # long compared with the decoding, so that the slots fill up
     most = 0

@@ -13,6 +13,8 @@ from service.config.upload_pace import Pace
 from service.errors import BodyTimeout, Overloaded, UploadTooSlow
 from service.metrics import Metrics
 
+pytestmark = pytest.mark.slow
+
 PACE = Pace(seconds=0.2, bytes_per_second=1000)
 
 
@@ -42,7 +44,6 @@ async def test_a_steady_upload_below_its_pace_is_too_slow() -> None:
         await read(Upload(PACE), [1] * 100, 0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("pieces", [[], [1], [150, 10], [5000]])
 async def test_an_upload_that_stops_is_a_body_timeout(pieces) -> None:

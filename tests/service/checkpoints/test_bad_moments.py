@@ -39,6 +39,7 @@ from tests.service.obedient_engine import (
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 async def test_one_slow_reload_does_not_count_as_a_fault_of_the_checkpoint(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine, swap_reload_seconds=0.2) as running:
@@ -172,6 +173,7 @@ async def test_a_kill_while_new_probes_are_asked_leaves_the_old_ones(serve, stor
         assert copies(state) == {digest(store / "one")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [EngineLost(), TimeoutError(), "dead"])
 async def test_an_engine_that_is_lost_while_it_answers_new_probes_says_nothing_about_them(
     loss, serve, store, monkeypatch
@@ -284,6 +286,7 @@ async def test_a_roll_back_that_fails_at_the_end_of_the_service_leaves_no_engine
         assert ends and engine.history[:4] == ["start 1", "reload 2", "reload 1", "stop"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["by the engine's end", "by being cancelled"])
 async def test_ends_of_the_service_during_a_load_do_not_count_against_the_checkpoint(ends, serve, tmp_path) -> None:
     """If the engine does not end the reload, the end of the event loop does."""

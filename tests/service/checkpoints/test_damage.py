@@ -27,7 +27,7 @@ from service.errors import CheckpointRefused
 from service.metrics import Metrics
 from tests.service.damage import DAMAGES, rewrite
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 UNTOUCHED = "engine not touched"
 

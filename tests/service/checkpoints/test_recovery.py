@@ -19,7 +19,7 @@ from service.checkpoints.supervisor import wait_before
 from service.errors import EngineLost
 from tests.service.obedient_engine import ObedientEngine, version
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

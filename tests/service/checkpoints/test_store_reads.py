@@ -30,7 +30,7 @@ from service.config.settings import Settings
 from service.metrics import Metrics
 from tests.service.obedient_engine import ObedientEngine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def fifo(path: Path) -> None:

@@ -130,6 +130,7 @@ def test_help_shows_values_units_bounds_and_defaults() -> None:
         assert shown in text, shown
 
 
+@pytest.mark.slow
 def test_help_explains_every_setting_without_heavy_imports(repository) -> None:
     code = (
         "import sys\nfrom service.__main__ import main\n"

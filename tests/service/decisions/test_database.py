@@ -20,6 +20,8 @@ from service.decisions.database import Database, head, revisions
 from service.decisions.errors import DatabaseError
 from service.decisions.tables import METADATA, VERSION_TABLE
 
+pytestmark = pytest.mark.slow
+
 
 def tables(database: Database) -> set[str]:
     with database.reading() as connection:

@@ -25,6 +25,8 @@ from service.metrics import Metrics
 from tests.service.conftest import draw
 from tests.service.decisions.test_writer import record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(tmp_path) -> PictureStore:

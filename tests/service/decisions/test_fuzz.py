@@ -15,6 +15,8 @@ from schemathesis import GenerationMode
 from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY, sha256
 from tests.service.http.test_openapi_fuzz import CHECKS
 
+pytestmark = pytest.mark.slow
+
 OPERATIONS = [
     ("GET", "/decisions", FEEDBACK_KEY),
     ("GET", "/decisions/{decision}", FEEDBACK_KEY),

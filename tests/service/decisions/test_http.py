@@ -10,7 +10,7 @@ import pytest
 
 from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY, sha256
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 READ = {"Authorization": f"Bearer {FEEDBACK_KEY}"}
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}

@@ -18,6 +18,8 @@ from service.decisions.picture_store import PictureStore
 from service.decisions.tables import DECISION, DECISION_PICTURE
 from tests.service.conftest import Sample
 
+pytestmark = pytest.mark.slow
+
 CALLERS = 4
 
 

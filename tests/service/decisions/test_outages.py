@@ -21,7 +21,7 @@ from service.decisions.picture_store import PictureStore
 from service.decisions.tables import DECISION, DECISION_PICTURE
 from tests.service.conftest import Sample, draw
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 QUEUE_BYTES = 2**20
 

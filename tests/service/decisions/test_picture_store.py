@@ -15,6 +15,8 @@ from service.decisions.writer import DecisionWriter
 from service.metrics import Metrics
 from tests.service.decisions.test_writer import PICTURES, record
 
+pytestmark = pytest.mark.slow
+
 ADDRESS, OTHER = "ab" + "0" * 62, "ab" + "1" * 62
 
 

@@ -26,6 +26,8 @@ from service.metrics import Metrics
 from service.schemas import ScreenAnswer
 from tests.service.conftest import draw
 
+pytestmark = pytest.mark.slow
+
 PICTURES = [Picture(draw(seed), "JPEG", 96, 80) for seed in range(5)]
 
 

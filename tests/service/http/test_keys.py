@@ -128,6 +128,7 @@ def test_a_wrong_file_ends_the_start_but_changes_nothing_later(
     assert knows(ring, "new")
 
 
+@pytest.mark.slow
 def test_a_service_does_not_start_on_a_wrong_keys_file(launch_service, tmp_path) -> None:
     with launch_service("--engine", "scripted", "--keys-file", str(tmp_path / "none"), ready=False) as process:
         assert process.popen.wait(60) == 2
@@ -135,6 +136,7 @@ def test_a_service_does_not_start_on_a_wrong_keys_file(launch_service, tmp_path)
     assert said == f"error: the keys file {tmp_path / 'none'} cannot be read: No such file or directory"
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_keys_are_rotated_while_the_service_runs(start, sample, file) -> None:
     async with start(keys_file=file) as running:

@@ -39,6 +39,7 @@ def slugs(operation: dict[str, Any]) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.slow
 def test_operations_have_short_names_summaries_and_tags(operations) -> None:
     names = [operation["operationId"] for operation in operations.values()]
     of_decisions = {"list_decisions", "get_decision", "get_decision_picture", "send_feedback", "erase_decision"}

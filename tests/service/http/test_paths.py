@@ -33,6 +33,7 @@ async def test_head_is_get_without_the_body(start, prefix, path) -> None:
         assert head.headers["content-length"] == str(len(get.content))
 
 
+@pytest.mark.slow
 def test_after_head_the_connection_stays_usable(scripted_service) -> None:
     """A body after HEAD would be read as the beginning of the next answer."""
     with socket.create_connection(scripted_service.address, timeout=30) as connection:

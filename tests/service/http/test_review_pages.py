@@ -45,6 +45,7 @@ async def test_every_page_has_a_strict_policy_and_no_inline_script_or_style(open
             assert "<script>" not in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_reviewers_do_not_see_reasons_and_leads_do(open_review):  # noqa: F811
     async with open_review(4) as running:

@@ -98,6 +98,7 @@ async def test_each_caller_has_its_own_deadline(start, sample) -> None:
         assert (engine.asked, engine.aborted) == (1, 0)
 
 
+@pytest.mark.slow
 async def test_of_shared_work_only_the_own_waiting_is_reported(start, sample) -> None:
     engine = HeldEngine(held=True)
     async with start(engine) as running:

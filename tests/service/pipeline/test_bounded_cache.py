@@ -11,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from service.metrics import Metrics
 from service.pipeline.bounded_cache import ENTRY_BYTES, BoundedCache
 
+pytestmark = pytest.mark.slow
+
 KEYS = st.binary(min_size=1, max_size=1).map(lambda byte: byte * 32)
 
 

@@ -62,6 +62,7 @@ async def test_one_strange_picture_is_enough_and_is_named(start, sample, mode, p
     assert answer["outcome"] == "answered" and answer["choice"] is not None
 
 
+@pytest.mark.slow
 async def test_the_confidence_is_capped_and_not_replaced(start, make_sample) -> None:
     """Independently of `review_below`: 0 would otherwise let every answer pass."""
     confidences = []

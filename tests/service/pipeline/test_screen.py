@@ -58,6 +58,7 @@ async def test_direct_mode_gives_letters_without_reasoning(start, sample) -> Non
     assert all(entry["issues"] == [] and entry["comment"] is None for entry in answer["options"])
 
 
+@pytest.mark.slow
 async def test_choice_is_the_acceptable_option_held_most_probable(start, make_sample) -> None:
     several = 0
     async with start() as running:
@@ -135,6 +136,7 @@ async def test_a_threshold_that_is_not_a_number_is_refused_in_both_encodings(sta
         assert response.status_code in (400, 422)
 
 
+@pytest.mark.slow
 async def test_each_option_has_a_probability_and_the_chosen_one_s_is_the_confidence(start, make_sample) -> None:
     none = 0
     async with start() as running:
@@ -181,6 +183,7 @@ async def test_a_dead_engine_gives_503_and_livez_fails(start, sample) -> None:
         assert (await running.client.get("/readyz")).status_code == 503
 
 
+@pytest.mark.slow
 async def test_the_deadline_ends_a_request_and_frees_the_engine(start, sample) -> None:
     engine = ScriptedEngine(latency_ms=60_000)
     async with start(engine, deadline_seconds=0.2) as running:

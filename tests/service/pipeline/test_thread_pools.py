@@ -14,7 +14,7 @@ from service.pipeline import screen
 from service.pipeline.thread_pools import ThreadPools
 from service.request import request_body
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def large_picture(number: int) -> bytes:

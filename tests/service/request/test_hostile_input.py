@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Request = tuple[bytes, list[tuple[bytes, bytes]]]
 """Body and headers."""
 

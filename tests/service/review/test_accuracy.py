@@ -25,6 +25,7 @@ def simulated_queue(seed: int) -> tuple[float, list[Reviewed]]:
     return sum(right.values()) / len(right), [Reviewed(one.probability, float(right[one.id])) for one in draws]
 
 
+@pytest.mark.slow
 def test_the_estimate_has_no_bias_and_its_interval_covers_the_truth_where_the_plain_share_does_not() -> None:
     covered = naive = 0
     errors = []

@@ -18,6 +18,8 @@ from service.review.tasks import insert_tasks
 from tests.service.decisions.conftest import sha256
 from tests.service.review.conftest import REVIEW, answer_of, insert_decision, review_of, take
 
+pytestmark = pytest.mark.slow
+
 VARIANTS: list[dict[str, Any]] = [
     {"reason": "audit", "choice": "A", "confidence": 0.9},
     {"reason": "low_confidence", "choice": "C", "confidence": 0.123456, "needs_review": True},

@@ -15,6 +15,8 @@ from schemathesis import GenerationMode
 from tests.service.decisions.conftest import ADMIN_KEY, sha256
 from tests.service.http.test_openapi_fuzz import CHECKS
 
+pytestmark = pytest.mark.slow
+
 KEY = {"Authorization": f"Bearer {ADMIN_KEY}"}
 OPERATIONS = {
     ("POST", "/review/session"), ("DELETE", "/review/session"), ("POST", "/review/leases"),
@@ -51,7 +53,6 @@ def test_every_operation_is_fuzzed(api: Any) -> None:
     assert {one for one in found if one[1].startswith("/review")} == OPERATIONS
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
 @pytest.mark.parametrize(("method", "path"), sorted(OPERATIONS), ids=lambda value: str(value))
 def test_every_answer_is_one_that_the_interface_promises(api, method, path, mode) -> None:

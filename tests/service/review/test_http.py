@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.review.conftest import LEAD, OTHER, REVIEW, review_of, verdicts
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For tests of what does not depend on the database."""

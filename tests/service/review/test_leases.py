@@ -72,6 +72,7 @@ def test_a_lease_that_ends_goes_to_another_person_and_late_work_is_kept(database
     assert not second.review.late and states(database) == ["done"]
 
 
+@pytest.mark.slow
 def test_a_lease_that_ended_is_extended_while_its_slot_is_still_there(database) -> None:
     make(database)
     lease = take(database, "ann")
@@ -197,6 +198,7 @@ def check_claims(database: Database, url: str, *, people: int, tasks: int) -> No
         assert set(connection.scalars(sa.select(REVIEW_TASK.c.state))) == {"done"}
 
 
+@pytest.mark.slow
 def test_people_who_work_at_the_same_time_get_each_slot_once(database, database_url) -> None:
     check_claims(database, database_url, people=6, tasks=12)
 

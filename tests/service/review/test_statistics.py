@@ -12,6 +12,8 @@ from service.review import gold, leases, reviews, statistics
 from service.review.tasks import make_tasks
 from tests.service.review.conftest import insert_decision, submission, take
 
+pytestmark = pytest.mark.slow
+
 
 def report(database, *, for_lead: bool = True, since=None, until=None):
     return statistics.report(database, since, until, for_lead=for_lead)

@@ -106,6 +106,7 @@ def test_a_seed_makes_the_draw_repeatable() -> None:
     assert draw(5, candidates[::-1], shares(40))[0] == first[::-1], "the order of the candidates does not matter"
 
 
+@pytest.mark.slow
 def test_inclusion_probabilities_are_the_frequencies_of_being_drawn() -> None:
     reasons = ["low_confidence"] * 30 + ["disagreement"] * 6 + [None] * 44
     candidates = [Candidate(f"scr_{n}", reason, True, True) for n, reason in enumerate(reasons)]
@@ -129,6 +130,7 @@ def review_everything(database: Database, person: str, letters: str) -> None:
         reviews.submit(database, submission(lease, letters), person)
 
 
+@pytest.mark.slow
 def test_gold_questions_and_repeats_show_the_pictures_of_earlier_tasks(database) -> None:
     for number in range(20):
         insert_decision(database, number)

@@ -19,6 +19,8 @@ import pytest
 from service.config.settings import Settings
 from service.server.listener import connection_limit, listen
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n"
 HALF = b"GET /readyz HTTP/1.1\r\nHost: te"
 
@@ -140,7 +142,6 @@ def test_the_id_of_a_refusal_before_there_is_a_request_is_in_the_log(impatient, 
     assert (line["event"], line["status"], line["client"]) == ("refused", status, "127.0.0.1")
 
 
-@pytest.mark.slow
 def test_a_slow_but_steady_upload_is_answered(impatient, sample) -> None:
     request = sample.raw_request()
     size = len(request) // 20
@@ -181,7 +182,6 @@ def test_a_body_that_was_answered_already_does_not_hold_its_connection(impatient
                 time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_a_client_that_does_not_read_is_given_up(impatient) -> None:
     asked = 400
     with socket.socket() as connection:
@@ -193,7 +193,6 @@ def test_a_client_that_does_not_read_is_given_up(impatient) -> None:
         assert everything(connection).count(b"HTTP/1.1 200") < asked
 
 
-@pytest.mark.slow
 def test_new_connections_are_served_while_idle_ones_fill_the_limit(launch_service, sample) -> None:
     arguments = ("--engine", "scripted", "--scripted-latency-ms", "1000", "--max-connections", "8")
     with launch_service(*arguments) as process, ExitStack() as stack:
@@ -205,7 +204,6 @@ def test_new_connections_are_served_while_idle_ones_fill_the_limit(launch_servic
         assert sum(event["event"] == "too many connections" for event in process.events()) == 1
 
 
-@pytest.mark.slow
 def test_without_file_descriptors_the_service_waits_quietly_and_recovers(launch_service, wait_until) -> None:
     with launch_service("--engine", "scripted") as process, ExitStack() as stack:
         pid = process.popen.pid

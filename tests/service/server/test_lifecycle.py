@@ -18,6 +18,8 @@ import pytest
 
 from service.engines.scripted_engine import ScriptedEngine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.anyio
 async def test_while_the_engine_loads_the_process_lives_but_takes_nothing(start, sample) -> None:
@@ -55,7 +57,6 @@ async def test_a_drain_refuses_new_requests_and_finishes_admitted_ones(start, sa
         assert (await inside).status_code == 200
 
 
-@pytest.mark.slow
 def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(
     launch_service, sample, make_sample, wait_until
 ) -> None:
@@ -122,7 +123,6 @@ def raw(process, data: bytes) -> socket.socket:
 UPLOAD = b"POST /screen HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [
@@ -154,7 +154,6 @@ def test_nohup_is_respected(launch_service) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [
@@ -175,7 +174,6 @@ def test_a_second_signal_ends_at_once_and_still_answers(launch_service, sample, 
         assert "Traceback" not in process.log.read_text()
 
 
-@pytest.mark.slow
 def test_a_request_that_outlasts_the_drain_is_answered_with_a_problem(launch_service, sample, wait_until) -> None:
     arguments = ("--scripted-latency-ms", "60000", "--drain-seconds", "0.5")
     with launch_service("--engine", "scripted", *arguments) as process:
@@ -211,7 +209,6 @@ OPEN_CONNECTIONS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -231,7 +228,6 @@ def test_open_connections_neither_hold_up_the_end_nor_break_it(launch_service, n
         assert process.events()[-1]["event"].startswith("Finished")
 
 
-@pytest.mark.slow
 def test_connections_that_arrive_while_the_service_ends_do_not_break_it(launch_service) -> None:
     with launch_service("--engine", "scripted") as process:
         ended = threading.Event()

@@ -36,6 +36,7 @@ def test_direct_answers_have_no_reasoning(catalogue, tmp_path):
     assert (row["choice"], row["reasoning"], row["mode"]) == ("A", None, "direct")
 
 
+@pytest.mark.slow
 def test_each_bad_record_has_a_named_reason_and_the_others_are_answered(catalogue, tmp_path, capsys):
     huge = b"\x89PNG\r\n\x1a\n" + bytes(11 * 2**20)
     rows = [
@@ -84,6 +85,7 @@ def test_a_directory_of_odd_files_is_screened_as_far_as_it_can_be(catalogue, tmp
     assert catalogue.reasons == {"p1": "duplicate-id", "p3": "missing-column", "p4": "wrong-type"}
 
 
+@pytest.mark.slow
 def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_server, tmp_path):
     folder = tmp_path / "data"
     (folder / "pictures").mkdir(parents=True)
@@ -101,6 +103,7 @@ def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_serve
     assert catalogue.reasons == {"p4": "picture-not-found"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url", ["{server}/missing.png", "{server}/fails.png", "file:///etc/hostname", "simplecache::{server}/one.png"]
 )
@@ -137,6 +140,7 @@ def test_the_answers_of_an_earlier_run_are_no_input(catalogue, tmp_path):
     assert catalogue.answered == {"p0": 1}
 
 
+@pytest.mark.slow
 def test_large_row_groups_are_read_in_pieces_and_small_ones_together(catalogue, tmp_path):
     folder = tmp_path / "data"
     write_questions(folder / "one-group.parquet", [question(number) for number in range(150)])

@@ -18,6 +18,7 @@ def _files(directory):
     return {p.relative_to(directory): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_data_set_is_the_same_for_any_number_of_workers(tmp_path):
     order = Order(3, 3, 64, SEVERITIES)
     write_dataset(order, tmp_path / "one", workers=1)
@@ -100,6 +101,7 @@ def test_help_lists_every_command_without_importing_any(capsys):
     assert ", ".join(COMMANDS) in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_shares_of_usable_pictures_can_be_chosen(tmp_path) -> None:
     command = ["render", "--count", "4", "--seed", "9", "--size", "64", "--out", str(tmp_path / "d")]
     assert main([*command, "--usable-counts", "0,0,0,0,1"]) == 0

@@ -54,6 +54,7 @@ def test_different_seeds_give_different_products():
     assert len({make_product(np.random.default_rng(i)).id for i in range(50)}) == 50
 
 
+@pytest.mark.slow
 def test_a_picture_is_usable_exactly_when_it_has_no_defect():
     for seed in range(20):
         sample = make_sample(seed, 64)
@@ -68,12 +69,14 @@ def test_mean_answer_length_gives_the_papers_random_baseline():
     assert mean / 5 == pytest.approx(0.34, abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_reasoning_survives_the_grammar():
     for seed in range(20):
         answer = make_sample(seed, 64).answer()
         assert parse(render(answer, Mode.COT), Mode.COT) == answer
 
 
+@pytest.mark.slow
 def test_findings_name_the_planted_dimensions():
     for seed in range(20):
         sample = make_sample(seed, 64)
@@ -129,6 +132,7 @@ def test_every_kind_of_defect_changes_the_picture_and_the_truth(name):
     pytest.fail(f"no product takes {name}")
 
 
+@pytest.mark.slow
 def test_a_variation_says_of_every_attribute_whether_it_changed():
     changes = Counter()
     for seed in range(60):

@@ -15,6 +15,8 @@ from trainer.data.render.dataset import Order, write_dataset
 from trainer.data.split.divide import SPLIT_NAME
 from trainer.data_directory import data_digest, read_samples
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_samples_of_a_product_land_together_and_the_directories_are_data_directories(tmp_path: Path) -> None:
     data = write(tmp_path / "data", *many(0, 20))

@@ -18,6 +18,8 @@ from trainer.data.split.command import add_arguments
 from trainer.data.split.divide import SPLIT_NAME
 from trainer.records import Sample, Unlabelled
 
+pytestmark = pytest.mark.slow
+
 EVEN = shares_of([1, 1, 1, 1])
 
 

@@ -13,6 +13,7 @@ from trainer.data.split import write as writing
 from trainer.data.split.divide import SPLIT_NAME
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 1, 30, 119])
 def test_a_killed_run_is_finished_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
@@ -39,6 +40,7 @@ def test_a_killed_run_is_finished_by_the_same_command(
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_first_run_that_was_killed_may_be_made_with_other_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.trainer.data.split_data import many, report, split, unlabelled, where, write
 from trainer.data_directory import read_samples
 
+pytestmark = pytest.mark.slow
+
 
 def test_samples_without_a_label_go_to_pseudo_label_and_exploration(tmp_path: Path) -> None:
     labelled = write(tmp_path / "a", *many(0, 40))

@@ -9,6 +9,8 @@ import pytest
 from tests.trainer.data.split_data import ids, many, record, report, split, tree, unlabelled, where, write
 from trainer.data.split.held_out import frozen_beside, read_items, repeated_test_samples
 
+pytestmark = pytest.mark.slow
+
 
 def test_validation_takes_whole_products_from_training_and_from_no_other_part(tmp_path: Path) -> None:
     data = write(tmp_path / "data", *many(0, 40))

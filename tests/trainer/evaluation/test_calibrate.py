@@ -30,6 +30,8 @@ from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedEndpoint, conclude, read_evaluation
 from trainer.metrics import Judged
 
+pytestmark = pytest.mark.slow
+
 Truth = Callable[[float], float]
 """Maps the probability of a choice to the probability that it is right."""
 
@@ -168,7 +170,6 @@ def calibrate(checkpoint: Path, *evaluations: Path) -> int:
     return main(["calibrate", "--checkpoint", str(checkpoint), "--evaluations", *map(str, evaluations)])
 
 
-@pytest.mark.slow
 def test_the_curves_of_both_modes_reach_the_manifest_and_nothing_else_changes(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,7 +215,6 @@ def test_the_same_command_again_writes_the_same_manifest(checkpoint: Path, tmp_p
     assert file_sha256(checkpoint / "screening.json") == once
 
 
-@pytest.mark.slow
 def test_evaluations_of_a_calibrated_checkpoint_give_the_same_curves(checkpoint: Path, tmp_path: Path) -> None:
     given = answers(300, line(0.5, -1))
     assert calibrate(checkpoint, evaluation(tmp_path / "first", read_manifest(checkpoint), given)) == 0
@@ -223,7 +223,6 @@ def test_evaluations_of_a_calibrated_checkpoint_give_the_same_curves(checkpoint:
     assert read_manifest(checkpoint) == calibrated
 
 
-@pytest.mark.slow
 def test_evaluations_of_one_mode_on_several_data_sets_are_pooled(checkpoint: Path, tmp_path: Path) -> None:
     manifest = read_manifest(checkpoint)
     parts = [
@@ -246,7 +245,6 @@ def queued(population: Sequence[Answered], seed: int = 0) -> list[Answered]:
     return made
 
 
-@pytest.mark.slow
 def test_weights_recover_the_calibration_that_a_biased_queue_hides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,7 +297,6 @@ def test_data_that_must_not_be_fitted_on_is_refused(
     assert read_manifest(checkpoint) == before
 
 
-@pytest.mark.slow
 def test_evaluations_of_another_model_are_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

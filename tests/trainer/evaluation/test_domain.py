@@ -103,6 +103,7 @@ def described(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Pat
     return checkpoint, before, command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
 
 
+@pytest.mark.slow
 def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path, Manifest, str]) -> None:
     checkpoint, before, report = described
     after = read_manifest(checkpoint)
@@ -116,6 +117,7 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path,
     assert domain.calibration.questions == LEAST_QUESTIONS // 2
 
 
+@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_manifest(data: Path, described: tuple[Path, Manifest, str]) -> None:
     checkpoint, _, _ = described
     first = (checkpoint / "screening.json").read_bytes()

@@ -31,6 +31,8 @@ from trainer.evaluation.evaluate.result import read_evaluation
 from trainer.runs.json_log import LogError
 from trainer.runs.markdown import table
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
 
 
@@ -173,7 +175,6 @@ def test_an_interrupted_run_continues_where_it_stopped(checkpoint: Path, data: P
     assert resumed.scores == whole.scores
 
 
-@pytest.mark.slow
 def test_a_log_truncated_anywhere_gives_the_same_result(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = go(checkpoint, data, out, Scripted(truth))

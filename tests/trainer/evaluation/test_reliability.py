@@ -40,6 +40,7 @@ def test_the_summary_equals_a_calculation_by_hand() -> None:
     assert summary.area_under_risk_coverage == pytest.approx((0 + 0 + 1 / 3 + 1 / 4 + 2 / 5) / 5)
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_its_gap() -> None:
     draw = random.Random(1)
     confidences = [draw.uniform(0.3, 1) for _ in range(9_000)]
@@ -53,6 +54,7 @@ def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_its_gap()
     assert overconfident.expected_calibration_error == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_samples_does_not_matter() -> None:
     pairs = [(value, right) for value in (0.2, 0.5, 0.5, 0.9, 1.0, 1.0, 1.0) for right in (True, False, True)]
     summaries = []

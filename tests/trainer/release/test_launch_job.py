@@ -18,6 +18,8 @@ import pytest
 
 from trainer.release.launch_job import Batch, LaunchError, launch
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = {
     "metadata": {"labels": {"app.kubernetes.io/component": "retraining"}},
     "spec": {"template": {"spec": {"containers": [{"name": "retrain", "image": "screening-trainer:0.1.0"}]}}},

@@ -27,7 +27,7 @@ from trainer.release.promote.moves import MoveError, move, previous, read_histor
 from trainer.release.promote.report import title
 from trainer.release.publish.register import register
 
-pytestmark = pytest.mark.fork_server
+pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
 
 OLD_WRONG = range(0, 200, 6)
 """Numbers of 34 samples with wrong answers, spread over all labels."""

@@ -15,6 +15,8 @@ from tests.trainer.release.test_promote import OLD_WRONG, Shop, data, shop
 from trainer.release.promote.moves import read_history
 from trainer.release.publish.register import register
 
+pytestmark = pytest.mark.slow
+
 WORSE = range(0, 200, 3)
 """Samples with wrong answers: clearly more than OLD_WRONG, but within every floor."""
 

@@ -21,6 +21,8 @@ from tests.service.damage import Weights, rewrite, vit_biases_hashed_again
 from tests.trainer.published import make_prober
 from trainer.release.publish.command import publish, published_name
 
+pytestmark = pytest.mark.slow
+
 LAYER = "language_model.model.layers.1."
 
 

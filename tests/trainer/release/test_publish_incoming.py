@@ -15,6 +15,8 @@ import pytest
 from tests.trainer.command_line import ROOT
 from trainer.release.publish.incoming import PREFIX, UNLOCKED_SECONDS, incoming, remove_abandoned
 
+pytestmark = pytest.mark.slow
+
 HOLDS_A_PLACE = """
     import sys
     from pathlib import Path

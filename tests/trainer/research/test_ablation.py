@@ -25,6 +25,8 @@ from trainer.research.ablation.threshold import Best, best
 from trainer.research.ablation.variants import COLD_STARTS, NO_COLD_START, VARIANTS, write_recipe
 from trainer.training.recipe.recipe import load_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ablation(tmp_path: Path) -> Ablation:
@@ -214,7 +216,6 @@ def test_scores_of_another_checkpoint_are_not_shown(ablation: Ablation, capsys: 
         tables(ablation)
 
 
-@pytest.mark.slow
 def test_tasks_wait_for_their_requirements_and_run_once(tmp_path: Path) -> None:
     def render(name: str, *needs: Path) -> Task:
         out = tmp_path / name
@@ -240,7 +241,6 @@ def _run_long(directory: Path) -> None:
     run([Task("long", command, directory / "never")], directory / "logs", jobs=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_run_ends_its_tasks(number: signal.Signals, tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_run_long, args=(tmp_path,))

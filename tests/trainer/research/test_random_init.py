@@ -11,6 +11,8 @@ from screening.checkpoint.manifest import verify
 from screening.checkpoint.weights import read_tensors
 from trainer.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 NARROW = """\
 extends: tiny
 name: narrow

@@ -25,7 +25,7 @@ from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint, put_in_place
 
-pytestmark = pytest.mark.fork_server
+pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", *on_one_machine(2)]
 """The program with which `accelerate launch` starts GPU trainings; on a CPU it refuses to start several processes. A

@@ -25,6 +25,8 @@ from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.sft.rows import dataset, screening_rows
 from trainer.training.sft.train import build_trainer
 
+pytestmark = pytest.mark.slow
+
 NEEDED: dict[str, Any] = {"learning_rate": 1e-3, "captions": False}
 EIGHT_BITS = {"optimizer": "adamw_8bit", "epochs": 1, "batch_size": 2, "save_steps": 1}
 

@@ -174,6 +174,7 @@ def test_an_empty_epoch_is_refused() -> None:
         make_curriculum(PAPER, epochs=0, last_parts=[])
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 30),
     st.integers(0, 30),

@@ -20,6 +20,8 @@ from trainer.training.hard_cases.find import find_hard_cases
 from trainer.training.hard_cases.record import read_hard_cases, write_hard_cases
 from trainer.training.hard_cases.summary import summary
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
 WRONG = {1: thought("A"), 3: "no answer", 5: thought("AB")}
 """s1, s3 and s5 are hard; an answer with a part of the label is right."""

@@ -116,6 +116,7 @@ def test_a_step_trains_every_part_of_the_policy_and_not_the_reference(
     assert all(parameter.grad is None for parameter in trainer.ref_model.parameters())
 
 
+@pytest.mark.slow
 def test_a_question_keeps_all_its_picture_tokens_and_has_one_tile_per_picture(
     unused_trainer: GroupGRPOTrainer,
 ) -> None:

@@ -21,6 +21,8 @@ from trainer.training.report.curves import panels_of
 from trainer.training.report.run import RunError, read_run
 from trainer.training.tracking.examples import Completion, keep_example, read_examples
 
+pytestmark = pytest.mark.slow
+
 TAG = "<script>alert(1)</script>"
 
 

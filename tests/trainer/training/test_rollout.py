@@ -120,6 +120,7 @@ def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone
             assert torch.allclose(step[number], alone[at], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_group_is_drawn_from_the_models_own_distribution(model: PreTrainedModel, prompts: dict[str, Tensor]) -> None:
     one = {name: value[1:] for name, value in prompts.items()}
     with torch.no_grad():

@@ -120,6 +120,7 @@ def _under_licence(data: Path, copy: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
     data: Path, checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ from trainer.training.tracking.examples import PICTURES_NAME, Completion, keep_e
 from trainer.training.tracking.store import Store, TrackingError, choose_store
 from trainer.training.tracking.tracker import Tracker, track
 
+pytestmark = pytest.mark.slow
+
 ORIGIN = {"stage": "sft-weak", "settings": {"epochs": 5, "learning_rate": 0.001}, "parent": "sha256:aa", "limit": None}
 NOBODY = Store("http://127.0.0.1:9", None)
 """A store at the discard port, where no tracking server listens."""

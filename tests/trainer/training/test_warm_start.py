@@ -19,6 +19,8 @@ from trainer.reward import completion_text
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}
 SETTINGS |= {"gradient_checkpointing": False, "schedule": "constant", "warmup_ratio": 0}
 

@@ -15,7 +15,7 @@ from tests.service.obedient_engine import (
     ObedientEngine,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 class Polls:

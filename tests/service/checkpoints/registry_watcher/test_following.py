@@ -19,7 +19,7 @@ from tests.service.obedient_engine import (
     version,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_the_service_follows_the_alias_to_a_version_and_back(serve, fleet: Fleet, sample) -> None:

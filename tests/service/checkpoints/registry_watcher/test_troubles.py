@@ -18,7 +18,7 @@ from tests.service.obedient_engine import (
     make_checkpoint,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_directory_with_another_checkpoint_is_not_loaded(serve, fleet: Fleet) -> None:

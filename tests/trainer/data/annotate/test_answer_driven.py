@@ -14,6 +14,8 @@ from trainer.data.annotate.by_teacher import annotate_by_teacher
 from trainer.data.annotate.errors import AnnotationError
 from trainer.data_directory import read_samples
 
+pytestmark = pytest.mark.slow
+
 
 def test_answer_driven_gives_the_label_and_keeps_the_sample(endpoint, order, clock):
     order = replace(order, method="answer-driven")

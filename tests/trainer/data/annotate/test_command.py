@@ -15,6 +15,8 @@ from tests.trainer.chat_server import Asked, Say, honest
 from trainer.__main__ import main
 from trainer.data.annotate.by_teacher import Order
 
+pytestmark = pytest.mark.slow
+
 
 def words(order: Order, *more: str) -> list[str]:
     return [
@@ -82,7 +84,6 @@ def test_bad_input_is_one_line_and_status_2(order, capsys, tmp_path):
     assert "other settings" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_all_answers_and_the_same_command_continues(endpoint, order, repository):
     enough = threading.Event()
 

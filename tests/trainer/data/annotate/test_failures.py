@@ -12,6 +12,8 @@ from trainer.data.annotate.by_teacher import annotate_by_teacher
 from trainer.data_directory import read_samples
 from trainer.endpoint.errors import EndpointUnusable
 
+pytestmark = pytest.mark.slow
+
 PASSING = [
     Say("slow down", status=429),
     Say("oops", status=500),

@@ -16,6 +16,8 @@ from trainer.endpoint.client import Asking
 from trainer.runs.json_log import LogError
 from trainer.runs.run_directory import RunMismatch
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_finished_annotation_asks_nothing_and_writes_the_same(endpoint, order, clock):
     annotate_by_teacher(order, clock)

@@ -155,6 +155,7 @@ def test_an_invented_defect_is_of_a_part_that_the_product_has():
     assert "the number differs" in comments[False]
 
 
+@pytest.mark.slow
 def test_the_share_of_errors_is_the_rate_and_a_higher_rate_keeps_the_same_ones():
     samples = [made(f"s{number}", "AC") for number in range(2000)]
     wrong = {
@@ -167,6 +168,7 @@ def test_the_share_of_errors_is_the_rate_and_a_higher_rate_keeps_the_same_ones()
     assert len(wrong[1.0]) == 2000
 
 
+@pytest.mark.slow
 def test_seed_and_id_alone_decide_the_result(rendered, tmp_path, repository):
     def words(name: str, *more: str) -> list[str]:
         files = ("--data", str(rendered), "--out", str(tmp_path / name))

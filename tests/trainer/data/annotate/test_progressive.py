@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from screening.answer import Answer, Mode, render
 from screening.prompt import STANDARD
 from screening.task import OPTIONS
@@ -14,6 +16,8 @@ from tests.trainer.coloured import LABELS, LAYOUT, make_data, thought
 from tests.trainer.data.annotate.written import annotation, rejected
 from trainer.data.annotate.by_teacher import annotate_by_teacher
 from trainer.data_directory import read_samples
+
+pytestmark = pytest.mark.slow
 
 
 def test_progressive_describes_each_picture_and_reasons_from_its_own_words(endpoint, order, clock):

@@ -14,6 +14,8 @@ from trainer.data_directory import read_samples
 from trainer.endpoint.budget import Prices
 from trainer.endpoint.errors import EndpointUnusable
 
+pytestmark = pytest.mark.slow
+
 
 def test_retries_count_against_the_rate(endpoint, order, clock):
     times: list[float] = []

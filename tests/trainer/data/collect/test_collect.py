@@ -154,6 +154,7 @@ def test_reasoning_is_kept_only_where_it_contradicts_no_verdict(
     assert samples(tmp_path / "s")["scr_001"].reasoning == (text if kept else "")
 
 
+@pytest.mark.slow
 def test_the_same_reviews_give_the_same_digest(reviews: Reviews, tmp_path: Path) -> None:
     for number in range(7):
         reviews.add(number, "ABCD"[number % 4])
@@ -219,6 +220,7 @@ def test_a_picture_that_disappears_while_it_collects_is_collected_again(reviews:
     assert all("scr_001" not in text.decode("latin-1") for text in everything(tmp_path / "s").values())
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_asking_for_a_picture_twice(
     reviews: Reviews, tmp_path: Path, key_file: Path, wait_until: Any
 ) -> None:
@@ -331,6 +333,7 @@ def test_a_secret_in_the_address_is_not_stored(reviews: Reviews, tmp_path: Path)
     assert all(b"secret" not in content for content in everything(tmp_path / "s").values())
 
 
+@pytest.mark.slow
 def test_other_files_and_another_process_are_left_alone(reviews: Reviews, tmp_path: Path) -> None:
     reviews.add(1, "A")
     (tmp_path / "s").mkdir()

@@ -35,6 +35,8 @@ from trainer.data_directory import data_digest, read_any_samples, read_samples
 from trainer.endpoint.client import Asking
 from trainer.records import licences_of
 
+pytestmark = pytest.mark.slow
+
 
 def _understood(body: dict[str, Any], headers: dict[str, str]) -> Asked:
     """What the teacher is asked, by the number of pictures; these have no colours that name their sample."""

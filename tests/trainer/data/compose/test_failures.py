@@ -73,6 +73,7 @@ def _left(out: Path) -> dict[str, str]:
     return {record["product"]: record["reason"] for record in map(json.loads, lines)}
 
 
+@pytest.mark.slow
 def test_every_fault_has_its_reason_and_the_good_product_is_composed(
     products: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,6 +174,7 @@ def test_two_files_of_one_name_are_both_kept_in_mind(tmp_path: Path, capsys: pyt
     assert "holds a run with other settings or data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_of_two_imports_into_one_directory_one_is_refused(tmp_path: Path) -> None:
     rows = shop(tmp_path / "images", [8])
     command = [json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d"]

@@ -151,6 +151,7 @@ def _drawn_shape(size: tuple[int, int], box: tuple[int, int, int, int], opacity:
     return picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "picture",
     [

@@ -18,6 +18,8 @@ from tests.trainer.data.compose.photos import cutout, files, make_products, make
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 
+pytestmark = pytest.mark.slow
+
 SIZE = 96
 
 
@@ -192,7 +194,6 @@ def test_options_that_do_not_fit_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_a_model_learns_from_the_training_part_of_a_split(
     products: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:

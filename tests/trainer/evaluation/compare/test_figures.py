@@ -15,6 +15,8 @@ from screening.answer import Mode
 from tests.trainer.evaluation.compare.evaluations import LABELS, WRONG, compare, make_evaluation, result, think
 from trainer.evaluation.compare.paired import difference_interval, mcnemar_exact, paired
 
+pytestmark = pytest.mark.slow
+
 counts = st.tuples(*[st.integers(0, 60)] * 4).filter(any)
 
 

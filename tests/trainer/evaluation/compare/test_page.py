@@ -15,6 +15,8 @@ from PIL import Image
 from tests.trainer.evaluation.compare.evaluations import LABELS, compare, make_data, make_evaluation, think
 from trainer.evaluation.compare import flips_page
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_page_shows_five_small_pictures_per_flip_and_needs_nothing_else(
     tmp_path: Path, before: Path, after: Path, data: Path

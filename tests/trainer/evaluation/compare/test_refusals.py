@@ -99,6 +99,7 @@ def test_a_damaged_picture_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_may_run_again_and_another_comparison_is_refused(
     tmp_path: Path, before: Path, after: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from trainer.release.retrain.config import Confirm
 from trainer.release.retrain.confirm import confirm, served_by
 from trainer.release.retrain.errors import Unconfirmed
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def service(digest: Callable[[], str]) -> Iterator[str]:

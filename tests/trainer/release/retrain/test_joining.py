@@ -21,6 +21,8 @@ from trainer.release.retrain.joining import join
 from trainer.release.retrain.state import Decision, Run, State, utc_now, write_state
 from trainer.release.retrain.worker import execute
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -36,7 +38,6 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_two_machines_train_together(
     config: Path, tmp_path: Path, small_data: Path, small_checkpoint: Path, repository: Path
 ) -> None:

@@ -17,7 +17,7 @@ from trainer.release.retrain.errors import Stale
 from trainer.release.retrain.lock import Epoch, newest_lease, work_lock
 from trainer.release.retrain.stages import STAGES
 
-pytestmark = pytest.mark.fork_server
+pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
 
 MOMENTS = [f"{when} {stage.name}" for stage in STAGES for when in ("before", "after")]
 MOMENTS.insert(MOMENTS.index("after promote"), "noted")

@@ -18,6 +18,8 @@ from trainer.release.retrain.ledger import Entry, Ledger
 from trainer.release.retrain.state import read_state
 from trainer.release.retrain.worker import execute
 
+pytestmark = pytest.mark.slow
+
 LEAST: dict[str, Any] = {
     "work": "work",
     "data": {"directories": ["labels"]},

@@ -14,6 +14,8 @@ from tests.trainer.published import make_data
 from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 from trainer.release.promote.rollback import rollback
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_better_model_comes_into_production(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     before = shop.production

@@ -13,7 +13,7 @@ from tests.trainer.data.collect.reviews import KEY, Reviews, serve
 from tests.trainer.published import LABELS
 from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 
-pytestmark = pytest.mark.fork_server
+pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
 
 
 @pytest.fixture

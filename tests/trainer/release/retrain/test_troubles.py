@@ -21,6 +21,8 @@ from tests.trainer.release.retrain.shop import SAMPLES, Shop
 from trainer.release.retrain import machine
 from trainer.release.retrain.lock import Epoch, Lease, newest_lease
 
+pytestmark = pytest.mark.slow
+
 
 def fails_after(writes: int, monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """Let a disk be full after some writes."""

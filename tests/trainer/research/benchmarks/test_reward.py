@@ -124,6 +124,7 @@ TEXTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(TEXTS, LABELS)
 def test_rewards_stay_in_their_bounds(text: str, label: str) -> None:
     assert score_format(text) in (0, 1)
@@ -147,6 +148,7 @@ def test_only_the_exact_set_earns_the_maximum(named: str, label: str) -> None:
     assert (score(cot(named), label, "exact") == 2) == (named == label)
 
 
+@pytest.mark.slow
 @given(LABELS, LABELS, st.randoms(use_true_random=False))
 def test_order_case_and_repetition_do_not_matter(named: str, label: str, rng) -> None:
     letters = [rng.choice([letter, letter.lower()]) for letter in named for _ in range(rng.randint(1, 3))]

@@ -18,6 +18,8 @@ from trainer.__main__ import main
 from trainer.training.gpu_check.from_recipe import make_order
 from trainer.training.gpu_check.processes import run_until
 
+pytestmark = pytest.mark.slow
+
 TINY = ("--device", "cpu", "--scale", "tiny", "--repeats", "1")
 ABSENT = ("vllm", "trl", "peft", "bitsandbytes", "datasets", "mlflow", "ray", "pydantic")
 """Packages that a machine with torch, transformers and accelerate need not have."""
@@ -37,7 +39,6 @@ def measure(tmp_path: Path, *options: str) -> dict[str, Any]:
     return json.loads(out.read_text())
 
 
-@pytest.mark.slow
 def test_what_is_held_has_the_estimated_size_and_every_part_has_a_time(tmp_path, capsys) -> None:
     found = measure(tmp_path)
     tasks = {task["title"]: task for task in found["tasks"]}
@@ -83,7 +84,6 @@ def test_a_used_up_budget_drops_the_rest(tmp_path) -> None:
     assert not any(task["seconds"] for task in found["tasks"])
 
 
-@pytest.mark.slow
 def test_nothing_but_torch_transformers_and_accelerate_is_needed(tmp_path) -> None:
     order, out = tmp_path / "order.json", tmp_path / "out.json"
     order.write_text(make_order("internvl3-2b", "tiny").as_json())
@@ -102,7 +102,6 @@ def test_nothing_but_torch_transformers_and_accelerate_is_needed(tmp_path) -> No
         assert bool(task["seconds"]) is ("LoRA" not in title)
 
 
-@pytest.mark.slow
 def test_two_processes_exchange_gradients(tmp_path) -> None:
     found = measure(tmp_path, "--gpu-memory", "0.001", "--processes", "2")["processes"]
     assert found["processes"] == 2

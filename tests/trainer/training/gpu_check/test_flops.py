@@ -16,6 +16,8 @@ from trainer.training.gpu_check.steps import Bench, sft_pass
 from trainer.training.hcm_grpo.shared_prompt import share_prompt
 from trainer.training.plan.shapes import shapes_of
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

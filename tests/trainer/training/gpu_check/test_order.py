@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.trainer.training.plan.model_2b import PARAMETERS
 from trainer.__main__ import main
 from trainer.training.gpu_check.from_recipe import make_order
 from trainer.training.gpu_check.order import read_order
 from trainer.training.plan.memory import ALLOWANCE
 from trainer.training.plan.parameters import build_on_meta, count_parameters
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_order_has_the_true_sizes_and_the_recipes_batches() -> None:

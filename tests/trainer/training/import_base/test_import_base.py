@@ -13,8 +13,9 @@ from screening.prompt import STANDARD
 from tests.trainer.training.import_base.base_files import WEIGHTS, _have_shards
 from trainer.__main__ import main
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_it_can_be_trained_and_carries_the_recipes_contract(
     base: Path, recipe: str, tmp_path: Path, small_data: Path, small_checkpoint: Path
 ) -> None:

@@ -26,6 +26,8 @@ from trainer.training.recipe.stages import HcmGrpoRecipe, LoraRecipe, SftRecipe
 from trainer.training.sft.rows import dataset, rollout_rows, screening_rows
 from trainer.training.sft.train import build_trainer as build_sft
 
+pytestmark = pytest.mark.slow
+
 LORA = LoraRecipe(rank=4, alpha=8)
 QLORA = LoraRecipe(rank=4, alpha=8, bits=4)
 
@@ -138,7 +140,6 @@ def test_a_checkpoint_with_adapters_of_its_own_is_refused(
         check_lora(directory, lora, vision=False)
 
 
-@pytest.mark.slow
 def test_with_four_bits_the_checkpoint_differs_little_from_the_trained_model(small_data: Path, tmp_path: Path) -> None:
     """On the shipped checkpoint, because in random weights 4 bits lose more than in trained ones.
 

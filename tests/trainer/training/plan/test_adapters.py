@@ -17,6 +17,8 @@ from trainer.training.plan.parameters import count_parameters
 from trainer.training.plan.shapes import Layers, Shapes, shapes_of
 from trainer.training.recipe.stages import LoraRecipe
 
+pytestmark = pytest.mark.slow
+
 
 def planned(lora: LoraRecipe, layers: int, vision_layers: int) -> tuple[Adapters, Shapes]:
     model = small_model(layers, vision_layers)
@@ -28,7 +30,6 @@ def adapted(lora: LoraRecipe, layers: int, vision_layers: int) -> Any:
     return get_peft_model(model, adapter_config(model, lora, vision=True)).train()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", ["all-linear", ["q_proj", "down_proj"]])
 def test_activations_of_an_adapted_language_model_are_what_autograd_keeps(target: Any) -> None:
     lora = LoraRecipe(rank=4, alpha=8, target=target)

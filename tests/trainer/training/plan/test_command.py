@@ -71,6 +71,7 @@ def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint,
     assert len(json.loads(printed.out)["problems"]) == 2
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_page(capsys) -> None:
     assert main(["plan", "internvl3-1b", "--gpus", "8"]) == 0
     page = capsys.readouterr().out

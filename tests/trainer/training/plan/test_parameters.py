@@ -100,6 +100,7 @@ def test_a_recipe_from_scratch_is_counted_from_its_architecture() -> None:
     assert shapes_of(model.config).tokens_per_picture == a.tokens_per_picture
 
 
+@pytest.mark.slow
 def test_tied_embeddings_are_counted_once_and_noted(tmp_path) -> None:
     config = json.loads(json.dumps(PUBLISHED["OpenGVLab/InternVL3-1B-hf"]))
     config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True

@@ -24,6 +24,8 @@ from trainer.training.pseudo_label.label import Order, pseudo_label
 from trainer.training.pseudo_label.report import PseudoLabels, page
 from trainer.training.pseudo_label.select import Rules
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("AC", "N", "B", "ABCD", "D", "BC", "A")
 STRICT = Rules(min_agreement=1.0, min_confidence=0.8, max_overshare=10)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from screening.checkpoint.manifest import verify
@@ -12,6 +13,8 @@ from tests.trainer.training.pseudo_label.reordered_engine import ReorderedEngine
 from trainer.__main__ import main
 from trainer.training.pseudo_label.label import Order, pseudo_label
 from trainer.training.pseudo_label.select import Rules
+
+pytestmark = pytest.mark.slow
 
 LABELS = ("AC", "B", "A", "D")
 RECIPE = """\

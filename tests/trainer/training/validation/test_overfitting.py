@@ -21,6 +21,8 @@ from tests.trainer.training.validation.overfitting import (
 )
 from trainer.training.report.command import write_report
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 3
 
 

@@ -30,6 +30,8 @@ from trainer.reward import completion_text
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 
+pytestmark = pytest.mark.slow
+
 STEP, STATE, EXPORT = (
     "transformers.Trainer.training_step",
     "transformers.Trainer._save_optimizer_and_scheduler",

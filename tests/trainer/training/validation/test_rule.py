@@ -6,6 +6,8 @@ import pytest
 
 from trainer.training.validation.rule import Scored, best_of, must_stop, scores_in
 
+pytestmark = pytest.mark.slow
+
 
 def scored(*percents: float) -> list[Scored]:
     return [Scored(10 * number, percent) for number, percent in enumerate(percents, 1)]

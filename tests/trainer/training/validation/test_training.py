@@ -14,6 +14,8 @@ from trainer.training.hcm_grpo.warm_start import find_warm_start
 from trainer.training.recipe.stages import HcmGrpoRecipe, ValidationRecipe
 from trainer.training.saved_states import put_in_place
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_best_state_that_each_of_the_two_newest_knows_is_kept(tmp_path: Path) -> None:
     log, kept = [], []
