@@ -38,7 +38,7 @@ tools: install # promtool, prometheus and alertmanager, which no Python package 
 test: tools ## run the tests that a change can break, about 15 minutes on two cores
 	@$(PY) -m pytest -n 2 -m "not exhaustive"
 
-test-fast: tools ## run the quick tests, about 6 minutes on two cores: units, contracts and the scripted engine
+test-fast: tools ## run the quick tests, about 90 s on two cores: units, contracts and the scripted engine
 	@$(PY) -m pytest -n 2 -m "not exhaustive and not slow and not vllm"
 
 test-all: tools ## run every test, also all broken checkpoints, kills and soaks

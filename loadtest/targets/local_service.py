@@ -151,7 +151,7 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until after the block, because one within it would leave a running service."""
+    """Delay Ctrl-C and SIGTERM until after the block: a signal inside it would leave the service running."""
     held: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, lambda number, _frame: held.append(number)) for number in numbers]

@@ -66,7 +66,7 @@ class FakeDecisions:
             return httpx.Response(200, json=self._kept[identity])
 
     def _page(self, asked: httpx.QueryParams) -> httpx.Response:
-        # The cursor is a time, so that it holds when its decision is erased.
+        # The cursor is a time, so it stays valid when its decision is erased.
         cursor, limit = asked.get("cursor"), int(asked.get("limit", 50))
         found = [one for one in map(_summary, reversed(self._kept.values())) if _fits(one, asked)]
         found = [one for one in found if cursor is None or one["created_at"] < cursor]

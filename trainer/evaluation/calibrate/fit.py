@@ -5,8 +5,8 @@ regression (Zadrozny and Elkan 2002); Niculescu-Mizil and Caruana 2005 compare t
 hold in a few numbers are tried. scikit-learn does not fit them: Platt's slope and intercept are bounded here, and the
 isotonic curve has at most `STEPS` levels and never ties, so that the order of answers stays.
 
-Answers count by their weights: of decisions that people reviewed because they were doubtful, more are wrong than of all
-decisions. The inverse of the probability with which each was drawn corrects that (Horvitz and Thompson 1952).
+Answers are weighted. Doubtful decisions are reviewed more often than others, and more of them are wrong. Weighting each
+answer by the inverse of its probability of being drawn corrects that (Horvitz and Thompson 1952).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Data(_Section):
     """Where labelled samples come from: data directories, reviews, or both."""
 
     directories: tuple[str, ...] = ()
-    """Data directories, or glob patterns that match some (`/labels/2026-*`). A directory may grow between two runs.
+    """Data directories, or glob patterns such as `/labels/2026-*`. A directory may grow between two runs.
     Default: none."""
     collect: Collect | None = None
     """Service whose reviews are collected when a run begins. Default: none."""
