@@ -21,7 +21,7 @@ from screening.checkpoint.manifest import read_manifest
 from screening.inference.generation import prompt_text
 from screening.prompt import PICTURES_PER_SAMPLE
 from tests.trainer.command_line import CHECKPOINT
-from trainer.data_directory import read_samples, read_square
+from trainer.data_directory import read_picture, read_samples
 from trainer.training.hcm_grpo.vllm_rollouts import collapsed
 from trainer.training.sft.rows import dataset, rollout_rows, screening_rows
 
@@ -72,19 +72,19 @@ def in_sft(row: dict[str, Any]) -> tuple[list[int], torch.Tensor]:
 @pytest.fixture
 def pictures(small_data: Path) -> list[Image.Image]:
     files = read_samples(small_data)[0].files
-    return [read_square(small_data, file, MANIFEST.image.size) for file in files]
+    return [read_picture(small_data, file, MANIFEST.image) for file in files]
 
 
 def test_all_paths_ask_with_the_same_tokens_and_pixels(small_data: Path, pictures: list[Image.Image]) -> None:
     samples = read_samples(small_data)[:1]
-    [rolled] = dataset(rollout_rows(samples, MANIFEST.prompt), small_data, MANIFEST.image.size)
+    [rolled] = dataset(rollout_rows(samples, MANIFEST.prompt), small_data, MANIFEST.image)
     policy, policy_pixels = in_rollouts(rolled)
     image, begin, end = processor().image_token_ids
     assert policy.count(image) == PICTURES_PER_SAMPLE * MANIFEST.image.tokens_per_picture
     assert policy.count(begin) == policy.count(end) == PICTURES_PER_SAMPLE
 
     rows = screening_rows(samples, MANIFEST.prompt, direct_share=0, seed=0)
-    [taught] = dataset(rows, small_data, MANIFEST.image.size)
+    [taught] = dataset(rows, small_data, MANIFEST.image)
     sft, sft_pixels = in_sft(taught)
     assert sft == policy
 
@@ -103,7 +103,7 @@ def test_direct_questions_have_the_same_tokens_in_sft_and_in_the_service(
     small_data: Path, pictures: list[Image.Image]
 ) -> None:
     rows = screening_rows(read_samples(small_data)[:1], MANIFEST.prompt, direct_share=1, seed=0)
-    [taught] = dataset(rows, small_data, MANIFEST.image.size)
+    [taught] = dataset(rows, small_data, MANIFEST.image)
     served, _ = in_vllm(prompt_text(processor().tokenizer, MANIFEST.prompt, Mode.DIRECT), pictures)
     assert in_sft(taught)[0] == served
 
@@ -111,9 +111,7 @@ def test_direct_questions_have_the_same_tokens_in_sft_and_in_the_service(
 def test_sft_ends_an_answer_where_the_engine_stops(small_data: Path) -> None:
     """The answer that is taught is the text that the service reads, and the token that ends generation follows it."""
     [sample] = read_samples(small_data)[:1]
-    [taught] = dataset(
-        screening_rows([sample], MANIFEST.prompt, direct_share=0, seed=0), small_data, MANIFEST.image.size
-    )
+    [taught] = dataset(screening_rows([sample], MANIFEST.prompt, direct_share=0, seed=0), small_data, MANIFEST.image)
     batch = DataCollatorForVisionLanguageModeling(processor(), completion_only_loss=True)([taught])
     labels = batch["labels"][0]
     answer, tokenizer = labels[labels != -100].tolist(), processor().tokenizer

@@ -37,7 +37,7 @@ def test_the_formulas_give_what_torch_counts() -> None:
     assert counter.get_total_flops() - head - masked == pytest.approx(flops.sft_step(sft, shapes), rel=0.001)
 
     model = build_model(order, grpo, CPU)
-    questions = make_questions(model, grpo.questions, grpo.prompt, CPU)
+    questions = make_questions(model, grpo.questions, grpo, CPU)
     answers = random_words(model, (grpo.batch_size, grpo.answer), CPU)
     ids = torch.cat([questions.ids.repeat_interleave(grpo.group_size, 0), answers], 1)
     rows = share_prompt(ids, torch.ones_like(ids), grpo.answer, grpo.group_size)
