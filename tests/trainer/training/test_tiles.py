@@ -1,4 +1,4 @@
-"""Trainings on a checkpoint whose pictures are cut into tiles. test_rollout_vllm.py compares the paths of a question."""
+"""Trainings on a checkpoint with tiles. test_rollout_vllm.py compares the questions of all paths."""
 
 from __future__ import annotations
 
