@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +20,11 @@ from trainer.training.plan.shapes import shapes_of
 CPU = torch.device("cpu")
 
 
-def test_the_formulas_give_what_torch_counts() -> None:
-    order = make_order("internvl3-2b", "tiny")
+@pytest.mark.parametrize("tiles", [1, 4])
+def test_the_formulas_give_what_torch_counts(tiles: int, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"extends: internvl3-2b\ntiles: {tiles}\n")
+    order = make_order(str(recipe), "tiny")
     shapes = shapes_of(order.model_config())
     # Checkpointing would compute the layers twice, which model FLOPs do not include.
     sft, grpo = (replace(task, checkpointing=False) for task in order.tasks[:2])
