@@ -217,8 +217,8 @@ def _check_question(processor: Any, text: str, manifest: Manifest, config: Mappi
     alone = processor(text=[text], images=pictures, return_tensors="pt")
     if alone["input_ids"][0].tolist() != ids or not alone["pixel_values"].equal(made["pixel_values"]):
         raise CheckpointError(
-            f"image.max_patches is {image.max_patches} in its manifest; its processor_config.json, with which it is "
-            "trained, cuts pictures differently. Import the base model again"
+            f"image.max_patches is {image.max_patches} in its manifest; its processor_config.json, which trainings "
+            "use, cuts pictures differently. Import the base model again"
         )
     return ids
 
