@@ -1,9 +1,8 @@
-"""Converts untrusted image files to the square pictures that the model sees.
+"""Converts untrusted image files to the pictures that the model sees.
 
 There are three steps, each usable alone. `inspect` reads only the header and applies the limits, `decode` produces
-upright sRGB pixels, and `fit_square` scales them to the model's size. `accept` is `inspect` with further limits for
-product pictures. Trainer and service both use `fit_square`: a model that gets pixels prepared differently than in its
-training answers worse, without any error.
+upright sRGB pixels, and `fit` scales them to a size. `accept` is `inspect` with further limits for product pictures.
+Trainer and service take the last two steps by `screening.inference.pictures`, which knows the size for a checkpoint.
 
 Pictures look the same as in browsers. Embedded colour profiles are applied, only EXIF rotates a picture, and a damaged
 file is refused as a whole.
@@ -206,16 +205,21 @@ def decode(picture: Picture, *, shrink_to: int | None = None, keep_alpha: bool =
     return rgb.transpose(turn) if turn is not None else rgb
 
 
-def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """Scale an RGB picture to fit into `size` x `size`, centre it and pad it with grey."""
-    scale = size / max(image.size)
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale an RGB picture to fit into `size` (width, height), centre it and pad it with grey."""
+    scale = min(size[0] / image.width, size[1] / image.height)
     width, height = (max(1, round(side * scale)) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    if (width, height) == (size, size):
+    if (width, height) == size:
         return resized
-    square = Image.new("RGB", (size, size), PADDING)
-    square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return square
+    canvas = Image.new("RGB", size, PADDING)
+    canvas.paste(resized, ((size[0] - width) // 2, (size[1] - height) // 2))
+    return canvas
+
+
+def fit_square(image: Image.Image, size: int) -> Image.Image:
+    """Fit an RGB picture into a square of `size` x `size`."""
+    return fit(image, (size, size))
 
 
 def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> Image.Image:

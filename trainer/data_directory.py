@@ -18,8 +18,10 @@ from typing import TypeVar
 from PIL import Image
 from pydantic import ValidationError
 
+from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError, UserError
-from screening.images import accept, decode, load_square
+from screening.images import accept, decode
+from screening.inference.pictures import load_prepared
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
@@ -140,17 +142,17 @@ def data_digest(directory: Path, samples: Sequence[SampleLine], *, check: bool =
     return f"sha256:{digest.hexdigest()}"
 
 
-def read_square(directory: Path, file: str, size: int) -> Image.Image:
+def read_picture(directory: Path, file: str, image: ImageContract) -> Image.Image:
     """Read a picture of a data directory in the form that the model sees.
 
     Args:
-        size: side of the model's square input, in pixels.
+        image: how the checkpoint's pictures are prepared.
 
     Raises:
         DataError: the file cannot be read, is damaged, or is over a limit of `screening.images`.
     """
     try:
-        return load_square(read_bytes(directory, file), size)
+        return load_prepared(read_bytes(directory, file), image)
     except ImageError as error:
         raise DataError(f"{directory / file}: {error}") from error
 

@@ -21,8 +21,8 @@ from loadtest.load import rendered
 from loadtest.load.pictures import Question
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest
-from screening.images import load_square
 from screening.inference.generation import prompt_text
+from screening.inference.pictures import load_prepared
 from screening.runtime.machine import has_bfloat16
 
 QUESTIONS = 16
@@ -79,7 +79,7 @@ def _loaded(checkpoint: Path, manifest: Manifest, dtype: Any) -> Answer:
     prompt = prompt_text(processor.tokenizer, manifest.prompt, Mode.COT)
 
     def answer(question: Question, **more: Any) -> str:
-        pictures = [load_square(data, manifest.image.size) for data in (question.original, *question.generated)]
+        pictures = [load_prepared(data, manifest.image) for data in (question.original, *question.generated)]
         inputs = processor(text=[prompt], images=[pictures], return_tensors="pt").to(device, dtype)
         with torch.inference_mode():
             ids = model.generate(**inputs, do_sample=False, max_new_tokens=manifest.decoding.max_tokens_cot, **more)

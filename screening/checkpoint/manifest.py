@@ -85,15 +85,31 @@ class Tensor:
     shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**40)], ...], Field(max_length=16)]
 
 
+def with_thumbnail(tiles: int) -> int:
+    """Number of tiles with the thumbnail, which the processor adds to several tiles of a picture."""
+    return tiles + 1 if tiles > 1 else 1
+
+
 class ImageContract(_Strict):
     """How pictures are prepared for the model."""
 
     size: int = Field(ge=16, le=2048)
-    """Side of the square, in pixels."""
+    """Side of a tile in pixels. With one tile per picture this is the side of the square picture."""
     tokens_per_picture: int = Field(ge=1, le=16_384)
-    """Number of image tokens in the prompt for one picture, without its begin and end tokens."""
+    """Number of image tokens in the prompt for one tile, without the picture's begin and end tokens."""
     max_patches: int = Field(1, ge=1, le=64)
-    """Maximum number of tiles per picture. By default InternVL's processor cuts tiles, so it is always told."""
+    """Maximum number of tiles per picture, without the thumbnail that the processor adds to several tiles. By default
+    InternVL's processor cuts tiles, so it is always told."""
+
+    @property
+    def most_tiles(self) -> int:
+        """Maximum number of tiles per picture, thumbnail included."""
+        return with_thumbnail(self.max_patches)
+
+    @property
+    def most_tokens(self) -> int:
+        """Maximum number of image tokens in the prompt for one picture."""
+        return self.most_tiles * self.tokens_per_picture
 
 
 class Decoding(_Strict):

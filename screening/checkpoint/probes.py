@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from itertools import cycle
 from typing import Annotated, Self
 
 import numpy as np
@@ -164,12 +165,23 @@ class Probes(BaseModel):
         return max(map(deviation, wanted, found))
 
 
-def probe_pictures(seed: int, size: int) -> tuple[Image.Image, ...]:
-    """Return original, A, B, C, D: squares of `size` pixels that depend on the seed alone, on every machine."""
+def probe_pictures(seed: int, size: int, tiles: int = 1) -> tuple[Image.Image, ...]:
+    """Return original, A, B, C, D, which depend on the arguments alone, on every machine.
+
+    Args:
+        size: side of a tile in pixels.
+        tiles: maximum number of tiles per picture. Every picture has so many, in grids of all shapes in turn.
+    """
     rng = np.random.default_rng([seed, size])
-    places = np.arange(size) * _BLOCKS // size
     blocks = rng.integers(0, 256, (PICTURES_PER_SAMPLE, _BLOCKS, _BLOCKS, 3), dtype=np.uint8)
-    return tuple(Image.fromarray(picture[places][:, places]) for picture in blocks)
+    grids = cycle((tiles // rows, rows) for rows in range(1, tiles + 1) if tiles % rows == 0)
+    shapes = [next(grids) for _ in blocks]
+    return tuple(_enlarged(b, columns * size, rows * size) for b, (columns, rows) in zip(blocks, shapes, strict=True))
+
+
+def _enlarged(blocks: np.ndarray, width: int, height: int) -> Image.Image:
+    columns, rows = (np.arange(side) * _BLOCKS // side for side in (width, height))
+    return Image.fromarray(blocks[rows][:, columns])
 
 
 def probe_answers(dimensions: Collection[Dimension] = STANDARD_DIMENSIONS) -> list[tuple[Mode, str]]:

@@ -184,7 +184,7 @@ def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Rea
         if positions is not None and len(ids) + limit > positions:
             raise CheckpointError(
                 f"{directory}: a question of {len(ids)} tokens and an answer of {limit} (decoding.max_tokens_{mode}) "
-                f"exceed the {positions} positions of its config.json"
+                f"exceed the {positions} positions of its config.json. Take fewer tiles, a shorter prompt or answer"
             )
         prompts[mode] = _digest(ids)
     files = _digest(sorted(besides_weights(manifest).items()))
@@ -192,24 +192,33 @@ def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Rea
 
 
 def _check_question(processor: Any, text: str, manifest: Manifest, config: Mapping[str, Any]) -> list[int]:
-    """Prepare one question as the engine's processor does, and return its tokens, those of the pictures included."""
+    """Prepare one question as the engine's processor does, and return its tokens, those of the pictures included.
+
+    Its pictures have as many tiles as possible, so no question has more tokens.
+    """
     image = manifest.image
-    made = processor(
-        text=[text], images=list(probe_pictures(0, image.size)), return_tensors="pt", **tiling_arguments(manifest)
-    )
+    pictures = list(probe_pictures(0, image.size, image.max_patches))
+    made = processor(text=[text], images=pictures, return_tensors="pt", **tiling_arguments(manifest))
     ids: list[int] = made["input_ids"][0].tolist()
     pixels = list(made["pixel_values"].shape)
     if pixels[-2:] != [image.size, image.size]:
         raise CheckpointError(
             f"image.size is {image.size} in its manifest; its processor gives {pixels[-2]} x {pixels[-1]} pixels"
         )
-    pictures, token = pixels[0], config.get("image_token_id")
-    if image.max_patches == 1 and pictures != PICTURES_PER_SAMPLE:
-        raise CheckpointError(f"its processor cuts {PICTURES_PER_SAMPLE} pictures into {pictures} tiles")
-    if token is not None and ids.count(token) != pictures * image.tokens_per_picture:
+    tiles, token = pixels[0], config.get("image_token_id")
+    if tiles != PICTURES_PER_SAMPLE * image.most_tiles:
+        raise CheckpointError(f"its processor cuts {PICTURES_PER_SAMPLE} pictures into {tiles} tiles")
+    if token is not None and ids.count(token) != tiles * image.tokens_per_picture:
         raise CheckpointError(
             f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; its processor writes "
-            f"{ids.count(token)} tokens for {pictures} pictures"
+            f"{ids.count(token)} tokens for {tiles} tiles"
+        )
+    # Trainings do not tell the processor how to cut.
+    alone = processor(text=[text], images=pictures, return_tensors="pt")
+    if alone["input_ids"][0].tolist() != ids or not alone["pixel_values"].equal(made["pixel_values"]):
+        raise CheckpointError(
+            f"image.max_patches is {image.max_patches} in its manifest; its processor_config.json, which trainings "
+            "use, cuts pictures differently. Import the base model again"
         )
     return ids
 

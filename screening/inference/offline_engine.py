@@ -72,4 +72,5 @@ def features_of(llm: Any, pictures: Sequence[Image.Image]) -> list[Vector | None
 
 
 def _name(picture: Image.Image) -> str:
-    return hashlib.sha256(picture.tobytes()).hexdigest()
+    # Plain pictures of different shapes have the same bytes.
+    return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.checkpoint.probes import Probe, probe_pictures
 from screening.inference.generation import prompt_text
 from service.engines.fast_preprocessing import FastPrompt
@@ -35,7 +35,7 @@ class PromptRenderer:
         self._llm = llm
         self._may_be_fast = fast
         self._texts: dict[Mode, str] = {}
-        self._image_size = 0
+        self._image = ImageContract(size=16, tokens_per_picture=1)  # until `use` names a checkpoint
         self._fast: dict[str, FastPrompt | None] = {}
         """Prompt text → its fast form, or None if vLLM must render it; of the loaded and the expected checkpoint."""
         self._expected: tuple[str, dict[Probe, Rendered]] = "", {}
@@ -45,20 +45,20 @@ class PromptRenderer:
         """Prepare the fast forms of a checkpoint's prompts, if there are none yet."""
         for mode, text in self._texts_of(manifest).items():
             if text not in self._fast:
-                self._fast[text] = await self._fast_form(text, mode, manifest.image.size)
+                self._fast[text] = await self._fast_form(text, mode, manifest.image)
 
     async def expect(self, manifest: Manifest) -> None:
         """Prepare the prompts of a checkpoint, and render its probes."""
         await self.prepare(manifest)
         if manifest.probes is None:
             return
-        probes, texts, size = manifest.probes.questions, self._texts_of(manifest), manifest.image.size
-        prompts = await asyncio.to_thread(lambda: [_probe_prompt(texts[probe.mode], probe, size) for probe in probes])
+        probes, texts, image = manifest.probes.questions, self._texts_of(manifest), manifest.image
+        prompts = await asyncio.to_thread(lambda: [_probe_prompt(texts[probe.mode], probe, image) for probe in probes])
         self._expected = manifest.digest, dict(zip(probes, await self._render(prompts), strict=True))
 
     def use(self, manifest: Manifest) -> None:
         """Render the prompts of this checkpoint from now on. It is loaded, and `prepare` was called with it."""
-        self._texts, self._image_size = self._texts_of(manifest), manifest.image.size
+        self._texts, self._image = self._texts_of(manifest), manifest.image
         self._fast = {text: self._fast[text] for text in self._texts.values()}
 
     async def question(self, mode: Mode, pictures: Sequence[Image.Image]) -> Rendered:
@@ -90,14 +90,15 @@ class PromptRenderer:
         expected, rendered = self._expected
         # Another checkpoint may have the same probes and another prompt.
         prompt = rendered.pop(probe, None) if expected == digest else None
-        return prompt or _probe_prompt(self._texts[probe.mode], probe, self._image_size)
+        return prompt or _probe_prompt(self._texts[probe.mode], probe, self._image)
 
     def _texts_of(self, manifest: Manifest) -> dict[Mode, str]:
         tokenizer = self._llm.get_tokenizer()
         return {mode: prompt_text(tokenizer, manifest.prompt, mode) for mode in Mode}
 
-    async def _fast_form(self, text: str, mode: Mode, image_size: int) -> FastPrompt | None:
-        if not self._may_be_fast:
+    async def _fast_form(self, text: str, mode: Mode, image: ImageContract) -> FastPrompt | None:
+        # The trial of the fast form has pictures of one tile, and cannot show that several tiles are right.
+        if not self._may_be_fast or image.max_patches > 1:
             return None
 
         async def render(pictures: Sequence[Image.Image]) -> Rendered:
@@ -105,7 +106,7 @@ class PromptRenderer:
             return rendered
 
         try:
-            prompt = await FastPrompt.of(render, image_size)
+            prompt = await FastPrompt.of(render, image.size)
         except Exception as error:  # noqa: BLE001 - whatever a processor returns; the fast form only saves time
             log(LOGGER, logging.INFO, "fast preprocessing not possible", mode=mode, because=repr(error))
             return None
@@ -122,5 +123,5 @@ def _prompt(text: str, pictures: Sequence[Image.Image]) -> Rendered:
     return {"prompt": text, "multi_modal_data": {"image": list(pictures)}}
 
 
-def _probe_prompt(text: str, probe: Probe, image_size: int) -> Rendered:
-    return _prompt(text + probe.answer, probe_pictures(probe.seed, image_size))
+def _probe_prompt(text: str, probe: Probe, image: ImageContract) -> Rendered:
+    return _prompt(text + probe.answer, probe_pictures(probe.seed, image.size, image.max_patches))

@@ -12,7 +12,7 @@ from PIL import Image
 from screening.answer import Mode
 from screening.calibration import Calibration
 from screening.checkpoint.domain import DomainRule
-from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.checkpoint.probes import Probe
 from screening.inference.generation import Step, Watched
 from screening.task import STANDARD_DIMENSIONS, Dimension
@@ -25,8 +25,8 @@ class LoadedCheckpoint:
     name: str
     version: str
     digest: str
-    image_size: int
-    """Side of the square pictures that `Engine.generate` takes, in pixels."""
+    image: ImageContract
+    """How the pictures are prepared that `Engine.generate` takes."""
     calibration: Mapping[Mode, Calibration]
     """Calibration of each mode; a mode that is missing is uncalibrated."""
     watched: Watched
@@ -44,7 +44,7 @@ class Question:
     """The engine's own id. The id of a response may belong to several requests."""
     mode: Mode
     pictures: tuple[Image.Image, ...]
-    """Original, A, B, C, D: square RGB pictures of the checkpoint's `image_size`."""
+    """Original, A, B, C, D, each prepared by `screening.inference.pictures` for the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

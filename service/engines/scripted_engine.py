@@ -20,7 +20,7 @@ from PIL import Image
 
 from screening.answer import Finding, Mode, compose, render
 from screening.checkpoint.domain import DomainRule
-from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.checkpoint.probes import Probe
 from screening.inference.generation import Step, Watched
 from screening.task import NONE, NORMAL, OPTIONS, Dimension
@@ -40,7 +40,7 @@ _CHECKPOINT = LoadedCheckpoint(
     name="scripted",
     version="1",
     digest="sha256:" + hashlib.sha256(b"scripted engine, version 1").hexdigest(),
-    image_size=IMAGE_SIZE,
+    image=ImageContract(size=IMAGE_SIZE, tokens_per_picture=16),
     calibration={},
     watched=_WATCHED,
     domain=DomainRule(trained_on="pictures whose middle is not magenta", confidence_cap=0.35),

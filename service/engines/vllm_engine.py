@@ -35,6 +35,7 @@ from screening.inference.generation import (
     sampling_arguments,
     watched,
 )
+from screening.inference.pictures import largest_canvas
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.runtime.environment import QUIET_ENVIRONMENT
 from screening.runtime.machine import machine_name
@@ -172,7 +173,7 @@ class VllmEngine:
         self._prompts = prompts = PromptRenderer(llm, fast=self._fast_preprocessing)
         await self._command(llm, prompts.prepare(manifest))
         self._use(llm, prompts, manifest)
-        grey = Image.new("RGB", (manifest.image.size, manifest.image.size), PADDING)
+        grey = Image.new("RGB", largest_canvas(manifest.image), PADDING)
         for mode in Mode:
             # An engine is ready when it has answered, not when it has loaded.
             await self.generate(Question(f"warm-up-{mode}", mode, (grey,) * PICTURES_PER_SAMPLE))
@@ -392,7 +393,7 @@ class VllmEngine:
             name=manifest.name,
             version=manifest.version,
             digest=manifest.digest,
-            image_size=manifest.image.size,
+            image=manifest.image,
             calibration=manifest.calibration,
             watched=tokens,
             domain=manifest.domain.rule if manifest.domain else None,

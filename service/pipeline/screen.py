@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from PIL import Image
 from starlette.requests import Request
 
+from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError
-from screening.images import Picture, decode, fit_square
+from screening.images import Picture
+from screening.inference.pictures import prepare
 from service.admission.admission import Admission, Place
 from service.admission.upload import Upload
 from service.checkpoints.hot_swap import HotSwap
@@ -216,9 +218,9 @@ async def _infer(submission: Submission, service: Service) -> Inference:
         with timer.stage("queue"):
             await slot.enter_async_context(service.admission.slot())
         with timer.stage("decode"):
-            squares = await _squares(submission.pictures, service.engine.checkpoint.image_size, service.decoders)
+            pictures = await _prepared(submission.pictures, service.engine.checkpoint.image, service.decoders)
         with timer.stage("engine"):
-            generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
+            generated = await service.engine.generate(Question(new_id("gen_"), mode, pictures))
     interpretation = interpret(generated, mode)
     count_output(generated, interpretation, service.settings.review_below, service.metrics)
     if interpretation.readable:
@@ -227,9 +229,11 @@ async def _infer(submission: Submission, service: Service) -> Inference:
     return Inference(interpretation, timer)
 
 
-async def _squares(pictures: tuple[Picture, ...], size: int, decoders: ThreadPools) -> tuple[Image.Image, ...]:
+async def _prepared(
+    pictures: tuple[Picture, ...], image: ImageContract, decoders: ThreadPools
+) -> tuple[Image.Image, ...]:
     jobs = [
-        decoders.run(partial(_square, index, picture, size), large=_is_large(picture))
+        decoders.run(partial(_prepare, index, picture, image), large=_is_large(picture))
         for index, picture in enumerate(pictures)
     ]
     try:
@@ -244,9 +248,9 @@ def _is_large(picture: Picture) -> bool:
     return picture.pixels > LARGE_PICTURE_PIXELS or picture.scanned_pixels > LARGE_SCANNED_PIXELS
 
 
-def _square(index: int, picture: Picture, size: int) -> Image.Image:
+def _prepare(index: int, picture: Picture, image: ImageContract) -> Image.Image:
     try:
-        return fit_square(decode(picture, shrink_to=size), size)
+        return prepare(picture, image)
     except ImageError as error:
         raise PictureRefused(picture_name(index), error) from error
 

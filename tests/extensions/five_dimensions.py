@@ -18,7 +18,7 @@ import httpx
 
 import screening
 from screening.answer import Finding, Mode, compose, render
-from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.manifest import ImageContract, read_manifest
 from screening.checkpoint.probes import probe_answers
 from screening.prompt import STANDARD
 from screening.runtime.extensions import find
@@ -114,7 +114,7 @@ def rewarded(directory: Path, data: Path) -> dict[str, Any]:
     settings, samples = load_recipe(str(path)).hcm_grpo, read_samples(data)
     assert settings is not None
     functions = reward_functions(settings.reward, {sample.id: sample for sample in samples})
-    row = dataset(rollout_rows(samples, STANDARD), data, 32)[0]
+    row = dataset(rollout_rows(samples, STANDARD), data, ImageContract(size=32, tokens_per_picture=1))[0]
     first = samples[0]
     texts = {
         "all right": right_answer(first),

@@ -41,7 +41,7 @@ class AlphabetEngine(ScriptedEngine):
     def checkpoint(self) -> LoadedCheckpoint:
         assert self._manifest is not None
         m = self._manifest
-        return LoadedCheckpoint(m.name, m.version, m.digest, m.image.size, m.calibration, super().checkpoint.watched)
+        return LoadedCheckpoint(m.name, m.version, m.digest, m.image, m.calibration, super().checkpoint.watched)
 
     async def start(self, checkpoint: Path | None = None, /) -> None:
         assert checkpoint is not None

@@ -182,7 +182,7 @@ class ObedientEngine(ScriptedEngine):
         m = self._manifest
         domain = m.domain.rule if m.domain else None
         w = super().checkpoint.watched
-        return LoadedCheckpoint(m.name, m.version, m.digest, m.image.size, m.calibration, w, domain, m.dimensions)
+        return LoadedCheckpoint(m.name, m.version, m.digest, m.image, m.calibration, w, domain, m.dimensions)
 
     def running(self) -> int:
         return self.inside

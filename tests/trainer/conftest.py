@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.trainer.chat_server import ChatServer, FakeClock
 from tests.trainer.command_line import CHECKPOINT, on_one_engine, trainer
@@ -25,6 +27,27 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "start")
+
+
+@pytest.fixture(scope="session")
+def tiled_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `small_checkpoint`, with up to four tiles per picture."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiled", tiles=4)
+
+
+@pytest.fixture(scope="session")
+def tiled_data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples whose pictures get different grids of tiles: 2 x 2, 4 x 1, 1 x 3, 1 x 1 and 2 x 1."""
+    directory = shutil.copytree(small_data, tmp_path_factory.mktemp("tiled") / "data")
+    for name, size in {"a": (240, 60), "b": (60, 190), "c": (80, 70), "d": (200, 110)}.items():
+        for path in directory.glob(f"pictures/*/{name}.jpg"):
+            Image.open(path).resize(size).save(path)
+    return directory
+
+
+def make_checkpoint(directory: Path, tiles: int = 1) -> Path:
+    """Write a checkpoint of a very small model with random weights."""
     import torch
 
     from screening.checkpoint.manifest import Decoding, ImageContract
@@ -38,15 +61,14 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     architecture = Architecture(**sizes, text_mlp=64)
     tokenizer = train_tokenizer(fixed_texts(COMPACT), 400)
     torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("checkpoints") / "start"
     export(
         directory,
         build_model(architecture, tokenizer),
-        build_processor(architecture, tokenizer),
+        build_processor(architecture, tokenizer, tiles),
         name="small",
         version="start",
         prompt=COMPACT,
-        image=ImageContract(size=64, tokens_per_picture=architecture.tokens_per_picture),
+        image=ImageContract(size=64, tokens_per_picture=architecture.tokens_per_picture, max_patches=tiles),
         decoding=Decoding(max_tokens_cot=160),
     )
     return directory

@@ -16,6 +16,7 @@ from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 
 SIZE = 32
+SQUARE = ImageContract(size=SIZE, tokens_per_picture=4)
 LETTERS = Watched(letters={"A": 1, "B": 2, "C": 3, "D": 4, "N": 5}, normal=frozenset())
 
 Speak = Callable[[int], str]
@@ -26,7 +27,7 @@ def make_checkpoint(directory: Path, weights: str = "weights") -> Path:
     """A complete checkpoint, without the model."""
     directory.mkdir()
     (directory / "model.safetensors").write_text(weights)
-    contract: dict[str, Any] = {"prompt": COMPACT, "image": ImageContract(size=SIZE, tokens_per_picture=4)}
+    contract: dict[str, Any] = {"prompt": COMPACT, "image": SQUARE}
     write_manifest(directory, name="scripted", version="1", decoding=Decoding(), **contract)
     return directory
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from screening.task import Dimension
+from tests.trainer.contracts import SMALL
 from tests.trainer.record_files import bare, generated, in_full, write
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data.render.defects import SEVERITIES
@@ -20,8 +21,8 @@ from trainer.data_directory import (
     DataError,
     data_digest,
     picture_path,
+    read_picture,
     read_samples,
-    read_square,
     sample_lines,
 )
 from trainer.records import Sample
@@ -212,7 +213,7 @@ def test_a_picture_that_no_model_can_be_shown_is_named_with_file_line_and_field(
     assert str(caught.value).startswith(f"{directory}/samples.jsonl, line 2, generated.1.file: {picture}: ")
     assert data_digest(directory, samples, check=False) != before
     with pytest.raises(DataError, match=message) as caught:
-        read_square(directory, "pictures/s2/b.jpg", 32)
+        read_picture(directory, "pictures/s2/b.jpg", SMALL)
     assert str(caught.value).startswith(f"{picture}: ")
 
 
@@ -260,7 +261,7 @@ def test_a_name_in_another_unicode_form_than_the_disk_has_is_found(
     write(tmp_path, in_full(bare(unicodedata.normalize(disk_form, name), label="A")))
     (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
     (sample,) = read_samples(tmp_path)
-    assert read_square(tmp_path, sample.original.file, 8).size == (8, 8)
+    assert read_picture(tmp_path, sample.original.file, SMALL).size == (64, 64)
     assert data_digest(tmp_path, [sample]).startswith("sha256:")
 
 

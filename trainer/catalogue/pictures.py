@@ -1,4 +1,4 @@
-"""A picture of a record, from its cell to the square that the model sees. The service applies the same limits."""
+"""A picture of a record, from its cell to what the model sees. The service applies the same limits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError
-from screening.images import ImageLimits, Picture, accept, check_total, decode, fit_square
+from screening.images import ImageLimits, Picture, accept, check_total
+from screening.inference.pictures import prepare
 from trainer.catalogue.rejects import Reason, Rejected
 from trainer.catalogue.sources import PICTURES
 
@@ -17,13 +19,13 @@ LIMITS = ImageLimits()
 URL_SCHEMES = ("https", "http", "s3", "gs", "az", "abfs", "hf")
 
 
-def load_squares(cells: Sequence[object], base: Path, size: int) -> list[Image.Image]:
+def load_pictures(cells: Sequence[object], base: Path, image: ImageContract) -> list[Image.Image]:
     """Read and decode the five pictures of a record.
 
     Args:
         cells: values of the columns `PICTURES`.
         base: directory at which relative paths start.
-        size: side of the model's square in pixels.
+        image: how the checkpoint's pictures are prepared.
 
     Raises:
         Rejected: a picture is missing or not accepted.
@@ -33,7 +35,7 @@ def load_squares(cells: Sequence[object], base: Path, size: int) -> list[Image.I
         check_total(accepted, LIMITS)
     except ImageError as error:
         raise Rejected(error.code, str(error)) from error
-    return [_square(picture, size, name) for picture, name in zip(accepted, PICTURES, strict=True)]
+    return [_prepared(picture, image, name) for picture, name in zip(accepted, PICTURES, strict=True)]
 
 
 def _accepted(cell: object, base: Path, name: str) -> Picture:
@@ -44,9 +46,9 @@ def _accepted(cell: object, base: Path, name: str) -> Picture:
         raise Rejected(error.code, str(error), name) from error
 
 
-def _square(picture: Picture, size: int, name: str) -> Image.Image:
+def _prepared(picture: Picture, image: ImageContract, name: str) -> Image.Image:
     try:
-        return fit_square(decode(picture, shrink_to=size), size)
+        return prepare(picture, image)
     except ImageError as error:
         raise Rejected(error.code, str(error), name) from error
 

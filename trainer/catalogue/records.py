@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.catalogue.pictures import load_squares
+from screening.checkpoint.manifest import ImageContract
+from trainer.catalogue.pictures import load_pictures
 from trainer.catalogue.plan import Block, id_text
 from trainer.catalogue.rejects import Reason, Rejected
 from trainer.catalogue.sources import ID, NEEDED, PICTURES, PROBLEM, kept_names, read_rows
@@ -26,7 +27,7 @@ class Record:
     """Values of the picture columns; empty if `problem` is set."""
     problem: Rejected | None = None
 
-    def load(self, base: Path, size: int) -> Pictures:
+    def load(self, base: Path, image: ImageContract) -> Pictures:
         """Return the five pictures as the model sees them.
 
         Raises:
@@ -34,7 +35,7 @@ class Record:
         """
         if self.problem is not None:
             raise self.problem
-        return load_squares(self.cells, base, size)
+        return load_pictures(self.cells, base, image)
 
 
 def read_records(block: Block) -> tuple[pa.Table, list[Record]]:

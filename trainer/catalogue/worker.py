@@ -115,7 +115,7 @@ class Worker:
         try:
             if record.row in deadly:
                 raise Rejected(Reason.WORKER_DIED, "two worker processes died while they worked on this record alone")
-            return record.load(block.file.base, self._manifest.image.size)
+            return record.load(block.file.base, self._manifest.image)
         except Rejected as rejected:
             return rejected
 

@@ -14,7 +14,7 @@ from screening.errors import UserError
 from screening.runtime.atomic_write import write_atomically
 
 if TYPE_CHECKING:
-    from screening.checkpoint.manifest import Manifest
+    from screening.checkpoint.manifest import ImageContract, Manifest
     from trainer.evaluation.evaluate.result import Evaluation
 
 
@@ -85,6 +85,17 @@ def summary(result: Evaluation) -> dict[str, Any]:
     }
 
 
+def _size(image: ImageContract) -> str:
+    pixels = f"{image.size} x {image.size} pixels"
+    return pixels if image.max_patches == 1 else f"at most {image.max_patches} tiles of {pixels}"
+
+
+def _tokens(image: ImageContract) -> str:
+    if image.max_patches == 1:
+        return f"{image.tokens_per_picture} tokens each"
+    return f"with a thumbnail at most {image.most_tokens} tokens each"
+
+
 def card(manifest: Manifest, results: Sequence[Evaluation]) -> str:
     """The model card as Markdown."""
     from trainer.evaluation.evaluate.report import render
@@ -104,7 +115,7 @@ Written by `python -m trainer card`.
 | | |
 |---|---|
 | starts from | {origin} |
-| pictures | {manifest.image.size} x {manifest.image.size} pixels, {manifest.image.tokens_per_picture} tokens each |
+| pictures | {_size(manifest.image)}, {_tokens(manifest.image)} |
 | prompt | `{manifest.prompt.version}` |
 | decoding | {manifest.decoding.mode}, at most {manifest.decoding.max_tokens_cot} tokens |
 | recipe | `{recipe.get("name", "?")}`, complete in `screening.json` |
@@ -112,7 +123,7 @@ Written by `python -m trainer card`.
 
 ## Intended use and limits
 
-{_domain(manifest)}Every picture is scaled to {manifest.image.size} x {manifest.image.size} pixels, so the
+{_domain(manifest)}Every picture is scaled to {_size(manifest.image)}, so the
 model cannot see defects that are smaller than a pixel then.
 
 ## Trained on

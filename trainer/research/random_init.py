@@ -76,7 +76,8 @@ def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_token
     model = InternVLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
 
     shapes, patch = shapes_of(config), config.vision_config.patch_size[0]
-    processor = build_processor(Architecture(image_size=shapes.image_size, patch_size=patch), tokenizer)
+    architecture = Architecture(image_size=shapes.image_size, patch_size=patch)
+    processor = build_processor(architecture, tokenizer, recipe.tiles)
     out.parent.mkdir(parents=True, exist_ok=True)
     return export(
         out,
@@ -86,7 +87,9 @@ def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_token
         version=f"seed {seed}",
         prompt=model_like.prompt,
         dimensions=model_like.dimensions,
-        image=ImageContract(size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture),
+        image=ImageContract(
+            size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture, max_patches=recipe.tiles
+        ),
         decoding=Decoding(max_tokens_cot=max_tokens or recipe.max_tokens_cot),
         recipe=recipe.model_dump(mode="json"),
     )

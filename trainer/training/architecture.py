@@ -125,17 +125,23 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
     return model
 
 
-def build_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
-    """Build the model's processor: one tile per picture, for pictures that are already square."""
+def build_processor(
+    architecture: Architecture, tokenizer: PreTrainedTokenizerFast, tiles: int = 1
+) -> InternVLProcessor:
+    """Build the model's processor.
+
+    Args:
+        tiles: maximum number of tiles per picture.
+    """
     from transformers import InternVLProcessor, InternVLVideoProcessor
     from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
     side = {"height": architecture.image_size, "width": architecture.image_size}
     image_processor = GotOcr2ImageProcessor(
         size=side,
-        crop_to_patches=False,
+        crop_to_patches=tiles > 1,
         min_patches=1,
-        max_patches=1,  # needed because InternVLProcessor tiles by default and ignores crop_to_patches in its file
+        max_patches=tiles,  # decides: InternVLProcessor tiles by default and ignores crop_to_patches in its file
         image_mean=list(IMAGE_MEAN),
         image_std=list(IMAGE_STD),
         do_convert_rgb=True,

@@ -1,8 +1,9 @@
 """`python -m trainer import RECIPE`: turns a public base model into a checkpoint for every stage and the service.
 
-It adds the contract (`screening.json`): prompts, picture size, and maximum length of an answer. It also changes three
-things in the model's files that would fail silently later: a head tied to the embeddings (an in-place reload keeps the
-old head), pictures cut into tiles, and an end token that is not the one with which the chat template ends an answer.
+It adds the contract (`screening.json`): prompts, picture size, tiles per picture, and maximum length of an answer. It
+also changes three things in the model's files that would fail silently later: a head tied to the embeddings (an
+in-place reload keeps the old head), pictures cut into more tiles than the recipe states, and an end token that is not
+the one with which the chat template ends an answer.
 """
 
 from __future__ import annotations
@@ -70,10 +71,11 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
     network, processor = _load(source)
     changes = [untie(network), end_as_the_template_does(network, processor)]
     check_tags(processor)
-    image = one_tile_per_picture(network, processor)
+    image = set_tiles(network, processor, recipe.tiles)
     check_question(processor, recipe.prompt_texts, image)
-    check_prompt(processor, recipe, image.tokens_per_picture, network.config.text_config.max_position_embeddings)
-    imported = {**source.record(), "dtype": "BF16", "changes": [*filter(None, changes), "one tile per picture"]}
+    check_prompt(processor, recipe, image.most_tokens, network.config.text_config.max_position_embeddings)
+    changes.append("one tile per picture" if recipe.tiles == 1 else f"up to {recipe.tiles} tiles per picture")
+    imported = {**source.record(), "dtype": "BF16", "changes": [*filter(None, changes)]}
     out.parent.mkdir(parents=True, exist_ok=True)
     return export(
         out,
@@ -193,8 +195,8 @@ def check_tags(processor: InternVLProcessor) -> None:
         )
 
 
-def one_tile_per_picture(network: InternVLForConditionalGeneration, processor: InternVLProcessor) -> ImageContract:
-    """Configure the processor to make one square of the ViT's size out of each picture.
+def set_tiles(network: InternVLForConditionalGeneration, processor: InternVLProcessor, tiles: int) -> ImageContract:
+    """Configure the processor to make tiles of the ViT's size out of each picture, at most `tiles`.
 
     Raises:
         BaseModelError: model and processor disagree on the number of tokens of a picture.
@@ -206,13 +208,13 @@ def one_tile_per_picture(network: InternVLForConditionalGeneration, processor: I
     images = processor.image_processor
     images.size = {"height": shapes.image_size, "width": shapes.image_size}
     # By default the processor ignores its file and cuts pictures into tiles, unless the maximum is one.
-    images.crop_to_patches, images.min_patches, images.max_patches = False, 1, 1
+    images.crop_to_patches, images.min_patches, images.max_patches = tiles > 1, 1, tiles
     if processor.image_seq_length != shapes.tokens_per_picture:
         raise BaseModelError(
             f"a picture has {processor.image_seq_length} tokens in the processor, but "
             f"{shapes.tokens_per_picture} in the model"
         )
-    return ImageContract(size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture)
+    return ImageContract(size=shapes.image_size, tokens_per_picture=shapes.tokens_per_picture, max_patches=tiles)
 
 
 def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageContract) -> None:
@@ -227,15 +229,17 @@ def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageCon
     from screening.answer import Mode
     from screening.prompt import PICTURES_PER_SAMPLE, messages
 
-    # Not square, so that tiles would show.
-    pictures = [Image.new("RGB", (2 * image.size, image.size))] * PICTURES_PER_SAMPLE
+    # As many tiles as possible; not square, so that tiles would show if there may be only one.
+    width = max(2, image.max_patches) * image.size
+    pictures = [Image.new("RGB", (width, image.size))] * PICTURES_PER_SAMPLE
     asked = prepare_multimodal_messages(messages(prompt, Mode.COT), images=pictures)
     question = processor.apply_chat_template(
         asked, add_generation_prompt=True, tokenize=True, return_dict=True, processor_kwargs={"return_tensors": "pt"}
     )
     tiles = tuple(question["pixel_values"].shape)
     tokens = int((question["input_ids"] == processor.image_token_id).sum())
-    wanted = (PICTURES_PER_SAMPLE, 3, image.size, image.size), PICTURES_PER_SAMPLE * image.tokens_per_picture
+    shape = (PICTURES_PER_SAMPLE * image.most_tiles, 3, image.size, image.size)
+    wanted = shape, PICTURES_PER_SAMPLE * image.most_tokens
     if (tiles, tokens) != wanted:
         raise BaseModelError(
             f"the processor made a pixel tensor of shape {tiles} and {tokens} image tokens of a question, "
@@ -247,7 +251,7 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
     """Check the recipe's prompt with the model's own tokenizer.
 
     Args:
-        per_picture: number of image tokens of one picture.
+        per_picture: maximum number of image tokens of one picture.
         positions: maximum number of tokens of question and answer.
 
     Raises:
@@ -268,4 +272,5 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
         raise RecipeError(
             f"recipe {recipe.name!r}, prompt.cot: a question of {asked} tokens and an answer of "
             f"{recipe.max_tokens_cot} (max_tokens_cot) exceed the model's {positions} positions. Shorten the prompt"
+            f"{', or take fewer tiles' if recipe.tiles > 1 else ''}"
         )

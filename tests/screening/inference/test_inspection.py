@@ -139,6 +139,26 @@ UNSEEN: dict[str, tuple[str, Change]] = {
 """Changes after which shapes and the tokens of text are what they were."""
 
 
+def with_tiles(manifest: Manifest, tiles: int) -> Manifest:
+    return manifest.model_copy(update={"image": manifest.image.model_copy(update={"max_patches": tiles})})
+
+
+def test_the_processor_must_cut_the_tiles_that_the_manifest_states(copy: Path, manifest: Manifest) -> None:
+    """A service tells the processor how many tiles to cut. A training does not, and takes the number from its file."""
+    with pytest.raises(CheckpointError, match=r"image\.max_patches is 4 in its manifest; its processor_config\.json"):
+        inspect(copy, with_tiles(manifest, 4))
+    edit(copy, "processor_config.json", processor(max_patches=4))
+    inspect(copy, with_tiles(manifest, 4))
+
+
+def test_the_longest_question_is_the_one_with_the_most_tiles(copy: Path, manifest: Manifest) -> None:
+    edit(copy, "processor_config.json", processor(max_patches=4))
+    edit(copy, "config.json", text(max_position_embeddings=600))
+    inspect(copy, with_tiles(manifest, 1))
+    with pytest.raises(CheckpointError, match=r"exceed the 600 positions of its config\.json\. Take fewer tiles"):
+        inspect(copy, with_tiles(manifest, 4))
+
+
 def listed(directory: Path, manifest: Manifest) -> Manifest:
     """The manifest with what lies there; probes and the rest stay."""
     fields = manifest.model_dump(exclude={"files", "created", "format", "tensors"})

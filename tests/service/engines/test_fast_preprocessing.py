@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.manifest import ImageContract, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.images import load_square
 from screening.inference.generation import cpu_environment, engine_arguments, prompt_text
@@ -26,7 +26,7 @@ from service.engines.protocol import Question
 from service.engines.vllm_engine import VllmEngine
 from service.errors import EngineFailed
 from tests.service.engine_ends import NoReaper
-from tests.service.obedient_engine import make_checkpoint
+from tests.service.obedient_engine import change_manifest, make_checkpoint
 
 SIZE = 16
 
@@ -308,6 +308,23 @@ def test_fast_preprocessing_can_be_switched_off(tmp_path) -> None:
         engine = await started(llm, make_checkpoint(tmp_path / "one", 1), VllmEngine(fast_preprocessing=False))
         await engine.generate(Question("one", Mode.COT, tuple(noise(3, 112))))
         assert llm.rendered == 1 and llm.asked == llm.made
+
+    asyncio.run(run())
+
+
+@pytest.mark.vllm
+def test_vllm_prepares_pictures_that_are_cut_into_tiles(tmp_path) -> None:
+    """Small pictures have one tile, for which a table would be right; it would fail the large ones."""
+    checkpoint = make_checkpoint(tmp_path / "one", 1)
+    change_manifest(checkpoint, image=ImageContract(size=112, tokens_per_picture=16, max_patches=4))
+
+    async def run() -> None:
+        llm = AnsweringLLM(processor())
+        engine = await started(llm, checkpoint)
+        for size in (112, 224):
+            await engine.generate(Question("one", Mode.COT, tuple(noise(3, size))))
+            assert llm.asked[-1:] == llm.made
+        assert llm.rendered == 2
 
     asyncio.run(run())
 

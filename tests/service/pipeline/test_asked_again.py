@@ -141,7 +141,7 @@ async def test_an_answer_is_kept_and_given_again_without_decoding(start, sample,
     engine = HeldEngine()
     async with start(engine) as running:
         first = (await running.client.post("/screen", json=sample.json(metadata={"n": 1}))).json()
-        monkeypatch.setattr(screen, "_square", lambda *_: pytest.fail("a picture was decoded"))
+        monkeypatch.setattr(screen, "_prepare", lambda *_: pytest.fail("a picture was decoded"))
         response = await running.client.post("/screen", files=sample.files(), data={"metadata": '{"n": 2}'})
         again = ScreenAnswer.model_validate_json(response.content).model_dump(mode="json")
         assert engine.asked == 1 and common(again) == common(first)

@@ -226,16 +226,16 @@ async def test_a_client_that_hangs_up_frees_the_engine(start, sample) -> None:
 
 async def test_after_one_unreadable_picture_the_rest_is_not_decoded(start, sample, monkeypatch) -> None:
     decoded: list[int] = []
-    square = screen._square
+    prepare = screen._prepare
     release = threading.Event()
 
-    def slow(index, picture, size):
+    def slow(index, picture, image):
         decoded.append(index)
         if index == 1:
             release.wait(60)  # blocks the only thread while the loop removes the others
-        return square(index, picture, size)
+        return prepare(index, picture, image)
 
-    monkeypatch.setattr(screen, "_square", slow)
+    monkeypatch.setattr(screen, "_prepare", slow)
     broken = type(sample)((sample.pictures[0][:-200], *sample.pictures[1:]))
     async with start(decode_threads=1) as running:
         response = await running.client.post("/screen", json=broken.json())

@@ -25,16 +25,16 @@ def large_picture(number: int) -> bytes:
 
 
 async def test_a_small_request_is_answered_while_large_pictures_hold_their_threads(start, sample, monkeypatch) -> None:
-    release, square = threading.Event(), screen._square
+    release, prepare = threading.Event(), screen._prepare
     large: list[int] = []
 
-    def held(index, picture, size):
+    def held(index, picture, image):
         if picture.pixels > screen.LARGE_PICTURE_PIXELS:
             large.append(index)
             assert release.wait(60)
-        return square(index, picture, size)
+        return prepare(index, picture, image)
 
-    monkeypatch.setattr(screen, "_square", held)
+    monkeypatch.setattr(screen, "_prepare", held)
     huge = type(sample)(tuple(large_picture(number) for number in range(5)))
     async with start(decode_threads=1) as running:
         first = asyncio.create_task(running.client.post("/screen", json=huge.json()))
@@ -75,7 +75,7 @@ async def test_a_small_body_is_parsed_while_a_large_one_holds_its_thread(start, 
 
 async def test_parsing_and_decoding_do_not_share_threads(start, sample, monkeypatch) -> None:
     threads: dict[str, set[str]] = {"parse": set(), "decode": set()}
-    square, parse = screen._square, request_body.parse
+    prepare, parse = screen._prepare, request_body.parse
 
     def parsing(*arguments):
         threads["parse"].add(threading.current_thread().name)
@@ -83,10 +83,10 @@ async def test_parsing_and_decoding_do_not_share_threads(start, sample, monkeypa
 
     def decoding(*arguments):
         threads["decode"].add(threading.current_thread().name)
-        return square(*arguments)
+        return prepare(*arguments)
 
     monkeypatch.setattr(request_body, "parse", parsing)
-    monkeypatch.setattr(screen, "_square", decoding)
+    monkeypatch.setattr(screen, "_prepare", decoding)
     async with start() as running:
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
     assert threads["parse"] and threads["decode"] and not threads["parse"] & threads["decode"]

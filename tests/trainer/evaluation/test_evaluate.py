@@ -15,11 +15,11 @@ import pytest
 
 from screening.answer import Mode
 from screening.calibration import Calibration, Curve
-from screening.checkpoint.manifest import read_manifest, store_manifest
+from screening.checkpoint.manifest import ImageContract, read_manifest, store_manifest
 from screening.errors import CheckpointError
 from screening.inference.generation import Step
 from tests.trainer.coloured import make_data, thought
-from tests.trainer.scripted_engine import LETTERS, SIZE, Scripted, make_checkpoint
+from tests.trainer.scripted_engine import LETTERS, SQUARE, Scripted, make_checkpoint
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.evaluation.evaluate import generate
@@ -260,13 +260,13 @@ def test_pictures_are_decoded_one_batch_ahead_and_no_further(data: Path, monkeyp
     begun: list[str] = []
     load = generate.load_pictures
 
-    def counting(directory: Path, sample: Any, size: int) -> Pictures:
+    def counting(directory: Path, sample: Any, image: ImageContract) -> Pictures:
         begun.append(sample.id)
-        return load(directory, sample, size)
+        return load(directory, sample, image)
 
     monkeypatch.setattr(generate, "load_pictures", counting)
     engine = Scripted(truth)
-    batches = answer_samples(OfflineEngine(engine.ask, LETTERS), read_samples(data), data, size=SIZE, batch=2)
+    batches = answer_samples(OfflineEngine(engine.ask, LETTERS), read_samples(data), data, image=SQUARE, batch=2)
     next(batches)
     assert set(begun) <= {"s0", "s1", "s2", "s3"}
     rest = list(batches)

@@ -25,7 +25,7 @@ SETTINGS = {"group_size": 2, "batch_size": 2, "learning_rate": 1e-6, "max_comple
 
 def main(checkpoint: Path, data: Path, scratch: Path) -> None:
     samples, manifest = read_samples(data)[:2], read_manifest(checkpoint)
-    rows = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
+    rows = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image)
     rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
     trainers = {}
     for vllm in ("none", "colocate"):

@@ -42,7 +42,7 @@ def state_of(optimizer: Any) -> int:
 def test_the_plan_counts_the_bytes_of_the_real_8_bit_state(lora: Any, tmp_path: Path, small_data: Path) -> None:
     settings = SftRecipe(**NEEDED, epochs=1, batch_size=1, optimizer="adamw_8bit", lora=lora)
     manifest, samples = read_manifest(CHECKPOINT), read_samples(small_data)[:1]
-    rows = dataset(screening_rows(samples, manifest.prompt, direct_share=1, seed=0), small_data, manifest.image.size)
+    rows = dataset(screening_rows(samples, manifest.prompt, direct_share=1, seed=0), small_data, manifest.image)
     trainer = build_trainer(CHECKPOINT, rows, settings, tmp_path)
     trainer.train()
     config = AutoConfig.from_pretrained(CHECKPOINT)

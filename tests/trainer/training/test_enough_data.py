@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.training.enough_data import grpo_problem, sft_problem
 from trainer.training.recipe.recipe import RECIPES, RecipeError, load_recipe
@@ -231,7 +232,7 @@ def test_a_training_that_diverges_fails(
     from trainer.training.sft.rows import dataset, screening_rows
     from trainer.training.sft.train import build_trainer
 
-    rows = dataset(screening_rows(read_samples(small_data), COMPACT, direct_share=0, seed=0), small_data, 64)
+    rows = dataset(screening_rows(read_samples(small_data), COMPACT, direct_share=0, seed=0), small_data, SMALL)
     model = build_trainer(small_checkpoint, rows, SftRecipe(learning_rate=1e-3, captions=False), tmp_path).model
     with pytest.raises(RecipeError, match="took no step"):
         check_weights_changed(model, small_checkpoint, steps=0)

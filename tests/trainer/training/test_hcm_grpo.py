@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from screening.checkpoint.manifest import read_manifest, verify
 from screening.prompt import COMPACT
+from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.reward import completion_text, reward_functions
@@ -53,7 +54,7 @@ def make_trainer(data: Path, checkpoint: Path, output: Path) -> GroupGRPOTrainer
     samples = read_samples(data)
     rows = rollout_rows(samples, COMPACT)
     rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
-    return build_trainer(checkpoint, dataset(rows, data, 64), rewards, HcmGrpoRecipe(**SETTINGS), output)
+    return build_trainer(checkpoint, dataset(rows, data, SMALL), rewards, HcmGrpoRecipe(**SETTINGS), output)
 
 
 @pytest.fixture(scope="module")

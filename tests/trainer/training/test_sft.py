@@ -19,6 +19,7 @@ from screening.checkpoint.weights import changed_for_engine
 from screening.images import load_square
 from screening.prompt import COMPACT
 from screening.task import Dimension
+from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.runs.run_directory import RunMismatch
@@ -61,7 +62,7 @@ def test_a_row_holds_the_question_and_the_answer_of_its_mode(data: Path) -> None
 
 def test_training_sees_the_pixels_that_the_service_sees(data: Path) -> None:
     samples = read_samples(data)
-    row = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), data, 64)[0]
+    row = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), data, SMALL)[0]
     for file, image in zip(samples[0].files, row["images"], strict=True):
         assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
 
@@ -69,7 +70,7 @@ def test_training_sees_the_pixels_that_the_service_sees(data: Path) -> None:
 def test_a_picture_that_breaks_during_a_training_is_named(data: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(data, tmp_path / "data")
     samples = read_samples(copy)
-    table = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), copy, 64)
+    table = dataset(screening_rows(samples, COMPACT, direct_share=0, seed=0), copy, SMALL)
     picture = copy / samples[2].files[3]
     picture.write_bytes(picture.read_bytes()[:-99])
     assert table[1]
@@ -81,7 +82,7 @@ def test_loss_falls_on_the_whole_answer_and_on_nothing_else(data: Path, checkpoi
     processor = AutoProcessor.from_pretrained(checkpoint)
     samples = read_samples(data)
     rows = screening_rows(samples, COMPACT, direct_share=0, seed=0)
-    table = dataset(rows, data, 64)
+    table = dataset(rows, data, SMALL)
     batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([table[i] for i in range(3)])
     tokens_per_picture = read_manifest(checkpoint).image.tokens_per_picture
     for i in range(3):

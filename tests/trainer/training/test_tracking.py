@@ -17,6 +17,7 @@ from trl import SFTConfig
 from screening.checkpoint.manifest import read_manifest
 from screening.checkpoint.registry import without_password
 from screening.prompt import COMPACT
+from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.data_directory import read_samples
 from trainer.reward import reward_functions, score_dpa, score_format
@@ -263,7 +264,7 @@ def test_stage_2_keeps_example_groups_with_their_rewards(
     )
     rows = rollout_rows(list(samples.values())[:4], COMPACT)
     rewards = reward_functions("dpa", samples)
-    trainer = build_trainer(small_checkpoint, dataset(rows, small_data, 64), rewards, settings, tmp_path / "trl")
+    trainer = build_trainer(small_checkpoint, dataset(rows, small_data, SMALL), rewards, settings, tmp_path / "trl")
     trainer.args.logging_steps = 1
     trainer.keeper = ExampleKeeper(tmp_path, small_data, samples)
     trainer.add_callback(trainer.keeper)

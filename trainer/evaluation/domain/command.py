@@ -104,13 +104,18 @@ def describe(
     from trainer.metrics import random_baseline
 
     manifest = verify(checkpoint)
+    if (tiles := manifest.image.max_patches) > 1:
+        raise DomainFitError(
+            f"{checkpoint} cuts a picture into up to {tiles} tiles, and the engine gives features only of whole "
+            "pictures. Serve it without a domain; its answers then have no out-of-domain warnings"
+        )
     samples = read_samples(data)
     digest = data_digest(data, samples)
     if digest in manifest.scored_on or is_test_set(data, digest):
         raise DomainFitError(f"{data} is test data, on which too few pictures would be flagged later. Give other data")
     opener = open_extractor or open_vllm
     with opener(checkpoint, manifest) as extract:
-        found = fit(features_of_samples(extract, samples, data, manifest.image.size), target)
+        found = fit(features_of_samples(extract, samples, data, manifest.image), target)
         guess = (random_baseline([sample.options for sample in samples]) or 0.0) / 100
         domain = Domain(
             trained_on=trained_on,

@@ -13,11 +13,11 @@ from PIL import Image
 
 from screening.answer import Mode
 from screening.checkpoint.domain import Array
-from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.inference.generation import probe_sampling_arguments, prompt_text
 from screening.inference.offline_engine import features_of, request, start_llm
 from screening.prompt import PICTURES_PER_SAMPLE
-from trainer.data_directory import read_square
+from trainer.data_directory import read_picture
 from trainer.evaluation.domain.errors import DomainFitError
 from trainer.records import Sample
 
@@ -65,7 +65,7 @@ def make_extractor(llm: Any, manifest: Manifest) -> Extract:
     return extract
 
 
-def features_of_samples(extract: Extract, samples: Sequence[Sample], directory: Path, size: int) -> Array:
+def features_of_samples(extract: Extract, samples: Sequence[Sample], directory: Path, image: ImageContract) -> Array:
     """Features of the pictures of a data directory, (samples, 5, width).
 
     Raises:
@@ -77,9 +77,9 @@ def features_of_samples(extract: Extract, samples: Sequence[Sample], directory: 
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         for start in tqdm(range(0, len(samples), BATCH), desc="looking", unit="batch"):
             batch = samples[start : start + BATCH]
-            found.append(extract(list(pool.map(lambda sample: _pictures(sample, directory, size), batch))))
+            found.append(extract(list(pool.map(lambda sample: _pictures(sample, directory, image), batch))))
     return np.concatenate(found)
 
 
-def _pictures(sample: Sample, directory: Path, size: int) -> list[Image.Image]:
-    return [read_square(directory, file, size) for file in sample.files]
+def _pictures(sample: Sample, directory: Path, image: ImageContract) -> list[Image.Image]:
+    return [read_picture(directory, file, image) for file in sample.files]

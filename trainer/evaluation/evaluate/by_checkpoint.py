@@ -127,7 +127,7 @@ def _answer(
     from tqdm import tqdm
 
     with tqdm(desc=f"answering ({mode})", total=total, initial=total - len(todo), unit="sample") as bar:
-        for answered in answer_samples(engine, todo, data, size=manifest.image.size, batch=batch):
+        for answered in answer_samples(engine, todo, data, image=manifest.image, batch=batch):
             predictions.append(predict(sample, reply, manifest, mode, engine) for sample, reply in answered)
             bar.update(len(answered))
 

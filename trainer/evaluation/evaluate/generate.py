@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from PIL import Image
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest
+from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.inference.generation import (
     FINISHED,
     Spelling,
@@ -29,7 +29,7 @@ from screening.inference.generation import (
     watched,
 )
 from screening.inference.offline_engine import features_of, request, start_llm
-from trainer.data_directory import read_square
+from trainer.data_directory import read_picture
 from trainer.evaluation.evaluate.errors import Unfinished
 
 DECODERS = 4
@@ -38,7 +38,7 @@ DECODERS = 4
 _CONTINUE = "run the same command again to continue"
 
 Pictures: TypeAlias = list[Image.Image]
-"""Original, A, B, C, D, each `manifest.image.size` square."""
+"""Original, A, B, C, D, each prepared by `screening.inference.pictures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,13 @@ Asked = TypeVar("Asked", bound=Pictured)
 
 
 def answer_samples(
-    engine: OfflineEngine, samples: Sequence[Asked], directory: Path, *, size: int, batch: int
+    engine: OfflineEngine, samples: Sequence[Asked], directory: Path, *, image: ImageContract, batch: int
 ) -> Iterator[list[tuple[Asked, Reply]]]:
     """Answer samples in batches. While the engine works on one batch, the pictures of the next one are decoded.
 
     Args:
         directory: the data directory of the samples.
-        size: side of the model's square, in pixels.
+        image: how the checkpoint's pictures are prepared.
         batch: samples given to the engine at once.
 
     Raises:
@@ -126,7 +126,7 @@ def answer_samples(
 
         def decode_next() -> None:
             if chunk := next(chunks, ()):
-                waiting.append((chunk, [pool.submit(load_pictures, directory, sample, size) for sample in chunk]))
+                waiting.append((chunk, [pool.submit(load_pictures, directory, sample, image) for sample in chunk]))
 
         try:
             decode_next()
@@ -139,13 +139,13 @@ def answer_samples(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load_pictures(directory: Path, sample: Pictured, size: int) -> Pictures:
+def load_pictures(directory: Path, sample: Pictured, image: ImageContract) -> Pictures:
     """The five pictures of a sample as the model sees them.
 
     Raises:
         DataError: a picture is missing or damaged.
     """
-    return [read_square(directory, file, size) for file in sample.files]
+    return [read_picture(directory, file, image) for file in sample.files]
 
 
 def _domain_scores(llm: Any, manifest: Manifest, questions: Sequence[Pictures]) -> list[float | None]:

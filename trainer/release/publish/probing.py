@@ -136,13 +136,13 @@ def open_prober(checkpoint: Path, manifest: Manifest, **engine_arguments: Any) -
 
         tokenizer: Any = llm.get_tokenizer()
         sampling = SamplingParams(**probe_sampling_arguments())
-        extract = make_extractor(llm, manifest)
+        extract, image = make_extractor(llm, manifest), manifest.image
 
         def ask(questions: Sequence[ProbeQuestion]) -> list[list[float]]:
             requests: list[Any] = [
                 {
                     "prompt": prompt_text(tokenizer, manifest.prompt, mode) + answer,
-                    "multi_modal_data": {"image": list(probe_pictures(seed, manifest.image.size))},
+                    "multi_modal_data": {"image": list(probe_pictures(seed, image.size, image.max_patches))},
                 }
                 for seed, mode, answer in questions
             ]

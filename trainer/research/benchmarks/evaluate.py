@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from screening.answer import Mode, Unreadable
 from screening.checkpoint.manifest import Manifest, verify
 from screening.runtime.atomic_write import write_atomically
-from trainer.data_directory import read_square
+from trainer.data_directory import read_picture
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.generate import DECODERS, Reply
 from trainer.evaluation.evaluate.report import REPORT_NAME
@@ -173,7 +173,7 @@ def _answer(
     from tqdm import tqdm
 
     def asked(question: Question) -> Asked:
-        pictures = [read_square(data, file, manifest.image.size) for file in question.files]
+        pictures = [read_picture(data, file, manifest.image) for file in question.files]
         return Asked(question.id, messages(question, mode), pictures)
 
     with (

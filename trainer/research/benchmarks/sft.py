@@ -33,7 +33,7 @@ def train(recipe_name: str, checkpoint: Path, data: Path, out: Path, tracking: S
     manifest = verify(checkpoint)
     benchmark = read_benchmark(data, Part.TRAIN)
     return train_on_rows(
-        dataset(answer_rows(benchmark.questions), data, manifest.image.size),
+        dataset(answer_rows(benchmark.questions), data, manifest.image),
         out,
         recipe=recipe,
         section="sft_answer",

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if recipe.pretrain.see is None and args.start is None:
         raise RecipeError(f"recipe {recipe.name!r} starts from a checkpoint; name it with --start")
     parent = verify(args.start) if args.start else None
-    deciding = {"name", "prompt", "architecture", "pretrain", "max_tokens_cot"}
+    deciding = {"name", "prompt", "tiles", "architecture", "pretrain", "max_tokens_cot"}
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None and not args.no_compile:
         print("no C++ compiler (g++) found: each step takes 50 % longer", file=sys.stderr)
@@ -85,6 +85,7 @@ class Pretraining:
     ) -> None:
         import torch
 
+        from screening.checkpoint.manifest import ImageContract
         from trainer.research.pretrain.batches import Batcher
         from trainer.research.pretrain.pool import Pool, PoolSpec, load_or_render
         from trainer.research.pretrain.questions import AnswerSheet, Questionnaire
@@ -110,8 +111,13 @@ class Pretraining:
         self.model.set_attn_implementation("sdpa" if device.type == "cuda" else "eager")
         if compiled:
             _compile(self.model)
-        self.processor = build_processor(self.architecture, tokenizer)
-        check_prompt(self.processor, recipe, self.architecture.tokens_per_picture, self.architecture.max_positions)
+        self.processor = build_processor(self.architecture, tokenizer, recipe.tiles)
+        self.image = ImageContract(
+            size=self.architecture.image_size,
+            tokens_per_picture=self.architecture.tokens_per_picture,
+            max_patches=recipe.tiles,
+        )
+        check_prompt(self.processor, recipe, self.image.most_tokens, self.architecture.max_positions)
         counts = self.settings.usable_counts
         self.shop = Workshop(
             scaffold=Scaffold(self.model, questionnaire).to(device),
@@ -161,7 +167,7 @@ class Pretraining:
     def _export(self) -> None:
         import torch
 
-        from screening.checkpoint.manifest import Decoding, ImageContract, read_manifest
+        from screening.checkpoint.manifest import Decoding, read_manifest
         from trainer.data.render import DIMENSION_WEIGHTS
         from trainer.training.export import export, with_stage
         from trainer.training.recipe.recipe import RecipeError
@@ -169,7 +175,6 @@ class Pretraining:
         if not all(torch.isfinite(tensor).all() for tensor in self.model.state_dict().values()):
             raise RecipeError("the pretraining diverged: weights are not finite; lower learning_rate")
 
-        size, tokens = self.architecture.image_size, self.architecture.tokens_per_picture
         parent = read_manifest(self.start) if self.start else None
         stage = f"pretrain {self.recipe.name}" if parent else "pretrain"
         export(
@@ -181,7 +186,7 @@ class Pretraining:
             parent=parent.digest if parent else None,
             prompt=self.recipe.prompt_texts,
             dimensions=parent.dimensions if parent else tuple(DIMENSION_WEIGHTS),
-            image=ImageContract(size=size, tokens_per_picture=tokens),
+            image=self.image,
             decoding=Decoding(max_tokens_cot=self.recipe.max_tokens_cot),
             data=with_stage(parent.data if parent else {}, stage, self.settings.pool.model_dump(mode="json")),
             recipe=self.recipe.model_dump(mode="json"),

@@ -44,17 +44,17 @@ def sft_step(task: Task, shapes: Shapes) -> float:
     """FLOPs of an SFT step: ViT and projector only look, the language model learns."""
     length = task.prompt + task.answer
     learnt = _text(shapes, length, length**2 / 2) + _head(shapes, task.answer)
-    return task.batch_size * task.passes * (_looking(shapes) + _passes(task) * learnt)
+    return task.batch_size * task.passes * (_looking(task, shapes) + _passes(task) * learnt)
 
 
 def rollout(task: Task, shapes: Shapes) -> float:
     """FLOPs of the rollouts of a step. Each prompt is read once per group."""
-    return task.questions * (_looking(shapes) + _group(task, shapes))
+    return task.questions * (_looking(task, shapes) + _group(task, shapes))
 
 
 def scoring(task: Task, shapes: Shapes, *, trained: bool) -> float:
     """FLOPs of the log-probabilities of a step's completions, with or without their backward pass."""
-    once = task.questions * (_looking(shapes) + _group(task, shapes))
+    once = task.questions * (_looking(task, shapes) + _group(task, shapes))
     return once * (_passes(task) if trained else 1)
 
 
@@ -82,11 +82,11 @@ def _head(shapes: Shapes, tokens: float) -> float:
     return 2 * shapes.text.width * shapes.vocabulary * tokens
 
 
-def _looking(shapes: Shapes) -> float:
+def _looking(task: Task, shapes: Shapes) -> float:
     """FLOPs of ViT and projector for the pictures of one question."""
     vision, positions = shapes.vision, shapes.vision_length
     matrices = 4 * vision.width**2 + 2 * vision.width * vision.mlp
     layers = vision.number * (2 * matrices * positions + 4 * vision.heads * vision.head_dim * positions**2)
     embedded = 2 * 3 * (shapes.image_size * shapes.image_size) * vision.width
     projector = 2 * (shapes.folded_width + shapes.text.width) * shapes.text.width * shapes.tokens_per_picture
-    return PICTURES * (embedded + layers + projector)
+    return PICTURES * task.tiles * (embedded + layers + projector)

@@ -48,8 +48,8 @@ def make_order(recipe_name: str, scale: Scale = "true") -> Order:
     """
     recipe = load_recipe(recipe_name)
     model = find_model(_with_tiny_model() if scale == "tiny" else recipe)
-    shapes, parameters = shapes_of(model.config), count_parameters(build_on_meta(model.config))
-    tokens = count_tokens(recipe.prompt_texts, shapes.tokens_per_picture, load_tokenizer(model.directory))
+    shapes, parameters = shapes_of(model.config, recipe.tiles), count_parameters(build_on_meta(model.config))
+    tokens = count_tokens(recipe.prompt_texts, shapes.most_tokens, load_tokenizer(model.directory))
     if scale == "tiny":
         recipe, tokens = _shortened(recipe), replace(tokens, text=TINY_TOKENS)
     case = Case(
@@ -96,6 +96,7 @@ def _sft(case: Case, title: str, lora: LoraRecipe | None) -> Task:
         passes=settings.gradient_accumulation,
         prompt=case.tokens.prompt,
         answer=case.recipe.max_tokens_cot,
+        tiles=case.shapes.tiles,
         checkpointing=settings.gradient_checkpointing,
         adapters=_adapters(case, lora, vision=False),
         estimates=_estimates(case.sft_memory(settings)),
@@ -112,6 +113,7 @@ def _grpo(case: Case, title: str, lora: LoraRecipe | None) -> Task:
         passes=settings.gradient_accumulation,
         prompt=case.tokens.prompt,
         answer=settings.max_completion_tokens,
+        tiles=case.shapes.tiles,
         checkpointing=settings.gradient_checkpointing,
         adapters=_adapters(case, lora, vision=True),
         estimates=_estimates(case.grpo_memory(settings)),

@@ -128,17 +128,17 @@ class Question:
     pixels: Tensor
 
 
-def make_questions(model: PreTrainedModel, number: int, tokens: int, device: torch.device) -> Question:
-    """Make questions of five pictures each, surrounded by random words."""
+def make_questions(model: PreTrainedModel, number: int, task: Task, device: torch.device) -> Question:
+    """Make questions of a task, of five pictures each, surrounded by random words."""
     config = model.config
     side = config.vision_config.image_size[0]
-    per_picture = int(side // config.vision_config.patch_size[0] * config.downsample_ratio) ** 2
-    row = random_words(model, (number, tokens), device)
-    first = tokens - PICTURES * (per_picture + 1)
+    per_picture = task.tiles * int(side // config.vision_config.patch_size[0] * config.downsample_ratio) ** 2
+    row = random_words(model, (number, task.prompt), device)
+    first = task.prompt - PICTURES * (per_picture + 1)
     for picture in range(PICTURES):
         begin = first + picture * (per_picture + 1)
         row[:, begin : begin + per_picture] = config.image_token_id
-    return Question(row, torch.randn(number * PICTURES, 3, side, side, device=device))
+    return Question(row, torch.randn(number * PICTURES * task.tiles, 3, side, side, device=device))
 
 
 def random_words(model: PreTrainedModel, shape: Iterable[int], device: torch.device) -> Tensor:

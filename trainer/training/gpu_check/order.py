@@ -68,6 +68,8 @@ class Task:
     checkpointing: bool
     estimates: Mapping[str, int]
     """Bytes that `plan` estimates, by use."""
+    tiles: int = 1
+    """Tiles per picture, thumbnail included."""
     adapters: Adapters | None = None
     group_size: int = 1
     reference: bool = False

@@ -111,7 +111,7 @@ def sft_pass(model: PreTrainedModel, scorer: nn.Module, task: Task, bench: Bench
     Args:
         scorer: `Scorer` of the model, or a module around it.
     """
-    questions = make_questions(model, task.batch_size, task.prompt, bench.device)
+    questions = make_questions(model, task.batch_size, task, bench.device)
     answers = random_words(model, (task.batch_size, task.answer), bench.device)
     ids = torch.cat([questions.ids, answers], 1)
     labels = torch.cat([torch.full_like(questions.ids, IGNORED), answers], 1)
@@ -135,7 +135,7 @@ def _measure_grpo(order: Order, task: Task, bench: Bench, measured: Measured, sh
         if task.reference and not task.adapters:
             with bench.growth(measured.memory, Use.REFERENCE):
                 reference = build_reference(order, bench.device)
-        questions = make_questions(model, task.questions, task.prompt, bench.device)
+        questions = make_questions(model, task.questions, task, bench.device)
         sample = partial(_sample, model, questions.ids, questions.pixels, task, bench)
         before = bench.meter.allocated()
         bench.meter.reset_peak()
@@ -231,8 +231,8 @@ def _score(scorer: nn.Module, ids: Tensor, pixels: Tensor, task: Task, bench: Be
 
 def _parts(ids: Tensor, pixels: Tensor, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     """The completions and pictures of each pass."""
-    pictures = flops.PICTURES * task.batch_size // task.group_size
-    return zip(ids.split(task.batch_size), pixels.split(pictures), strict=True)
+    tiles = flops.PICTURES * task.tiles * task.batch_size // task.group_size
+    return zip(ids.split(task.batch_size), pixels.split(tiles), strict=True)
 
 
 def _learn(scorer: nn.Module, ids: Tensor, pixels: Tensor, before: list[Tensor], task: Task, bench: Bench) -> None:

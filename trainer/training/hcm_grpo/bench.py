@@ -111,7 +111,7 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
             f"{data} has {len(samples)} samples, fewer than the {wanted} of {steps} steps and a warm-up step. "
             "Give more data, or lower --steps"
         )
-    questions = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
+    questions = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image)
     rewards = reward_functions(settings.reward, {sample.id: sample for sample in samples})
     trainers = {name: _build(name, checkpoint, questions, rewards, settings, scratch) for name in NAMES}
     for trainer, _ in trainers.values():

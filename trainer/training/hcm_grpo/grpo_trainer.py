@@ -1,8 +1,8 @@
 """TRL's GRPOTrainer, extended to compute once what the completions of a group share, and to resume correctly.
 
 The objective is TRL's. Pictures are preprocessed once, and prompts are read once per group, in the rollout and in both
-forward passes. TRL's own code runs where this is impossible: with flash attention, which takes no custom mask; for text
-without pictures; and, in the rollout, for pictures cut into tiles.
+forward passes. TRL's own code runs where this is impossible: with flash attention, which takes no custom mask, and for
+text without pictures.
 """
 
 from __future__ import annotations
@@ -66,12 +66,9 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
                 prompt_ids = [collapsed(ids, *self.processing_class.image_token_ids) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        counts = [len(pictures) for pictures in images or () if pictures]
-        if (
-            not self._shares_prompts()
-            or sum(counts) != len(fields.get("pixel_values", ()))
-            or len(counts) != len(prompt_ids)
-        ):
+        # Tiles, of which a picture may have several.
+        counts = [ids.count(model.config.image_token_id) // model.config.image_seq_length for ids in prompt_ids]
+        if not self._shares_prompts() or not all(counts) or sum(counts) != len(fields.get("pixel_values", ())):
             with whole_weights(model):
                 return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **others)
         questions = prompt_ids[::num_generations]

@@ -73,6 +73,7 @@ def train(
     check_machine("hcm_grpo", settings)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
+    recipe.refuse_other_tiles(manifest.image)
     samples = read_samples(data)
     digest = done_by_first(lambda: data_digest(data, samples), processes())
     validation = read_validation(
@@ -183,7 +184,7 @@ def train_on_questions(
 
     # A question of several epochs is one row in memory.
     places = {question: place for place, question in enumerate(dict.fromkeys(curriculum.ids))}
-    questions = dataset(make_rows(places), directory, parent.image.size).select([places[i] for i in curriculum.ids])
+    questions = dataset(make_rows(places), directory, parent.image).select([places[i] for i in curriculum.ids])
     trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
     if keeper:
         trainer.keeper = keeper

@@ -112,14 +112,14 @@ class Adapters:
         stack = text.number * self.residual * text.width + layer if checkpointing else text.number * layer
         return tokens * (norm + stack)
 
-    def vision_activations(self, shapes: Shapes, pictures: int, *, checkpointing: bool) -> int:
+    def vision_activations(self, shapes: Shapes, tiles: int, *, checkpointing: bool) -> int:
         """Bytes that ViT and projector keep for the backward pass."""
         vision, tower, projector = shapes.vision, *VISION_PREFIXES
         layer = 8 * vision.width + 8 * vision.heads * vision.head_dim + 2 * vision.mlp + 4 * vision.heads + 16
         layer += self.inputs_bytes(tower) // vision.number
         stack = vision.number * BFLOAT16 * vision.width + layer if checkpointing else vision.number * layer
         image_token = 4 * shapes.folded_width + 2 * shapes.text.width + 8 + self.inputs_bytes(projector)
-        return pictures * (shapes.vision_length * stack + shapes.tokens_per_picture * image_token)
+        return tiles * (shapes.vision_length * stack + shapes.tokens_per_picture * image_token)
 
 
 def find_adapters(parameters: Parameters, lora: LoraRecipe, *, vision: bool) -> Adapters:

@@ -100,14 +100,14 @@ def read_case(args: argparse.Namespace) -> Case:
     from trainer.training.plan.tokens import load_tokenizer
 
     model = find_model(recipe)
-    shapes = shapes_of(model.config)
+    shapes = shapes_of(model.config, recipe.tiles)
     tokenizer = load_tokenizer(model.directory)
     return Case(
         recipe=recipe,
         source=model.source,
         shapes=shapes,
         parameters=count_parameters(build_on_meta(model.config)),
-        tokens=count_tokens(recipe.prompt_texts, shapes.tokens_per_picture, tokenizer, samples),
+        tokens=count_tokens(recipe.prompt_texts, shapes.most_tokens, tokenizer, samples),
         hardware=Hardware(args.gpus, args.gpu_memory, sharded=args.sharding == "fsdp2"),
         data=data,
     )

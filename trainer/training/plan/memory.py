@@ -34,7 +34,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Parameters
@@ -113,11 +112,11 @@ def text_activations(
     return final_norm + _stack(tokens, text.number, text.width, layer, checkpointing=checkpointing)
 
 
-def vision_activations(shapes: Shapes, pictures: int, *, checkpointing: bool) -> int:
+def vision_activations(shapes: Shapes, tiles: int, *, checkpointing: bool) -> int:
     """Bytes that a trained ViT and projector keep for the backward pass; frozen ones keep nothing."""
-    positions, vision = pictures * shapes.vision_length, shapes.vision
+    positions, vision = tiles * shapes.vision_length, shapes.vision
     layers = _stack(positions, vision.number, vision.width, vision_layer_bytes(shapes), checkpointing=checkpointing)
-    return layers + pictures * shapes.tokens_per_picture * projector_bytes(shapes)
+    return layers + tiles * shapes.tokens_per_picture * projector_bytes(shapes)
 
 
 def head_bytes(shapes: Shapes, tokens: int, *, trained: bool = True) -> int:
@@ -204,15 +203,15 @@ def grpo_memory(
         generated = settings.batch_size * settings.gradient_accumulation
         rollouts["KV cache of the rollouts"] = kv_cache_bytes(shapes, generated, prompt + answer)
     checkpointing, length = settings.gradient_checkpointing, prompt + answer
-    pictures, answers = PICTURES_PER_SAMPLE * settings.batch_size, settings.batch_size * answer
+    tiles, answers = shapes.tiles_per_question * settings.batch_size, settings.batch_size * answer
     if adapters:
-        seeing = adapters.vision_activations(shapes, pictures, checkpointing=checkpointing)
+        seeing = adapters.vision_activations(shapes, tiles, checkpointing=checkpointing)
         writing = adapters.text_activations(
             shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
         )
         head = head_bytes(shapes, answers, trained="head" in adapters.lora.in_full)
     else:
-        seeing = vision_activations(shapes, pictures, checkpointing=checkpointing)
+        seeing = vision_activations(shapes, tiles, checkpointing=checkpointing)
         writing = text_activations(
             shapes, settings.batch_size, length, checkpointing=checkpointing, attention=settings.attention
         )

@@ -13,6 +13,7 @@ from trainer.training.plan.memory import GIB
 from trainer.training.plan.parameters import PARTS, VISION
 from trainer.training.plan.plan import MARGIN, Case, StagePlan
 from trainer.training.plan.schedule import GrpoSchedule, SftSchedule
+from trainer.training.plan.shapes import Shapes
 from trainer.training.recipe.stages import LoraRecipe
 
 TITLES = {"sft_weak": "SFT 1.1", "sft_answer": "SFT 1.2", "hcm_grpo": "HCM-GRPO"}
@@ -114,8 +115,7 @@ def _tokens(case: Case) -> list[str]:
         (
             "pictures",
             f"{tokens.pictures:,}",
-            f"{PICTURES_PER_SAMPLE} of {shapes.image_size} x {shapes.image_size} pixels, one tile, "
-            f"{tokens.per_picture} tokens each",
+            f"{PICTURES_PER_SAMPLE} of {_tiles(shapes)}, {tokens.per_picture} tokens each",
         ),
         ("text of the prompt", f"{tokens.text:,}", how),
         ("completion, at most", f"{case.completion_limit:,}", ""),
@@ -124,6 +124,11 @@ def _tokens(case: Case) -> list[str]:
     if tokens.longest_answer is not None:
         rows.append(("longest answer of the data", f"{tokens.longest_answer:,}", how))
     return ["Tokens of a sample", *_table(rows)]
+
+
+def _tiles(shapes: Shapes) -> str:
+    size = f"{shapes.image_size} x {shapes.image_size} pixels"
+    return f"{size}, one tile" if shapes.tiles == 1 else f"at most {shapes.tiles - 1} tiles of {size} and a thumbnail"
 
 
 def _memory(case: Case, stage: StagePlan) -> list[str]:

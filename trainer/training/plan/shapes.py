@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from screening.checkpoint.manifest import with_thumbnail
+from screening.prompt import PICTURES_PER_SAMPLE
+
 if TYPE_CHECKING:
     from transformers import InternVLConfig
 
@@ -28,12 +31,24 @@ class Shapes:
     vision: Layers
     text: Layers
     image_size: int
-    """Side of the square picture, in pixels."""
+    """Side of a tile, in pixels."""
     patches_per_side: int
     tokens_per_picture: int
-    """Tokens of one picture (one tile) in the prompt, after pixel shuffle."""
+    """Tokens of one tile in the prompt, after pixel shuffle."""
     vocabulary: int
     max_positions: int
+    tiles: int = 1
+    """Maximum number of tiles per picture, thumbnail included."""
+
+    @property
+    def most_tokens(self) -> int:
+        """Maximum number of tokens of one picture in the prompt."""
+        return self.tiles * self.tokens_per_picture
+
+    @property
+    def tiles_per_question(self) -> int:
+        """Maximum number of tiles of the five pictures of a question."""
+        return PICTURES_PER_SAMPLE * self.tiles
 
     @property
     def vision_length(self) -> int:
@@ -46,8 +61,12 @@ class Shapes:
         return self.vision.width * self.patches_per_side**2 // self.tokens_per_picture
 
 
-def shapes_of(config: InternVLConfig) -> Shapes:
-    """Read the sizes from a configuration."""
+def shapes_of(config: InternVLConfig, tiles: int = 1) -> Shapes:
+    """Read the sizes from a configuration.
+
+    Args:
+        tiles: maximum number of tiles per picture, without the thumbnail.
+    """
     vision, text = config.vision_config, config.text_config
     side = vision.image_size[0] // vision.patch_size[0]
     text_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -73,4 +92,5 @@ def shapes_of(config: InternVLConfig) -> Shapes:
         tokens_per_picture=int(side * config.downsample_ratio) ** 2,
         vocabulary=text.vocab_size,
         max_positions=text.max_position_embeddings,
+        tiles=with_thumbnail(tiles),
     )

@@ -31,7 +31,7 @@ class Tokens:
     """Tokens of one question in CoT mode."""
 
     per_picture: int
-    """Image tokens of one picture (one tile)."""
+    """Maximum number of image tokens of one picture, in all its tiles."""
     pictures: int
     """Image tokens of all five pictures."""
     text: int

@@ -103,7 +103,7 @@ def ask(
     """
     done = len(answers.done)
     with tqdm(desc=f"answering ({mode})", total=done + len(asked), initial=done, unit="question") as bar:
-        for answered in answer_samples(engine, asked, data, size=manifest.image.size, batch=batch):
+        for answered in answer_samples(engine, asked, data, image=manifest.image, batch=batch):
             answers.append(_answer(one, reply, engine, manifest, mode) for one, reply in answered)
             bar.update(len(answered))
 

@@ -41,5 +41,8 @@ Factor = Annotated[float, Field(ge=0, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 """A learning rate. With AdamW and Muon, a rate above 1 is a typing error."""
 WeightDecay = Annotated[float, Field(ge=0, lt=1)]
+Tiles = Annotated[int, Field(ge=1, le=4, exclude_if=lambda tiles: tiles == 1)]
+"""A maximum number of tiles per picture. It is left out of the resolved recipe if it is 1, so that recipes without
+tiles keep their record."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed in the range that NumPy accepts."""

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Tag, ValidationError
 
+from screening.checkpoint.manifest import ImageContract
 from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
 from trainer.prompt_texts import PromptError, PromptTexts, load_texts
 from trainer.training.architecture import Architecture
-from trainer.training.recipe.fields import Count, Strict
+from trainer.training.recipe.fields import Count, Strict, Tiles
 from trainer.training.recipe.pretrain import PretrainRecipe
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 
@@ -39,6 +40,10 @@ class Recipe(Strict):
     prompt: _PromptChoice
     """What the model is asked: `standard`, `compact`, or texts of your own under the keys `cot` and `direct`. A file
     with these keys may hold the texts: give its path, or the name of a shipped one (`paper`)."""
+    tiles: Tiles = 1
+    """Maximum number of tiles per picture, 1 to 4. With more than one, InternVL's processor cuts a picture into the
+    grid that fits its shape best and adds the whole picture as a thumbnail: 4 tiles show four times as many pixels and
+    take up to five times as many image tokens. `import` and `pretrain` write the number into the checkpoint."""
     architecture: Architecture | None = None
     pretrain: PretrainRecipe | None = None
     sft_weak: SftRecipe
@@ -68,6 +73,22 @@ class Recipe(Strict):
                 f"recipe {self.name!r} states the prompt {self.prompt_texts.version}, but the checkpoint is asked with "
                 f"{asked.version}, which a training does not change. Start from a base model that `trainer import` "
                 "gave this prompt, or write `prompt: standard`, with which a checkpoint keeps its own"
+            )
+
+    def refuse_other_tiles(self, image: ImageContract) -> None:
+        """Refuse a checkpoint whose pictures are cut into more or fewer tiles than the recipe states.
+
+        Args:
+            image: how the pictures of the checkpoint are prepared from which a training starts.
+
+        Raises:
+            RecipeError: the numbers differ.
+        """
+        if self.tiles != image.max_patches:
+            raise RecipeError(
+                f"recipe {self.name!r} has `tiles: {self.tiles}`, but the checkpoint's pictures have at most "
+                f"{image.max_patches}, which a training does not change. Write `tiles: {image.max_patches}`, or start "
+                "from a base model that `trainer import` gave this number"
             )
 
     @property

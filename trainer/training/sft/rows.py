@@ -14,8 +14,9 @@ from typing import Any
 from datasets import Dataset
 
 from screening.answer import Answer, Mode, render
+from screening.checkpoint.manifest import ImageContract
 from screening.prompt import Prompt, messages
-from trainer.data_directory import DataError, read_square
+from trainer.data_directory import DataError, read_picture
 from trainer.records import Generated, Original, Sample
 from trainer.training.instructions import DESCRIBE
 
@@ -71,11 +72,14 @@ def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: in
     return rows
 
 
-def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
-    """Make a dataset whose pictures are loaded on access, as squares of the model's size.
+def dataset(rows: list[dict[str, Any]], data: Path, image: ImageContract) -> Dataset:
+    """Make a dataset whose pictures are loaded on access and prepared for the model.
 
     Until then, rows are stored as JSON text: message contents differ in their keys, and Arrow would fill missing keys
     with None, which chat templates do not expect. Access raises a DataError that names a picture that cannot be loaded.
+
+    Args:
+        image: how the checkpoint's pictures are prepared.
     """
     import json
 
@@ -84,11 +88,11 @@ def dataset(rows: list[dict[str, Any]], data: Path, image_size: int) -> Dataset:
     def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         decoded = [json.loads(row) for row in batch["row"]]
         # A batch of rollouts holds each row once per completion, so each picture is read once.
-        squares = {
-            file: read_square(data, file, image_size)
+        loaded = {
+            file: read_picture(data, file, image)
             for file in dict.fromkeys(file for row in decoded for file in row["files"])
         }
-        pictures = [[squares[file] for file in row["files"]] for row in decoded]
+        pictures = [[loaded[file] for file in row["files"]] for row in decoded]
         columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
         return {**columns, "images": pictures}
 

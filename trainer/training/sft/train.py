@@ -73,6 +73,7 @@ def train(
     check_machine(section, settings)
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
+    recipe.refuse_other_tiles(manifest.image)
     inputs = _read_inputs(section, settings, manifest, data, limit, validation_data)
     return train_on_rows(
         inputs.rows,
@@ -130,7 +131,7 @@ def _read_inputs(
     rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
-    table = dataset(rows, data, manifest.image.size)
+    table = dataset(rows, data, manifest.image)
     return _Inputs(table, digest, len(used), {**licences_of(used), **pseudo_labels_of(used)}, validation)
 
 

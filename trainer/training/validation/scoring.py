@@ -17,7 +17,7 @@ from accelerate.utils import gather_object, is_peft_model
 from screening.answer import Mode, Unreadable, parse
 from screening.checkpoint.manifest import Manifest
 from screening.inference.generation import Spelling, prompt_text
-from trainer.data_directory import read_square
+from trainer.data_directory import read_picture
 from trainer.metrics import Judged, score, share
 from trainer.records import Sample
 from trainer.training.efficiency import masked_attention
@@ -88,8 +88,8 @@ class Scorer:
         return [self._spelling.text(tokens) for tokens in completions]
 
     def _questions(self, samples: Sequence[Sample], device: torch.device) -> dict[str, torch.Tensor]:
-        size, directory = self._manifest.image.size, self.validation.directory
-        pictures = [[read_square(directory, file, size) for file in sample.files] for sample in samples]
+        image, directory = self._manifest.image, self.validation.directory
+        pictures = [[read_picture(directory, file, image) for file in sample.files] for sample in samples]
         text = [self._prompt] * len(samples)
         made = self._processor(text=text, images=pictures, padding=True, padding_side="left", return_tensors="pt")
         return {name: made[name].to(device) for name in ("input_ids", "attention_mask", "pixel_values")}

@@ -20,6 +20,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest, verify
 from screening.images import load_square
+from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.research.benchmarks import hcm_grpo
 from trainer.research.benchmarks.evaluate import REPLIES_NAME, Response, origin
@@ -88,7 +89,7 @@ def test_a_batch_of_questions_keeps_every_picture_and_learns_the_letter_alone(
 ) -> None:
     processor = AutoProcessor.from_pretrained(small_checkpoint)
     questions = read_benchmark(data, Part.TRAIN).questions
-    table = dataset(answer_rows(questions), data, 64)
+    table = dataset(answer_rows(questions), data, SMALL)
     batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(list(table))
     each = read_manifest(small_checkpoint).image.tokens_per_picture
     for question, ids, labels in zip(questions, batch["input_ids"], batch["labels"], strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +22,11 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 
-def test_the_formulas_give_what_torch_counts() -> None:
-    order = make_order("internvl3-2b", "tiny")
+@pytest.mark.parametrize("tiles", [1, 4])
+def test_the_formulas_give_what_torch_counts(tiles: int, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"extends: internvl3-2b\ntiles: {tiles}\n")
+    order = make_order(str(recipe), "tiny")
     shapes = shapes_of(order.model_config())
     # Checkpointing would compute the layers twice, which model FLOPs do not include.
     sft, grpo = (replace(task, checkpointing=False) for task in order.tasks[:2])
@@ -39,7 +43,7 @@ def test_the_formulas_give_what_torch_counts() -> None:
     assert counter.get_total_flops() - head - masked == pytest.approx(flops.sft_step(sft, shapes), rel=0.001)
 
     model = build_model(order, grpo, CPU)
-    questions = make_questions(model, grpo.questions, grpo.prompt, CPU)
+    questions = make_questions(model, grpo.questions, grpo, CPU)
     answers = random_words(model, (grpo.batch_size, grpo.answer), CPU)
     ids = torch.cat([questions.ids.repeat_interleave(grpo.group_size, 0), answers], 1)
     rows = share_prompt(ids, torch.ones_like(ids), grpo.answer, grpo.group_size)

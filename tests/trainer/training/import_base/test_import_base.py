@@ -49,6 +49,25 @@ def test_silent_faults_of_a_base_are_corrected(base: Path, recipe: str, tmp_path
     assert config["text_config"]["eos_token_id"] == processor.tokenizer.eos_token_id
 
 
+def test_the_recipe_states_the_tiles(
+    base: Path, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoProcessor
+
+    from screening.inference.inspection import inspect
+
+    path, out = tmp_path / "four.yaml", tmp_path / "a"
+    path.write_text(f"extends: {recipe}\ntiles: 4\n")
+    assert main(["import", str(path), "--model", str(base), "--out", str(out)]) == 2
+    assert "exceed the model's 1024 positions. Shorten the prompt, or take fewer tiles" in capsys.readouterr().err
+    path.write_text(f"extends: {recipe}\nprompt: compact\ntiles: 4\n")
+    assert main(["import", str(path), "--model", str(base), "--out", str(out)]) == 0
+    manifest = verify(out)
+    assert manifest.image.max_patches == AutoProcessor.from_pretrained(out).image_processor.max_patches == 4
+    assert "up to 4 tiles per picture" in manifest.data["import"]["changes"]
+    inspect(out, manifest)
+
+
 def test_a_model_in_shards_is_read_completely(base: Path, recipe: str, tmp_path: Path) -> None:
     import shutil
 

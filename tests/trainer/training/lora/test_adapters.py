@@ -12,8 +12,10 @@ from peft import get_peft_model
 from pydantic import ValidationError
 from transformers import AutoModelForImageTextToText
 
+from screening.checkpoint.manifest import read_manifest
 from screening.prompt import COMPACT
 from tests.trainer.command_line import CHECKPOINT
+from tests.trainer.contracts import SMALL
 from trainer.data_directory import read_samples
 from trainer.reward import reward_functions
 from trainer.training.base_source import BaseModelError
@@ -32,10 +34,12 @@ LORA = LoraRecipe(rank=4, alpha=8)
 QLORA = LoraRecipe(rank=4, alpha=8, bits=4)
 
 
-def sft_trainer(data: Path, checkpoint: Path, out: Path, lora: LoraRecipe, *, size: int = 64, **settings: Any) -> Any:
+def sft_trainer(data: Path, checkpoint: Path, out: Path, lora: LoraRecipe, **settings: Any) -> Any:
     rows = screening_rows(read_samples(data), COMPACT, direct_share=0, seed=0)
     given = {"learning_rate": 1e-3, "captions": False, "batch_size": 2, **settings}
-    return build_sft(checkpoint, dataset(rows, data, size), SftRecipe(**given, lora=lora), out)
+    return build_sft(
+        checkpoint, dataset(rows, data, read_manifest(checkpoint).image), SftRecipe(**given, lora=lora), out
+    )
 
 
 def stage_2_trainer(data: Path, checkpoint: Path, out: Path, lora: LoraRecipe, **settings: Any) -> GroupGRPOTrainer:
@@ -43,7 +47,7 @@ def stage_2_trainer(data: Path, checkpoint: Path, out: Path, lora: LoraRecipe, *
     rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
     given = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8, **settings}
     recipe = HcmGrpoRecipe(**{"gradient_checkpointing": False, **given}, lora=lora)
-    return build_stage_2(checkpoint, dataset(rollout_rows(samples, COMPACT), data, 64), rewards, recipe, out)
+    return build_stage_2(checkpoint, dataset(rollout_rows(samples, COMPACT), data, SMALL), rewards, recipe, out)
 
 
 def disturb(model: Any) -> None:
@@ -148,7 +152,7 @@ def test_with_four_bits_the_checkpoint_differs_little_from_the_trained_model(sma
     """
     settings = {"gradient_accumulation": 1, "epochs": 2, "learning_rate": 3e-3}
     lora = LoraRecipe(rank=8, alpha=16, bits=4)
-    trainer = sft_trainer(small_data, CHECKPOINT, tmp_path, lora, size=128, **settings)
+    trainer = sft_trainer(small_data, CHECKPOINT, tmp_path, lora, **settings)
     trainer.train()
     batch = next(iter(trainer.get_train_dataloader()))
     trained = log_probabilities(trainer.model, batch)

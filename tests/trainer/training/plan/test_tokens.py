@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.trainer.training.plan.model_2b import SHAPES, reasoned, with_base
 from trainer.training.plan.architectures import find_model
 from trainer.training.plan.shapes import shapes_of
 from trainer.training.plan.tokens import count_tokens, load_tokenizer
 
 
-def test_the_prompt_is_as_long_as_the_processor_makes_it(tiny_checkpoint) -> None:
+@pytest.mark.parametrize("tiles", [1, 4])
+def test_the_prompt_is_as_long_as_the_processor_makes_it(tiny_checkpoint, tiles) -> None:
     from PIL import Image
     from transformers import AutoProcessor
 
@@ -17,12 +20,12 @@ def test_the_prompt_is_as_long_as_the_processor_makes_it(tiny_checkpoint) -> Non
 
     processor = AutoProcessor.from_pretrained(tiny_checkpoint)
     config = find_model(with_base(tiny_checkpoint)).config
-    per_picture = shapes_of(config).tokens_per_picture
-    assert per_picture == config.image_seq_length
+    per_picture = shapes_of(config, tiles).most_tokens
+    assert per_picture == {1: 1, 4: 5}[tiles] * config.image_seq_length
     for prompt in PROMPTS.values():
         text = processor.apply_chat_template(messages(prompt, Mode.COT), add_generation_prompt=True, tokenize=False)
-        pictures = [Image.new("RGB", (128, 128)) for _ in range(5)]
-        real = len(processor(text=[text], images=pictures)["input_ids"][0])
+        pictures = [Image.new("RGB", (tiles * 128, 128)) for _ in range(5)]
+        real = len(processor(text=[text], images=pictures, max_patches=tiles)["input_ids"][0])
         counted = count_tokens(prompt, per_picture, load_tokenizer(tiny_checkpoint))
         assert counted.measured
         assert counted.prompt == real

@@ -62,7 +62,7 @@ def test_answers_are_judged_by_the_papers_metric_on_the_question_that_a_rollout_
     assert found == {"validation/score": pytest.approx(50), "validation/unreadable": pytest.approx(100 / 6)}
     assert [len(prompts["input_ids"]) for prompts in asked] == [4, 2]
     if mode is Mode.COT:
-        rows = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image.size)
+        rows = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image)
         text = processor.apply_chat_template(rows[3]["prompt"], add_generation_prompt=True, tokenize=False)
         trained = processor(text=[text], images=[rows[3]["images"]], return_tensors="pt")
         assert torch.equal(asked[0]["input_ids"][3], trained["input_ids"][0])
