@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from screening.errors import ImageError, UserError
-from screening.images import accept, decode, load_square
+from screening.images import accept, decode, inspect, load_square
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
@@ -151,6 +151,25 @@ def read_square(directory: Path, file: str, size: int) -> Image.Image:
     """
     try:
         return load_square(read_bytes(directory, file), size)
+    except ImageError as error:
+        raise DataError(f"{directory / file}: {error}") from error
+
+
+_SHAPE_SIDE = 512
+"""Longer side in pixels to which a picture is decoded to learn its shape."""
+
+
+def picture_shape(directory: Path, file: str) -> tuple[int, int]:
+    """Width and height of a picture as people see it. Only their ratio is exact: a large picture is not decoded fully.
+
+    Raises:
+        DataError: see `read_square`.
+    """
+    try:
+        picture = inspect(read_bytes(directory, file))
+        if picture.width == picture.height:
+            return picture.width, picture.height
+        return decode(picture, shrink_to=_SHAPE_SIDE).size  # EXIF may turn the picture
     except ImageError as error:
         raise DataError(f"{directory / file}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
-from trainer.data_directory import data_digest, read_samples
+from screening.prompt import locating
+from trainer.data_directory import data_digest, picture_shape, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import done_by_first, processes
@@ -34,6 +36,9 @@ from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
 
 Section = Literal["sft_weak", "sft_answer"]
+
+BOX_TOKENS = 256
+"""Tokens that an answer may have for boxes: eight of 32 tokens."""
 
 
 class StrictSFTTrainer(StrictResume, SFTTrainer):
@@ -127,7 +132,14 @@ def _read_inputs(
         seed=settings.seed,
         mode=Mode.DIRECT if settings.direct_share == 1 else Mode.COT,
     )
-    rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
+    rows = screening_rows(
+        used,
+        manifest.prompt,
+        direct_share=settings.direct_share,
+        seed=settings.seed,
+        locate=settings.locate,
+        size_of=partial(picture_shape, data),
+    )
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
     table = dataset(rows, data, manifest.image.size)
@@ -191,7 +203,15 @@ def train_on_rows(
         recipe=recipe,
         tracking=tracking,
         validation=validation,
+        contract=_able_to_locate(parent) if settings.locate else {},
     )
+
+
+def _able_to_locate(parent: Manifest) -> dict[str, Any]:
+    """The fields of the manifest by which a service can ask where the faults are."""
+    most = parent.decoding.max_tokens_locate or parent.decoding.max_tokens_cot + BOX_TOKENS
+    decoding = parent.decoding.model_copy(update={"max_tokens_locate": most})
+    return {"prompt": locating(parent.prompt), "decoding": decoding}
 
 
 def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: Path) -> StrictSFTTrainer:
