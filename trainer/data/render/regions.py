@@ -38,7 +38,7 @@ Mask = NDArray[np.bool_]
 
 _CHANGED = 14
 """Minimum difference of a changed pixel, of 255."""
-_SOLID = 60
+_SOLID = 124
 """Minimum opacity of a pixel that shows an object, of 255."""
 _SHADED = 0.25
 """Minimum strength of a pixel that belongs to a shadow."""
@@ -63,9 +63,10 @@ def _product(picture: Composition) -> Mask:
 
 def _pasted(sprite: Image.Image, at: Place, size: int) -> Mask:
     """Where an object is seen in the frame."""
-    frame = Image.new("RGBA", (size, size))
-    put(frame, sprite, at)
-    return np.asarray(frame.getchannel("A")) > _SOLID
+    shape, frame = Image.new("RGBA", sprite.size, (255, 255, 255)), Image.new("RGB", (size, size))
+    shape.putalpha(sprite.getchannel("A"))
+    put(frame, shape, at)
+    return np.asarray(frame.getchannel("R")) >= _SOLID
 
 
 # --- appearance, and pieces that grow out of a product in a photo -------------------------------------------------
@@ -171,7 +172,7 @@ def _cast(staging: Staging, picture: Composition) -> Mask:
         ground.cast(raised(picture.body, stage), source, share)
     beyond = ground.shadow * (grid(size)[1] > picture.horizon)
     sprite, corner, top = draw_stage(stage, size, staging.light)
-    hidden, upper = (_framed(mask, corner, size) for mask in (np.asarray(sprite.getchannel("A")) > _SOLID, top > 0.5))
+    hidden, upper = (_framed(mask, corner, size) for mask in (np.asarray(sprite.getchannel("A")) >= _SOLID, top > 0.5))
     return (_above(beyond) & ~_above(own.shadow) & ~hidden) | (_above(face.shadow) & upper)
 
 
