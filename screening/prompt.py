@@ -19,6 +19,9 @@ from screening.task import DIMENSIONS, OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 PICTURES_PER_SAMPLE = 1 + len(OPTIONS)
 
+Form = tuple[Mode, bool]
+"""How a checkpoint is asked: the mode, and whether it is to say where the faults are."""
+
 
 class Prompt(BaseModel):
     """Instruction texts of one prompt version; part of a checkpoint's contract."""
@@ -48,8 +51,8 @@ class Prompt(BaseModel):
         return self.locate
 
     @property
-    def forms(self) -> tuple[tuple[Mode, bool], ...]:
-        """The ways in which the checkpoint can be asked: a mode, and whether it is to locate faults."""
+    def forms(self) -> tuple[Form, ...]:
+        """The forms in which the checkpoint can be asked."""
         return *((mode, False) for mode in Mode), *([(Mode.COT, True)] if self.locate is not None else [])
 
 

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from opentelemetry.trace import SpanContext
 
-from screening.answer import Answer, Mode, Unreadable
+from screening.answer import Answer, Mode, Region, Unreadable
+from screening.boxes import Size, on_picture
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
 from screening.decision import picture_verdicts, read_decision
-from screening.task import NONE
+from screening.task import NONE, OPTIONS
 from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
@@ -42,6 +43,8 @@ class Interpretation:
     warnings: tuple[AnswerWarning, ...] = ()
     span: SpanContext | None = None
     """Span of the request for which the model wrote the output; None if it is not traced."""
+    places: Mapping[str, tuple[Region, ...]] | None = None
+    """Option → where its issues are on the picture that was sent; None if the request did not ask for it."""
 
     @property
     def readable(self) -> bool:
@@ -52,8 +55,12 @@ class Interpretation:
         return not self.readable or bool(self.warnings) or self.confidence < review_below
 
 
-def interpret(generated: Generated, mode: Mode) -> Interpretation:
-    """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice."""
+def interpret(generated: Generated, mode: Mode, shapes: Sequence[Size] | None = None) -> Interpretation:
+    """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice.
+
+    Args:
+        shapes: width and height of original, A, B, C, D if the model was asked where the faults are; otherwise None.
+    """
     checkpoint = generated.checkpoint
     warnings = domain_warnings(generated)
     decision = read_decision(
@@ -76,6 +83,7 @@ def interpret(generated: Generated, mode: Mode) -> Interpretation:
         checkpoint,
         warnings,
         current_context(),
+        None if shapes is None else _places(decision.parsed, shapes),
     )
 
 
@@ -93,12 +101,35 @@ def count_output(generated: Generated, interpretation: Interpretation, review_be
     else:
         metrics.choices.labels(interpretation.choice, mode.value).inc()
         metrics.confidence.observe(interpretation.confidence)
+    if interpretation.places is not None and isinstance(parsed, Answer):
+        given = sum(map(len, interpretation.places.values()))
+        written = sum(len(finding.regions) + finding.dropped_boxes for finding in parsed.findings)
+        metrics.boxes.labels("given").inc(given)
+        metrics.boxes.labels("dropped").inc(written - given)
     if generated.domain_scores is not None:
         metrics.domain_score.observe(max(generated.domain_scores))
     for warning in interpretation.warnings:
         metrics.out_of_domain.labels(warning.code).inc()
     if interpretation.needs_review(review_below):
         metrics.needs_review.inc()
+
+
+def _places(parsed: Answer | Unreadable, shapes: Sequence[Size]) -> dict[str, tuple[Region, ...]]:
+    """The regions of each picture, converted from the padded square to the picture. Those in the padding are left out.
+
+    Args:
+        shapes: width and height of original, A, B, C, D.
+    """
+    findings = parsed.findings if isinstance(parsed, Answer) else ()
+    regions = {finding.option: finding.regions for finding in findings}
+    return {
+        option: tuple(
+            Region(region.dimension, box)
+            for region in regions.get(option, ())
+            if (box := on_picture(region.box, shape)) is not None
+        )
+        for option, shape in zip(OPTIONS, shapes[1:], strict=True)
+    }
 
 
 def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
@@ -133,6 +164,8 @@ def size_of(interpretation: Interpretation) -> int:
         + 512 * len(interpretation.warnings)
         + sys.getsizeof(parsed.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in parsed.findings)
+        # Each region is held twice: on the square and on the picture.
+        + sum(512 * len(finding.regions) for finding in parsed.findings)
     )
 
 
@@ -156,7 +189,7 @@ def compose_answer(
             "choice": interpretation.choice,
             "acceptable": sorted(parsed.options) if isinstance(parsed, Answer) else [],
             "reasoning": parsed.reasoning if isinstance(parsed, Answer) else None,
-            "options": _options(parsed, interpretation.probabilities),
+            "options": _options(interpretation),
             "none_probability": interpretation.probabilities.get(NONE),
             "confidence": interpretation.confidence,
             "needs_review": interpretation.needs_review(review_below),
@@ -174,5 +207,15 @@ def compose_answer(
     )
 
 
-def _options(parsed: Answer | Unreadable, probabilities: Mapping[str, float]) -> list[OptionAnswer]:
-    return [OptionAnswer.model_validate(asdict(verdict)) for verdict in picture_verdicts(parsed, probabilities)]
+def _options(interpretation: Interpretation) -> list[OptionAnswer]:
+    places = interpretation.places
+    return [
+        OptionAnswer.model_validate({**asdict(verdict), "regions": _regions(places and places[verdict.option])})
+        for verdict in picture_verdicts(interpretation.parsed, interpretation.probabilities)
+    ]
+
+
+def _regions(regions: Sequence[Region] | None) -> list[dict[str, Any]] | None:
+    if regions is None:
+        return None
+    return [{"issue": one.dimension, "box": [round(edge, 4) for edge in one.box]} for one in regions]

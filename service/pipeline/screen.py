@@ -22,7 +22,7 @@ from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
 from service.engines.protocol import Engine, Question
-from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
+from service.errors import ClientGone, DeadlineExceeded, EngineLost, LocateUnsupported, PictureRefused
 from service.ids import new_id
 from service.metrics import Metrics
 from service.pipeline.answer import Interpretation, Source, compose_answer, count_output, interpret
@@ -182,6 +182,7 @@ async def _answer(
     request: Request, answer_id: str, submission: Submission, service: Service, timer: StageTimer
 ) -> ScreenAnswer:
     """Answer from the cache, from the inference of an identical request in flight, or from the engine."""
+    _check_ability(submission, service)
     asked, key = time.perf_counter(), work_key(service.serving, submission.content)
     source: Source
     if (interpretation := service.answers.get(key)) is not None:
@@ -209,6 +210,15 @@ async def _answer(
     )
 
 
+def _check_ability(submission: Submission, service: Service) -> None:
+    """
+    Raises:
+        LocateUnsupported: the request asks where the faults are, and the loaded checkpoint cannot say so.
+    """
+    if submission.locate and not service.engine.checkpoint.locates:
+        raise LocateUnsupported()
+
+
 async def _infer(submission: Submission, service: Service) -> Inference:
     """Wait for a slot, decode the pictures, run the engine and interpret its output. Stores the result in the cache."""
     timer, mode = StageTimer(service.metrics), submission.mode
@@ -218,8 +228,11 @@ async def _infer(submission: Submission, service: Service) -> Inference:
         with timer.stage("decode"):
             squares = await _squares(submission.pictures, service.engine.checkpoint.image_size, service.decoders)
         with timer.stage("engine"):
-            generated = await service.engine.generate(Question(new_id("gen_"), mode, squares))
-    interpretation = interpret(generated, mode)
+            _check_ability(submission, service)  # a swap may have replaced the checkpoint while this request waited
+            pictures = tuple(square.image for square in squares)
+            generated = await service.engine.generate(Question(new_id("gen_"), mode, pictures, submission.locate))
+    shapes = tuple(square.shape for square in squares) if submission.locate else None
+    interpretation = interpret(generated, mode, shapes)
     count_output(generated, interpretation, service.settings.review_below, service.metrics)
     if interpretation.readable:
         # The key names the checkpoint that produced the output. A swap may have changed it since the request came in.
@@ -227,7 +240,15 @@ async def _infer(submission: Submission, service: Service) -> Inference:
     return Inference(interpretation, timer)
 
 
-async def _squares(pictures: tuple[Picture, ...], size: int, decoders: ThreadPools) -> tuple[Image.Image, ...]:
+class Square(NamedTuple):
+    """A picture as the model sees it."""
+
+    image: Image.Image
+    shape: tuple[int, int]
+    """Width and height of the upright picture before it was padded, perhaps at a fraction of its size."""
+
+
+async def _squares(pictures: tuple[Picture, ...], size: int, decoders: ThreadPools) -> tuple[Square, ...]:
     jobs = [
         decoders.run(partial(_square, index, picture, size), large=_is_large(picture))
         for index, picture in enumerate(pictures)
@@ -244,9 +265,10 @@ def _is_large(picture: Picture) -> bool:
     return picture.pixels > LARGE_PICTURE_PIXELS or picture.scanned_pixels > LARGE_SCANNED_PIXELS
 
 
-def _square(index: int, picture: Picture, size: int) -> Image.Image:
+def _square(index: int, picture: Picture, size: int) -> Square:
     try:
-        return fit_square(decode(picture, shrink_to=size), size)
+        image = decode(picture, shrink_to=size)
+        return Square(fit_square(image, size), image.size)
     except ImageError as error:
         raise PictureRefused(picture_name(index), error) from error
 
