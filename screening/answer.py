@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from screening.boxes import Box, box_text, split_boxes
+from screening.boxes import Box, Size, box_text, on_picture, split_boxes
 from screening.task import DIMENSIONS, NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
 
 
@@ -48,7 +48,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Where one issue is, on the padded square that the model sees."""
+    """Where one issue is: on the padded square that the model sees, or after `on_pictures` on the picture itself."""
 
     dimension: Dimension
     box: Box
@@ -214,6 +214,22 @@ def with_boxes(reasoning: str, boxes: Mapping[str, Sequence[Box]]) -> str:
             parts += [reasoning[done : marker.end()], sentence, " ", written]
             done = marker.end() + len(sentence)
     return "".join([*parts, reasoning[done:]])
+
+
+def on_pictures(answer: Answer, sizes: Mapping[str, Size]) -> Answer:
+    """Convert the regions from the padded squares to the pictures. Those in the padding are dropped and counted.
+
+    Args:
+        sizes: option → width and height of the upright picture.
+    """
+    return replace(answer, findings=tuple(_on_picture(one, sizes[one.option]) for one in answer.findings))
+
+
+def _on_picture(finding: Finding, size: Size) -> Finding:
+    placed = [(region.dimension, on_picture(region.box, size)) for region in finding.regions]
+    regions = tuple(Region(dimension, box) for dimension, box in placed if box is not None)
+    dropped = finding.dropped_boxes + len(placed) - len(regions)
+    return replace(finding, regions=regions, dropped_boxes=dropped)
 
 
 def verdict_text(dimensions: frozenset[Dimension] | None) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from opentelemetry.trace import SpanContext
 
-from screening.answer import Answer, Mode, Region, Unreadable
-from screening.boxes import Size, on_picture
+from screening.answer import Answer, Mode, Region, Unreadable, on_pictures
+from screening.boxes import Size
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
 from screening.decision import picture_verdicts, read_decision
@@ -43,8 +43,8 @@ class Interpretation:
     warnings: tuple[AnswerWarning, ...] = ()
     span: SpanContext | None = None
     """Span of the request for which the model wrote the output; None if it is not traced."""
-    places: Mapping[str, tuple[Region, ...]] | None = None
-    """Option → where its issues are on the picture that was sent; None if the request did not ask for it."""
+    located: bool = False
+    """Whether the model was asked where the faults are. The regions of `parsed` are on the pictures that were sent."""
 
     @property
     def readable(self) -> bool:
@@ -72,8 +72,11 @@ def interpret(generated: Generated, mode: Mode, shapes: Sequence[Size] | None = 
         dimensions=checkpoint.dimensions,
         confidence_cap=checkpoint.domain.confidence_cap if checkpoint.domain and warnings else 1.0,
     )
+    parsed = decision.parsed
+    if shapes is not None and isinstance(parsed, Answer):
+        parsed = on_pictures(parsed, dict(zip(OPTIONS, shapes[1:], strict=True)))
     return Interpretation(
-        decision.parsed,
+        parsed,
         decision.choice,
         decision.confidence,
         decision.probabilities,
@@ -83,7 +86,7 @@ def interpret(generated: Generated, mode: Mode, shapes: Sequence[Size] | None = 
         checkpoint,
         warnings,
         current_context(),
-        None if shapes is None else _places(decision.parsed, shapes),
+        shapes is not None,
     )
 
 
@@ -101,35 +104,15 @@ def count_output(generated: Generated, interpretation: Interpretation, review_be
     else:
         metrics.choices.labels(interpretation.choice, mode.value).inc()
         metrics.confidence.observe(interpretation.confidence)
-    if interpretation.places is not None and isinstance(parsed, Answer):
-        given = sum(map(len, interpretation.places.values()))
-        written = sum(len(finding.regions) + finding.dropped_boxes for finding in parsed.findings)
-        metrics.boxes.labels("given").inc(given)
-        metrics.boxes.labels("dropped").inc(written - given)
+    if interpretation.located and isinstance(parsed, Answer):
+        metrics.boxes.labels("given").inc(sum(len(finding.regions) for finding in parsed.findings))
+        metrics.boxes.labels("dropped").inc(sum(finding.dropped_boxes for finding in parsed.findings))
     if generated.domain_scores is not None:
         metrics.domain_score.observe(max(generated.domain_scores))
     for warning in interpretation.warnings:
         metrics.out_of_domain.labels(warning.code).inc()
     if interpretation.needs_review(review_below):
         metrics.needs_review.inc()
-
-
-def _places(parsed: Answer | Unreadable, shapes: Sequence[Size]) -> dict[str, tuple[Region, ...]]:
-    """The regions of each picture, converted from the padded square to the picture. Those in the padding are left out.
-
-    Args:
-        shapes: width and height of original, A, B, C, D.
-    """
-    findings = parsed.findings if isinstance(parsed, Answer) else ()
-    regions = {finding.option: finding.regions for finding in findings}
-    return {
-        option: tuple(
-            Region(region.dimension, box)
-            for region in regions.get(option, ())
-            if (box := on_picture(region.box, shape)) is not None
-        )
-        for option, shape in zip(OPTIONS, shapes[1:], strict=True)
-    }
 
 
 def domain_warnings(generated: Generated) -> tuple[AnswerWarning, ...]:
@@ -164,8 +147,7 @@ def size_of(interpretation: Interpretation) -> int:
         + 512 * len(interpretation.warnings)
         + sys.getsizeof(parsed.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in parsed.findings)
-        # Each region is held twice: on the square and on the picture.
-        + sum(512 * len(finding.regions) for finding in parsed.findings)
+        + sum(384 * len(finding.regions) for finding in parsed.findings)
     )
 
 
@@ -208,14 +190,15 @@ def compose_answer(
 
 
 def _options(interpretation: Interpretation) -> list[OptionAnswer]:
-    places = interpretation.places
+    parsed = interpretation.parsed
+    regions = {one.option: one.regions for one in parsed.findings} if isinstance(parsed, Answer) else {}
     return [
-        OptionAnswer.model_validate({**asdict(verdict), "regions": _regions(places and places[verdict.option])})
-        for verdict in picture_verdicts(interpretation.parsed, interpretation.probabilities)
+        OptionAnswer.model_validate(
+            {**asdict(one), "regions": _regions(regions.get(one.option, ())) if interpretation.located else None}
+        )
+        for one in picture_verdicts(parsed, interpretation.probabilities)
     ]
 
 
-def _regions(regions: Sequence[Region] | None) -> list[dict[str, Any]] | None:
-    if regions is None:
-        return None
+def _regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
     return [{"issue": one.dimension, "box": [round(edge, 4) for edge in one.box]} for one in regions]
