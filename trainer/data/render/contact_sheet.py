@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from screening.task import DIMENSIONS, Dimension
+from screening.task import DIMENSIONS
 
 SIDE = 256
 _GAP = 8
@@ -56,5 +56,5 @@ def _frame(draw: ImageDraw.ImageDraw, defect: dict[str, Any], corner: tuple[int,
     if not (box := defect.get("box")):
         return
     edges = [corner[i % 2] + edge * size[i % 2] for i, edge in enumerate(box)]
-    colour = _FRAMES[DIMENSIONS.index(Dimension(defect["dimension"])) % len(_FRAMES)]
+    colour = _FRAMES[DIMENSIONS.index(defect["dimension"]) % len(_FRAMES)]
     draw.rectangle((edges[0], edges[1], edges[2] - 1, edges[3] - 1), outline=colour, width=2)

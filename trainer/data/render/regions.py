@@ -87,10 +87,10 @@ def _appearance(defect: Defect, picture: Composition) -> Mask:
     product, size = picture.staging.product, picture.image.width
     if isinstance(product, CutOut):
         return _edited(defect, picture)
-    if defect.changed not in _WITHOUT:
+    if (without := _WITHOUT.get(defect.changed or "")) is None:
         return _product(picture)
     assert isinstance(picture.staging.look, Look)
-    without, found = _WITHOUT[defect.changed], np.zeros((size, size), bool)
+    found = np.zeros((size, size), bool)
     if defect.changed == "number" and picture.staging.look.word != product.look.word:
         without = _without_lettering
     for look in (product.look, picture.staging.look):

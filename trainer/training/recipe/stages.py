@@ -72,6 +72,8 @@ _Attention = Annotated[Literal["sdpa", "flash_attention_2"], Field(exclude_if=la
 _Validation = Annotated[ValidationRecipe | None, Field(exclude_if=lambda settings: settings is None)]
 """Left out of the resolved recipe if it is None, so that recipes without it keep their record."""
 
+BOX_TOKENS = 256
+"""Number of tokens that an answer may have for boxes: eight boxes of 32 tokens."""
 _Locate = Annotated[Share, Field(exclude_if=lambda share: share == 0)]
 """Left out of the resolved recipe if it is 0, so that recipes without it keep their record."""
 

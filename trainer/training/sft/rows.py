@@ -61,7 +61,7 @@ def screening_rows(
     if locate and not located:
         raise DataError(
             "no sample has a `box` for each defect that its reasoning names, so `locate` cannot be trained. Render the "
-            "data again, or set `locate: 0`"
+            "data again into a new directory, or set `locate: 0`"
         )
     return rows
 

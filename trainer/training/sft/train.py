@@ -28,7 +28,7 @@ from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
 from trainer.training.recipe.recipe import Recipe, load_recipe
-from trainer.training.recipe.stages import SftRecipe
+from trainer.training.recipe.stages import BOX_TOKENS, SftRecipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sharding import is_sharded
@@ -36,9 +36,6 @@ from trainer.training.tracking.store import Store
 from trainer.training.validation.data import Validation, check_given, read_validation
 
 Section = Literal["sft_weak", "sft_answer"]
-
-BOX_TOKENS = 256
-"""Tokens that an answer may have for boxes: eight of 32 tokens."""
 
 
 class StrictSFTTrainer(StrictResume, SFTTrainer):
