@@ -5,6 +5,10 @@ Chain of thought (paper, appendix B):
     <think>I observed <A> normal: the product is unchanged, <B> appearance: the cap has another colour,
     <C> shadow + layout: …, <D> normal: …, so I ultimately chose AD.</think><answer>AD</answer>
 
+With places: as above, and each sentence that names issues ends with one box per issue, in the order of the dimensions
+(`screening.boxes`): `<B> appearance: the cap has another colour <box>[[310, 80, 520, 190]]</box>, …`. What is shown as
+reasoning or comment never contains boxes.
+
 Direct: `AD` alone (`<answer>AD</answer>` is understood as well).
 
 `parse` returns `Unreadable` with a reason for text that is not an answer, never a default. Inside the option set it
@@ -15,10 +19,11 @@ ids, because a tag may consist of several tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from screening.boxes import Box, Frame, box_text, split_boxes
 from screening.task import DIMENSIONS, NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
 
 
@@ -42,6 +47,14 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Where one issue is: on the padded canvas that the model sees, or after `on_pictures` on the picture itself."""
+
+    dimension: Dimension
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What the reasoning says about one generated picture.
 
@@ -51,6 +64,10 @@ class Finding:
     option: str
     dimensions: frozenset[Dimension] | None
     comment: str
+    regions: tuple[Region, ...] = ()
+    """Where the named issues are, at most one region per dimension; empty if the model was not asked or wrote none."""
+    dropped_boxes: int = 0
+    """Number of boxes that belong to no named issue, or are malformed, reversed, empty or out of range."""
 
     @property
     def text(self) -> str:
@@ -86,6 +103,8 @@ _TAG = re.compile(r"</?(?:think|answer)>")
 _MARKER = re.compile(r"<([A-D])>")
 _CONCLUSION = re.compile(r"\bso I ultimately chose\b[^<>]*$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;/&+.]+")
+_AROUND = " \t\r\n,;"
+"""Characters between the sentences about two pictures."""
 _VERDICT_SEPARATORS = re.compile(r"\s*(?:,|\+|&|/|\band\b)\s*")
 
 
@@ -107,8 +126,8 @@ def parse(text: str, mode: Mode, dimensions: Collection[Dimension] = DIMENSIONS)
     options = parse_options(match["answer"])
     if isinstance(options, Unreadable):
         return options
-    reasoning = match["think"].strip()
-    return Answer(options, reasoning, parse_findings(reasoning, dimensions))
+    thought = match["think"].strip()
+    return Answer(options, split_boxes(thought)[0], parse_findings(thought, dimensions))
 
 
 def parse_options(text: str) -> Options | Unreadable:
@@ -176,6 +195,43 @@ def compose(options: Options, findings: tuple[Finding, ...], opening: str = "") 
     return Answer(options, reasoning, findings)
 
 
+def with_boxes(reasoning: str, boxes: Mapping[str, Sequence[Box]]) -> str:
+    """Write boxes into a reasoning, each after the sentence about its picture.
+
+    Args:
+        boxes: option → boxes on the padded canvas, one per named dimension, in the order of the dimensions.
+    """
+    conclusion = _CONCLUSION.search(reasoning)
+    end = conclusion.start() if conclusion else len(reasoning)
+    markers = list(_MARKER.finditer(reasoning, 0, end))
+    parts, done, seen = [], 0, set()
+    for marker, stop in zip(markers, [*(one.start() for one in markers[1:]), end], strict=True):
+        if marker[1] in seen:
+            continue
+        seen.add(marker[1])
+        if written := "".join(map(box_text, boxes.get(marker[1], ()))):
+            sentence = reasoning[marker.end() : stop].rstrip(_AROUND)
+            parts += [reasoning[done : marker.end()], sentence, " ", written]
+            done = marker.end() + len(sentence)
+    return "".join([*parts, reasoning[done:]])
+
+
+def on_pictures(answer: Answer, frames: Mapping[str, Frame]) -> Answer:
+    """Convert the regions from the padded canvases to the pictures. Those in the padding are dropped and counted.
+
+    Args:
+        frames: option → how its picture lies on the canvas.
+    """
+    return replace(answer, findings=tuple(_on_picture(one, frames[one.option]) for one in answer.findings))
+
+
+def _on_picture(finding: Finding, frame: Frame) -> Finding:
+    placed = [(region.dimension, frame.on_picture(region.box)) for region in finding.regions]
+    regions = tuple(Region(dimension, box) for dimension, box in placed if box is not None)
+    dropped = finding.dropped_boxes + len(placed) - len(regions)
+    return replace(finding, regions=regions, dropped_boxes=dropped)
+
+
 def verdict_text(dimensions: frozenset[Dimension] | None) -> str:
     """`normal`, `appearance`, `appearance + shadow`; empty when unknown."""
     if dimensions is None:
@@ -201,15 +257,23 @@ def _explain(text: str) -> Unreadable:
 
 
 def _finding(option: str, sentence: str, among: Collection[Dimension]) -> Finding:
-    sentence = sentence.strip(" \t\r\n,;")
+    sentence, boxes = split_boxes(sentence)
+    sentence = sentence.strip(_AROUND)
     head, colon, rest = sentence.partition(":")
     dimensions = _verdict(head, among)
     if dimensions is not None:
-        return Finding(option, dimensions, rest.strip() if colon else "")
+        return Finding(option, dimensions, rest.strip() if colon else "", *_regions(dimensions, boxes))
     # In free text of a general model, only the full names count. Otherwise "the shadow is right" would be an issue.
     folded = sentence.lower().replace("_", " ")
     named = frozenset(d for d in among if d.title in folded)
-    return Finding(option, named or None, sentence)
+    return Finding(option, named or None, sentence, *_regions(named, boxes))
+
+
+def _regions(dimensions: Collection[Dimension], boxes: Sequence[Box | None]) -> tuple[tuple[Region, ...], int]:
+    """Give each named dimension its box, and count the boxes that are left over or not valid."""
+    named = [dimension for dimension in Dimension if dimension in dimensions]
+    regions = tuple(Region(dimension, box) for dimension, box in zip(named, boxes, strict=False) if box)
+    return regions, len(boxes) - len(regions)
 
 
 def _verdict(head: str, among: Collection[Dimension]) -> frozenset[Dimension] | None:

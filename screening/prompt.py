@@ -19,6 +19,9 @@ from screening.task import DIMENSIONS, OPTIONS, STANDARD_DIMENSIONS, Dimension
 
 PICTURES_PER_SAMPLE = 1 + len(OPTIONS)
 
+Form = tuple[Mode, bool]
+"""How a checkpoint is asked: the mode, and whether it is to say where the faults are."""
+
 
 class Prompt(BaseModel):
     """Instruction texts of one prompt version; part of a checkpoint's contract."""
@@ -31,6 +34,26 @@ class Prompt(BaseModel):
     """Instruction for think-then-answer."""
     direct: str = Field(max_length=100_000)
     """Instruction for letters only."""
+    locate: str | None = Field(None, max_length=100_000, exclude_if=lambda text: text is None)
+    """Instruction for think-then-answer with the place of every issue; None if the checkpoint cannot point at faults.
+    Left out of the manifest if it is None, so that such a checkpoint keeps its digest."""
+
+    def text(self, mode: Mode, locate: bool = False) -> str:
+        """The instruction of a mode.
+
+        Raises:
+            ValueError: `locate` is set, and there is no such instruction for this mode.
+        """
+        if not locate:
+            return self.cot if mode is Mode.COT else self.direct
+        if self.locate is None or mode is not Mode.COT:
+            raise ValueError(f"the prompt {self.version} has no instruction to locate faults in mode {mode}")
+        return self.locate
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms in which the checkpoint can be asked."""
+        return *((mode, False) for mode in Mode), *([(Mode.COT, True)] if self.locate is not None else [])
 
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -81,9 +104,28 @@ COMPACT = Prompt(
 PROMPTS = {"standard": STANDARD, "compact": COMPACT}
 
 
-def messages(prompt: Prompt, mode: Mode) -> list[dict[str, Any]]:
-    """Chat messages of one question with five image items, in the form that chat templates of VLMs take."""
-    content: list[dict[str, str]] = [{"type": "text", "text": prompt.cot if mode is Mode.COT else prompt.direct}]
+_LOCATE = """
+After the sentence of a picture with issues, write one box per issue, in the order of the names above:
+<box>[[x1, y1, x2, y2]]</box>, its left, top, right and bottom edge in thousandths of the picture's side."""
+
+_LOCATE_COMPACT = " Point at each fault."
+
+
+def locating(prompt: Prompt) -> Prompt:
+    """The prompt of a checkpoint that learns to point at faults: the same texts, and one that asks for boxes."""
+    if prompt.locate is not None:
+        return prompt
+    ask = _LOCATE_COMPACT if prompt.version == COMPACT.version else _LOCATE
+    return prompt.model_copy(update={"version": f"{prompt.version}+locate", "locate": prompt.cot + ask})
+
+
+def messages(prompt: Prompt, mode: Mode, locate: bool = False) -> list[dict[str, Any]]:
+    """Chat messages of one question with five image items, in the form that chat templates of VLMs take.
+
+    Raises:
+        ValueError: see `Prompt.text`.
+    """
+    content: list[dict[str, str]] = [{"type": "text", "text": prompt.text(mode, locate)}]
     for name in ("Original", *OPTIONS):
         content += [{"type": "text", "text": f"{name}:"}, {"type": "image"}]
     return [{"role": "user", "content": content}]

@@ -66,6 +66,11 @@ class Metrics:
         self.choices = Counter(
             "screening_choices", "Answers by chosen option; N means none.", ["option", "mode"], registry=registry
         )
+        self.boxes = Counter(
+            "screening_boxes",
+            "Boxes of faults in answers that were asked for them, by result: given, dropped (malformed, out of range, "
+            "in the padding or too many).", ["result"], registry=registry,
+        )  # fmt: skip
         self.confidence = Histogram(
             "screening_confidence", "Confidence of readable answers.", registry=registry, buckets=_PROBABILITY
         )
@@ -167,6 +172,7 @@ class Metrics:
             (self.aborted, product(("client_gone", "deadline"))),
             (self.unreadable, product(Reason, Mode)),
             (self.out_of_domain, product(("out-of-domain", "domain-unknown"))),
+            (self.boxes, product(("given", "dropped"))),
             (self.decisions, product(("stored", "dropped", "erased"))),
             (self.reviews, product(("review", "label"))),
             (self.answers, product(("engine", "shared", "cache", "replay"))),

@@ -69,11 +69,24 @@ class ScreenRequest(Documented):
     """The four generated pictures, in the order A, B, C, D."""
     mode: Literal["cot", "direct"] = "cot"
     """`cot`: the model explains, then answers. `direct`: the model answers with letters only."""
+    locate: bool = False
+    """Whether the answer says where each fault is (`options[].regions`). It takes longer, needs the mode `cot`, and a
+    checkpoint that was trained for it."""
     metadata: dict[str, Any] = {}
     """Any JSON object of at most 4 KiB. The answer echoes it."""
     review_below: Probability | None = None
     """Confidence below which the answer has `needs_review` set. If it is missing or null, the operator's threshold
     applies."""
+
+
+class RegionAnswer(Documented):
+    """Where one issue of a picture is."""
+
+    issue: Dimension
+    """The issue, one of `issues`."""
+    box: Annotated[list[Probability], Field(min_length=4, max_length=4, examples=[[0.31, 0.08, 0.52, 0.19]])]
+    """Left, top, right and bottom edge, as shares of the picture's width and height. The picture is upright, as a
+    browser shows it."""
 
 
 class OptionAnswer(Documented):
@@ -91,6 +104,9 @@ class OptionAnswer(Documented):
     checkpoint was trained on; a later version of the service may know more of them."""
     comment: str | None
     """The model's sentence about the picture. Null in `direct` mode."""
+    regions: list[RegionAnswer] | None = Field(None, exclude_if=lambda regions: regions is None)
+    """Where the issues are, at most one region per issue. Only if the request had `locate` set. An issue whose place
+    the model did not give, or gave outside the picture, is missing."""
 
 
 class CheckpointName(Documented):

@@ -18,10 +18,11 @@ from typing import TypeVar
 from PIL import Image
 from pydantic import ValidationError
 
+from screening.boxes import Frame
 from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError, UserError
-from screening.images import accept, decode
-from screening.inference.pictures import load_prepared
+from screening.images import accept, decode, inspect
+from screening.inference.pictures import load_prepared, prepare
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
@@ -153,6 +154,21 @@ def read_picture(directory: Path, file: str, image: ImageContract) -> Image.Imag
     """
     try:
         return load_prepared(read_bytes(directory, file), image)
+    except ImageError as error:
+        raise DataError(f"{directory / file}: {error}") from error
+
+
+def read_frame(directory: Path, file: str, image: ImageContract) -> Frame:
+    """Return how a picture of a data directory lies on the canvas that the model sees.
+
+    Raises:
+        DataError: see `read_picture`.
+    """
+    try:
+        picture = inspect(read_bytes(directory, file))
+        if picture.width == picture.height and image.max_patches == 1:
+            return Frame()  # it fills the canvas, and need not be decoded
+        return prepare(picture, image).frame
     except ImageError as error:
         raise DataError(f"{directory / file}: {error}") from error
 

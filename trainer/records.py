@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from screening.answer import check_reasoning
+from screening.boxes import Box
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
 from trainer.labels import read_label
 
@@ -52,6 +53,21 @@ def _dimension(value: object) -> object:
 DimensionName = Annotated[Dimension, BeforeValidator(_dimension)]
 
 
+def _inside_picture(box: Box) -> Box:
+    if not box.valid:
+        raise ValueError(
+            f"{list(box)} must be [left, top, right, bottom] from 0 to 1, with left < right and top < bottom"
+        )
+    return box
+
+
+FaultBox = Annotated[Box, AfterValidator(_inside_picture)]
+
+
+def _is_missing(value: object) -> bool:
+    return value is None
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,6 +90,9 @@ class Defect(_Record):
     severity: Severity
     """1 subtle, 2 clear, 3 gross."""
     comment: str
+    box: FaultBox | None = Field(None, exclude_if=_is_missing)
+    """Where the defect is in the picture: left, top, right and bottom edge as shares of its width and height. None if
+    that is unknown. `trainer.data.render.regions` says what counts as the region."""
 
 
 class Original(_Pictured):
@@ -130,14 +149,15 @@ class Generated(Picture):
         """Whether `dimensions` is known; False for an unusable picture about which there is only a label."""
         return self.usable or bool(self.dimensions)
 
+    def box_of(self, dimension: Dimension) -> Box | None:
+        """Box of the worst defect of one dimension that has one; None if no place is known."""
+        placed = [one for one in self.defects if one.dimension is dimension and one.box is not None]
+        return max(placed, key=lambda one: one.severity).box if placed else None
+
     def severity_of(self, dimension: Dimension) -> int:
         """Severity of the worst defect of one dimension, or of the picture if no defects are listed."""
         own = [defect.severity for defect in self.defects if defect.dimension is dimension]
         return max(own) if own else (self.severity if dimension in self.dimensions else 0)
-
-
-def _is_missing(value: object) -> bool:
-    return value is None
 
 
 class Provenance(BaseModel):

@@ -118,6 +118,14 @@ class Decoding(_Strict):
     mode: Literal["free", "grammar"] = "free"
     max_tokens_cot: int = Field(256, gt=0, le=32_768)
     max_tokens_direct: int = Field(8, gt=0, le=32_768)
+    max_tokens_locate: int | None = Field(None, gt=0, le=32_768, exclude_if=lambda limit: limit is None)
+    """Maximum length of an answer with the place of every issue; None if the checkpoint cannot point at faults."""
+
+    def max_tokens(self, mode: Mode, locate: bool = False) -> int:
+        """Maximum length of an answer in tokens."""
+        if locate and self.max_tokens_locate is not None:
+            return self.max_tokens_locate
+        return self.max_tokens_cot if mode is Mode.COT else self.max_tokens_direct
 
 
 class Manifest(_Strict):

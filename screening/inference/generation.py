@@ -185,19 +185,20 @@ def tiling_arguments(manifest: Manifest) -> dict[str, Any]:
     return {"crop_to_patches": True, "max_patches": manifest.image.max_patches}
 
 
-def prompt_text(tokenizer: Tokenizer, prompt: Prompt, mode: Mode) -> str:
+def prompt_text(tokenizer: Tokenizer, prompt: Prompt, mode: Mode, locate: bool = False) -> str:
     """Return the question in the chat template, with one image placeholder per picture, which vLLM expands."""
-    text = tokenizer.apply_chat_template(messages(prompt, mode), tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(messages(prompt, mode, locate), tokenize=False, add_generation_prompt=True)
     return str(text)
 
 
-def sampling_arguments(manifest: Manifest, mode: Mode, watch_ids: Sequence[int]) -> dict[str, Any]:
+def sampling_arguments(
+    manifest: Manifest, mode: Mode, watch_ids: Sequence[int], locate: bool = False
+) -> dict[str, Any]:
     """Return keywords of vLLM's `SamplingParams`, without the grammar, which `answer_regex` returns."""
-    decoding = manifest.decoding
     return {
         "temperature": 0.0,
         "seed": SEED,
-        "max_tokens": decoding.max_tokens_cot if mode is Mode.COT else decoding.max_tokens_direct,
+        "max_tokens": manifest.decoding.max_tokens(mode, locate),
         # With `logprobs` unset, vLLM reports exactly these tokens and the generated one.
         "logprob_token_ids": list(watch_ids) or None,
         # vLLM would spell every watched token at every step, a tenth of the service's work: see `Spelling`.
@@ -230,7 +231,10 @@ def last_log_probabilities(
     return [entry[token].logprob if entry else math.nan for token, entry in pairs]
 
 
-def answer_regex(manifest: Manifest, mode: Mode) -> str | None:
+_BOX = r"<box>\[\[[0-9]{1,4}(, [0-9]{1,4}){3}\]\]</box>"
+
+
+def answer_regex(manifest: Manifest, mode: Mode, locate: bool = False) -> str | None:
     """Return the grammar for constrained decoding as a regular expression; None if the checkpoint decodes freely.
 
     The reasoning has a maximum length, because a model that never stops would reach the token limit without an answer.
@@ -242,7 +246,9 @@ def answer_regex(manifest: Manifest, mode: Mode) -> str | None:
     options = "(" + "|".join([*sets, NONE]) + ")"
     if mode is Mode.DIRECT:
         return options
-    sentences = "".join(f"<{option}>[^<]{{1,240}}" for option in OPTIONS)
+    # After its boxes, the last sentence goes on with the conclusion.
+    boxes = f"(({_BOX}){{1,{len(manifest.dimensions)}}}[^<]{{1,60}})?" if locate else ""
+    sentences = "".join(f"<{option}>[^<]{{1,240}}{boxes}" for option in OPTIONS)
     return f"<think>[^<]{{1,400}}{sentences}</think><answer>{options}</answer>"
 
 

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from screening.answer import Mode
 from screening.checkpoint.manifest import ImageContract, Manifest, read_manifest
 from screening.checkpoint.probes import Reading, probe_pictures
 from screening.checkpoint.regular_file import read_small
@@ -176,17 +175,19 @@ def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Rea
             f"{directory}: its tokenizer has the token {last}, and vocab_size in its config.json is {rows}"
         )
     prompts = {}
-    for mode in Mode:
-        text = prompt_text(tokenizer, manifest.prompt, mode)
+    for mode, locate in manifest.prompt.forms:
+        text = prompt_text(tokenizer, manifest.prompt, mode, locate)
         ids = _check_question(processor, text, manifest, config)
-        limit = manifest.decoding.max_tokens_cot if mode is Mode.COT else manifest.decoding.max_tokens_direct
+        limit = manifest.decoding.max_tokens(mode, locate)
         positions = text_config.get("max_position_embeddings")
         if positions is not None and len(ids) + limit > positions:
             raise CheckpointError(
-                f"{directory}: a question of {len(ids)} tokens and an answer of {limit} (decoding.max_tokens_{mode}) "
-                f"exceed the {positions} positions of its config.json. Take fewer tiles, a shorter prompt or answer"
+                f"{directory}: a question of {len(ids)} tokens and an answer of {limit} (decoding.max_tokens_"
+                f"{'locate' if locate else mode}) exceed the {positions} positions of its config.json. Take fewer "
+                "tiles, a shorter prompt or answer"
             )
-        prompts[mode] = _digest(ids)
+        if not locate:  # one text per mode shows whether tokenizer and template give the same tokens
+            prompts[mode] = _digest(ids)
     files = _digest(sorted(besides_weights(manifest).items()))
     return Reading(vocabulary=_vocabulary(tokenizer), prompts=prompts, files=files)
 

@@ -10,18 +10,28 @@ picture is padded here to the canvas of that grid. The processor then finds the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
+from screening.boxes import Frame, Size
 from screening.images import Picture, decode, fit, inspect
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import ImageContract
 
 
-def prepare(picture: Picture, image: ImageContract) -> Image.Image:
-    """Decode a picture and scale it for a checkpoint. Without tiles the result is a square of `image.size` pixels.
+class Prepared(NamedTuple):
+    """A picture as a checkpoint sees it."""
+
+    image: Image.Image
+    """RGB. Without tiles it is a square of `ImageContract.size` pixels."""
+    frame: Frame
+    """How the upright picture lies on it."""
+
+
+def prepare(picture: Picture, image: ImageContract) -> Prepared:
+    """Decode a picture and scale it for a checkpoint.
 
     Raises:
         ImageError: see `screening.images.decode`.
@@ -29,7 +39,8 @@ def prepare(picture: Picture, image: ImageContract) -> Image.Image:
     # EXIF data may exchange the sides, which is known only after decoding.
     sides = {*canvas(picture.width, picture.height, image), *canvas(picture.height, picture.width, image)}
     decoded = decode(picture, shrink_to=max(sides))
-    return fit(decoded, canvas(*decoded.size, image))
+    frame = frame_of(decoded.size, image)
+    return Prepared(fit(decoded, frame.canvas), frame)
 
 
 def load_prepared(data: bytes, image: ImageContract) -> Image.Image:
@@ -38,7 +49,12 @@ def load_prepared(data: bytes, image: ImageContract) -> Image.Image:
     Raises:
         ImageError: see `screening.images.inspect` and `prepare`.
     """
-    return prepare(inspect(data), image)
+    return prepare(inspect(data), image).image
+
+
+def frame_of(picture: Size, image: ImageContract) -> Frame:
+    """Return how an upright picture of this width and height lies on its canvas."""
+    return Frame(picture, canvas(*picture, image))
 
 
 def canvas(width: int, height: int, image: ImageContract) -> tuple[int, int]:

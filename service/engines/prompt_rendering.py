@@ -13,6 +13,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.checkpoint.probes import Probe, probe_pictures
 from screening.inference.generation import prompt_text
+from screening.prompt import Form
 from service.engines.fast_preprocessing import FastPrompt
 from service.errors import EngineFailed
 from service.logs import log
@@ -34,7 +35,7 @@ class PromptRenderer:
         """
         self._llm = llm
         self._may_be_fast = fast
-        self._texts: dict[Mode, str] = {}
+        self._texts: dict[Form, str] = {}
         self._image = ImageContract(size=16, tokens_per_picture=1)  # until `use` names a checkpoint
         self._fast: dict[str, FastPrompt | None] = {}
         """Prompt text → its fast form, or None if vLLM must render it; of the loaded and the expected checkpoint."""
@@ -43,9 +44,9 @@ class PromptRenderer:
 
     async def prepare(self, manifest: Manifest) -> None:
         """Prepare the fast forms of a checkpoint's prompts, if there are none yet."""
-        for mode, text in self._texts_of(manifest).items():
+        for form, text in self._texts_of(manifest).items():
             if text not in self._fast:
-                self._fast[text] = await self._fast_form(text, mode, manifest.image)
+                self._fast[text] = await self._fast_form(text, form, manifest.image)
 
     async def expect(self, manifest: Manifest) -> None:
         """Prepare the prompts of a checkpoint, and render its probes."""
@@ -53,7 +54,9 @@ class PromptRenderer:
         if manifest.probes is None:
             return
         probes, texts, image = manifest.probes.questions, self._texts_of(manifest), manifest.image
-        prompts = await asyncio.to_thread(lambda: [_probe_prompt(texts[probe.mode], probe, image) for probe in probes])
+        prompts = await asyncio.to_thread(
+            lambda: [_probe_prompt(texts[probe.mode, False], probe, image) for probe in probes]
+        )
         self._expected = manifest.digest, dict(zip(probes, await self._render(prompts), strict=True))
 
     def use(self, manifest: Manifest) -> None:
@@ -61,22 +64,25 @@ class PromptRenderer:
         self._texts, self._image = self._texts_of(manifest), manifest.image
         self._fast = {text: self._fast[text] for text in self._texts.values()}
 
-    async def question(self, mode: Mode, pictures: Sequence[Image.Image]) -> Rendered:
+    async def question(self, mode: Mode, pictures: Sequence[Image.Image], locate: bool = False) -> Rendered:
         """
+        Args:
+            locate: whether the model is to say where the faults are. Only for a checkpoint that can.
+
         Raises:
             EngineFailed: the pictures do not have the checkpoint's size.
         """
-        text = self._texts[mode]
+        text = self._texts[mode, locate]
         try:
             if (fast := self._fast[text]) is not None:
                 return await asyncio.to_thread(fast, pictures)
-            return await self.question_by_vllm(mode, pictures)
+            return await self.question_by_vllm(mode, pictures, locate)
         except ValueError as error:
             raise EngineFailed(f"The engine does not accept these pictures: {error}") from error
 
-    async def question_by_vllm(self, mode: Mode, pictures: Sequence[Image.Image]) -> Rendered:
+    async def question_by_vllm(self, mode: Mode, pictures: Sequence[Image.Image], locate: bool = False) -> Rendered:
         """As `question`, by vLLM itself, which gives a picture the same name in a question and in a probe."""
-        (rendered,) = await self._render([_prompt(self._texts[mode], pictures)])
+        (rendered,) = await self._render([_prompt(self._texts[mode, locate], pictures)])
         return rendered
 
     def probe(self, probe: Probe, digest: str) -> Rendered:
@@ -90,13 +96,13 @@ class PromptRenderer:
         expected, rendered = self._expected
         # Another checkpoint may have the same probes and another prompt.
         prompt = rendered.pop(probe, None) if expected == digest else None
-        return prompt or _probe_prompt(self._texts[probe.mode], probe, self._image)
+        return prompt or _probe_prompt(self._texts[probe.mode, False], probe, self._image)
 
-    def _texts_of(self, manifest: Manifest) -> dict[Mode, str]:
+    def _texts_of(self, manifest: Manifest) -> dict[Form, str]:
         tokenizer = self._llm.get_tokenizer()
-        return {mode: prompt_text(tokenizer, manifest.prompt, mode) for mode in Mode}
+        return {form: prompt_text(tokenizer, manifest.prompt, *form) for form in manifest.prompt.forms}
 
-    async def _fast_form(self, text: str, mode: Mode, image: ImageContract) -> FastPrompt | None:
+    async def _fast_form(self, text: str, form: Form, image: ImageContract) -> FastPrompt | None:
         # The trial of the fast form has pictures of one tile, and cannot show that several tiles are right.
         if not self._may_be_fast or image.max_patches > 1:
             return None
@@ -108,9 +114,9 @@ class PromptRenderer:
         try:
             prompt = await FastPrompt.of(render, image.size)
         except Exception as error:  # noqa: BLE001 - whatever a processor returns; the fast form only saves time
-            log(LOGGER, logging.INFO, "fast preprocessing not possible", mode=mode, because=repr(error))
+            log(LOGGER, logging.INFO, "fast preprocessing not possible", mode=form[0], because=repr(error))
             return None
-        log(LOGGER, logging.INFO, "fast preprocessing ready", mode=mode)
+        log(LOGGER, logging.INFO, "fast preprocessing ready", mode=form[0])
         return prompt
 
     async def _render(self, prompts: Sequence[Rendered]) -> list[Rendered]:

@@ -34,6 +34,8 @@ class LoadedCheckpoint:
     """The kind of pictures that the checkpoint was trained on; None if the checkpoint does not say."""
     dimensions: tuple[Dimension, ...] = STANDARD_DIMENSIONS
     """The dimensions that the checkpoint was trained on; an answer names no others."""
+    locates: bool = False
+    """Whether the checkpoint was trained to say where faults are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Question:
     mode: Mode
     pictures: tuple[Image.Image, ...]
     """Original, A, B, C, D, each prepared by `screening.inference.pictures` for the checkpoint."""
+    locate: bool = False
+    """Whether the model is to say where the faults are. Only for a checkpoint that `locates`, in the mode `cot`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
-from screening.answer import Finding, Mode, compose, render
+from screening.answer import Finding, Mode, compose, render, with_boxes
+from screening.boxes import Box
 from screening.checkpoint.domain import DomainRule
 from screening.checkpoint.manifest import ImageContract, Manifest
 from screening.checkpoint.probes import Probe
@@ -33,6 +35,8 @@ _WATCHED = Watched({letter: 1 + index for index, letter in enumerate((*OPTIONS, 
 _NORMAL_ID = 6
 _FIRST_FREE_ID = 7
 _SURE = math.log(0.99)
+FAULT_BOX = Box(0.25, 0.5, 0.75, 0.6)
+"""Where every fault is, on the padded square."""
 _USABLE_SHARE = 0.35
 """Share of the pictures that are usable."""
 
@@ -44,6 +48,7 @@ _CHECKPOINT = LoadedCheckpoint(
     calibration={},
     watched=_WATCHED,
     domain=DomainRule(trained_on="pictures whose middle is not magenta", confidence_cap=0.35),
+    locates=True,
 )
 
 Failure = Literal["none", "unreadable", "error", "dead", "start"]
@@ -133,7 +138,7 @@ class ScriptedEngine:
         if self._failure == "error":
             raise EngineFailed("The scripted engine was told to fail.")
         checkpoint = self.checkpoint
-        steps = tuple(_steps(digests[1:], question.mode, checkpoint.dimensions))
+        steps = tuple(_steps(digests[1:], question, checkpoint.dimensions))
         text = "".join(step.piece for step in steps)
         if self._failure == "unreadable":
             text = text[: len(text) // 2] if question.mode is Mode.COT else "?"
@@ -160,14 +165,18 @@ def _digests(question: Question) -> list[bytes]:
     return [hashlib.sha256(b"".join(each)).digest(), *each]
 
 
-def _steps(digests: list[bytes], mode: Mode, dimensions: Sequence[Dimension]) -> Iterator[Step]:
+def _steps(digests: list[bytes], question: Question, dimensions: Sequence[Dimension]) -> Iterator[Step]:
     """Yield the text in pieces, with log-probabilities as a model would give them."""
     usable = {option: _usable(digest) for option, digest in zip(OPTIONS, digests, strict=True)}
     findings = tuple(_finding(option, digest, dimensions) for option, digest in zip(OPTIONS, digests, strict=True))
     options = frozenset(option for option in OPTIONS if usable[option] >= 0.5)
-    text = render(compose(options, findings), mode)
+    answer = compose(options, findings)
+    if question.locate:
+        boxes = {one.option: [FAULT_BOX] * len(one.dimensions or ()) for one in findings}
+        answer = replace(answer, reasoning=with_boxes(answer.reasoning or "", boxes))
+    text = render(answer, question.mode)
     marker: str | None = None
-    in_answer = mode is Mode.DIRECT
+    in_answer = question.mode is Mode.DIRECT
     for piece in re.findall(r"</?\w+>|[ABCDN](?=[ABCD]*(?:</answer>|$))|\s?\w+|\W", text):
         if re.fullmatch("<[A-D]>", piece):
             marker = piece[1]

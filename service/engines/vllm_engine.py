@@ -36,7 +36,7 @@ from screening.inference.generation import (
     watched,
 )
 from screening.inference.pictures import largest_canvas
-from screening.prompt import PICTURES_PER_SAMPLE
+from screening.prompt import PICTURES_PER_SAMPLE, Form
 from screening.runtime.environment import QUIET_ENVIRONMENT
 from screening.runtime.machine import machine_name
 from screening.runtime.process_reaper import ProcessReaper
@@ -103,7 +103,7 @@ class VllmEngine:
         self._checkpoint: LoadedCheckpoint | None = None
         self._prompts: PromptRenderer | None = None
         self._spelling: Spelling
-        self._sampling: dict[Mode, SamplingParams] = {}
+        self._sampling: dict[Form, SamplingParams] = {}
         self._domain: Domain | None = None
 
     @property
@@ -245,9 +245,10 @@ class VllmEngine:
         return last_log_probabilities(output.prompt_token_ids, output.prompt_logprobs, len(probe.logprobs))
 
     async def generate(self, question: Question) -> Generated:
-        checkpoint, spelling, sampling = self.checkpoint, self._spelling, self._sampling[question.mode]
+        checkpoint, spelling = self.checkpoint, self._spelling
+        sampling = self._sampling[question.mode, question.locate]
         _, prompts = self._loaded()
-        prompt = await prompts.question(question.mode, question.pictures)
+        prompt = await prompts.question(question.mode, question.pictures, question.locate)
         answered = asyncio.Event()
         scoring = asyncio.create_task(score_while_answering(self._domain, self._picture_features, prompt, answered))
         try:
@@ -398,12 +399,14 @@ class VllmEngine:
             watched=tokens,
             domain=manifest.domain.rule if manifest.domain else None,
             dimensions=manifest.dimensions,
+            locates=manifest.prompt.locate is not None,
         )
         prompts.use(manifest)
-        for mode in Mode:
-            regex = answer_regex(manifest, mode)
-            self._sampling[mode] = SamplingParams(
-                **sampling_arguments(manifest, mode, tokens.ids),
+        self._sampling = {}
+        for mode, locate in manifest.prompt.forms:
+            regex = answer_regex(manifest, mode, locate)
+            self._sampling[mode, locate] = SamplingParams(
+                **sampling_arguments(manifest, mode, tokens.ids, locate),
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
             )

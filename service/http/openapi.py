@@ -127,6 +127,13 @@ SCREEN_REQUEST: Object = {
                             "description": "`cot`: the model explains, then answers. `direct`: the model answers with "
                             "letters only.",
                         },
+                        "locate": {
+                            "type": "string",
+                            "enum": ["true", "false"],
+                            "default": "false",
+                            "description": "Whether the answer says where each fault is (`options[].regions`). It "
+                            "needs the mode `cot` and a checkpoint that was trained for it.",
+                        },
                         "metadata": {
                             "type": "string",
                             "description": "A JSON object as text, at most 4 KiB. The answer echoes it.",

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from opentelemetry.trace import SpanContext
 
-from screening.answer import Answer, Mode, Unreadable
+from screening.answer import Answer, Mode, Region, Unreadable, on_pictures
+from screening.boxes import Frame
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
 from screening.decision import picture_verdicts, read_decision
-from screening.task import NONE
+from screening.task import NONE, OPTIONS
 from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
@@ -42,6 +43,8 @@ class Interpretation:
     warnings: tuple[AnswerWarning, ...] = ()
     span: SpanContext | None = None
     """Span of the request for which the model wrote the output; None if it is not traced."""
+    located: bool = False
+    """Whether the model was asked where the faults are. The regions of `parsed` are on the pictures that were sent."""
 
     @property
     def readable(self) -> bool:
@@ -52,8 +55,12 @@ class Interpretation:
         return not self.readable or bool(self.warnings) or self.confidence < review_below
 
 
-def interpret(generated: Generated, mode: Mode) -> Interpretation:
-    """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice."""
+def interpret(generated: Generated, mode: Mode, frames: Sequence[Frame] | None = None) -> Interpretation:
+    """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice.
+
+    Args:
+        frames: of original, A, B, C, D if the model was asked where the faults are; otherwise None.
+    """
     checkpoint = generated.checkpoint
     warnings = domain_warnings(generated)
     decision = read_decision(
@@ -65,8 +72,11 @@ def interpret(generated: Generated, mode: Mode) -> Interpretation:
         dimensions=checkpoint.dimensions,
         confidence_cap=checkpoint.domain.confidence_cap if checkpoint.domain and warnings else 1.0,
     )
+    parsed = decision.parsed
+    if frames is not None and isinstance(parsed, Answer):
+        parsed = on_pictures(parsed, dict(zip(OPTIONS, frames[1:], strict=True)))
     return Interpretation(
-        decision.parsed,
+        parsed,
         decision.choice,
         decision.confidence,
         decision.probabilities,
@@ -76,6 +86,7 @@ def interpret(generated: Generated, mode: Mode) -> Interpretation:
         checkpoint,
         warnings,
         current_context(),
+        frames is not None,
     )
 
 
@@ -93,6 +104,9 @@ def count_output(generated: Generated, interpretation: Interpretation, review_be
     else:
         metrics.choices.labels(interpretation.choice, mode.value).inc()
         metrics.confidence.observe(interpretation.confidence)
+    if interpretation.located and isinstance(parsed, Answer):
+        metrics.boxes.labels("given").inc(sum(len(finding.regions) for finding in parsed.findings))
+        metrics.boxes.labels("dropped").inc(sum(finding.dropped_boxes for finding in parsed.findings))
     if generated.domain_scores is not None:
         metrics.domain_score.observe(max(generated.domain_scores))
     for warning in interpretation.warnings:
@@ -133,6 +147,7 @@ def size_of(interpretation: Interpretation) -> int:
         + 512 * len(interpretation.warnings)
         + sys.getsizeof(parsed.reasoning)
         + sum(384 + sys.getsizeof(finding.comment) for finding in parsed.findings)
+        + sum(384 * len(finding.regions) for finding in parsed.findings)
     )
 
 
@@ -156,7 +171,7 @@ def compose_answer(
             "choice": interpretation.choice,
             "acceptable": sorted(parsed.options) if isinstance(parsed, Answer) else [],
             "reasoning": parsed.reasoning if isinstance(parsed, Answer) else None,
-            "options": _options(parsed, interpretation.probabilities),
+            "options": _options(interpretation),
             "none_probability": interpretation.probabilities.get(NONE),
             "confidence": interpretation.confidence,
             "needs_review": interpretation.needs_review(review_below),
@@ -174,5 +189,16 @@ def compose_answer(
     )
 
 
-def _options(parsed: Answer | Unreadable, probabilities: Mapping[str, float]) -> list[OptionAnswer]:
-    return [OptionAnswer.model_validate(asdict(verdict)) for verdict in picture_verdicts(parsed, probabilities)]
+def _options(interpretation: Interpretation) -> list[OptionAnswer]:
+    parsed = interpretation.parsed
+    regions = {one.option: one.regions for one in parsed.findings} if isinstance(parsed, Answer) else {}
+    return [
+        OptionAnswer.model_validate(
+            {**asdict(one), "regions": _regions(regions.get(one.option, ())) if interpretation.located else None}
+        )
+        for one in picture_verdicts(parsed, interpretation.probabilities)
+    ]
+
+
+def _regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
+    return [{"issue": one.dimension, "box": [round(edge, 4) for edge in one.box]} for one in regions]

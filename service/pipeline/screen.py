@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from PIL import Image
 from starlette.requests import Request
 
 from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError
 from screening.images import Picture
-from screening.inference.pictures import prepare
+from screening.inference.pictures import Prepared, prepare
 from service.admission.admission import Admission, Place
 from service.admission.upload import Upload
 from service.checkpoints.hot_swap import HotSwap
@@ -24,7 +23,7 @@ from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
 from service.engines.protocol import Engine, Question
-from service.errors import ClientGone, DeadlineExceeded, EngineLost, PictureRefused
+from service.errors import ClientGone, DeadlineExceeded, EngineLost, LocateUnsupported, PictureRefused
 from service.ids import new_id
 from service.metrics import Metrics
 from service.pipeline.answer import Interpretation, Source, compose_answer, count_output, interpret
@@ -184,6 +183,7 @@ async def _answer(
     request: Request, answer_id: str, submission: Submission, service: Service, timer: StageTimer
 ) -> ScreenAnswer:
     """Answer from the cache, from the inference of an identical request in flight, or from the engine."""
+    _check_ability(submission, service)
     asked, key = time.perf_counter(), work_key(service.serving, submission.content)
     source: Source
     if (interpretation := service.answers.get(key)) is not None:
@@ -211,6 +211,15 @@ async def _answer(
     )
 
 
+def _check_ability(submission: Submission, service: Service) -> None:
+    """
+    Raises:
+        LocateUnsupported: the request asks where the faults are, and the loaded checkpoint cannot say so.
+    """
+    if submission.locate and not service.engine.checkpoint.locates:
+        raise LocateUnsupported()
+
+
 async def _infer(submission: Submission, service: Service) -> Inference:
     """Wait for a slot, decode the pictures, run the engine and interpret its output. Stores the result in the cache."""
     timer, mode = StageTimer(service.metrics), submission.mode
@@ -218,10 +227,13 @@ async def _infer(submission: Submission, service: Service) -> Inference:
         with timer.stage("queue"):
             await slot.enter_async_context(service.admission.slot())
         with timer.stage("decode"):
-            pictures = await _prepared(submission.pictures, service.engine.checkpoint.image, service.decoders)
+            prepared = await _prepared(submission.pictures, service.engine.checkpoint.image, service.decoders)
         with timer.stage("engine"):
-            generated = await service.engine.generate(Question(new_id("gen_"), mode, pictures))
-    interpretation = interpret(generated, mode)
+            _check_ability(submission, service)  # a swap may have replaced the checkpoint while this request waited
+            pictures = tuple(one.image for one in prepared)
+            generated = await service.engine.generate(Question(new_id("gen_"), mode, pictures, submission.locate))
+    frames = tuple(one.frame for one in prepared) if submission.locate else None
+    interpretation = interpret(generated, mode, frames)
     count_output(generated, interpretation, service.settings.review_below, service.metrics)
     if interpretation.readable:
         # The key names the checkpoint that produced the output. A swap may have changed it since the request came in.
@@ -229,9 +241,7 @@ async def _infer(submission: Submission, service: Service) -> Inference:
     return Inference(interpretation, timer)
 
 
-async def _prepared(
-    pictures: tuple[Picture, ...], image: ImageContract, decoders: ThreadPools
-) -> tuple[Image.Image, ...]:
+async def _prepared(pictures: tuple[Picture, ...], image: ImageContract, decoders: ThreadPools) -> tuple[Prepared, ...]:
     jobs = [
         decoders.run(partial(_prepare, index, picture, image), large=_is_large(picture))
         for index, picture in enumerate(pictures)
@@ -248,7 +258,7 @@ def _is_large(picture: Picture) -> bool:
     return picture.pixels > LARGE_PICTURE_PIXELS or picture.scanned_pixels > LARGE_SCANNED_PIXELS
 
 
-def _prepare(index: int, picture: Picture, image: ImageContract) -> Image.Image:
+def _prepare(index: int, picture: Picture, image: ImageContract) -> Prepared:
     try:
         return prepare(picture, image)
     except ImageError as error:

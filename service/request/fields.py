@@ -12,8 +12,8 @@ from service.errors import InvalidRequest
 from service.schemas import METADATA_BYTES
 
 EXPECTED = (
-    f"Send original (one picture) and generated ({len(OPTIONS)} pictures, in the order A, B, C, D); mode, metadata and "
-    "review_below are optional."
+    f"Send original (one picture) and generated ({len(OPTIONS)} pictures, in the order A, B, C, D); mode, locate, "
+    "metadata and review_below are optional."
 )
 MAX_NAME = 80
 """Maximum number of characters of a caller's text that an error repeats."""
@@ -35,6 +35,12 @@ class Fields:
     metadata: dict[str, Any]
     review_below: float | None
     """The caller's threshold for `needs_review`; None if the operator's threshold applies."""
+    locate: bool = False
+    """Whether the model is to say where the faults are."""
+
+    def __post_init__(self) -> None:
+        if self.locate and self.mode is not Mode.COT:
+            raise InvalidRequest("locate needs the mode cot, because a direct answer names no faults. Leave mode out.")
 
     @property
     def blobs(self) -> list[bytes]:

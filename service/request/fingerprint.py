@@ -10,9 +10,9 @@ from typing import Any
 from screening.answer import Mode
 
 
-def content_digest(mode: Mode, pictures: Iterable[bytes]) -> bytes:
-    """SHA-256 of the model's input: the mode and the bytes of original, A, B, C, D."""
-    return _digest(mode.value.encode(), *pictures)
+def content_digest(mode: Mode, pictures: Iterable[bytes], locate: bool = False) -> bytes:
+    """SHA-256 of the model's input: the mode, whether it is to locate faults, and the bytes of original, A, B, C, D."""
+    return _digest(mode.value.encode() + (b"+locate" if locate else b""), *pictures)
 
 
 def work_key(checkpoint: str, content: bytes) -> bytes:

@@ -15,7 +15,7 @@ from service.request.fields import EXPECTED, MAX_NAME, Fields, checked_metadata,
 from service.request.multipart import Part, split
 from service.schemas import METADATA_BYTES
 
-_TEXT_FIELDS = ("mode", "metadata", "review_below")
+_TEXT_FIELDS = ("mode", "locate", "metadata", "review_below")
 _MAX_PARTS = 1 + len(OPTIONS) + len(_TEXT_FIELDS)
 _GENERATED = re.compile(r"generated(\[\]|\[(\d{1,4})\])?")
 
@@ -51,6 +51,7 @@ def read_form(body: bytes, boundary: bytes) -> Fields:
         _mode(texts.get("mode")),
         _metadata(texts.get("metadata", "")),
         _threshold(texts.get("review_below", "")),
+        _switch(texts.get("locate", "false")),
     )
 
 
@@ -102,6 +103,12 @@ def _mode(text: str | None) -> Mode:
         return Mode(text.strip()) if text is not None else Mode.COT
     except ValueError:
         raise InvalidRequest(f"mode: {(text or '')[:MAX_NAME]!a} is not a mode. Send cot or direct.") from None
+
+
+def _switch(text: str) -> bool:
+    if (value := text.strip().lower()) not in ("true", "false"):
+        raise InvalidRequest(f"locate: {text[:MAX_NAME]!a} is neither true nor false.")
+    return value == "true"
 
 
 def _metadata(text: str) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def read_json(body: bytes | bytearray) -> Fields:
     pictures = [
         _picture(value, picture_name(index)) for index, value in enumerate((request.original, *request.generated))
     ]
-    return Fields(tuple(pictures), Mode(request.mode), checked_metadata(request.metadata), request.review_below)
+    metadata = checked_metadata(request.metadata)
+    return Fields(tuple(pictures), Mode(request.mode), metadata, request.review_below, request.locate)
 
 
 def _picture(value: str | PictureAddress, name: str) -> bytes | PictureUrl:

@@ -49,7 +49,8 @@ class Submission:
     metadata: dict[str, Any]
     review_below: float | None
     content: bytes
-    """Digest of the mode and the pictures."""
+    """Digest of the mode, of `locate` and of the pictures."""
+    locate: bool = False
 
 
 def content_type(request: Request) -> tuple[str, bytes]:
@@ -142,6 +143,5 @@ def accept(fields: Fields, blobs: Sequence[bytes], limits: ImageLimits) -> Submi
         check_total(pictures, limits)
     except ImageError as error:
         raise PictureRefused(None, error) from error
-    return Submission(
-        tuple(pictures), fields.mode, fields.metadata, fields.review_below, content_digest(fields.mode, blobs)
-    )
+    content = content_digest(fields.mode, blobs, fields.locate)
+    return Submission(tuple(pictures), fields.mode, fields.metadata, fields.review_below, content, fields.locate)

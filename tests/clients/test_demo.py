@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from screening_client import OptionVerdict
+from screening_client.testing import FakeService
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +119,21 @@ def test_the_demo_uses_a_running_service(examples: Path, real_service: str) -> N
     done = run_demo(examples, "--base-url", real_service, "--mode", "direct")
     assert done.returncode == 0 and "Starting" not in done.stdout
     assert "decisions agree with the planted truth" in done.stdout
+
+
+def test_the_page_frames_the_faults_of_located_answers_only(load: Any, examples: Path) -> None:
+    products = load("demo_products")
+    product = products.load_products(examples / "products")[0]
+    service = FakeService()
+    with service.client() as client:
+        pages = [
+            load("demo_page").page(
+                [products.Result(product, client.screen(original=b"o", generated=[b"a"] * 4, locate=locate))]
+            )
+            for locate in (False, True)
+        ]
+    assert pages[0].count('<div class="box') == 0 and pages[1].count('<div class="box') in (3, 4)
+    assert "left:25.00%;top:25.00%;width:50.00%;height:50.00%" in pages[1]
 
 
 def test_a_failed_start_is_reported_with_the_end_of_the_log(examples: Path, tmp_path: Path) -> None:

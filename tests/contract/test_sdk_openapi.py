@@ -135,7 +135,7 @@ def test_the_request_has_the_same_fields_and_modes(openapi: Any, screen: Any, co
 
 def test_the_form_that_is_sent_has_the_parts_of_the_form_that_is_asked(openapi: Any, screen: Any) -> None:
     asked = properties(openapi, screen["requestBody"]["content"]["multipart/form-data"]["schema"])
-    body = Body(b"o", (b"a", b"b", b"c", b"d"), "cot", "{}", "key", "id", 0.8)
+    body = Body(b"o", (b"a", b"b", b"c", b"d"), "cot", "{}", "key", "id", 0.8, locate=True)
     assert {name for name, _ in body.files} | set(body.fields) == set(asked)
     assert sum(name == "generated" for name, _ in body.files) == asked["generated"]["minItems"]
 

@@ -11,13 +11,16 @@ from screening.answer import (
     Finding,
     Mode,
     Reason,
+    Region,
     Unreadable,
     compose,
     parse,
     parse_findings,
     parse_options,
     render,
+    with_boxes,
 )
+from screening.boxes import Box
 from screening.task import OPTIONS, Dimension
 
 APPEARANCE, SHADOW, LAYOUT, EXTENSION = Dimension
@@ -277,3 +280,40 @@ def test_a_verdict_names_only_dimensions_of_the_checkpoint() -> None:
     answer = parse(f"{text}<answer>N</answer>", Mode.COT, (SHADOW,))
     assert isinstance(answer, Answer)
     assert [finding.dimensions for finding in answer.findings] == [None, frozenset({SHADOW}), None]
+
+
+LOCATED = (
+    "The original is a jar. I observed <A> normal: the product is unchanged, <B> appearance + shadow: the cap is red, "
+    "<C> layout: it floats, <D> extension: a bow was added, so I ultimately chose A."
+)
+AT_CAP, AT_SHADOW, AT_BOW = Box(0.1, 0.1, 0.3, 0.2), Box(0.4, 0.8, 0.9, 0.9), Box(0.5, 0.5, 0.6, 0.7)
+
+
+def test_boxes_are_written_after_the_sentences_and_read_back():
+    text = with_boxes(LOCATED, {"B": [AT_CAP, AT_SHADOW], "D": [AT_BOW]})
+    assert "the cap is red <box>[[100, 100, 300, 200]]</box><box>[[400, 800, 900, 900]]</box>, <C>" in text
+    assert "a bow was added <box>[[500, 500, 600, 700]]</box>, so I ultimately chose A." in text
+    answer = parse(f"<think>{text}</think><answer>A</answer>", Mode.COT)
+    plain = parse(f"<think>{LOCATED}</think><answer>A</answer>", Mode.COT)
+    assert (answer.reasoning, answer.options) == (LOCATED, frozenset("A"))
+    regions = {finding.option: finding.regions for finding in answer.findings}
+    assert regions == {
+        "A": (),
+        "B": (Region(APPEARANCE, AT_CAP), Region(SHADOW, AT_SHADOW)),
+        "C": (),
+        "D": (Region(EXTENSION, AT_BOW),),
+    }
+    without = [(finding.option, finding.dimensions, finding.text) for finding in answer.findings]
+    assert without == [(finding.option, finding.dimensions, finding.text) for finding in plain.findings]
+
+
+def test_useless_boxes_are_dropped_and_counted_and_never_shown():
+    boxes = "<box>[[900, 0, 100, 50]]</box><box>[[400, 800, 900, 900]]</box><box>[[1, 1, 2, 2]]</box>"
+    text = LOCATED.replace("the cap is red", f"the cap is red {boxes}").replace(
+        "unchanged", "unchanged <box>[[1, 1, 2, 2]]</box>"
+    )
+    answer = parse(f"<think>{text}</think><answer>A</answer>", Mode.COT)
+    assert isinstance(answer, Answer) and answer.reasoning == LOCATED
+    normal, both = answer.findings[:2]
+    assert both.regions == (Region(SHADOW, AT_SHADOW),)
+    assert (normal.regions, normal.dropped_boxes, both.dropped_boxes) == ((), 1, 2)

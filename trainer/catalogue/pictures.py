@@ -48,7 +48,7 @@ def _accepted(cell: object, base: Path, name: str) -> Picture:
 
 def _prepared(picture: Picture, image: ImageContract, name: str) -> Image.Image:
     try:
-        return prepare(picture, image)
+        return prepare(picture, image).image
     except ImageError as error:
         raise Rejected(error.code, str(error), name) from error
 

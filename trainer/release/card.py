@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="one or two directories that `trainer evaluate` wrote for this checkpoint, at most one per mode",
+        help="directories that `trainer evaluate` wrote for this checkpoint: one per mode, and one with --locate",
     )
 
 
@@ -65,9 +65,10 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
             raise CardError(f"{directory} is an evaluation on data that the checkpoint's confidence was fitted on")
         if result.data.evaluated < result.data.samples:
             raise CardError(f"{directory} is an evaluation of a part of the samples. Run it without --limit")
-    if len({result.mode for result in results}) < len(results):
+    if len({result.asked for result in results}) < len(results):
         raise CardError("two evaluations are of the same mode. Give one per mode")
-    manifest = manifest.model_copy(update={"scores": {result.mode.value: summary(result) for result in results}})
+    scores = {"locate" if result.locate else result.mode.value: summary(result) for result in results}
+    manifest = manifest.model_copy(update={"scores": scores})
     store_manifest(manifest, checkpoint)
     write_atomically(checkpoint / CARD_NAME, card(manifest, results))
 
@@ -80,6 +81,7 @@ def summary(result: Evaluation) -> dict[str, Any]:
         "dimensions": {name.value: score.model_dump(mode="json") for name, score in scores.dimensions.items()},
         "choice": scores.choice.model_dump(mode="json"),
         "unreadable": scores.unreadable.model_dump(mode="json"),
+        **({"locating": result.locating.model_dump(mode="json")} if result.locating else {}),
         "data": result.data.model_dump(mode="json"),
         "evaluated": result.created,
     }

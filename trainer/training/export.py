@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from screening.checkpoint.manifest import Manifest, write_manifest
@@ -35,6 +37,7 @@ def export_successor(
     stage: str,
     data: dict[str, Any],
     recipe: dict[str, Any],
+    contract: Mapping[str, Any] = MappingProxyType({}),
 ) -> Manifest:
     """`export` a checkpoint that was trained from another one and keeps its contract.
 
@@ -45,24 +48,25 @@ def export_successor(
         start: directory of the checkpoint that the training started from.
         parent: its manifest.
         stage: becomes the version, and the name of `data` among the parent's data.
+        contract: fields of the manifest in which it differs from the parent: `prompt`, `decoding`.
     """
     with replacing_directory(directory) as temporary:
         _save_model(temporary, model)
         for name in besides_weights(parent):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(start / name, temporary / name)
+        kept = {"prompt": parent.prompt, "decoding": parent.decoding, **contract}
         return write_manifest(
             temporary,
             name=parent.name,
             version=stage,
             base=parent.base,
             parent=parent.digest,
-            prompt=parent.prompt,
             dimensions=parent.dimensions,
             image=parent.image,
-            decoding=parent.decoding,
             data=with_stage(parent.data, stage, data),
             recipe=recipe,
+            **kept,
         )
 
 

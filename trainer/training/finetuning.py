@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -74,6 +75,7 @@ def train_to_end(
     recipe: Recipe,
     tracking: Store | None,
     validation: Validation | None = None,
+    contract: Mapping[str, Any] = MappingProxyType({}),
 ) -> Manifest:
     """Train, resuming from the newest complete state if there is one, and write OUT/checkpoint.
 
@@ -84,6 +86,7 @@ def train_to_end(
         data: facts about the training data, for the manifest.
         tracking: MLflow store that gets a copy of the log; None for none.
         validation: samples by whose score the weights are chosen; None for the last weights.
+        contract: fields of the manifest in which the checkpoint differs from its parent.
 
     Raises:
         LaunchError: the training was launched with DeepSpeed.
@@ -116,6 +119,7 @@ def train_to_end(
                 stage=origin["stage"],
                 data=data,
                 recipe=recipe.model_dump(mode="json"),
+                contract=contract,
             )
             tracker.checkpoint = made.digest
             written = made.model_dump_json()

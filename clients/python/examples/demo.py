@@ -45,7 +45,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         print(f"Screening {len(products)} products through the SDK …\n")
         started = time.monotonic()
         screenings = client.screen_many(
-            [ScreenRequest(original=p.original, generated=p.generated, mode=arguments.mode) for p in products],
+            [
+                ScreenRequest(original=p.original, generated=p.generated, mode=arguments.mode, locate=arguments.locate)
+                for p in products
+            ],
             concurrency=4,
         )
         seconds = time.monotonic() - started
@@ -161,6 +164,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("cot", "direct"),
         default="cot",
         help="reason first (cot) or answer only (direct) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--locate",
+        action="store_true",
+        help="also ask where each fault is, and draw the places on the page; needs a checkpoint that was trained for "
+        "it, which models/tiny was not (default: no)",
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with pictures and decisions (default: none)"

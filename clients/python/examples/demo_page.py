@@ -12,13 +12,25 @@ from demo_products import Planted, Result, totals
 from screening_client import OptionVerdict
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1d2126 }
-section { border-top: 1px solid #d5d9de; padding: 1rem 0 1.5rem }
+:root { color-scheme: light dark; --ink: #1d2126; --paper: #fff; --line: #d5d9de; --frame: #c9cdd2; --soft: #687079;
+  --good: #2c8a4b; --bad: #b8433a }
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e6ea; --paper: #16191d; --line: #343a41; --frame: #4a525b;
+  --soft: #9aa3ad; --good: #4fb873; --bad: #e5746a } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper) }
+section { border-top: 1px solid var(--line); padding: 1rem 0 1.5rem }
 .row { display: grid; grid-template-columns: repeat(5, 1fr); gap: .8rem }
-figure { margin: 0 } img { width: 100%; border-radius: 4px; border: 4px solid #c9cdd2; box-sizing: border-box }
-.usable img { border-color: #2c8a4b } .out img { border-color: #b8433a } .choice img { outline: 3px solid #2c8a4b }
-figcaption { font-size: .85rem } .planted { color: #687079 } .reasoning { color: #3d444c }
-.yes { color: #2c8a4b } .no { color: #b8433a }
+figure { margin: 0 } .shot { position: relative; border: 4px solid var(--frame); border-radius: 4px }
+img { display: block; width: 100% }
+.usable .shot { border-color: var(--good) } .out .shot { border-color: var(--bad) }
+.choice .shot { outline: 3px solid var(--good) }
+.box { position: absolute; box-sizing: border-box; border: 2px solid #ff2ea6;
+  box-shadow: 0 0 0 1px #0009, inset 0 0 0 1px #0009 }
+.box span { position: absolute; left: -2px; bottom: 100%; font: 11px/1.3 system-ui, sans-serif; color: #fff;
+  background: #c4006f; padding: 0 .3em; white-space: nowrap } .high span { bottom: auto; top: 0 }
+.east span { left: auto; right: -2px }
+figcaption { font-size: .85rem } .planted, .reasoning { color: var(--soft) }
+.yes { color: var(--good) } .no { color: var(--bad) }
 """
 
 
@@ -38,10 +50,10 @@ def _section(result: Result) -> str:
     product, screening = result.product, result.screening
     verdict = '<b class="yes">agrees</b>' if result.agrees else '<b class="no">differs</b>'
     named = "".join(screening.acceptable) or screening.choice or "none"
-    figures = [_figure(product.original, "Original", None, "")]
+    figures = [_figure(product.original, "Original", None, "", "")]
     for option, path, planted in zip(screening.options, product.generated, product.planted, strict=True):
         kind = ("usable" if option.usable else "out") + (" choice" if option.option == screening.choice else "")
-        figures.append(_figure(path, _verdict(option), planted, kind))
+        figures.append(_figure(path, _verdict(option), planted, kind, _boxes(option)))
     return (
         f"<section><h2>{escape(product.name)}</h2><p>Choice <b>{escape(screening.choice or 'none')}</b>, "
         f"acceptable {escape(named)}, confidence {screening.confidence:.2f}, "
@@ -55,10 +67,22 @@ def _verdict(option: OptionVerdict) -> str:
     return f"{option.option}: {option.comment or ('usable' if option.usable else 'out')}"
 
 
-def _figure(path: Path, text: str, planted: Planted | None, kind: str) -> str:
+def _boxes(option: OptionVerdict) -> str:
+    """Frames over the picture where its issues are; empty if the service was not asked."""
+    frames = []
+    for region in option.regions or ():
+        left, top, right, bottom = (100 * edge for edge in region.box)
+        place = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
+        name = escape(region.issue.replace("_", " "))
+        kind = "box" + (" high" if top < 8 else "") + (" east" if left > 40 else "")  # the name stays in the picture
+        frames.append(f'<div class="{kind}" style="{place}"><span>{name}</span></div>')
+    return "".join(frames)
+
+
+def _figure(path: Path, text: str, planted: Planted | None, kind: str, boxes: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     note = f'<br><span class="planted">planted: {escape(str(planted))}</span>' if planted else ""
     return (
-        f'<figure class="{kind}"><img src="data:image/jpeg;base64,{data}" alt="{escape(text)}">'
-        f"<figcaption>{escape(text)}{note}</figcaption></figure>"
+        f'<figure class="{kind}"><div class="shot"><img src="data:image/jpeg;base64,{data}" alt="{escape(text)}">'
+        f"{boxes}</div><figcaption>{escape(text)}{note}</figcaption></figure>"
     )

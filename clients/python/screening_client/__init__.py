@@ -45,6 +45,7 @@ from screening_client.raw import RawResponse
 from screening_client.request import Mode, ScreenRequest
 from screening_client.result import (
     AnswerWarning,
+    Box,
     CheckpointInfo,
     Choice,
     Issue,
@@ -53,6 +54,7 @@ from screening_client.result import (
     Options,
     OptionVerdict,
     Outcome,
+    Region,
     Screening,
     Timings,
     Usage,
@@ -63,6 +65,7 @@ __all__ = [
     "AnswerWarning",
     "AsyncClient",
     "BadRequest",
+    "Box",
     "CheckpointInfo",
     "Choice",
     "Client",
@@ -94,6 +97,7 @@ __all__ = [
     "Overloaded",
     "PictureInput",
     "RawResponse",
+    "Region",
     "RequestTimeout",
     "RequestTooLarge",
     "ScreenRequest",

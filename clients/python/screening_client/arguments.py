@@ -31,9 +31,9 @@ Screens every line of a file. Each line is a JSON object:
 
     {"id": "4711", "original": "o.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]}
 
-"id" is a string or a number. "mode", "metadata" and "review_below" are optional. Paths are relative to the file, or to
-the current directory if the lines come from the standard input. A bad line does not stop the batch; its error is
-reported on stderr. To continue a batch, run the same command again: it skips lines whose id has an answer."""
+"id" is a string or a number. "mode", "metadata", "review_below" and "locate" are optional. Paths are relative to the
+file, or to the current directory if the lines come from the standard input. A bad line does not stop the batch; its
+error is reported on stderr. To continue a batch, run the same command again: it skips lines whose id has an answer."""
 
 
 class UsageError(InputError):
@@ -146,6 +146,12 @@ def _question(command: argparse.ArgumentParser, scope: str) -> None:
         type=float,
         metavar="CONFIDENCE",
         help=f"confidence{scope}, 0 to 1, below which needs_review is set (default: the operator's threshold)",
+    )
+
+    command.add_argument(
+        "--locate",
+        action="store_true",
+        help=f"also say where each fault is{scope}; needs a checkpoint that was trained for it (default: no)",
     )
 
 

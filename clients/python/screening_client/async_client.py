@@ -130,6 +130,7 @@ class AsyncClient:
         mode: Mode = "cot",
         metadata: Mapping[str, Any] | None = None,
         review_below: float | None = None,
+        locate: bool = False,
         timeout: ClientTimeout | float | None = None,  # noqa: ASYNC109 - limits attempts, not just the wait
         idempotency_key: str | None = None,
         request_id: str | None = None,
@@ -143,6 +144,8 @@ class AsyncClient:
             mode: `cot` explains the answer; `direct` is faster.
             metadata: a JSON object of at most 4 KiB, which the result echoes.
             review_below: confidence, 0 to 1, below which `needs_review` is set. Default: the operator's threshold.
+            locate: whether the result says where each fault is (`options["B"].regions`). It takes longer, and the
+                checkpoint must have been trained for it.
             timeout: time limits of this call. Default: those of the client.
             idempotency_key: key for all attempts of this call. Default: a new one.
             request_id: id of this call in the service's log. Default: a new one.
@@ -162,6 +165,7 @@ class AsyncClient:
             mode=mode,
             metadata=metadata,
             review_below=review_below,
+            locate=locate,
             timeout=timeout,
             idempotency_key=idempotency_key,
             request_id=request_id,

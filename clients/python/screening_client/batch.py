@@ -1,7 +1,7 @@
 """Screens a file of requests into a file of results. A batch can be continued.
 
 Input:  One line per request, `{"id": "4711", "original": "o.jpg", "generated": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]}`,
-        optionally with `mode`, `metadata` and `review_below`. Paths are relative to the file.
+        optionally with `mode`, `metadata`, `review_below` and `locate`. Paths are relative to the file.
 Output: One line per answer, `{"id": "4711", "screening": {…}}`, in the order of arrival. Failed requests are not
         written, so a second run of the same command screens the missing and the failed ones.
 """

@@ -18,7 +18,7 @@ from screening_client.errors import InputError
 from screening_client.pictures import URL
 from screening_client.request import Mode, ScreenRequest
 
-FIELDS = ("id", "original", "generated", "mode", "metadata", "review_below")
+FIELDS = ("id", "original", "generated", "mode", "metadata", "review_below", "locate")
 STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 LONGEST_LINE = 1 << 20
 """Maximum length of a line in bytes, which keeps memory small. Five paths and 4 KiB of metadata need far less."""
@@ -37,6 +37,7 @@ class Defaults:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Metadata that is merged with that of each line; the line's entries take precedence."""
     review_below: float | None = None
+    locate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenReq
         mode=row["mode"] if row.get("mode") is not None else defaults.mode or "cot",
         metadata={**defaults.metadata, **(metadata or {})},
         review_below=row["review_below"] if row.get("review_below") is not None else defaults.review_below,
+        locate=row["locate"] if row.get("locate") is not None else defaults.locate,
     )
 
 

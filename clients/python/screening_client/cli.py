@@ -108,6 +108,7 @@ def _screen(client: Client, arguments: argparse.Namespace) -> int:
         mode=arguments.mode or "cot",
         metadata=metadata(arguments.metadata) or None,
         review_below=arguments.review_below,
+        locate=arguments.locate,
     )
     if arguments.json:
         _print_json(screening.raw)
@@ -141,7 +142,10 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
         arguments.out,
         concurrency=arguments.concurrency,
         defaults=Defaults(
-            mode=arguments.mode, metadata=metadata(arguments.metadata), review_below=arguments.review_below
+            mode=arguments.mode,
+            metadata=metadata(arguments.metadata),
+            review_below=arguments.review_below,
+            locate=arguments.locate,
         ),
         retry_unreadable=arguments.retry_unreadable,
         on_failure=tell,

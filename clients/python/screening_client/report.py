@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from screening_client.errors import ScreeningClientError, StatusError
-from screening_client.result import Screening
+from screening_client.result import OptionVerdict, Screening
 
 WIDTH = 100
 
@@ -17,12 +17,19 @@ def report(screening: Screening) -> str:
     lines = [f"{name:<12}{plain(value)}" for name, value in _facts(screening)]
     rows = [("", "usable", "issues", "comment")]
     for option in screening.options:
-        issues = ", ".join(issue.replace("_", " ") for issue in option.issues) or "-"
+        issues = ", ".join(_issue(issue, option) for issue in option.issues) or "-"
         rows.append((option.option, "yes" if option.usable else "no", issues, option.comment or "-"))
     lines += ["", *_table(rows)]
     if screening.reasoning:
         lines += ["", "reasoning", textwrap.indent(textwrap.fill(plain(screening.reasoning), WIDTH - 2), "  ")]
     return "\n".join(lines)
+
+
+def _issue(issue: str, option: OptionVerdict) -> str:
+    """The name of an issue, and where it is in percent of width and height, from left and top to right and bottom."""
+    place = next((region.box for region in option.regions or () if region.issue == issue), None)
+    name = issue.replace("_", " ")
+    return f"{name} at {'-'.join(f'{100 * edge:.0f}' for edge in place)} %" if place else name
 
 
 def error_document(error: ScreeningClientError, exit_code: int) -> dict[str, Any]:

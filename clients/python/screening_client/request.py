@@ -28,6 +28,7 @@ class ScreenRequest:
     mode: Mode = "cot"
     metadata: Mapping[str, Any] | None = None
     review_below: float | None = None
+    locate: bool = False
     timeout: ClientTimeout | float | None = None
     idempotency_key: str | None = None
     request_id: str | None = None
@@ -44,6 +45,7 @@ class RequestArguments(_Pictures, total=False):
     mode: Mode
     metadata: Mapping[str, Any] | None
     review_below: float | None
+    locate: bool
     timeout: ClientTimeout | float | None
     idempotency_key: str | None
     request_id: str | None
@@ -60,6 +62,7 @@ class Body:
     idempotency_key: str
     request_id: str
     review_below: float | None = None
+    locate: bool = False
 
     @property
     def files(self) -> list[tuple[str, tuple[str, bytes, str]]]:
@@ -71,7 +74,11 @@ class Body:
     @property
     def fields(self) -> dict[str, str]:
         fields = {"mode": self.mode, "metadata": self.metadata}
-        return fields if self.review_below is None else fields | {"review_below": repr(self.review_below)}
+        if self.review_below is not None:
+            fields["review_below"] = repr(self.review_below)
+        if self.locate:  # a service of an earlier version does not know this field
+            fields["locate"] = "true"
+        return fields
 
     @property
     def headers(self) -> dict[str, str]:
@@ -95,6 +102,10 @@ def prepare(request: ScreenRequest) -> Body:
     """
     if request.mode not in get_args(Mode):
         raise InputError(f"mode is {request.mode!r}; it must be 'cot' or 'direct'")
+    if not isinstance(request.locate, bool):
+        raise InputError(f"locate is {request.locate!r}; it must be True or False")
+    if request.locate and request.mode != "cot":
+        raise InputError("locate needs mode 'cot', because a direct answer names no faults")
     generated = four_pictures(request.generated)
     metadata = _metadata_text(request.metadata)
     key = checked_key(request.idempotency_key)
@@ -107,6 +118,7 @@ def prepare(request: ScreenRequest) -> Body:
         idempotency_key=key or str(uuid.uuid4()),
         request_id=request_id or f"req_{uuid.uuid4().hex}",
         review_below=_share(request.review_below),
+        locate=request.locate,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, SupportsIndex, TypeAlias, cast, get_args, overload
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias, cast, get_args, overload
 
 from screening_client.errors import InputError
 from screening_client.reader import Reader
@@ -24,6 +24,32 @@ Issue: TypeAlias = KnownIssue | str
 Outcome: TypeAlias = Literal["answered", "unreadable"]
 
 
+class Box(NamedTuple):
+    """A rectangle. Its edges are shares, 0 to 1, of the width and height of the picture as a browser shows it."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in pixels of a picture of this size, as PIL's `crop` takes them."""
+        return (
+            round(self.left * width),
+            round(self.top * height),
+            round(self.right * width),
+            round(self.bottom * height),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where one issue of a picture is."""
+
+    issue: Issue
+    box: Box
+
+
 @dataclass(frozen=True, slots=True)
 class OptionVerdict:
     """The verdict on one generated picture."""
@@ -35,6 +61,8 @@ class OptionVerdict:
     comment: str | None
     probability: float | None = None
     """Probability, 0 to 1, that this picture may be shown. None if the service does not report it."""
+    regions: tuple[Region, ...] | None = None
+    """Where the issues are, at most one region per issue. None if the request did not set `locate`."""
 
 
 class Options(tuple[OptionVerdict, ...]):
@@ -158,6 +186,9 @@ class Screening:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON types, followed by the fields of the answer that this version does not know."""
         known: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for option in known["options"]:
+            if option["regions"] is None:
+                del option["regions"]
         return known | {name: value for name, value in self.raw.items() if name not in known}
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -256,7 +287,15 @@ def _option(each: Reader) -> OptionVerdict:
         issues=each.strings("issues"),
         comment=each.optional("comment", str),
         probability=each.optional_number("probability"),
+        regions=tuple(map(_region, each.each("regions"))) if each.fields.get("regions") is not None else None,
     )
+
+
+def _region(each: Reader) -> Region:
+    edges = each.take("box", list)
+    if len(edges) != 4 or any(isinstance(edge, bool) or not isinstance(edge, int | float) for edge in edges):
+        raise each.wrong(f"{each.path}box", "a list of four numbers", edges)
+    return Region(issue=each.take("issue", str), box=Box(*map(float, edges)))
 
 
 def _warning(each: Reader) -> AnswerWarning:

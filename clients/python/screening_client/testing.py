@@ -45,6 +45,7 @@ class FakeRequest:
     mode: str
     metadata: Mapping[str, Any]
     review_below: float | None
+    locate: bool
     headers: httpx.Headers = field(repr=False)
 
     @property
@@ -193,7 +194,12 @@ def _option(letter: str, usable: bool) -> dict[str, Any]:
 def _answer_to(asked: FakeRequest) -> Reply:
     digest = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in (asked.original, *asked.generated)))
     choices: tuple[Choice, ...] = get_args(Choice)
-    return answer(choices[digest.digest()[0] % len(choices)], id=f"scr_{digest.hexdigest()[:26]}", mode=asked.mode)
+    made = answer(choices[digest.digest()[0] % len(choices)], id=f"scr_{digest.hexdigest()[:26]}", mode=asked.mode)
+    if asked.locate:
+        for option in made["options"]:
+            box = [0.25, 0.25, 0.75, 0.75]
+            option["regions"] = [{"issue": issue, "box": box} for issue in option["issues"]]
+    return made
 
 
 def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
@@ -218,5 +224,6 @@ def _read(request: httpx.Request) -> FakeRequest:
         mode=parts["mode"][0].decode(),
         metadata=json.loads(parts["metadata"][0]),
         review_below=float(parts["review_below"][0]) if "review_below" in parts else None,
+        locate=parts.get("locate") == [b"true"],
         headers=request.headers,
     )

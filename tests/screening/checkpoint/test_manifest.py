@@ -20,7 +20,7 @@ from screening.checkpoint.manifest import (
     write_manifest,
 )
 from screening.errors import CheckpointError
-from screening.prompt import COMPACT, STANDARD, Prompt
+from screening.prompt import COMPACT, STANDARD, Prompt, locating
 from screening.runtime.atomic_write import partial_path
 from screening.task import STANDARD_DIMENSIONS
 
@@ -221,3 +221,16 @@ def test_calibrations_are_kept_per_mode(checkpoint):
     assert (read.calibration_of(Mode.COT), read.calibration_of(Mode.DIRECT)) == (fitted, UNCALIBRATED)
     assert read.calibrated_on == {"sha256:1"}
     assert read.uncalibrated.digest != read.digest
+
+
+def test_the_ability_to_locate_changes_the_digest_and_its_absence_leaves_no_trace(checkpoint):
+    plain = read_manifest(checkpoint)
+    written = json.loads((checkpoint / MANIFEST_NAME).read_text())
+    assert "locate" not in written["prompt"] and "max_tokens_locate" not in written["decoding"]
+    able = plain.model_copy(
+        update={"prompt": locating(COMPACT), "decoding": Decoding(max_tokens_locate=500)},
+    )
+    assert able.digest != plain.digest
+    assert Manifest.model_validate_json(able.model_dump_json()) == able
+    assert able.prompt.forms == (*plain.prompt.forms, (Mode.COT, True))
+    assert (able.decoding.max_tokens(Mode.COT, locate=True), able.decoding.max_tokens(Mode.COT)) == (500, 256)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from screening.answer import Answer, Finding, Mode, compose, parse, render
+from screening.answer import Answer, Finding, Mode, compose, parse, render, with_boxes
+from screening.boxes import Box
 from screening.checkpoint.manifest import Decoding, ImageContract, Manifest
 from screening.inference.generation import (
     PICTURE_FEATURES,
@@ -29,7 +30,7 @@ from screening.inference.generation import (
     watched,
 )
 from screening.inference.speculative_drafter import AnswerDrafter
-from screening.prompt import COMPACT
+from screening.prompt import COMPACT, locating
 from screening.task import Dimension
 
 
@@ -179,3 +180,28 @@ def test_a_probe_asks_for_the_log_probabilities_of_the_prompts_own_tokens_and_re
     assert math.isnan(first) and rest == [-0.5, -2.5]
     with pytest.raises(ValueError, match="shorter"):
         last_log_probabilities([5, 7, 9], None, 2)
+
+
+def test_a_grammar_with_places_allows_boxes_and_also_none() -> None:
+    plain, located = (answer_regex(manifest("grammar"), Mode.COT, locate=locate) for locate in (False, True))
+    reasoning = (
+        "I observed <A> normal: unchanged, <B> appearance + shadow: the cap is red, <C> normal: unchanged, "
+        "<D> layout: it floats, so I ultimately chose AC."
+    )
+    box = Box(0.1, 0.2, 0.3, 0.4)
+    with_places = with_boxes(reasoning, {"B": [box, box], "D": [box]})
+    assert plain is not None and located is not None
+    for text, allowed_by in ((reasoning, (plain, located)), (with_places, (located,))):
+        answer = f"<think>{text}</think><answer>AC</answer>"
+        assert [regex for regex in (plain, located) if re.fullmatch(regex, answer)] == list(allowed_by)
+
+
+def test_a_located_question_has_its_own_prompt_and_length() -> None:
+    asked = manifest().model_copy(
+        update={"prompt": locating(COMPACT), "decoding": Decoding(max_tokens_cot=200, max_tokens_locate=400)}
+    )
+    assert [sampling_arguments(asked, Mode.COT, [], locate)["max_tokens"] for locate in (False, True)] == [200, 400]
+    with pytest.raises(ValueError, match="no instruction to locate"):
+        COMPACT.text(Mode.COT, locate=True)
+    with pytest.raises(ValueError, match="in mode direct"):
+        asked.prompt.text(Mode.DIRECT, locate=True)

@@ -36,7 +36,7 @@ def cut(picture: Image.Image) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(300, 200), (40, 300), (64, 64), (50, 50)])
 def test_without_tiles_a_picture_becomes_the_same_square_as_ever(size: tuple[int, int]) -> None:
     picture = inspect(encoded(*size))
-    assert prepare(picture, SQUARE).tobytes() == fit_square(decode(picture, shrink_to=SIZE), SIZE).tobytes()
+    assert prepare(picture, SQUARE).image.tobytes() == fit_square(decode(picture, shrink_to=SIZE), SIZE).tobytes()
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,8 @@ def test_prepared_prompts_are_not_rendered_again_and_unused_ones_are_forgotten(t
     one, two = (make_checkpoint(tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2)))
     before, after = read_manifest(one), read_manifest(two).model_copy(update={"probes": None})
     monkeypatch.setattr(
-        "service.engines.prompt_rendering.prompt_text", lambda _, __, mode: f"{mode} of {'two' if expecting else 'one'}"
+        "service.engines.prompt_rendering.prompt_text",
+        lambda _, __, mode, ___: f"{mode} of {'two' if expecting else 'one'}",
     )
     expecting = False
 

@@ -105,7 +105,7 @@ def test_all_paths_ask_with_the_same_tokens_and_pixels(
     assert rollout == policy
 
     sent = [(data / file).read_bytes() for file in samples[0].files]
-    pictures = [prepare(accept(one), manifest.image) for one in sent]
+    pictures = [prepare(accept(one), manifest.image).image for one in sent]
     prompt = prompt_text(processor(checkpoint).tokenizer, manifest.prompt, Mode.COT)
     served, served_pixels = in_vllm(checkpoint, prompt, pictures, **tiling_arguments(manifest))
     assert served == policy

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +14,17 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from screening.answer import Mode, parse
+from screening.answer import Answer, Mode, parse
+from screening.boxes import Frame
 from screening.checkpoint.manifest import read_manifest, verify
 from screening.checkpoint.weights import changed_for_engine
 from screening.images import load_square
-from screening.prompt import COMPACT
+from screening.prompt import COMPACT, locating
 from screening.task import Dimension
 from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
+from trainer.records import Generated, Sample
 from trainer.runs.run_directory import RunMismatch
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint
 from trainer.training.sft.agreement import check_dimensions
@@ -222,3 +225,75 @@ def test_samples_without_reasoning_are_not_taught_as_empty_thoughts(data: Path) 
     with pytest.raises(DataError, match=sample.id):
         screening_rows([sample], COMPACT, direct_share=0, seed=0)
     assert screening_rows([sample], COMPACT, direct_share=1, seed=0)
+
+
+def _located(samples: list[Sample], **options: Any) -> list[dict[str, Any]]:
+    return screening_rows(samples, COMPACT, direct_share=0, seed=0, locate=1.0, **options)
+
+
+def test_a_located_row_asks_for_boxes_and_teaches_those_of_the_data(data: Path) -> None:
+    samples = read_samples(data)
+    for sample, row in zip(samples, _located(samples), strict=True):
+        assert row["prompt"][0]["content"][0]["text"] == locating(COMPACT).locate
+        answer = parse(row["completion"][0]["content"][0]["text"], Mode.COT)
+        assert isinstance(answer, Answer) and answer.reasoning == sample.reasoning
+        for finding, picture in zip(answer.findings, sample.generated, strict=True):
+            assert [region.dimension for region in finding.regions] == sorted_dimensions(picture)
+            for region in finding.regions:
+                assert region.box == pytest.approx(picture.box_of(region.dimension), abs=0.0051)
+
+
+def sorted_dimensions(picture: Generated) -> list[Dimension]:
+    return [dimension for dimension in Dimension if dimension in picture.dimensions]
+
+
+def test_boxes_are_taught_on_the_padded_canvas(data: Path) -> None:
+    samples = [sample for sample in read_samples(data) if not all(p.usable for p in sample.generated)]
+    answer = parse(
+        _located(samples, frame_of=lambda _: Frame((400, 100)))[0]["completion"][0]["content"][0]["text"], Mode.COT
+    )
+    assert isinstance(answer, Answer)
+    boxes = [region.box for finding in answer.findings for region in finding.regions]
+    assert boxes and all(0.37 <= box.top < box.bottom <= 0.63 for box in boxes)
+
+
+def test_samples_without_boxes_are_trained_without_and_all_of_them_are_refused(data: Path) -> None:
+    samples = [sample for sample in read_samples(data) if not all(p.usable for p in sample.generated)]
+    unknown = [
+        sample.model_copy(update={"generated": tuple(map(_without_boxes, sample.generated))}) for sample in samples
+    ]
+    rows = _located([samples[0], *unknown[1:]])
+    assert [row["prompt"][0]["content"][0]["text"] != COMPACT.cot for row in rows] == [True] + [False] * len(
+        unknown[1:]
+    )
+    with pytest.raises(DataError, match="no sample has a `box`"):
+        _located(unknown)
+
+
+def _without_boxes(picture: Generated) -> Generated:
+    return picture.model_copy(update={"defects": tuple(d.model_copy(update={"box": None}) for d in picture.defects)})
+
+
+def test_the_share_of_located_rows_leaves_the_other_rows_as_they_were(data: Path) -> None:
+    samples = read_samples(data)
+    plain = screening_rows(samples, COMPACT, direct_share=0.5, seed=3)
+    mixed = screening_rows(samples, COMPACT, direct_share=0.5, seed=3, locate=0.5)
+    asked = [row["prompt"][0]["content"][0]["text"] for row in mixed]
+    assert {COMPACT.cot, COMPACT.direct, locating(COMPACT).locate} >= set(asked)
+    kept = [
+        (one, other) for one, other, text in zip(plain, mixed, asked, strict=True) if text != locating(COMPACT).locate
+    ]
+    assert all(one == other for one, other in kept) and 0 < len(kept) < len(samples)
+
+
+def test_a_training_with_boxes_makes_a_checkpoint_that_can_be_asked_for_them(
+    data: Path, checkpoint: Path, recipe: str, tmp_path: Path
+) -> None:
+    path = Path(recipe)
+    path.write_text(path.read_text().replace("captions: false}", "captions: false, locate: 1.0}"))
+    made = train("answer-driven", recipe, checkpoint, data, tmp_path / "out", 4)
+    parent = read_manifest(checkpoint)
+    assert (made.prompt, parent.prompt.locate) == (locating(parent.prompt), None)
+    assert made.decoding.max_tokens(Mode.COT) == parent.decoding.max_tokens(Mode.COT)
+    assert made.decoding.max_tokens(Mode.COT, locate=True) > parent.decoding.max_tokens(Mode.COT)
+    assert made.parent == parent.digest

@@ -5,7 +5,7 @@ Light and shadows are computed on a coarse grid and enlarged: they are soft, and
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,64 +14,41 @@ from PIL import Image
 from trainer.data.render import textures
 from trainer.data.render.cutouts import CutOut
 from trainer.data.render.figure import Place, figure_of, flat_sprite, placed, put
-from trainer.data.render.light import FORESHORTENING, Body, Light, body_of, cast, contact, grid
-from trainer.data.render.placing import place_item, place_reference
+from trainer.data.render.floor import Floor, below
+from trainer.data.render.light import FORESHORTENING, Body, Light, body_of, contact, grid
+from trainer.data.render.placing import Placed, place_item, place_reference
 from trainer.data.render.scenes import Setting, Stage, draw_background, draw_stage
 from trainer.data.render.staging import Staging
-from trainer.data.render.views import footprint
 
 Floats = NDArray[np.float32]
 
 COARSE = 3
 """Pixels per cell of the light grid."""
-_SHADOW = 0.6
-_CONTACT = 0.62
-_DARKEST = 0.04
-"""Share of the light that a shadow leaves at least."""
-
 _STAGES = {"podium": (190, 184, 176), "plinth": (238, 238, 236)}
 
 
-class _Floor:
-    """The shadows on one surface: n x n masks, 0-1, of the cast and the contact shadow."""
+@dataclass(frozen=True)
+class Composition:
+    """A picture and where everything in it is, from which `regions` finds the boxes of its defects."""
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.shadow = np.zeros((n, n), np.float32)
-        self.dark = np.zeros((n, n), np.float32)
+    image: Image.Image
+    staging: Staging
+    place: Place
+    figure: Image.Image
+    """The lit product at its size, whose bottom centre stands at `standing`."""
+    body: Body
+    stage: Stage | None
+    horizon: float
+    items: tuple[Placed, ...]
+    """The invented items, in the order of `staging.items`."""
 
-    def cast(self, body: Body, light: Light, share: float = 1.0) -> None:
-        self.shadow = np.maximum(self.shadow, cast(self.n, body, light) * share)
-
-    def touch(self, x: float, y: float, half: float, share: float = 1.0, lift: float = 0.0) -> None:
-        self.dark = np.maximum(self.dark, contact(self.n, x, y, half, lift) * share)
-
-    def thing(self, sprite: Image.Image, at: Place, light: Light, size: int) -> None:
-        self.cast(body_of(sprite.getchannel("A"), at.x, at.y, size), light)
-        self.touch(at.x, at.y, sprite.width / size / 2)
-
-    def product(self, staging: Staging, body: Body, solid: NDArray[np.bool_] | None = None) -> None:
-        """Shadows of the product.
-
-        Args:
-            solid: n x n, the pixels of a product with an irregular base; None for a simple base.
-        """
-        aside = -staging.light.side * min(staging.detached * body.foot, 0.3)
-        for source, share in staging.shadows:
-            self.cast(replace(body, x=body.x + aside), source, share)
-        if solid is None:
-            self.touch(body.x + float(body.centres[:3].mean()), body.y, body.foot, staging.contact, body.lift)
-        elif not staging.detached:
-            line, shade = footprint(solid)
-            self.dark = np.maximum(self.dark, np.maximum(line, 0.6 * shade) * staging.contact)
-
-    def gain(self, strength: float) -> Floats:
-        """The share of the light that remains."""
-        lit = np.maximum(1 - _SHADOW * strength * self.shadow, _DARKEST)
-        return np.asarray(lit * (1 - _CONTACT * self.dark), np.float32)
+    @property
+    def standing(self) -> Place:
+        """Where the product is drawn; a floating one is above its place on the ground."""
+        return replace(self.place, y=self.place.y - self.staging.gap * self.place.height)
 
 
-def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Generator, size: int) -> Image.Image:
+def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Generator, size: int) -> Composition:
     """Draw the picture.
 
     Args:
@@ -89,15 +66,15 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     solid = _solid(figure, place, size, n) if isinstance(staging.product, CutOut) and not staging.gap else None
     stage = _stage(scene, staging, body, place, rng) if scene.stage else None
     reference = place_reference(scene, staging, place, horizon, light, rng, size)
-    items = [place_item(item, staging, body, place, stage, light, rng, size) for item in staging.items]
+    items = tuple(place_item(item, staging, body, place, stage, light, rng, size) for item in staging.items)
 
-    floor = _Floor(n)
+    floor = Floor(n)
     for thing, at in [*([reference] if reference else []), *((i.sprite, i.at) for i in items if i.on_ground)]:
         floor.thing(thing, at, light, size)
     if stage is None:
         floor.product(staging, body, solid)
     else:
-        _below(floor, stage, staging, body)
+        below(floor, stage, staging, body)
     floor.shadow *= np.clip((grid(n)[1] - horizon) / 0.03, 0, 1)
     if staging.cut:
         # A sunk product pushes up the ground, which shows as a bright rim in front of a dark gap.
@@ -112,7 +89,7 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
     behind = [(i.sprite, i.at) for i in items if i.behind]
     for sprite, at in [*behind, standing, *((i.sprite, i.at) for i in items if not i.behind)]:
         put(image, sprite, at)
-    return grained(image, rng)
+    return Composition(grained(image, rng), staging, place, figure, body, stage, horizon, items)
 
 
 def _displaced(place: Place, staging: Staging, sprite: Image.Image) -> Place:
@@ -138,18 +115,6 @@ def _solid(figure: Image.Image, place: Place, size: int, n: int) -> NDArray[np.b
     return np.asarray(frame.getchannel("A").resize((n, n), Image.Resampling.BOX)) >= 100
 
 
-def _below(floor: _Floor, stage: Stage, staging: Staging, body: Body) -> None:
-    """Shadows on the ground below a stage: its own, and the part of the product's shadow that falls beyond it."""
-    base = stage.y + stage.height
-    floor.cast(Body(stage.x, base, *_block(stage)), staging.light)
-    raised = Body(
-        body.x, base + (body.y - stage.y), body.heights + stage.height, body.widths, body.centres, stage.height
-    )
-    for source, share in staging.shadows:
-        floor.cast(raised, source, share)
-    floor.touch(stage.x, base + stage.depth * 0.9, stage.half, 0.7)
-
-
 def _stage(scene: Setting, staging: Staging, body: Body, place: Place, rng: np.random.Generator) -> Stage:
     foot = body.foot
     half = max(float(rng.uniform(0.24, 0.3)), foot * 1.3 + 0.04)
@@ -164,15 +129,10 @@ def _stage(scene: Setting, staging: Staging, body: Body, place: Place, rng: np.r
     return Stage(scene.stage, x, place.y - 0.01, half, min(depth, 0.085), height, colour)
 
 
-def _block(stage: Stage) -> tuple[Floats, Floats, Floats]:
-    heights = np.linspace(0, stage.height, 8, dtype=np.float32)
-    return heights, np.full(8, stage.half, np.float32), np.zeros(8, np.float32)
-
-
 def _put_stage(image: Image.Image, stage: Stage, staging: Staging, body: Body, light: Light, size: int) -> None:
     """Paste the stage with the product's shadow on its upper face."""
     sprite, corner, face = draw_stage(stage, size, light)
-    top_face = _Floor(size // COARSE)
+    top_face = Floor(size // COARSE)
     top_face.product(staging, body)
     full = np.asarray(Image.fromarray(top_face.gain(light.strength)).resize((size, size), Image.Resampling.BILINEAR))
     pixels = np.array(sprite)

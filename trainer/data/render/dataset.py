@@ -31,7 +31,9 @@ from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data.render.contact_sheet import contact_sheet
 from trainer.data.render.picture import Shot
+from trainer.data.render.regions import box_of
 from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
+from trainer.data.render.staging import Defect
 
 JPEG_QUALITY = 92
 SHEET_SAMPLES = 12
@@ -189,13 +191,23 @@ def _generated(shot: Shot, option: str, folder: str) -> dict[str, Any]:
         "usable": shot.usable,
         "dimensions": [d.value for d in Dimension if d in named],
         "severity": max((d.severity for d in shot.defects), default=0),
-        "defects": [
-            {"dimension": d.dimension.value, "kind": d.kind, "severity": d.severity, "comment": d.comment}
-            for d in shot.defects
-        ],
+        "defects": [_defect(d, shot) for d in shot.defects],
         "comment": comment_on(shot),
         "caption": shot.caption,
     }
+
+
+def _defect(defect: Defect, shot: Shot) -> dict[str, Any]:
+    assert shot.composition is not None
+    record: dict[str, Any] = {
+        "dimension": defect.dimension.value,
+        "kind": defect.kind,
+        "severity": defect.severity,
+        "comment": defect.comment,
+    }
+    if (box := box_of(defect, shot.composition)) is not None:
+        record["box"] = list(box)
+    return record
 
 
 def statistics(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

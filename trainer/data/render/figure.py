@@ -55,14 +55,19 @@ def figure_of(
     product: AnyProduct, sprite: Image.Image, place: Place, light: Light, size: int, staging: Staging | None = None
 ) -> Image.Image:
     """The lit product at its size in the picture; its bottom centre is the middle of the last row."""
+    figure = shade(at_size(sprite, place, size), product.surface, light.side, light.strength, product.gloss)
+    return figure if staging is None else posed(figure, staging)
+
+
+def at_size(sprite: Image.Image, place: Place, size: int) -> Image.Image:
+    """A flat sprite at its size in the picture."""
     tall = max(8, round(place.height * size * sprite.height / flat_height(size)))
     wide = max(4, round(sprite.width * tall / sprite.height))
-    small = sprite.resize(
-        (wide, tall), Image.Resampling.BOX if tall * 2 <= sprite.height else Image.Resampling.BILINEAR
-    )
-    figure = shade(small, product.surface, light.side, light.strength, product.gloss)
-    if staging is None:
-        return figure
+    return sprite.resize((wide, tall), Image.Resampling.BOX if tall * 2 <= sprite.height else Image.Resampling.BILINEAR)
+
+
+def posed(figure: Image.Image, staging: Staging) -> Image.Image:
+    """A figure that is sunk into the ground or leans, as planned."""
     if staging.cut:
         figure = _sunken(figure, staging.cut)
     if staging.lean:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from screening.task import Dimension
-from trainer.data.render.composition import COARSE, compose_scene, grained, lit
+from trainer.data.render.composition import COARSE, Composition, compose_scene, grained, lit
 from trainer.data.render.cutouts import CutOut
 from trainer.data.render.defects import Plan, apply_plan, dimensions_of, vary
 from trainer.data.render.figure import AnyProduct, Place, figure_of, flat_sprite, put
@@ -41,6 +41,8 @@ class Shot:
     """Side of the light: `left`, `right`, or None for the original photo."""
     measures: Mapping[str, float] = field(default_factory=dict)
     """Proportions and shades as drawn, which captions cannot express; see `Product.measures`. Empty for cut-outs."""
+    composition: Composition | None = field(default=None, repr=False, compare=False)
+    """Where everything is; None for the original photo."""
 
     @property
     def usable(self) -> bool:
@@ -113,12 +115,12 @@ def draw_generated(
     if side and any(d.kind == "mirrored" for d in defects):
         # The wrong shadow must fall inside the picture.
         _turn(staging, side)
-    image = compose_scene(staging, scene, side, rng, size)
+    composition = compose_scene(staging, scene, side, rng, size)
     drawn = _words(product, staging.look)
     seen = [d.comment for d in defects if d.dimension is not Dimension.APPEARANCE]
     text = caption(drawn, scene.phrase, staging.light.name, seen)
     measures = _measures(product, staging.look, staging.width)
-    return Shot(image, text, drawn, defects, scene.name, staging.light.name, measures)
+    return Shot(composition.image, text, drawn, defects, scene.name, staging.light.name, measures, composition)
 
 
 def _facing(light: Light, side: int, plan: Plan, rng: np.random.Generator) -> Light:

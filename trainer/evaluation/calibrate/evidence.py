@@ -113,6 +113,8 @@ def _to_scale(answers: Sequence[ReadAnswer]) -> tuple[ReadAnswer, ...]:
 
 def _check_usable(directory: Path, evaluation: Evaluation, manifest: Manifest) -> None:
     checkpoint, data = evaluation.checkpoint, evaluation.data
+    if evaluation.locate:
+        raise CalibrationError(f"{directory} is an evaluation with --locate. Give one without it")
     if checkpoint is None:
         raise CalibrationError(f"{directory} is an evaluation of an endpoint, whose probabilities are unknown")
     # Evaluations keep probabilities from before calibration, so an earlier calibration does not matter.

@@ -59,7 +59,7 @@ def read_pairs(before: Path, after: Path, data: Path | None) -> Pairs:
     first, second = read_evaluation(before), read_evaluation(after)
     for what, one, other in (
         ("data", first.data.digest, second.data.digest),
-        ("mode", first.mode, second.mode),
+        ("mode", first.asked, second.asked),
         ("number of samples", first.data.evaluated, second.data.evaluated),
     ):
         if one != other:

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from screening.answer import Answer, Mode, parse
+from screening.answer import Answer, Mode, on_pictures, parse
 from screening.checkpoint.manifest import Manifest, verify
 from screening.confidence import Source, decide
 from trainer.data.split.divide import is_test_set
-from trainer.data_directory import data_digest, read_samples
+from trainer.data_directory import data_digest, read_frame, read_samples
+from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.generate import OfflineEngine, Reply, answer_samples, open_engine
 from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
@@ -25,7 +26,8 @@ from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, 
 from trainer.metrics import METRICS, Judged, Metric
 from trainer.records import Sample
 
-OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[OfflineEngine]]
+OpenEngine = Callable[..., AbstractContextManager[OfflineEngine]]
+"""Opens an engine, given the checkpoint's directory, its manifest and the mode, and `locate=True` to ask for places."""
 
 
 def evaluate(
@@ -39,6 +41,7 @@ def evaluate(
     confidence_level: float = 0.95,
     metrics: Mapping[str, Metric] = METRICS,
     open_engine: OpenEngine = open_engine,
+    locate: bool = False,
 ) -> Evaluation:
     """Answer, score and write the result to `out`.
 
@@ -49,18 +52,24 @@ def evaluate(
         batch: samples given to the engine at once; a killed run loses at most one batch.
         metrics: metrics for the scores, by name.
         open_engine: starts the engine: vLLM, unless a test gives another one.
+        locate: whether the model is asked where the faults are, in the mode `cot`.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the data directory cannot be used.
-        EvaluationError, LogError: `out` holds something else or cannot be used.
+        EvaluationError, LogError: `out` holds something else or cannot be used, or the checkpoint cannot say where
+            faults are.
         Unfinished: the engine failed.
     """
     manifest = verify(checkpoint)
+    if locate and manifest.prompt.locate is None:
+        raise EvaluationError(
+            f"{checkpoint} cannot say where faults are. Train it with the recipe setting `locate`, or omit --locate"
+        )
     everything = read_samples(data)
     samples = everything[:limit]
     digest = data_digest(data, everything)
-    identity = Identity(checkpoint=manifest.digest, data=digest, mode=mode)
+    identity = Identity(checkpoint=manifest.digest, data=digest, mode=mode, locate=locate)
     model = EvaluatedCheckpoint(
         name=manifest.name,
         version=manifest.version,
@@ -69,7 +78,7 @@ def evaluate(
     )
     with open_predictions(out, identity) as predictions:
         if todo := predictions.missing(samples):
-            with open_engine(checkpoint, manifest, mode) as engine:
+            with open_engine(checkpoint, manifest, mode, **({"locate": True} if locate else {})) as engine:
                 _answer(engine, manifest, mode, todo, data, predictions, batch=batch, total=len(samples))
         frozen = is_test_set(data, digest)
         evaluation = conclude(
@@ -79,9 +88,18 @@ def evaluate(
     return evaluation
 
 
-def predict(sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: OfflineEngine) -> Prediction:
-    """Parse one reply as the service would."""
+def predict(
+    sample: Sample, reply: Reply, manifest: Manifest, mode: Mode, engine: OfflineEngine, data: Path
+) -> Prediction:
+    """Parse one reply as the service would.
+
+    Args:
+        data: data directory of the sample, whose pictures are read if the reply has regions.
+    """
     result = parse(reply.text, mode, manifest.dimensions)
+    if isinstance(result, Answer) and any(finding.regions for finding in result.findings):
+        frames = {picture.option: read_frame(data, picture.file, manifest.image) for picture in sample.generated}
+        result = on_pictures(result, frames)
     calibration = manifest.calibration_of(mode)
     judgement = decide(result, reply.steps, engine.watched, calibration) if isinstance(result, Answer) else None
     strange = reply.domain_score is not None and reply.domain_score >= 1
@@ -128,7 +146,7 @@ def _answer(
 
     with tqdm(desc=f"answering ({mode})", total=total, initial=total - len(todo), unit="sample") as bar:
         for answered in answer_samples(engine, todo, data, image=manifest.image, batch=batch):
-            predictions.append(predict(sample, reply, manifest, mode, engine) for sample, reply in answered)
+            predictions.append(predict(sample, reply, manifest, mode, engine, data) for sample, reply in answered)
             bar.update(len(answered))
 
 

@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     checkpoint = parser.add_argument_group("with --checkpoint")
     add_batch(checkpoint)
+    checkpoint.add_argument(
+        "--locate",
+        action="store_true",
+        help="also ask where each fault is, and score the places; needs --mode cot and a checkpoint that was trained "
+        "with the recipe setting `locate`",
+    )
     model = parser.add_argument_group(
         "with --endpoint (these decide the answers, so a continued evaluation must have the same values)"
     )
@@ -90,6 +96,7 @@ def _by_checkpoint(args: argparse.Namespace) -> Evaluation:
             batch=args.batch,
             confidence_level=args.confidence_level,
             metrics=_metrics(args.metric),
+            locate=args.locate,
         )
 
 
@@ -127,4 +134,8 @@ def _complaint(args: argparse.Namespace) -> str | None:
         return "--model is only for --endpoint. Leave it out with --checkpoint"
     if args.base_url and not args.model:
         return "--endpoint needs --model, the name of the model at the endpoint"
+    if args.locate and args.base_url:
+        return "--locate is only for --checkpoint. Leave it out with --endpoint"
+    if args.locate and args.mode != "cot":
+        return "--locate needs --mode cot, because a direct answer names no faults"
     return complaint(args)

@@ -64,9 +64,10 @@ class OfflineEngine:
 
 
 @contextmanager
-def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[OfflineEngine]:
+def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, *, locate: bool = False) -> Iterator[OfflineEngine]:
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
+    With `locate`, the checkpoint is asked where the faults are, which it must be able to say.
     `ask` raises Unfinished when the engine dies or aborts a question.
     """
     with start_llm(checkpoint, manifest) as llm:
@@ -76,12 +77,12 @@ def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode) -> Iterator[Of
 
         tokenizer = llm.get_tokenizer()
         watch, spelling = watched(tokenizer), Spelling(tokenizer)
-        regex = answer_regex(manifest, mode)
+        regex = answer_regex(manifest, mode, locate)
         sampling = SamplingParams(
-            **sampling_arguments(manifest, mode, watch.ids),
+            **sampling_arguments(manifest, mode, watch.ids, locate),
             structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
         )
-        prompt = prompt_text(tokenizer, manifest.prompt, mode)
+        prompt = prompt_text(tokenizer, manifest.prompt, mode, locate)
 
         def ask(questions: Sequence[Pictures]) -> list[Reply]:
             requests: list[Any] = [request(prompt, pictures) for pictures in questions]

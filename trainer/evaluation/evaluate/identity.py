@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from screening.answer import Mode
 from screening.runtime.atomic_write import write_atomically
@@ -57,6 +57,8 @@ class Identity(_Record):
     data: str
     """Digest of the data directory."""
     mode: Mode
+    locate: bool = Field(False, exclude_if=lambda locate: not locate)
+    """Whether the model was asked where the faults are."""
 
     def difference(self, other: Identity) -> str | None:
         """The first difference to another evaluation, for a message; None if there is none."""
@@ -69,7 +71,8 @@ class Identity(_Record):
     def _facts(self) -> dict[str, object]:
         """Values by their names in a message, the most important first."""
         asked = self.endpoint.model_dump() if self.endpoint else {}
-        facts = {"checkpoint": self.checkpoint or "an endpoint", "data set": self.data, "mode": self.mode}
+        facts: dict[str, object] = {"checkpoint": self.checkpoint or "an endpoint", "data set": self.data}
+        facts |= {"mode": self.mode, "locate": self.locate}
         return facts | {name.replace("_", " "): value for name, value in asked.items()}
 
 

@@ -10,7 +10,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from screening.answer import Answer, Finding, Reason, Unreadable
+from screening.answer import Answer, Finding, Reason, Region, Unreadable
+from screening.boxes import Box
 from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.evaluation.evaluate.errors import EvaluationError
@@ -26,23 +27,41 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class StatedRegion(_Record):
+    """Where an issue is on the picture, as the model said; see `screening.answer.Region`."""
+
+    dimension: Dimension
+    box: Box
+
+
 class StatedFinding(_Record):
     """The verdict of the reasoning about one picture; see `screening.answer.Finding`."""
 
     option: str
     dimensions: tuple[Dimension, ...] | None
     comment: str
+    regions: tuple[StatedRegion, ...] = ()
+    dropped_boxes: int = 0
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
         """Make a record of a finding, with its dimensions in the order of the enumeration."""
         named = finding.dimensions
         dimensions = None if named is None else tuple(dimension for dimension in Dimension if dimension in named)
-        return cls(option=finding.option, dimensions=dimensions, comment=finding.comment)
+        regions = tuple(StatedRegion(dimension=one.dimension, box=one.box) for one in finding.regions)
+        return cls(
+            option=finding.option,
+            dimensions=dimensions,
+            comment=finding.comment,
+            regions=regions,
+            dropped_boxes=finding.dropped_boxes,
+        )
 
     def read(self) -> Finding:
         """The finding as the parser gave it."""
-        return Finding(self.option, None if self.dimensions is None else frozenset(self.dimensions), self.comment)
+        dimensions = None if self.dimensions is None else frozenset(self.dimensions)
+        regions = tuple(Region(one.dimension, one.box) for one in self.regions)
+        return Finding(self.option, dimensions, self.comment, regions, self.dropped_boxes)
 
 
 class UnreadableAnswer(_Record):

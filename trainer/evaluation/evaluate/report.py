@@ -9,6 +9,7 @@ from pathlib import Path
 from screening.answer import Mode
 from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, OPTIONS, Dimension
+from trainer.evaluation.evaluate.locating import Locating
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
@@ -37,6 +38,13 @@ _DIRECT_INTRO = """\
 `held back`: the answer does not offer the picture; by severity 1 subtle, 2 clear, 3 gross. All values are percentages,
 with n in brackets."""
 
+
+_LOCATING_INTRO = """\
+## Where the faults are
+
+Over the faults that the reasoning names and that the picture has. `centre`: the middle of the box lies in the true
+region. `overlap`: the intersection over union with the true region is at least 0.5. A fault without a box counts as
+wrong. All values are percentages."""
 
 _CONFIDENCE_INTRO = """\
 ## Confidence
@@ -71,7 +79,7 @@ def render(evaluation: Evaluation) -> str:
     scores, data = evaluation.scores, evaluation.data
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
-        f"# {evaluation.model.title}, {evaluation.mode}: {_percent(scores.overall.correct)}",
+        f"# {evaluation.model.title}, {evaluation.asked}: {_percent(scores.overall.correct)}",
         f"{data.evaluated} samples{limited}, {scores.confidence_level:.0%} intervals (Wilson), {evaluation.created}.\n"
         f"{'endpoint' if evaluation.endpoint else 'checkpoint'} {evaluation.model.digest}\ndata {data.digest}",
         _endpoint(evaluation.endpoint) if evaluation.endpoint else "",
@@ -84,6 +92,7 @@ def render(evaluation: Evaluation) -> str:
         "## Position\n\nEach sample divides one vote among its options. Values are percentages.",
         _balance_table(scores),
         *_verdict_parts(evaluation),
+        *(_locating_parts(evaluation.locating) if evaluation.locating else []),
         *(_reliability_parts(evaluation.reliability, evaluation.uncalibrated) if evaluation.reliability else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -194,6 +203,25 @@ def _dimension_table(dimensions: dict[Dimension, DimensionVerdicts], mode: Mode)
         row = [dimension.title, *([_short(one.all.named)] if cot else []), *cells, _short(one.all.held_back)]
         rows.append(row + ([_short(one.false_alarms), _short(one.precision)] if cot else []))
     return table(header, rows)
+
+
+def _locating_parts(found: Locating) -> list[str]:
+    rows = [("all faults", found.overall)]
+    rows += [(dimension.title, placed) for dimension, placed in found.dimensions.items() if placed.centre.n]
+    rows += list(found.kinds.items())
+    cells = [
+        [
+            name,
+            *(cell for one in (placed.centre, placed.overlap) for cell in (_percent(one, ""), _interval(one))),
+            str(placed.centre.n),
+        ]
+        for name, placed in rows
+    ]
+    return [
+        _LOCATING_INTRO,
+        table(["", "centre", "interval", "overlap", "interval", "n"], cells),
+        f"Faults without a box: {_percent(found.without_box)}. Boxes that were dropped: {found.dropped_boxes}.",
+    ]
 
 
 def _kind_table(kinds: dict[str, Verdicts], mode: Mode) -> str:

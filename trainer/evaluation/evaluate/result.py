@@ -10,12 +10,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import screening
 from screening.answer import Mode
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
+from trainer.evaluation.evaluate.locating import Locating, locating
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions
 from trainer.evaluation.reliability import Reliability, summarise
 from trainer.metrics import METRICS, Metric, Scores, Share, evaluate_scores, share
@@ -98,7 +99,11 @@ class Evaluation(_Record):
     endpoint: EvaluatedEndpoint | None = None
     data: EvaluatedData
     mode: Mode
+    locate: bool = Field(False, exclude_if=lambda locate: not locate)
+    """Whether the model was asked where the faults are."""
     scores: Scores
+    locating: Locating | None = Field(None, exclude_if=lambda locating: locating is None)
+    """How well the model pointed at the faults that it found; None if it was not asked."""
     reliability: Reliability | None
     """Reliability of the confidence in the single choice; unreadable answers count with confidence 0. None if the
     confidence is unknown."""
@@ -115,6 +120,11 @@ class Evaluation(_Record):
         if (self.checkpoint is None) == (self.endpoint is None):
             raise ValueError("exactly one of checkpoint and endpoint must be set")
         return self
+
+    @property
+    def asked(self) -> str:
+        """The mode, and whether the model was also asked where the faults are."""
+        return f"{self.mode} with places" if self.locate else str(self.mode)
 
     @property
     def model(self) -> EvaluatedCheckpoint | EvaluatedEndpoint:
@@ -157,6 +167,8 @@ def conclude(
         endpoint=model if isinstance(model, EvaluatedEndpoint) else None,
         data=EvaluatedData(digest=identity.data, samples=len(everything), evaluated=len(samples), frozen=frozen),
         mode=identity.mode,
+        locate=identity.locate,
+        locating=locating(judged, confidence_level) if identity.locate else None,
         scores=evaluate_scores(judged, confidence_level, metrics),
         reliability=summarise(confidences, right, confidence_level) if known else None,
         uncalibrated=summarise(probabilities, right, confidence_level) if known and calibrated else None,

@@ -83,6 +83,8 @@ def _check(evaluation: Evaluation, directory: Path, version: Version, test: Test
         raise EvidenceError(
             f"{directory} is an evaluation of {digest}, but version {version.number} has the digest {version.digest}"
         )
+    if evaluation.locate:
+        raise EvidenceError(f"{directory} is an evaluation with --locate. Give one without it")
     if evaluation.mode is not test.mode:
         raise EvidenceError(f"{directory} is an evaluation in mode {evaluation.mode}, and --mode is {test.mode}")
     if evaluation.data.evaluated < evaluation.data.samples:

@@ -11,7 +11,7 @@ from trainer.training.plan.memory import GIB, Memory
 from trainer.training.plan.plan import MARGIN, Case
 from trainer.training.plan.schedule import SftSchedule
 from trainer.training.plan.sharded import excluded_by_sharding
-from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import BOX_TOKENS, HcmGrpoRecipe, SftRecipe
 
 
 def find_problems(case: Case) -> list[str]:
@@ -28,6 +28,7 @@ def _problems(case: Case) -> Iterator[str]:
     grpo = case.recipe.hcm_grpo
     yield from _pictures(case)
     yield from _positions(case)
+    yield from _boxes(case)
     yield from _cut_answers(case)
     yield from _enough(case)
     yield from _sharding(case)
@@ -89,6 +90,17 @@ def _positions(case: Case) -> Iterator[str]:
             yield (
                 f"the prompt's {case.tokens.prompt} tokens and {setting} {completion} are more than the model's "
                 f"{case.shapes.max_positions} positions. Lower {setting} to {room}{fewer and ', or take fewer tiles'}"
+            )
+
+
+def _boxes(case: Case) -> Iterator[str]:
+    limit, room = case.recipe.max_tokens_cot, case.shapes.max_positions - case.tokens.prompt
+    for name, sft in case.sft_stages:
+        if sft.locate and limit <= room < limit + BOX_TOKENS:
+            yield (
+                f"{name}.locate: with {BOX_TOKENS} tokens for boxes, max_tokens_cot {limit} and the prompt's "
+                f"{case.tokens.prompt} tokens are more than the model's {case.shapes.max_positions} positions. Lower "
+                f"max_tokens_cot to {max(1, room - BOX_TOKENS)}"
             )
 
 

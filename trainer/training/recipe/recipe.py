@@ -68,7 +68,7 @@ class Recipe(Strict):
         Raises:
             RecipeError: the prompts differ.
         """
-        if isinstance(self.prompt, PromptTexts) and asked != self.prompt_texts:
+        if isinstance(self.prompt, PromptTexts) and (asked.cot, asked.direct) != (self.prompt.cot, self.prompt.direct):
             raise RecipeError(
                 f"recipe {self.name!r} states the prompt {self.prompt_texts.version}, but the checkpoint is asked with "
                 f"{asked.version}, which a training does not change. Start from a base model that `trainer import` "

@@ -72,6 +72,11 @@ _Attention = Annotated[Literal["sdpa", "flash_attention_2"], Field(exclude_if=la
 _Validation = Annotated[ValidationRecipe | None, Field(exclude_if=lambda settings: settings is None)]
 """Left out of the resolved recipe if it is None, so that recipes without it keep their record."""
 
+BOX_TOKENS = 256
+"""Number of tokens that an answer may have for boxes: eight boxes of 32 tokens."""
+_Locate = Annotated[Share, Field(exclude_if=lambda share: share == 0)]
+"""Left out of the resolved recipe if it is 0, so that recipes without it keep their record."""
+
 
 class SftRecipe(Strict):
     """Settings of one SFT stage (paper, section 4 and table 2): ViT and aligner are frozen."""
@@ -95,6 +100,9 @@ class SftRecipe(Strict):
     pictures needs few."""
     direct_share: Share = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
+    locate: _Locate = 0.0
+    """Share of the CoT samples with known boxes that are also asked where each fault is, from 0 to 1. Above 0, the
+    checkpoint can be asked with `locate` afterwards."""
     gradient_checkpointing: bool = False
     """Keep one tensor per layer for the backward pass and recompute the others: a third more work, the same result."""
     save_steps: Count = 200

@@ -7,42 +7,88 @@ training and serving see the same pixels.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from screening.answer import Answer, Mode, render
+from screening.answer import Answer, Mode, parse_findings, render, with_boxes
+from screening.boxes import Box, Frame
 from screening.checkpoint.manifest import ImageContract
-from screening.prompt import Prompt, messages
+from screening.prompt import Prompt, locating, messages
+from screening.task import OPTIONS, Dimension
 from trainer.data_directory import DataError, read_picture
 from trainer.records import Generated, Original, Sample
 from trainer.training.instructions import DESCRIBE
 
 
 def screening_rows(
-    samples: Sequence[Sample], prompt: Prompt, *, direct_share: float, seed: int
+    samples: Sequence[Sample],
+    prompt: Prompt,
+    *,
+    direct_share: float,
+    seed: int,
+    locate: float = 0.0,
+    frame_of: Callable[[str], Frame] = lambda _file: Frame(),
 ) -> list[dict[str, Any]]:
     """Make one row per sample: the question, and the target with reasoning and answer.
 
     Args:
         direct_share: share of samples that are asked for the letters only (Direct mode).
+        locate: share of the samples in CoT mode with known boxes that are also asked where each fault is.
+        frame_of: how a picture lies on the canvas that the model sees, by its file; by default it fills the canvas.
 
     Raises:
-        DataError: a sample in CoT mode has no reasoning.
+        DataError: a sample in CoT mode has no reasoning, or `locate` is set and no sample has boxes.
     """
-    rng = random.Random(seed)
-    rows = []
+    rng, locating_rng = random.Random(seed), random.Random(f"{seed}/locate")
+    rows, located = [], 0
     for sample in samples:
         mode = Mode.DIRECT if rng.random() < direct_share else Mode.COT
         if mode is Mode.COT and not sample.reasoning.strip():
             raise DataError(
                 f"sample {sample.id} has no reasoning, which training in CoT mode needs. Write it with `annotate`"
             )
-        answer = Answer(sample.options, sample.reasoning)
-        rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
+        drawn = mode is Mode.COT and locating_rng.random() < locate
+        boxes = known_boxes(sample, frame_of) if drawn else None
+        if boxes is None:
+            answer = Answer(sample.options, sample.reasoning)
+            rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
+        else:
+            located += 1
+            answer = Answer(sample.options, with_boxes(sample.reasoning, boxes))
+            rows.append(_row(messages(locating(prompt), mode, locate=True), render(answer, mode), sample.files))
+    if locate and not located:
+        raise DataError(
+            "no sample has a `box` for each defect that its reasoning names, so `locate` cannot be trained. Render the "
+            "data again into a new directory, or set `locate: 0`"
+        )
     return rows
+
+
+def known_boxes(sample: Sample, frame_of: Callable[[str], Frame]) -> Mapping[str, list[Box]] | None:
+    """The boxes of the faults that a reasoning names, on the canvases that the model sees.
+
+    Returns:
+        Option → boxes in the order of the dimensions; None if a verdict or a box is not known.
+    """
+    findings = {finding.option: finding for finding in parse_findings(sample.reasoning)}
+    if set(findings) != set(OPTIONS):
+        return None
+    boxes: dict[str, list[Box]] = {}
+    for picture in sample.generated:
+        dimensions = findings[picture.option].dimensions
+        if dimensions is None:
+            return None
+        found = [picture.box_of(dimension) for dimension in Dimension if dimension in dimensions]
+        placed = [box for box in found if box is not None]
+        if len(placed) < len(found):
+            return None
+        if placed:
+            frame = frame_of(picture.file)
+            boxes[picture.option] = [frame.on_canvas(box) for box in placed]
+    return boxes
 
 
 def caption_rows(samples: Sequence[Sample], *, most: int | None = None, seed: int = 0) -> list[dict[str, Any]]:

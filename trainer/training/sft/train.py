@@ -15,7 +15,8 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
-from trainer.data_directory import data_digest, read_samples
+from screening.prompt import locating
+from trainer.data_directory import data_digest, read_frame, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import done_by_first, processes
@@ -26,7 +27,7 @@ from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
 from trainer.training.recipe.recipe import Recipe, load_recipe
-from trainer.training.recipe.stages import SftRecipe
+from trainer.training.recipe.stages import BOX_TOKENS, SftRecipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sharding import is_sharded
@@ -128,7 +129,14 @@ def _read_inputs(
         seed=settings.seed,
         mode=Mode.DIRECT if settings.direct_share == 1 else Mode.COT,
     )
-    rows = screening_rows(used, manifest.prompt, direct_share=settings.direct_share, seed=settings.seed)
+    rows = screening_rows(
+        used,
+        manifest.prompt,
+        direct_share=settings.direct_share,
+        seed=settings.seed,
+        locate=settings.locate,
+        frame_of=lambda file: read_frame(data, file, manifest.image),
+    )
     if settings.captions:
         rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
     table = dataset(rows, data, manifest.image)
@@ -192,7 +200,15 @@ def train_on_rows(
         recipe=recipe,
         tracking=tracking,
         validation=validation,
+        contract=_able_to_locate(parent) if settings.locate else {},
     )
+
+
+def _able_to_locate(parent: Manifest) -> dict[str, Any]:
+    """The fields of the manifest by which a service can ask where the faults are."""
+    most = parent.decoding.max_tokens_locate or parent.decoding.max_tokens_cot + BOX_TOKENS
+    decoding = parent.decoding.model_copy(update={"max_tokens_locate": most})
+    return {"prompt": locating(parent.prompt), "decoding": decoding}
 
 
 def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: Path) -> StrictSFTTrainer:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, is_peft_model
 
-from screening.answer import Mode, Unreadable, parse
+from screening.answer import Unreadable, parse
 from screening.checkpoint.manifest import Manifest
 from screening.inference.generation import Spelling, prompt_text
 from trainer.data_directory import read_picture
@@ -74,7 +74,6 @@ class Scorer:
         return {SCORE: score(judged).correct.percent or 0.0, UNREADABLE: unreadable.percent or 0.0}
 
     def _answers(self, model: Any, samples: Sequence[Sample], accelerator: Accelerator) -> list[str]:
-        decoding = self._manifest.decoding
         # As for rollouts: adapters are in float32 and the frozen weights are not.
         with accelerator.autocast() if is_peft_model(model) else nullcontext(), masked_attention(model):
             completions = roll_out(
@@ -82,7 +81,7 @@ class Scorer:
                 self._questions(samples, accelerator.device),
                 group_size=1,
                 sampling=GREEDY,
-                max_tokens=decoding.max_tokens_cot if self._mode is Mode.COT else decoding.max_tokens_direct,
+                max_tokens=self._manifest.decoding.max_tokens(self._mode),
                 ends=self._ends(model),
             )
         return [self._spelling.text(tokens) for tokens in completions]

@@ -38,6 +38,16 @@ def test_a_context_longer_than_the_model_is_refused_and_the_remedy_works() -> No
     assert find_problems(case(shapes=short, text=2048 - 1280 - 512)) == []  # the positions are exactly filled
 
 
+def test_answers_with_boxes_need_room_and_the_remedy_works() -> None:
+    located, just = changed("sft_answer", locate=0.5), replace(SHAPES, max_positions=1680 + 512)
+    assert find_problems(case(located)) == find_problems(case(shapes=just)) == []
+    (problem,) = find_problems(case(located, shapes=just))
+    assert "sft_answer.locate: with 256 tokens for boxes, max_tokens_cot 512" in problem
+    assert "Lower max_tokens_cot to 256" in problem
+    remedy = located.model_copy(update={"max_tokens_cot": 256})
+    assert not any("locate" in each for each in find_problems(case(remedy, shapes=just)))
+
+
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
     (problem,) = find_problems(case(shapes=replace(SHAPES, max_positions=1024)))
     assert "none are left for an answer" in problem
