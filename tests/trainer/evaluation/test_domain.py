@@ -107,7 +107,7 @@ def test_a_checkpoint_with_tiles_gets_no_domain(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     image = SQUARE.model_copy(update={"max_patches": 4})
     store_manifest(read_manifest(checkpoint).model_copy(update={"image": image}), checkpoint)
-    with pytest.raises(DomainFitError, match="into up to 4 tiles.* Serve it without a domain"):
+    with pytest.raises(DomainFitError, match=r"into up to 4 tiles.* Serve it without a domain"):
         command.describe(checkpoint, tmp_path / "data", "small drawings")
 
 
