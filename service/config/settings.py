@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     draft_tokens: int | None = Field(None, ge=0, le=64)
     """Number of tokens that speculative decoding drafts ahead; 0 disables it; if unset, 12 on a CPU, 0 on a GPU."""
     fast_preprocessing: bool = True
-    """Whether a lookup table prepares the pictures, if its result equals that of vLLM's slower preprocessing."""
+    """Whether a lookup table prepares the pictures, if its result equals that of vLLM's slower preprocessing. It never
+    does for a checkpoint with several tiles per picture."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 listens on every interface."""

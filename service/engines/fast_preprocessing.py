@@ -7,7 +7,7 @@ For each request vLLM has transformers' processor prepare the text and the pictu
 differ only in the pixels, and each value of a pixel follows from one byte. So vLLM renders one request whose pictures
 hold every byte; the values become a table, and later requests are put together from it. A trial request of noise shows
 whether the result equals vLLM's to the bit. If it does not (the processor cuts tiles, or resizes), vLLM renders each
-request.
+request. It also does for a checkpoint with several tiles per picture, which `prompt_rendering` does not try here.
 """
 
 from __future__ import annotations

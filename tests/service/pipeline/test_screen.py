@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from screening.answer import Answer, Mode, parse
+from screening.checkpoint.manifest import ImageContract
+from service.engines.protocol import Generated, LoadedCheckpoint, Question
 from service.engines.scripted_engine import ScriptedEngine
 from service.pipeline import screen
 from service.schemas import ScreenAnswer
+from tests.service.conftest import Sample, draw
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +47,28 @@ async def test_json_and_multipart_give_the_same_decision(start, sample) -> None:
         one = await running.client.post("/screen", files=sample.files(), data={"mode": "cot", "metadata": '{"a": 1}'})
         other = await running.client.post("/screen", json=sample.json(mode="cot", metadata={"a": 1}))
     assert decision(one.json()) == decision(other.json())
+
+
+class Tiling(ScriptedEngine):
+    """An engine whose checkpoint has up to four tiles per picture."""
+
+    shown: tuple[Image.Image, ...] = ()
+
+    @property
+    def checkpoint(self) -> LoadedCheckpoint:
+        return replace(super().checkpoint, image=ImageContract(size=112, tokens_per_picture=16, max_patches=4))
+
+    async def generate(self, question: Question) -> Generated:
+        self.shown = question.pictures
+        return await super().generate(question)
+
+
+async def test_each_picture_is_prepared_for_its_own_grid_of_tiles(start) -> None:
+    engine, sizes = Tiling(latency_ms=0), [(400, 400), (900, 300), (300, 900), (60, 60), (500, 260)]
+    sample = Sample(tuple(draw(seed, size) for seed, size in enumerate(sizes)))
+    async with start(engine) as running:
+        assert (await running.client.post("/screen", json=sample.json())).status_code == 200
+    assert [picture.size for picture in engine.shown] == [(224, 224), (336, 112), (112, 336), (112, 112), (224, 112)]
 
 
 async def test_data_urls_are_understood(start, sample) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from screening.checkpoint.manifest import Manifest, read_manifest
+from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
 from screening.checkpoint.probes import probe_pictures
 from tests.trainer.published import make_data
-from tests.trainer.scripted_engine import SIZE, make_checkpoint
+from tests.trainer.scripted_engine import SIZE, SQUARE, make_checkpoint
 from trainer.__main__ import main
 from trainer.evaluation.domain import command
 from trainer.evaluation.domain.errors import DomainFitError
@@ -103,7 +103,18 @@ def described(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Pat
     return checkpoint, before, command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
+=======
+def test_a_checkpoint_with_tiles_gets_no_domain(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "c")
+    image = SQUARE.model_copy(update={"max_patches": 4})
+    store_manifest(read_manifest(checkpoint).model_copy(update={"image": image}), checkpoint)
+    with pytest.raises(DomainFitError, match=r"into up to 4 tiles.* Serve it without a domain"):
+        command.describe(checkpoint, tmp_path / "data", "small drawings")
+
+
+>>>>>>> h/tiles
 def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path, Manifest, str]) -> None:
     checkpoint, before, report = described
     after = read_manifest(checkpoint)

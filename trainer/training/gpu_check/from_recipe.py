@@ -48,7 +48,7 @@ def make_order(recipe_name: str, scale: Scale = "true") -> Order:
     """
     recipe = load_recipe(recipe_name)
     model = find_model(_with_tiny_model() if scale == "tiny" else recipe)
-    shapes, parameters = shapes_of(model.config, recipe.tiles), count_parameters(build_on_meta(model.config))
+    shapes, parameters = shapes_of(model.config, recipe.most_tiles), count_parameters(build_on_meta(model.config))
     tokens = count_tokens(recipe.prompt_texts, shapes.most_tokens, load_tokenizer(model.directory))
     if scale == "tiny":
         recipe, tokens = _shortened(recipe), replace(tokens, text=TINY_TOKENS)

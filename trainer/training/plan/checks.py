@@ -77,19 +77,19 @@ def _positions(case: Case) -> Iterator[str]:
     limits = {"max_tokens_cot": case.recipe.max_tokens_cot}
     if grpo := case.recipe.hcm_grpo:
         limits["hcm_grpo.max_completion_tokens"] = grpo.max_completion_tokens
-    fewer = ", fewer tiles" if case.recipe.tiles > 1 else ""
+    smaller = "fewer tiles" if case.recipe.tiles > 1 else "smaller pictures"
     for setting, completion in limits.items():
         room = case.shapes.max_positions - case.tokens.prompt
         if room <= 0:
             yield (
                 f"the prompt's {case.tokens.prompt} tokens fill the model's {case.shapes.max_positions} positions, so "
-                f"none are left for an answer. Choose a model with more positions{fewer}, or smaller pictures"
+                f"none are left for an answer. Choose a model with more positions or {smaller}"
             )
             return
         if completion > room:
             yield (
                 f"the prompt's {case.tokens.prompt} tokens and {setting} {completion} are more than the model's "
-                f"{case.shapes.max_positions} positions. Lower {setting} to {room}{fewer and ', or take fewer tiles'}"
+                f"{case.shapes.max_positions} positions. Lower {setting} to {room}, or choose {smaller}"
             )
 
 

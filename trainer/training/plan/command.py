@@ -100,7 +100,7 @@ def read_case(args: argparse.Namespace) -> Case:
     from trainer.training.plan.tokens import load_tokenizer
 
     model = find_model(recipe)
-    shapes = shapes_of(model.config, recipe.tiles)
+    shapes = shapes_of(model.config, recipe.most_tiles)
     tokenizer = load_tokenizer(model.directory)
     return Case(
         recipe=recipe,

@@ -34,6 +34,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.optimizer import TITLES, state_bytes
 from trainer.training.plan.parameters import Parameters
@@ -203,7 +204,7 @@ def grpo_memory(
         generated = settings.batch_size * settings.gradient_accumulation
         rollouts["KV cache of the rollouts"] = kv_cache_bytes(shapes, generated, prompt + answer)
     checkpointing, length = settings.gradient_checkpointing, prompt + answer
-    tiles, answers = shapes.tiles_per_question * settings.batch_size, settings.batch_size * answer
+    tiles, answers = PICTURES_PER_SAMPLE * shapes.tiles * settings.batch_size, settings.batch_size * answer
     if adapters:
         seeing = adapters.vision_activations(shapes, tiles, checkpointing=checkpointing)
         writing = adapters.text_activations(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from screening.checkpoint.manifest import with_thumbnail
-from screening.prompt import PICTURES_PER_SAMPLE
-
 if TYPE_CHECKING:
     from transformers import InternVLConfig
 
@@ -46,11 +43,6 @@ class Shapes:
         return self.tiles * self.tokens_per_picture
 
     @property
-    def tiles_per_question(self) -> int:
-        """Maximum number of tiles of the five pictures of a question."""
-        return PICTURES_PER_SAMPLE * self.tiles
-
-    @property
     def vision_length(self) -> int:
         """Number of positions in the ViT: patches and the class token."""
         return self.patches_per_side**2 + 1
@@ -65,7 +57,7 @@ def shapes_of(config: InternVLConfig, tiles: int = 1) -> Shapes:
     """Read the sizes from a configuration.
 
     Args:
-        tiles: maximum number of tiles per picture, without the thumbnail.
+        tiles: maximum number of tiles per picture, thumbnail included.
     """
     vision, text = config.vision_config, config.text_config
     side = vision.image_size[0] // vision.patch_size[0]
@@ -92,5 +84,5 @@ def shapes_of(config: InternVLConfig, tiles: int = 1) -> Shapes:
         tokens_per_picture=int(side * config.downsample_ratio) ** 2,
         vocabulary=text.vocab_size,
         max_positions=text.max_position_embeddings,
-        tiles=with_thumbnail(tiles),
+        tiles=tiles,
     )

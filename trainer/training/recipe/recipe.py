@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Tag, ValidationError
 
-from screening.checkpoint.manifest import ImageContract
+from screening.checkpoint.manifest import ImageContract, with_thumbnail
 from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
 from trainer.prompt_texts import PromptError, PromptTexts, load_texts
@@ -57,6 +57,11 @@ class Recipe(Strict):
     @property
     def prompt_texts(self) -> Prompt:
         return self.prompt.prompt if isinstance(self.prompt, PromptTexts) else PROMPTS[self.prompt]
+
+    @property
+    def most_tiles(self) -> int:
+        """Maximum number of tiles per picture, thumbnail included."""
+        return with_thumbnail(self.tiles)
 
     def refuse_other_prompt(self, asked: Prompt) -> None:
         """Refuse a checkpoint that is asked with other texts than those that the recipe states.

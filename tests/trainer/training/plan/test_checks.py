@@ -33,6 +33,8 @@ def test_a_context_longer_than_the_model_is_refused_and_the_remedy_works() -> No
     assert len(problems) == 2
     assert "max_tokens_cot 512 are more than the model's 2048 positions. Lower max_tokens_cot to 368" in problems[0]
     assert "Lower hcm_grpo.max_completion_tokens to 368" in problems[1]
+    tiled = find_problems(case(case().recipe.model_copy(update={"tiles": 4}), shapes=short))
+    assert "or choose fewer tiles" in tiled[0]
     shorter = changed("hcm_grpo", max_completion_tokens=368).model_copy(update={"max_tokens_cot": 368})
     assert find_problems(case(shorter, shapes=short)) == []
     assert find_problems(case(shapes=short, text=2048 - 1280 - 512)) == []  # the positions are exactly filled

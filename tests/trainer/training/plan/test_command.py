@@ -81,6 +81,20 @@ def test_the_command_prints_a_page(capsys) -> None:
     assert "error: sft_weak needs" in capsys.readouterr().err
 
 
+def test_tiles_count_in_tokens_and_memory(tmp_path, capsys) -> None:
+    recipe, plans = tmp_path / "four.yaml", []
+    recipe.write_text("extends: internvl3-1b\ntiles: 4\n")
+    for name in ("internvl3-1b", str(recipe)):
+        main(["plan", name, "--json"])
+        plans.append(json.loads(capsys.readouterr().out))
+    one, four = ({**plan["tokens"], **plan["stages"]["hcm_grpo"]["memory"]["training"]} for plan in plans)
+    for growing in ("per_picture", "pictures", "activations of the ViT and projector"):
+        assert four[growing] == 5 * one[growing]
+    assert four["prompt"] == one["prompt"] + 4 * 1280
+    main(["plan", str(recipe)])
+    assert "5 of at most 4 tiles of 448 x 448 pixels and a thumbnail" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

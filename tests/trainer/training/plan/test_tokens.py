@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from screening.checkpoint.manifest import with_thumbnail
 from tests.trainer.training.plan.model_2b import SHAPES, reasoned, with_base
 from trainer.training.plan.architectures import find_model
 from trainer.training.plan.shapes import shapes_of
@@ -20,7 +21,7 @@ def test_the_prompt_is_as_long_as_the_processor_makes_it(tiny_checkpoint, tiles)
 
     processor = AutoProcessor.from_pretrained(tiny_checkpoint)
     config = find_model(with_base(tiny_checkpoint)).config
-    per_picture = shapes_of(config, tiles).most_tokens
+    per_picture = shapes_of(config, with_thumbnail(tiles)).most_tokens
     assert per_picture == {1: 1, 4: 5}[tiles] * config.image_seq_length
     for prompt in PROMPTS.values():
         text = processor.apply_chat_template(messages(prompt, Mode.COT), add_generation_prompt=True, tokenize=False)
