@@ -103,9 +103,6 @@ def described(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Pat
     return checkpoint, before, command.describe(checkpoint, data, "small drawings", open_extractor=Opened(0.001))
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
-=======
 def test_a_checkpoint_with_tiles_gets_no_domain(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "c")
     image = SQUARE.model_copy(update={"max_patches": 4})
@@ -114,7 +111,7 @@ def test_a_checkpoint_with_tiles_gets_no_domain(tmp_path: Path) -> None:
         command.describe(checkpoint, tmp_path / "data", "small drawings")
 
 
->>>>>>> h/tiles
+@pytest.mark.slow
 def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path, Manifest, str]) -> None:
     checkpoint, before, report = described
     after = read_manifest(checkpoint)
