@@ -29,6 +29,7 @@ from trainer.data.render.figure import Place, at_size, flat_sprite, posed, put
 from trainer.data.render.floor import Floor, own_shadow, raised
 from trainer.data.render.light import grid
 from trainer.data.render.packaging import Look
+from trainer.data.render.palette import Rgb
 from trainer.data.render.photo_edits import EDITS
 from trainer.data.render.products import Product
 from trainer.data.render.scenes import draw_stage
@@ -40,6 +41,8 @@ _CHANGED = 14
 """Minimum difference of a changed pixel, of 255."""
 _SOLID = 124
 """Minimum opacity of a pixel that shows an object, of 255."""
+_MARKED = 80
+"""Minimum brightness, after scaling, of a pixel that was marked as changed, of 255. Thin letters become faint."""
 _SHADED = 0.25
 """Minimum strength of a pixel that belongs to a shadow."""
 _EVERYWHERE = ("all_colours",)
@@ -71,8 +74,15 @@ def _pasted(sprite: Image.Image, at: Place, size: int) -> Mask:
 
 # --- appearance, and pieces that grow out of a product in a photo -------------------------------------------------
 
+
+def _other_colour(colour: Rgb) -> Rgb:
+    """A colour that differs from this one by half of the range in each channel."""
+    red, green, blue = ((value + 128) % 256 for value in colour)
+    return red, green, blue
+
+
 _WITHOUT: Mapping[str, Callable[[Look], Look]] = {
-    "body": lambda look: replace(look, body=(255 - look.body[0], 255 - look.body[1], 255 - look.body[2])),
+    "body": lambda look: replace(look, body=_other_colour(look.body)),
     "cap": lambda look: replace(look, cap=None),
     "cap_shape": lambda look: replace(look, cap=None),
     "mark": lambda look: replace(look, mark=None),
@@ -127,7 +137,7 @@ def _part(product: Product | CutOut, one: Look | CutOutLook, other: Look | CutOu
     figure = posed(at_size(sprite, picture.place, size), staging)
     frame = Image.new("RGBA", (size, size), (0, 0, 0, 255))
     put(frame, figure, picture.standing)
-    return np.asarray(frame.getchannel("R")) > 80
+    return np.asarray(frame.getchannel("R")) > _MARKED
 
 
 def _on_canvas(sprite: Image.Image, size: tuple[int, int]) -> Image.Image:
