@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import ImageContract, read_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.images import load_square
 from screening.inference.generation import cpu_environment, engine_arguments, prompt_text
+from screening.prompt import COMPACT, locating
 from screening.runtime.environment import QUIET_ENVIRONMENT
 from service.engines.fast_preprocessing import FastPrompt, NotPossible
 from service.engines.protocol import Question
@@ -190,6 +191,10 @@ class AnsweringLLM:
         self.made: list[Any] = []
         """What it rendered last."""
         self.asked: list[Any] = []
+        self.texts: list[str] = []
+        """Texts that it rendered last."""
+        self.limits: list[int] = []
+        """Maximum number of tokens of each answer."""
 
     def get_tokenizer(self) -> Any:
         return SimpleNamespace(
@@ -200,11 +205,13 @@ class AnsweringLLM:
 
     async def render_cmpl_async(self, prompts: list[Any], **_: object) -> list[Any]:
         self.rendered += 1
+        self.texts = [prompt["prompt"] for prompt in prompts]
         self.made = [await self._render(prompt["multi_modal_data"]["image"]) for prompt in prompts]
         return self.made
 
-    async def generate(self, prompt: object, _sampling: object, _request_id: str, **_: object) -> AsyncIterator[Any]:
+    async def generate(self, prompt: object, sampling: Any, _request_id: str, **_: object) -> AsyncIterator[Any]:
         self.asked.append(prompt)
+        self.limits.append(sampling.max_tokens)
         completion = SimpleNamespace(finish_reason="stop", token_ids=[], logprobs=None, weight_versions=())
         yield SimpleNamespace(outputs=[completion], prompt_token_ids=[1])
 
@@ -263,7 +270,7 @@ def test_prepared_prompts_are_not_rendered_again_and_unused_ones_are_forgotten(t
     before, after = read_manifest(one), read_manifest(two).model_copy(update={"probes": None})
     monkeypatch.setattr(
         "service.engines.prompt_rendering.prompt_text",
-        lambda _, __, mode, ___: f"{mode} of {'two' if expecting else 'one'}",
+        lambda _, __, mode, _locate: f"{mode} of {'two' if expecting else 'one'}",
     )
     expecting = False
 
@@ -300,6 +307,26 @@ def test_without_a_fast_form_vllm_renders_and_the_log_says_why(tmp_path, caplog,
     with caplog.at_level("INFO"):
         asyncio.run(run())
     assert [record.getMessage() for record in caplog.records].count("fast preprocessing not possible") == 1
+
+
+@pytest.mark.vllm
+def test_a_question_for_places_has_its_own_prompt_and_limit(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("service.engines.prompt_rendering.prompt_text", lambda _, prompt, *form: prompt.text(*form))
+    able, plain = (make_checkpoint(tmp_path / name, 1) for name in ("able", "plain"))
+    decoding = Decoding(max_tokens_cot=100, max_tokens_locate=300)
+    change_manifest(able, prompt=locating(COMPACT), decoding=decoding)
+
+    async def run() -> None:
+        llm, pictures = AnsweringLLM(processor()), tuple(noise(3, 112))
+        engine = await started(llm, able, VllmEngine(fast_preprocessing=False))
+        for locate, text in ((False, COMPACT.cot), (True, locating(COMPACT).locate)):
+            await engine.generate(Question("one", Mode.COT, pictures, locate))
+            assert llm.texts == [text]
+        assert engine.checkpoint.locates and llm.limits[-2:] == [100, 300]
+        await engine.reload(plain, read_manifest(plain))
+        assert not engine.checkpoint.locates
+
+    asyncio.run(run())
 
 
 @pytest.mark.vllm
