@@ -81,10 +81,7 @@ def test_markup_is_taken_out_whole_or_damaged(text, boxes):
 def test_prose_around_a_stray_tag_is_kept():
     assert split_boxes("left <box>of the label</box> it blurs") == ("left of the label it blurs", (None,))
     assert split_boxes("left <box>3 bolts</box>, it blurs") == ("left 3 bolts, it blurs", (None,))
-    assert split_boxes("it floats <box>[[0, 0, 500, 100]] 3 cm above") == (
-        "it floats 3 cm above",
-        (Box(0, 0, 0.5, 0.1),),
-    )
+    assert split_boxes("it floats <box>[[0, 0, 500, 100]] 3 cm up") == ("it floats 3 cm up", (Box(0, 0, 0.5, 0.1),))
     assert split_boxes("the list [[1]] and [[2, 3 of them]]") == ("the list [[1]] and [[2, 3 of them]]", ())
 
 
