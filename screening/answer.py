@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from screening.boxes import Box, Frame, box_text, split_boxes
+from screening.boxes import BOX_TAG, Box, Frame, box_text, split_boxes
 from screening.task import DIMENSIONS, NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
 
 
@@ -98,14 +98,15 @@ class Unreadable:
     detail: str
 
 
-_COT = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
+_UNTAGGED = rf"(?:[^<]++|(?!{_TAG.pattern})<)*+"
+_COT = re.compile(rf"\s*<think>(?P<think>{_UNTAGGED})</think>\s*<answer>(?P<answer>{_UNTAGGED})</answer>\s*")
 _MARKER = re.compile(r"<([A-D])>")
-_CONCLUSION = re.compile(r"\bso I ultimately chose\b[^<>]*$", re.IGNORECASE)
+_CONCLUSION = re.compile(r"\bso I ultimately chose\b", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;/&+.]+")
 _AROUND = " \t\r\n,;"
 """Characters between the sentences about two pictures."""
-_VERDICT_SEPARATORS = re.compile(r"\s*(?:,|\+|&|/|\band\b)\s*")
+_VERDICT_SEPARATORS = re.compile(r"[,+&/]|\band\b")
 
 
 def parse(text: str, mode: Mode, dimensions: Collection[Dimension] = DIMENSIONS) -> Answer | Unreadable:
@@ -121,13 +122,13 @@ def parse(text: str, mode: Mode, dimensions: Collection[Dimension] = DIMENSIONS)
     if mode is Mode.DIRECT:
         return _parse_direct(text)
     match = _COT.fullmatch(text)
-    if match is None or _TAG.search(match["think"]) or _TAG.search(match["answer"]):
+    if match is None:
         return _explain(text)
     options = parse_options(match["answer"])
     if isinstance(options, Unreadable):
         return options
     thought = match["think"].strip()
-    return Answer(options, split_boxes(thought)[0], parse_findings(thought, dimensions))
+    return Answer(options, split_boxes(thought)[0].strip(), parse_findings(thought, dimensions))
 
 
 def parse_options(text: str) -> Options | Unreadable:
@@ -148,11 +149,11 @@ def parse_findings(reasoning: str, among: Collection[Dimension] = DIMENSIONS) ->
 
     A picture named several times keeps its first sentence: later mentions are usually comparisons.
     """
-    body = _CONCLUSION.sub("", reasoning)
-    parts = _MARKER.split(body)[1:]
+    parts = _MARKER.split(reasoning[: _conclusion(reasoning)])[1:]
     findings: dict[str, Finding] = {}
     for option, sentence in zip(parts[::2], parts[1::2], strict=True):
-        findings.setdefault(option, _finding(option, sentence, among))
+        if option not in findings:
+            findings[option] = _finding(option, sentence, among)
     return tuple(findings.values())
 
 
@@ -201,11 +202,11 @@ def with_boxes(reasoning: str, boxes: Mapping[str, Sequence[Box]]) -> str:
     Args:
         boxes: option → boxes on the padded canvas, one per named dimension, in the order of the dimensions.
     """
-    conclusion = _CONCLUSION.search(reasoning)
-    end = conclusion.start() if conclusion else len(reasoning)
+    end = _conclusion(reasoning)
     markers = list(_MARKER.finditer(reasoning, 0, end))
+    stops = [*(marker.start() for marker in markers), end][1:]
     parts, done, seen = [], 0, set()
-    for marker, stop in zip(markers, [*(one.start() for one in markers[1:]), end], strict=True):
+    for marker, stop in zip(markers, stops, strict=True):
         if marker[1] in seen:
             continue
         seen.add(marker[1])
@@ -246,6 +247,13 @@ def _parse_direct(text: str) -> Answer | Unreadable:
     return options if isinstance(options, Unreadable) else Answer(options)
 
 
+def _conclusion(reasoning: str) -> int:
+    """Where the conclusion begins, which no marker follows; the end of a reasoning without one."""
+    plain = BOX_TAG.sub(lambda tag: " " * len(tag[0]), reasoning)  # a conclusion may contain boxes
+    found = _CONCLUSION.search(plain, max(plain.rfind("<"), plain.rfind(">")) + 1)
+    return found.start() if found else len(reasoning)
+
+
 def _explain(text: str) -> Unreadable:
     """Explain why a text does not have the CoT form."""
     tags = _TAG.findall(text)
@@ -281,5 +289,5 @@ def _verdict(head: str, among: Collection[Dimension]) -> frozenset[Dimension] | 
     folded = head.strip().lower()
     if folded == NORMAL:
         return frozenset()
-    named = [dimension_named(word, among) for word in _VERDICT_SEPARATORS.split(folded)]
+    named = [dimension_named(word.strip(), among) for word in _VERDICT_SEPARATORS.split(folded)]
     return frozenset(d for d in named if d) if named and all(named) else None

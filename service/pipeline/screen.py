@@ -94,6 +94,11 @@ class Service:
         """Digest of the checkpoint that the service serves. During a swap, this is the old one until verification."""
         return self.served.manifest.digest if self.served else self.engine.checkpoint.digest
 
+    @property
+    def locates(self) -> bool:
+        """Whether the checkpoint that the service serves can say where faults are; see `serving` about swaps."""
+        return self.served.manifest.prompt.locate is not None if self.served else self.engine.checkpoint.locates
+
 
 @dataclass(frozen=True, slots=True)
 class Screened:
@@ -183,7 +188,7 @@ async def _answer(
     request: Request, answer_id: str, submission: Submission, service: Service, timer: StageTimer
 ) -> ScreenAnswer:
     """Answer from the cache, from the inference of an identical request in flight, or from the engine."""
-    _check_ability(submission, service)
+    _check_ability(submission, service.locates)
     asked, key = time.perf_counter(), work_key(service.serving, submission.content)
     source: Source
     if (interpretation := service.answers.get(key)) is not None:
@@ -211,12 +216,12 @@ async def _answer(
     )
 
 
-def _check_ability(submission: Submission, service: Service) -> None:
+def _check_ability(submission: Submission, locates: bool) -> None:
     """
     Raises:
-        LocateUnsupported: the request asks where the faults are, and the loaded checkpoint cannot say so.
+        LocateUnsupported: the request asks where the faults are, and the checkpoint cannot say so.
     """
-    if submission.locate and not service.engine.checkpoint.locates:
+    if submission.locate and not locates:
         raise LocateUnsupported()
 
 
@@ -229,7 +234,8 @@ async def _infer(submission: Submission, service: Service) -> Inference:
         with timer.stage("decode"):
             prepared = await _prepared(submission.pictures, service.engine.checkpoint.image, service.decoders)
         with timer.stage("engine"):
-            _check_ability(submission, service)  # a swap may have replaced the checkpoint while this request waited
+            # A swap may have replaced the checkpoint while this request waited.
+            _check_ability(submission, service.engine.checkpoint.locates)
             pictures = tuple(one.image for one in prepared)
             generated = await service.engine.generate(Question(new_id("gen_"), mode, pictures, submission.locate))
     frames = tuple(one.frame for one in prepared) if submission.locate else None

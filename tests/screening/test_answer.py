@@ -317,3 +317,29 @@ def test_useless_boxes_are_dropped_and_counted_and_never_shown():
     normal, both = answer.findings[:2]
     assert both.regions == (Region(SHADOW, AT_SHADOW),)
     assert (normal.regions, normal.dropped_boxes, both.dropped_boxes) == ((), 1, 2)
+
+
+def test_a_conclusion_may_contain_boxes():
+    text = "I observed <D> layout: it floats, so I ultimately chose <box>[[0, 0, 9, 9]]</box> A"
+    answer = parse(f"<think>{text}</think><answer>A</answer>", Mode.COT)
+    assert [(one.option, one.comment, one.dropped_boxes) for one in answer.findings] == [("D", "it floats", 0)]
+    assert answer.reasoning == "I observed <D> layout: it floats, so I ultimately chose A"
+
+
+def test_boxes_are_written_into_no_reasoning_without_markers():
+    assert with_boxes("Everything is right.", {"A": [AT_CAP]}) == "Everything is right."
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "</think><answer>" * 30_000 + "</answer>" * 50_000,
+        "<A> layout: x " + "so I ultimately chose " * 45_000 + "<B> normal",
+        f"<A> layout{' ' * 1_000_000}x: it floats",
+    ],
+    ids=["tags", "conclusions", "white space"],
+)
+def test_a_long_text_is_parsed_in_linear_time(text):
+    # With a quadratic pattern, each of these takes minutes.
+    parse(f"<think>{text}</think><answer>A</answer>", Mode.COT)

@@ -58,6 +58,12 @@ def test_a_box_is_written_in_hundredths_and_never_empty(box, text):
         ("it floats <box>[[-5, 0, 100, 100]]</box>", (None,)),
         ("it floats <box>[[0, 0, 100, 1", (None,)),
         ("it floats <box></box>", (None,)),
+        ("it floats <box>[[nan, 0, inf, 1e5]]</box>", (None,)),
+        ("it floats <box>[[0, 0, 500, 100], [0, 0, 9, 9]]</box>", (None,)),
+        ("it floats <box>(0, 0), (500, 100)</box>", (None,)),
+        ("it floats [[0, 0, 500]]", (None,)),
+        ("it floats [[0, 0, 12345678901, 100]]", (None,)),
+        ("it floats [[0, 0, 50", (None,)),
         ("it floats </box>", ()),
         ("it floats [[0, 0, 500, 100]]", (Box(0, 0, 0.5, 0.1),)),
         (
@@ -73,4 +79,32 @@ def test_markup_is_taken_out_whole_or_damaged(text, boxes):
 
 
 def test_prose_around_a_stray_tag_is_kept():
-    assert split_boxes("left <box>of the label</box> it blurs") == ("leftof the label it blurs", (None,))
+    assert split_boxes("left <box>of the label</box> it blurs") == ("left of the label it blurs", (None,))
+    assert split_boxes("left <box>3 bolts</box>, it blurs") == ("left 3 bolts, it blurs", (None,))
+    assert split_boxes("it floats <box>[[0, 0, 500, 100]] 3 cm up") == ("it floats 3 cm up", (Box(0, 0, 0.5, 0.1),))
+    assert split_boxes("the list [[1]] and [[2, 3 of them]]") == ("the list [[1]] and [[2, 3 of them]]", ())
+
+
+@pytest.mark.parametrize(
+    "text, rest",
+    [
+        ("the <bo<box>[[0, 0, 500, 100]]</box>x> floats", "the <bo x> floats"),
+        ("it [[1, [[0, 0, 500, 100]], 2, 3, 4]] floats", "it  [1,, 2, 3, 4]] floats"),
+    ],
+)
+def test_nested_markup_leaves_no_markup(text, rest):
+    assert split_boxes(text) == (rest, (Box(0, 0, 0.5, 0.1),))
+    assert split_boxes(rest) == (rest, ())
+
+
+def test_a_box_that_the_answer_would_round_to_nothing_is_none_on_the_picture():
+    # The picture fills the canvas from 0.33399 on, so 0.00001 of the canvas are left of this box.
+    frame = Frame((33202, 100_000), (1, 1))
+    assert frame.on_picture(Box(0.1, 0.1, 0.334, 0.9)) is None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", [f"the cap{' ' * 1_000_000}[[is red", "[[1, " * 200_000, "<box>[[" * 150_000])
+def test_a_long_text_takes_linear_time(text):
+    # With a quadratic pattern, each of these takes minutes.
+    assert split_boxes(text)[0].count("[[") <= 1

@@ -180,9 +180,9 @@ class ObedientEngine(ScriptedEngine):
     def checkpoint(self) -> LoadedCheckpoint:
         assert self._manifest is not None
         m = self._manifest
-        domain = m.domain.rule if m.domain else None
+        domain, locates = m.domain.rule if m.domain else None, m.prompt.locate is not None
         w = super().checkpoint.watched
-        return LoadedCheckpoint(m.name, m.version, m.digest, m.image, m.calibration, w, domain, m.dimensions)
+        return LoadedCheckpoint(m.name, m.version, m.digest, m.image, m.calibration, w, domain, m.dimensions, locates)
 
     def running(self) -> int:
         return self.inside

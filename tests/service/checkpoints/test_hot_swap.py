@@ -17,9 +17,12 @@ import pytest
 from screening.answer import Mode
 from screening.calibration import Calibration, Curve
 from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
+from screening.checkpoint.probes import Probe
+from screening.prompt import COMPACT, locating
 from tests.service.obedient_engine import (
     ADMIN,
     ObedientEngine,
+    describe,
     logprobs_of,
     make_checkpoint,
     version,
@@ -259,3 +262,26 @@ async def test_a_request_that_waits_at_the_gate_is_cached_under_the_checkpoint_t
         assert {answer["checkpoint"]["version"] for answer in early_answers} == {"2"}
         late = (await running.client.post("/screen", json=sample.json())).json()
         assert (late["checkpoint"]["version"], late["source"]) == ("2", "cache")
+
+
+async def test_an_unverified_checkpoint_does_not_decide_whether_requests_may_locate(serve, store, sample) -> None:
+    describe(store / "one", version="1", prompt=locating(COMPACT))
+    engine, loaded, verify = ObedientEngine(), asyncio.Event(), asyncio.Event()
+    real = engine.log_probabilities
+
+    async def log_probabilities(probe: Probe) -> list[float]:
+        if engine.checkpoint.version == "2":
+            loaded.set()
+            await verify.wait()
+        return await real(probe)
+
+    engine.log_probabilities = log_probabilities  # type: ignore[method-assign]
+    async with serve(engine) as running:
+        engine.fails["probe"] = version("2")
+        assert (await running.client.post("/screen", json=sample.json(locate=True))).json()["source"] == "engine"
+        taking = asyncio.create_task(running.take_up("two"))
+        await loaded.wait()
+        during = await running.client.post("/screen", json=sample.json(locate=True))
+        verify.set()
+        assert (await taking).status_code == 409
+    assert (during.status_code, during.json().get("source")) == (200, "cache")
