@@ -17,25 +17,18 @@ from tests.trainer.command_line import CHECKPOINT, ROOT
 
 @pytest.mark.vllm
 @pytest.mark.exhaustive  # the other tests of stage 2 sample with transformers
-@pytest.mark.parametrize(("tiles", "data"), [(1, "small_data"), (4, "tiled_data")])
-def test_a_colocated_vllm_writes_what_transformers_write_also_after_a_step(
-    tiles: int, data: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_a_colocated_vllm_writes_what_transformers_write_also_after_a_step(small_data: Path, tmp_path: Path) -> None:
     """Without noise of the number format, so the checkpoint says float32."""
     checkpoint = shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
     config = json.loads((checkpoint / "config.json").read_text())
     for part in (config, config["text_config"], config["vision_config"]):
         part["dtype"] = "float32"
     (checkpoint / "config.json").write_text(json.dumps(config))
-    processor = json.loads((checkpoint / "processor_config.json").read_text())
-    processor["image_processor"] |= {"crop_to_patches": tiles > 1, "max_patches": tiles}
-    (checkpoint / "processor_config.json").write_text(json.dumps(processor))
     fields = read_manifest(checkpoint).model_dump(exclude={"files", "created", "format", "domain", "probes"})
-    fields["image"]["max_patches"] = tiles
     write_manifest(checkpoint, **fields)
     command = [sys.executable, "-W", "ignore", "-m", "tests.trainer.training.colocated"]
     done = subprocess.run(
-        [*command, str(checkpoint), str(request.getfixturevalue(data)), str(tmp_path / "scratch")],
+        [*command, str(checkpoint), str(small_data), str(tmp_path / "scratch")],
         cwd=ROOT,
         env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
         capture_output=True,
