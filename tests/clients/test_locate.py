@@ -45,6 +45,17 @@ def test_both_clients_and_bulk_calls_give_typed_regions(question: Any) -> None:
             assert option.regions is not None and [region.issue for region in option.regions] == list(option.issues)
 
 
+def test_a_given_reply_has_regions_if_the_call_asks_for_them(question: Any) -> None:
+    with FakeService(answer("C"), LOCATED, answer("C"), {"options": None}).client() as client:
+        made, given = client.screen(**question, locate=True), client.screen(**question, locate=True)
+        assert client.screen(**question).options["B"].regions is None
+        with pytest.raises(UnexpectedAnswer):
+            client.screen(**question, locate=True)
+    assert made.options["B"].regions == (Region("appearance_deformation", Box(0.25, 0.25, 0.75, 0.75)),)
+    assert made.options["C"].regions == ()
+    assert given.options["B"].regions == (Region("appearance_deformation", Box(0.25, 0.0, 0.5, 1.0)),)
+
+
 def test_a_result_with_regions_survives_being_stored(question: Any) -> None:
     with FakeService(LOCATED).client() as client:
         screening = client.screen(**question, locate=True)
