@@ -33,7 +33,7 @@ class Box(NamedTuple):
     bottom: float
 
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in pixels of a picture of this size, as PIL's `crop` takes them; at least 1 x 1."""
+        """Left, top, right and bottom in pixels of a picture of this size, for PIL's `crop`; at least 1 x 1."""
         left, top = min(round(self.left * width), width - 1), min(round(self.top * height), height - 1)
         return left, top, max(round(self.right * width), left + 1), max(round(self.bottom * height), top + 1)
 
