@@ -53,15 +53,18 @@ def _dimension(value: object) -> object:
 DimensionName = Annotated[Dimension, BeforeValidator(_dimension)]
 
 
-def _inside_picture(box: Box) -> Box:
-    if not box.valid:
-        raise ValueError(
-            f"{list(box)} must be [left, top, right, bottom] from 0 to 1, with left < right and top < bottom"
-        )
-    return box
+def _box(value: object) -> object:
+    """Refuse everything but four numbers with one sentence; pydantic's own messages name the parts of a tuple."""
+    form = "must be [left, top, right, bottom] from 0 to 1, with left < right and top < bottom"
+    edges = list(value) if isinstance(value, list | tuple) else []
+    if len(edges) != 4 or any(isinstance(edge, bool) or not isinstance(edge, int | float) for edge in edges):
+        raise ValueError(f"{str(value)[:80]} {form}")
+    if not Box(*edges).valid:
+        raise ValueError(f"{edges} {form}")
+    return Box(*map(float, edges))
 
 
-FaultBox = Annotated[Box, AfterValidator(_inside_picture)]
+FaultBox = Annotated[Box, BeforeValidator(_box)]
 
 
 def _is_missing(value: object) -> bool:

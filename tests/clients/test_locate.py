@@ -45,6 +45,17 @@ def test_both_clients_and_bulk_calls_give_typed_regions(question: Any) -> None:
             assert option.regions is not None and [region.issue for region in option.regions] == list(option.issues)
 
 
+def test_a_given_reply_has_regions_if_the_call_asks_for_them(question: Any) -> None:
+    with FakeService(answer("C"), LOCATED, answer("C"), {"options": None}).client() as client:
+        made, given = client.screen(**question, locate=True), client.screen(**question, locate=True)
+        assert client.screen(**question).options["B"].regions is None
+        with pytest.raises(UnexpectedAnswer):
+            client.screen(**question, locate=True)
+    assert made.options["B"].regions == (Region("appearance_deformation", Box(0.25, 0.25, 0.75, 0.75)),)
+    assert made.options["C"].regions == ()
+    assert given.options["B"].regions == (Region("appearance_deformation", Box(0.25, 0.0, 0.5, 1.0)),)
+
+
 def test_a_result_with_regions_survives_being_stored(question: Any) -> None:
     with FakeService(LOCATED).client() as client:
         screening = client.screen(**question, locate=True)
@@ -52,6 +63,7 @@ def test_a_result_with_regions_survives_being_stored(question: Any) -> None:
     assert screening.options["B"].regions == (region,)
     assert Screening.from_dict(json.loads(screening.to_json())) == screening
     assert region.box.pixels(200, 100) == (50, 0, 100, 100)
+    assert Box(0.501, 0.999, 0.502, 1.0).pixels(40, 40) == (20, 39, 21, 40), "a small region has a pixel"
 
 
 def test_the_report_says_where_an_issue_is(question: Any) -> None:
@@ -82,8 +94,9 @@ def test_the_commands_have_the_option_and_a_line_may_overrule_it(
     assert cli.main(["screen", *pictures, "--locate", "--base-url", server.url]) == cli.OK
     source = write_batch("1", "2")
     first, second = source.read_text().splitlines()
-    source.write_text(f"{first}\n{json.dumps(json.loads(second) | {'locate': False})}\n")
+    direct = json.dumps(json.loads(second) | {"id": "3", "mode": "direct"})
+    source.write_text(f"{first}\n{json.dumps(json.loads(second) | {'locate': False})}\n{direct}\n")
     out = str(tmp_path / "out.jsonl")
     command = ["batch", str(source), "--out", out, "--locate", "--concurrency", "1", "--base-url", server.url]
     assert cli.main(command) == cli.OK
-    assert [b'name="locate"' in request.body for request in server.received] == [True, True, False]
+    assert [b'name="locate"' in request.body for request in server.received] == [True, True, False, False]

@@ -98,6 +98,11 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
             [0.5, 0.1, 0.4, 0.2],
             r"generated\.1\.defects\.0\.box: \[0\.5, 0\.1, 0\.4, 0\.2\] must be \[left, top, right, bottom\]",
         ),
+        (
+            ("generated", 1, "defects", 0, "box"),
+            [0.5, 0.1, True],
+            r"defects\.0\.box: \[0\.5, 0\.1, True\] must be \[left, top, right, bottom\]",
+        ),
         (("generated", 1, "dimensions"), [], r"line 2, generated\.1: usable is False but dimensions is empty"),
         (("generated", 0, "usable"), False, r"line 2, generated\.0: usable is False but dimensions is empty"),
         (("generated", 1, "severity"), 1, r"line 2, generated\.1: the worst defect has severity 2 but severity is 1"),

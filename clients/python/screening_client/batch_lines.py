@@ -184,7 +184,7 @@ def _request(row: dict[str, Any], folder: Path, defaults: Defaults) -> ScreenReq
         mode=row["mode"] if row.get("mode") is not None else defaults.mode or "cot",
         metadata={**defaults.metadata, **(metadata or {})},
         review_below=row["review_below"] if row.get("review_below") is not None else defaults.review_below,
-        locate=row["locate"] if row.get("locate") is not None else defaults.locate,
+        locate=row["locate"] if row.get("locate") is not None else defaults.locate and row.get("mode") != "direct",
     )
 
 

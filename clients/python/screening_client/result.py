@@ -33,13 +33,9 @@ class Box(NamedTuple):
     bottom: float
 
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in pixels of a picture of this size, as PIL's `crop` takes them."""
-        return (
-            round(self.left * width),
-            round(self.top * height),
-            round(self.right * width),
-            round(self.bottom * height),
-        )
+        """Left, top, right and bottom in pixels of a picture of this size, for PIL's `crop`; at least 1 x 1."""
+        left, top = min(round(self.left * width), width - 1), min(round(self.top * height), height - 1)
+        return left, top, max(round(self.right * width), left + 1), max(round(self.bottom * height), top + 1)
 
 
 @dataclass(frozen=True, slots=True)

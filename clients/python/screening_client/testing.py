@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
@@ -194,12 +194,7 @@ def _option(letter: str, usable: bool) -> dict[str, Any]:
 def _answer_to(asked: FakeRequest) -> Reply:
     digest = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in (asked.original, *asked.generated)))
     choices: tuple[Choice, ...] = get_args(Choice)
-    made = answer(choices[digest.digest()[0] % len(choices)], id=f"scr_{digest.hexdigest()[:26]}", mode=asked.mode)
-    if asked.locate:
-        for option in made["options"]:
-            box = [0.25, 0.25, 0.75, 0.75]
-            option["regions"] = [{"issue": issue, "box": box} for issue in option["issues"]]
-    return made
+    return answer(choices[digest.digest()[0] % len(choices)], id=f"scr_{digest.hexdigest()[:26]}", mode=asked.mode)
 
 
 def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
@@ -208,7 +203,19 @@ def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
     if isinstance(reply, httpx.Response):
         # The response is copied, because it may be the reply to several requests and httpx closes it after the first.
         return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
-    return httpx.Response(200, json={"metadata": dict(asked.metadata) if asked else {}, **reply})
+    reply = {"metadata": dict(asked.metadata) if asked else {}, **reply}
+    return httpx.Response(200, json=_located(reply) if asked and asked.locate else reply)
+
+
+def _located(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give each issue a place, as a service does for a call with `locate`. A reply with `regions` keeps them."""
+    if not isinstance(options := reply.get("options"), list) or not all(isinstance(one, Mapping) for one in options):
+        return reply
+    return {**reply, "options": [{"regions": _regions(one.get("issues") or ()), **one} for one in options]}
+
+
+def _regions(issues: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"issue": issue, "box": [0.25, 0.25, 0.75, 0.75]} for issue in issues]
 
 
 def _read(request: httpx.Request) -> FakeRequest:

@@ -153,6 +153,13 @@ def test_a_checkpoint_that_cannot_point_is_refused(data: Path, tmp_path: Path) -
         evaluate(plain, data, tmp_path / "out", mode=Mode.COT, open_engine=Scripted(str), locate=True)
 
 
+def test_data_without_places_are_refused_before_an_engine_starts(checkpoint: Path, tmp_path: Path) -> None:
+    plain = make_data(tmp_path / "plain", ("AC",))
+    with pytest.raises(EvaluationError, match="nothing to compare places with"):
+        evaluate(checkpoint, plain, tmp_path / "out", mode=Mode.COT, open_engine=Pointing(str), locate=True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -274,6 +274,14 @@ def _without_boxes(picture: Generated) -> Generated:
     return picture.model_copy(update={"defects": tuple(d.model_copy(update={"box": None}) for d in picture.defects)})
 
 
+@pytest.mark.parametrize("direct_share, locate", [(1.0, 0.5), (0.0, 1e-9)])
+def test_shares_that_leave_no_located_row_are_named(data: Path, direct_share: float, locate: float) -> None:
+    samples = read_samples(data)
+    with pytest.raises(DataError, match=f"known boxes .{len(samples)} of {len(samples)}. was drawn") as refused:
+        screening_rows(samples, COMPACT, direct_share=direct_share, seed=0, locate=locate)
+    assert f"`locate: {locate:g}` and `direct_share: {direct_share:g}`" in str(refused.value)
+
+
 def test_the_share_of_located_rows_leaves_the_other_rows_as_they_were(data: Path) -> None:
     samples = read_samples(data)
     plain = screening_rows(samples, COMPACT, direct_share=0.5, seed=3)

@@ -58,7 +58,7 @@ def evaluate(
         CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the data directory cannot be used.
         EvaluationError, LogError: `out` holds something else or cannot be used, or the checkpoint cannot say where
-            faults are.
+            faults are, or the data do not.
         Unfinished: the engine failed.
     """
     manifest = verify(checkpoint)
@@ -68,6 +68,11 @@ def evaluate(
         )
     everything = read_samples(data)
     samples = everything[:limit]
+    if locate and not any(defect.box for sample in samples for one in sample.generated for defect in one.defects):
+        raise EvaluationError(
+            f"{data}: no defect of these samples has a `box`, so there is nothing to compare places with. Use data "
+            "that `trainer render` drew, or omit --locate"
+        )
     digest = data_digest(data, everything)
     identity = Identity(checkpoint=manifest.digest, data=digest, mode=mode, locate=locate)
     model = EvaluatedCheckpoint(

@@ -40,7 +40,7 @@ def screening_rows(
         frame_of: how a picture lies on the canvas that the model sees, by its file; by default it fills the canvas.
 
     Raises:
-        DataError: a sample in CoT mode has no reasoning, or `locate` is set and no sample has boxes.
+        DataError: a sample in CoT mode has no reasoning, or `locate` is set and no sample is asked for boxes.
     """
     rng, locating_rng = random.Random(seed), random.Random(f"{seed}/locate")
     rows, located = [], 0
@@ -60,11 +60,23 @@ def screening_rows(
             answer = Answer(sample.options, with_boxes(sample.reasoning, boxes))
             rows.append(_row(messages(locating(prompt), mode, locate=True), render(answer, mode), sample.files))
     if locate and not located:
-        raise DataError(
+        raise DataError(_why_none_located(samples, locate, direct_share, frame_of))
+    return rows
+
+
+def _why_none_located(
+    samples: Sequence[Sample], locate: float, direct_share: float, frame_of: Callable[[str], Frame]
+) -> str:
+    able = sum(known_boxes(sample, frame_of) is not None for sample in samples)
+    if not able:
+        return (
             "no sample has a `box` for each defect that its reasoning names, so `locate` cannot be trained. Render the "
             "data again into a new directory, or set `locate: 0`"
         )
-    return rows
+    return (
+        f"with `locate: {locate:g}` and `direct_share: {direct_share:g}`, none of the samples with known boxes ({able} "
+        f"of {len(samples)}) was drawn to be asked for them. Raise `locate`, lower `direct_share`, or set `locate: 0`"
+    )
 
 
 def known_boxes(sample: Sample, frame_of: Callable[[str], Frame]) -> Mapping[str, list[Box]] | None:
