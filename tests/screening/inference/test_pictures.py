@@ -92,8 +92,9 @@ def test_a_place_on_the_canvas_is_found_on_the_upright_picture(
     stored.save(buffer, "PNG", exif=exif)
     prepared = prepare(inspect(buffer.getvalue()), image)
     dark = prepared.image.convert("L").point(lambda value: 255 if value < PADDING[0] // 2 else 0)
-    assert (place := dark.getbbox()) is not None
-    (left, top, right, bottom), (wide, high) = place, prepared.image.size
+    place, (wide, high) = dark.getbbox(), prepared.image.size
+    assert place is not None
+    left, top, right, bottom = place
     found = prepared.frame.on_picture(Box(left / wide, top / high, right / wide, bottom / high))
     assert found == pytest.approx(mark, abs=0.07)  # half a pixel of a picture that is 8 pixels high
 
