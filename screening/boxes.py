@@ -93,13 +93,19 @@ def _clipped(value: float) -> float:
     return round(min(1.0, max(0.0, value)), 4)
 
 
-_INSIDE = r"(?:[\d\s,.+-]|(?:nan|inf(?:inity)?|e)(?![^\W\d_]))*+"
-_REST = rf"(?:\](?:\s*+,\s*+\[{_INSIDE}\])*+\]?)"
+_WORD = r"(?:nan|inf(?:inity)?|e)(?![^\W\d_])"
+"""The letters that may occur in numbers."""
+_LIST = rf"(?:[\d\s,.+-]|{_WORD})*+"
+"""Numbers, also damaged ones."""
+_END = rf"\](?:\s*+,\s*+\[{_LIST}\])*+\]?"
+"""The end of a list, and the lists of further objects."""
 _MARKUP = re.compile(
-    rf"(?P<box><box>(?:(?:[^\w<>]|[\d_]|(?:nan|inf(?:inity)?|e)(?![^\W\d_]))*+</box>|\s*+\[\[?{_INSIDE}{_REST}?)?"
-    rf"|\[\[(?=[^\[\]<>]{{1,60}},){_INSIDE}(?:{_REST}|(?=<)|\Z)(?:\s*+</box>)?)"
-    r"|</box>",
-    re.IGNORECASE,
+    rf"""(?P<box>
+        <box> (?: (?:[^\w<>]|[\d_]|{_WORD})*+ </box>  # closed, and without words
+                | \s*+ \[\[? {_LIST} (?:{_END})? )?    # not closed: only the coordinates belong to it
+        | \[\[ (?=[^\[\]<>]{{1,60}},) {_LIST} (?:{_END}|(?=<)|\Z) (?:\s*+</box>)?  # coordinates without a tag
+    ) | </box>""",
+    re.IGNORECASE | re.VERBOSE,
 )
 """Everything that belongs to boxes, whole or damaged, and no words. Engines that leave out special tokens write a box
 of InternVL without its tags. Possessive quantifiers keep the time linear."""

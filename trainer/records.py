@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from screening.answer import check_reasoning
-from screening.boxes import Box
+from screening.boxes import Box, split_boxes
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
 from trainer.labels import read_label
 
@@ -65,6 +65,13 @@ def _box(value: object) -> object:
 
 
 FaultBox = Annotated[Box, BeforeValidator(_box)]
+
+
+def _without_boxes(reasoning: str) -> str:
+    """Refuse boxes in a reasoning: a model would learn to write them although the question does not ask for them."""
+    if split_boxes(reasoning)[1]:
+        raise ValueError("the reasoning must not contain boxes. Write each as `box` of a defect, and take it out here")
+    return reasoning
 
 
 def _is_missing(value: object) -> bool:
@@ -273,7 +280,7 @@ class Sample(SampleLine):
     generated: tuple[Generated, ...]
     label: str
     """Letters in order, or `N`."""
-    reasoning: Annotated[str, AfterValidator(check_reasoning)] = ""
+    reasoning: Annotated[str, AfterValidator(check_reasoning), AfterValidator(_without_boxes)] = ""
     """The chain of thought that leads to the label."""
     pseudo_label: PseudoLabel | None = Field(None, exclude_if=_is_missing)
     """How the label came about, if a checkpoint gave it; None for labels of people, of a teacher or of the renderer."""

@@ -1,6 +1,10 @@
 """Boxes: geometry, the conversion between picture and square, and the notation in a model's text."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from screening.boxes import Box, Frame, box_text, split_boxes
 
@@ -95,6 +99,37 @@ def test_prose_around_a_stray_tag_is_kept():
 def test_nested_markup_leaves_no_markup(text, rest):
     assert split_boxes(text) == (rest, (Box(0, 0, 0.5, 0.1),))
     assert split_boxes(rest) == (rest, ())
+
+
+PIECES = [
+    "<box>",
+    "</box>",
+    "<BOX>",
+    "<bo",
+    "x>",
+    "[[",
+    "]]",
+    "[1, 2, 3, 4]",
+    "7",
+    ", ",
+    "-",
+    "(5,6)",
+    " ",
+    "it",
+    "<A>",
+    ".",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join))
+def test_no_markup_survives_and_no_letter_is_lost(text):
+    rest, _ = split_boxes(text)
+    assert split_boxes(rest) == (rest, ())
+    assert _letters(rest) == _letters(text)
+
+
+def _letters(text):
+    return re.sub(r"</?box>|[^a-z]", "", text, flags=re.IGNORECASE)
 
 
 def test_a_box_that_the_answer_would_round_to_nothing_is_none_on_the_picture():

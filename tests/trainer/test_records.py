@@ -127,6 +127,11 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
         ),
         (("reasoning",), "so <answer>A", r"line 2, reasoning: the reasoning must not hold .* holds <answer>"),
         (
+            ("reasoning",),
+            "a dent <box>[[1, 2, 30, 40]]</box>",
+            "line 2, reasoning: the reasoning must not contain boxes",
+        ),
+        (
             ("original", "file"),
             "../secret.jpg",
             r"line 2, original\.file: '\.\./secret\.jpg' must be a relative path inside",

@@ -5,9 +5,10 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
+from screening.boxes import Box
 from screening.checkpoint.manifest import ImageContract
 from screening.checkpoint.probes import probe_pictures
 from screening.images import PADDING, decode, fit_square, inspect
@@ -75,6 +76,27 @@ def test_a_turned_picture_gets_the_grid_of_its_upright_form() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert load_prepared(encoded(1600, 300, exif=exif), TILED).size == (SIZE, 4 * SIZE)
+
+
+@pytest.mark.parametrize("image", [SQUARE, TILED], ids=["one tile", "four tiles"])
+@pytest.mark.parametrize("size", [(640, 640), (640, 80), (80, 640), (640, 480)])
+@pytest.mark.parametrize("orientation, mark", [(1, (0.1, 0.2, 0.4, 0.6)), (6, (0.4, 0.1, 0.8, 0.4))])
+def test_a_place_on_the_canvas_is_found_on_the_upright_picture(
+    image: ImageContract, size: tuple[int, int], orientation: int, mark: tuple[float, ...]
+) -> None:
+    stored = Image.new("RGB", size, "white")
+    corners = (0.1 * size[0], 0.2 * size[1], 0.4 * size[0] - 1, 0.6 * size[1] - 1)
+    ImageDraw.Draw(stored).rectangle(corners, fill="black")
+    exif, buffer = Image.Exif(), BytesIO()
+    exif[0x0112] = orientation  # 6: browsers turn it clockwise, so its left edge is on top and its bottom on the left
+    stored.save(buffer, "PNG", exif=exif)
+    prepared = prepare(inspect(buffer.getvalue()), image)
+    dark = prepared.image.convert("L").point(lambda value: 255 if value < PADDING[0] // 2 else 0)
+    place, (wide, high) = dark.getbbox(), prepared.image.size
+    assert place is not None
+    left, top, right, bottom = place
+    found = prepared.frame.on_picture(Box(left / wide, top / high, right / wide, bottom / high))
+    assert found == pytest.approx(mark, abs=0.07)  # half a pixel of a picture that is 8 pixels high
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 4])
