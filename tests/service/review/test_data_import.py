@@ -19,6 +19,8 @@ from service.review.data_import import ImportRefused, import_directory
 from tests.service.conftest import draw
 from tests.service.review.conftest import submission, take
 
+pytestmark = pytest.mark.slow
+
 
 def write(directory: Path, *lines: dict, pictures: int = 10) -> Path:
     directory.mkdir(exist_ok=True)
@@ -33,7 +35,6 @@ def sample(identity: str, first: int = 0, **fields) -> dict:
     return {"id": identity, "original": files[0], "generated": files[1:]} | fields
 
 
-@pytest.mark.slow
 def test_a_sample_becomes_a_task_that_people_label(database, pictures, tmp_path) -> None:
     by_letter = [
         {"file": f"{n}.jpg", "option": letter, "usable": True} for n, letter in zip((6, 7, 8, 9), "DCBA", strict=True)

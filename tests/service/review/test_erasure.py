@@ -21,6 +21,8 @@ from service.review.tasks import insert_tasks, make_tasks
 from tests.service.decisions.conftest import sha256
 from tests.service.review.conftest import insert_decision, submission, take
 
+pytestmark = pytest.mark.slow
+
 OF_TASKS = (
     "review_task", "task_picture", "review_slot", "review_lease", "review", "verdict", "consensus", "gold",
 )  # fmt: skip
@@ -112,7 +114,6 @@ def test_snapshots_say_how_much_of_them_was_erased(database, pictures) -> None:
         export.note(database, caller="lead", digest="sha256:3", tasks=tasks)
 
 
-@pytest.mark.slow
 def test_people_review_while_decisions_are_queued_and_erased(database, pictures) -> None:
     """PostgreSQL would end one of two transactions that wait for each other."""
     decisions = [insert_decision(database, number, at=datetime.now(UTC)) for number in range(60)]

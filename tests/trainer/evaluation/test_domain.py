@@ -20,6 +20,8 @@ from trainer.evaluation.domain import command
 from trainer.evaluation.domain.errors import DomainFitError
 from trainer.evaluation.domain.fit import LEAST_QUESTIONS, TARGET, fit
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 40
 
 
@@ -111,7 +113,6 @@ def test_a_checkpoint_with_tiles_gets_no_domain(tmp_path: Path) -> None:
         command.describe(checkpoint, tmp_path / "data", "small drawings")
 
 
-@pytest.mark.slow
 def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path, Manifest, str]) -> None:
     checkpoint, before, report = described
     after = read_manifest(checkpoint)
@@ -125,7 +126,6 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path,
     assert domain.calibration.questions == LEAST_QUESTIONS // 2
 
 
-@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_manifest(data: Path, described: tuple[Path, Manifest, str]) -> None:
     checkpoint, _, _ = described
     first = (checkpoint / "screening.json").read_bytes()

@@ -29,6 +29,8 @@ from trainer.evaluation.evaluate.by_endpoint import Order, evaluate_endpoint
 from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
 from trainer.evaluation.evaluate.result import read_evaluation
 
+pytestmark = pytest.mark.slow
+
 COUNT = len(LABELS)
 
 
@@ -147,14 +149,12 @@ def test_an_endpoint_that_does_not_count_tokens_has_none_in_the_result(endpoint,
     assert "The endpoint does not count tokens;" in (order.out / "report.md").read_text()
 
 
-@pytest.mark.slow
 def test_the_log_of_a_finished_evaluation_is_in_the_order_of_the_data(endpoint, order, clock):
     endpoint.speak = lambda asked: replace(honest(asked), delay=0.05 * (COUNT - asked.sample))
     evaluate_endpoint(replace(order, concurrency=COUNT), clock)
     assert [line["id"] for line in logged(order.out)] == [f"s{n}" for n in range(COUNT)]
 
 
-@pytest.mark.slow
 def test_it_is_compared_with_a_checkpoints_evaluation(endpoint, order, clock, tmp_path):
     endpoint.speak = lambda asked: Say(thought("A")) if asked.sample in (1, 2) else honest(asked)
     evaluate_endpoint(order, clock)
@@ -208,7 +208,6 @@ def test_temporary_failures_are_retried_and_do_not_change_the_scores(endpoint, o
         assert len(clock.slept) == 2
 
 
-@pytest.mark.slow
 def test_a_slow_answer_is_given_up_and_asked_for_again(endpoint, order, clock):
     endpoint.speak = lambda asked: Say(delay=20) if (asked.sample, asked.time) == (0, 0) else honest(asked)
     assert evaluate_endpoint(replace(order, timeout=1.0), clock).scores.overall.correct.percent == 100
@@ -298,7 +297,6 @@ def words(order: Order, *more: str) -> list[str]:
     return ["evaluate", *named, *more]
 
 
-@pytest.mark.slow
 def test_a_killed_run_requests_only_answers_that_it_had_not_written(endpoint, order, repository):
     stuck = threading.Event()
 

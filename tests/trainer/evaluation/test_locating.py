@@ -29,6 +29,8 @@ from trainer.metrics import Judged
 from trainer.records import Sample
 from trainer.release.card import card
 
+pytestmark = pytest.mark.slow
+
 TRUE = Box(0.2, 0.4, 0.6, 0.8)
 OFF_CENTRE, NEAR, FAR = Box(0.1, 0.3, 0.6, 0.8), Box(0.0, 0.0, 0.45, 0.85), Box(0.7, 0.0, 0.9, 0.1)
 SHADOW = Dimension.SHADOW

@@ -30,6 +30,8 @@ from trainer.release.publish.command import UNREGISTERED, published_name, put
 from trainer.release.publish.probing import Prober, open_prober, record, with_exact
 from trainer.release.publish.register import register, version_tags
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(registry_file: Path) -> Registry:
@@ -50,7 +52,6 @@ def publish(checkpoint: Path, store: Path, uri: str) -> int:
     return main(["publish", "--checkpoint", str(checkpoint), "--store", str(store), "--tracking-uri", uri])
 
 
-@pytest.mark.slow
 def test_a_published_checkpoint_is_a_version_and_the_candidate(
     tmp_path: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,7 +206,6 @@ def test_the_same_digest_in_another_store_stays_where_it_was_registered(
     assert f"registered earlier, and stays at {one}" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_registry_that_does_not_answer_leaves_the_copy_and_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,7 +215,6 @@ def test_a_registry_that_does_not_answer_leaves_the_copy_and_is_reported(
     assert f"published: {one}" in said.out and "published but not registered" in said.err
 
 
-@pytest.mark.slow
 def test_an_engine_that_does_not_start_is_an_error_and_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path
 ) -> None:
@@ -241,7 +240,6 @@ def features_of_another_width(domain: Domain, _probe: DomainProbe) -> tuple[floa
     return domain.scores([np.zeros(domain.statistics.width + 1)])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("domain_scores", "message"),
     [(scores_of_other_weights, "the domain's scores"), (features_of_another_width, "do not fit statistics of width")],

@@ -20,6 +20,8 @@ from trainer.training.recipe.recipe import RecipeError, load_recipe
 from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 
+pytestmark = pytest.mark.slow
+
 TILES = 5 + 5 + 4 + 1 + 3
 """Tiles of a question of `tiled_data`, thumbnails included."""
 SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_completion_tokens": 8}

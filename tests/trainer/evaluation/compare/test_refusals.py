@@ -12,6 +12,8 @@ from screening.answer import Mode
 from tests.trainer.evaluation.compare.evaluations import LABELS, compare, make_data, make_evaluation, think
 from trainer.data_directory import data_digest, read_samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -99,7 +101,6 @@ def test_a_damaged_picture_is_named(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_the_same_command_may_run_again_and_another_comparison_is_refused(
     tmp_path: Path, before: Path, after: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

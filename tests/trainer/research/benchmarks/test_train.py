@@ -32,6 +32,8 @@ from trainer.runs.json_log import open_log
 from trainer.runs.run_directory import claim
 from trainer.training.sft.rows import dataset
 
+pytestmark = pytest.mark.slow
+
 TEXT = Value("string")
 COLUMNS = ("idx", "task", "image_relation", "image_type", "question", "answer", "counterpart_idx")
 
@@ -100,7 +102,6 @@ def test_a_batch_of_questions_keeps_every_picture_and_learns_the_letter_alone(
         assert image.tobytes() == load_square((data / file).read_bytes(), 64).tobytes()
 
 
-@pytest.mark.slow
 def test_sft_trains_the_language_model_on_the_training_half(
     data: Path, small_checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:
@@ -123,7 +124,6 @@ def test_sft_trains_the_language_model_on_the_training_half(
     assert main(command) == 2, "but not with other settings that decide the weights"
 
 
-@pytest.mark.slow
 def test_stage_2_trains_on_questions_of_several_lengths_and_knows_the_hard_ones(
     data: Path,
     small_checkpoint: Path,

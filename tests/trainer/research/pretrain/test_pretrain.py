@@ -19,6 +19,8 @@ from trainer.training.architecture import Architecture, build_model, build_proce
 from trainer.training.export import save
 from trainer.training.recipe.recipe import load_recipe
 
+pytestmark = pytest.mark.slow
+
 SMALL = Architecture(
     image_size=64, patch_size=16, vision_width=32, vision_layers=1, text_width=32, text_layers=1, text_mlp=64
 )
@@ -60,7 +62,6 @@ def tokenizer(pool: Pool):
     return train_tokenizer([*pool.texts(), *fixed_texts(COMPACT)], 640)
 
 
-@pytest.mark.slow
 def test_option_letters_and_digits_are_tokens_of_their_own(tokenizer) -> None:
     assert tokenizer.tokenize("<answer>ABD</answer>") == ["<answer>", "A", "B", "D", "</answer>"]
     assert tokenizer.tokenize("24") == ["2", "4"]

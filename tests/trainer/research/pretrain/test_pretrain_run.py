@@ -25,6 +25,8 @@ from trainer.research.pretrain.stages import Read, See, Speak
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.recipe.recipe import load_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -65,7 +67,6 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("see", "read", "speak")), "while saving"]
 )
@@ -111,7 +112,6 @@ def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_a_second_run_continues_from_the_checkpoint_of_the_first(
     recipe: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.trainer.training.import_base.base_files import INDEX, WEIGHTS, _have_shards
 from trainer.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1876543210\n"
 
 

@@ -19,6 +19,8 @@ from trainer.training.sft.rows import dataset, rollout_rows
 from trainer.training.validation.data import Validation
 from trainer.training.validation.scoring import Scorer
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_with_flash_attention_answers_with_kernels_that_take_a_mask(
     small_checkpoint: Path, tmp_path: Path
