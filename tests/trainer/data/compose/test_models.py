@@ -22,6 +22,7 @@ from trainer.data.compose.failures import ComposeError
 from trainer.data.compose.inpainters.pipelines import memory_errors
 from trainer.data_directory import read_any_samples
 
+# The imports of diffusers reach a deprecated part of torch.
 pytestmark = [pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"), pytest.mark.slow]
 ACCEPTED = ["--accept-licence", "FLUX.1-dev-non-commercial"]
 SIDE = 256
