@@ -283,7 +283,7 @@ def test_a_probe_that_was_expected_is_rendered_once_and_used_for_its_checkpoint_
         monkeypatch.setattr(SilentLLM, "renderer", renderer)
         monkeypatch.setattr("service.engines.prompt_rendering.FastPrompt.of", not_possible)
         monkeypatch.setattr(
-            "service.engines.prompt_rendering.prompt_text", lambda _, prompt, mode: f"{prompt.version} {mode} "
+            "service.engines.prompt_rendering.prompt_text", lambda _, prompt, mode, _locate: f"{prompt.version} {mode} "
         )
         prompts = PromptRenderer(SilentLLM(), fast=True)
         await prompts.expect(two)

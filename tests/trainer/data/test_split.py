@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.contracts import SMALL
 from tests.trainer.data.split_data import ids, many, record, report, split, tree, where, write
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data.split.divide import SPLIT_NAME
@@ -322,7 +323,7 @@ def test_rendered_data_is_read_by_the_other_stages_and_by_datasets(tmp_path: Pat
         directory = tmp_path / "out" / name
         samples = read_samples(directory)
         files[name] = str(directory / "samples.jsonl")
-        assert [picture.size for picture in load_pictures(directory, samples[0], 64)] == [(64, 64)] * 5
+        assert [picture.size for picture in load_pictures(directory, samples[0], SMALL)] == [(64, 64)] * 5
         assert len(screening_rows(samples, COMPACT, direct_share=0.0, seed=0)) == len(samples)
     loaded = load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
     assert isinstance(loaded["training"].features, Features)
