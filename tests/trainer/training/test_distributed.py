@@ -118,20 +118,23 @@ from screening.errors import UserError
 from trainer.training.distributed import done_by_first, processes
 from trainer.training.saved_states import agreed_state
 
+def say(*words):  # in one write, because both processes have the same output
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
 state = processes()
 states = Path(sys.argv[1]) / f"seen-by-{state.process_index}"
 if state.process_index == 1:  # a network file system shows the newest directory late
     late = lambda: shutil.copytree(states.parent / "seen-by-0" / "checkpoint-4", states / "checkpoint-4")
     threading.Timer(2, late).start()
-print("met at", os.environ["MASTER_ADDR"], flush=True)  # the machine's name need not resolve
-print("read", state.process_index, done_by_first(lambda: f"by {state.process_index}", state), flush=True)
+say("met at", os.environ["MASTER_ADDR"])  # the machine's name need not resolve
+say("read", state.process_index, done_by_first(lambda: f"by {state.process_index}", state))
 def refuse():
     raise UserError("a broken picture")
 try:
     done_by_first(refuse, state)
 except UserError as error:
-    print("refused", state.process_index, error, flush=True)
-print("chosen", state.process_index, Path(agreed_state(states, state)).name, flush=True)
+    say("refused", state.process_index, error)
+say("chosen", state.process_index, Path(agreed_state(states, state)).name)
 """
 """Both processes look for the state to continue from; the second one sees an older directory at first. The first one
 reads the data for both."""
