@@ -222,15 +222,6 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return fit(image, (size, size))
 
 
-def load_square(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> Image.Image:
-    """Perform all three steps, from the bytes of a file to the square picture.
-
-    Raises:
-        ImageError: see `inspect` and `decode`.
-    """
-    return fit_square(decode(inspect(data, limits), shrink_to=size), size)
-
-
 def _format(data: bytes) -> str:
     """
     Raises:

@@ -158,7 +158,7 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import files whose tests are all deselected: `make test-fast` would spend a third of its time on them."""
+    """Do not import files whose tests are all deselected, so that `make test-fast` spends no time on their imports."""
     if collection_path.name.startswith("test_") and "not slow" in config.option.markexpr and _is_slow(collection_path):
         return True
     return None

@@ -36,7 +36,7 @@ class PromptRenderer:
         self._llm = llm
         self._may_be_fast = fast
         self._texts: dict[Form, str] = {}
-        self._image = ImageContract(size=16, tokens_per_picture=1)  # until `use` names a checkpoint
+        self._image: ImageContract
         self._fast: dict[str, FastPrompt | None] = {}
         """Prompt text → its fast form, or None if vLLM must render it; of the loaded and the expected checkpoint."""
         self._expected: tuple[str, dict[Probe, Rendered]] = "", {}

@@ -14,7 +14,8 @@ from PIL import ExifTags, Image, ImageChops, ImageDraw
 
 from screening import images
 from screening.errors import ImageShapeRefused, ImageTooLarge, ImageUnsupported
-from screening.images import PADDING, ImageLimits, accept, check_total, decode, fit_square, inspect, load_square
+from screening.images import PADDING, ImageLimits, accept, check_total, decode, fit_square, inspect
+from tests.squares import load_square
 
 RED, GREEN, BLUE, WHITE = (200, 30, 30), (30, 160, 60), (30, 60, 200), (255, 255, 255)
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from screening.image_files import colour, colour_profiles
-from screening.images import decode, inspect, load_square
+from screening.images import decode, inspect
+from tests.squares import load_square
 
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 PRIMARIES = {

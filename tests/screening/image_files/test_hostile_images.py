@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from screening.errors import ImageError, ImageTooLarge, ImageUnreadable, ImageUnsupported
-from screening.images import inspect, load_square
+from screening.images import inspect
+from tests.squares import load_square
 
 SIZE = 64
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from screening.errors import ImageUnreadable
 from screening.image_files import jpeg
-from screening.images import decode, inspect, load_square
+from screening.images import decode, inspect
+from tests.squares import load_square
 
 END = b"\xff\xd9"
 NEARLY = 128

@@ -18,7 +18,6 @@ from PIL import Image
 from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding, ImageContract, read_manifest
 from screening.checkpoint.probes import probe_pictures
-from screening.images import load_square
 from screening.inference.generation import cpu_environment, engine_arguments, prompt_text
 from screening.prompt import COMPACT, locating
 from screening.runtime.environment import QUIET_ENVIRONMENT
@@ -28,6 +27,7 @@ from service.engines.vllm_engine import VllmEngine
 from service.errors import EngineFailed
 from tests.service.engine_ends import NoReaper
 from tests.service.obedient_engine import change_manifest, make_checkpoint
+from tests.squares import load_square
 
 SIZE = 16
 

@@ -19,10 +19,10 @@ from screening.answer import Mode
 from screening.checkpoint.domain import Domain, DomainCalibration, FeatureStatistics
 from screening.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from screening.checkpoint.probes import probe_pictures
-from screening.images import load_square
 from screening.inference.picture_features import pool
 from service.engines.protocol import Question
 from service.engines.vllm_engine import VllmEngine
+from tests.squares import load_square
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

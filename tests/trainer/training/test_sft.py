@@ -18,9 +18,9 @@ from screening.answer import Answer, Mode, parse
 from screening.boxes import Frame
 from screening.checkpoint.manifest import read_manifest, verify
 from screening.checkpoint.weights import changed_for_engine
-from screening.images import load_square
 from screening.prompt import COMPACT, locating
 from screening.task import Dimension
+from tests.squares import load_square
 from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples

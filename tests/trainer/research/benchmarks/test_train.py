@@ -19,7 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import read_manifest, verify
-from screening.images import load_square
+from tests.squares import load_square
 from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
 from trainer.research.benchmarks import hcm_grpo
