@@ -16,6 +16,7 @@ from trainer.training.freezing import freeze_vision
 from trainer.training.gpu_check.flops import PICTURES
 from trainer.training.gpu_check.order import Adapters, Order, Task
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, SharedPrompt
+from trainer.training.lora.four_bits import keep_differentiable
 from trainer.training.number_format import computed_in
 
 HEAD_TOKENS = 1024
@@ -118,6 +119,7 @@ def _quantize(model: PreTrainedModel, device: torch.device) -> None:
         )
         small.bias = layer.bias
         model.set_submodule(name, small.to(device))
+    keep_differentiable(model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from trainer.training.base_source import refuse_adapters
+from trainer.training.lora.four_bits import keep_differentiable
 from trainer.training.lora.layers import HEAD, IN_FULL, VISION_PREFIXES, adapted_layers
 from trainer.training.number_format import computed_in
 from trainer.training.plan.parameters import build_on_meta
@@ -49,11 +50,13 @@ def load_for_training(checkpoint: Path, lora: LoraRecipe | None, attention: str 
         return load(dtype=torch.float32)
     if lora.bits == 16:
         return load(dtype=computed_in())
-    return load(
+    model: PreTrainedModel = load(
         dtype=computed_in(),
         quantization_config=_quantization(),
         device_map={"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
     )
+    keep_differentiable(model)
+    return model
 
 
 def adapter_config(model: nn.Module, lora: LoraRecipe | None, *, vision: bool) -> LoraConfig | None:

@@ -218,6 +218,23 @@ def test_the_reference_is_the_model_without_adapters_and_the_kl_is_zero_at_first
     assert trainer._metrics["train"]["kl"][-1] > 1e-4
 
 
+def test_layers_in_four_bits_pass_gradients_back_after_they_have_computed_in_evaluation_mode(
+    small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bitsandbytes packs them then for inference, on CPUs with AVX512-BF16, where a packed layer has no backward."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = load_for_training(small_checkpoint, QLORA)
+    layer = model.model.language_model.layers[0].mlp.down_proj
+    given = torch.randn(2, layer.in_features)
+    with torch.no_grad():
+        evaluated = layer.eval()(given)
+    trained = layer.train()(given.requires_grad_())
+    torch.testing.assert_close(trained, evaluated)
+    trained.sum().backward()
+    assert given.grad is not None
+    assert given.grad.abs().sum() > 0
+
+
 def test_rollouts_are_sampled_from_the_adapted_weights(
     small_data: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:
