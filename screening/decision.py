@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from screening.answer import Answer, Mode, Unreadable, parse
+from screening.answer import Answer, Mode, Region, Unreadable, on_pictures, parse
+from screening.boxes import Frame
 from screening.calibration import Calibration
 from screening.confidence import decide, option_probabilities
 from screening.inference.generation import Step, Watched
@@ -27,6 +28,8 @@ class PictureVerdict:
     issues: tuple[Dimension, ...]
     comment: str | None
     """The model's sentence about the picture; None in direct mode."""
+    regions: tuple[Region, ...] = ()
+    """Where its issues are; empty if the model was not asked or wrote no place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ def read_decision(
     calibration: Calibration,
     dimensions: Collection[Dimension],
     confidence_cap: float = 1.0,
+    frames: Sequence[Frame] | None = None,
 ) -> Decision:
     """Parse a model's output and compute its confidence.
 
@@ -57,10 +61,13 @@ def read_decision(
         calibration: that of the checkpoint for the mode.
         dimensions: those that the checkpoint was trained on.
         confidence_cap: maximum confidence, for pictures that are not of the checkpoint's domain.
+        frames: of A, B, C, D if the model was asked where the faults are, so that regions are on the pictures.
     """
     parsed = parse(text, mode, dimensions)
     if isinstance(parsed, Unreadable):
         return Decision(parsed, None, 0.0, {})
+    if frames is not None:
+        parsed = on_pictures(parsed, dict(zip(OPTIONS, frames, strict=True)))
     judgement = decide(parsed, steps, watched, calibration)
     confidence = min(confidence_cap, judgement.confidence)
     return Decision(parsed, judgement.choice, confidence, option_probabilities(judgement, calibration))
@@ -79,6 +86,7 @@ def picture_verdicts(parsed: Answer | Unreadable, probabilities: Mapping[str, fl
                 probability=probabilities.get(option),
                 issues=tuple(sorted(finding.dimensions or ())) if finding else (),
                 comment=finding.text if finding else None,
+                regions=finding.regions if finding else (),
             )
         )
     return verdicts

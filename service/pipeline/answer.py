@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from opentelemetry.trace import SpanContext
 
-from screening.answer import Answer, Mode, Region, Unreadable, on_pictures
+from screening.answer import Answer, Mode, Region, Unreadable
 from screening.boxes import Frame
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
 from screening.decision import picture_verdicts, read_decision
-from screening.task import NONE, OPTIONS
+from screening.task import NONE
 from service.engines.protocol import Generated, LoadedCheckpoint
 from service.metrics import Metrics
 from service.schemas import AnswerWarning, CheckpointName, OptionAnswer, ScreenAnswer, Timings, Usage
@@ -71,12 +71,10 @@ def interpret(generated: Generated, mode: Mode, frames: Sequence[Frame] | None =
         calibration=checkpoint.calibration.get(mode, UNCALIBRATED),
         dimensions=checkpoint.dimensions,
         confidence_cap=checkpoint.domain.confidence_cap if checkpoint.domain and warnings else 1.0,
+        frames=None if frames is None else frames[1:],
     )
-    parsed = decision.parsed
-    if frames is not None and isinstance(parsed, Answer):
-        parsed = on_pictures(parsed, dict(zip(OPTIONS, frames[1:], strict=True)))
     return Interpretation(
-        parsed,
+        decision.parsed,
         decision.choice,
         decision.confidence,
         decision.probabilities,
@@ -190,15 +188,14 @@ def compose_answer(
 
 
 def _options(interpretation: Interpretation) -> list[OptionAnswer]:
-    parsed = interpretation.parsed
-    regions = {one.option: one.regions for one in parsed.findings} if isinstance(parsed, Answer) else {}
+    verdicts = picture_verdicts(interpretation.parsed, interpretation.probabilities)
     return [
         OptionAnswer.model_validate(
-            {**asdict(one), "regions": _regions(regions.get(one.option, ())) if interpretation.located else None}
+            {**asdict(one), "regions": _regions(one.regions) if interpretation.located else None}
         )
-        for one in picture_verdicts(parsed, interpretation.probabilities)
+        for one in verdicts
     ]
 
 
 def _regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
-    return [{"issue": one.dimension, "box": [round(edge, 4) for edge in one.box]} for one in regions]
+    return [{"issue": one.dimension, "box": list(one.box)} for one in regions]

@@ -10,7 +10,7 @@ from typing import Any
 from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, write_manifest
 from screening.inference.generation import Watched
-from screening.prompt import COMPACT
+from screening.prompt import COMPACT, Prompt
 from tests.trainer.coloured import shown
 from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
@@ -23,11 +23,11 @@ Speak = Callable[[int], str]
 """The answer of the scripted model to the sample of this number."""
 
 
-def make_checkpoint(directory: Path, weights: str = "weights") -> Path:
+def make_checkpoint(directory: Path, weights: str = "weights", prompt: Prompt = COMPACT) -> Path:
     """A complete checkpoint, without the model."""
     directory.mkdir()
     (directory / "model.safetensors").write_text(weights)
-    contract: dict[str, Any] = {"prompt": COMPACT, "image": SQUARE}
+    contract: dict[str, Any] = {"prompt": prompt, "image": SQUARE}
     write_manifest(directory, name="scripted", version="1", decoding=Decoding(), **contract)
     return directory
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from screening.answer import Answer, Mode, Unreadable
+from screening.answer import Answer, Mode, Region, Unreadable
+from screening.boxes import Frame
 from screening.checkpoint.manifest import Manifest
 from screening.decision import picture_verdicts, read_decision
 from screening.inference.generation import Watched
@@ -15,6 +16,7 @@ from screening.task import NONE
 from trainer.catalogue.rejects import Reject
 from trainer.evaluation.evaluate.generate import Reply
 
+_REGION = pa.struct([("issue", pa.string()), ("box", pa.list_(pa.float64()))])
 _VERDICT = pa.struct(
     [
         ("option", pa.string()),
@@ -22,6 +24,7 @@ _VERDICT = pa.struct(
         ("probability", pa.float64()),
         ("issues", pa.list_(pa.string())),
         ("comment", pa.string()),
+        ("regions", pa.list_(_REGION)),
     ]
 )
 ANSWER = pa.schema(
@@ -64,11 +67,22 @@ class Screening(Protocol):
     @property
     def mode(self) -> Mode: ...
     @property
+    def locate(self) -> bool: ...
+    @property
     def review_below(self) -> float: ...
 
 
-def answer_row(reply: Reply, manifest: Manifest, watched: Watched, screening: Screening) -> dict[str, Any]:
-    """Read the model's output as the service does. Returns one value per column of `ANSWER`."""
+def answer_row(
+    reply: Reply, frames: Sequence[Frame], manifest: Manifest, watched: Watched, screening: Screening
+) -> dict[str, Any]:
+    """Read the model's output as the service does.
+
+    Args:
+        frames: how original, A, B, C and D lie on what the model saw.
+
+    Returns:
+        One value per column of `ANSWER`.
+    """
     warning = _warning(reply, manifest)
     decision = read_decision(
         reply.text,
@@ -78,6 +92,7 @@ def answer_row(reply: Reply, manifest: Manifest, watched: Watched, screening: Sc
         calibration=manifest.calibration_of(screening.mode),
         dimensions=manifest.dimensions,
         confidence_cap=manifest.domain.confidence_cap if manifest.domain and warning else 1.0,
+        frames=frames[1:] if screening.locate else None,
     )
     parsed = decision.parsed
     answer = parsed if isinstance(parsed, Answer) else None
@@ -97,6 +112,7 @@ def answer_row(reply: Reply, manifest: Manifest, watched: Watched, screening: Sc
                 "probability": one.probability,
                 "issues": [issue.value for issue in one.issues],
                 "comment": one.comment,
+                "regions": _regions(one.regions) if screening.locate else None,
             }
             for one in picture_verdicts(parsed, decision.probabilities)
         ],
@@ -109,6 +125,10 @@ def answer_row(reply: Reply, manifest: Manifest, watched: Watched, screening: Sc
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
     }
+
+
+def _regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
+    return [{"issue": region.dimension.value, "box": list(region.box)} for region in regions]
 
 
 def answers_table(records: pa.Table, rows: Sequence[dict[str, Any]]) -> pa.Table:

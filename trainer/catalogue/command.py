@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_directory(parser, "--out", "new directory for answers and rejects, or that of a stopped run to continue")
     add_mode(parser)
     parser.add_argument(
+        "--locate",
+        action="store_true",
+        help="also ask where each fault is (`options[].regions`); needs --mode cot and a checkpoint that was trained "
+        "with the recipe setting `locate` (default: not asked)",
+    )
+    parser.add_argument(
         "--batch",
         type=positive,
         default=256,
@@ -97,11 +103,14 @@ def run(args: argparse.Namespace) -> int:
     from trainer.catalogue.summary import report
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
 
+    if args.locate and args.mode != "cot":
+        raise UserError("--locate needs --mode cot, because a direct answer names no faults")
     order = Order(
         checkpoint=args.checkpoint,
         data=args.data,
         out=args.out,
         mode=Mode(args.mode),
+        locate=args.locate,
         batch=args.batch,
         review_below=args.review_below,
         keep=None if args.keep is None else tuple(sorted(set(args.keep))),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest
 from trainer.evaluation.evaluate.generate import OfflineEngine, open_engine
 
-OpenEngine = Callable[[Path, Manifest, Mode], AbstractContextManager[OfflineEngine]]
+OpenEngine = Callable[..., AbstractContextManager[OfflineEngine]]
+"""Opens an engine, given the checkpoint's directory, its manifest and the mode, and `locate=True` to ask for places."""
 
 ENGINES: Mapping[str, OpenEngine] = {"vllm": open_engine}
 """Name of `--engine` → what starts the engine."""
@@ -26,6 +26,8 @@ class Job:
     """Digest of the checkpoint. A worker whose copy differs refuses to start."""
     out: Path
     mode: Mode
+    locate: bool
+    """Whether the model is asked where the faults are."""
     review_below: float
     keep: tuple[str, ...] | None
     """Columns of the input that are copied; None for all but the pictures."""

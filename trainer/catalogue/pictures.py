@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError
 from screening.images import ImageLimits, Picture, accept, check_total
-from screening.inference.pictures import prepare
+from screening.inference.pictures import Prepared, prepare
 from trainer.catalogue.rejects import Reason, Rejected
 from trainer.catalogue.sources import PICTURES
 
@@ -19,7 +17,7 @@ LIMITS = ImageLimits()
 URL_SCHEMES = ("https", "http", "s3", "gs", "az", "abfs", "hf")
 
 
-def load_pictures(cells: Sequence[object], base: Path, image: ImageContract) -> list[Image.Image]:
+def load_pictures(cells: Sequence[object], base: Path, image: ImageContract) -> list[Prepared]:
     """Read and decode the five pictures of a record.
 
     Args:
@@ -46,9 +44,9 @@ def _accepted(cell: object, base: Path, name: str) -> Picture:
         raise Rejected(error.code, str(error), name) from error
 
 
-def _prepared(picture: Picture, image: ImageContract, name: str) -> Image.Image:
+def _prepared(picture: Picture, image: ImageContract, name: str) -> Prepared:
     try:
-        return prepare(picture, image).image
+        return prepare(picture, image)
     except ImageError as error:
         raise Rejected(error.code, str(error), name) from error
 

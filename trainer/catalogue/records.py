@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from screening.checkpoint.manifest import ImageContract
+from screening.inference.pictures import Prepared
 from trainer.catalogue.pictures import load_pictures
 from trainer.catalogue.plan import Block, id_text
 from trainer.catalogue.rejects import Reason, Rejected
 from trainer.catalogue.sources import ID, NEEDED, PICTURES, PROBLEM, kept_names, read_rows
-from trainer.evaluation.evaluate.generate import Pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Record:
     """Values of the picture columns; empty if `problem` is set."""
     problem: Rejected | None = None
 
-    def load(self, base: Path, image: ImageContract) -> Pictures:
+    def load(self, base: Path, image: ImageContract) -> list[Prepared]:
         """Return the five pictures as the model sees them.
 
         Raises:

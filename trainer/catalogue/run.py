@@ -36,6 +36,8 @@ class Order:
     data: Path
     out: Path
     mode: Mode
+    locate: bool
+    """Whether the model is asked where the faults are."""
     batch: int
     review_below: float
     keep: tuple[str, ...] | None
@@ -52,6 +54,7 @@ class Order:
             "command": "screen-dataset",
             "checkpoint": digest,
             "mode": self.mode.value,
+            **({"locate": True} if self.locate else {}),
             "batch": self.batch,
             "review_below": self.review_below,
             "keep": None if self.keep is None else list(self.keep),
@@ -63,15 +66,21 @@ def screen_dataset(order: Order) -> Summary:
     """Screen every record of the input that no finished block contains.
 
     Raises:
-        CatalogueError: the input cannot be used or has changed, or Ray cannot be used.
+        CatalogueError: the input cannot be used or has changed, the checkpoint cannot say where faults are, or Ray
+            cannot be used.
         CheckpointError: the checkpoint is incomplete or was changed.
         RunMismatch: the output directory belongs to a run with other settings, or another process uses it.
         OSError: the output cannot be written.
     """
     began = time.monotonic()
     find(order.engine, ENGINES, "engine")
-    digest = verify(order.checkpoint).digest
-    claim(order.out, order.origin(digest))
+    manifest = verify(order.checkpoint)
+    if order.locate and manifest.prompt.locate is None:
+        raise CatalogueError(
+            f"{order.checkpoint} cannot say where faults are. Train it with the recipe setting `locate`, or omit "
+            "--locate"
+        )
+    claim(order.out, order.origin(digest := manifest.digest))
     occupy(order.out)
     files = find_files(order.data, order.out)
     _check_columns(files, order.keep)
@@ -101,6 +110,7 @@ def _screened(order: Order, digest: str, todo: Sequence[Block]) -> Iterator[Scre
         digest=digest,
         out=order.out.absolute(),
         mode=order.mode,
+        locate=order.locate,
         review_below=order.review_below,
         keep=order.keep,
         engine=order.engine,

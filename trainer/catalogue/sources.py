@@ -183,7 +183,7 @@ def _question(line: bytes) -> dict[str, str]:
         generated = row["generated"]
         if len(generated) != len(PICTURES) - 1:
             raise ValueError(f"generated has {len(generated)} pictures; it must have four")
-        if unused := [name for name in ("mode", "review_below") if row.get(name) is not None]:
+        if unused := [name for name in ("mode", "review_below", "locate") if row.get(name) is not None]:
             raise ValueError(f"{unused[0]} cannot be given for a single line; use the option of the command")
         files = [_file(picture) for picture in (row["original"], *generated)]
         # Half of a surrogate pair cannot be encoded.

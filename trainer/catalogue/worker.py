@@ -17,7 +17,9 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from screening.boxes import Frame
 from screening.checkpoint.manifest import verify
+from screening.inference.pictures import Prepared
 from screening.runtime.extensions import find
 from trainer.catalogue.attempts import Attempts
 from trainer.catalogue.columns import answer_row, answers_table, rejects_table
@@ -27,7 +29,7 @@ from trainer.catalogue.parts import Parts
 from trainer.catalogue.plan import Block, id_text
 from trainer.catalogue.records import Record, kept_columns, read_records
 from trainer.catalogue.rejects import CatalogueError, Reason, Reject, Rejected
-from trainer.evaluation.evaluate.generate import DECODERS, Pictures, Reply
+from trainer.evaluation.evaluate.generate import DECODERS, Reply
 
 BLOCKS_AT_ONCE = 2
 """Number of blocks that a worker has in hand: the engine works on one while the pictures of the other are decoded."""
@@ -43,6 +45,15 @@ class Screened:
     @property
     def records(self) -> int:
         return self.answered + self.rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The model's reply to one question."""
+
+    reply: Reply
+    frames: tuple[Frame, ...]
+    """How original, A, B, C and D lie on what the model saw."""
 
 
 class Worker:
@@ -65,7 +76,9 @@ class Worker:
         start = find(job.engine, ENGINES, "engine")
         with ExitStack() as stack:
             self._decoders = stack.enter_context(ThreadPoolExecutor(DECODERS, thread_name_prefix="decode"))
-            self._engine = stack.enter_context(LastingEngine(partial(start, job.checkpoint, self._manifest, job.mode)))
+            asked = {"locate": True} if job.locate else {}
+            start = partial(start, job.checkpoint, self._manifest, job.mode, **asked)
+            self._engine = stack.enter_context(LastingEngine(start))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -92,7 +105,7 @@ class Worker:
 
     def _screen(self, block: Block, attempts: Attempts) -> Screened:
         table, records = read_records(block)
-        answers: list[tuple[int, Reply]] = []
+        answers: list[tuple[int, Answered]] = []
         rejects: list[Reject] = []
         for some in [[record] for record in records] if attempts.careful else [records]:
             if some:
@@ -104,14 +117,14 @@ class Worker:
                     answers.append((record.row - block.first, outcome))
         return self._commit(block, table, answers, rejects)
 
-    def _outcomes(self, records: Sequence[Record], block: Block, deadly: frozenset[int]) -> list[Reply | Rejected]:
+    def _outcomes(self, records: Sequence[Record], block: Block, deadly: frozenset[int]) -> list[Answered | Rejected]:
         """Return for each record the model's reply, or why there is none."""
         loaded = list(self._decoders.map(partial(self._load, block=block, deadly=deadly), records))
-        replies = iter(self._engine.ask([one for one in loaded if not isinstance(one, Rejected)]))
-        failed = Rejected(Reason.ENGINE_FAILED, "the engine failed each time it was asked this question")
-        return [one if isinstance(one, Rejected) else next(replies) or failed for one in loaded]
+        questions = [[picture.image for picture in one] for one in loaded if not isinstance(one, Rejected)]
+        replies = iter(self._engine.ask(questions))
+        return [one if isinstance(one, Rejected) else _answered(next(replies), one) for one in loaded]
 
-    def _load(self, record: Record, block: Block, deadly: frozenset[int]) -> Pictures | Rejected:
+    def _load(self, record: Record, block: Block, deadly: frozenset[int]) -> list[Prepared] | Rejected:
         try:
             if record.row in deadly:
                 raise Rejected(Reason.WORKER_DIED, "two worker processes died while they worked on this record alone")
@@ -120,15 +133,21 @@ class Worker:
             return rejected
 
     def _commit(
-        self, block: Block, table: pa.Table, answers: Sequence[tuple[int, Reply]], rejects: Sequence[Reject]
+        self, block: Block, table: pa.Table, answers: Sequence[tuple[int, Answered]], rejects: Sequence[Reject]
     ) -> Screened:
         places = pa.array([place for place, _ in answers], pa.int64())  # an empty list has no type of its own
         kept = kept_columns(table, self._job.keep).take(places)
         rows: list[dict[str, Any]] = [
-            answer_row(reply, self._manifest, self._engine.watched, self._job) for _, reply in answers
+            answer_row(one.reply, one.frames, self._manifest, self._engine.watched, self._job) for _, one in answers
         ]
         self._parts.commit(block.key, answers_table(kept, rows), rejects_table(block.file.name, rejects))
         return Screened(len(answers), len(rejects))
+
+
+def _answered(reply: Reply | None, pictures: Sequence[Prepared]) -> Answered | Rejected:
+    if reply is None:
+        return Rejected(Reason.ENGINE_FAILED, "the engine failed each time it was asked this question")
+    return Answered(reply, tuple(picture.frame for picture in pictures))
 
 
 def _reject(record: Record, rejected: Rejected) -> Reject:

@@ -32,20 +32,22 @@ DELAY = "CATALOGUE_TEST_SECONDS_PER_QUESTION"
 FAILS_AT = "CATALOGUE_TEST_FAILS_AT"
 DIES_AT = "CATALOGUE_TEST_DIES_AT"
 START_ERROR = "CATALOGUE_TEST_START_ERROR"
+BOX = " <box>[[250, 400, 500, 600]]</box>"
+"""Where the engine sees the fault of each picture, if it is asked."""
 LETTERS_OF_ANSWERS = ("A", "B", "C", "D", "N", "?")
 
 __all__ = ["ENGINE", "make_checkpoint", "open_engine", "picture", "question", "write_questions"]
 
 
 @contextmanager
-def open_engine(_checkpoint: Path, _manifest: Manifest, mode: Mode) -> Iterator[OfflineEngine]:
+def open_engine(_checkpoint: Path, _manifest: Manifest, mode: Mode, *, locate: bool = False) -> Iterator[OfflineEngine]:
     """Start the scripted engine."""
     if error := os.environ.get(START_ERROR):
         raise UserError(error)
-    yield OfflineEngine(lambda questions: _ask(questions, mode), Watched(LETTERS.letters, frozenset()))
+    yield OfflineEngine(lambda questions: _ask(questions, mode, locate), Watched(LETTERS.letters, frozenset()))
 
 
-def _ask(questions: Sequence[Pictures], mode: Mode) -> list[Reply]:
+def _ask(questions: Sequence[Pictures], mode: Mode, locate: bool) -> list[Reply]:
     numbers = [_number(pictures[0]) for pictures in questions]
     for number in numbers:
         time.sleep(float(os.environ.get(DELAY, "0")))
@@ -53,12 +55,12 @@ def _ask(questions: Sequence[Pictures], mode: Mode) -> list[Reply]:
             os.kill(os.getpid(), signal.SIGKILL)
         if str(number) == os.environ.get(FAILS_AT):
             raise Unfinished("the engine died")
-    return [_reply(number, mode) for number in numbers]
+    return [_reply(number, mode, BOX if locate else "") for number in numbers]
 
 
-def _reply(number: int, mode: Mode) -> Reply:
+def _reply(number: int, mode: Mode, box: str) -> Reply:
     letter = LETTERS_OF_ANSWERS[number % len(LETTERS_OF_ANSWERS)]
-    verdicts = ", ".join(f"<{one}> {'normal' if one == letter else 'shadow: too dark'}" for one in "ABCD")
+    verdicts = ", ".join(f"<{one}> {'normal' if one == letter else f'shadow: too dark{box}'}" for one in "ABCD")
     cot = f"<think>I observed {verdicts}, so I ultimately chose {letter}.</think><answer>{letter}</answer>"
     return Reply(cot if mode is Mode.COT else letter, "stop", (), prompt_tokens=10, completion_tokens=5)
 
