@@ -103,3 +103,12 @@ def test_the_curl_of_the_readme_names_files_that_exist() -> None:
     pictures = re.findall(r"@(\S+)", command)
     assert len(pictures) == 5
     assert all((ROOT / folder / picture).is_file() for picture in pictures)
+
+
+def test_the_table_of_experiments_lists_each_page_once_in_the_order_of_the_dates() -> None:
+    index = ROOT / "docs" / "experiments" / "README.md"
+    listed = re.findall(
+        r"\]\((\d{4}-[\w-]+\.md)\) \|$", index.read_text().partition("## All experiments")[2], re.MULTILINE
+    )
+    assert sorted(listed) == sorted(page.name for page in index.parent.glob("20*.md"))
+    assert [name[:10] for name in listed] == sorted(name[:10] for name in listed)
