@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,10 @@ from tests.trainer.command_line import CHECKPOINT, ROOT
 
 @pytest.mark.vllm
 @pytest.mark.exhaustive  # the other tests of stage 2 sample with transformers
-def test_a_colocated_vllm_writes_what_transformers_write_also_after_a_step(small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, {"rank": 8, "alpha": 16}], ids=["all weights", "LoRA"])
+def test_a_colocated_vllm_writes_what_transformers_write_also_after_a_step(
+    lora: dict[str, Any] | None, small_data: Path, tmp_path: Path
+) -> None:
     """Without noise of the number format, so the checkpoint says float32."""
     checkpoint = shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
     config = json.loads((checkpoint / "config.json").read_text())
@@ -28,7 +32,7 @@ def test_a_colocated_vllm_writes_what_transformers_write_also_after_a_step(small
     write_manifest(checkpoint, **fields)
     command = [sys.executable, "-W", "ignore", "-m", "tests.trainer.training.colocated"]
     done = subprocess.run(
-        [*command, str(checkpoint), str(small_data), str(tmp_path / "scratch")],
+        [*command, str(checkpoint), str(small_data), str(tmp_path / "scratch"), json.dumps(lora)],
         cwd=ROOT,
         env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
         capture_output=True,
@@ -36,7 +40,9 @@ def test_a_colocated_vllm_writes_what_transformers_write_also_after_a_step(small
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    before, after = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    before, after = found["completions"]
     assert before["colocate"] == before["none"]
     assert after["none"] != before["none"], "the weights have changed"
     assert after["colocate"] == after["none"], "vLLM has the new weights, and has forgotten the pictures"
+    assert found["unchanged"], "the reference"

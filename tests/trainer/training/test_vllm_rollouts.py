@@ -34,7 +34,7 @@ def recipe(**settings: Any) -> HcmGrpoRecipe:
         ({"vllm": "server", "vllm_server": "there:8000"}, "vllm_server"),
         ({"vllm_sleep": True}, "for a colocated engine"),
         ({**SERVER, "vllm_sleep": True}, "for a colocated engine"),
-        ({**SERVER, "lora": LoraRecipe(rank=4, alpha=8)}, "lora needs `vllm: none`"),
+        ({"vllm": "colocate", "lora": LoraRecipe(rank=4, alpha=8, bits=4)}, "lora.bits 4 cannot be combined"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -53,11 +53,11 @@ def test_trl_is_told_which_engine_to_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="refused without a GPU only")
-@pytest.mark.parametrize("settings", [SERVER, {"vllm": "colocate", "vllm_sleep": True}])
-def test_what_needs_a_gpu_is_refused_without_one(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("settings", [SERVER, {"vllm": "colocate"}, {"vllm": "colocate", "vllm_sleep": True}])
+def test_an_engine_is_refused_without_a_gpu(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="needs a GPU"):
         check_vllm(recipe(**settings))
-    check_vllm(recipe(vllm="colocate"))
+    check_vllm(recipe())
 
 
 def test_another_server_does_not_make_another_run() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
@@ -19,7 +20,7 @@ from trainer.training.finetuning import StrictResume
 from trainer.training.hcm_grpo.pictures import CachingImageProcessor
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION, once_per_group, share_prompt
-from trainer.training.hcm_grpo.vllm_rollouts import collapsed, forget_pictures_after_sync
+from trainer.training.hcm_grpo.vllm_rollouts import collapsed, forget_pictures_after_sync, send_merged_weights
 from trainer.training.sharding import whole_weights
 from trainer.training.tracking.callbacks import ExampleKeeper
 
@@ -43,6 +44,8 @@ class GroupGRPOTrainer(StrictResume, GRPOTrainer):
                 text._attn_implementation = GROUP_ATTENTION
         if self.use_vllm:
             forget_pictures_after_sync(self.vllm_generation)
+            if is_peft_model(self.model):
+                send_merged_weights(self.vllm_generation)
         questions = self.args.generation_batch_size // self.args.world_size // self.num_generations
         self.processing_class.image_processor = CachingImageProcessor(
             self.processing_class.image_processor, remembered=PICTURES_PER_SAMPLE * max(questions, 1)

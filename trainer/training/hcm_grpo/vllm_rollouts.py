@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainer.training.lora.merged_weights import merged_weights
 from trainer.training.recipe.recipe import RecipeError
 from trainer.training.recipe.stages import HcmGrpoRecipe
 
@@ -19,14 +20,11 @@ def check_vllm(settings: HcmGrpoRecipe) -> None:
     """Check before a training that this machine can run the recipe's engine.
 
     Raises:
-        RecipeError: it has no GPU, and the engine needs one.
+        RecipeError: it has no GPU. On a CPU TRL cannot send weights to a server, vLLM has no sleep mode, and on many
+            CPUs it packs its weights, so that it cannot take new ones from TRL.
     """
-    if torch.cuda.is_available():
-        return
-    if settings.vllm == "server":
-        raise RecipeError("hcm_grpo.vllm: server needs a GPU, because TRL sends the weights with NCCL")
-    if settings.vllm_sleep:
-        raise RecipeError("hcm_grpo.vllm_sleep needs a GPU: vLLM has no sleep mode on a CPU. Set `vllm_sleep: false`")
+    if settings.vllm != "none" and not torch.cuda.is_available():
+        raise RecipeError(f"hcm_grpo.vllm: {settings.vllm} needs a GPU. Set `vllm: none` for rollouts of transformers")
 
 
 def vllm_arguments(settings: HcmGrpoRecipe) -> dict[str, Any]:
@@ -66,6 +64,15 @@ def forget_pictures_after_sync(generation: Any) -> None:
             client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
 
     generation.sync_weights = sync_weights
+
+
+def send_merged_weights(generation: Any) -> None:
+    """Make TRL send the weights of a model with adapters as sums, without changing the model.
+
+    Args:
+        generation: TRL's `VLLMGeneration`, whose model has adapters.
+    """
+    generation._iter_named_params = lambda: merged_weights(generation.model)
 
 
 def collapsed(ids: list[int], image: int, begin: int, end: int) -> list[int]:

@@ -206,15 +206,10 @@ class HcmGrpoRecipe(Strict):
             raise ValueError("`vllm: server` and `vllm_server: URL` need each other. Set both, or neither")
         if self.vllm_sleep and self.vllm != "colocate":
             raise ValueError("vllm_sleep is for a colocated engine. Set `vllm: colocate`, or remove vllm_sleep")
-        return self
-
-    @model_validator(mode="after")
-    def _exact_reference(self) -> Self:
-        if self.lora and self.vllm != "none":
-            # TRL adds the adapters to the frozen weights before it copies them to vLLM, and subtracts them afterwards.
+        if self.vllm == "colocate" and self.lora and self.lora.bits == 4:
             raise ValueError(
-                "lora needs `vllm: none`. For each step, TRL would add the adapters to the 16-bit weights for vLLM and "
-                "subtract them again, and rounding would change the frozen weights, which are also the reference"
+                "lora.bits 4 cannot be combined with `vllm: colocate`: TRL would load the engine in 4 bits as well, "
+                "which this vLLM does not support. Set `bits: 16`, or `vllm: none` or `vllm: server`"
             )
         return self
 

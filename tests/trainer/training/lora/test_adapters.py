@@ -21,6 +21,7 @@ from trainer.reward import reward_functions
 from trainer.training.base_source import BaseModelError
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.train import build_trainer as build_stage_2
+from trainer.training.lora.merged_weights import merged_weights
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, merged
 from trainer.training.number_format import computed_in
 from trainer.training.recipe.recipe import RecipeError
@@ -181,6 +182,41 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).square().mean().sqrt())
 
 
+@pytest.mark.parametrize(
+    "lora",
+    [LORA, QLORA, LORA.model_copy(update={"in_full": ("head", "projector")})],
+    ids=["16 bits", "4 bits", "head and projector in full"],
+)
+def test_an_engine_gets_the_weights_with_which_the_adapted_model_computes(
+    lora: LoraRecipe, small_checkpoint: Path
+) -> None:
+    base = load_for_training(small_checkpoint, lora)
+    adapted = get_peft_model(base, adapter_config(base, lora, vision=True))
+    disturb(adapted)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "modules_to_save" in name:
+                parameter += 0.1
+    held = {name: tensor.clone() for name, tensor in adapted.state_dict().items() if torch.is_tensor(tensor)}
+    engine = AutoModelForImageTextToText.from_pretrained(small_checkpoint, dtype=torch.float32)
+    sent = dict(merged_weights(adapted))
+    assert sent.keys() == dict(engine.named_parameters()).keys()
+    engine.load_state_dict(sent)
+
+    length = base.config.image_seq_length
+    ids = torch.full((1, length + 3), base.config.image_token_id)
+    ids[0, length:] = torch.tensor([20, 30, 40])
+    given = {"input_ids": ids, "pixel_values": torch.randn(1, 3, 64, 64)}
+    adapted.eval()
+    with torch.no_grad():
+        expected = adapted(**given).logits.float()
+        torch.testing.assert_close(engine(**given).logits, expected, rtol=1e-3, atol=1e-3)
+        with adapted.disable_adapter():
+            assert not torch.allclose(adapted(**given).logits.float(), expected, atol=1e-2)
+    after = adapted.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in held.items()), "the model itself has not changed"
+
+
 def test_merged_weights_answer_as_the_adapters_did(small_checkpoint: Path) -> None:
     """In float32, so that only the order of additions differs."""
     base = AutoModelForImageTextToText.from_pretrained(small_checkpoint, dtype=torch.float32)
@@ -285,8 +321,3 @@ STAGE_2 = {"learning_rate": 1e-5, "max_completion_tokens": 8}
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SftRecipe(**SFT, lora=settings)
-
-
-def test_adapters_with_a_colocated_vllm_are_refused() -> None:
-    with pytest.raises(ValidationError, match="lora needs `vllm: none`"):
-        HcmGrpoRecipe(**STAGE_2, vllm="colocate", lora=LORA)

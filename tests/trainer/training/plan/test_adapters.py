@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,13 @@ def test_lora_of_the_2b_model_fits_on_a_card_of_24_gb_and_full_fine_tuning_does_
     assert "reference model" not in page
     assert main(["plan", "internvl3-2b", "--gpus", "1", "--gpu-memory", "24"]) == 1
     assert ", or LoRA (as the recipe internvl3-2b-lora does)" in capsys.readouterr().err
+
+
+def test_lora_fits_on_that_card_with_a_colocated_engine_that_sleeps(tmp_path: Path, capsys) -> None:
+    recipe = tmp_path / "colocated.yaml"
+    recipe.write_text("extends: internvl3-2b-lora\nname: colocated\nhcm_grpo: {vllm: colocate, vllm_memory: 0.3, vllm_sleep: true}\n")
+    assert main(["plan", str(recipe), "--gpus", "1", "--gpu-memory", "24"]) == 0
+    assert "vLLM engine" in capsys.readouterr().out
+    recipe.write_text(recipe.read_text().replace("vllm_sleep: true", "vllm_sleep: false"))
+    assert main(["plan", str(recipe), "--gpus", "1", "--gpu-memory", "24"]) == 1
+    assert "vllm_sleep: true" in capsys.readouterr().err
