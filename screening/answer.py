@@ -98,9 +98,8 @@ class Unreadable:
     detail: str
 
 
-_TAG = re.compile(r"</?(?:think|answer)>")
-_UNTAGGED = rf"(?:[^<]++|(?!{_TAG.pattern})<)*+"
-_COT = re.compile(rf"\s*<think>(?P<think>{_UNTAGGED})</think>\s*<answer>(?P<answer>{_UNTAGGED})</answer>\s*")
+_TAG = re.compile(r"(</?(?:think|answer)>)")
+_COT_TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 _MARKER = re.compile(r"<([A-D])>")
 _CONCLUSION = re.compile(r"\bso I ultimately chose\b", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;/&+.]+")
@@ -121,13 +120,13 @@ def parse(text: str, mode: Mode, dimensions: Collection[Dimension] = DIMENSIONS)
         return Unreadable(Reason.EMPTY, "The output is empty.")
     if mode is Mode.DIRECT:
         return _parse_direct(text)
-    match = _COT.fullmatch(text)
-    if match is None:
-        return _explain(text)
-    options = parse_options(match["answer"])
+    pieces = _TAG.split(text)  # the tags, and the text between them
+    if pieces[1::2] != _COT_TAGS or (pieces[0] + pieces[4] + pieces[8]).strip():
+        return _explain(pieces[1::2])
+    options = parse_options(pieces[6])
     if isinstance(options, Unreadable):
         return options
-    thought = match["think"].strip()
+    thought = pieces[2].strip()
     return Answer(options, split_boxes(thought)[0].strip(), parse_findings(thought, dimensions))
 
 
@@ -254,9 +253,8 @@ def _conclusion(reasoning: str) -> int:
     return found.start() if found else len(reasoning)
 
 
-def _explain(text: str) -> Unreadable:
-    """Explain why a text does not have the CoT form."""
-    tags = _TAG.findall(text)
+def _explain(tags: Sequence[str]) -> Unreadable:
+    """Explain why a text with these tags does not have the CoT form."""
     if "<think>" not in tags or "</think>" not in tags:
         return Unreadable(Reason.NO_THINK, "There is no complete <think>…</think> part.")
     if "<answer>" not in tags or "</answer>" not in tags:

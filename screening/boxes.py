@@ -95,20 +95,21 @@ def _clipped(value: float) -> float:
 
 _WORD = r"(?:nan|inf(?:inity)?|e)(?![^\W\d_])"
 """The letters that may occur in numbers."""
-_LIST = rf"(?:[\d\s,.+-]|{_WORD})*+"
+_LIST = rf"(?:[\d\s,.+-]|{_WORD})*"
 """Numbers, also damaged ones."""
-_END = rf"\](?:\s*+,\s*+\[{_LIST}\])*+\]?"
+_END = rf"\](?:\s*,\s*\[{_LIST}\])*\]?"
 """The end of a list, and the lists of further objects."""
 _MARKUP = re.compile(
     rf"""(?P<box>
-        <box> (?: (?:[^\w<>]|[\d_]|{_WORD})*+ </box>  # closed, and without words
-                | \s*+ \[\[? {_LIST} (?:{_END})? )?    # not closed: only the coordinates belong to it
-        | \[\[ (?=[^\[\]<>]{{1,60}},) {_LIST} (?:{_END}|(?=<)|\Z) (?:\s*+</box>)?  # coordinates without a tag
+        <box> (?: (?:[^\w<>]|[\d_]|{_WORD})* </box>  # closed, and without words
+                | \s* \[\[? {_LIST} (?:{_END})? )?    # not closed: only the coordinates belong to it
+        | \[\[ (?=[^\[\]<>]{{1,60}},) {_LIST} (?:{_END}|(?=<)|\Z) (?:\s*</box>)?  # coordinates without a tag
     ) | </box>""",
     re.IGNORECASE | re.VERBOSE,
 )
 """Everything that belongs to boxes, whole or damaged, and no words. Engines that leave out special tokens write a box
-of InternVL without its tags. Possessive quantifiers keep the time linear."""
+of InternVL without its tags. The numbers after one `[[` or `<box>` contain no other, so the time is linear without
+possessive quantifiers, which Python reads wrongly before 3.11.5 (cpython #106052)."""
 BOX_TAG = re.compile(r"</?box>", re.IGNORECASE)
 _REMAINS = re.compile(rf"{BOX_TAG.pattern}|\[(?=\[)", re.IGNORECASE)
 _NUMBERS = r"\s*[+-]?\d{1,9}(?:\.\d{0,9})?\s*(?:,\s*[+-]?\d{1,9}(?:\.\d{0,9})?\s*){3}"

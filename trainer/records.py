@@ -148,8 +148,9 @@ class Generated(Picture):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_unknown_dimensions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = write(self)
+    def _with_known_dimensions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sort the dimensions, because every process has another order of sets; leave them out if they are unknown."""
+        written: dict[str, Any] = {**write(self), "dimensions": sorted(self.dimensions)}
         if not self.dimensions_known:
             del written["dimensions"]
         return written

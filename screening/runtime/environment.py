@@ -3,6 +3,7 @@ sockets, and what they need in a container whose user has no name or whose home 
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import pwd
 import shutil
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from screening.errors import UserError
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -36,13 +39,17 @@ _CACHES = {
 
 _SOCKETS = "VLLM_RPC_BASE_PATH"
 """Variable that names the directory in which vLLM makes its Unix sockets."""
-_LONGEST_TEMPORARY = 107 - len("/screening-12345678/00000000-0000-0000-0000-000000000000")
-"""Maximum length of the path of the directory for temporary files, in bytes, for which sockets get a directory of their
-own. The path of a socket has at most 107 bytes (unix(7)), and vLLM names each socket by a UUID."""
+_PREFIX = "screening-"
+_LONGEST_TEMPORARY = 107 - len(f"/{_PREFIX}12345678/00000000-0000-0000-0000-000000000000")
+"""Maximum length of the path of a directory for temporary files, in bytes, in which a directory for sockets fits. The
+path of a socket has at most 107 bytes (unix(7)), and vLLM names each socket by a UUID."""
+_SHORT_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - `mkdtemp` makes directories that only this user may open
+"""Directories for sockets where the path of TMPDIR is longer, as in the job directories of clusters."""
 
 
-class NoTemporaryDirectory(Exception):
-    """Neither TMPDIR nor the default directories for temporary files are writable."""
+class NoTemporaryDirectory(UserError):
+    """Neither TMPDIR nor the default directories for temporary files are writable, or the path of TMPDIR is too long
+    for sockets."""
 
 
 def prevent_reports_and_downloads(environment: MutableMapping[str, str], *, downloads: bool = False) -> None:
@@ -98,31 +105,57 @@ def private_sockets(environment: MutableMapping[str, str]) -> Iterator[list[Path
     """Have vLLM make its sockets in a new directory, which is deleted after the block.
 
     By default vLLM makes them among the other temporary files and never deletes them, not even after an orderly end.
-    Other users of the machine cannot open the new directory.
+    Other users of the machine cannot open the new directory. It is not in TMPDIR if the path of a socket there would be
+    too long.
 
     Yields:
         The directory, so that a guard (`screening.runtime.process_reaper`) can delete it if this process is killed.
-        There is none if the variable is set already, or if the path of a socket in it would be too long.
+        There is none if the variable is set already.
 
     Raises:
-        NoTemporaryDirectory: no directory for temporary files is writable.
+        NoTemporaryDirectory: no directory for temporary files is writable, or only one with a path that is too long.
     """
+    if _SOCKETS in environment:
+        yield []
+        return
     try:
-        keep = _SOCKETS in environment or len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY
-        directory = None if keep else Path(tempfile.mkdtemp(prefix="screening-"))
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place_for_sockets()))
     except OSError as error:
         raise NoTemporaryDirectory(
             f"no directory for temporary files is writable ({error}). Mount one and set TMPDIR to it."
         ) from None
-    if directory is None:
-        yield []
-        return
     environment[_SOCKETS] = str(directory)
     try:
         yield [directory]
     finally:
         environment.pop(_SOCKETS, None)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def shorten_socket_paths() -> None:
+    """Have Python's multiprocessing make its sockets outside TMPDIR if their paths would be too long there.
+
+    Call this before PyTorch's data loaders start processes. Otherwise no batch arrives, and a training waits forever.
+
+    Raises:
+        NoTemporaryDirectory, OSError: no directory for temporary files can be used.
+    """
+    chosen, tempfile.tempdir = tempfile.tempdir, _place_for_sockets()
+    try:
+        multiprocessing.util.get_temp_dir()  # this process and its children keep the directory that it makes
+    finally:
+        tempfile.tempdir = chosen
+
+
+def _place_for_sockets() -> str:
+    chosen = tempfile.gettempdir()
+    for place in (chosen, *_SHORT_TEMPORARY):
+        if len(os.fsencode(place)) <= _LONGEST_TEMPORARY and _can_be_written(Path(place)):
+            return place
+    raise NoTemporaryDirectory(
+        f"sockets do not fit into {chosen}, and neither {' nor '.join(_SHORT_TEMPORARY)} is writable. Set TMPDIR to a "
+        f"writable directory with a path of at most {_LONGEST_TEMPORARY} bytes."
+    )
 
 
 def _can_be_written(directory: Path) -> bool:

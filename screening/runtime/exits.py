@@ -43,10 +43,10 @@ def run_while_output_is_read(run: Callable[[], int]) -> int:
     Returns:
         What `run` returns, or `CLOSED_PIPE`.
     """
+    _open_closed_streams()
     try:
         status = run()
-        if sys.stdout is not None:  # Python's value if the output was closed before the start
-            sys.stdout.flush()
+        sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # argparse ends `--help` by SystemExit
         if not _output_is_closed():
             raise
@@ -56,10 +56,20 @@ def run_while_output_is_read(run: Callable[[], int]) -> int:
     return status
 
 
+def _open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that was closed before the start, which Python then calls None.
+
+    Otherwise the next file or socket would get its number, and whatever a library prints would be written into it.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def _output_is_closed() -> bool:
     """Whether the program that read this one's output has ended. Other pipes can break too."""
-    if sys.stdout is None:
-        return False
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -38,8 +38,8 @@ def _meanings(address: Address) -> Iterator[Address]:
         yield address.ipv4_mapped
     elif address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 1):
         yield IPv4Address(int(address) & 0xFFFFFFFF)
+    elif address.sixtofour is not None:  # newer versions of Python call all of these private
+        yield address.sixtofour
     else:
         yield address
-        if address.sixtofour is not None:
-            yield address.sixtofour
         yield from address.teredo or ()

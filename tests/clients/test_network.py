@@ -190,3 +190,16 @@ def test_a_proxy_that_is_not_there_is_a_failed_connection(question: Any, monkeyp
 def test_a_proxy_s_scheme_may_be_in_upper_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "HTTPS://u:p@proxy.example.com:3128")
     assert network_for("https://screening.example.com").proxy == "https://u:p@proxy.example.com:3128"
+
+
+def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with (
+        Client(base_url="http://127.0.0.2:1", max_retries=0) as client,
+        pytest.raises(ConnectionFailed, match=r"the proxy that http_proxy names, or add 127\.0\.0\.2 to NO_PROXY"),
+    ):
+        client.decisions.get("scr_1")
+    monkeypatch.setenv("no_proxy", "127.0.0.0/8")
+    with Client(base_url="http://127.0.0.2:1", max_retries=0) as client, pytest.raises(ConnectionFailed) as caught:
+        client.decisions.get("scr_1")
+    assert "proxy" not in str(caught.value)

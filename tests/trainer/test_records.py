@@ -81,6 +81,14 @@ def test_annotated_pictures_may_name_dimensions_without_kinds() -> None:
     assert read.severity_of(Dimension.LAYOUT) == 0
 
 
+def test_dimensions_are_written_in_the_same_order_by_every_process() -> None:
+    # Each process has another order of sets, and digests are over the bytes of the file.
+    changed = record()
+    changed["generated"][1] |= {"defects": [], "dimensions": list(Dimension)}
+    written = json.loads(Sample.model_validate(changed).model_dump_json())
+    assert written["generated"][1]["dimensions"] == sorted(Dimension)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

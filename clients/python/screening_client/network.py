@@ -120,13 +120,24 @@ def _split_port(entry: str) -> tuple[str, str]:
     return name.partition("%")[0], rest.removeprefix(":")
 
 
+def proxy_variable(url: httpx.URL) -> str | None:
+    """The environment variable that names a proxy for this address; None if it is reached without one."""
+    found = _proxy_setting(url)
+    return found[0] if found else None
+
+
 def _proxy_for(url: httpx.URL) -> str | None:
+    if (found := _proxy_setting(url)) is None:
+        return None
+    variable, proxy = found
+    return _checked_proxy(proxy if "://" in proxy else f"http://{proxy}", variable, url.host)
+
+
+def _proxy_setting(url: httpx.URL) -> tuple[str, str] | None:
     proxies = getproxies()  # includes the system's settings on macOS and Windows, as in httpx
     kind = url.scheme if proxies.get(url.scheme) else "all"
     proxy = proxies.get(kind, "").strip()
-    if not proxy or bypasses_proxy(url, proxies.get("no", "")):
-        return None
-    return _checked_proxy(proxy if "://" in proxy else f"http://{proxy}", _variable(f"{kind}_proxy"), url.host)
+    return (_variable(f"{kind}_proxy"), proxy) if proxy and not bypasses_proxy(url, proxies.get("no", "")) else None
 
 
 def _checked_proxy(proxy: str, variable: str, host: str) -> str:

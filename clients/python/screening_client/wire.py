@@ -22,6 +22,7 @@ from screening_client.errors import (
     UnexpectedAnswer,
     class_of,
 )
+from screening_client.network import proxy_variable
 from screening_client.request import Body
 from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
@@ -219,6 +220,8 @@ def transport_error(error: httpx.RequestError, request: httpx.Request) -> Screen
         hint = "Check that the service is running at this address."
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             hint = "Set SSL_CERT_FILE to the certificate of the authority that signed the service's certificate."
+        elif variable := proxy_variable(request.url):
+            hint += f" Check also the proxy that {variable} names, or add {request.url.host} to NO_PROXY."
         return ConnectionFailed(f"cannot connect to {origin}: {reason}. {hint}", request_id=request_id)
     if isinstance(error, httpx.TransportError):
         return ConnectionFailed(f"the connection to {origin} broke: {reason}", request_id=request_id)

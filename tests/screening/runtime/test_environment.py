@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -89,15 +90,34 @@ def test_a_directory_for_sockets_that_the_operator_chose_stays(tmp_path) -> None
     assert environment == {"VLLM_RPC_BASE_PATH": str(tmp_path)} and tmp_path.exists()
 
 
-@pytest.mark.parametrize(("length", "private"), [(51, True), (52, False)])
-def test_sockets_get_a_private_directory_if_their_paths_fit_into_107_bytes(length, private, monkeypatch) -> None:
+@pytest.fixture
+def long_temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Path]]:
+    """Make a directory for temporary files with a path of that length."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        long = Path(folder) / ("x" * (length - len(folder) - 1))
-        long.mkdir()
-        monkeypatch.setattr(tempfile, "tempdir", str(long))
-        with private_sockets({}) as directories, socket.socket(socket.AF_UNIX) as one:
-            assert len(directories) == private
-            one.bind(str((directories or [long])[0] / str(uuid4())))
+
+        def make(length: int) -> Path:
+            long = Path(folder) / ("x" * (length - len(folder) - 1))
+            long.mkdir()
+            monkeypatch.setattr(tempfile, "tempdir", str(long))
+            return long
+
+        yield make
+
+
+@pytest.mark.parametrize(("length", "inside"), [(51, True), (52, False), (200, False)])
+def test_the_path_of_a_socket_fits_into_107_bytes(length, inside, long_temporary) -> None:
+    long = long_temporary(length)
+    with private_sockets({}) as (directory,), socket.socket(socket.AF_UNIX) as one:
+        assert (directory.parent == long) is inside
+        one.bind(str(directory / str(uuid4())))
+    assert not directory.exists()
+
+
+def test_a_path_that_is_too_long_for_sockets_is_named_if_no_shorter_one_is_writable(long_temporary, monkeypatch):
+    long = long_temporary(52)
+    monkeypatch.setattr("screening.runtime.environment._SHORT_TEMPORARY", ("/proc/no-directory",))
+    with pytest.raises(NoTemporaryDirectory, match=f"{long}.*Set TMPDIR to .* at most 51 bytes"), private_sockets({}):
+        pass
 
 
 @pytest.mark.slow

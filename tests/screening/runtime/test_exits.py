@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,32 @@ def state(_: Path) -> None:
 
 def database(_: Path) -> None:
     raise sqlite3.OperationalError("database or disk is full")
+
+
+PRINTING = """
+import os, sys
+from screening.runtime.exits import run_while_output_is_read
+
+def run():
+    with open(sys.argv[1], "w") as file:
+        print("of Python", file=sys.stderr)
+        os.write(1, b"of a library")
+        os.write(2, b"of a library")
+        os.system("echo of a child; echo of a child >&2")
+        file.write("its own")
+    return 3
+
+sys.exit(run_while_output_is_read(run))
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_printed_to_a_closed_stream_reaches_no_file_of_the_program(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PRINTING)
+    command = f"exec {sys.executable} program.py file {closed}"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "file").read_text() == "its own"
 
 
 @pytest.mark.parametrize("write", [plain, wrapped, tensors, state, database])

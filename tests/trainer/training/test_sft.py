@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.records import Generated, Sample
 from trainer.runs.run_directory import RunMismatch
+from trainer.training.recipe.recipe import load_recipe
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint
 from trainer.training.sft.agreement import check_dimensions
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
-from trainer.training.sft.train import StrictSFTTrainer, train
+from trainer.training.sft.train import StrictSFTTrainer, build_trainer, train
 
 
 @pytest.fixture
@@ -149,6 +152,17 @@ def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
 
     with pytest.raises(RunMismatch, match="other settings"):
         train("weak", recipe, checkpoint, data, out, 3)
+
+
+@pytest.mark.timeout(120)
+def test_batches_arrive_if_paths_in_tmpdir_are_too_long_for_sockets(data, checkpoint, recipe, tmp_path, monkeypatch):
+    (long := tmp_path / ("x" * 100)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)  # of other tests
+    rows = dataset(screening_rows(read_samples(data), COMPACT, direct_share=0, seed=0), data, SMALL)
+    trainer = build_trainer(checkpoint, rows, load_recipe(recipe).sft_answer, tmp_path / "states")
+    assert trainer.args.dataloader_num_workers == 1
+    assert next(iter(trainer.get_train_dataloader()))["pixel_values"].shape == (10, 3, 64, 64)
 
 
 def test_a_resumed_run_continues_from_the_saved_weights(checkpoint: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
 from screening.prompt import locating
+from screening.runtime.environment import shorten_socket_paths
 from trainer.data_directory import data_digest, read_frame, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
@@ -218,6 +219,7 @@ def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: 
         rows: as `trainer.training.sft.rows` makes them.
         output: directory of TRL's saved states.
     """
+    shorten_socket_paths()
     model = load_for_training(checkpoint, settings.lora, settings.attention)
     freeze_vision(model)
     trainer = StrictSFTTrainer(
