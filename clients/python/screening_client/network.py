@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 import httpx
 
+from screening_client import log
 from screening_client.errors import ConfigurationError
 
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -31,6 +32,11 @@ class Network:
     """The proxy's URL, which may hold a password."""
     cert_file: str | None
     cert_dir: str | None
+
+    @property
+    def proxy_address(self) -> str | None:
+        """The proxy's URL without user name and password, for messages."""
+        return None if self.proxy is None else log.address(httpx.URL(self.proxy)).rstrip("/")
 
     def sync_client(self) -> httpx.Client:
         # Connections have no limit, because `concurrency` limits them and a wait would look like a slow service.
