@@ -77,9 +77,9 @@ def test_an_erased_decision_does_not_blame_the_base_url(server: Any, question: A
 
 
 def test_tls_on_a_port_without_it_leads_to_http(server: Any, question: Any) -> None:
-    with Client(base_url=server.url.replace("http://", "https://"), max_retries=0) as client:
-        with pytest.raises(ConnectionFailed, match="write http://"):
-            client.screen(**question)
+    address = server.url.replace("http://", "https://")
+    with Client(base_url=address, max_retries=0) as client, pytest.raises(ConnectionFailed, match="write http://"):
+        client.screen(**question)
 
 
 def test_the_error_for_a_redirect_names_its_target(server: Any, question: Any) -> None:

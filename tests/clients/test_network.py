@@ -214,9 +214,8 @@ def test_an_answer_that_is_not_the_service_s_names_the_proxy(
 ) -> None:
     server.replies = [type(server.good())(status, b"<h1>Intranet</h1>", {"Content-Type": "text/html"})]
     monkeypatch.setenv("HTTP_PROXY", server.url)
-    with Client(base_url="http://screening.example.com", max_retries=0) as client:
-        with pytest.raises(ScreeningClientError, match=PROXY_HINT):
-            client.screen(**question)
+    with pytest.raises(ScreeningClientError, match=PROXY_HINT):
+        screen(Client, question, base_url="http://screening.example.com", max_retries=0)
 
 
 def test_a_problem_of_the_service_does_not_blame_the_proxy(
@@ -224,9 +223,8 @@ def test_a_problem_of_the_service_does_not_blame_the_proxy(
 ) -> None:
     server.replies = [server.problem(422, "image-unreadable")]
     monkeypatch.setenv("HTTP_PROXY", server.url)
-    with Client(base_url="http://screening.example.com", max_retries=0) as client:
-        with pytest.raises(ScreeningClientError) as caught:
-            client.screen(**question)
+    with pytest.raises(ScreeningClientError) as caught:
+        screen(Client, question, base_url="http://screening.example.com", max_retries=0)
     assert "proxy" not in str(caught.value)
 
 
