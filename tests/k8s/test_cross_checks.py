@@ -438,6 +438,15 @@ def test_the_decision_has_only_the_permissions_that_it_uses() -> None:
     assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "retraining"
 
 
+@each_rendering
+def test_trainings_write_lines_and_no_progress_bars(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    for name, template in all_pods(resources):
+        for container in containers(template):
+            if "screening-trainer:" in container["image"]:
+                assert environment(resources, container, _secrets(resources))["TQDM_DISABLE"] == "1", name
+
+
 @pytest.mark.parametrize("component", ["multi-node-trainjob", "multi-node-jobset"])
 def test_several_machines_replace_the_scheduled_retraining(component: str) -> None:
     resources = render("production", component)
