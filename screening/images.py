@@ -238,7 +238,9 @@ def _format(data: bytes) -> str:
         return "WEBP"
     if avif.is_avif(data):
         return "AVIF"
-    raise ImageUnsupported("the bytes are not a JPEG, PNG, WebP or AVIF picture")
+    is_name = len(data) <= 255 and data.isascii() and data.decode().strip().isprintable()
+    hint = "; they look like the name of a file, so send its content" if is_name else ""
+    raise ImageUnsupported(f"the bytes are not a JPEG, PNG, WebP or AVIF picture{hint}")
 
 
 def _open(data: bytes, kind: str, check_size: CheckSize) -> Opened:

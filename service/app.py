@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from screening import __version__
+from screening.errors import UserError
 from service.admission.admission import Admission
 from service.checkpoints.hot_swap import HotSwap
 from service.checkpoints.registry_watcher import RegistryWatcher
@@ -258,7 +259,8 @@ async def _start(app: FastAPI, service: Service, on_failed_start: Callable[[], N
         else:
             await engine.start(None)
     except Exception as error:  # a boundary: any error of an engine that loads is logged once and ends the process
-        LOGGER.exception("start failed", extra={"fields": {"engine": engine.name, "error": str(error)}})
+        known = isinstance(error, UserError)  # its message says what to do, and no traceback would add to it
+        LOGGER.error("start failed", exc_info=not known, extra={"fields": {"engine": engine.name, "error": str(error)}})
         if on_failed_start is not None:
             on_failed_start()
         return

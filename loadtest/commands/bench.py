@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loadtest import console
 from loadtest.commands import options
-from loadtest.commands.target import plain_options
+from loadtest.commands.target import plain_options, require_ready
 from loadtest.load import rendered
 from loadtest.load.levels import Ask, Level, measure_level, table, through
 from loadtest.results.summary import as_json
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure a running service or a started one, and print the figures."""
     if args.baselines and (args.base_url or args.engine != "vllm"):
         raise baselines.BaselineFailed("--baselines needs vLLM on this machine; remove --base-url and --engine.")
+    if args.base_url:
+        require_ready(args.base_url)  # before minutes of drawing
     concurrent = args.max_concurrent or max(args.clients)
     asked = WARM_UP + args.requests * len(args.clients)
     directory = rendered.rendered(args, max(asked, generate_loop.NEEDED) if args.baselines else asked)

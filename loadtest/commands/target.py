@@ -10,6 +10,10 @@ from pathlib import Path
 
 from loadtest import console
 from loadtest.commands import options
+from loadtest.targets.local_service import ServiceFailed
+from screening_client import Client, ScreeningClientError
+
+READY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,27 @@ def target(args: argparse.Namespace, service_options: list[str], log: Path) -> I
         service_options: options of the started service, for example its checkpoint.
 
     Raises:
-        ServiceFailed: the service could not be started.
+        ServiceFailed: the service could not be started, or the running one is not ready.
     """
     if args.base_url:
+        require_ready(args.base_url)
         yield Target(args.base_url, None)
         return
     console.say("Starting the service …")
     with options.own_service(args, [*service_options, *options.service_options(args)], log) as service:
         yield Target(service.url, service.process.pid)
+
+
+def require_ready(url: str) -> None:
+    """
+    Raises:
+        ServiceFailed: no service is ready at this address within a few seconds, so a load would only count errors.
+    """
+    try:
+        with Client(base_url=url) as client:
+            client.wait_until_ready(READY_SECONDS)
+    except ScreeningClientError as error:
+        raise ServiceFailed(str(error)) from error
 
 
 def plain_options(args: argparse.Namespace) -> list[str]:

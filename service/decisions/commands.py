@@ -17,7 +17,7 @@ from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
 from service.decisions import erasure, orphans
 from service.decisions.database import Database, head, revisions
-from service.decisions.errors import DatabaseError, PictureStoreError
+from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress
 from service.decisions.picture_store import PictureStore
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
             found: dict[str, object] = arguments.run(database, arguments)
     except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
         print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, WrongAddress) else 1
     print(json.dumps(found))
     return 0
 
@@ -141,8 +141,8 @@ def open_database(arguments: argparse.Namespace) -> Database:
     """The database of a command.
 
     Raises:
-        DatabaseError: no database is given, or its address has another form.
+        WrongAddress: no database is given, or its address has another form.
     """
     if arguments.decisions is None:
-        raise DatabaseError("give --decisions, or set SCREENING_DECISIONS")
+        raise WrongAddress("give --decisions, or set SCREENING_DECISIONS")
     return Database(arguments.decisions)

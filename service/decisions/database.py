@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service.decisions.errors import DatabaseError
+from service.decisions.errors import DatabaseError, WrongAddress
 from service.decisions.tables import VERSION_TABLE
 
 BUSY_SECONDS = 10.0
@@ -36,7 +36,7 @@ class Database:
             url: an SQLAlchemy URL, `sqlite:///FILE` or `postgresql://…`.
 
         Raises:
-            DatabaseError: the address has another form.
+            WrongAddress: the address has another form.
         """
         self.url = _address(url)
         self.name = self.url.render_as_string(hide_password=True)
@@ -212,13 +212,17 @@ def _address(url: str) -> sa.URL:
     try:
         address = sa.make_url(url)
     except sa.exc.ArgumentError:
-        raise DatabaseError("the address is not sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        raise WrongAddress(
+            "--decisions (SCREENING_DECISIONS) is not sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from None
     backend = address.get_backend_name()
     if backend == "sqlite" and address.database not in (None, "", ":memory:"):
         return address
     if backend == "postgresql":
         return address.set(drivername="postgresql+psycopg")
-    raise DatabaseError(f"{backend} databases are not supported: give sqlite:///FILE or postgresql://USER@HOST/NAME")
+    raise WrongAddress(
+        f"--decisions (SCREENING_DECISIONS) names a {backend} database: give sqlite:///FILE or postgresql://USER@HOST/NAME"
+    )
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

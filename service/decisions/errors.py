@@ -5,5 +5,9 @@ class DatabaseError(Exception):
     """The database cannot be used; the message says why and what to do."""
 
 
+class WrongAddress(DatabaseError):
+    """No database is given, or its address has a form that cannot be used; the same command would fail again."""
+
+
 class PictureStoreError(Exception):
     """The store cannot be used now; the message says why."""

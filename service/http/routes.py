@@ -120,6 +120,7 @@ def _log_fields(answer: ScreenAnswer | None) -> dict[str, Any]:
         "reason": answer.unreadable_reason,
         "choice": answer.choice,
         "confidence": round(answer.confidence, 4),
+        "warnings": [warning.code for warning in answer.warnings],
         "mode": answer.mode.value,
         "checkpoint": answer.checkpoint.digest,
         "engine": answer.engine,

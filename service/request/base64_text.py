@@ -61,7 +61,8 @@ def _decode(text: str, position: str, offset: int) -> bytes:
     except UnicodeEncodeError as error:
         raise wrong(error.start, "which is not a base64 character") from None
     if foreign := encoded.translate(None, _ALPHABET + _BLANKS):
-        raise wrong(encoded.index(foreign[:1]), "which is not a base64 character")
+        hint = "; send the bytes of the file, not its name" if len(text) <= 255 else ""
+        raise wrong(encoded.index(foreign[:1]), f"which is not a base64 character{hint}")
     digits = encoded.rstrip(b"=" + _BLANKS)
     if (early := digits.find(b"=")) >= 0:
         raise wrong(early, "which is allowed only at the end")

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from screening.runtime.command_line import Parser
 from service.decisions.commands import open_database, open_pictures, store_options, user
 from service.decisions.database import Database
-from service.decisions.errors import DatabaseError, PictureStoreError
+from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress
 from service.review import export, gold, tasks
 from service.review.data_import import ImportRefused, import_directory
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         with closing(open_database(arguments)) as database:
             database.check()
             found: object = arguments.run(database, arguments)
-    except (ImportRefused, gold.GoldError) as error:
+    except (ImportRefused, gold.GoldError, WrongAddress) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (DatabaseError, PictureStoreError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:

@@ -159,6 +159,19 @@ def test_waiting_ends_when_time_is_over_or_waiting_is_of_no_use(server: Any, qui
             client.wait_until_ready(60)
 
 
+def test_the_reason_is_named_when_a_service_is_not_ready_in_time(server: Any, quick: None) -> None:
+    server.replies = [server.problem(503, "not-ready")]
+    with Client(base_url=server.url) as client, pytest.raises(TimedOut, match=r"within .* s: 503 not-ready"):
+        client.wait_until_ready(0.05)
+
+    async def wait() -> None:
+        async with AsyncClient(base_url="http://127.0.0.1:1") as client:
+            await client.wait_until_ready(0.05)
+
+    with pytest.raises(TimedOut, match=r"within .* s: cannot connect to http://127.0.0.1:1"):
+        asyncio.run(wait())
+
+
 def test_the_async_client_waits_in_the_same_way(server: Any, quick: None) -> None:
     server.replies = [server.problem(503), server.problem(200)]
 

@@ -11,6 +11,7 @@ import pytest
 import screening_client
 from screening_client import (
     Client,
+    ConnectionFailed,
     InputError,
     InvalidRequest,
     ScreeningClientError,
@@ -62,6 +63,23 @@ def test_a_body_that_is_not_a_problem_still_gives_the_class(
 def test_a_proxy_s_page_is_quoted_without_markup(server: Any, question: Any) -> None:
     server.replies = [type(server.good())(502, PROXY_PAGE, {"Content-Type": "text/html"})]
     assert "502: x Bad Gateway" in str(raised(server, question))
+
+
+@pytest.mark.parametrize(("body", "slug"), [(PROXY_PAGE, None), (None, "not-found")])
+def test_a_path_that_does_not_exist_leads_to_the_base_url(server: Any, question: Any, body: Any, slug: Any) -> None:
+    server.replies = [server.problem(404, slug) if slug else type(server.good())(404, body)]
+    assert "Check that base_url is the service's address without /screen" in str(raised(server, question))
+
+
+def test_an_erased_decision_does_not_blame_the_base_url(server: Any, question: Any) -> None:
+    server.replies = [server.problem(404, "decision-not-found")]
+    assert "base_url" not in str(raised(server, question))
+
+
+def test_tls_on_a_port_without_it_leads_to_http(server: Any, question: Any) -> None:
+    address = server.url.replace("http://", "https://")
+    with Client(base_url=address, max_retries=0) as client, pytest.raises(ConnectionFailed, match="write http://"):
+        client.screen(**question)
 
 
 def test_the_error_for_a_redirect_names_its_target(server: Any, question: Any) -> None:

@@ -11,8 +11,16 @@ import certifi
 import httpx
 import pytest
 
-from screening_client import AsyncClient, Client, ConfigurationError, ConnectionFailed, InputError
+from screening_client import (
+    AsyncClient,
+    Client,
+    ConfigurationError,
+    ConnectionFailed,
+    InputError,
+    ScreeningClientError,
+)
 from screening_client.network import bypasses_proxy, network_for
+from tests.clients.calls import screen
 
 PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 both = pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -187,19 +195,39 @@ def test_a_proxy_that_is_not_there_is_a_failed_connection(question: Any, monkeyp
         client.screen(**question)
 
 
+PROXY_HINT = r"went through the proxy http://127\.0\.0\.1:\d+: check it, or add screening\.example\.com to NO_PROXY"
+
+
+@both
+def test_a_failed_connection_names_the_proxy(question: Any, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:1")
+    for address in ("http://screening.example.com", "https://screening.example.com"):
+        monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:1")
+        with pytest.raises(ConnectionFailed, match=PROXY_HINT) as caught:
+            screen(kind, question, base_url=address, max_retries=0)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 403, 407, 502])
+def test_an_answer_that_is_not_the_service_s_names_the_proxy(
+    server: Any, question: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    server.replies = [type(server.good())(status, b"<h1>Intranet</h1>", {"Content-Type": "text/html"})]
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    with pytest.raises(ScreeningClientError, match=PROXY_HINT):
+        screen(Client, question, base_url="http://screening.example.com", max_retries=0)
+
+
+def test_a_problem_of_the_service_does_not_blame_the_proxy(
+    server: Any, question: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies = [server.problem(422, "image-unreadable")]
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    with pytest.raises(ScreeningClientError) as caught:
+        screen(Client, question, base_url="http://screening.example.com", max_retries=0)
+    assert "proxy" not in str(caught.value)
+
+
 def test_a_proxy_s_scheme_may_be_in_upper_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "HTTPS://u:p@proxy.example.com:3128")
     assert network_for("https://screening.example.com").proxy == "https://u:p@proxy.example.com:3128"
-
-
-def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    with (
-        Client(base_url="http://127.0.0.2:1", max_retries=0) as client,
-        pytest.raises(ConnectionFailed, match=r"the proxy that http_proxy names, or add 127\.0\.0\.2 to NO_PROXY"),
-    ):
-        client.decisions.get("scr_1")
-    monkeypatch.setenv("no_proxy", "127.0.0.0/8")
-    with Client(base_url="http://127.0.0.2:1", max_retries=0) as client, pytest.raises(ConnectionFailed) as caught:
-        client.decisions.get("scr_1")
-    assert "proxy" not in str(caught.value)

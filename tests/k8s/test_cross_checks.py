@@ -16,6 +16,7 @@ from service.config.settings import Settings, load
 from service.config.traces_endpoint import traces_endpoint
 from service.engines.scripted_engine import ScriptedEngine
 from tests.k8s.rendering import (
+    K8S,
     OVERLAYS,
     RENDERED,
     Resource,
@@ -183,6 +184,26 @@ def test_volumes_claims_maps_secrets_and_accounts_exist(rendered: tuple[str, ...
             one(resources, "ServiceAccount", spec["serviceAccountName"])
         for container in containers(template):
             environment(resources, container, _secrets(resources))
+
+
+def _named_secrets(node: object) -> Iterator[str]:
+    """Names of the Secrets to which volumes, variables and ingresses refer, anywhere below a node."""
+    if isinstance(node, dict):
+        if isinstance(name := node.get("secretName"), str):
+            yield name
+        if isinstance(reference := node.get("secretKeyRef"), dict):
+            yield reference["name"]
+    for below in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _named_secrets(below)
+
+
+@each_rendering
+def test_the_readme_names_each_secret_that_the_operator_creates(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    generated = {secret["metadata"]["name"] for secret in of_kind(resources, "Secret")}
+    needed = {name for resource in resources for name in _named_secrets(resource)} - generated
+    page = (K8S / "README.md").read_text()
+    assert not {name for name in needed if name not in page}
 
 
 def _secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
@@ -415,6 +436,15 @@ def test_the_decision_has_only_the_permissions_that_it_uses() -> None:
     # The launcher finds Jobs under way by this label.
     job = one(resources, "CronJob", "screening-retrain-gpu")["spec"]["jobTemplate"]
     assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "retraining"
+
+
+@each_rendering
+def test_trainings_write_lines_and_no_progress_bars(rendered: tuple[str, ...]) -> None:
+    resources = render(*rendered)
+    for name, template in all_pods(resources):
+        for container in containers(template):
+            if "screening-trainer:" in container["image"]:
+                assert environment(resources, container, _secrets(resources))["TQDM_DISABLE"] == "1", name
 
 
 @pytest.mark.parametrize("component", ["multi-node-trainjob", "multi-node-jobset"])

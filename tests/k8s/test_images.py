@@ -37,6 +37,15 @@ def test_manifests_use_images_of_the_containerfile_and_of_this_version() -> None
         assert name.removeprefix("screening-").removesuffix("-cpu") in targets(), image
 
 
+def test_each_image_of_an_overlay_for_clusters_names_a_registry() -> None:
+    """Without one, a node would ask Docker Hub for `screening-mlflow`."""
+    for overlay in ("one-gpu", "production"):
+        for _, template in all_pods(render(overlay)):
+            for container in containers(template):
+                image = container["image"]
+                assert not image.startswith("screening-"), f"{overlay}: {image}"
+
+
 def test_images_run_as_the_user_of_the_pods() -> None:
     text = CONTAINERFILE.read_text()
     for stage in re.split(r"(?m)^FROM ", text)[1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -81,6 +82,37 @@ def test_every_alert_has_its_section_in_the_runbook(repository: Path, rule: dict
 def test_the_runbook_has_no_section_without_an_alert(repository: Path) -> None:
     sections = re.findall(r"^## (Screening\w+)$", (repository / "docs" / "runbook.md").read_text(), re.MULTILINE)
     assert sorted(sections) == sorted(rule["alert"] for rule in ALERTS)
+
+
+def _texts_of_the_service() -> set[str]:
+    """The string constants of the service, without docstrings: what it can write to its log is made of them."""
+    found = set()
+    for file in [*(K8S.parent / "service").rglob("*.py"), *(K8S.parent / "screening").rglob("*.py")]:
+        tree = ast.parse(file.read_text())
+        unused = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unused:
+                found.add(node.value)
+            elif isinstance(node, ast.keyword) and node.arg:
+                found.add(f'"{node.arg}"')  # a field of a log line
+    return found
+
+
+def test_the_runbook_looks_for_texts_that_the_service_logs(repository: Path) -> None:
+    texts = {text.lower() for text in _texts_of_the_service()}
+    texts |= {f'"{text}"' for text in texts if text.isidentifier()}
+    pipes = re.findall(r"^kubectl .* logs .*?(\|.*)$", (repository / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    patterns = [words for pipe in pipes for words in re.findall(r"grep (?:-[Eiv] )?('[^']+'|\S+)", pipe)]
+    searched = {text.lower() for pattern in patterns for text in pattern.strip("'").split("|")}
+    assert {"engine lost", '"outcome"', "out-of-domain"} <= searched
+    assert not {text for text in searched if not any(text in written for written in texts)}
+
+
+@pytest.mark.parametrize("page", ["docs/runbook.md", "docs/operations.md", "k8s/README.md"])
+def test_commands_inside_a_pod_are_in_its_image(repository: Path, page: str) -> None:
+    """The image has Python and Debian's essential packages, but neither curl nor ps nor kill."""
+    used = set(re.findall(r"exec POD -- (\S+)", (repository / page).read_text()))
+    assert used <= {"python", "sh", "ls", "timeout", "nvidia-smi"}
 
 
 PODS = 'namespace="screening", pod'

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from loadtest.__main__ import COMMANDS, main
-from loadtest.commands import idle_swap, kill, soak, swap, sweep
+from loadtest.commands import idle_swap, kill, soak, swap, sweep, target
 from loadtest.results.record import RunRecorder
 from loadtest.targets.canary_checkpoints import Canary
 from loadtest.targets.swapping import CanaryError
@@ -78,6 +78,15 @@ def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
     assert main(["sweep", "--engine", "scripted", "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("command", ["bench", "sweep", "soak", "observe"])
+def test_a_service_that_is_not_there_gets_no_load(command, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(target, "READY_SECONDS", 0.1)
+    out = ["--questions", str(tmp_path / "questions")] if command == "bench" else ["--out", str(tmp_path / "run")]
+    assert main([command, "--base-url", "http://127.0.0.1:1", *out]) == 1
+    assert "was not ready within 0.1 s: cannot connect to http://127.0.0.1:1" in capsys.readouterr().err
+    assert not (tmp_path / "questions").exists()
 
 
 @pytest.mark.slow

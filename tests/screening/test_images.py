@@ -67,8 +67,16 @@ def test_every_allowed_format_is_taken_in(format, options):
 
 @pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "ICO", "PPM", "PCX", "TGA", "JPEG2000", "PDF", "EPS"])
 def test_every_other_format_is_refused(format):
-    with pytest.raises(ImageUnsupported):
+    with pytest.raises(ImageUnsupported) as caught:
         inspect(encoded(quarters(), format))
+    assert "name of a file" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"original.jpg", b"https://shop.example/4711/original.jpg\n"])
+def test_a_name_in_the_place_of_a_picture_is_called_one(text):
+    """As `curl -F original=original.jpg` sends it, without the `@`."""
+    with pytest.raises(ImageUnsupported, match="look like the name of a file, so send its content"):
+        inspect(text)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -138,3 +139,12 @@ def test_only_import_may_download(command: str, offline: str | None, monkeypatch
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert (os.environ.get("HF_HUB_OFFLINE"), os.environ["DO_NOT_TRACK"]) == (offline, "1")
+
+
+def test_bitsandbytes_does_not_ask_for_a_package_that_it_can_do_without(caplog: pytest.LogCaptureFixture) -> None:
+    """It does so when it is imported on a CPU with AVX512-BF16."""
+    library = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    library.setLevel(logging.NOTSET)
+    main(["history"])
+    library.warning("Please make sure you already `pip install kernels`")
+    assert not caplog.records

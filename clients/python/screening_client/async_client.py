@@ -7,6 +7,7 @@ import copy
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -88,7 +89,11 @@ class AsyncClient:
             check_request_id=check_request_id,
         )
         self._owns_connections = True
-        self._connections = AsyncConnections(http_client or network_for(self._settings.base_url).async_client)
+        if http_client is None:
+            network = network_for(self._settings.base_url)
+            self._settings = replace(self._settings, proxy=network.proxy_address)
+            http_client = network.async_client
+        self._connections = AsyncConnections(http_client)
 
     @property
     def with_raw_response(self) -> AsyncRawClient:
@@ -262,7 +267,7 @@ class AsyncClient:
             StatusError: the service answers with a status that waiting does not change, such as 404.
             ClientStateError: the client is closed.
         """
-        return await self._is_ready(constants.READY_TIMEOUT)
+        return await self._why_not_ready(constants.READY_TIMEOUT) is None
 
     async def wait_until_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109 - as its twin
         """Wait until the service accepts requests.
@@ -273,9 +278,9 @@ class AsyncClient:
             InputError: `timeout` is not a positive number.
         """
         end = time.monotonic() + checked_seconds(timeout, "timeout")
-        while not await self._is_ready(min(constants.READY_TIMEOUT, max(end - time.monotonic(), 0.1))):
+        while why := await self._why_not_ready(min(constants.READY_TIMEOUT, max(end - time.monotonic(), 0.1))):
             if time.monotonic() + constants.POLL_INTERVAL > end:
-                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
+                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s: {why}")
             await asyncio.sleep(constants.POLL_INTERVAL)
 
     async def close(self) -> None:
@@ -294,14 +299,14 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"AsyncClient(base_url={self._settings.address!r})"
 
-    async def _is_ready(self, seconds: float) -> bool:
-        """Check the readiness once, for at most this many seconds."""
+    async def _why_not_ready(self, seconds: float) -> str | None:
+        """Check the readiness once, for at most this many seconds. Returns None if the service is ready."""
         http = await self._connections.current()
         deadline = Deadline(resolve_timeout(seconds, self._settings.timeout))
         try:
-            return wire.read_readiness(await self._exchange(wire.ready_request(http, self._settings), deadline))
-        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
-            return False
+            return wire.why_not_ready(await self._exchange(wire.ready_request(http, self._settings), deadline))
+        except (ConnectionFailed, TimedOut, UnexpectedAnswer) as error:
+            return str(error)
 
     async def _call(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from screening_client import decision_commands
+from screening_client import constants, decision_commands
 from screening_client.arguments import metadata, parser
 from screening_client.batch import Counts, Failure, run_batch
 from screening_client.batch_lines import STDIN, Defaults
@@ -185,16 +185,18 @@ def _failure_document(failure: Failure) -> dict[str, Any]:
 
 
 def _ready(client: Client, arguments: argparse.Namespace) -> int:
-    if arguments.wait is not None:
-        client.wait_until_ready(arguments.wait)
-    ready = arguments.wait is not None or client.ready()
-    if arguments.json:
-        _print_json({"ready": ready})
-    elif ready:
-        print("ready")
+    if arguments.wait is None:
+        why = client._why_not_ready(constants.READY_TIMEOUT)
     else:
-        _say("not ready")
-    return OK if ready else LATER
+        client.wait_until_ready(arguments.wait)
+        why = None
+    if arguments.json:
+        _print_json({"ready": why is None})
+    elif why is None:
+        print("ready")
+    if why is not None:
+        _say(f"not ready: {why}")
+    return OK if why is None else LATER
 
 
 def _kept(client: Client, arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -87,7 +88,11 @@ class Client:
             check_request_id=check_request_id,
         )
         self._owns_connections = True
-        self._connections = Connections(http_client or network_for(self._settings.base_url).sync_client)
+        if http_client is None:
+            network = network_for(self._settings.base_url)
+            self._settings = replace(self._settings, proxy=network.proxy_address)
+            http_client = network.sync_client
+        self._connections = Connections(http_client)
 
     @property
     def with_raw_response(self) -> RawClient:
@@ -261,7 +266,7 @@ class Client:
             StatusError: the service answers with a status that waiting does not change, such as 404.
             ClientStateError: the client is closed.
         """
-        return self._is_ready(constants.READY_TIMEOUT)
+        return self._why_not_ready(constants.READY_TIMEOUT) is None
 
     def wait_until_ready(self, timeout: float = 120.0) -> None:
         """Wait until the service accepts requests.
@@ -272,9 +277,9 @@ class Client:
             InputError: `timeout` is not a positive number.
         """
         end = time.monotonic() + checked_seconds(timeout, "timeout")
-        while not self._is_ready(min(constants.READY_TIMEOUT, max(end - time.monotonic(), 0.1))):
+        while why := self._why_not_ready(min(constants.READY_TIMEOUT, max(end - time.monotonic(), 0.1))):
             if time.monotonic() + constants.POLL_INTERVAL > end:
-                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s")
+                raise TimedOut(f"{self._settings.address} was not ready within {timeout:g} s: {why}")
             time.sleep(constants.POLL_INTERVAL)
 
     def close(self) -> None:
@@ -293,14 +298,14 @@ class Client:
     def __repr__(self) -> str:
         return f"Client(base_url={self._settings.address!r})"
 
-    def _is_ready(self, seconds: float) -> bool:
-        """Check the readiness once, for at most this many seconds."""
+    def _why_not_ready(self, seconds: float) -> str | None:
+        """Check the readiness once, for at most this many seconds. Returns None if the service is ready."""
         http = self._connections.current()
         deadline = Deadline(resolve_timeout(seconds, self._settings.timeout))
         try:
-            return wire.read_readiness(self._exchange(wire.ready_request(http, self._settings), deadline))
-        except (ConnectionFailed, TimedOut, UnexpectedAnswer):
-            return False
+            return wire.why_not_ready(self._exchange(wire.ready_request(http, self._settings), deadline))
+        except (ConnectionFailed, TimedOut, UnexpectedAnswer) as error:
+            return str(error)
 
     def _call(
         self,

@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 import httpx
 
+from screening_client import log
 from screening_client.errors import ConfigurationError
 
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -31,6 +32,11 @@ class Network:
     """The proxy's URL, which may hold a password."""
     cert_file: str | None
     cert_dir: str | None
+
+    @property
+    def proxy_address(self) -> str | None:
+        """The proxy's URL without user name and password, for messages."""
+        return None if self.proxy is None else log.address(httpx.URL(self.proxy)).rstrip("/")
 
     def sync_client(self) -> httpx.Client:
         # Connections have no limit, because `concurrency` limits them and a wait would look like a slow service.
@@ -120,24 +126,13 @@ def _split_port(entry: str) -> tuple[str, str]:
     return name.partition("%")[0], rest.removeprefix(":")
 
 
-def proxy_variable(url: httpx.URL) -> str | None:
-    """The environment variable that names a proxy for this address; None if it is reached without one."""
-    found = _proxy_setting(url)
-    return found[0] if found else None
-
-
 def _proxy_for(url: httpx.URL) -> str | None:
-    if (found := _proxy_setting(url)) is None:
-        return None
-    variable, proxy = found
-    return _checked_proxy(proxy if "://" in proxy else f"http://{proxy}", variable, url.host)
-
-
-def _proxy_setting(url: httpx.URL) -> tuple[str, str] | None:
     proxies = getproxies()  # includes the system's settings on macOS and Windows, as in httpx
     kind = url.scheme if proxies.get(url.scheme) else "all"
     proxy = proxies.get(kind, "").strip()
-    return (_variable(f"{kind}_proxy"), proxy) if proxy and not bypasses_proxy(url, proxies.get("no", "")) else None
+    if not proxy or bypasses_proxy(url, proxies.get("no", "")):
+        return None
+    return _checked_proxy(proxy if "://" in proxy else f"http://{proxy}", _variable(f"{kind}_proxy"), url.host)
 
 
 def _checked_proxy(proxy: str, variable: str, host: str) -> str:

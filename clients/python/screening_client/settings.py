@@ -60,6 +60,8 @@ class Settings:
     max_retries: int
     default_headers: httpx.Headers = field(repr=False)
     check_request_id: bool
+    proxy: str | None = None
+    """Address of the proxy that the environment names for `base_url`, for messages."""
 
     def url(self, path: str) -> str:
         return self.base_url + path

@@ -22,7 +22,6 @@ from screening_client.errors import (
     UnexpectedAnswer,
     class_of,
 )
-from screening_client.network import proxy_variable
 from screening_client.request import Body
 from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 _PROBLEM_TYPE = "application/problem+json"
 _PIECE = 1 << 16
+_PROXY = "screening_client.proxy"
 
 
 def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, body: Body) -> httpx.Request:
@@ -41,7 +41,9 @@ def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, b
     headers = settings.headers
     headers.update({**trace_headers(), **body.headers, "Accept": "application/json"})
     url = settings.url("/screen")
-    request = http.build_request("POST", url, headers=headers, files=body.files, data=body.fields)
+    request = http.build_request(
+        "POST", url, headers=headers, files=body.files, data=body.fields, extensions=_notes(settings)
+    )
     request.read()
     return request
 
@@ -51,14 +53,19 @@ def call_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, cal
     headers = settings.headers
     headers.update({"X-Request-Id": f"req_{uuid.uuid4().hex}", **call.headers})
     url = httpx.URL(settings.url(call.path)).copy_merge_params(dict(call.parameters))
-    return http.build_request(call.method, url, headers=headers, json=call.body)
+    return http.build_request(call.method, url, headers=headers, json=call.body, extensions=_notes(settings))
 
 
 def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) -> httpx.Request:
     """Build `GET /readyz`."""
     headers = settings.headers
     headers["X-Request-Id"] = f"req_{uuid.uuid4().hex}"
-    return http.build_request("GET", settings.url("/readyz"), headers=headers)
+    return http.build_request("GET", settings.url("/readyz"), headers=headers, extensions=_notes(settings))
+
+
+def _notes(settings: Settings) -> dict[str, Any]:
+    """What the messages about a request need to know. httpx passes it on and ignores it."""
+    return {_PROXY: settings.proxy}
 
 
 @contextmanager
@@ -172,21 +179,23 @@ def json_of(response: httpx.Response) -> object:
         kind = response.headers.get("Content-Type", "no content type")
         url, status = log.address(response.request.url), response.status_code
         message = f"{url} answered {status} with {kind} instead of JSON. Check that base_url is the service's address."
+        message += _proxy_hint(response.request)
         raise UnexpectedAnswer(message, request_id=id_of(response)) from error
     return body
 
 
-def read_readiness(response: httpx.Response) -> bool:
-    """Interpret the readiness probe: 200 means ready, and 429 and 5xx mean not ready yet.
+def why_not_ready(response: httpx.Response) -> str | None:
+    """Interpret the readiness probe: 200 means ready, for which this returns None, and 429 and 5xx mean not ready yet.
 
     Raises:
         StatusError: any other status, such as that of a wrong address, which waiting does not change.
     """
     if response.status_code == 200:
-        return True
+        return None
+    error = status_error(response)
     if response.status_code == 429 or response.is_server_error:
-        return False
-    raise status_error(response)
+        return str(error)
+    raise error
 
 
 def status_error(response: httpx.Response) -> StatusError:
@@ -195,6 +204,10 @@ def status_error(response: httpx.Response) -> StatusError:
     kind, title, detail = (_text(problem, name) for name in ("type", "title", "detail"))
     code = f" {kind.removeprefix(PROBLEM_PREFIX)}" if kind else ""
     said = ": ".join(part.rstrip(".") for part in (title, detail) if part) or _excerpt(response)
+    if response.status_code == 404 and kind in (None, f"{PROBLEM_PREFIX}not-found"):
+        said += ". Check that base_url is the service's address without /screen"
+    if kind is None and (hint := _proxy_hint(response.request)):
+        said += f".{hint}"
     return class_of(response.status_code)(
         f"{response.status_code}{code}: {said}",
         status=response.status_code,
@@ -210,22 +223,31 @@ def status_error(response: httpx.Response) -> StatusError:
 def transport_error(error: httpx.RequestError, request: httpx.Request) -> ScreeningClientError:
     """Translate an error of httpx into one of this package."""
     origin = log.address(request.url.copy_with(path="/", query=None)).rstrip("/")
+    through_proxy = _proxy_hint(request)
     request_id = request.headers.get("X-Request-Id")
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
-        return TimedOut(f"{origin} did not accept a connection in time", request_id=request_id)
+        return TimedOut(f"{origin} did not accept a connection in time.{through_proxy}", request_id=request_id)
     if isinstance(error, httpx.TimeoutException):
-        return TimedOut(f"{origin} did not answer in time ({type(error).__name__})", request_id=request_id)
+        hint = "Raise the timeout if the service is only slow."
+        message = f"{origin} did not answer in time ({type(error).__name__}). {hint}{through_proxy}"
+        return TimedOut(message, request_id=request_id)
     if isinstance(error, httpx.ConnectError):
         hint = "Check that the service is running at this address."
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             hint = "Set SSL_CERT_FILE to the certificate of the authority that signed the service's certificate."
-        elif variable := proxy_variable(request.url):
-            hint += f" Check also the proxy that {variable} names, or add {request.url.host} to NO_PROXY."
-        return ConnectionFailed(f"cannot connect to {origin}: {reason}. {hint}", request_id=request_id)
+        elif "WRONG_VERSION_NUMBER" in reason:
+            hint = "This port does not use TLS: write http:// if the service has no certificate."
+        return ConnectionFailed(f"cannot connect to {origin}: {reason}. {hint}{through_proxy}", request_id=request_id)
     if isinstance(error, httpx.TransportError):
-        return ConnectionFailed(f"the connection to {origin} broke: {reason}", request_id=request_id)
+        return ConnectionFailed(f"the connection to {origin} broke: {reason}.{through_proxy}", request_id=request_id)
     return UnexpectedAnswer(f"the answer of {origin} cannot be read: {reason}", request_id=request_id)
+
+
+def _proxy_hint(request: httpx.Request) -> str:
+    """Return a sentence about the proxy that the environment names, with a space before it; "" if there is none."""
+    proxy, host = request.extensions.get(_PROXY), request.url.host
+    return f" The request went through the proxy {proxy}: check it, or add {host} to NO_PROXY." if proxy else ""
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:

@@ -25,7 +25,7 @@ const dimensionActions = (dimensions) =>
   [...DIMENSION_KEYS].slice(0, dimensions.length).map((key, index) => ({
     id: `dimension-${dimensions[index].name}`,
     key,
-    title: `Wrong in ${dimensions[index].title}: severity 1, 2, 3, none in turn`,
+    title: `Wrong in ${dimensions[index].title}: once subtle (1), twice clear (2), three times gross (3), then none`,
     run: (station) => station.raiseSeverity(dimensions[index].name),
   }));
 

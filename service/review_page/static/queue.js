@@ -13,7 +13,8 @@ export class Queue {
    * @param {string|null} job kind of tasks wanted: "review", "label", or null for both
    * @param {import("./storage.js").Storage} storage
    * @param {{changed: () => void, reached: () => void, failed: (error: ApiError) => void,
-   *   lost: (wasCurrent: boolean, kept: boolean) => void, active: () => boolean}} listener
+   *   lost: (wasCurrent: boolean, kept: boolean) => void, erased: (wasCurrent: boolean) => void,
+   *   active: () => boolean}} listener
    */
   constructor(job, storage, listener) {
     this.job = job;
@@ -134,8 +135,16 @@ export class Queue {
       this.listener.reached();
     } catch (error) {
       if (error.temporary || error.status === 401) this.listener.failed(error);
+      else if (error.status === 404) this.erase(task);
       else this.lose(task);
     }
+  }
+
+  /** The task and its pictures were erased, so there is nothing left to judge. */
+  erase(task) {
+    const wasCurrent = task === this.current;
+    this.remove(task);
+    this.listener.erased(wasCurrent);
   }
 
   lose(task) {

@@ -16,11 +16,20 @@ async function send(path, method, body) {
   }
 }
 
+/** The station from which the person was signed out, with the same kind of tasks, or the overview. */
+function nextPage() {
+  const job = new URLSearchParams(location.search).get("station");
+  if (job === null) return "../review";
+  return job ? `station?job=${encodeURIComponent(job)}` : "station";
+}
+
 form?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await send("session", "POST", { key: form.elements.key.value.trim() });
-  if (answer?.ok) location.assign("../review");
-  else if (answer?.status === 401 || answer?.status === 403) error.textContent = "This key is unknown, or it may not review.";
+  if (answer?.ok) location.assign(nextPage());
+  else if (answer?.status === 401) error.textContent = "This key is unknown. Check that you copied all of it.";
+  else if (answer?.status === 403)
+    error.textContent = "This key may not review. Ask the operator of the service for one with the scope review.";
   else error.textContent = "The service could not be reached. Try again.";
   form.elements.key.focus();
 });

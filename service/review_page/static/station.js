@@ -36,6 +36,7 @@ export class Station {
       reached: () => this.reached(),
       failed: (error) => this.failed(error),
       lost: (wasCurrent, kept) => this.lost(wasCurrent, kept),
+      erased: (wasCurrent) => this.erased(wasCurrent),
       active: () => Date.now() - this.touchedAt < ACTIVE_MS,
     });
     this.outbox = new Outbox(this.storage, {
@@ -311,8 +312,14 @@ export class Station {
 
   refused(entry, error) {
     if (this.last?.body.id === entry.body.id) this.setLast(null);
+    if (error.status === 404) return this.say("info", "The last task was erased before your review arrived.");
     this.queue.unshift({ ...entry.task, draft: { ...entry.task.draft, id: drafts.emptyDraft().id }, beatAt: 0 });
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
+  }
+
+  erased(wasCurrent) {
+    if (wasCurrent) this.say("info", "That task was erased. This is the next one.");
+    this.queue.fill();
   }
 
   lost(wasCurrent, kept) {

@@ -62,7 +62,7 @@ function Notices({ station }) {
     <p class=${`message ${message?.kind ?? ""}`} role="status">${message?.text}</p>
     ${signedOut &&
     html`<p class="message error" role="alert">
-      You are signed out. <a href="sign-in">Sign in again</a>; your work is kept in this browser.
+      You are signed out. <a href=${`sign-in?station=${station.job ?? ""}`}>Sign in again</a>; your work is kept in this browser.
     </p>`}
   </div>`;
 }
@@ -255,7 +255,7 @@ function Help({ station }) {
     <header><h2 id="help-title">Keys and gestures</h2><button type="button" onClick=${() => station.close()}>Close</button></header>
     <p>
       <label><input type="checkbox" checked=${station.singleKeys} onChange=${(event) => station.setSingleKeys(event.target.checked)} />
-        Keys that are one character act. Switch this off if you dictate or press keys by accident.</label>
+        Use keys that are a single character. Switch this off if you dictate, or press keys by accident.</label>
     </p>
     <div class="groups">
       ${[...groups].map(

@@ -15,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from service.__main__ import main as command
+from service.__main__ import main as service_main
 from service.decisions import erasure, feedback, reading
 from service.decisions.database import Database, head, revisions
 from service.decisions.errors import DatabaseError
@@ -100,8 +101,17 @@ def test_a_database_of_a_newer_service_is_refused_with_the_command_to_run(databa
     "url", ["sqlite://", "sqlite:///:memory:", "mysql://root@localhost/x", "decisions.db", "postgresql//x"]
 )
 def test_an_address_that_cannot_keep_decisions_is_refused(url) -> None:
-    with pytest.raises(DatabaseError, match=r"give sqlite:///FILE|is not sqlite:///FILE"):
+    with pytest.raises(DatabaseError, match=r"SCREENING_DECISIONS.*(give sqlite:///FILE|is not sqlite:///FILE)"):
         Database(url)
+
+
+@pytest.mark.parametrize("command", [["prune"], ["database", "status"], ["review", "queue", "--count", "1"]])
+@pytest.mark.parametrize("given", [[], ["--decisions", "mysql://root@localhost/x"]])
+def test_a_wrong_address_is_a_wrong_argument(command, given, monkeypatch, capsys) -> None:
+    """Exit status 2, after which Kubernetes does not repeat the Job."""
+    monkeypatch.delenv("SCREENING_DECISIONS", raising=False)
+    assert service_main([*command, *given]) == 2
+    assert "SCREENING_DECISIONS" in capsys.readouterr().err
 
 
 def test_a_password_is_not_shown() -> None:

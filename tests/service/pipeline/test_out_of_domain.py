@@ -84,6 +84,15 @@ async def test_ordinary_pictures_have_no_warning(start, sample) -> None:
     assert answer["warnings"] == []
 
 
+async def test_the_log_line_has_the_codes_of_the_warnings(start, sample, caplog) -> None:
+    caplog.set_level("INFO")
+    async with start() as running:
+        await running.client.post("/screen", files=sample.files())
+        await running.client.post("/screen", files=with_strange(sample, 2))
+    lines = [record.fields for record in caplog.records if record.message == "request"]
+    assert [line["warnings"] for line in lines] == [[], ["out-of-domain"]]
+
+
 async def test_an_unreadable_answer_keeps_its_warning(start, sample) -> None:
     async with start(ScriptedEngine(latency_ms=0, failure="unreadable")) as running:
         answer = (await running.client.post("/screen", files=with_strange(sample, 1))).json()

@@ -56,6 +56,7 @@ def test_data_urls_are_decoded(text) -> None:
         (TEXT.rstrip("=")[:5], "the end of the text is missing"),
         (f"data:image/png;base64,{TEXT[:3]}#{TEXT}", "character 26 is '#'"),
         (f"data:image/png;base64,{TEXT[:3]}%zz{TEXT}", "percent-decoding, character 4 is '%'"),
+        ("a.jpg", "character 2 is '.', which is not a base64 character; send the bytes of the file, not its name"),
         (f"data:image/png,{TEXT}", "the data: URL is not base64"),
         ("data:", "the data: URL is not base64"),
         (TEXT[:10] + " " + TEXT[11:200] + " " + TEXT[201:], "character 11 is ' ', perhaps a +"),

@@ -27,6 +27,7 @@ from service.review_page import pages
 REASONING = "The label of the second picture is mirrored."
 """Words of the model that no response may hold before the verdict is stored."""
 SIZES = ((900, 600), (640, 640), (600, 900), (800, 500), (500, 500))
+ERASED = "There is no such lease. Its task may have been erased."
 VISITOR = pages.Visitor("ann", signed_in=True)
 _DIMENSIONS = [{"name": d.value, "title": d.title, "meaning": d.meaning} for d in STANDARD_DIMENSIONS]
 
@@ -53,7 +54,8 @@ def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
 
 @dataclass
 class FakeReview:
-    """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile."""
+    """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile, and `erased`
+    those whose task does not exist any more."""
 
     tasks: int = 5
     job: str = "review"
@@ -64,6 +66,7 @@ class FakeReview:
     leased: int = 0
     reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
     beats: list[str] = field(default_factory=list)
     refuse: str | None = None
@@ -97,6 +100,8 @@ class FakeReview:
     async def post_heartbeat(self, request: Request) -> Response:
         lease = request.path_params["lease"]
         self.beats.append(lease)
+        if lease in self.erased:
+            return problem(404, ERASED)
         if lease in self.lost:
             return problem(409, "Another person has this task now.")
         return JSONResponse({"expires_at": "2030-01-01T00:00:00Z"})
@@ -111,6 +116,8 @@ class FakeReview:
             return problem(401, "Sign in.")
         if self.refuse:
             return problem(422, self.refuse)
+        if body["lease"] in self.erased:
+            return problem(404, ERASED)
         known = self.reviews.get(body["id"])
         if known is not None and known != body:
             return problem(409, "This id has other content.")
@@ -142,7 +149,10 @@ class FakeReview:
         return JSONResponse(self.shown(self.reviews[request.path_params["review"]]))
 
     async def post_session(self, request: Request) -> Response:
-        self.signed_in = (await request.json())["key"] == "right"
+        key = (await request.json())["key"]
+        self.signed_in = key == "right"
+        if key == "of a shop":
+            return problem(403, "The key 'shop' lacks the scope 'review'.")
         return Response(status_code=204) if self.signed_in else problem(401, "Unknown key.")
 
     async def get_overview(self, _request: Request) -> Response:

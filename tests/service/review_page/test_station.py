@@ -163,6 +163,28 @@ def test_a_lost_lease_is_said_and_the_work_is_kept(station, review, wait_until):
     assert [one["lease"] for one in review.reviews.values()] == ["lse_1", "lse_3"]  # nothing was done for lse_2
 
 
+def test_an_erased_task_goes_away_with_its_draft(station, review, wait_until):
+    press(station, "a q")
+    review.erased.add("lse_1")
+    station.reload()
+    station.get_by_text("That task was erased. This is the next one.").wait_for()
+    begin(station)
+    assert "✓ Usable" not in station.locator("#station").inner_text()
+    press(station, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    assert [one["lease"] for one in review.reviews.values()] == ["lse_2"]
+
+
+def test_a_review_of_an_erased_task_is_not_opened_again(station, review, wait_until):
+    review.erased.add("lse_1")
+    press(station, "a a a a Enter")
+    station.get_by_text("The last task was erased before your review arrived.").wait_for()
+    begin(station)
+    press(station, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    assert [one["lease"] for one in review.reviews.values()] == ["lse_2"]
+
+
 def test_a_refused_review_is_open_again_with_the_reason(station, review, wait_until):
     review.refuse = "The task was erased."
     press(station, "a a a a Enter")
@@ -174,18 +196,27 @@ def test_a_refused_review_is_open_again_with_the_reason(station, review, wait_un
     wait_until(lambda: len(review.reviews) == 1)
 
 
+def station_of(page, review, job):
+    page.goto(f"{review.url}/review/station?job={job}")
+    return page
+
+
 def test_after_the_session_has_ended_the_work_is_kept(station, review, wait_until):
+    begin(station_of(station, review, "review"))
     review.signed_in = False
     press(station, "a a a a Enter")
     station.get_by_role("link", name="Sign in again").click()
     station.get_by_label("Your review key").fill("wrong")
     station.get_by_role("button", name="Sign in").click()
     station.get_by_text("This key is unknown").wait_for()
+    station.get_by_label("Your review key").fill("of a shop")
+    station.get_by_role("button", name="Sign in").click()
+    station.get_by_text("This key may not review").wait_for()
     station.get_by_label("Your review key").fill("right")
     station.get_by_role("button", name="Sign in").click()
-    station.get_by_role("heading", name="Your last reviews").wait_for()
-    station.goto(f"{review.url}/review/station")
+    begin(station)
     wait_until(lambda: review.reviews)
+    assert station.url.endswith("/review/station?job=review"), "the kind of tasks from which the person was signed out"
 
 
 def test_a_second_tab_waits_until_it_takes_over(station, review):

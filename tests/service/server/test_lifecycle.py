@@ -88,6 +88,13 @@ def test_an_engine_that_cannot_start_ends_the_process_with_an_error(launch_servi
         assert any(event["event"] == "start failed" for event in process.events())
 
 
+def test_a_checkpoint_that_is_not_there_is_said_without_a_traceback(launch_service, tmp_path) -> None:
+    with launch_service("--checkpoint", str(tmp_path / "missing"), ready=False) as process:
+        assert process.popen.wait(60) == 3
+        (said,) = (event for event in process.events() if event["event"] == "start failed")
+    assert "missing does not exist" in said["error"] and "exception" not in said
+
+
 def test_every_request_leaves_one_log_line_with_its_id_and_no_picture(scripted_service, sample, wait_until) -> None:
     def lines(request_id: str) -> list[dict[str, Any]]:
         return [event for event in scripted_service.events() if event.get("request_id") == request_id]

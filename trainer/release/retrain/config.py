@@ -222,7 +222,8 @@ def read_config(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first, *others = error.errors(include_url=False)
-        where = ".".join(map(str, first["loc"])) or "the file"
-        more = f" ({len(others)} more)" if others else ""
-        raise BadInput(f"{path}, {where}: {first['msg'].removeprefix('Value error, ')}{more}") from error
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_url=False)
+        ]
+        raise BadInput(f"{path}, {'; '.join(faults)}") from error

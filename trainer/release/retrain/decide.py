@@ -7,8 +7,10 @@ from pathlib import Path
 
 from screening.checkpoint.registry import Registry
 from trainer.release.promote.moves import read_history
+from trainer.release.promote.standing import read_standing
 from trainer.release.retrain.collect import Collector, News, news
 from trainer.release.retrain.config import Settings
+from trainer.release.retrain.errors import NO_START, BadInput
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.state import Decision, Run, State, utc_now
 
@@ -19,6 +21,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
     """Whether a call should work, and why.
 
     Raises:
+        BadInput: there is work, and no checkpoint from which the training could start.
         DataError, CollectError: the data cannot be read.
         RegistryError: the registry does not answer.
     """
@@ -36,6 +39,8 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
     said = f"{found.labels} new labels of {found.products} products"
     if reasons:
         return _decision("skip", "; ".join(reasons), found)
+    if settings.training.base is None and (registry.missing or read_standing(registry).alias is None):
+        raise BadInput(NO_START)
     return _decision("run", said, found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from screening.errors import UserError
 
+NO_START = "nothing is in production; set training.base to the checkpoint that training starts from"
+
 
 class RetrainError(UserError):
     """The retraining cannot continue; the message says why and what to do."""

@@ -20,7 +20,7 @@ from trainer.release.promote.report import GATE_NAME, Gate
 from trainer.release.promote.standing import Standing, read_standing
 from trainer.release.publish.register import register
 from trainer.release.retrain.context import Context
-from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
+from trainer.release.retrain.errors import NO_START, BadInput, RegistryTrouble, RetrainError
 
 Result = dict[str, Any]
 
@@ -46,7 +46,7 @@ def start_of(context: Context) -> Result:
     if production and training.start == "production":
         return {"production": production, "start": production}
     if training.base is None:
-        raise BadInput("nothing is in production; set training.base to the checkpoint that training starts from")
+        raise BadInput(NO_START)
     return {"production": production, "start": _named(training.base, read_manifest(training.base).digest)}
 
 

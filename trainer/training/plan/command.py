@@ -46,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weak-samples",
-        type=positive,
+        type=not_negative,
         metavar="N",
-        help="number of samples of stage 1.1 (default: that of the other stages; without --data and --samples 10724, "
-        "as in the paper)",
+        help="number of samples of stage 1.1; 0 leaves this stage out (default: that of the other stages; without "
+        "--data and --samples 10724, as in the paper)",
     )
     parser.add_argument(
         "--hard-cases",
@@ -142,5 +142,5 @@ def size_data(args: argparse.Namespace, samples: list[Sample]) -> DataSize:
         captions = sum(bool(s.original.caption) + sum(bool(p.caption) for p in s.generated) for s in samples)
     else:
         captions = weak * PICTURES_PER_SAMPLE
-        assumed.append("a caption for every picture of stage 1.1")
+        assumed += ["a caption for every picture of stage 1.1"] if weak else []
     return DataSize(number, weak, captions, hard, tuple(assumed))

@@ -60,7 +60,7 @@ class DataSize:
 
     samples: int
     weak_samples: int
-    """Samples of stage 1.1."""
+    """Samples of stage 1.1; 0 leaves this stage out."""
     weak_captions: int
     """Pictures of stage 1.1 that have a caption."""
     hard_cases: int
@@ -95,8 +95,9 @@ class Case:
 
     @property
     def sft_stages(self) -> Sequence[tuple[str, SftRecipe]]:
-        """SFT stages, by the names of their sections in the recipe."""
-        return (("sft_weak", self.recipe.sft_weak), ("sft_answer", self.recipe.sft_answer))
+        """SFT stages that have samples, by the names of their sections in the recipe."""
+        answer = ("sft_answer", self.recipe.sft_answer)
+        return (("sft_weak", self.recipe.sft_weak), answer) if self.data.weak_samples else (answer,)
 
     @property
     def completion_limit(self) -> int:

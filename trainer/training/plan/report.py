@@ -83,7 +83,8 @@ def _stage_json(stage: StagePlan) -> dict[str, Any]:
 def _parameters(case: Case) -> list[str]:
     """One row per part and a total; SFT 1.1 and 1.2 share a column if they train the same."""
     stages = {stage.name: stage for stage in case.stages()}
-    titles, alike = dict(TITLES), stages["sft_weak"].trained == stages["sft_answer"].trained
+    titles, weak = dict(TITLES), stages.get("sft_weak")
+    alike = weak is not None and weak.trained == stages["sft_answer"].trained
     if alike:
         titles["sft_weak"] = "SFT 1.1, 1.2"
     columns = [name for name in stages if name != "sft_answer" or not alike]

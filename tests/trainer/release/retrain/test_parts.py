@@ -61,6 +61,14 @@ def test_a_wrong_configuration_is_refused_by_the_field(change: dict[str, Any], s
         read_config(path)
 
 
+def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "retrain.yaml"
+    path.write_text("work: work\nwrok: x\n")
+    with pytest.raises(BadInput) as caught:
+        read_config(path)
+    assert all(name in str(caught.value) for name in ("wrok", "data", "training", "registry"))
+
+
 def test_every_setting_is_described_and_listed_in_the_docs(repository: Path) -> None:
     page = (repository / "docs" / "retraining.md").read_text()
     sections = [one for one in vars(config).values() if isinstance(one, type) and issubclass(one, BaseModel)]

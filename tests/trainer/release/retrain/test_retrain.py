@@ -160,12 +160,14 @@ def test_a_production_that_others_moved_ends_the_run(shop: Shop, monkeypatch: py
 
 
 def test_the_first_model_starts_from_the_base(
-    shop: Shop, tmp_path: Path, registry_file: Path, empty_registry: Path
+    shop: Shop, tmp_path: Path, registry_file: Path, empty_registry: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry_file.write_bytes(empty_registry.read_bytes())
-    assert shop.call() == 2, "nothing is in production, and there is no base"
-    run = shop.state.run
-    assert run is not None and run.outcome == "failed" and "training.base" in run.message
+    for options in ((), ("--decide-only",), ("--dry-run",)):  # deciding must not ask for a GPU in vain
+        assert shop.call(*options) == 2, "nothing is in production, and there is no base"
+        assert "set training.base" in capsys.readouterr().out
+    before = shop.state
+    assert before.run is None
     shop.config["training"]["base"] = str(tmp_path / "store" / "old")
     assert shop.call() == 0
     assert shop.production is not None and shop.state.run is not None

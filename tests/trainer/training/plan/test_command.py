@@ -72,6 +72,15 @@ def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint,
 
 
 @pytest.mark.slow
+def test_no_weak_samples_leave_stage_1_1_out(capsys) -> None:
+    assert main(["plan", "tiny-rl", "--samples", "20", "--weak-samples", "1"]) == 1
+    assert "error: sft_weak has" in capsys.readouterr().err
+    assert main(["plan", "tiny-rl", "--samples", "20", "--weak-samples", "0"]) == 0
+    page = capsys.readouterr().out
+    assert "SFT 1.2" in page and "SFT 1.1" not in page and "stage 1.1" not in page
+
+
+@pytest.mark.slow
 def test_the_command_prints_a_page(capsys) -> None:
     assert main(["plan", "internvl3-1b", "--gpus", "8"]) == 0
     page = capsys.readouterr().out
