@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -111,8 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit_threads(os.environ)
     name_the_user(os.environ)
     prevent_reports_and_downloads(os.environ, downloads=arguments[:1] == ["import"])
-    # On some CPUs it asks for a package that it can do without, each time it is imported.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return COMMAND_LINE.main(arguments)
 
 
