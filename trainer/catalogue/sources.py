@@ -178,8 +178,13 @@ def _converted(lines: Path, out: Path) -> InputFile:
 
 def _question(line: bytes) -> dict[str, str]:
     """Read a line of `screening-client batch` or of `samples.jsonl`."""
+    identifier: dict[str, str] = {}
     try:
         row = json.loads(line.decode("utf-8-sig"))
+        if not isinstance(row, dict):
+            raise ValueError("it is not a JSON object")
+        if isinstance(row.get(ID), str | int | float) and (text := str(row[ID])).encode():
+            identifier = {ID: text}
         generated = row["generated"]
         if len(generated) != len(PICTURES) - 1:
             raise ValueError(f"generated has {len(generated)} pictures; it must have four")
@@ -187,12 +192,14 @@ def _question(line: bytes) -> dict[str, str]:
             raise ValueError(f"{unused[0]} cannot be given for a single line; use the option of the command")
         files = [_file(picture) for picture in (row["original"], *generated)]
         # Half of a surrogate pair cannot be encoded.
-        json.dumps([row.get(ID), files, row.get("metadata")], ensure_ascii=False).encode()
+        json.dumps([files, row.get("metadata")], ensure_ascii=False).encode()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        return {PROBLEM: f"the line is not a question with id, original and four generated pictures: {missing}"}
+        return {
+            **identifier,
+            PROBLEM: f"the line is not a question with id, original and four generated pictures: {missing}",
+        }
     more = {"metadata": json.dumps(row["metadata"])} if row.get("metadata") else {}
-    identifier = {ID: str(row[ID])} if isinstance(row.get(ID), str | int | float) else {}
     return {**identifier, **dict(zip(PICTURES, files, strict=True)), **more}
 
 

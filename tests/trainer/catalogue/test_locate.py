@@ -62,4 +62,5 @@ def test_a_line_that_asks_for_places_by_itself_is_rejected(catalogue, tmp_path):
     lines.write_text("".join(json.dumps({**line, **more}) + "\n" for more in ({}, {"id": "q", "locate": True})))
     assert catalogue.run(lines) == 1
     assert catalogue.answered == {"p": 1}
+    assert catalogue.reasons == {"q": "bad-line"}
     assert "locate cannot be given for a single line" in catalogue.rejects[0]["detail"]
