@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,13 @@ def test_a_value_without_an_option_is_not_repeated(capsys) -> None:
 
 def test_a_wrong_value_names_its_option(parser, capsys) -> None:
     assert "--max-queue" in error_of(parser, ["--max-queue", "many"], capsys)
+
+
+@pytest.mark.parametrize("given", [["--out", "s3://bucket/x"], ["--out=file:///x"], ["--data", "here", "gs://bucket"]])
+def test_an_address_is_not_taken_for_a_path(given, parser, capsys) -> None:
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", type=Path, nargs="+")
+    assert "not a path in a file system. Mount the store" in error_of(parser, given, capsys)
 
 
 def test_an_abbreviation_after_two_dashes_belongs_to_another_command(parser) -> None:
