@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     """Whether the service answers 503 if it cannot queue a decision (true), or drops the decision (false)."""
     decisions_queue_bytes: int = Field(256 * 2**20, ge=2**20)
     """Maximum size in bytes of the decisions that wait in memory to be stored, including their pictures."""
-    decisions_days: float | None = Field(None, gt=0)
+    decisions_days: float | None = Field(None, gt=0, le=1_000_000)
     """Time in days after which `python -m service prune` deletes a decision; if unset, never."""
     decisions_flush_seconds: float = Field(10.0, ge=0)
     """Maximum time in seconds to store waiting decisions at shutdown; the rest is dropped."""

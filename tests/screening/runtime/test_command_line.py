@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,24 @@ def test_a_mistake_costs_two_lines_in_every_launcher(arguments, repository) -> N
 def test_every_launcher_says_its_version(launcher, repository) -> None:
     done = subprocess.run([sys.executable, "-m", launcher, "--version"], cwd=repository, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "screening")
+
+
+@pytest.mark.parametrize("launcher", ["service", "trainer", "loadtest"])
+def test_every_launcher_uses_utf8_in_every_locale(launcher, repository) -> None:
+    # In an ASCII locale, libraries would read their own files as ASCII.
+    done = run_in_ascii(["-m", launcher, "--help"], repository)
+    assert "…" in done
+
+
+@pytest.mark.parametrize(("options", "mode"), [([], "1"), (["-X", "utf8=0"], "0")])
+def test_a_locale_that_cannot_be_left_is_tried_once(options, mode, repository) -> None:
+    code = "from screening.runtime.environment import use_utf8; use_utf8(); import sys; print(sys.flags.utf8_mode)"
+    assert run_in_ascii([*options, "-c", code], repository).strip() == mode
+
+
+def run_in_ascii(arguments: list[str], repository: Path) -> str:
+    environment = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
