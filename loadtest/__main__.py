@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from screening.runtime.commands import CommandLine
+from screening.runtime.environment import use_utf8
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("loadtest.commands.bench", "measure throughput and latency at several numbers of concurrent callers"),
@@ -75,4 +76,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from screening import __version__
+from screening.runtime.environment import use_utf8
 from screening.runtime.exits import run_while_output_is_read
 
 if TYPE_CHECKING:
@@ -113,4 +114,5 @@ def _engine(settings: Settings) -> Engine:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

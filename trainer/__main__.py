@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from screening.runtime.commands import CommandLine
 from screening.runtime.cpus import limit_threads
-from screening.runtime.environment import name_the_user, prevent_reports_and_downloads
+from screening.runtime.environment import name_the_user, prevent_reports_and_downloads, use_utf8
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.data.render.command", "draw labelled samples of one original and four generated pictures"),
@@ -114,4 +114,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

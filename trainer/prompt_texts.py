@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
+from trainer.yaml_file import YamlError, read_yaml
 
 PROMPT_FILES = Path(__file__).parent / "recipes" / "prompts"
 MOST_CHARACTERS = 20_000
@@ -88,13 +88,11 @@ def load_texts(name_or_path: str, beside: Path = Path()) -> PromptTexts:
     """
     path = _find(name_or_path, beside)
     try:
-        return PromptTexts.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return PromptTexts.model_validate(read_yaml(path))
     except OSError as error:
         raise PromptError(f"{path} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise PromptError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise PromptError(str(error)) from error
     except ValidationError as error:
         one = error.errors(include_url=False)[0]
         field = ".".join(map(str, one["loc"])) or "the file"

@@ -7,6 +7,7 @@ vllm nor torch.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest
+from screening.errors import UserError
 from screening.prompt import PICTURES_PER_SAMPLE, Prompt, messages
 from screening.runtime.cpus import engine_threads
 from screening.runtime.machine import has_bfloat16
@@ -174,7 +176,15 @@ def cpu_environment() -> dict[str, str]:
     They leave one usable CPU for everything else, and they turn off torch.compile: even with `enforce_eager`, vLLM
     compiles two small functions of its sampler. That takes 6 s of CPU time at the first start in a new container, and
     needs a C++ compiler.
+
+    Raises:
+        UserError: a program that vLLM runs on a CPU is missing.
     """
+    if shutil.which("lscpu") is None:
+        raise UserError(
+            "vLLM runs the program lscpu, which is not in PATH. Install it (on Debian and Ubuntu 'apt-get install "
+            "util-linux'), or add its directory, such as /usr/bin, to PATH."
+        )
     return {"OMP_NUM_THREADS": str(engine_threads()), "TORCHDYNAMO_DISABLE": "1"}
 
 

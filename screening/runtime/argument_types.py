@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from math import isfinite
 from typing import Any
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def is_address(path: object) -> bool:
+    """Whether a path is an address such as `s3://bucket/x`. `Path` would take it for a directory named `s3:`."""
+    return _ADDRESS.match(str(path)) is not None
 
 
 def positive(text: str) -> int:

@@ -10,7 +10,10 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
+
+from screening.runtime.argument_types import is_address
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +34,12 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         self._refuse_unknown_options(given)
-        return super().parse_known_args(given, namespace)
+        parsed, rest = super().parse_known_args(given, namespace)
+        for value in vars(parsed).values():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and is_address(path):
+                    self.error(f"{path} is not a path in a file system. Mount the store and give the path of its mount")
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")

@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -81,6 +82,8 @@ class CommandLine:
                 1,
             )
         except UserError as error:
+            if error.exit_status == BAD_INPUT and (full := disk_full(error, _output(args))):
+                return _failed(full, DISK_FULL)
             return _failed(" ".join(filter(None, [_sentence(error), error.advice])), error.exit_status)
         except KeyboardInterrupt:
             print("stopped before the end; run the same command again", file=sys.stderr)
@@ -88,7 +91,7 @@ class CommandLine:
         except BrokenPipeError:
             raise
         except Exception as error:
-            if full := disk_full(error, getattr(args, "out", None) or getattr(args, "store", None)):
+            if full := disk_full(error, _output(args)):
                 return _failed(full, DISK_FULL)
             if isinstance(error, OSError):
                 return _failed(str(error), BAD_INPUT)
@@ -105,6 +108,11 @@ class CommandLine:
         lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in self.commands.items()]
         usage = f"usage: python -m {self.program} COMMAND [--help] …"
         return "\n".join([usage, "", self.heading, *lines, *(["", self.notes] if self.notes else [])])
+
+
+def _output(args: argparse.Namespace) -> Path | None:
+    """The directory that a command writes."""
+    return getattr(args, "out", None) or getattr(args, "store", None)
 
 
 def _sentence(error: UserError) -> str:

@@ -3,10 +3,12 @@ sockets, and what they need in a container whose user has no name or whose home 
 
 from __future__ import annotations
 
+import locale
 import multiprocessing.util
 import os
 import pwd
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -61,6 +63,17 @@ def prevent_reports_and_downloads(environment: MutableMapping[str, str], *, down
     for name, value in QUIET_ENVIRONMENT.items():
         if not (downloads and name.endswith("_OFFLINE")):
             environment.setdefault(name, value)
+
+
+def use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode if the locale has another encoding, such as GBK or ISO-8859-1.
+
+    Libraries read their own files in the locale's encoding: in an ASCII locale, torch could not be imported, and help
+    texts could not be printed. The process keeps its id. Only launchers call this, before they do anything else.
+    """
+    if locale.getpreferredencoding(False).lower() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same program
 
 
 def name_the_user(environment: MutableMapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from screening.checkpoint.registry import MODEL, MODEL_NAME, PRODUCTION
 from screening.images import ImageLimits
 from screening.inference.generation import CpuDtype, CpuWorker
+from screening.runtime.argument_types import is_address
 from service.config.address_guard import Network
 from service.config.named_keys import NamedKey, named_keys
 from service.config.picture_hosts import PictureHost, picture_host
@@ -171,7 +172,7 @@ class Settings(BaseSettings):
     """Whether the service answers 503 if it cannot queue a decision (true), or drops the decision (false)."""
     decisions_queue_bytes: int = Field(256 * 2**20, ge=2**20)
     """Maximum size in bytes of the decisions that wait in memory to be stored, including their pictures."""
-    decisions_days: float | None = Field(None, gt=0)
+    decisions_days: float | None = Field(None, gt=0, le=1_000_000)
     """Time in days after which `python -m service prune` deletes a decision; if unset, never."""
     decisions_flush_seconds: float = Field(10.0, ge=0)
     """Maximum time in seconds to store waiting decisions at shutdown; the rest is dropped."""
@@ -201,6 +202,13 @@ class Settings(BaseSettings):
             return value
         parse = _PARSERS[info.field_name or ""]
         return tuple(parse(entry) for part in value.split(",") if (entry := part.strip()))
+
+    @field_validator("checkpoint", "state_dir", "checkpoint_store", "keys_file")
+    @classmethod
+    def _refuse_addresses(cls, value: Path | None) -> Path | None:
+        if value is not None and is_address(value):
+            raise ValueError(f"{value} is not a path in a file system. Mount the store and give the path of its mount")
+        return value
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Settings:

@@ -19,6 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from service.decisions.errors import DatabaseError, WrongAddress
 from service.decisions.tables import VERSION_TABLE
 
+_CANNOT_OPEN = "unable to open database file"
+"""SQLite's message for a missing directory, a directory in place of the file, and missing permissions."""
 BUSY_SECONDS = 10.0
 """Maximum wait for another writer of an SQLite file."""
 # Any two numbers, the same in every service, for PostgreSQL's advisory locks.
@@ -46,6 +48,8 @@ class Database:
         self._engine = sa.create_engine(self.url, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "connect", self._note_file)
+            sa.event.listen(self._engine, "checkout", self._leave_moved_file)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
 
     @contextmanager
@@ -87,6 +91,24 @@ class Database:
         else:
             raise sa.exc.TimeoutError(f"{self.name}: other threads wrote for {BUSY_SECONDS:g} s")
 
+    def _note_file(self, _: Any, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["file"] = self._file()
+
+    def _leave_moved_file(self, _: Any, record: sa.pool.ConnectionPoolEntry, __: Any) -> None:
+        """Connect again if the SQLite file was deleted, moved or replaced, for example by a backup.
+
+        Otherwise everything would be written to a file without a name, and be lost at the end of the service.
+        """
+        if record.info["file"] != self._file():
+            raise sa.exc.DisconnectionError(f"{self.name} is another file now")
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = Path(str(self.url.database)).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def lock_erasure(self, connection: sa.Connection, *, shared: bool) -> None:
         """Hold erasures (`shared`), or writers and other erasures, back until the transaction ends.
 
@@ -124,7 +146,7 @@ class Database:
                 self._lock(connection)
                 if _revision(connection) is None:
                     _migrate(connection, "head")
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
             raise self._unusable(error) from error
         self.check()
 
@@ -150,7 +172,7 @@ class Database:
         try:
             with self.reading() as connection:
                 return _revision(connection)
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
             raise self._unusable(error) from error
 
     def migrate(self, target: str) -> tuple[str | None, str | None]:
@@ -171,7 +193,7 @@ class Database:
                 self._refuse_newer(before)
                 _migrate(connection, target)
                 return before, _revision(connection)
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
             raise self._unusable(error) from error
 
     def _refuse_newer(self, found: str | None) -> None:
@@ -182,8 +204,10 @@ class Database:
                 f"service, or run its command: python -m service database downgrade {head()}"
             )
 
-    def _unusable(self, error: sa.exc.OperationalError) -> DatabaseError:
-        return DatabaseError(f"{self.name} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}")
+    def _unusable(self, error: sa.exc.DatabaseError) -> DatabaseError:
+        said = str(error.orig).strip().partition("\n")[0]
+        remedy = ". Give a file in a directory that exists and is writable" if said == _CANNOT_OPEN else ""
+        return DatabaseError(f"{self.name} cannot be used: {said}{remedy}")
 
     def _lock(self, connection: sa.Connection) -> None:
         """Let only one service at a time check and change the version; SQLite's transaction already does this."""

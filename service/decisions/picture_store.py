@@ -14,12 +14,14 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
+from screening.runtime.argument_types import is_address
 from service.decisions.errors import PictureStoreError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3://", "gs://", "az://")
+_FORMS = "s3://BUCKET/PREFIX, gs://… or az://…"
 _PATH = re.compile("[0-9a-f]{2}/(?P<sha256>[0-9a-f]{64})")
 _CHUNK = 500
 """Number of pictures that are listed at a time."""
@@ -42,6 +44,8 @@ class PictureStore:
             PictureStoreError: the store cannot be opened.
         """
         self.location = location
+        if is_address(location) and not location.startswith(SCHEMES):
+            raise PictureStoreError(f"the picture store {location} is not supported: give a directory, or {_FORMS}")
         self._directory: Path | None = None
         try:
             if location.startswith(SCHEMES):

@@ -59,6 +59,20 @@ def test_the_load_tests_end_in_one_line_too(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_full_disk_is_no_bad_input_even_if_a_command_reports_it(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    out = tmp_path / "out"
+    assert main(["annotate", "ground-truth", "--data", str(small_data), "--out", str(out)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: {out}") and "No space left on device; free some space" in said
+
+
 def test_an_internal_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     import trainer.training.plan.command
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from screening.answer import Answer, Finding, Mode, compose, parse, render, with_boxes
 from screening.boxes import Box
 from screening.checkpoint.manifest import Decoding, ImageContract, Manifest
+from screening.errors import UserError
 from screening.inference.generation import (
     PICTURE_FEATURES,
     WATCH_DRAFTS,
@@ -107,6 +108,12 @@ def test_one_core_is_left_for_everything_else(monkeypatch) -> None:
     for cores, threads in (({0}, "1"), ({0, 1}, "1"), (set(range(8)), "7")):
         monkeypatch.setattr("os.sched_getaffinity", lambda _pid, cores=cores: cores)
         assert cpu_environment()["OMP_NUM_THREADS"] == threads
+
+
+def test_a_missing_program_of_vllm_is_named_with_its_package(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match=r"lscpu, which is not in PATH\. Install .*util-linux"):
+        cpu_environment()
 
 
 def test_sampling_is_greedy_and_asks_for_exactly_the_watched_tokens() -> None:

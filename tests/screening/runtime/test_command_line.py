@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,13 @@ def test_a_wrong_value_names_its_option(parser, capsys) -> None:
     assert "--max-queue" in error_of(parser, ["--max-queue", "many"], capsys)
 
 
+@pytest.mark.parametrize("given", [["--out", "s3://bucket/x"], ["--out=file:///x"], ["--data", "here", "gs://bucket"]])
+def test_an_address_is_not_taken_for_a_path(given, parser, capsys) -> None:
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", type=Path, nargs="+")
+    assert "not a path in a file system. Mount the store" in error_of(parser, given, capsys)
+
+
 def test_an_abbreviation_after_two_dashes_belongs_to_another_command(parser) -> None:
     assert parser.parse_args(["--", "--max-queu", "3"]).rest == ["--max-queu", "3"]
 
@@ -95,3 +104,24 @@ def test_a_mistake_costs_two_lines_in_every_launcher(arguments, repository) -> N
 def test_every_launcher_says_its_version(launcher, repository) -> None:
     done = subprocess.run([sys.executable, "-m", launcher, "--version"], cwd=repository, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "screening")
+
+
+@pytest.mark.parametrize("launcher", ["service", "trainer", "loadtest"])
+def test_every_launcher_uses_utf8_in_every_locale(launcher, repository) -> None:
+    # In an ASCII locale, libraries would read their own files as ASCII.
+    done = run_in_ascii(["-m", launcher, "--help"], repository)
+    assert "…" in done
+
+
+@pytest.mark.parametrize(("options", "mode"), [([], "1"), (["-X", "utf8=0"], "0")])
+def test_a_locale_that_cannot_be_left_is_tried_once(options, mode, repository) -> None:
+    code = "from screening.runtime.environment import use_utf8; use_utf8(); import sys; print(sys.flags.utf8_mode)"
+    assert run_in_ascii([*options, "-c", code], repository).strip() == mode
+
+
+def run_in_ascii(arguments: list[str], repository: Path) -> str:
+    environment = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()

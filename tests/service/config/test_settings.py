@@ -44,6 +44,8 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not a tracking URI; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
         ({"engine": "scripted", "review": "true"}, "--review needs --decisions"),
+        ({"engine": "scripted", "decisions_days": "inf"}, "--decisions-days"),  # such a date does not exist
+        ({"state_dir": "s3://bucket/state"}, r"--state-dir .*: s3:/bucket/state is not a path in a file system"),
     ],
 )
 def test_a_wrong_value_names_its_option(given, word) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +22,7 @@ from service.__main__ import main as service_main
 from service.decisions import erasure, feedback, reading
 from service.decisions.database import Database, head, revisions
 from service.decisions.errors import DatabaseError
-from service.decisions.tables import METADATA, VERSION_TABLE
+from service.decisions.tables import METADATA, PICTURE, VERSION_TABLE
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +115,46 @@ def test_a_wrong_address_is_a_wrong_argument(command, given, monkeypatch, capsys
     monkeypatch.delenv("SCREENING_DECISIONS", raising=False)
     assert service_main([*command, *given]) == 2
     assert "SCREENING_DECISIONS" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path) -> None:
+    (tmp_path / "decisions.db").write_text("not a database " * 100)
+    database = Database(f"sqlite:///{tmp_path / 'decisions.db'}")
+    for refused in (database.prepare, database.version, lambda: database.migrate("head")):
+        with pytest.raises(DatabaseError, match="cannot be used: file is not a database"):
+            refused()
+
+
+def test_a_directory_that_is_missing_is_named_with_the_remedy(tmp_path) -> None:
+    with pytest.raises(DatabaseError, match=r"cannot be used: .* Give a file in a directory that exists"):
+        Database(f"sqlite:///{tmp_path / 'missing' / 'decisions.db'}").prepare()
+
+
+def test_nothing_is_written_to_a_file_that_was_moved_or_deleted(prepared_file, tmp_path) -> None:
+    file, backup = tmp_path / "decisions.db", Path(shutil.copy(prepared_file, tmp_path / "backup.db"))
+    database = Database(f"sqlite:///{file}")
+    database.prepare()
+    _note(database, "before")
+    backup.replace(file)
+    _note(database, "after the backup was restored")
+    database.close()
+    assert "after the backup was restored" in _noted(file)
+    database.prepare()
+    _note(database, "again")
+    file.unlink()
+    with pytest.raises(sa.exc.OperationalError, match="no such table"):
+        _note(database, "into nothing")
+    database.close()
+
+
+def _note(database: Database, text: str) -> None:
+    with database.writing() as connection:
+        connection.execute(sa.insert(PICTURE).values(sha256=text, media_type="x", bytes=1))
+
+
+def _noted(file: Path) -> list[str]:
+    with sqlite3.connect(file) as connection:
+        return [row[0] for row in connection.execute("SELECT sha256 FROM picture")]
 
 
 def test_a_password_is_not_shown() -> None:

@@ -51,6 +51,14 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
         PictureStore(str(tmp_path / "file" / "pictures"))
 
 
+@pytest.mark.parametrize("location", ["file:///pictures", "S3://bucket/x", "gcs://bucket", "s3:/bucket"])
+def test_an_address_of_another_kind_is_not_taken_for_a_directory(location, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PictureStoreError, match="is not supported: give a directory, or s3://BUCKET"):
+        PictureStore(location)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_store_that_fails_for_a_while_delays_and_loses_nothing(s3, s3_server, tmp_path, wait_until) -> None:
     from moto.server import ThreadedMotoServer
 

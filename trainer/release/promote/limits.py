@@ -64,14 +64,14 @@ def read_limits(file: Path | None) -> Limits:
     """
     if file is None:
         return Limits()
-    import yaml
+    from trainer.yaml_file import YamlError, read_yaml
 
     try:
-        return Limits.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        return Limits.model_validate(read_yaml(file) or {})
     except OSError as error:
         raise LimitsError(f"{file} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LimitsError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
+    except YamlError as error:
+        raise LimitsError(str(error)) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -6,14 +6,14 @@ Unknown keys are refused. Relative paths are relative to the working directory, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from screening.checkpoint.registry import MODEL, MODEL_NAME
 from trainer.release.retrain.errors import BadInput
+from trainer.yaml_file import YamlError, read_yaml
 
 Mode = Literal["cot", "direct"]
 Weight = Annotated[float, Field(gt=0, le=1_000_000)]
@@ -215,12 +215,11 @@ def read_config(path: Path) -> Settings:
         BadInput: the file cannot be read, has an unknown key or a wrong value.
     """
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Settings.model_validate(content)
+        return Settings.model_validate(read_yaml(path))
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); give --config the retraining's YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise BadInput(str(error)) from error
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"

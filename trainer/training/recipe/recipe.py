@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Discriminator, Tag, ValidationError
 
 from screening.checkpoint.manifest import ImageContract, with_thumbnail
@@ -16,6 +15,7 @@ from trainer.training.architecture import Architecture
 from trainer.training.recipe.fields import Count, Strict, Tiles
 from trainer.training.recipe.pretrain import PretrainRecipe
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
+from trainer.yaml_file import YamlError, read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -153,11 +153,11 @@ def _read(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     if path.resolve() in readers:
         raise RecipeError(f"{path} extends itself")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = read_yaml(path)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise RecipeError(str(error)) from error
     if not isinstance(settings, dict):
         return settings
     if isinstance(prompt := settings.get("prompt"), str) and prompt not in PROMPTS:
