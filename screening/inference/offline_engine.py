@@ -29,8 +29,8 @@ _LOGGING = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""Log settings of the engine's processes: errors only, on standard error, because reports go to standard output. At each
-start vLLM makes up a prompt that is too long for the model, and transformers warns of it."""
+"""Log settings of the engine's processes: errors only, on standard error, because reports go to standard output.
+At each start vLLM makes up a prompt that is too long for the model, and transformers warns of it."""
 
 
 @contextmanager
@@ -51,9 +51,9 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
         os.environ.setdefault(name, value)
     # A forked engine would inherit the pipe by which `guard` sees this process die.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    with private_sockets(os.environ) as sockets, guard(*sockets):
-        with quiet_transformers():
-            llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
+    # `guard` comes last: it must see the engine's processes, and an import would use up its first look.
+    with quiet_transformers(), private_sockets(os.environ) as sockets, guard(*sockets):
+        llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
         try:
             if llm.llm_engine.vllm_config.speculative_config is not None:
                 llm.collective_rpc(WATCH_DRAFTS)
