@@ -12,6 +12,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from screening.checkpoint.manifest import Manifest
+from screening.inference.architecture import quiet_transformers
 from screening.inference.generation import (
     PICTURE_FEATURES,
     WATCH_DRAFTS,
@@ -23,8 +24,13 @@ from screening.inference.picture_features import Vector, read_features
 from screening.runtime.environment import prevent_reports_and_downloads, private_sockets
 from screening.runtime.process_reaper import guard
 
-_LOGGING = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-"""Log settings of the engine: errors only, on standard error, because reports go to standard output."""
+_LOGGING = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Log settings of the engine's processes: errors only, on standard error, because reports go to standard output.
+At each start vLLM makes up a prompt that is too long for the model, and transformers warns of it."""
 
 
 @contextmanager
@@ -45,7 +51,8 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
         os.environ.setdefault(name, value)
     # A forked engine would inherit the pipe by which `guard` sees this process die.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    with private_sockets(os.environ) as sockets, guard(*sockets):
+    # `guard` comes last: it must see the engine's processes, and an import would use up its first look.
+    with quiet_transformers(), private_sockets(os.environ) as sockets, guard(*sockets):
         llm = LLM(**{**engine_arguments(checkpoint, manifest, device=device), **more})
         try:
             if llm.llm_engine.vllm_config.speculative_config is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ _HALF_CLAIMED = partial_path(Path(ORIGIN_NAME)).name
 class RunMismatch(UserError):
     """The directory holds a run with other settings or inputs, or another process is using it."""
 
+
+_SHOWN, _LONGEST = 3, 40
+"""Number of differing settings in a message, and of characters of a value."""
 
 _occupied: dict[Path, int] = {}
 """Locked directory → file descriptor of its lock. This process holds the locks until it ends."""
@@ -48,15 +52,40 @@ def see_whose(directory: Path, origin: dict[str, Any]) -> None:
     """
     path = directory / ORIGIN_NAME
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
+        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(origin))
+        if before != now:
             raise RunMismatch(
-                f"{directory} holds a run with other settings or data; name another directory or remove this one"
+                f"{directory} holds a run with other settings or data ({_differences(before, now)}). "
+                "Give the same as for that run, or name another directory"
             )
     elif directory.exists():
         entries = list(directory.iterdir()) if directory.is_dir() else [directory]
         others = sorted(entry.name for entry in entries if entry.name != _HALF_CLAIMED)
         if others:
             raise RunMismatch(f"{directory} holds other files ({', '.join(others[:3])}); name another directory")
+
+
+def _differences(before: object, now: object) -> str:
+    """The first settings that differ, such as `shares.testing 3/10 there, 117/32011 now`."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    shown = (f"{name} {_short(old.get(name))} there, {_short(new.get(name))} now" for name in differing[:_SHOWN])
+    more = f"; {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    return "; ".join(shown) + more
+
+
+def _leaves(node: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Each value of nested objects, with its dotted path."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, f"{path}.{name}" if path else name)
+    else:
+        yield path, node
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def occupy(directory: Path) -> None:

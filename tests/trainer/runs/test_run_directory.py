@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.runs.run_directory import RunMismatch, occupy
+from trainer.runs.run_directory import RunMismatch, claim, occupy
 
 
 def _work(directory: Path, working: Event) -> None:
@@ -35,3 +35,19 @@ def test_a_directory_is_free_again_when_its_process_is_killed(tmp_path: Path, mo
         process.join()
     occupy(tmp_path)
     occupy(tmp_path)  # its own
+
+
+def test_the_settings_that_differ_are_named(tmp_path: Path) -> None:
+    """Otherwise a person would remove the directory, and with it the frozen test set of a division."""
+    claim(tmp_path, {"stage": "split", "seed": 0, "shares": {"training": "7/10", "testing": "3/10"}, "data": "d" * 99})
+    with pytest.raises(RunMismatch) as caught:
+        claim(tmp_path, {"stage": "split", "shares": {"training": "7/10", "testing": "1/2"}, "data": "e" * 99})
+    said = str(caught.value)
+    assert "shares.testing 3/10 there, 1/2 now" in said and "seed 0 there, nothing now" in said
+    assert "training" not in said and "d" * 41 not in said and "remove" not in said
+
+
+def test_only_the_first_differences_are_named(tmp_path: Path) -> None:
+    claim(tmp_path, dict.fromkeys("abcde", 1))
+    with pytest.raises(RunMismatch, match=r"\(a 1 there, 2 now; b .*; c .*; 2 more\)"):
+        claim(tmp_path, dict.fromkeys("abcde", 2))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "answer-driven", help="a teacher writes the reasoning that leads to the true label"
     )
     ground_truth = methods.add_parser(
-        "ground-truth", help="make the text from what the renderer planted, without a teacher"
+        "ground-truth", help="write the reasoning from verdicts that name dimensions, without a teacher"
     )
     for method in (progressive, answer_driven, ground_truth):
         add_directory(method, "--data", "data directory to annotate")
