@@ -7,6 +7,10 @@ WORKERS ?= $(shell nproc)
 PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
+# Without bytecode files, each test process compiles the tests and pytest's plugins, and each program that they start
+# compiles the product.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install tools demo review retrain-demo compose-demo serve test test-fast test-all check checkov docs bench bench-train observe images tiny clean
 

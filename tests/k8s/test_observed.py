@@ -69,7 +69,7 @@ def busy(url: str, database: str) -> Iterator[None]:
     def screen() -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
             for number in itertools.count():
-                if stop.wait(0.05):
+                if stop.wait(0.25):
                     return
                 # Bytes after the end of a JPEG make another file of it. Each question is asked twice.
                 files = [("original", pictures[0] + (number // 2).to_bytes(4, "big"))]

@@ -73,6 +73,7 @@ def printing_to(file: Path) -> Iterator[None]:
 
 def _run(environment: dict[str, str], work: Callable[..., None], *given: Any) -> None:
     gc.freeze()  # what was imported stays
+    gc.set_threshold(20_000, 10, 10)  # as in `tests/conftest.py`
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a separate process, for the data loader's workers
     work(*given)

@@ -1,4 +1,4 @@
-"""Runs commands of the trainer, one after the other, in two processes on the CPU, with and without FSDP2.
+"""Runs commands of the trainer, one after the other, in a process of two on the CPU, with and without FSDP2.
 
 The configuration is the shipped one, read by accelerate. accelerate knows FSDP on GPUs only, so it is told that these
 processes have one each; the backend stays gloo.
@@ -6,19 +6,19 @@ processes have one each; the backend stays gloo.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 
+from tests.trainer import forked
 from tests.trainer.command_line import ROOT
 from trainer.__main__ import main
 from trainer.records import Sample
@@ -71,8 +71,10 @@ def run(command: list[str]) -> None:
     assert main(rest) == 0, command
 
 
-if __name__ == "__main__":
-    os.environ |= settings()
+def run_all(commands: list[list[str]], output: Path) -> None:
+    """Run the steps of the test in one of the two processes, whose environment has the `settings`."""
+    torch.set_num_threads(1)
     allow_fsdp_on_a_cpu()
-    for command in json.loads(sys.argv[1]):
-        run(command)
+    with forked.printing_to(output):
+        for command in commands:
+            run(command)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,39 +13,31 @@ import yaml
 
 from screening.checkpoint.manifest import read_manifest, verify
 from screening.runtime.digests import file_sha256
-from tests.trainer.command_line import ROOT
-from tests.trainer.training.sharded import settings
+from tests.trainer import forked
+from tests.trainer.training.sharded import run_all, settings
 from tests.trainer.training.test_distributed import change, recipe
 from tests.trainer.training.validation.overfitting import contradicting_data, scores, training_data, write_recipe
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
-from trainer.training.distributed import LaunchError, on_one_machine
+from trainer.training.distributed import LaunchError
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
 from trainer.training.recipe.recipe import RecipeError
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.sharding import check_sharding
 
+pytestmark = pytest.mark.fork_server
 
-def in_two_processes(commands: Sequence[Sequence[object]]) -> None:
-    program = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *on_one_machine(2),
-        "-m",
-        "tests.trainer.training.sharded",
+
+def in_two_processes(commands: Sequence[Sequence[object]], printed: Path) -> None:
+    words = [list(map(str, command)) for command in commands]
+    files = [printed.with_name(f"{printed.name}-{rank}") for rank in range(2)]
+    started = [
+        forked.start(run_all, words, file, environment=settings() | {"TOKENIZERS_PARALLELISM": "false"} | rank)
+        for file, rank in zip(files, forked.ranks(2), strict=True)
     ]
-    done = subprocess.run(
-        [*program, json.dumps([list(map(str, command)) for command in commands])],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ended = [forked.end(process, 600) for process in started]
+    assert ended == [0, 0], "".join(file.read_text(encoding="utf-8")[-3000:] for file in files)
 
 
 @pytest.fixture
@@ -90,7 +79,8 @@ def test_a_sharded_model_learns_continues_and_answers_as_a_whole_one(
             ["sharded", *half, "--out", tmp_path / "killed"],
             ["sharded", *grpo, "--out", tmp_path / "sharded-2"],
             ["whole", *grpo, "--out", tmp_path / "whole-2"],
-        ]
+        ],
+        tmp_path / "printed",
     )
     assert main([*map(str, whole), "--out", str(tmp_path / "one")]) == 0
 
