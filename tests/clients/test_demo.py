@@ -121,6 +121,13 @@ def test_the_demo_uses_a_running_service(examples: Path, real_service: str) -> N
     assert "decisions agree with the planted truth" in done.stdout
 
 
+def test_the_demo_runs_in_every_locale(examples: Path, real_service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    done = run_demo(examples, "--base-url", real_service)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_page_frames_the_faults_of_located_answers_only(load: Any, examples: Path) -> None:
     products = load("demo_products")
     product = products.load_products(examples / "products")[0]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from screening.runtime.environment import use_utf8
 from trainer.__main__ import main as trainer
 from trainer.data.render.light import draw_light
 from trainer.data.render.scenes import SETTINGS, draw_background
@@ -60,4 +61,5 @@ def draw_references(directory: Path) -> Path:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

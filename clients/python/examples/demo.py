@@ -24,6 +24,7 @@ from demo_products import DemoFailed, Result, load_products, totals
 from run_demo import run_demo
 
 from loadtest.targets.local_service import local_client, running
+from screening.runtime.environment import use_utf8
 from screening_client import Client, Screening, ScreenRequest
 
 HERE = Path(__file__).resolve().parent
@@ -185,4 +186,5 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

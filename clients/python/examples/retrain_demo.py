@@ -23,6 +23,7 @@ from demo_products import DemoFailed, agrees
 from run_demo import run_demo
 
 from loadtest.targets.local_service import LocalService, local_client, started
+from screening.runtime.environment import use_utf8
 from screening_client import ScreenRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -208,4 +209,5 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

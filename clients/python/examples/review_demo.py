@@ -25,6 +25,7 @@ from demo_products import DemoFailed, Product, load_products
 from run_demo import run_demo
 
 from loadtest.targets.local_service import local_client, started
+from screening.runtime.environment import use_utf8
 from screening_client import ScreenRequest
 
 HERE = Path(__file__).resolve().parent
@@ -106,4 +107,5 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

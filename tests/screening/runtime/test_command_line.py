@@ -109,8 +109,7 @@ def test_every_launcher_says_its_version(launcher, repository) -> None:
 @pytest.mark.parametrize("launcher", ["service", "trainer", "loadtest"])
 def test_every_launcher_uses_utf8_in_every_locale(launcher, repository) -> None:
     # In an ASCII locale, libraries would read their own files as ASCII.
-    done = run_in_ascii(["-m", launcher, "--help"], repository)
-    assert "…" in done
+    assert "…" in run_in_ascii(["-m", launcher, "--help"], repository)
 
 
 @pytest.mark.parametrize(("options", "mode"), [([], "1"), (["-X", "utf8=0"], "0")])
