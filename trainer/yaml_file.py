@@ -24,7 +24,8 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise YamlError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8") from error
     except yaml.YAMLError as error:
-        raise YamlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).replace('"<unicode string>", ', "").split())
+        raise YamlError(f"{path} is not YAML: {said}") from error
     except RecursionError:
         raise YamlError(f"{path} is not YAML: it is nested too deeply") from None
 

@@ -17,7 +17,7 @@ from trainer.yaml_file import YamlError, read_yaml
         (b"'a': 1\na: 2\n", r"'a' is given twice.* line 2"),
         (b"- {a: 1, b: 2, a: 3}\n", r"'a' is given twice"),
         (b"a: " + b"[" * 5000, r"nested too deeply"),
-        (b"a: [1\n", r"is not YAML: .* line 2"),
+        (b"a: [1\n", r"is not YAML: while parsing a flow sequence in line 1, column 4"),
         (b"? [1]\n: 2\n", r"is not YAML: .*unhashable key"),
         (b"a: \xfc\n", r"is not UTF-8 \(byte 3\)\. Save it as UTF-8"),
     ],

@@ -118,7 +118,9 @@ def test_sft_trains_the_language_model_on_the_training_half(
     assert not any("vision_tower" in name or "multi_modal_projector" in name for name in names)
     assert json.loads((out / "log.json").read_text())
 
-    Path(recipe).write_text(Path(recipe).read_text().replace("epochs: 1", "epochs: 1\n  save_steps: 7"))
+    settings = yaml.safe_load(Path(recipe).read_text())
+    settings["sft_answer"]["save_steps"] = 7
+    Path(recipe).write_text(yaml.safe_dump(settings))
     assert main(command) == 0, "a run continues with another save_steps"
     Path(recipe).write_text(Path(recipe).read_text().replace("learning_rate: 0.001", "learning_rate: 0.002"))
     assert main(command) == 2, "but not with other settings that decide the weights"
