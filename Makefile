@@ -39,7 +39,7 @@ tools: install # promtool, prometheus and alertmanager, which no Python package 
 	@.ci/monitoring-tools $(VENV)/bin
 
 # A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
-test: tools ## run the tests that a change can break, about 15 minutes on two cores
+test: tools ## run the tests that a change can break, 11 to 15 minutes on two cores
 	@$(PY) -m pytest -n 2 -m "not exhaustive"
 
 test-fast: tools ## run the quick tests, about 90 s on two cores: units, contracts and the scripted engine
