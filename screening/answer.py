@@ -22,6 +22,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from screening.boxes import BOX_TAG, Box, Frame, box_text, split_boxes
 from screening.task import DIMENSIONS, NONE, NORMAL, OPTIONS, Dimension, Options, dimension_named, options_text
@@ -52,6 +53,10 @@ class Region:
 
     dimension: Dimension
     box: Box
+
+    def as_json(self) -> dict[str, Any]:
+        """The region as answers report it: the issue, and left, top, right and bottom as fractions of the picture."""
+        return {"issue": self.dimension.value, "box": list(self.box)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from opentelemetry.trace import SpanContext
 
-from screening.answer import Answer, Mode, Region, Unreadable
+from screening.answer import Answer, Mode, Unreadable
 from screening.boxes import Frame
 from screening.calibration import UNCALIBRATED
 from screening.checkpoint.domain import PICTURE_NAMES, strange_pictures
@@ -191,11 +191,7 @@ def _options(interpretation: Interpretation) -> list[OptionAnswer]:
     verdicts = picture_verdicts(interpretation.parsed, interpretation.probabilities)
     return [
         OptionAnswer.model_validate(
-            {**asdict(one), "regions": _regions(one.regions) if interpretation.located else None}
+            {**asdict(one), "regions": [each.as_json() for each in one.regions] if interpretation.located else None}
         )
         for one in verdicts
     ]
-
-
-def _regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
-    return [{"issue": one.dimension, "box": list(one.box)} for one in regions]

@@ -26,6 +26,14 @@ RENDERED = [
     *(("production", component) for component in ("multi-node-trainjob", "multi-node-jobset", "spare-gpu", "tracing")),
 ]
 """Every overlay, and the components that no overlay has. Together they hold every component."""
+SECRETS = {
+    "screening-keys/keys": f"shop screen {'0' * 64}\noperator admin {'1' * 64}\n",
+    "mlflow-database/password": "secret",
+    "screening-database/password": "secret",
+    "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
+    "screening-decisions/pictures": "s3://screening-pictures/production",
+}
+"""The secrets that k8s/README.md tells the operator to create."""
 WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingRuntime")
 
 
@@ -134,3 +142,8 @@ def generated_secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
         for secret in of_kind(resources, "Secret")
         for key, value in secret["data"].items()
     }
+
+
+def secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
+    """Secrets that the operator creates and those that the overlay generates."""
+    return SECRETS | generated_secrets(resources)

@@ -2,167 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from service.__main__ import main as service_main
-from service.app import create_app
 from service.config.named_keys import keys_in
 from service.config.settings import Settings, load
-from service.config.traces_endpoint import traces_endpoint
-from service.engines.scripted_engine import ScriptedEngine
 from tests.k8s.rendering import (
     K8S,
     OVERLAYS,
     RENDERED,
+    SECRETS,
     Resource,
     all_pods,
     containers,
     environment,
-    generated_secrets,
     named,
     of_kind,
     one,
     render,
+    secrets,
 )
 
 each_rendering = pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
-HASH = "0" * 64
-SECRETS = {
-    "screening-keys/keys": f"shop screen {HASH}\noperator admin {'1' * 64}\n",
-    "mlflow-database/password": "secret",
-    "screening-database/password": "secret",
-    "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
-    "screening-decisions/pictures": "s3://screening-pictures/production",
-}
-"""The secrets that k8s/README.md tells the operator to create."""
 ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
-
-
-def matches(selector: Resource, labels: dict[str, str]) -> bool:
-    """Whether a label selector, or the plain map of a Service, matches."""
-    if not {"matchLabels", "matchExpressions"} & selector.keys():
-        return bool(selector) and selector.items() <= labels.items()
-    assert all(rule["operator"] == "In" for rule in selector.get("matchExpressions", []))
-    return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        labels.get(rule["key"]) in rule["values"] for rule in selector.get("matchExpressions", [])
-    )
-
-
-def selected(resources: tuple[Resource, ...], selector: Resource) -> list[Resource]:
-    """Pod templates that a selector matches."""
-    return [template for _, template in all_pods(resources) if matches(selector, template["metadata"]["labels"])]
-
-
-def port_names(template: Resource) -> set[str | int]:
-    ports = [port for container in containers(template) for port in container.get("ports", [])]
-    return {port["name"] for port in ports} | {port["containerPort"] for port in ports}
-
-
-@pytest.mark.slow
-@each_rendering
-def test_selectors_match_pods_that_have_the_port(rendered: tuple[str, ...]) -> None:
-    resources = render(*rendered)
-    for service in of_kind(resources, "Service"):
-        pods = selected(resources, service["spec"]["selector"])
-        assert pods, named(service)
-        for port in service["spec"]["ports"]:
-            assert all(port["targetPort"] in port_names(pod) for pod in pods), named(service)
-    for monitor in of_kind(resources, "PodMonitor"):
-        pods = selected(resources, monitor["spec"]["selector"])
-        assert pods, named(monitor)
-        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-            assert all(endpoint["port"] in port_names(pod) for pod in pods), named(monitor)
-    for budget in of_kind(resources, "PodDisruptionBudget"):
-        assert selected(resources, budget["spec"]["selector"]), named(budget)
-
-
-@each_rendering
-def test_controllers_select_their_own_pods_only(rendered: tuple[str, ...]) -> None:
-    resources = render(*rendered)
-    for controller in of_kind(resources, "Deployment", "StatefulSet"):
-        assert selected(resources, controller["spec"]["selector"]) == [controller["spec"]["template"]]
-
-
-def policy_rules(policy: Resource) -> Iterator[tuple[list[Resource], list[Resource], bool]]:
-    """Peers, ports, and whether the rule is about traffic that enters."""
-    for rule in policy["spec"].get("ingress", []):
-        yield rule.get("from", []), rule.get("ports", []), True
-    for rule in policy["spec"].get("egress", []):
-        yield rule.get("to", []), rule.get("ports", []), False
-
-
-@each_overlay
-def test_network_policies_name_pods_and_ports_that_exist(overlay: str) -> None:
-    resources = render(overlay)
-    denial = one(resources, "NetworkPolicy", "default-deny")["spec"]
-    assert denial == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    for policy in of_kind(resources, "NetworkPolicy"):
-        targets = selected(resources, policy["spec"]["podSelector"])
-        for peers, ports, enters in policy_rules(policy):
-            receivers = targets if enters else [
-                pod for peer in peers if peer.get("podSelector") for pod in selected(resources, peer["podSelector"])
-            ]  # fmt: skip
-            for port in ports:
-                assert all(port["port"] in port_names(pod) for pod in receivers), named(policy)
-
-
-def test_each_connection_that_a_pod_makes_is_allowed_on_both_sides() -> None:
-    resources = render("production")
-    allowed = {
-        (source["spec"]["containers"][0]["name"], target["spec"]["containers"][0]["name"])
-        for source, target in _connections(resources)
-    }
-    assert allowed == {
-        ("service", "mlflow"),
-        ("decide", "mlflow"),
-        ("decide", "service"),
-        ("retrain", "mlflow"),
-        ("mlflow", "postgres"),
-        ("retrain", "service"),
-        ("retrain", "retrain"),
-    }
-
-
-def _connections(resources: tuple[Resource, ...]) -> Iterator[tuple[Resource, Resource]]:
-    policies = of_kind(resources, "NetworkPolicy")
-    pods = [template for _, template in all_pods(resources)]
-
-    def allows(one: Resource, other: Resource, enters: bool) -> bool:
-        return any(
-            matches(peer["podSelector"], other["metadata"]["labels"])
-            for policy in policies
-            if one in selected(resources, policy["spec"]["podSelector"])
-            for peers, _, direction in policy_rules(policy)
-            if direction == enters
-            for peer in peers
-            if peer.get("podSelector")
-        )
-
-    for source in pods:
-        for target in pods:
-            if allows(source, target, False) and allows(target, source, True):
-                yield source, target
-
-
-@each_rendering
-def test_probes_name_a_port_and_a_path_of_the_container(rendered: tuple[str, ...]) -> None:
-    resources = render(*rendered)
-    paths = set(create_app(Settings(engine="scripted"), ScriptedEngine()).openapi()["paths"])
-    for name, template in all_pods(resources):
-        for container in containers(template):
-            ports = {port["name"] for port in container.get("ports", [])}
-            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                get = container.get(probe, {}).get("httpGet")
-                if get is not None:
-                    assert get["port"] in ports, f"{name} {probe}"
-                    assert container["name"] != "service" or get["path"] in paths, f"{name} {probe}"
 
 
 @each_rendering
@@ -183,7 +50,7 @@ def test_volumes_claims_maps_secrets_and_accounts_exist(rendered: tuple[str, ...
         if "serviceAccountName" in spec:
             one(resources, "ServiceAccount", spec["serviceAccountName"])
         for container in containers(template):
-            environment(resources, container, _secrets(resources))
+            environment(resources, container, secrets(resources))
 
 
 def _named_secrets(node: object) -> Iterator[str]:
@@ -204,11 +71,6 @@ def test_the_readme_names_each_secret_that_the_operator_creates(rendered: tuple[
     needed = {name for resource in resources for name in _named_secrets(resource)} - generated
     page = (K8S / "README.md").read_text()
     assert not {name for name in needed if name not in page}
-
-
-def _secrets(resources: tuple[Resource, ...]) -> dict[str, str]:
-    """Secrets that the operator creates and those that the overlay generates."""
-    return SECRETS | generated_secrets(resources)
 
 
 @each_rendering
@@ -234,7 +96,7 @@ def service_settings(resources: tuple[Resource, ...], monkeypatch: pytest.Monkey
     """The settings that the service would start with, from the environment that the manifests give."""
     container = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]["containers"][0]
     assert not container.get("args")
-    for name, value in environment(resources, container, _secrets(resources)).items():
+    for name, value in environment(resources, container, secrets(resources)).items():
         monkeypatch.setenv(name, value)
     return load({})
 
@@ -261,7 +123,7 @@ def test_the_keys_file_is_the_mounted_secret(overlay: str, monkeypatch: pytest.M
     (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == str(file.parent))
     assert "subPath" not in mount, "Kubernetes would never update it"
     (volume,) = (volume["secret"] for volume in spec["volumes"] if volume["name"] == mount["name"])
-    keys = keys_in(_secrets(resources)[f"{volume['secretName']}/{file.name}"])
+    keys = keys_in(secrets(resources)[f"{volume['secretName']}/{file.name}"])
     assert {"screen", "admin"} <= set().union(*(key.scopes for key in keys))
     assert volume["defaultMode"] & 0o004, "the service does not run as root"
 
@@ -274,18 +136,6 @@ def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.
     assert settings.pictures == SECRETS["screening-decisions/pictures"]
     assert not settings.review
     assert service_settings(render("production", "decisions", "review"), monkeypatch).review
-
-
-def test_traces_go_where_the_network_policy_lets_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    resources = render("production", "tracing")
-    container = one(resources, "Deployment", "screening")["spec"]["template"]["spec"]["containers"][0]
-    endpoint = traces_endpoint(environment(resources, container, _secrets(resources)))
-    assert endpoint is not None
-    address = urlsplit(endpoint)
-    (rule,) = one(resources, "NetworkPolicy", "to-tracing")["spec"]["egress"]
-    assert address.port in {port["port"] for port in rule["ports"]}
-    namespace = rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-    assert f".{namespace}.svc" in str(address.hostname)
 
 
 def test_maintenance_of_the_decision_store_is_what_the_service_understands(
@@ -360,38 +210,6 @@ def test_the_autoscaler_aims_at_three_quarters_of_the_slots(monkeypatch: pytest.
     assert trigger["metricType"] == "AverageValue"
 
 
-def test_the_ingress_routes_nothing_but_the_screening() -> None:
-    resources = render("production")
-    (ingress,) = of_kind(resources, "Ingress")
-    for rule in ingress["spec"]["rules"]:
-        for path in rule["http"]["paths"]:
-            assert (path["path"], path["pathType"]) in {("/screen", "Exact"), ("/v1/screen", "Exact")}
-            service = one(resources, "Service", path["backend"]["service"]["name"])
-            assert path["backend"]["service"]["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
-
-
-@each_rendering
-def test_host_names_in_settings_are_services(rendered: tuple[str, ...]) -> None:
-    resources = render(*rendered)
-    services = {service["metadata"]["name"]: service for service in of_kind(resources, "Service")}
-    used: dict[str, int] = {}
-    for config in of_kind(resources, "ConfigMap"):
-        for text in config["data"].values():
-            used |= _addresses(text)
-    for _, template in all_pods(resources):
-        for container in containers(template):
-            for value in environment(resources, container, _secrets(resources)).values():
-                used |= _addresses(value)
-    if rendered[0] != "laptop":
-        assert {"mlflow", "screening-pods"} <= used.keys()
-        for name, port in used.items():
-            assert port in {one["port"] for one in services[name]["spec"]["ports"]}, name
-
-
-def _addresses(text: str) -> dict[str, int]:
-    return {name: int(port) for name, port in re.findall(r"http://([\w-]+)\.screening\.svc:(\d+)", text)}
-
-
 @each_overlay
 def test_retraining_never_repeats_wrong_input_and_never_overlaps(overlay: str) -> None:
     for job in of_kind(render(overlay), "CronJob"):
@@ -444,7 +262,7 @@ def test_trainings_write_lines_and_no_progress_bars(rendered: tuple[str, ...]) -
     for name, template in all_pods(resources):
         for container in containers(template):
             if "screening-trainer:" in container["image"]:
-                assert environment(resources, container, _secrets(resources))["TQDM_DISABLE"] == "1", name
+                assert environment(resources, container, secrets(resources))["TQDM_DISABLE"] == "1", name
 
 
 @pytest.mark.parametrize("component", ["multi-node-trainjob", "multi-node-jobset"])

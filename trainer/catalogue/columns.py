@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from screening.answer import Answer, Mode, Region, Unreadable
+from screening.answer import Answer, Mode, Unreadable
 from screening.boxes import Frame
 from screening.checkpoint.manifest import Manifest
 from screening.decision import picture_verdicts, read_decision
@@ -112,7 +112,7 @@ def answer_row(
                 "probability": one.probability,
                 "issues": [issue.value for issue in one.issues],
                 "comment": one.comment,
-                "regions": _regions(one.regions) if screening.locate else None,
+                "regions": [each.as_json() for each in one.regions] if screening.locate else None,
             }
             for one in picture_verdicts(parsed, decision.probabilities)
         ],
@@ -125,10 +125,6 @@ def answer_row(
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
     }
-
-
-def _regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
-    return [{"issue": region.dimension.value, "box": list(region.box)} for region in regions]
 
 
 def answers_table(records: pa.Table, rows: Sequence[dict[str, Any]]) -> pa.Table:

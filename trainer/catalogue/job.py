@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
-from trainer.evaluation.evaluate.generate import OfflineEngine, open_engine
-
-OpenEngine = Callable[..., AbstractContextManager[OfflineEngine]]
-"""Opens an engine, given the checkpoint's directory, its manifest and the mode, and `locate=True` to ask for places."""
+from trainer.evaluation.evaluate.by_checkpoint import OpenEngine
+from trainer.evaluation.evaluate.generate import open_engine
 
 ENGINES: Mapping[str, OpenEngine] = {"vllm": open_engine}
 """Name of `--engine` → what starts the engine."""

@@ -23,6 +23,7 @@ from trainer.catalogue.rejects import CatalogueError
 from trainer.catalogue.sources import NEEDED, InputFile, find_files, kept_names
 from trainer.catalogue.summary import Summary, summarise
 from trainer.catalogue.worker import Screened
+from trainer.evaluation.evaluate.by_checkpoint import check_can_locate
 from trainer.runs.run_directory import claim, occupy
 
 INPUTS_NAME = "inputs.json"
@@ -66,8 +67,8 @@ def screen_dataset(order: Order) -> Summary:
     """Screen every record of the input that no finished block contains.
 
     Raises:
-        CatalogueError: the input cannot be used or has changed, the checkpoint cannot say where faults are, or Ray
-            cannot be used.
+        CatalogueError: the input cannot be used or has changed, or Ray cannot be used.
+        EvaluationError: the checkpoint cannot say where faults are.
         CheckpointError: the checkpoint is incomplete or was changed.
         RunMismatch: the output directory belongs to a run with other settings, or another process uses it.
         OSError: the output cannot be written.
@@ -75,11 +76,8 @@ def screen_dataset(order: Order) -> Summary:
     began = time.monotonic()
     find(order.engine, ENGINES, "engine")
     manifest = verify(order.checkpoint)
-    if order.locate and manifest.prompt.locate is None:
-        raise CatalogueError(
-            f"{order.checkpoint} cannot say where faults are. Train it with the recipe setting `locate`, or omit "
-            "--locate"
-        )
+    if order.locate:
+        check_can_locate(order.checkpoint, manifest)
     claim(order.out, order.origin(digest := manifest.digest))
     occupy(order.out)
     files = find_files(order.data, order.out)

@@ -62,10 +62,8 @@ def evaluate(
         Unfinished: the engine failed.
     """
     manifest = verify(checkpoint)
-    if locate and manifest.prompt.locate is None:
-        raise EvaluationError(
-            f"{checkpoint} cannot say where faults are. Train it with the recipe setting `locate`, or omit --locate"
-        )
+    if locate:
+        check_can_locate(checkpoint, manifest)
     everything = read_samples(data)
     samples = everything[:limit]
     if locate and not any(defect.box for sample in samples for one in sample.generated for defect in one.defects):
@@ -91,6 +89,17 @@ def evaluate(
         )
         write_result(out, evaluation)
     return evaluation
+
+
+def check_can_locate(checkpoint: Path, manifest: Manifest) -> None:
+    """
+    Raises:
+        EvaluationError: the checkpoint cannot be asked where faults are.
+    """
+    if manifest.prompt.locate is None:
+        raise EvaluationError(
+            f"{checkpoint} cannot say where faults are. Train it with the recipe setting `locate`, or omit --locate"
+        )
 
 
 def predict(
