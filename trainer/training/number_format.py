@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from screening.runtime.machine import has_bfloat16
+
 
 def computed_in(device: torch.device | None = None) -> torch.dtype:
     """bfloat16 on a GPU, float32 on a CPU. A CPU without bfloat16 instructions would compute ten times as long.
@@ -13,3 +15,11 @@ def computed_in(device: torch.device | None = None) -> torch.dtype:
     """
     on_gpu = torch.cuda.is_available() if device is None else device.type != "cpu"
     return torch.bfloat16 if on_gpu else torch.float32
+
+
+def pretraining_computes_in(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU and on a CPU with instructions for it, else float32.
+
+    Pretraining takes hours, and a step with bfloat16 instructions takes two thirds of the time of one in float32.
+    """
+    return torch.bfloat16 if device.type != "cpu" or has_bfloat16() else torch.float32

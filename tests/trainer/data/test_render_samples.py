@@ -213,6 +213,19 @@ def test_plans_follow_their_weights():
     assert only == [[(Dimension.LAYOUT, 3)]] * 20
 
 
+def test_kinds_of_defects_follow_their_weights():
+    def kinds(weights):
+        rng = np.random.default_rng(0)
+        plans = [[(Dimension.LAYOUT, 2)]] * 120
+        shots = [draw_generated(make_product(rng), rng, 24, plan, kind_weights=weights) for plan in plans]
+        return Counter(shot.defects[0].kind for shot in shots)
+
+    equal, weighted = kinds(None), kinds({"leaning": 8.0})
+    assert set(weighted) == set(equal)  # the others still occur
+    assert equal["leaning"] / 120 < 0.55  # two or three others fit a picture
+    assert weighted["leaning"] / 120 == pytest.approx(0.77, abs=0.1)  # 8 in 10, or 8 in 11
+
+
 def test_products_are_at_least_55_percent_of_the_frame_high():
     from trainer.data.render.figure import flat_sprite, placed
     from trainer.data.render.light import draw_light

@@ -58,6 +58,8 @@ def test_a_recipe_says_only_what_is_different_from_the_one_it_extends(tmp_path: 
     [
         ("extends: tiny\nlerning_rate: 1\n", "lerning_rate"),
         ("extends: tiny\nhcm_grpo: {rewards: dpa}\n", "hcm_grpo.rewards"),
+        ("extends: tiny\npretrain: {pool: {kind_weights: {bows: 2}}}\n", "bows: no kind of defect"),
+        ("extends: tiny\npretrain: {pool: {kind_weights: {bow: 0}}}\n", "greater than 0"),
         ("extends: nothing-like-this\n", "nothing-like-this"),
         ("extends: wrong.yaml\n", "extends itself"),
         ("extends: [tiny]\n", "must be the name or the path of a recipe"),

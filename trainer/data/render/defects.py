@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ DIMENSION_WEIGHTS: dict[Dimension, float] = {
 SECOND_DEFECT = 0.12
 """Share of defective pictures with a second defect, of another dimension."""
 
+T = TypeVar("T")
 
 Plan = Sequence[tuple[Dimension | str, int]]
 """Defects of one picture: a dimension or the name of a kind, and a severity."""
@@ -53,8 +55,13 @@ def plan_defects(
     return plan
 
 
-def apply_plan(staging: Staging, plan: Plan, rng: np.random.Generator) -> tuple[Defect, ...]:
+def apply_plan(
+    staging: Staging, plan: Plan, rng: np.random.Generator, kind_weights: Mapping[str, float] | None = None
+) -> tuple[Defect, ...]:
     """Choose a kind for every planned defect among those that fit, or take the planned kind, and apply it.
+
+    Args:
+        kind_weights: how often a kind is chosen compared with the others that fit; 1 for kinds that it does not name.
 
     Raises:
         ValueError: a severity is outside 1-3, a dimension occurs twice, or no kind fits.
@@ -71,7 +78,10 @@ def apply_plan(staging: Staging, plan: Plan, rng: np.random.Generator) -> tuple[
         if not fitting:
             name = what.short if isinstance(what, Dimension) else what
             raise ValueError(f"no {name} defect of severity {severity} fits this picture")
-        name = fitting[int(rng.integers(len(fitting)))]
+        if kind_weights:
+            name = _pick(rng, fitting, [kind_weights.get(n, 1.0) for n in fitting])
+        else:
+            name = fitting[int(rng.integers(len(fitting)))]
         kind = KINDS[name]
         attribute = kind.apply(staging, severity, rng)
         defects.append(Defect(kind.dimension, name, severity, kind.comment, attribute))
@@ -101,7 +111,7 @@ def vary(staging: Staging, rng: np.random.Generator, share: float = 0.4) -> tupl
     return tuple(defects)
 
 
-def _pick(rng: np.random.Generator, names: list[Dimension], weights: list[float]) -> Dimension:
+def _pick(rng: np.random.Generator, names: list[T], weights: list[float]) -> T:
     return names[int(rng.choice(len(names), p=np.array(weights) / sum(weights)))]
 
 

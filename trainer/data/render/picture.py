@@ -85,6 +85,7 @@ def draw_generated(
     *,
     setting: Setting | str | None = None,
     varied: bool = False,
+    kind_weights: Mapping[str, float] | None = None,
 ) -> Shot:
     """Draw a scene with the product. The picture is usable if the plan is empty.
 
@@ -92,6 +93,7 @@ def draw_generated(
         plan: dimension (or kind) and severity (1-3) of each defect.
         setting: a setting, or a name in scenes.SETTINGS; None chooses at random.
         varied: change several attributes of the product instead of following a plan; see `vary`.
+        kind_weights: see `apply_plan`.
 
     Raises:
         KeyError: the setting is unknown.
@@ -109,7 +111,7 @@ def draw_generated(
     staging = Staging(product, product.look, light, light, [(light, 1.0)], staged=bool(scene.stage))
     # Defects of a photo have a stream of their own, so that the scene is the same with and without them.
     choices = rng.spawn(1)[0] if isinstance(product, CutOut) else rng
-    defects = vary(staging, rng) if varied else apply_plan(staging, plan, choices)
+    defects = vary(staging, rng) if varied else apply_plan(staging, plan, choices, kind_weights)
     if isinstance(product, CutOut) and any(d.kind in _CENTRED for d in defects):
         side = 0
     if side and any(d.kind == "mirrored" for d in defects):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.research.pretrain.schedule import build_optimizers, learning_rate
 from trainer.research.pretrain.stages import Stage
-from trainer.training.number_format import computed_in
+from trainer.training.number_format import pretraining_computes_in
 
 
 def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
@@ -76,8 +76,8 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Compute in the number format of all trainings."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=computed_in(device) is torch.bfloat16)
+    """Compute in the number format of pretraining."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=pretraining_computes_in(device) is torch.bfloat16)
 
 
 class Log:

@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class PoolSpec:
     severities: tuple[float, float, float]
     dimension_weights: tuple[float, float, float, float]
     variations_per_product: int = 0
+    kind_weights: Mapping[str, float] = field(default_factory=dict)
+    """See `trainer.data.render.defects.apply_plan`."""
 
     @property
     def shots_per_product(self) -> int:
@@ -144,7 +146,7 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
     shots = [draw_original(product, rng, spec.render_size)]
     for usable in [True] * spec.usable_per_product + [False] * spec.defective_per_product:
         plan = plan_defects(rng, usable, spec.severities, weights)
-        shots.append(draw_generated(product, rng, spec.render_size, plan))
+        shots.append(draw_generated(product, rng, spec.render_size, plan, kind_weights=spec.kind_weights))
     varied = range(spec.variations_per_product)
     shots += [draw_generated(product, rng, spec.render_size, varied=True) for _ in varied]
     block = np.stack([np.asarray(fit_square(shot.image, spec.size)) for shot in shots])

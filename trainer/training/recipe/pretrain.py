@@ -24,6 +24,16 @@ from trainer.training.recipe.fields import (
 )
 
 
+def _kinds(weights: dict[str, float]) -> dict[str, float]:
+    from trainer.data.render.defect_kinds import KINDS
+    from trainer.data.render.photo_kinds import PHOTO_KINDS
+
+    drawn = [kind for kind in KINDS if kind not in PHOTO_KINDS]
+    if unknown := sorted(weights.keys() - set(drawn)):
+        raise ValueError(f"{', '.join(unknown)}: no kind of defect of a drawn product. Choose from {', '.join(drawn)}")
+    return weights
+
+
 class PoolRecipe(Strict):
     """The pool of pictures for pretraining."""
 
@@ -41,6 +51,11 @@ class PoolRecipe(Strict):
     dimension_weights: Shares4
     """Shares of the dimensions that the renderer draws among the planted defects, in the order of
     `trainer.data.render.DIMENSION_WEIGHTS`: appearance, shadow, layout, extension."""
+    kind_weights: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], AfterValidator(_kinds)] = Field(
+        default_factory=dict
+    )
+    """How often a kind of defect is drawn compared with the others of its dimension; 1 for kinds that are not named.
+    Weights above 1 for the kinds that a model misses spend the training where it is needed."""
     held_out: Count
     """Number of products kept out of training, on which the log's measurements are made."""
 

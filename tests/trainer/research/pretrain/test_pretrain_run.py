@@ -23,6 +23,7 @@ from trainer.research.pretrain.questions import APPEARANCE, COMPARED, MEASURES, 
 from trainer.research.pretrain.scaffold import answer_loss, generated_only
 from trainer.research.pretrain.stages import Read, See, Speak
 from trainer.research.pretrain.tasks import Tasks
+from trainer.training.number_format import pretraining_computes_in
 from trainer.training.recipe.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
@@ -152,6 +153,17 @@ def test_a_directory_of_another_run_is_refused(
     assert "other settings" in capsys.readouterr().err
     assert main(["pretrain", "--recipe", "no-such-recipe", "--out", str(tmp_path / "x")]) == 2
     assert "no-such-recipe" in capsys.readouterr().err
+
+
+def test_a_run_does_not_continue_in_another_number_format(
+    whole: Path, recipe: Path, pool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu = torch.device("cpu")
+    before = pretraining_computes_in(cpu)
+    monkeypatch.setattr("trainer.training.number_format.has_bfloat16", lambda: before is torch.float32)
+    assert {before, pretraining_computes_in(cpu)} == {torch.bfloat16, torch.float32}
+    assert pretrain(recipe, pool, whole) == 2
+    assert "number_format" in capsys.readouterr().err
 
 
 ATTRIBUTES = {"kind": "jar", "body": "red", "number": "42"}
