@@ -2,7 +2,7 @@
 
 There are three kinds of lines. The first gives the truth about each picture (`usable`, `dimensions`, `severity`). The
 second gives only a `label`, like the paper's training data (section 3.2). The third gives neither, like the paper's
-pseudo-label and exploration data (table 1). docs/training/reference.md has a table of the fields.
+pseudo-label and exploration data (table 1). docs/training/data.md has a table of the fields.
 """
 
 from __future__ import annotations

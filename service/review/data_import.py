@@ -1,6 +1,6 @@
 """A data directory of the trainer becomes labelling tasks.
 
-docs/training/reference.md describes the format of `samples.jsonl`. Only the id, the product and the pictures are read:
+docs/training/data.md describes the format of `samples.jsonl`. Only the id, the product and the pictures are read:
 labels that the directory may hold must not influence the reviewers.
 """
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limits",
         type=Path,
         metavar="FILE",
-        help="YAML file with the limits to change (default: see docs/training/reference.md)",
+        help="YAML file with the limits to change (default: see docs/training/release.md)",
     )
     parser.add_argument(
         "--force", action="store_true", help="promote even if the gate or the history says no; needs --reason"
