@@ -51,7 +51,7 @@ NOTES = """\
 Each run writes its own directory, runs/loadtest/… unless --out names one, and never overwrites another: requests.jsonl
 (one line per request), events.jsonl (swaps, kills, memory), summary.json and plots. Ctrl-C ends a run early and reports
 what was measured so far. Only compare figures from the same machine, since load and service share its CPU cores.
-docs/operations.md explains the figures."""
+docs/load-tests.md explains the figures."""
 
 
 def _describe(command: ModuleType, summary: str) -> dict[str, Any]:

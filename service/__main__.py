@@ -40,7 +40,7 @@ then:
 
 Each option can also be set by the environment variable in square brackets, for example --max-queue by
 SCREENING_MAX_QUEUE. An option on the command line overrides the variable.
-docs/operations.md explains the settings, and docs/http-api.md the HTTP API.
+docs/settings.md explains the settings, and docs/http-api.md the HTTP API.
 """
 
 

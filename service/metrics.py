@@ -1,6 +1,6 @@
 """Prometheus metrics of the service. All names begin with `screening_`.
 
-docs/operations.md lists every metric, and a test enforces that. Every app has its own registry, so that several apps
+docs/monitoring.md lists every metric, and a test enforces that. Every app has its own registry, so that several apps
 can run in one process; `exposition` appends the registry of the process, which holds vLLM's metrics.
 """
 

@@ -32,7 +32,7 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 
 
 class Settings(BaseSettings):
-    """The settings of the service. docs/operations.md lists them all, and a test enforces that."""
+    """The settings of the service. docs/settings.md lists them all, and a test enforces that."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
 

@@ -51,7 +51,7 @@ def admit(request: Request, presented: bytes | None, scope: Scope) -> ScopedKey:
     keys = key_ring(request)
     if not keys.any_with(scope):
         raise Forbidden(
-            f"No key has the scope {scope!r}, so this path is disabled. The operator sets keys: docs/operations.md."
+            f"No key has the scope {scope!r}, so this path is disabled. The operator sets keys: docs/settings.md."
         )
     key = None if presented is None else keys.find(presented)
     if key is None:

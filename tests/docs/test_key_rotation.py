@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OLD, OTHER, ADMIN = "1" * 64, "2" * 64, "3" * 64
 
 
-@pytest.mark.parametrize("page", ["docs/operations.md", "k8s/README.md"])
+@pytest.mark.parametrize("page", ["docs/settings.md", "k8s/README.md"])
 @pytest.mark.parametrize("name", ["shop", "new-shop"])
 def test_a_rotation_leaves_the_other_keys(page: str, name: str, tmp_path: Path) -> None:
     """A caller without an old key loses nothing either: `grep -v ""` would remove every line."""

@@ -108,7 +108,7 @@ def test_the_runbook_looks_for_texts_that_the_service_logs(repository: Path) -> 
     assert not {text for text in searched if not any(text in written for written in texts)}
 
 
-@pytest.mark.parametrize("page", ["docs/runbook.md", "docs/operations.md", "k8s/README.md"])
+@pytest.mark.parametrize("page", ["docs/runbook.md", "docs/operations.md", "docs/checkpoints.md", "k8s/README.md"])
 def test_commands_inside_a_pod_are_in_its_image(repository: Path, page: str) -> None:
     """The image has Python and Debian's essential packages, but neither curl nor ps nor kill."""
     used = set(re.findall(r"exec POD -- (\S+)", (repository / page).read_text()))

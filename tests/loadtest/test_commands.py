@@ -354,4 +354,4 @@ def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_in_the_documentation(name, repository) -> None:
-    assert f"\n| `{name}" in (repository / "docs" / "operations.md").read_text()
+    assert f"\n| `{name}" in (repository / "docs" / "load-tests.md").read_text()

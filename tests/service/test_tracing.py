@@ -1,4 +1,4 @@
-"""Traces of real services, as a collector receives them. See docs/operations.md, "Tracing"."""
+"""Traces of real services, as a collector receives them. See docs/monitoring.md, "Tracing"."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from service.metrics import Metrics
 
 
 def test_every_setting_is_in_the_table_with_its_default(repository) -> None:
-    text = (repository / "docs" / "operations.md").read_text()
+    text = (repository / "docs" / "settings.md").read_text()
     rows = dict(re.findall(r"^\| `(SCREENING_\w+)` \|([^|]*)\|", text, re.MULTILINE))
     assert rows.keys() == {PREFIX + name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
@@ -24,7 +24,7 @@ def test_every_setting_is_in_the_table_with_its_default(repository) -> None:
 
 
 def test_every_metric_is_in_the_table_and_no_other(repository) -> None:
-    text = (repository / "docs" / "operations.md").read_text()
+    text = (repository / "docs" / "monitoring.md").read_text()
     written = set(re.findall(r"^\| `(screening_\w+)` \|", text, re.MULTILINE))
     exposed = {
         f"{family.name}_total" if family.type == "counter" else family.name for family in Metrics().registry.collect()
