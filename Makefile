@@ -73,9 +73,9 @@ observe: tools ## start Prometheus and Alertmanager on a service under load, and
 images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
 	@k8s/images/build
 
-# Train models/tiny again from random weights: four rounds of pretraining, then the paper's stages 1 and 2.
+# Train models/tiny again from random weights: four rounds of pretraining, the paper's stages 1 and 2, then a fifth round.
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
-# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core). Data of stages 1 and 2: 4. Stage 1.1: 21 (on one core).
+# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core). Data of stages 1 and 2: 4. Stage 1.1: 21 (on one core).
 # Stage 1.2: 5. Hard cases: 5. Stage 2: 22. All other steps: 10. A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
@@ -83,6 +83,8 @@ FIRST_RECIPE ?= tiny
 SECOND_RECIPE ?= tiny-pretrain-2
 THIRD_RECIPE ?= tiny-pretrain-3
 FOURTH_RECIPE ?= tiny-pretrain-4
+# After stage 2, with an SFT of its own
+FIFTH_RECIPE ?= tiny-pretrain-5
 # Recipe of stages 1 and 2. The numbers of samples are those of the paper, except for the questions of stage 2.
 RECIPE ?= tiny-rl
 WEAK_SAMPLES ?= 10724
@@ -99,6 +101,7 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 	$(PY) -m trainer annotate ground-truth --error-rate $(TEACHER_ERRORS) \
 		--data $(TINY)/data-pseudo --out $(TINY)/data-weak
 	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 52 --size 192 --workers $(WORKERS) --out $(TINY)/data-answer
+	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 62 --size 192 --workers $(WORKERS) --out $(TINY)/data-answer-2
 	$(PY) -m trainer render --count $(QUESTIONS) --seed 53 --size 192 --workers $(WORKERS) --out $(TINY)/data-questions
 	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --workers $(WORKERS) --out $(TINY)/data-test
 	$(PY) -m trainer render --count $(VALIDATION_SAMPLES) --seed 14 --workers $(WORKERS) --out $(TINY)/data-validation
@@ -113,21 +116,24 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 	$(PY) -m trainer hard-cases --checkpoint $(TINY)/sft-answer/checkpoint --data $(TINY)/data-questions --out $(TINY)/hard
 	$(PY) -m trainer hcm-grpo --recipe $(RECIPE) --checkpoint $(TINY)/sft-answer/checkpoint \
 		--data $(TINY)/data-questions --hard-cases $(TINY)/hard --out $(TINY)/hcm-grpo
+	$(PY) -m trainer pretrain --recipe $(FIFTH_RECIPE) --start $(TINY)/hcm-grpo/checkpoint --out $(TINY)/fifth
+	$(PY) -m trainer sft --recipe $(FIFTH_RECIPE) --stage answer-driven \
+		--checkpoint $(TINY)/fifth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/last
 	$(PY) -m trainer evaluate --mode cot \
-		--checkpoint $(TINY)/hcm-grpo/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot
+		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot
 	$(PY) -m trainer evaluate --mode direct \
-		--checkpoint $(TINY)/hcm-grpo/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-direct
-	$(PY) -m trainer calibrate --checkpoint $(TINY)/hcm-grpo/checkpoint \
+		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-direct
+	$(PY) -m trainer calibrate --checkpoint $(TINY)/last/checkpoint \
 		--evaluations $(TINY)/validation-cot $(TINY)/validation-direct
-	$(PY) -m trainer domain --checkpoint $(TINY)/hcm-grpo/checkpoint \
+	$(PY) -m trainer domain --checkpoint $(TINY)/last/checkpoint \
 		--data $(TINY)/data-validation --trained-on "drawn product pictures"
 	$(PY) -m trainer evaluate --mode cot \
-		--checkpoint $(TINY)/hcm-grpo/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
+		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
 	$(PY) -m trainer evaluate --mode direct \
-		--checkpoint $(TINY)/hcm-grpo/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-direct
+		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-direct
 	$(PY) -m trainer card \
-		--checkpoint $(TINY)/hcm-grpo/checkpoint --evaluations $(TINY)/scores-cot $(TINY)/scores-direct
-	$(PY) -m trainer publish --checkpoint $(TINY)/hcm-grpo/checkpoint --store $(TINY)/published
+		--checkpoint $(TINY)/last/checkpoint --evaluations $(TINY)/scores-cot $(TINY)/scores-direct
+	$(PY) -m trainer publish --checkpoint $(TINY)/last/checkpoint --store $(TINY)/published
 
 clean: ## remove build and cache files, but not the environment
 	rm -rf build site *.egg-info clients/python/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
