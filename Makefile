@@ -75,8 +75,9 @@ images: ## build the service's CPU image with buildah, and screen with it as an 
 
 # Train models/tiny again from random weights: four rounds of pretraining, the paper's stages 1 and 2, then a fifth round.
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
-# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core). Data of stages 1 and 2: 4. Stage 1.1: 21 (on one core).
-# Stage 1.2: 5. Hard cases: 5. Stage 2: 22. All other steps: 10. A killed training continues; a killed render starts over.
+# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core). Data of stages 1 and
+# 2: 4. Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22. All other steps: 10. A killed training
+# continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
 FIRST_RECIPE ?= tiny

@@ -52,11 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
     from screening.checkpoint.manifest import verify
     from trainer.runs.run_directory import claim, occupy
-    from trainer.training.number_format import pretraining_computes_in
     from trainer.training.recipe.recipe import RecipeError, load_recipe
 
     recipe = load_recipe(args.recipe)
@@ -72,18 +69,26 @@ def run(args: argparse.Namespace) -> int:
     if compiler is None and not args.no_compile:
         print("no C++ compiler (g++) found: each step takes 50 % longer", file=sys.stderr)
     compiled = compiler is not None and not args.no_compile
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     origin = {
         "stage": "pretrain",
         "recipe": recipe.model_dump(mode="json", include=deciding),
         "compiled": compiled,
-        "number_format": str(pretraining_computes_in(device)).removeprefix("torch."),
+        "number_format": _number_format(),
     }
     claim(args.out, origin | ({"start": parent.digest} if parent else {}))
     occupy(args.out)
     pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
     pretraining.run(args.save_every)
     return 0
+
+
+def _number_format() -> str:
+    import torch
+
+    from trainer.training.number_format import pretraining_computes_in
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return str(pretraining_computes_in(device)).removeprefix("torch.")
 
 
 class Pretraining:
