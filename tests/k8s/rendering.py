@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,8 @@ RENDERED = [
     *(("production", component) for component in ("multi-node-trainjob", "multi-node-jobset", "spare-gpu", "tracing")),
 ]
 """Every overlay, and the components that no overlay has. Together they hold every component."""
+each_rendering = pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 SECRETS = {
     "screening-keys/keys": f"shop screen {'0' * 64}\noperator admin {'1' * 64}\n",
     "mlflow-database/password": "secret",

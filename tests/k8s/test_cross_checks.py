@@ -13,11 +13,12 @@ from service.config.settings import Settings, load
 from tests.k8s.rendering import (
     K8S,
     OVERLAYS,
-    RENDERED,
     SECRETS,
     Resource,
     all_pods,
     containers,
+    each_overlay,
+    each_rendering,
     environment,
     named,
     of_kind,
@@ -25,9 +26,6 @@ from tests.k8s.rendering import (
     render,
     secrets,
 )
-
-each_rendering = pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
-each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 ENGINE_STOP_SECONDS, MARGIN_SECONDS = 10, 15
 

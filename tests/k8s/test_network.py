@@ -13,11 +13,11 @@ from service.config.settings import Settings
 from service.config.traces_endpoint import traces_endpoint
 from service.engines.scripted_engine import ScriptedEngine
 from tests.k8s.rendering import (
-    OVERLAYS,
-    RENDERED,
     Resource,
     all_pods,
     containers,
+    each_overlay,
+    each_rendering,
     environment,
     named,
     of_kind,
@@ -25,9 +25,6 @@ from tests.k8s.rendering import (
     render,
     secrets,
 )
-
-each_rendering = pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
-each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
 def matches(selector: Resource, labels: dict[str, str]) -> bool:

@@ -11,7 +11,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.k8s.rendering import RENDERED, Resource, job_specs, named, of_kind, render
+from tests.k8s.rendering import Resource, each_rendering, job_specs, named, of_kind, render
 
 # It reads all definitions of a version, 2 MB, for every resource.
 kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
@@ -48,7 +48,7 @@ def check(resource: Resource, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
+@each_rendering
 def test_is_valid(rendered: tuple[str, ...], version: str) -> None:
     for resource in render(*rendered):
         try:
@@ -79,7 +79,7 @@ def test_the_check_finds_unknown_kinds_and_fields(name: str, field: str, value: 
         check(resource, VERSIONS[0])
 
 
-@pytest.mark.parametrize("rendered", RENDERED, ids="+".join)
+@each_rendering
 def test_everything_is_in_the_namespace_and_named_once(rendered: tuple[str, ...]) -> None:
     resources = render(*rendered)
     names = [named(resource) for resource in resources]
