@@ -6,7 +6,12 @@
 | the rest of a request's headers | `header_seconds` from their first byte | answers 408 and closes the connection |
 | the next request on an idle connection | uvicorn's `timeout_keep_alive` | closes the connection |
 | the rest of a body after the response | `body_seconds` | closes the connection |
+| the rest of a request that was refused | `body_seconds` | closes the connection |
 | a client that does not read its response | `body_seconds` | closes the connection |
+
+A close while the peer is still sending would lose the response: the kernel answers the unread bytes with a reset, which
+makes the peer discard what it has not read (RFC 9112, section 9.6). So such a connection lingers: the service closes
+its own side, and discards what arrives until the peer closes too.
 
 `service.admission.upload` enforces the pace of a body before the response.
 """
@@ -15,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -32,8 +38,23 @@ class _Awaited(Enum):
     """The events for which this module limits the waiting time."""
 
     HEADERS = auto()
-    REST_OF_BODY = auto()
+    REST_OF_REQUEST = auto()
     READING = auto()
+
+
+class _Lingering:
+    """A transport that leaves its `close` to the connection, because uvicorn closes it in many places."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport = transport
+        self.close = close
+        self.lingers = False
+
+    def is_closing(self) -> bool:
+        return self.lingers or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Connection(H11Protocol):
@@ -43,7 +64,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **keywords)
         self._seconds = {
             _Awaited.HEADERS: header_seconds,
-            _Awaited.REST_OF_BODY: body_seconds,
+            _Awaited.REST_OF_REQUEST: body_seconds,
             _Awaited.READING: body_seconds,
         }
         self._awaited: _Awaited | None = None
@@ -52,7 +73,9 @@ class Connection(H11Protocol):
         """Time at which the last response ended or the connection was opened; None while a request is in progress."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
+        self._transport = transport
+        self._lingering = _Lingering(transport, self._close)
+        super().connection_made(self._lingering)  # type: ignore[arg-type]  # it has all methods of a transport
         self.idle_since = self.loop.time()
         self._watch()
 
@@ -63,6 +86,8 @@ class Connection(H11Protocol):
         self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering.lingers:
+            return
         super().data_received(data)
         if self._in_progress:
             self.idle_since = None
@@ -85,11 +110,10 @@ class Connection(H11Protocol):
         self._watch()
 
     def shutdown(self) -> None:
-        # After a protocol error, h11 refuses to send anything, and its exception would abort uvicorn's shutdown.
-        if self.conn.our_state is h11.ERROR:
-            self.transport.close()
-        else:
+        if self._in_progress:
             super().shutdown()
+        else:
+            self._transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")
@@ -104,10 +128,12 @@ class Connection(H11Protocol):
     def _now_awaited(self) -> _Awaited | None:
         if self.flow.write_paused:
             return _Awaited.READING
+        if self._lingering.lingers:
+            return _Awaited.REST_OF_REQUEST
         if self.transport.is_closing() or self._in_progress:
             return None
         if self.conn.their_state is h11.SEND_BODY:
-            return _Awaited.REST_OF_BODY
+            return _Awaited.REST_OF_REQUEST
         is_new, begun = self.cycle is None, bool(self.conn.trailing_data[0])
         return _Awaited.HEADERS if is_new or begun else None
 
@@ -132,7 +158,25 @@ class Connection(H11Protocol):
             seconds = self._seconds[_Awaited.HEADERS]
             self._refuse(HEADER_TIMEOUT, f"The headers did not arrive within {seconds:g} s. Send the request again.")
         else:
-            self.transport.close()
+            self._transport.close()
+
+    def _close(self) -> None:
+        """Close the connection, or begin to linger if the peer is still sending."""
+        if self.transport.is_closing():
+            return
+        is_sending = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or bool(self.conn.trailing_data[0])
+        if not is_sending:
+            self._transport.close()
+            return
+        self._lingering.lingers = True
+        self.idle_since = self.loop.time()  # the listener may close it to make room
+        self._unset_keepalive_if_required()
+        if self.cycle is not None and self._in_progress:  # the app shall neither wait for a body nor answer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._transport.write_eof()
+        self.flow.resume_reading()
+        self._watch()
 
     def _refuse(self, problem: Problem, detail: str) -> None:
         """Answer with a problem document before the request is complete, and close the connection."""
@@ -150,6 +194,6 @@ class Connection(H11Protocol):
             ]
             reason = STATUS_PHRASES[problem.status]
             response = h11.Response(status_code=problem.status, headers=headers, reason=reason)
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+            events = (response, h11.Data(data=body), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +101,29 @@ def test_headers_that_break_off_on_a_kept_connection_are_408(impatient) -> None:
         assert problem_in(everything(connection)) == (408, "header-timeout")
 
 
+def answer_while_sending(connection: socket.socket, piece: bytes) -> bytes:
+    """What the service answers to a client that sends a piece every 50 ms, and some more after the answer."""
+    connection.settimeout(0.05)
+    response = b""
+    for _ in range(600):
+        connection.sendall(piece)
+        with suppress(TimeoutError):
+            response += connection.recv(65536)
+        if response:
+            break
+    for _ in range(20):  # the service lingers, so the pieces that it no longer wants do not reset the connection
+        connection.sendall(piece)
+        time.sleep(0.01)
+    connection.shutdown(socket.SHUT_WR)
+    connection.settimeout(30)
+    while data := connection.recv(65536):
+        response += data
+    return response
+
+
 def test_headers_that_trickle_are_408_however_steadily(impatient) -> None:
     with connected(impatient, b"GET /readyz HTTP/1.1\r\nX-Slow: ") as connection:
-        connection.settimeout(0.05)
-        response = b""
-        for _ in range(600):
-            try:
-                connection.sendall(b"y")
-                response += connection.recv(65536)
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                break
-            break
-        assert problem_in(response) == (408, "header-timeout")
+        assert problem_in(answer_while_sending(connection, b"y")) == (408, "header-timeout")
 
 
 @pytest.mark.parametrize(("name", "answers"), [("nothing at all", 0), ("one request", 1)])
@@ -154,17 +163,7 @@ def test_a_slow_but_steady_upload_is_answered(impatient, sample) -> None:
 
 def test_an_upload_below_the_minimum_rate_has_its_own_408_type(impatient) -> None:
     with connected(impatient, UPLOAD + b"{") as connection:
-        connection.settimeout(0.05)
-        response = b""
-        for _ in range(600):
-            try:
-                connection.sendall(b" ")
-                response = connection.recv(65536)
-            except TimeoutError:
-                continue
-            break
-        connection.settimeout(30)
-        assert problem_in(response + everything(connection)) == (408, "upload-too-slow")
+        assert problem_in(answer_while_sending(connection, b" ")) == (408, "upload-too-slow")
 
 
 @pytest.mark.parametrize("name", BROKEN_UPLOADS)
@@ -176,6 +175,31 @@ def test_a_body_that_was_answered_already_does_not_hold_its_connection(impatient
     head = b"POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000\r\n\r\n"
     with connected(impatient, head) as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        with pytest.raises(ConnectionError):
+            for _ in range(600):
+                connection.sendall(b"y")
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
+def test_a_client_that_sends_all_of_its_body_before_it_reads_gets_the_refusal(impatient, closing) -> None:
+    """Python's urllib is such a client, and it asks for a close."""
+    size = 200_000_000
+    head = b"POST /screen HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n" + closing
+    with connected(impatient, head + b"Content-Length: %d\r\n\r\n" % size) as connection:
+        for _ in range(size // 1_000_000):
+            connection.sendall(b" " * 1_000_000)
+        assert problem_in(connection.recv(65536)) == (413, "request-too-large")
+
+
+def test_headers_that_go_on_after_their_limit_do_not_reset_the_connection(impatient) -> None:
+    with connected(impatient, b"GET / HTTP/1.1\r\nX: ", b"y" * 5_000_000) as connection:
+        assert problem_in(connection.recv(65536)) == (400, "malformed-request")
+
+
+def test_a_refused_client_that_sends_on_forever_is_cut_off(impatient) -> None:
+    with connected(impatient, b"hello\r\n\r\n") as connection:
+        assert problem_in(connection.recv(65536)) == (400, "malformed-request")
         with pytest.raises(ConnectionError):
             for _ in range(600):
                 connection.sendall(b"y")
