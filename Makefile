@@ -73,19 +73,21 @@ observe: tools ## start Prometheus and Alertmanager on a service under load, and
 images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
 	@k8s/images/build
 
-# Train models/tiny again from random weights: four rounds of pretraining, the paper's stages 1 and 2, then a fifth round.
+# Train models/tiny again from random weights: four rounds of pretraining, the paper's stages 1 and 2, two more rounds,
+# and stage 2 again.
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
-# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core). Data of stages 1 and
-# 2: 4. Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22. All other steps: 10. A killed training
-# continues; a killed render starts over.
+# third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core), sixth 5 / - / 20 /
+# 28. Data of stages 1 and 2: 7. Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second
+# time. All other steps: 15. A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
 FIRST_RECIPE ?= tiny
 SECOND_RECIPE ?= tiny-pretrain-2
 THIRD_RECIPE ?= tiny-pretrain-3
 FOURTH_RECIPE ?= tiny-pretrain-4
-# After stage 2, with an SFT of its own
+# After stage 2, each with an SFT of its own
 FIFTH_RECIPE ?= tiny-pretrain-5
+SIXTH_RECIPE ?= tiny-pretrain-6
 # Recipe of stages 1 and 2. The numbers of samples are those of the paper, except for the questions of stage 2.
 RECIPE ?= tiny-rl
 WEAK_SAMPLES ?= 10724
@@ -93,6 +95,7 @@ WEAK_SAMPLES ?= 10724
 TEACHER_ERRORS ?= 0.6175
 ANSWER_SAMPLES ?= 1044
 QUESTIONS ?= 6000
+MORE_QUESTIONS ?= 5000
 TEST_SAMPLES ?= 468
 # Samples that calibrate the confidence. They resemble the test data but are in neither training nor test data.
 VALIDATION_SAMPLES ?= 1000
@@ -104,6 +107,7 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 52 --size 192 --workers $(WORKERS) --out $(TINY)/data-answer
 	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 62 --size 192 --workers $(WORKERS) --out $(TINY)/data-answer-2
 	$(PY) -m trainer render --count $(QUESTIONS) --seed 53 --size 192 --workers $(WORKERS) --out $(TINY)/data-questions
+	$(PY) -m trainer render --count $(MORE_QUESTIONS) --seed 63 --size 192 --workers $(WORKERS) --out $(TINY)/data-questions-2
 	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --workers $(WORKERS) --out $(TINY)/data-test
 	$(PY) -m trainer render --count $(VALIDATION_SAMPLES) --seed 14 --workers $(WORKERS) --out $(TINY)/data-validation
 	$(PY) -m trainer pretrain --recipe $(FIRST_RECIPE) --out $(TINY)/first
@@ -119,7 +123,14 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 		--data $(TINY)/data-questions --hard-cases $(TINY)/hard --out $(TINY)/hcm-grpo
 	$(PY) -m trainer pretrain --recipe $(FIFTH_RECIPE) --start $(TINY)/hcm-grpo/checkpoint --out $(TINY)/fifth
 	$(PY) -m trainer sft --recipe $(FIFTH_RECIPE) --stage answer-driven \
-		--checkpoint $(TINY)/fifth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/last
+		--checkpoint $(TINY)/fifth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/fifth-answer
+	$(PY) -m trainer pretrain --recipe $(SIXTH_RECIPE) --start $(TINY)/fifth-answer/checkpoint --out $(TINY)/sixth
+	$(PY) -m trainer sft --recipe $(SIXTH_RECIPE) --stage answer-driven \
+		--checkpoint $(TINY)/sixth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/sixth-answer
+	$(PY) -m trainer hard-cases \
+		--checkpoint $(TINY)/sixth-answer/checkpoint --data $(TINY)/data-questions-2 --out $(TINY)/hard-2
+	$(PY) -m trainer hcm-grpo --recipe $(RECIPE) --checkpoint $(TINY)/sixth-answer/checkpoint \
+		--data $(TINY)/data-questions-2 --hard-cases $(TINY)/hard-2 --out $(TINY)/last
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot
 	$(PY) -m trainer evaluate --mode direct \
