@@ -40,9 +40,10 @@ class _Awaited(Enum):
     HEADERS = auto()
     REST_OF_REQUEST = auto()
     READING = auto()
+    NEXT_REQUEST = auto()
 
 
-class _Lingering:
+class _LingeringTransport:
     """A transport that leaves its `close` to the connection, because uvicorn closes it in many places."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
@@ -66,6 +67,7 @@ class Connection(H11Protocol):
             _Awaited.HEADERS: header_seconds,
             _Awaited.REST_OF_REQUEST: body_seconds,
             _Awaited.READING: body_seconds,
+            _Awaited.NEXT_REQUEST: self.timeout_keep_alive,
         }
         self._awaited: _Awaited | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +76,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._transport = transport
-        self._lingering = _Lingering(transport, self._close)
+        self._lingering = _LingeringTransport(transport, self._close)
         super().connection_made(self._lingering)  # type: ignore[arg-type]  # it has all methods of a transport
         self.idle_since = self.loop.time()
         self._watch()
@@ -110,10 +112,10 @@ class Connection(H11Protocol):
         self._watch()
 
     def shutdown(self) -> None:
-        if self._in_progress:
+        if self._in_progress and not self._lingering.lingers:
             super().shutdown()
         else:
-            self._transport.close()
+            self._transport.close()  # without lingering, because a peer must not delay the end of the process
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")
@@ -135,7 +137,8 @@ class Connection(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY:
             return _Awaited.REST_OF_REQUEST
         is_new, begun = self.cycle is None, bool(self.conn.trailing_data[0])
-        return _Awaited.HEADERS if is_new or begun else None
+        # uvicorn's own timer is lost when the rest of a body arrives after the response.
+        return _Awaited.HEADERS if is_new or begun else _Awaited.NEXT_REQUEST
 
     def _watch(self) -> None:
         """Start the timer when the connection begins to wait for an event, and stop it when the event has happened."""
@@ -171,7 +174,7 @@ class Connection(H11Protocol):
         self._lingering.lingers = True
         self.idle_since = self.loop.time()  # the listener may close it to make room
         self._unset_keepalive_if_required()
-        if self.cycle is not None and self._in_progress:  # the app shall neither wait for a body nor answer
+        if self.cycle is not None and self._in_progress:  # the app must neither wait for the body nor answer
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._transport.write_eof()

@@ -111,7 +111,7 @@ def answer_while_sending(connection: socket.socket, piece: bytes) -> bytes:
             response += connection.recv(65536)
         if response:
             break
-    for _ in range(20):  # the service lingers, so the pieces that it no longer wants do not reset the connection
+    for _ in range(5):  # the service lingers, so the pieces that it no longer wants do not reset the connection
         connection.sendall(piece)
         time.sleep(0.01)
     connection.shutdown(socket.SHUT_WR)
@@ -181,6 +181,18 @@ def test_a_body_that_was_answered_already_does_not_hold_its_connection(impatient
                 time.sleep(0.05)
 
 
+def test_a_connection_is_idle_again_when_the_rest_of_an_answered_body_has_arrived(impatient) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
+    with connected(impatient, head) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        connection.sendall(b"y" * 1000 + GET)
+        assert everything(connection).count(b"HTTP/1.1 200") == 1  # it ends when the service closes
+    with connected(impatient, head) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        connection.sendall(b"y" * 1000)
+        assert b"HTTP/1.1" not in everything(connection)
+
+
 @pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
 def test_a_client_that_sends_all_of_its_body_before_it_reads_gets_the_refusal(impatient, closing) -> None:
     """Python's urllib is such a client, and it asks for a close."""
@@ -189,12 +201,12 @@ def test_a_client_that_sends_all_of_its_body_before_it_reads_gets_the_refusal(im
     with connected(impatient, head + b"Content-Length: %d\r\n\r\n" % size) as connection:
         for _ in range(size // 1_000_000):
             connection.sendall(b" " * 1_000_000)
-        assert problem_in(connection.recv(65536)) == (413, "request-too-large")
+        assert problem_in(everything(connection)) == (413, "request-too-large")
 
 
 def test_headers_that_go_on_after_their_limit_do_not_reset_the_connection(impatient) -> None:
     with connected(impatient, b"GET / HTTP/1.1\r\nX: ", b"y" * 5_000_000) as connection:
-        assert problem_in(connection.recv(65536)) == (400, "malformed-request")
+        assert problem_in(everything(connection)) == (400, "malformed-request")
 
 
 def test_a_refused_client_that_sends_on_forever_is_cut_off(impatient) -> None:
