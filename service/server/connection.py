@@ -37,6 +37,7 @@ LOGGER = logging.getLogger("service.server.connection")
 class _Awaited(Enum):
     """The events for which this module limits the waiting time."""
 
+    FIRST_BYTE = auto()
     HEADERS = auto()
     REST_OF_REQUEST = auto()
     READING = auto()
@@ -64,6 +65,7 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, header_seconds: float, body_seconds: float, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._seconds = {
+            _Awaited.FIRST_BYTE: header_seconds,
             _Awaited.HEADERS: header_seconds,
             _Awaited.REST_OF_REQUEST: body_seconds,
             _Awaited.READING: body_seconds,
@@ -71,6 +73,7 @@ class Connection(H11Protocol):
         }
         self._awaited: _Awaited | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sends_too_much = False
         self.idle_since: float | None = None
         """Time at which the last response ended or the connection was opened; None while a request is in progress."""
 
@@ -86,9 +89,14 @@ class Connection(H11Protocol):
         # uvicorn does this itself only if there is no error. Its timer would keep the connection's buffers in memory.
         self._unset_keepalive_if_required()
         self._stop_timer()
+        # A reference to this object would keep its buffers in memory until the next full garbage collection.
+        self._lingering.close = self._transport.close
 
     def data_received(self, data: bytes) -> None:
         if self._lingering.lingers:
+            return
+        if self.conn.their_state is h11.MUST_CLOSE:  # RFC 9112, section 9.6: ignore what follows the last request
+            self._sends_too_much = True
             return
         super().data_received(data)
         if self._in_progress:
@@ -115,7 +123,7 @@ class Connection(H11Protocol):
         if self._in_progress and not self._lingering.lingers:
             super().shutdown()
         else:
-            self._transport.close()  # without lingering, because a peer must not delay the end of the process
+            self._transport.close()  # without lingering, because an idle peer must not delay the end of the process
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")
@@ -128,7 +136,9 @@ class Connection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _now_awaited(self) -> _Awaited | None:
-        if self.flow.write_paused:
+        # A transport that closes first writes what it still holds, which may be less than would pause the writing.
+        closing = self._transport.is_closing()
+        if self.flow.write_paused or (closing and self._transport.get_write_buffer_size()):
             return _Awaited.READING
         if self._lingering.lingers:
             return _Awaited.REST_OF_REQUEST
@@ -136,9 +146,10 @@ class Connection(H11Protocol):
             return None
         if self.conn.their_state is h11.SEND_BODY:
             return _Awaited.REST_OF_REQUEST
-        is_new, begun = self.cycle is None, bool(self.conn.trailing_data[0])
+        if self.conn.trailing_data[0]:
+            return _Awaited.HEADERS
         # uvicorn's own timer is lost when the rest of a body arrives after the response.
-        return _Awaited.HEADERS if is_new or begun else _Awaited.NEXT_REQUEST
+        return _Awaited.FIRST_BYTE if self.cycle is None else _Awaited.NEXT_REQUEST
 
     def _watch(self) -> None:
         """Start the timer when the connection begins to wait for an event, and stop it when the event has happened."""
@@ -157,19 +168,22 @@ class Connection(H11Protocol):
     def _expire(self) -> None:
         if self._awaited is _Awaited.READING:
             self.transport.abort()  # a regular close would wait until everything is written
-        elif self._awaited is _Awaited.HEADERS and self.conn.trailing_data[0]:
+        elif self._awaited is _Awaited.HEADERS:
             seconds = self._seconds[_Awaited.HEADERS]
             self._refuse(HEADER_TIMEOUT, f"The headers did not arrive within {seconds:g} s. Send the request again.")
         else:
             self._transport.close()
+            self._watch()
 
     def _close(self) -> None:
         """Close the connection, or begin to linger if the peer is still sending."""
         if self.transport.is_closing():
+            self._watch()
             return
         is_sending = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or bool(self.conn.trailing_data[0])
-        if not is_sending:
+        if not (is_sending or self._sends_too_much):
             self._transport.close()
+            self._watch()
             return
         self._lingering.lingers = True
         self.idle_since = self.loop.time()  # the listener may close it to make room
@@ -197,6 +211,8 @@ class Connection(H11Protocol):
             ]
             reason = STATUS_PHRASES[problem.status]
             response = h11.Response(status_code=problem.status, headers=headers, reason=reason)
-            events = (response, h11.Data(data=body), h11.EndOfMessage())
+            # An answer to HEAD has no body, and h11 refuses to send one.
+            is_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+            events = (response, h11.Data(data=b"" if is_head else body), h11.EndOfMessage())
             self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
