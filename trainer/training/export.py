@@ -9,9 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from screening.checkpoint.manifest import Manifest, write_manifest
+from screening.checkpoint.manifest import Decoding, Manifest, write_manifest
 from screening.checkpoint.weights import besides_weights
+from screening.prompt import Prompt, locating
 from screening.runtime.atomic_write import replacing_directory
+from trainer.training.recipe.stages import BOX_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -68,6 +70,12 @@ def export_successor(
             recipe=recipe,
             **kept,
         )
+
+
+def able_to_locate(prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
+    """The fields of a manifest by which a service can ask where the faults are."""
+    most = decoding.max_tokens_locate or decoding.max_tokens_cot + BOX_TOKENS
+    return {"prompt": locating(prompt), "decoding": decoding.model_copy(update={"max_tokens_locate": most})}
 
 
 def with_stage(data: dict[str, Any], stage: str, of_stage: Any) -> dict[str, Any]:

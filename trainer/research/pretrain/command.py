@@ -113,12 +113,13 @@ class Pretraining:
         self.recipe, self.settings, self.architecture, self.out = recipe, recipe.pretrain, recipe.architecture, out
         pool_settings = self.settings.pool.model_dump()
         held_out = pool_settings.pop("held_out")
-        pool = load_or_render(pool_dir, PoolSpec(**pool_settings, size=self.architecture.image_size), workers)
+        spec = PoolSpec(**pool_settings, size=self.architecture.image_size, places=self.settings.locates)
+        pool = load_or_render(pool_dir, spec, workers)
         training, unseen = Pool(pool.pixels, pool.products[held_out:]), Pool(pool.pixels, pool.products[:held_out])
         self.start = start
         tokenizer = self._tokenizer(training)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        questionnaire = Questionnaire.of(training)
+        questionnaire = Questionnaire.of(training, places=self.settings.locates)
         torch.manual_seed(self.settings.seed)
         self.model = load_model(start, self.architecture) if start else build_model(self.architecture, tokenizer)
         # On a CPU, the backward pass of the fused attention kernel is slower than matrix products at these lengths.
@@ -183,13 +184,16 @@ class Pretraining:
 
         from screening.checkpoint.manifest import Decoding, read_manifest
         from trainer.data.render import DIMENSION_WEIGHTS
-        from trainer.training.export import export, with_stage
+        from trainer.training.export import able_to_locate, export, with_stage
         from trainer.training.recipe.recipe import RecipeError
 
         if not all(torch.isfinite(tensor).all() for tensor in self.model.state_dict().values()):
             raise RecipeError("the pretraining diverged: weights are not finite; lower learning_rate")
 
         parent = read_manifest(self.start) if self.start else None
+        prompt, decoding = self.recipe.prompt_texts, Decoding(max_tokens_cot=self.recipe.max_tokens_cot)
+        locating = self.settings.locates
+        contract = able_to_locate(prompt, decoding) if locating else {"prompt": prompt, "decoding": decoding}
         stage = f"pretrain {self.recipe.name}" if parent else "pretrain"
         export(
             self.out / "checkpoint",
@@ -198,12 +202,11 @@ class Pretraining:
             name=parent.name if parent else self.recipe.name,
             version="pretrained",
             parent=parent.digest if parent else None,
-            prompt=self.recipe.prompt_texts,
             dimensions=parent.dimensions if parent else tuple(DIMENSION_WEIGHTS),
             image=self.image,
-            decoding=Decoding(max_tokens_cot=self.recipe.max_tokens_cot),
             data=with_stage(parent.data if parent else {}, stage, self.settings.pool.model_dump(mode="json")),
             recipe=self.recipe.model_dump(mode="json"),
+            **contract,
         )
         print(f"checkpoint: {self.out / 'checkpoint'}")
 

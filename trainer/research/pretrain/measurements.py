@@ -7,15 +7,17 @@ forcing), one forward pass gives the model's choice for all pictures of a batch.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
 from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
+from screening.boxes import Box
 from screening.task import NORMAL, OPTIONS, Dimension
 from trainer.research.pretrain.batches import IGNORED
-from trainer.research.pretrain.questions import DIMENSIONS, FINE, MEASURES, Questionnaire
+from trainer.research.pretrain.questions import BOXES, DIMENSIONS, FINE, MEASURES, Questionnaire
 
 
 class Recall:
@@ -25,6 +27,7 @@ class Recall:
         self._questionnaire = questionnaire
         self._pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._errors: list[torch.Tensor] = []
+        self._places: dict[Dimension, list[tuple[Box, Box]]] = defaultdict(list)
 
     def add(self, logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> None:
         """Logits (pictures, classes) and class numbers (pictures,) per question."""
@@ -32,16 +35,27 @@ class Recall:
             if name == MEASURES:
                 self._errors.append((found - targets[name]).detach().float().cpu())
                 continue
+            if name == BOXES:
+                self._add_places(found, targets[name])
+                continue
             for truth, guess in zip(targets[name].tolist(), found.argmax(-1).tolist(), strict=True):
                 if truth != IGNORED:
                     self._pairs[name].append((truth, guess))
+
+    def _add_places(self, found: torch.Tensor, wanted: torch.Tensor) -> None:
+        for guesses, truths in zip(found.tolist(), wanted.tolist(), strict=True):
+            for number, dimension in enumerate(self._questionnaire.places):
+                edges = slice(4 * number, 4 * number + 4)
+                if not math.isnan(truths[edges][0]):
+                    self._places[dimension].append((Box(*truths[edges]), Box(*guesses[edges])))
 
     def result(self) -> dict[str, float | list[float]]:
         """Compute the results.
 
         For dimensions: the share of defects that are recognised, and the share of normal pictures called fine. For
         other questions: mean recall over the classes (guessing gives 1 / classes). For measures: root mean square error
-        in standard deviations.
+        in standard deviations. For places, such as `place of shadow`: share of the boxes whose centre lies in the true
+        one, and share that overlaps it by at least half (IoU).
         """
         found: dict[str, float | list[float]] = {}
         for name, pairs in self._pairs.items():
@@ -58,6 +72,10 @@ class Recall:
         if self._errors:
             squared = torch.cat(self._errors).square().nanmean(0).sqrt().tolist()
             found |= dict(zip(self._questionnaire.measures, squared, strict=True))
+        for dimension, boxes in self._places.items():
+            inside = [truth.contains(guess.centre) for truth, guess in boxes]
+            half = [truth.iou(guess) >= 0.5 for truth, guess in boxes]
+            found[f"place of {dimension.short}"] = [sum(inside) / len(boxes), sum(half) / len(boxes)]
         return found
 
 

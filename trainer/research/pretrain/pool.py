@@ -15,15 +15,19 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from screening.boxes import Box
 from screening.runtime.atomic_write import replacing
 from screening.task import Dimension
 from trainer.runs.run_directory import claim
+
+if TYPE_CHECKING:
+    from trainer.data.render.picture import Shot
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ class PoolShot:
     severity: int
     measures: dict[str, float]
     """Proportions and shades as drawn; see `trainer.data.render.products.Product.measures`."""
+    boxes: dict[str, Box] = field(default_factory=dict)
+    """Dimension → where its worst defect is, if the pool has places. Empty for variations, in which several changes
+    share a dimension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ class PoolSpec:
     variations_per_product: int = 0
     kind_weights: Mapping[str, float] = field(default_factory=dict)
     """See `trainer.data.render.defects.apply_plan`."""
+    places: bool = False
+    """Whether to find the boxes of the defects, which takes as long as the rendering."""
 
     @property
     def shots_per_product(self) -> int:
@@ -148,6 +157,7 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
         plan = plan_defects(rng, usable, spec.severities, weights)
         shots.append(draw_generated(product, rng, spec.render_size, plan, kind_weights=spec.kind_weights))
     varied = range(spec.variations_per_product)
+    placed = len(shots) if spec.places else 0
     shots += [draw_generated(product, rng, spec.render_size, varied=True) for _ in varied]
     block = np.stack([np.asarray(fit_square(shot.image, spec.size)) for shot in shots])
     records = [
@@ -159,10 +169,23 @@ def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[st
             "changed": [d.changed for d in shot.defects if d.dimension is Dimension.APPEARANCE],
             "severity": max((d.severity for d in shot.defects), default=0),
             "measures": {name: round(value, 4) for name, value in shot.measures.items()},
+            "boxes": _boxes(shot) if number < placed else {},
         }
-        for shot in shots
+        for number, shot in enumerate(shots)
     ]
     return index, block, {"description": product.describe(), "shots": records}
+
+
+def _boxes(shot: Shot) -> dict[str, Box]:
+    """Dimension → box of its worst defect, as `trainer.records.Generated.box_of` chooses it."""
+    from trainer.data.render.regions import box_of
+
+    boxes: dict[str, Box] = {}
+    for defect in sorted(shot.defects, key=lambda one: -one.severity):
+        assert shot.composition is not None
+        if defect.dimension.value not in boxes and (box := box_of(defect, shot.composition)) is not None:
+            boxes[defect.dimension.value] = box
+    return boxes
 
 
 def _renderer_digest() -> str:
@@ -202,6 +225,7 @@ def _product(spec: PoolSpec, record: dict[str, Any], first_row: int) -> PoolProd
             tuple(shot["changed"]),
             shot["severity"],
             shot["measures"],
+            {dimension: Box(*edges) for dimension, edges in shot["boxes"].items()},
         )
         for i, shot in enumerate(record["shots"])
     ]

@@ -27,6 +27,7 @@ COMPARED = ("body", "cap", "cap_shape", "mark", "mark_colour", "number", "stripe
 SAME, OTHER = "same", "other"
 FINE = "fine"
 MEASURES = "measures"
+BOXES = "boxes"
 
 
 def questions(shot: PoolShot, *, original: bool = False) -> dict[str, str]:
@@ -71,10 +72,16 @@ class Questionnaire:
     """Question → answers, in the order of a head's logits."""
     measures: dict[str, tuple[float, float]]
     """Name → mean and standard deviation over the pool."""
+    places: tuple[Dimension, ...] = ()
+    """Dimensions whose defects are also asked for their place."""
 
     @classmethod
-    def of(cls, pool: Pool) -> Questionnaire:
-        """Collect all answers that occur in a pool."""
+    def of(cls, pool: Pool, *, places: bool = False) -> Questionnaire:
+        """Collect all answers that occur in a pool.
+
+        Args:
+            places: whether the defects are also asked for their place.
+        """
         seen: dict[str, Counter[str]] = {}
         measured: dict[str, list[float]] = {}
         for product in pool.products:
@@ -86,6 +93,7 @@ class Questionnaire:
         return cls(
             {name: tuple(sorted(answers)) for name, answers in sorted(seen.items())},
             {name: (float(np.mean(v)), float(np.std(v)) or 1.0) for name, v in sorted(measured.items())},
+            tuple(DIMENSION_WEIGHTS) if places else (),
         )
 
     def answers(self, shots: Sequence[tuple[PoolShot, bool]]) -> dict[str, torch.Tensor]:
@@ -93,7 +101,8 @@ class Questionnaire:
 
         Returns:
             For each question the class numbers, (pictures,), with IGNORED if it does not apply. Under MEASURES, the
-            standardised numbers, (pictures, measures), with NaN for missing ones.
+            standardised numbers, (pictures, measures), with NaN for missing ones. Under BOXES, if places are asked, the
+            edges of the defects as shares of the picture, (pictures, dimensions x 4), with NaN where there is none.
         """
         numbers = {name: {answer: i for i, answer in enumerate(found)} for name, found in self.classes.items()}
         answers = [questions(shot, original=original) for shot, original in shots]
@@ -105,7 +114,12 @@ class Questionnaire:
             [(shot.measures.get(name, np.nan) - mean) / deviation for name, (mean, deviation) in self.measures.items()]
             for shot, _ in shots
         ]
-        return found | {MEASURES: torch.tensor(measured, dtype=torch.float32).reshape(len(shots), -1)}
+        found[MEASURES] = torch.tensor(measured, dtype=torch.float32).reshape(len(shots), -1)
+        if self.places:
+            nowhere = (np.nan,) * 4
+            boxes = [[edge for d in self.places for edge in shot.boxes.get(d.value, nowhere)] for shot, _ in shots]
+            found[BOXES] = torch.tensor(boxes, dtype=torch.float32)
+        return found
 
 
 class AnswerSheet:

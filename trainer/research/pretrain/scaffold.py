@@ -11,10 +11,13 @@ questionnaire has its own head, and all heads are trained together, at these pla
 * `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer later, for the attributes of
   the picture that the marker names, and for those of the original. With both in one place, a comparison is easy;
 * `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
+
+If the model is to point at faults, `seen`, `read` and `judged` also say where the defect of each dimension is.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -25,7 +28,7 @@ from transformers import InternVLForConditionalGeneration
 
 from screening.prompt import PICTURES_PER_SAMPLE
 from trainer.research.pretrain.batches import IGNORED
-from trainer.research.pretrain.questions import COMPARISONS, DIMENSIONS, MEASURES, PRINTED, Questionnaire
+from trainer.research.pretrain.questions import BOXES, COMPARISONS, DIMENSIONS, MEASURES, PRINTED, Questionnaire
 
 
 class Heads(nn.Module):
@@ -36,6 +39,8 @@ class Heads(nn.Module):
         self.sizes = {n: len(questionnaire.classes[n]) for n in names if n in questionnaire.classes}
         if MEASURES in names:
             self.sizes[MEASURES] = len(questionnaire.measures)
+        if BOXES in names and questionnaire.places:
+            self.sizes[BOXES] = 4 * len(questionnaire.places)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(tokens * width, sum(self.sizes.values()))
 
@@ -80,13 +85,13 @@ class Scaffold(nn.Module):
         super().__init__()
         self.model = model
         text, tokens = model.config.text_config, model.config.image_seq_length
-        alone = [n for n in (*questionnaire.classes, MEASURES) if n not in COMPARISONS]
+        alone = [n for n in (*questionnaire.classes, MEASURES, BOXES) if n not in COMPARISONS]
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
         self.compared = Comparison(tokens, text.hidden_size, questionnaire)
         self.read = Heads(1, text.hidden_size, questionnaire, [*alone, *COMPARISONS])
         self.found = Heads(1, text.hidden_size, questionnaire, PRINTED)
         self.recalled = Heads(1, text.hidden_size, questionnaire, PRINTED)
-        self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS)))
+        self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS, BOXES)))
         self.reading_layer = -(-text.num_hidden_layers * 3 // 5)
         self.finding_layer = min(self.reading_layer + 1, text.num_hidden_layers)
 
@@ -129,19 +134,22 @@ def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy, or the Huber loss of standardised numbers for the measures.
+    """Cross-entropy, the Huber loss of standardised numbers for the measures, and the mean error of edges for boxes.
 
-    The result is the mean over the questions about changed attributes, plus the mean over all others.
+    The result is the mean over the questions about changed attributes, plus the mean over all others, plus the error of
+    the boxes in tenths of the picture's side.
     """
-    losses: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    losses: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, found in logits.items():
         wanted = targets[name]
-        if name == MEASURES:
+        if name in (MEASURES, BOXES):
             known = ~wanted.isnan()
-            loss = functional.huber_loss(found[known], wanted[known], reduction="sum") / max(1, known.sum())
+            distance = functional.huber_loss if name == MEASURES else functional.l1_loss
+            loss = distance(found[known], wanted[known], reduction="sum") / max(1, known.sum())
         else:
             known = (wanted != IGNORED).sum()
             total = functional.cross_entropy(found, wanted, ignore_index=IGNORED, reduction="sum")
             loss = total / max(1, known)
-        losses[name in COMPARISONS[1:]].append(loss)
-    return torch.stack([torch.stack(group).mean() for group in losses.values() if group]).sum()
+        group = BOXES if name == BOXES else "changed" if name in COMPARISONS[1:] else "other"
+        losses[group].append(10 * loss if name == BOXES else loss)
+    return torch.stack([torch.stack(group).mean() for group in losses.values()]).sum()

@@ -207,11 +207,11 @@ class Speak:
         wanted = batch["labels"][:, 1:]
         places = wanted != IGNORED
         loss = functional.cross_entropy(scaffold.model.lm_head(states.top[:, :-1][places]).float(), wanted[places])
-        if task in ("screen", "screen_direct"):
+        if task.startswith("screen"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
             loss = loss + answer_loss(scaffold.read(states.read[ended]), targets)
-            if task == "screen":
+            if task != "screen_direct":
                 marked = torch.isin(batch["labels"], self._markers)
                 loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets)
         return loss

@@ -4,19 +4,20 @@
 * `describe_all`: five pictures of *unrelated* products → five captions, so the model must look at each picture. With
   one product on all five, copying the first description is right nine times in ten, and the model learns to copy.
 * `screen`, `screen_direct`: the real task, with its reasoning and without.
+* `screen_locate`: the real task, with the place of every fault in the reasoning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from screening.answer import Finding, Mode, compose, render
-from screening.prompt import Prompt, messages
+from screening.answer import Answer, Finding, Mode, compose, render, with_boxes
+from screening.prompt import Prompt, locating, messages
 from screening.task import OPTIONS, Dimension
 from trainer.data.render.words import JOINT, NORMAL_COMMENT
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
@@ -52,6 +53,7 @@ class Tasks:
             "describe_all": self.describe_all,
             "screen": lambda rng: self.screen(rng, Mode.COT),
             "screen_direct": lambda rng: self.screen(rng, Mode.DIRECT),
+            "screen_locate": self.screen_locate,
         }
 
     def with_usable_counts(self, usable_counts: tuple[float, ...]) -> Tasks:
@@ -73,10 +75,22 @@ class Tasks:
         """The real task."""
         product = self._product(rng)
         shots = self._generated(product, rng)
-        findings = tuple(finding(o, s) for o, s in zip(OPTIONS, shots, strict=True))
-        options = frozenset(f.option for f in findings if not f.dimensions)
-        answer = compose(options, findings, opening=f"The original is {product.description}.")
-        return Example((product.original, *shots), self.screen_prompt(mode), render(answer, mode))
+        return Example((product.original, *shots), self.screen_prompt(mode), render(_answer(product, shots), mode))
+
+    def screen_locate(self, rng: np.random.Generator) -> Example:
+        """The real task with places. Products with a fault that cannot be seen (one in a thousand) are drawn anew."""
+        product = self._product(rng)
+        shots = self._generated(product, rng)
+        if any(set(shot.dimensions) - shot.boxes.keys() for shot in shots):
+            return self.screen_locate(rng)
+        boxes = {
+            option: [shot.boxes[d.value] for d in Dimension if d.value in shot.boxes]
+            for option, shot in zip(OPTIONS, shots, strict=True)
+        }
+        answer = _answer(product, shots)
+        located = Answer(answer.options, with_boxes(answer.reasoning or "", boxes))
+        prompt = self.screen_prompt(Mode.COT, locate=True)
+        return Example((product.original, *shots), prompt, render(located, Mode.COT))
 
     def family(self, rng: np.random.Generator, varied_share: float = 0.0) -> tuple[PoolShot, ...]:
         """An original and four generated pictures of it, as in `screen`.
@@ -120,14 +134,22 @@ class Tasks:
             )
         )
 
-    @lru_cache(maxsize=2)  # noqa: B019
-    def screen_prompt(self, mode: Mode) -> str:
+    @lru_cache(maxsize=3)  # noqa: B019
+    def screen_prompt(self, mode: Mode, locate: bool = False) -> str:
         """The screening question as text."""
+        prompt = locating(self._prompt) if locate else self._prompt
         return str(
             self._tokenizer.apply_chat_template(
-                messages(self._prompt, mode), tokenize=False, add_generation_prompt=True
+                messages(prompt, mode, locate), tokenize=False, add_generation_prompt=True
             )
         )
+
+
+def _answer(product: PoolProduct, shots: Sequence[PoolShot]) -> Answer:
+    """The true answer about four generated pictures, with its reasoning."""
+    findings = tuple(finding(o, s) for o, s in zip(OPTIONS, shots, strict=True))
+    options = frozenset(f.option for f in findings if not f.dimensions)
+    return compose(options, findings, opening=f"The original is {product.description}.")
 
 
 def finding(option: str, shot: PoolShot) -> Finding:

@@ -99,9 +99,11 @@ class SpeakStageSettings(StageSettings):
     """Settings of the stage that trains the language model to answer in words."""
 
     shares: Annotated[
-        dict[Literal["describe", "describe_all", "screen", "screen_direct"], Share], AfterValidator(_some_task)
+        dict[Literal["describe", "describe_all", "screen", "screen_direct", "screen_locate"], Share],
+        AfterValidator(_some_task),
     ]
-    """Shares of the tasks; each step draws its task by them."""
+    """Shares of the tasks; each step draws its task by them. With `screen_locate`, all stages also teach the places of
+    the faults, and the checkpoint can be asked with `locate` afterwards."""
     usable_counts: Shares5 | None = None
     """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
     the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
@@ -122,3 +124,14 @@ class PretrainRecipe(Strict):
     usable_counts: Shares5
     """Shares of samples with 0 to 4 usable pictures."""
     seed: Seed
+
+    @property
+    def locates(self) -> bool:
+        """Whether the model learns to point at faults."""
+        return self.speak.shares.get("screen_locate", 0) > 0
+
+    @model_validator(mode="after")
+    def _boxes_stay_true(self) -> Self:
+        if self.locates and self.jitter:
+            raise ValueError("screen_locate needs `jitter: 0`, because boxes do not move with the shifted pictures")
+        return self

@@ -15,7 +15,6 @@ from trl import SFTConfig, SFTTrainer
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
-from screening.prompt import locating
 from screening.runtime.environment import shorten_socket_paths
 from trainer.data_directory import data_digest, read_frame, read_samples
 from trainer.records import licences_of, pseudo_labels_of
@@ -23,12 +22,13 @@ from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import done_by_first, processes
 from trainer.training.efficiency import OPTIM
 from trainer.training.enough_data import refuse, sft_problem
+from trainer.training.export import able_to_locate
 from trainer.training.finetuning import STATES_NAME, StrictResume, check_machine, train_to_end
 from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
 from trainer.training.recipe.recipe import Recipe, load_recipe
-from trainer.training.recipe.stages import BOX_TOKENS, SftRecipe
+from trainer.training.recipe.stages import SftRecipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sharding import is_sharded
@@ -201,15 +201,8 @@ def train_on_rows(
         recipe=recipe,
         tracking=tracking,
         validation=validation,
-        contract=_able_to_locate(parent) if settings.locate else {},
+        contract=able_to_locate(parent.prompt, parent.decoding) if settings.locate else {},
     )
-
-
-def _able_to_locate(parent: Manifest) -> dict[str, Any]:
-    """The fields of the manifest by which a service can ask where the faults are."""
-    most = parent.decoding.max_tokens_locate or parent.decoding.max_tokens_cot + BOX_TOKENS
-    decoding = parent.decoding.model_copy(update={"max_tokens_locate": most})
-    return {"prompt": locating(parent.prompt), "decoding": decoding}
 
 
 def build_trainer(checkpoint: Path, rows: Dataset, settings: SftRecipe, output: Path) -> StrictSFTTrainer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from screening.answer import Answer, Mode, parse
+from screening.boxes import Box
 from screening.prompt import COMPACT
 from trainer.research.pretrain.batches import IGNORED, Batcher
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
@@ -116,6 +119,24 @@ def test_screening_targets_parse_and_name_the_usable_pictures(pool: Pool, tokeni
         truth = {o for o, row in zip("ABCD", rows_of(example)[1:], strict=True) if row not in defective}
         assert answer.options == truth
         assert {f.option for f in answer.findings if not f.dimensions} == truth
+
+
+def test_located_targets_have_a_box_for_every_fault(pool: Pool, tokenizer) -> None:
+    place = Box(0.1, 0.2, 0.42, 0.5)
+    product = pool.products[0]
+    placed = tuple(replace(one, boxes=dict.fromkeys(one.dimensions, place)) for one in product.defective)
+    unplaced = Pool(pool.pixels, [replace(product, defective=(*placed[:3], product.defective[3]))])
+    tasks = Tasks(unplaced, tokenizer, COMPACT, usable_counts=(0, 1, 0, 0, 0))
+    examples = [tasks.draw["screen_locate"](np.random.default_rng(seed)) for seed in range(20)]
+    assert all(example.prompt == tasks.screen_prompt(Mode.COT, locate=True) for example in examples)
+    assert "Point at each fault." in examples[0].prompt
+    for example in examples:
+        answer = parse(example.target, Mode.COT)
+        assert isinstance(answer, Answer)
+        assert product.defective[3].row not in rows_of(example), "nobody knows where its fault is"
+        found = [region.box for finding in answer.findings for region in finding.regions]
+        assert found == [place] * 3
+        assert tasks.screen_prompt(Mode.COT) != example.prompt
 
 
 def test_the_words_of_verdicts_are_single_tokens(tokenizer) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from screening.boxes import Box
 from screening.checkpoint.manifest import verify
 from screening.prompt import COMPACT
 from screening.runtime.digests import file_sha256
@@ -19,8 +20,16 @@ from trainer.__main__ import main
 from trainer.research.pretrain.batches import IGNORED
 from trainer.research.pretrain.measurements import Recall, option_score
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
-from trainer.research.pretrain.questions import APPEARANCE, COMPARED, MEASURES, AnswerSheet, Questionnaire, questions
-from trainer.research.pretrain.scaffold import answer_loss, generated_only
+from trainer.research.pretrain.questions import (
+    APPEARANCE,
+    BOXES,
+    COMPARED,
+    MEASURES,
+    AnswerSheet,
+    Questionnaire,
+    questions,
+)
+from trainer.research.pretrain.scaffold import Heads, answer_loss, generated_only
 from trainer.research.pretrain.stages import Read, See, Speak
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.number_format import pretraining_computes_in
@@ -145,6 +154,36 @@ def test_training_starts_from_the_weights_of_the_checkpoint(
     assert weights[0] == weights[1]
 
 
+def test_a_model_that_learns_places_can_be_asked_for_them(
+    recipe: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(whole / "checkpoint").prompt.locate is None
+    shares = {"screen": 0.5, "screen_locate": 0.5}
+    settings = yaml.safe_load(recipe.read_text())
+    settings["pretrain"]["speak"] |= {"shares": shares}
+    pointing = tmp_path / "pointing.yaml"
+    pointing.write_text(yaml.safe_dump(settings))
+    assert pretrain(pointing, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 2
+    assert "screen_locate needs `jitter: 0`" in capsys.readouterr().err
+
+    settings["pretrain"] |= {"jitter": 0}
+    pointing.write_text(yaml.safe_dump(settings))
+    assert pretrain(pointing, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 0
+    manifest = verify(tmp_path / "out" / "checkpoint")
+    assert manifest.prompt.locate == COMPACT.cot + " Point at each fault."
+    assert manifest.decoding.max_tokens_locate == manifest.decoding.max_tokens_cot + 256
+    measured = [
+        json.loads(line).get("measured", {}) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    ]
+    assert any("place of layout" in found.get("judged", {}) for found in measured)
+
+    products = [json.loads(line) for line in (tmp_path / "pool" / "products.jsonl").read_text().splitlines()]
+    shots = [shot for product in products for shot in product["shots"]]
+    assert all(set(shot["boxes"]) == set(shot["dimensions"]) for shot in shots)
+    boxes = [Box(*edges) for shot in shots for edges in shot["boxes"].values()]
+    assert len(boxes) >= 16 and all(box.valid for box in boxes)
+
+
 def test_a_directory_of_another_run_is_refused(
     recipe: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +209,9 @@ ATTRIBUTES = {"kind": "jar", "body": "red", "number": "42"}
 ORIGINAL = PoolShot(0, "a red jar, on a white background", ATTRIBUTES, (), (), (), 0, {"width": 0.5})
 SOUND = PoolShot(1, "a red jar, light from the left", ATTRIBUTES, (), (), (), 0, {"width": 0.5})
 FLOATING = PoolShot(2, "a red jar", ATTRIBUTES, ("placement_layout",), ("it floats",), (), 2, {"width": 0.7})
+
+
+PLACED = replace(FLOATING, boxes={"placement_layout": Box(0.2, 0.3, 0.4, 0.5)})
 
 
 @pytest.fixture
@@ -216,6 +258,46 @@ def test_the_answer_sheet_knows_every_picture_by_its_row(small_pool: Pool) -> No
     assert answers["light"].tolist() == [IGNORED, IGNORED, 0]
     mean, deviation = asked.measures["width"]
     torch.testing.assert_close(answers[MEASURES][:, 0] * deviation + mean, torch.tensor([0.7, 0.5, 0.5]))
+
+
+def test_places_are_asked_only_if_the_model_is_to_point(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool, places=True)
+    boxes = asked.answers([(SOUND, False), (PLACED, False)])[BOXES]
+    assert boxes.shape == (2, 4 * len(asked.places))
+    assert boxes[0].isnan().all()
+    first = 4 * asked.places.index(Dimension.LAYOUT)
+    assert boxes[1, first : first + 4].tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5])
+    assert int((~boxes[1].isnan()).sum()) == 4
+    assert BOXES not in Questionnaire.of(small_pool).answers([(PLACED, False)])
+
+
+def test_heads_have_places_only_if_the_model_is_to_point(small_pool: Pool) -> None:
+    names = ("layout", BOXES)
+    asked = Questionnaire.of(small_pool, places=True)
+    assert Heads(1, 8, asked, names)(torch.zeros(3, 8))[BOXES].shape == (3, 4 * len(asked.places))
+    assert BOXES not in Heads(1, 8, Questionnaire.of(small_pool), names)(torch.zeros(3, 8))
+
+
+def test_the_loss_of_boxes_is_their_mean_error_in_tenths_of_the_side() -> None:
+    found = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 0.0, 0.0]])
+    wanted = torch.tensor([[0.1, 0.2, 0.6, 0.8], [torch.nan] * 4])
+    assert answer_loss({BOXES: found}, {BOXES: wanted}).item() == pytest.approx((1 + 2) / 4)
+    layout = {"layout": torch.tensor([[0.0, 0.0]])}
+    both = answer_loss({BOXES: found, **layout}, {BOXES: wanted, "layout": torch.tensor([0])})
+    assert both.item() == pytest.approx(0.75 + np.log(2))
+
+
+def test_recall_counts_boxes_with_the_right_centre_and_with_half_the_overlap(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool, places=True)
+    wanted = asked.answers([(PLACED, False)] * 3 + [(SOUND, False)])[BOXES]
+    first = 4 * asked.places.index(Dimension.LAYOUT)
+    found = torch.zeros_like(wanted)
+    found[0, first : first + 4] = torch.tensor([0.2, 0.3, 0.4, 0.5])  # the box itself
+    found[1, first : first + 4] = torch.tensor([0.25, 0.35, 0.3, 0.4])  # inside it, and small
+    found[2, first : first + 4] = torch.tensor([0.6, 0.3, 0.8, 0.5])  # beside it
+    recall = Recall(asked)
+    recall.add({BOXES: found}, {BOXES: wanted})
+    assert recall.result() == {"place of layout": [2 / 3, 1 / 3]}
 
 
 def test_the_loss_of_heads_is_the_mean_over_known_values_of_each_question() -> None:
