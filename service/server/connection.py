@@ -89,7 +89,7 @@ class Connection(H11Protocol):
         # uvicorn does this itself only if there is no error. Its timer would keep the connection's buffers in memory.
         self._unset_keepalive_if_required()
         self._stop_timer()
-        # A reference to this object would keep its buffers in memory until the next full garbage collection.
+        # The two refer to each other, which would keep all buffers in memory until the next full garbage collection.
         self._lingering.close = self._transport.close
 
     def data_received(self, data: bytes) -> None:
@@ -123,7 +123,7 @@ class Connection(H11Protocol):
         if self._in_progress and not self._lingering.lingers:
             super().shutdown()
         else:
-            self._transport.close()  # without lingering, because an idle peer must not delay the end of the process
+            self._transport.close()  # without lingering, because no such peer may delay the end of the process
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MALFORMED, f"{msg} Send HTTP/1.1 with at most 64 KiB of headers.")

@@ -57,6 +57,16 @@ async def everything(peer: socket.socket) -> bytes:
     return received
 
 
+async def answer_to(*pieces: bytes) -> bytes:
+    """What the service answers to bytes that arrive in pieces, 0.1 s apart, until it closes the connection."""
+    _, peer = await open_connection()
+    with peer:
+        for piece in pieces:
+            await asyncio.get_running_loop().sock_sendall(peer, piece)
+            await asyncio.sleep(0.1)
+        return await everything(peer)
+
+
 @pytest.mark.parametrize(
     "sent",
     {
@@ -85,30 +95,15 @@ def test_a_client_that_never_reads_is_cut_off_however_little_is_left_for_it(sent
 @pytest.mark.parametrize(
     "last", [b"GET /a HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", b"GET /a HTTP/1.0\r\n\r\n"]
 )
-def test_what_follows_the_last_lastdoes_not_cost_its_answer(last: bytes, follows: bytes) -> None:
+def test_what_follows_the_last_request_does_not_cost_its_answer(last: bytes, follows: bytes) -> None:
     """RFC 9112, section 9.6: a server ignores what follows a request after which it closes the connection."""
-
-    async def answer() -> bytes:
-        _, peer = await open_connection()
-        with peer:
-            await asyncio.get_running_loop().sock_sendall(peer, last)
-            await asyncio.sleep(0.1)
-            await asyncio.get_running_loop().sock_sendall(peer, follows)
-            return await everything(peer)
-
-    received = asyncio.run(answer())
+    received = asyncio.run(answer_to(last, follows))
     assert received.startswith(b"HTTP/1.1 200") and received.endswith(b"\r\n\r\n/a")
 
 
-def test_a_head_lastwith_a_broken_body_is_refused_without_a_body() -> None:
-    async def answer() -> bytes:
-        _, peer = await open_connection()
-        with peer:
-            broken = b"HEAD /a HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
-            await asyncio.get_running_loop().sock_sendall(peer, broken)
-            return await everything(peer)
-
-    received = asyncio.run(answer())
+def test_a_head_request_with_a_broken_body_is_refused_without_a_body() -> None:
+    broken = b"HEAD /a HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    received = asyncio.run(answer_to(broken))
     assert received.startswith(b"HTTP/1.1 400") and received.endswith(b"\r\n\r\n")
 
 

@@ -78,7 +78,7 @@ class Tasks:
         return Example((product.original, *shots), self.screen_prompt(mode), render(_answer(product, shots), mode))
 
     def screen_locate(self, rng: np.random.Generator) -> Example:
-        """The real task with places. Products with a fault that cannot be seen (one in a thousand) are drawn anew."""
+        """The real task with places. A sample with a fault that cannot be seen, and so has no box, is drawn anew."""
         product = self._product(rng)
         shots = self._generated(product, rng)
         if any(set(shot.dimensions) - shot.boxes.keys() for shot in shots):
