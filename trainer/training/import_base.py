@@ -259,6 +259,7 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
     """
     from trainer.training.plan.tokens import count_tokens
     from trainer.training.recipe.recipe import RecipeError
+    from trainer.training.recipe.stages import BOX_TOKENS
 
     prompt = recipe.prompt_texts
     special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
@@ -268,9 +269,11 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
                 f"recipe {recipe.name!r}, prompt.{name}: {found!r} is a special token of this model. Remove it"
             )
     asked = count_tokens(prompt, per_picture, processor.tokenizer).prompt
-    if asked + recipe.max_tokens_cot > positions:
+    boxes = BOX_TOKENS if recipe.pretrain and recipe.pretrain.locates else 0
+    if asked + recipe.max_tokens_cot + boxes > positions:
         raise RecipeError(
             f"recipe {recipe.name!r}, prompt.cot: a question of {asked} tokens and an answer of "
-            f"{recipe.max_tokens_cot} (max_tokens_cot) exceed the model's {positions} positions. Shorten the prompt"
+            f"{recipe.max_tokens_cot} (max_tokens_cot){f' and {boxes} for boxes (screen_locate)' if boxes else ''} "
+            f"exceed the model's {positions} positions. Shorten the prompt"
             f"{', or take fewer tiles' if recipe.tiles > 1 else ''}"
         )

@@ -167,6 +167,11 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     assert "screen_locate needs `jitter: 0`" in capsys.readouterr().err
 
     settings["pretrain"] |= {"jitter": 0}
+    most = settings["architecture"]["max_positions"] - 256  # enough for an answer without boxes
+    pointing.write_text(yaml.safe_dump(settings | {"max_tokens_cot": most}))
+    assert pretrain(pointing, tmp_path / "pool", tmp_path / "too-long", "--start", str(whole / "checkpoint")) == 2
+    assert f"an answer of {most} (max_tokens_cot) and 256 for boxes (screen_locate) exceed" in capsys.readouterr().err
+
     pointing.write_text(yaml.safe_dump(settings))
     assert pretrain(pointing, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 0
     manifest = verify(tmp_path / "out" / "checkpoint")
