@@ -12,7 +12,8 @@ questionnaire has its own head, and all heads are trained together, at these pla
   the picture that the marker names, and for those of the original. With both in one place, a comparison is easy;
 * `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
 
-If the model is to point at faults, `seen`, `read` and `judged` also say where the defect of each dimension is.
+If the model is to point at faults, `seen`, `read`, `found` and `judged` also say where the defect of each dimension is.
+`found` matters most: the words after a marker, and so the boxes, can look up its state of that layer, but not its last.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Scaffold(nn.Module):
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
         self.compared = Comparison(tokens, text.hidden_size, questionnaire)
         self.read = Heads(1, text.hidden_size, questionnaire, [*alone, *COMPARISONS])
-        self.found = Heads(1, text.hidden_size, questionnaire, PRINTED)
+        self.found = Heads(1, text.hidden_size, questionnaire, (*PRINTED, BOXES))
         self.recalled = Heads(1, text.hidden_size, questionnaire, PRINTED)
         self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS, BOXES)))
         self.reading_layer = -(-text.num_hidden_layers * 3 // 5)

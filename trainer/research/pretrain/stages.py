@@ -184,6 +184,7 @@ class Speak:
     def __init__(self, shop: Workshop, course: SpeakStageSettings) -> None:
         self.shop, self.course = shop, course
         self._markers = torch.tensor(shop.markers, device=shop.device)
+        self._brackets = brackets(shop.tokenizer)
         counts = course.usable_counts
         self._tasks = shop.training if counts is None else shop.training.with_usable_counts(counts)
 
@@ -206,7 +207,10 @@ class Speak:
         states = scaffold.think(batch["input_ids"], tokens)
         wanted = batch["labels"][:, 1:]
         places = wanted != IGNORED
-        loss = functional.cross_entropy(scaffold.model.lm_head(states.top[:, :-1][places]).float(), wanted[places])
+        logits = scaffold.model.lm_head(states.top[:, :-1][places]).float()
+        each = functional.cross_entropy(logits, wanted[places], reduction="none")
+        within = inside_boxes(wanted, self._brackets)[places]
+        loss = (each * torch.where(within, self.course.box_weight, 1.0)).mean()
         if task.startswith("screen"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
@@ -225,6 +229,18 @@ class Speak:
                 yield {name: tensor.to(shop.device) for name, tensor in shop.batcher(examples, rng).items()}
 
         return {"verdicts": verdict_recall(shop.scaffold.model, shop.tokenizer, batches())}
+
+
+def brackets(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
+    """The tokens around the numbers of a box, `[[310, 80, 520, 190]]`."""
+    opening, closing = tokenizer.convert_tokens_to_ids(["[", "]"])
+    return opening, closing
+
+
+def inside_boxes(labels: torch.Tensor, around: tuple[int, int]) -> torch.Tensor:
+    """Which tokens of answers (batch, length) belong to the numbers of a box, with its brackets up to the first `]`."""
+    opened, closed = ((labels == bracket).cumsum(1) for bracket in around)
+    return opened > closed
 
 
 def fine_probability(judged: dict[str, torch.Tensor], questionnaire: Questionnaire) -> torch.Tensor:

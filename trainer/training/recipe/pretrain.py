@@ -108,6 +108,9 @@ class SpeakStageSettings(StageSettings):
     """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
     the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
     one."""
+    box_weight: Factor = 1.0
+    """Weight of the numbers of boxes in the loss; a word has the weight 1. The words are soon learned, and then the
+    heads outweigh the few numbers."""
 
 
 class PretrainRecipe(Strict):

@@ -15,6 +15,7 @@ from screening.prompt import COMPACT
 from trainer.research.pretrain.batches import IGNORED, Batcher
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
 from trainer.research.pretrain.schedule import build_optimizers, learning_rate
+from trainer.research.pretrain.stages import brackets, inside_boxes
 from trainer.research.pretrain.tasks import Example, Tasks
 from trainer.research.pretrain.tokenizer import TAGS, train_tokenizer
 from trainer.research.pretrain.vocabulary import fixed_texts
@@ -137,6 +138,14 @@ def test_located_targets_have_a_box_for_every_fault(pool: Pool, tokenizer) -> No
         found = [region.box for finding in answer.findings for region in finding.regions]
         assert found == [place] * 3
         assert tasks.screen_prompt(Mode.COT) != example.prompt
+
+
+def test_the_numbers_of_boxes_are_told_from_words(tokenizer) -> None:
+    text = "<B> shadow: a cap <box>[[310, 80, 520, 190]]</box><box>[[0, 10, 20, 1000]]</box>, <C> normal: 24"
+    labels = torch.tensor([[IGNORED, IGNORED, *tokenizer.encode(text)], [IGNORED, *tokenizer.encode(f"{text}.")]])
+    for row, found in zip(labels, inside_boxes(labels, brackets(tokenizer)), strict=True):
+        assert tokenizer.decode(row[found]) == "[[310, 80, 520, 190][[0, 10, 20, 1000]"
+        assert not found[row == IGNORED].any()
 
 
 def test_the_words_of_verdicts_are_single_tokens(tokenizer) -> None:
