@@ -74,10 +74,10 @@ images: ## build the service's CPU image with buildah, and screen with it as an 
 	@k8s/images/build
 
 # Train models/tiny again from random weights: four rounds of pretraining, the paper's stages 1 and 2, two more rounds,
-# and stage 2 again.
+# stage 2 again, and two rounds that teach where the faults are.
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
 # third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core), sixth 5 / - / 20 /
-# 28. Data of stages 1 and 2: 7. Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second
+# 28, seventh 11 / - / 21 / 36, eighth - / - / 15 / 51. Data of stages 1 and 2: 7. Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second
 # time. All other steps: 15. A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
@@ -88,6 +88,9 @@ FOURTH_RECIPE ?= tiny-pretrain-4
 # After stage 2, each with an SFT of its own
 FIFTH_RECIPE ?= tiny-pretrain-5
 SIXTH_RECIPE ?= tiny-pretrain-6
+# After stage 2 on the further questions, with places, on one pool
+SEVENTH_RECIPE ?= tiny-pretrain-locate
+EIGHTH_RECIPE ?= tiny-pretrain-locate-2
 # Recipe of stages 1 and 2. The numbers of samples are those of the paper, except for the questions of stage 2.
 RECIPE ?= tiny-rl
 WEAK_SAMPLES ?= 10724
@@ -130,7 +133,12 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 	$(PY) -m trainer hard-cases \
 		--checkpoint $(TINY)/sixth-answer/checkpoint --data $(TINY)/data-questions-2 --out $(TINY)/hard-2
 	$(PY) -m trainer hcm-grpo --recipe $(RECIPE) --checkpoint $(TINY)/sixth-answer/checkpoint \
-		--data $(TINY)/data-questions-2 --hard-cases $(TINY)/hard-2 --out $(TINY)/last
+		--data $(TINY)/data-questions-2 --hard-cases $(TINY)/hard-2 --out $(TINY)/hcm-grpo-2
+	$(PY) -m trainer pretrain --recipe $(SEVENTH_RECIPE) --start $(TINY)/hcm-grpo-2/checkpoint --out $(TINY)/seventh
+	$(PY) -m trainer pretrain --recipe $(EIGHTH_RECIPE) \
+		--start $(TINY)/seventh/checkpoint --pool $(TINY)/seventh/pool --out $(TINY)/eighth
+	$(PY) -m trainer sft --recipe $(EIGHTH_RECIPE) --stage answer-driven \
+		--checkpoint $(TINY)/eighth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/last
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot
 	$(PY) -m trainer evaluate --mode direct \
@@ -143,8 +151,10 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
 	$(PY) -m trainer evaluate --mode direct \
 		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-direct
-	$(PY) -m trainer card \
-		--checkpoint $(TINY)/last/checkpoint --evaluations $(TINY)/scores-cot $(TINY)/scores-direct
+	$(PY) -m trainer evaluate --locate \
+		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-locate
+	$(PY) -m trainer card --checkpoint $(TINY)/last/checkpoint \
+		--evaluations $(TINY)/scores-cot $(TINY)/scores-direct $(TINY)/scores-locate
 	$(PY) -m trainer publish --checkpoint $(TINY)/last/checkpoint --store $(TINY)/published
 
 clean: ## remove build and cache files, but not the environment

@@ -170,7 +170,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--locate",
         action="store_true",
         help="also ask where each fault is, and draw the places on the page; needs a checkpoint that was trained for "
-        "it, which models/tiny was not (default: no)",
+        "it, as models/tiny was (default: no)",
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with pictures and decisions (default: none)"

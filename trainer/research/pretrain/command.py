@@ -158,7 +158,8 @@ class Pretraining:
 
         settings = self.settings
         see = See(self.shop, settings.see) if settings.see else None
-        stages: list[Stage | None] = [see, Read(self.shop, settings.read), Speak(self.shop, settings.speak)]
+        anneal = Speak(self.shop, settings.anneal, "anneal") if settings.anneal else None
+        stages: list[Stage | None] = [see, Read(self.shop, settings.read), Speak(self.shop, settings.speak), anneal]
         for number, stage in enumerate(stages):
             if stage:
                 run_stage(stage, number, self.out, save_every)

@@ -1,9 +1,10 @@
-"""The three stages of pretraining: see, read and speak. Each defines the loss of one step.
+"""The stages of pretraining: see, read, speak and anneal. Each defines the loss of one step.
 
 1. `See` trains ViT and projector with the heads on their output. It is fast, because it runs no language model.
 2. `Read` adds the language model, still without text: five pictures, followed by the markers `<A>` … `<D>`.
 3. `Speak` trains captions and the real task in words. ViT and projector are frozen, as in the paper's later stages. The
    heads on the language model stay active.
+4. `Anneal`, in some recipes, goes on like `Speak` with a smaller learning rate and another mix of tasks.
 
 All random choices depend on the recipe's seed, the stage and the step.
 """
@@ -177,12 +178,10 @@ class Read:
 
 
 class Speak:
-    """Stage 3."""
+    """Stages 3 and, if the recipe has it, 4, which differ in their settings only."""
 
-    name = "speak"
-
-    def __init__(self, shop: Workshop, course: SpeakStageSettings) -> None:
-        self.shop, self.course = shop, course
+    def __init__(self, shop: Workshop, course: SpeakStageSettings, name: str = "speak") -> None:
+        self.shop, self.course, self.name = shop, course, name
         self._markers = torch.tensor(shop.markers, device=shop.device)
         self._brackets = brackets(shop.tokenizer)
         counts = course.usable_counts

@@ -122,6 +122,8 @@ class PretrainRecipe(Strict):
     """None for a recipe that starts from a checkpoint whose ViT is already trained (`pretrain --start`)."""
     read: HeadsStageSettings
     speak: SpeakStageSettings
+    anneal: SpeakStageSettings | None = None
+    """A further stage like `speak` with settings of its own, such as a smaller learning rate; None for none."""
     jitter: CountFrom0
     """Maximum random shift of a picture, in pixels at the model's size."""
     usable_counts: Shares5
@@ -131,7 +133,8 @@ class PretrainRecipe(Strict):
     @property
     def locates(self) -> bool:
         """Whether the model learns to point at faults."""
-        return self.speak.shares.get("screen_locate", 0) > 0
+        stages = [self.speak, *([self.anneal] if self.anneal else [])]
+        return any(stage.shares.get("screen_locate", 0) > 0 for stage in stages)
 
     @model_validator(mode="after")
     def _boxes_stay_true(self) -> Self:

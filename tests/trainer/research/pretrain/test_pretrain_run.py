@@ -160,7 +160,7 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     assert verify(whole / "checkpoint").prompt.locate is None
     shares = {"screen": 0.5, "screen_locate": 0.5}
     settings = yaml.safe_load(recipe.read_text())
-    settings["pretrain"]["speak"] |= {"shares": shares}
+    settings["pretrain"]["anneal"] = settings["pretrain"]["speak"] | {"shares": shares, "box_weight": 5}
     pointing = tmp_path / "pointing.yaml"
     pointing.write_text(yaml.safe_dump(settings))
     assert pretrain(pointing, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 2
@@ -177,10 +177,11 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     manifest = verify(tmp_path / "out" / "checkpoint")
     assert manifest.prompt.locate == COMPACT.cot + " Point at each fault."
     assert manifest.decoding.max_tokens_locate == manifest.decoding.max_tokens_cot + 256
-    measured = [
-        json.loads(line).get("measured", {}) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()
-    ]
-    assert any("place of layout" in found.get("judged", {}) for found in measured)
+    logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["stage"] for line in logged)) == ["see", "read", "speak", "anneal"]
+    measured = [line.get("measured", {}) for line in logged]
+    for places in ("seen", "read", "found", "judged"):
+        assert any("place of layout" in found.get(places, {}) for found in measured), places
 
     products = [json.loads(line) for line in (tmp_path / "pool" / "products.jsonl").read_text().splitlines()]
     shots = [shot for product in products for shot in product["shots"]]
