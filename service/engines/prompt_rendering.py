@@ -111,12 +111,13 @@ class PromptRenderer:
             (rendered,) = await self._render([_prompt(text, pictures)])
             return rendered
 
+        asked = {"mode": form[0], "locate": form[1]}
         try:
             prompt = await FastPrompt.of(render, image.size)
         except Exception as error:  # noqa: BLE001 - whatever a processor returns; the fast form only saves time
-            log(LOGGER, logging.INFO, "fast preprocessing not possible", mode=form[0], because=repr(error))
+            log(LOGGER, logging.INFO, "fast preprocessing not possible", **asked, because=repr(error))
             return None
-        log(LOGGER, logging.INFO, "fast preprocessing ready", mode=form[0])
+        log(LOGGER, logging.INFO, "fast preprocessing ready", **asked)
         return prompt
 
     async def _render(self, prompts: Sequence[Rendered]) -> list[Rendered]:

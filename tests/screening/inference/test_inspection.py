@@ -153,9 +153,9 @@ def test_the_processor_must_cut_the_tiles_that_the_manifest_states(copy: Path, m
 
 def test_the_longest_question_is_the_one_with_the_most_tiles(copy: Path, manifest: Manifest) -> None:
     edit(copy, "processor_config.json", processor(max_patches=4))
-    edit(copy, "config.json", text(max_position_embeddings=600))
+    edit(copy, "config.json", text(max_position_embeddings=860))
     inspect(copy, with_tiles(manifest, 1))
-    with pytest.raises(CheckpointError, match=r"exceed the 600 positions of its config\.json\. Take fewer tiles"):
+    with pytest.raises(CheckpointError, match=r"exceed the 860 positions of its config\.json\. Take fewer tiles"):
         inspect(copy, with_tiles(manifest, 4))
 
 

@@ -39,11 +39,12 @@ def test_an_answer_is_complete_and_comes_from_the_checkpoint(vllm_service, sampl
         assert answer.choice is None and answer.needs_review
 
 
-def test_the_shipped_checkpoint_has_fast_preprocessing_in_both_modes(vllm_service) -> None:
+def test_the_shipped_checkpoint_has_fast_preprocessing_in_both_modes_and_with_places(vllm_service) -> None:
     said = [event for event in vllm_service.events() if event["event"].startswith("fast preprocessing")]
-    assert [(event["event"], event["mode"]) for event in said] == [
-        ("fast preprocessing ready", "cot"),
-        ("fast preprocessing ready", "direct"),
+    assert [(event["event"], event["mode"], event["locate"]) for event in said] == [
+        ("fast preprocessing ready", "cot", False),
+        ("fast preprocessing ready", "direct", False),
+        ("fast preprocessing ready", "cot", True),
     ]
 
 
