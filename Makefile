@@ -78,7 +78,8 @@ images: ## build the service's CPU image with buildah, and screen with it as an 
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
 # third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core), sixth 5 / - / 20 /
 # 28, seventh 11 / - / 21 / 36, eighth - / - / 15 / 50. Data of stages 1 and 2: 7. Stage 1.1: 21 (on one core). Stage
-# 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second time. All other steps: 15. A killed training continues; a killed render starts over.
+# 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second time. All other steps: 15.
+# A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
 FIRST_RECIPE ?= tiny

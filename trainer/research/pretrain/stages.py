@@ -4,7 +4,7 @@
 2. `Read` adds the language model, still without text: five pictures, followed by the markers `<A>` … `<D>`.
 3. `Speak` trains captions and the real task in words. ViT and projector are frozen, as in the paper's later stages. The
    heads on the language model stay active.
-4. `Anneal`, in some recipes, goes on like `Speak` with a smaller learning rate and another mix of tasks.
+4. `Anneal`, in some recipes, goes on like `Speak` with settings of its own, such as a smaller learning rate.
 
 All random choices depend on the recipe's seed, the stage and the step.
 """
