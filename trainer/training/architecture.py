@@ -100,29 +100,31 @@ def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) 
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForConditionalGeneration:
-    """Load the model of a checkpoint in float32.
+    """Load the model of a checkpoint in float32. If the architecture has more layers, they are added as the identity.
 
     Raises:
         BaseModelError: the checkpoint holds adapters.
-        CheckpointError: its sizes differ from the architecture's.
+        CheckpointError: its sizes differ from the architecture's, or it has more layers.
     """
     from transformers import InternVLForConditionalGeneration
 
     from screening.errors import CheckpointError
     from trainer.training.base_source import refuse_adapters
+    from trainer.training.expansion import expand
 
     refuse_adapters(checkpoint)
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
     vision, text, a = model.config.vision_config, model.config.text_config, architecture
-    found = [*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers]
-    found += [text.hidden_size, text.num_hidden_layers, text.intermediate_size, text.max_position_embeddings]
-    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.vision_layers]
-    wanted += [a.text_width, a.text_layers, a.text_mlp, a.max_positions]
-    if found != wanted:
+    layers, wanted_layers = (vision.num_hidden_layers, text.num_hidden_layers), (a.vision_layers, a.text_layers)
+    found = [*vision.image_size, *vision.patch_size, vision.hidden_size, text.hidden_size, text.intermediate_size]
+    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.text_width, a.text_mlp]
+    found, wanted = [*found, text.max_position_embeddings], [*wanted, a.max_positions]
+    if found != wanted or any(has > wants for has, wants in zip(layers, wanted_layers, strict=True)):
         raise CheckpointError(
-            f"{checkpoint} does not have the sizes of the recipe's architecture: {found}, not {wanted}"
+            f"{checkpoint} does not have the sizes of the recipe's architecture: {[*found, *layers]}, not "
+            f"{[*wanted, *wanted_layers]}"
         )
-    return model
+    return model if layers == wanted_layers else expand(model, *wanted_layers)
 
 
 def build_processor(

@@ -26,16 +26,24 @@ class PixelBatcher:
         self._mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) * 255
         self._scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1) * 255
 
-    def __call__(self, rows: Sequence[int], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
-        """Pixels (pictures, 3, side, side), each shifted by up to `jitter` pixels with a repeated edge."""
-        pixels = torch.from_numpy(self._shifted(rows, rng, jitter)).permute(0, 3, 1, 2)
-        return (pixels.float() - self._mean) / self._scale
+    def __call__(self, rows: Sequence[int], shifts: np.ndarray | None = None) -> torch.Tensor:
+        """Pixels (pictures, 3, side, side).
 
-    def _shifted(self, rows: Sequence[int], rng: np.random.Generator, jitter: int) -> np.ndarray:
+        Args:
+            shifts: how far each picture moves up and to the left, in pixels, (pictures, 2); the edge is repeated.
+        """
+        pixels = np.stack([self._pixels[row] for row in rows]) if shifts is None else self._shifted(rows, shifts)
+        return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - self._mean) / self._scale
+
+    def _shifted(self, rows: Sequence[int], shifts: np.ndarray) -> np.ndarray:
         size = self._pixels.shape[1]
-        offsets = rng.integers(-jitter, jitter + 1, (len(rows), 2))
-        places = np.clip(np.arange(size) + offsets[..., None], 0, size - 1)
+        places = np.clip(np.arange(size) + shifts[..., None], 0, size - 1)
         return np.stack([self._pixels[row].take(y, 0).take(x, 1) for row, (y, x) in zip(rows, places, strict=True)])
+
+
+def draw_shifts(rng: np.random.Generator, pictures: int, jitter: int) -> np.ndarray:
+    """Shifts of at most `jitter` pixels up or down and left or right, (pictures, 2)."""
+    return rng.integers(-jitter, jitter + 1, (pictures, 2))
 
 
 class Batcher:
@@ -43,6 +51,7 @@ class Batcher:
 
     def __init__(self, pixels: np.ndarray, tokenizer: PreTrainedTokenizerFast, tokens_per_picture: int) -> None:
         self.pixels = PixelBatcher(pixels)
+        self.side = pixels.shape[1]
         self._tokenizer = tokenizer
         self._picture = "<img>" + "<IMG_CONTEXT>" * tokens_per_picture + "</img>"
         self._prompt_ids: dict[str, list[int]] = {}
@@ -70,7 +79,7 @@ class Batcher:
         return {
             "input_ids": input_ids,
             "labels": labels,
-            "pixel_values": self.pixels(rows, rng, jitter),
+            "pixel_values": self.pixels(rows, draw_shifts(rng, len(rows), jitter)),
         }
 
     def _tokens(self, example: Example) -> tuple[list[int], list[int]]:

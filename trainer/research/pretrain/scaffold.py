@@ -12,8 +12,10 @@ questionnaire has its own head, and all heads are trained together, at these pla
   the picture that the marker names, and for those of the original. With both in one place, a comparison is easy;
 * `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
 
-If the model is to point at faults, `seen`, `read`, `found` and `judged` also say where the defect of each dimension is.
-`found` matters most: the words after a marker, and so the boxes, can look up its state of that layer, but not its last.
+If the model is to point at faults, `read`, `found` and `judged` also say where the defect of each dimension is. `found`
+matters most: the words after a marker, and so the boxes, can look up its state of that layer, but not its last. `seen`
+says nothing of places: with so many inputs, the gradients of the edges are thirty times as large as those of all other
+questions together, and the vision tower would learn little else.
 """
 
 from __future__ import annotations
@@ -82,14 +84,17 @@ class States(NamedTuple):
 class Scaffold(nn.Module):
     """A model with all its heads. In the shapes, P is the number of pictures (five per family), T tokens, W width."""
 
-    def __init__(self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire) -> None:
+    def __init__(
+        self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire, place_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.model = model
+        self._place_weight = place_weight
         text, tokens = model.config.text_config, model.config.image_seq_length
-        alone = [n for n in (*questionnaire.classes, MEASURES, BOXES) if n not in COMPARISONS]
+        alone = [n for n in (*questionnaire.classes, MEASURES) if n not in COMPARISONS]
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
         self.compared = Comparison(tokens, text.hidden_size, questionnaire)
-        self.read = Heads(1, text.hidden_size, questionnaire, [*alone, *COMPARISONS])
+        self.read = Heads(1, text.hidden_size, questionnaire, [*alone, BOXES, *COMPARISONS])
         self.found = Heads(1, text.hidden_size, questionnaire, (*PRINTED, BOXES))
         self.recalled = Heads(1, text.hidden_size, questionnaire, PRINTED)
         self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS, BOXES)))
@@ -110,15 +115,19 @@ class Scaffold(nn.Module):
         states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
         return States(states[self.reading_layer], states[self.finding_layer], states[-1])
 
+    def loss(self, logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Loss of one place's heads; see `answer_loss`."""
+        return answer_loss(logits, targets, self._place_weight)
+
     def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits of `seen` and `compared` from projected tokens (P, T, W)."""
-        return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
+        """Loss of `seen` and `compared` from projected tokens (P, T, W)."""
+        return self.loss(self.seen(tokens), targets) + self.loss(self.compared(tokens), generated_only(targets))
 
     def marker_loss(self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits of `found`, `recalled` and `judged` from states at the markers (families x 4, W)."""
+        """Loss of `found`, `recalled` and `judged` from states at the markers (families x 4, W)."""
         own, original = generated_only(targets), original_only(targets)
-        loss = answer_loss(self.found(found), own) + answer_loss(self.recalled(found), original)
-        return loss + answer_loss(self.judged(top), own)
+        loss = self.loss(self.found(found), own) + self.loss(self.recalled(found), original)
+        return loss + self.loss(self.judged(top), own)
 
 
 def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -134,11 +143,11 @@ def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], place_weight: float) -> torch.Tensor:
     """Cross-entropy, the Huber loss of standardised numbers for the measures, and the mean error of edges for boxes.
 
     The result is the mean over the questions about changed attributes, plus the mean over all others, plus the error of
-    the boxes in tenths of the picture's side.
+    the boxes in tenths of the picture's side, times `place_weight`.
     """
     losses: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, found in logits.items():
@@ -152,5 +161,5 @@ def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor
             total = functional.cross_entropy(found, wanted, ignore_index=IGNORED, reduction="sum")
             loss = total / max(1, known)
         group = BOXES if name == BOXES else "changed" if name in COMPARISONS[1:] else "other"
-        losses[group].append(10 * loss if name == BOXES else loss)
+        losses[group].append(10 * place_weight * loss if name == BOXES else loss)
     return torch.stack([torch.stack(group).mean() for group in losses.values()]).sum()

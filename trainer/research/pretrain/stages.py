@@ -11,7 +11,7 @@ All random choices depend on the recipe's seed, the stage and the step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,13 +24,13 @@ from transformers import PreTrainedTokenizerFast
 from screening.answer import Mode
 from screening.prompt import PICTURES_PER_SAMPLE
 from screening.task import OPTIONS
-from trainer.research.pretrain.batches import IGNORED, Batcher
+from trainer.research.pretrain.batches import IGNORED, Batcher, draw_shifts
 from trainer.research.pretrain.measurements import Recall, option_score, verdict_recall
 from trainer.research.pretrain.pool import PoolShot
-from trainer.research.pretrain.questions import DIMENSIONS, FINE, AnswerSheet, Questionnaire
-from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
+from trainer.research.pretrain.questions import BOXES, DIMENSIONS, FINE, PRINTED, AnswerSheet, Questionnaire
+from trainer.research.pretrain.scaffold import Scaffold, States, generated_only, original_only
 from trainer.research.pretrain.tasks import Tasks
-from trainer.training.recipe.pretrain import HeadsStageSettings, SpeakStageSettings, StageSettings
+from trainer.training.recipe.pretrain import HeadsStageSettings, SeeStageSettings, SpeakStageSettings, StageSettings
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,26 @@ class Workshop:
         """Originals with four generated pictures each."""
         return [tasks.family(rng, varied_share) for _ in range(count)]
 
-    def pixels(self, shots: Iterable[PoolShot], rng: np.random.Generator, jitter: int = 0) -> torch.Tensor:
-        return self.batcher.pixels([s.row for s in shots], rng, jitter).to(self.device)
+    def pixels(self, families: Sequence[Sequence[PoolShot]], shifts: np.ndarray | None = None) -> torch.Tensor:
+        """Pixels of all pictures (pictures, 3, side, side), moved by `shifts` as in `PixelBatcher`."""
+        return self.batcher.pixels([s.row for f in families for s in f], shifts).to(self.device)
 
-    def targets(self, families: Sequence[Sequence[PoolShot]]) -> dict[str, torch.Tensor]:
+    def targets(
+        self, families: Sequence[Sequence[PoolShot]], shifts: np.ndarray | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The answers about all pictures. Boxes move with the pictures."""
         found = self.answers(shot.row for family in families for shot in family)
+        if shifts is not None and BOXES in found:
+            found[BOXES] = moved(found[BOXES], shifts, self.batcher.side)
         return {name: target.to(self.device) for name, target in found.items()}
+
+    def training_step(
+        self, course: HeadsStageSettings, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Projected tokens and answers of new families, each picture moved by a few pixels."""
+        families = self.families(self.training, course.families_per_step, rng, course.varied_share)
+        shifts = draw_shifts(rng, len(families) * PICTURES_PER_SAMPLE, self.jitter)
+        return self.scaffold.look(self.pixels(families, shifts)), self.targets(families, shifts)
 
     def reading_ids(self) -> torch.Tensor:
         """The screening prompt and the four markers, shape (length,)."""
@@ -100,7 +114,7 @@ class See:
 
     name = "see"
 
-    def __init__(self, shop: Workshop, course: HeadsStageSettings) -> None:
+    def __init__(self, shop: Workshop, course: SeeStageSettings) -> None:
         self.shop, self.course = shop, course
 
     def trained(self) -> Iterator[nn.Parameter]:
@@ -111,15 +125,17 @@ class See:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
-        families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
-        tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
-        return shop.scaffold.seeing_loss(tokens, shop.targets(families))
+        if not self.course.unrelated:
+            return shop.scaffold.seeing_loss(*shop.training_step(self.course, rng))
+        shots = [shop.training.any_shot(rng) for _ in range(self.course.families_per_step * PICTURES_PER_SAMPLE)]
+        tokens = shop.scaffold.look(shop.pixels([shots], draw_shifts(rng, len(shots), shop.jitter)))
+        return shop.scaffold.loss(shop.scaffold.seen(tokens), shop.targets([shots]))
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng, recall = self.shop, np.random.default_rng(0), Recall(self.shop.questionnaire)
         for _ in range(families // 16):
             drawn = shop.families(shop.held_out, 16, rng)
-            tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
+            tokens = shop.scaffold.look(shop.pixels(drawn))
             targets = shop.targets(drawn)
             recall.add(shop.scaffold.seen(tokens), targets)
             recall.add(shop.scaffold.compared(tokens), generated_only(targets))
@@ -149,26 +165,26 @@ class Read:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
-        families = shop.families(shop.training, self.course.families_per_step, rng, self.course.varied_share)
-        tokens = shop.scaffold.look(shop.pixels((s for f in families for s in f), rng, shop.jitter))
-        targets = shop.targets(families)
-        read, found, top = self._states(tokens, len(families))
-        loss = shop.scaffold.seeing_loss(tokens, targets) + answer_loss(shop.scaffold.read(read), targets)
+        tokens, targets = shop.training_step(self.course, rng)
+        read, found, top = self._states(tokens, self.course.families_per_step)
+        loss = shop.scaffold.seeing_loss(tokens, targets) + shop.scaffold.loss(shop.scaffold.read(read), targets)
         return loss + shop.scaffold.marker_loss(found, top, targets)
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng = self.shop, np.random.default_rng(0)
-        recalls = {name: Recall(shop.questionnaire) for name in ("seen", "read", "found", "recalled", "judged")}
+        names = ("seen", "read", "found", "changed", "recalled", "judged")
+        recalls = {name: Recall(shop.questionnaire) for name in names}
         fine, usable = [], []
         for _ in range(families // 16):
             drawn = shop.families(shop.held_out, 16, rng)
-            tokens = shop.scaffold.look(shop.pixels((s for f in drawn for s in f), rng))
+            tokens = shop.scaffold.look(shop.pixels(drawn))
             targets = shop.targets(drawn)
             recalls["seen"].add(shop.scaffold.seen(tokens), targets)
             read, found, top = self._states(tokens, len(drawn))
             judged = shop.scaffold.judged(top)
             recalls["read"].add(shop.scaffold.read(read), targets)
-            recalls["found"].add(shop.scaffold.found(found), generated_only(targets))
+            recalls["found"].add(found_there := shop.scaffold.found(found), generated_only(targets))
+            recalls["changed"].add(*differing(found_there, targets))
             recalls["recalled"].add(shop.scaffold.recalled(found), original_only(targets))
             recalls["judged"].add(judged, generated_only(targets))
             fine.append(fine_probability(judged, shop.questionnaire).reshape(-1, len(OPTIONS)))
@@ -186,6 +202,8 @@ class Speak:
         self._brackets = brackets(shop.tokenizer)
         counts = course.usable_counts
         self._tasks = shop.training if counts is None else shop.training.with_usable_counts(counts)
+        # Boxes in words do not move with the pictures.
+        self._jitter = 0 if shop.questionnaire.places else shop.jitter
 
     def trained(self) -> Iterator[nn.Parameter]:
         model = self.shop.scaffold.model
@@ -200,7 +218,7 @@ class Speak:
         shop, scaffold = self.shop, self.shop.scaffold
         count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
         examples = [self._tasks.draw[task](rng) for _ in range(count)]
-        batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, shop.jitter).items()}
+        batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, self._jitter).items()}
         with torch.no_grad():
             tokens = scaffold.look(batch["pixel_values"])
         states = scaffold.think(batch["input_ids"], tokens)
@@ -213,7 +231,7 @@ class Speak:
         if task.startswith("screen"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
-            loss = loss + answer_loss(scaffold.read(states.read[ended]), targets)
+            loss = loss + scaffold.loss(scaffold.read(states.read[ended]), targets)
             if task != "screen_direct":
                 marked = torch.isin(batch["labels"], self._markers)
                 loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets)
@@ -228,6 +246,29 @@ class Speak:
                 yield {name: tensor.to(shop.device) for name, tensor in shop.batcher(examples, rng).items()}
 
         return {"verdicts": verdict_recall(shop.scaffold.model, shop.tokenizer, batches())}
+
+
+def moved(boxes: torch.Tensor, shifts: np.ndarray, side: int) -> torch.Tensor:
+    """Boxes (pictures, boxes x 4), as shares of the side, after their pictures moved as in `PixelBatcher`.
+
+    Args:
+        side: of the pictures, in pixels.
+    """
+    steps = torch.from_numpy(shifts[:, ::-1] / side).to(boxes.dtype)  # to the left, up
+    return (boxes.unflatten(1, (-1, 2)) - steps[:, None]).clamp(0, 1).flatten(1)
+
+
+def differing(
+    found: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Only the attributes of generated pictures that differ from the original's: logits and targets, others ignored.
+
+    Where nothing differs, reading the original is enough to be right. So the recall over all pictures says little about
+    how well the generated ones are read.
+    """
+    own, original = generated_only(targets), original_only(targets)
+    differs = {name: own[name].where(own[name] != original[name], IGNORED) for name in PRINTED if name in found}
+    return {name: found[name] for name in differs}, differs
 
 
 def brackets(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:

@@ -62,12 +62,12 @@ class Tasks:
 
     def describe(self, rng: np.random.Generator) -> Example:
         """One picture → its caption."""
-        shot = self._any_shot(rng)
+        shot = self.any_shot(rng)
         return Example((shot,), self._chat(DESCRIBE, 1), shot.caption)
 
     def describe_all(self, rng: np.random.Generator) -> Example:
         """Five pictures of unrelated products → five captions."""
-        shots = tuple(self._any_shot(rng) for _ in range(1 + len(OPTIONS)))
+        shots = tuple(self.any_shot(rng) for _ in range(1 + len(OPTIONS)))
         captions = [f"<{option}> {shot.caption}" for option, shot in zip(OPTIONS, shots[1:], strict=True)]
         return Example(shots, self._chat(DESCRIBE_ALL, 5), " ".join([shots[0].caption, *captions]))
 
@@ -118,7 +118,8 @@ class Tasks:
     def _product(self, rng: np.random.Generator) -> PoolProduct:
         return self.pool.products[rng.integers(len(self.pool.products))]
 
-    def _any_shot(self, rng: np.random.Generator) -> PoolShot:
+    def any_shot(self, rng: np.random.Generator) -> PoolShot:
+        """A picture of any product, which may be an original."""
         shots = self._product(rng).shots
         return shots[rng.integers(len(shots))]
 

@@ -90,6 +90,14 @@ class HeadsStageSettings(StageSettings):
     """Share of the generated pictures that are variations of the product (`variations_per_product` of the pool)."""
 
 
+class SeeStageSettings(HeadsStageSettings):
+    """Settings of the stage that trains the ViT."""
+
+    unrelated: bool = False
+    """Whether each picture of a step shows another product. Then a step teaches more about what pictures show, and
+    nothing about the differences between an original and its generated pictures."""
+
+
 def _some_task(shares: Mapping[Any, float]) -> Mapping[Any, float]:
     not_all_zero(tuple(shares.values()))
     return shares
@@ -118,16 +126,20 @@ class PretrainRecipe(Strict):
 
     pool: PoolRecipe
     vocabulary: Count
-    see: HeadsStageSettings | None
+    see: SeeStageSettings | None
     """None for a recipe that starts from a checkpoint whose ViT is already trained (`pretrain --start`)."""
     read: HeadsStageSettings
     speak: SpeakStageSettings
     anneal: SpeakStageSettings | None = None
     """A further stage like `speak` with settings of its own, such as a smaller learning rate; None for none."""
     jitter: CountFrom0
-    """Maximum random shift of a picture, in pixels at the model's size."""
+    """Maximum random shift of a picture, in pixels at the model's size. Without effect in `speak` and `anneal` if they
+    have `screen_locate`, because the boxes in their answers do not move with the pictures."""
     usable_counts: Shares5
     """Shares of samples with 0 to 4 usable pictures."""
+    place_weight: Factor = 1.0
+    """Weight of the heads' errors about places, in tenths of the picture's side, beside those of their other questions.
+    Once a model knows places, 1 gives them most of the gradient."""
     seed: Seed
 
     @property
@@ -135,9 +147,3 @@ class PretrainRecipe(Strict):
         """Whether the model learns to point at faults."""
         stages = [self.speak, *([self.anneal] if self.anneal else [])]
         return any(stage.shares.get("screen_locate", 0) > 0 for stage in stages)
-
-    @model_validator(mode="after")
-    def _boxes_stay_true(self) -> Self:
-        if self.locates and self.jitter:
-            raise ValueError("screen_locate needs `jitter: 0`, because boxes do not move with the shifted pictures")
-        return self

@@ -12,10 +12,11 @@ from PIL import Image
 from screening.answer import Answer, Mode, parse
 from screening.boxes import Box
 from screening.prompt import COMPACT
-from trainer.research.pretrain.batches import IGNORED, Batcher
+from trainer.research.pretrain.batches import IGNORED, Batcher, PixelBatcher, draw_shifts
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
+from trainer.research.pretrain.questions import BOXES
 from trainer.research.pretrain.schedule import build_optimizers, learning_rate
-from trainer.research.pretrain.stages import brackets, inside_boxes
+from trainer.research.pretrain.stages import brackets, differing, inside_boxes, moved
 from trainer.research.pretrain.tasks import Example, Tasks
 from trainer.research.pretrain.tokenizer import TAGS, train_tokenizer
 from trainer.research.pretrain.vocabulary import fixed_texts
@@ -108,6 +109,31 @@ def test_padding_after_a_sequence_does_not_change_its_loss(pool: Pool, tokenizer
     logits_alone = model(input_ids=alone["input_ids"], pixel_values=alone["pixel_values"]).logits
     logits_both = model(input_ids=both["input_ids"], pixel_values=both["pixel_values"]).logits
     torch.testing.assert_close(logits_both[0, :length], logits_alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_boxes_move_with_shifted_pictures() -> None:
+    side, rng = 64, np.random.default_rng(2)
+    picture = np.zeros((1, side, side, 3), dtype=np.uint8)
+    picture[0, 20:30, 12:44] = 255
+    box = torch.tensor([[12 / side, 20 / side, 44 / side, 30 / side, *[float("nan")] * 4]])
+    for shift in (np.array([[3, 0]]), np.array([[0, -4]]), *(draw_shifts(rng, 1, 5) for _ in range(5))):
+        bright = (PixelBatcher(picture)([0], shift)[0, 0] > 0).nonzero()
+        (top, left), (bottom, right) = bright.amin(0).tolist(), (bright.amax(0) + 1).tolist()
+        expected = [left / side, top / side, right / side, bottom / side]
+        torch.testing.assert_close(moved(box, shift, side)[0, :4], torch.tensor(expected))
+    assert moved(box, shift, side)[0, 4:].isnan().all(), "no defect, no place"
+    past_the_edge = moved(box, np.array([[-60, 20]]), side)[0, :4]
+    torch.testing.assert_close(past_the_edge, torch.tensor([0, 1, 24 / side, 1]))
+
+
+def test_attributes_that_equal_the_originals_do_not_count_as_changed() -> None:
+    targets = {"mark": torch.tensor([2, 2, 0, IGNORED, 2]), "ones": torch.tensor([IGNORED, 1, IGNORED, 3, IGNORED])}
+    logits = {"mark": torch.zeros(4, 3), "tens": torch.zeros(4, 2), "ones": torch.zeros(4, 5), BOXES: torch.zeros(4, 4)}
+    found, wanted = differing(logits, targets | {"tens": torch.tensor([1, 0, 1, 1, 0])})
+    assert set(found) == set(wanted) == {"mark", "tens", "ones"}
+    assert wanted["mark"].tolist() == [IGNORED, 0, IGNORED, IGNORED]
+    assert wanted["tens"].tolist() == [0, IGNORED, IGNORED, 0]
+    assert wanted["ones"].tolist() == [1, IGNORED, 3, IGNORED]
 
 
 def test_screening_targets_parse_and_name_the_usable_pictures(pool: Pool, tokenizer) -> None:

@@ -162,11 +162,6 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     settings = yaml.safe_load(recipe.read_text())
     settings["pretrain"]["anneal"] = settings["pretrain"]["speak"] | {"shares": shares, "box_weight": 5}
     pointing = tmp_path / "pointing.yaml"
-    pointing.write_text(yaml.safe_dump(settings))
-    assert pretrain(pointing, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 2
-    assert "screen_locate needs `jitter: 0`" in capsys.readouterr().err
-
-    settings["pretrain"] |= {"jitter": 0}
     most = settings["architecture"]["max_positions"] - 256  # enough for an answer without boxes
     pointing.write_text(yaml.safe_dump(settings | {"max_tokens_cot": most}))
     assert pretrain(pointing, tmp_path / "pool", tmp_path / "too-long", "--start", str(whole / "checkpoint")) == 2
@@ -180,7 +175,8 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(line["stage"] for line in logged)) == ["see", "read", "speak", "anneal"]
     measured = [line.get("measured", {}) for line in logged]
-    for places in ("seen", "read", "found", "judged"):
+    assert any("mark" in found.get("changed", {}) for found in measured)
+    for places in ("read", "found", "judged"):
         assert any("place of layout" in found.get(places, {}) for found in measured), places
 
     products = [json.loads(line) for line in (tmp_path / "pool" / "products.jsonl").read_text().splitlines()]
