@@ -143,7 +143,9 @@ def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def answer_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], place_weight: float) -> torch.Tensor:
+def answer_loss(
+    logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], place_weight: float = 1.0
+) -> torch.Tensor:
     """Cross-entropy, the Huber loss of standardised numbers for the measures, and the mean error of edges for boxes.
 
     The result is the mean over the questions about changed attributes, plus the mean over all others, plus the error of
