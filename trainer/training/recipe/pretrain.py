@@ -117,8 +117,8 @@ class SpeakStageSettings(StageSettings):
     the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
     one."""
     box_weight: Factor = 1.0
-    """Weight of the numbers of boxes in the loss; a word has the weight 1. Once the words are learned, the losses of the
-    heads are larger than that of the few numbers."""
+    """Weight of the numbers of boxes in the loss; a word has the weight 1. Once the words are learned, the losses of
+    the heads are larger than that of the few numbers."""
 
 
 class PretrainRecipe(Strict):
