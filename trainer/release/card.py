@@ -103,7 +103,7 @@ def card(manifest: Manifest, results: Sequence[Evaluation]) -> str:
     from trainer.evaluation.evaluate.report import render
 
     recipe = manifest.recipe
-    stages = "\n".join(f"- `{name}`: {_facts(value)}" for name, value in manifest.data.items())
+    stages = "\n".join(f"- `{name}`{_facts(value)}" for name, value in manifest.data.items())
     scores = _demote("\n".join(render(result) for result in results))
     origin = f"`{manifest.base}`" if manifest.base else "random weights; nothing was downloaded"
     return f"""\
@@ -163,8 +163,8 @@ def _domain(manifest: Manifest) -> str:
 
 def _facts(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
-    return str(value)
+        value = ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return f": {value}" if value else ""
 
 
 def _demote(markdown: str) -> str:
