@@ -32,7 +32,7 @@ class DecisionRecord:
     answer: ScreenAnswer
     caller: str
     question: str
-    """Digest of mode and pictures, in hexadecimal digits."""
+    """Digest of mode, `locate` and pictures, in hexadecimal digits."""
     pictures: tuple[Picture, ...]
     """Original, A, B, C, D."""
     created_at: datetime

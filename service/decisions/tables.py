@@ -55,7 +55,7 @@ DECISION = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("created_at", Moment, nullable=False, index=True),
     sa.Column("caller", sa.String(64), nullable=False),
-    # Digest of mode and pictures: equal for identical requests.
+    # Digest of mode, `locate` and pictures: equal for identical requests.
     sa.Column("question", sa.String(64), nullable=False, index=True),
     # `metadata.product` of the request, if it is a text.
     sa.Column("product", sa.String(256), nullable=True),

@@ -306,3 +306,13 @@ def test_a_url_in_a_line_is_named_as_it_stands(server: Any, write_batch: Any, ca
     source.write_text(source.read_text().replace("original.jpg", url))
     assert run_batch(server, source) == cli.FAILED
     assert f"original is a URL ({url})" in capsys.readouterr().err
+
+
+def test_places_without_reasoning_are_refused_before_the_first_line(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("{}\n")
+    assert run_batch(server, source, "--mode", "direct", "--locate") == cli.USAGE
+    assert "--locate needs --mode cot" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()

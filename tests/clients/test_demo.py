@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from screening_client import OptionVerdict
+from screening_client import Box, OptionVerdict, Region
 from screening_client.testing import FakeService
 
 pytestmark = pytest.mark.slow
@@ -141,6 +141,24 @@ def test_the_page_frames_the_faults_of_located_answers_only(load: Any, examples:
         ]
     assert pages[0].count('<div class="box') == 0 and pages[1].count('<div class="box') in (3, 4)
     assert "left:25.00%;top:25.00%;width:50.00%;height:50.00%" in pages[1]
+
+
+def test_names_of_places_stay_in_the_picture_and_apart(load: Any) -> None:
+    page = load("demo_page")
+    middle, corner = Box(0.45, 0.3, 0.55, 0.4), Box(0.9, 0.0, 1.0, 0.1)
+    places = {"appearance_deformation": middle, "placement_layout": middle, "physical_shadow": corner}
+    regions = tuple(Region(issue, box) for issue, box in places.items())
+    option = OptionVerdict("B", False, (), "", regions=regions)
+    names = re.findall(
+        r'class="name" style="left:(.*?)%;top:(.*?)%;transform:translateX\(-(.*?)%\)', page._boxes(option)
+    )
+    assert all(left == back for left, _, back in names), "left edge of the picture at 0 %, right edge at 100 %"
+    assert [(float(left), float(top)) for left, top, _ in names] == [(50, 22), (50, 30), (95, 0)]
+
+
+def test_places_need_reasoning(examples: Path) -> None:
+    done = run_demo(examples, "--mode", "direct", "--locate")
+    assert done.returncode == 2 and "--locate needs --mode cot" in done.stderr
 
 
 def test_a_failed_start_is_reported_with_the_end_of_the_log(examples: Path, tmp_path: Path) -> None:

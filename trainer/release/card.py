@@ -119,7 +119,7 @@ Written by `python -m trainer card`.
 | starts from | {origin} |
 | pictures | {_size(manifest.image)}, {_tokens(manifest.image)} |
 | prompt | `{manifest.prompt.version}` |
-| decoding | {manifest.decoding.mode}, at most {manifest.decoding.max_tokens_cot} tokens |
+| decoding | {manifest.decoding.mode}, at most {manifest.decoding.max_tokens_cot} tokens{_located(manifest)} |
 | recipe | `{recipe.get("name", "?")}`, complete in `screening.json` |
 | digest | `{manifest.digest}` |
 
@@ -137,6 +137,11 @@ model cannot see defects that are smaller than a pixel then.
 Measured on data that was used neither for training nor for calibration.
 
 {scores}"""
+
+
+def _located(manifest: Manifest) -> str:
+    most = manifest.decoding.max_tokens_locate
+    return f", with places at most {most}" if most else ""
 
 
 def _licences(manifest: Manifest) -> str:

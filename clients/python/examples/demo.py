@@ -182,7 +182,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help="maximum time for the service to start (default: %(default)s)",
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.locate and arguments.mode == "direct":
+        parser.error("--locate needs --mode cot, because a direct answer names no faults")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -26,12 +26,15 @@ img { display: block; width: 100% }
 .choice .shot { outline: 3px solid var(--good) }
 .box { position: absolute; box-sizing: border-box; border: 2px solid #ff2ea6;
   box-shadow: 0 0 0 1px #0009, inset 0 0 0 1px #0009 }
-.box span { position: absolute; left: -2px; bottom: 100%; font: 11px/1.3 system-ui, sans-serif; color: #fff;
-  background: #c4006f; padding: 0 .3em; white-space: nowrap } .high span { bottom: auto; top: 0 }
-.east span { left: auto; right: -2px }
+.name { position: absolute; font: 11px/1.3 system-ui, sans-serif; color: #fff; background: #c4006f; padding: 0 .3em;
+  white-space: nowrap }
 figcaption { font-size: .85rem } .planted, .reasoning { color: var(--soft) }
 .yes { color: var(--good) } .no { color: var(--bad) }
 """
+
+
+_NAME_HEIGHT = 8.0
+"""Height of a name on a picture, in percent of a picture of 190 pixels."""
 
 
 def page(results: Sequence[Result]) -> str:
@@ -69,13 +72,18 @@ def _verdict(option: OptionVerdict) -> str:
 
 def _boxes(option: OptionVerdict) -> str:
     """Frames over the picture where its issues are; empty if the service was not asked."""
-    frames = []
+    frames, names = [], []
     for region in option.regions or ():
         left, top, right, bottom = (100 * edge for edge in region.box)
         place = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
-        name = escape(region.issue.replace("_", " "))
-        kind = "box" + (" high" if top < 8 else "") + (" east" if left > 40 else "")  # the name stays in the picture
-        frames.append(f'<div class="{kind}" style="{place}"><span>{name}</span></div>')
+        frames.append(f'<div class="box" style="{place}"></div>')
+        # A name in the middle over its box; the nearer an edge of the picture, the more it moves inwards.
+        middle, line = (left + right) / 2, max(0.0, top - _NAME_HEIGHT)
+        while any(abs(line - other) < _NAME_HEIGHT for other in names):
+            line += _NAME_HEIGHT
+        names.append(line)
+        place = f"left:{middle:.2f}%;top:{line:.2f}%;transform:translateX(-{middle:.2f}%)"
+        frames.append(f'<span class="name" style="{place}">{escape(region.issue.replace("_", " "))}</span>')
     return "".join(frames)
 
 

@@ -136,6 +136,8 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
             text = json.dumps(_failure_document(failure))
         _note(text)
 
+    if arguments.locate and arguments.mode == "direct":
+        raise InputError("--locate needs --mode cot, because a direct answer names no faults")
     counts = run_batch(
         client,
         arguments.file,

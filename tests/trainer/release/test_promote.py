@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 
 from screening.answer import Mode
 from screening.calibration import Calibration
+from screening.checkpoint.manifest import Decoding
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
+from screening.prompt import COMPACT
 from tests.trainer import forked
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
@@ -26,6 +29,7 @@ from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import MoveError, move, previous, read_history
 from trainer.release.promote.report import title
 from trainer.release.publish.register import register
+from trainer.training.export import able_to_locate
 
 pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
 
@@ -44,10 +48,16 @@ class Shop:
     def __init__(self, folder: Path, registry: Registry, data: Path) -> None:
         self.folder, self.registry, self.data = folder, registry, data
 
-    def version(self, name: str, trained_on: dict[str, Any] | None = None, **answers: Any) -> int:
+    def version(
+        self,
+        name: str,
+        trained_on: dict[str, Any] | None = None,
+        contract: Mapping[str, Any] = MappingProxyType({}),
+        **answers: Any,
+    ) -> int:
         """Publish a checkpoint, and write an evaluation with `make_evaluation`."""
         directory = self.folder / "store" / name
-        manifest = make_checkpoint(directory, name, data=trained_on or {})
+        manifest = make_checkpoint(directory, name, data=trained_on or {}, **contract)
         make_evaluation(self.folder / f"evaluation-{name}", self.data, manifest, **answers)
         return register(self.registry, directory, manifest).number
 
@@ -95,6 +105,22 @@ def test_a_licence_that_restricts_the_training_data_is_a_warning(
     shop.version("bound", {"sft-weak": {"licences": ["no-shops"]}}, wrong=range(0, 200, 20))
     assert shop.promote("bound", 2, production="free") == 0
     assert "version 2 was trained on pictures under the licence no-shops" in capsys.readouterr().err
+
+
+def test_a_version_that_lost_the_places_is_promoted_by_force_only(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = able_to_locate(COMPACT, Decoding())
+    shop.version("points", contract=contract, wrong=OLD_WRONG)
+    assert shop.promote("points", 1) == 0
+    shop.version("silent", wrong=range(0, 200, 20))
+    capsys.readouterr()
+    assert shop.promote("silent", 2, production="points") == 2
+    assert "version 2 cannot say where faults are, and version 1, in production, can" in capsys.readouterr().err
+    assert shop.production() == 1
+    assert shop.promote("silent", 2, "--force", "--reason", "nobody asks", production="points") == 0
+    shop.version("again", contract=contract, wrong=range(0, 200, 20))
+    assert shop.promote("again", 3, production="silent") == 0, "a gained ability needs no force"
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:

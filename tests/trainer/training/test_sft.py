@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from screening.answer import Answer, Mode, parse
 from screening.boxes import Frame
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.manifest import Decoding, read_manifest, verify, write_manifest
 from screening.checkpoint.weights import changed_for_engine
 from screening.prompt import COMPACT, locating
 from screening.task import Dimension
@@ -28,7 +28,7 @@ from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.records import Generated, Sample
 from trainer.runs.run_directory import RunMismatch
-from trainer.training.recipe.recipe import load_recipe
+from trainer.training.recipe.recipe import RecipeError, load_recipe
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint
 from trainer.training.sft.agreement import check_dimensions
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
@@ -319,3 +319,17 @@ def test_a_training_with_boxes_makes_a_checkpoint_that_can_be_asked_for_them(
     assert made.decoding.max_tokens(Mode.COT) == parent.decoding.max_tokens(Mode.COT)
     assert made.decoding.max_tokens(Mode.COT, locate=True) > parent.decoding.max_tokens(Mode.COT)
     assert made.parent == parent.digest
+
+
+def test_boxes_that_do_not_fit_into_the_positions_are_refused_before_the_training(
+    data: Path, checkpoint: Path, recipe: str, tmp_path: Path
+) -> None:
+    path = Path(recipe)
+    path.write_text(path.read_text().replace("captions: false}", "captions: false, locate: 1.0}"))
+    longer = shutil.copytree(checkpoint, tmp_path / "longer")
+    manifest = read_manifest(longer)
+    fields = {name: getattr(manifest, name) for name in ("name", "version", "prompt", "image")}
+    write_manifest(longer, decoding=Decoding(max_tokens_cot=760), **fields)
+    with pytest.raises(RecipeError, match=r"an answer with boxes of 1016 exceed the model's 1024 positions"):
+        train("answer-driven", recipe, longer, data, tmp_path / "out", 4)
+    assert not (tmp_path / "out").exists()

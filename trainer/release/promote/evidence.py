@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.manifest import Manifest, read_manifest, verify
 from screening.checkpoint.registry import Version
 from screening.errors import CheckpointError, UserError
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
@@ -39,6 +39,11 @@ def whole(version: Version) -> Manifest:
     if manifest.probes is None:
         raise CheckpointError(f"{version.directory} has no probes, so services refuse it. Publish it with --again")
     return manifest
+
+
+def loses_places(production: Version, manifest: Manifest) -> bool:
+    """Whether the version in production can be asked where faults are, and the candidate with this manifest cannot."""
+    return manifest.prompt.locate is None and read_manifest(production.directory).prompt.locate is not None
 
 
 def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path) -> Path:
