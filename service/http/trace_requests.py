@@ -13,7 +13,7 @@ from service.http.paths import route_path
 from service.tracing import request_span
 
 PATH = "/screen"
-_FROM_LOG = ("id", "outcome", "source", "mode", "checkpoint", "engine")
+_FROM_LOG = ("id", "outcome", "source", "mode", "locate", "checkpoint", "engine")
 """Fields of the log line that become attributes of the span."""
 
 

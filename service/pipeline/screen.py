@@ -188,6 +188,7 @@ async def _answer(
     request: Request, answer_id: str, submission: Submission, service: Service, timer: StageTimer
 ) -> ScreenAnswer:
     """Answer from the cache, from the inference of an identical request in flight, or from the engine."""
+    request.state.log["locate"] = submission.locate
     _check_ability(submission, service.locates)
     asked, key = time.perf_counter(), work_key(service.serving, submission.content)
     source: Source

@@ -73,6 +73,7 @@ def test_a_request_is_one_trace_with_a_span_for_each_stage(traced, collector, ma
         "screening.outcome": "answered",
         "screening.source": "engine",
         "screening.mode": "cot",
+        "screening.locate": False,
         "screening.checkpoint": response.json()["checkpoint"]["digest"],
         "screening.engine": "scripted",
     }
