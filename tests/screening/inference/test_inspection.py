@@ -74,7 +74,7 @@ CONFIGURATIONS: dict[str, tuple[Change, str]] = {
     "unknown model": (lambda config: config.update(model_type="unheard-of"), "no model can be built"),
     "a layer more": (text(num_hidden_layers=6, layer_types=["full_attention"] * 6), r"lacks \d+ tensors"),
     "a layer less": (text(num_hidden_layers=4, layer_types=["full_attention"] * 4), "unknown to its architecture"),
-    "a vision layer more": (vision(num_hidden_layers=5), r"lacks \d+ tensors"),
+    "a vision layer more": (vision(num_hidden_layers=7), r"lacks \d+ tensors"),
     "wider": (text(hidden_size=512), "its architecture has"),
     "wider vision": (vision(hidden_size=384), "its architecture has"),
     "smaller vocabulary": (text(vocab_size=760), "its architecture has"),
