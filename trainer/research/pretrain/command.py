@@ -135,7 +135,7 @@ class Pretraining:
         check_prompt(self.processor, recipe, self.image.most_tokens, self.architecture.max_positions)
         counts = self.settings.usable_counts
         self.shop = Workshop(
-            scaffold=Scaffold(self.model, questionnaire, self.settings.place_weight).to(device),
+            scaffold=Scaffold(self.model, questionnaire).to(device),
             questionnaire=questionnaire,
             answers=AnswerSheet(questionnaire, pool),
             tokenizer=tokenizer,

@@ -84,12 +84,9 @@ class States(NamedTuple):
 class Scaffold(nn.Module):
     """A model with all its heads. In the shapes, P is the number of pictures (five per family), T tokens, W width."""
 
-    def __init__(
-        self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire, place_weight: float = 1.0
-    ) -> None:
+    def __init__(self, model: InternVLForConditionalGeneration, questionnaire: Questionnaire) -> None:
         super().__init__()
         self.model = model
-        self._place_weight = place_weight
         text, tokens = model.config.text_config, model.config.image_seq_length
         alone = [n for n in (*questionnaire.classes, MEASURES) if n not in COMPARISONS]
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
@@ -115,19 +112,17 @@ class Scaffold(nn.Module):
         states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
         return States(states[self.reading_layer], states[self.finding_layer], states[-1])
 
-    def loss(self, logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Loss of one place's heads; see `answer_loss`."""
-        return answer_loss(logits, targets, self._place_weight)
-
     def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         """Loss of `seen` and `compared` from projected tokens (P, T, W)."""
-        return self.loss(self.seen(tokens), targets) + self.loss(self.compared(tokens), generated_only(targets))
+        return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
 
-    def marker_loss(self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def marker_loss(
+        self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor], place_weight: float
+    ) -> torch.Tensor:
         """Loss of `found`, `recalled` and `judged` from states at the markers (families x 4, W)."""
         own, original = generated_only(targets), original_only(targets)
-        loss = self.loss(self.found(found), own) + self.loss(self.recalled(found), original)
-        return loss + self.loss(self.judged(top), own)
+        loss = answer_loss(self.found(found), own, place_weight) + answer_loss(self.recalled(found), original)
+        return loss + answer_loss(self.judged(top), own, place_weight)
 
 
 def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

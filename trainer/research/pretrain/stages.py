@@ -28,7 +28,7 @@ from trainer.research.pretrain.batches import IGNORED, Batcher, draw_shifts
 from trainer.research.pretrain.measurements import Recall, option_score, verdict_recall
 from trainer.research.pretrain.pool import PoolShot
 from trainer.research.pretrain.questions import BOXES, DIMENSIONS, FINE, PRINTED, AnswerSheet, Questionnaire
-from trainer.research.pretrain.scaffold import Scaffold, States, generated_only, original_only
+from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.recipe.pretrain import HeadsStageSettings, SeeStageSettings, SpeakStageSettings, StageSettings
 
@@ -129,7 +129,7 @@ class See:
             return shop.scaffold.seeing_loss(*shop.training_step(self.course, rng))
         shots = [shop.training.any_shot(rng) for _ in range(self.course.families_per_step * PICTURES_PER_SAMPLE)]
         tokens = shop.scaffold.look(shop.pixels([shots], draw_shifts(rng, len(shots), shop.jitter)))
-        return shop.scaffold.loss(shop.scaffold.seen(tokens), shop.targets([shots]))
+        return answer_loss(shop.scaffold.seen(tokens), shop.targets([shots]))
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng, recall = self.shop, np.random.default_rng(0), Recall(self.shop.questionnaire)
@@ -167,8 +167,9 @@ class Read:
         shop = self.shop
         tokens, targets = shop.training_step(self.course, rng)
         read, found, top = self._states(tokens, self.course.families_per_step)
-        loss = shop.scaffold.seeing_loss(tokens, targets) + shop.scaffold.loss(shop.scaffold.read(read), targets)
-        return loss + shop.scaffold.marker_loss(found, top, targets)
+        weight = self.course.place_weight
+        loss = shop.scaffold.seeing_loss(tokens, targets) + answer_loss(shop.scaffold.read(read), targets, weight)
+        return loss + shop.scaffold.marker_loss(found, top, targets, weight)
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng = self.shop, np.random.default_rng(0)
@@ -231,10 +232,11 @@ class Speak:
         if task.startswith("screen"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
-            loss = loss + scaffold.loss(scaffold.read(states.read[ended]), targets)
+            weight = self.course.place_weight
+            loss = loss + answer_loss(scaffold.read(states.read[ended]), targets, weight)
             if task != "screen_direct":
                 marked = torch.isin(batch["labels"], self._markers)
-                loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets)
+                loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets, weight)
         return loss
 
     def measure(self, samples: int = 256) -> dict[str, Any]:

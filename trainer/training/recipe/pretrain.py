@@ -79,6 +79,9 @@ class StageSettings(Strict):
     """Learning rate of the ViT, as a multiple of that of the other parts."""
     warmup_steps: CountFrom0
     weight_decay: WeightDecay
+    place_weight: Factor = 1.0
+    """Weight of the heads' errors about places, in tenths of the picture's side, beside those of their other questions.
+    With 1, places get most of the gradient. `see` asks for no places."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` trains the matrices in the layers of ViT and language model with Muon, and the rest with AdamW."""
 
@@ -137,9 +140,6 @@ class PretrainRecipe(Strict):
     have `screen_locate`, because the boxes in their answers do not move with the pictures."""
     usable_counts: Shares5
     """Shares of samples with 0 to 4 usable pictures."""
-    place_weight: Factor = 1.0
-    """Weight of the heads' errors about places, in tenths of the picture's side, beside those of their other questions.
-    Once a model knows places, 1 gives them most of the gradient."""
     seed: Seed
 
     @property
