@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,15 +146,19 @@ def test_the_page_frames_the_faults_of_located_answers_only(load: Any, examples:
 
 def test_names_of_places_stay_in_the_picture_and_apart(load: Any) -> None:
     page = load("demo_page")
-    middle, corner = Box(0.45, 0.3, 0.55, 0.4), Box(0.9, 0.0, 1.0, 0.1)
-    places = {"appearance_deformation": middle, "placement_layout": middle, "physical_shadow": corner}
-    regions = tuple(Region(issue, box) for issue, box in places.items())
-    option = OptionVerdict("B", False, (), "", regions=regions)
-    names = re.findall(
-        r'class="name" style="left:(.*?)%;top:(.*?)%;transform:translateX\(-(.*?)%\)', page._boxes(option)
-    )
-    assert all(left == back for left, _, back in names), "left edge of the picture at 0 %, right edge at 100 %"
-    assert [(float(left), float(top)) for left, top, _ in names] == [(50, 22), (50, 30), (95, 0)]
+    style = r'class="name" style="left:(.*?)%;top:(.*?)%;transform:translateX\(-(.*?)%\)'
+
+    def names(*boxes: Box) -> list[tuple[float, float]]:
+        issues = ("appearance_deformation", "placement_layout", "physical_shadow", "extension_rationality")
+        regions = tuple(Region(issue, box) for issue, box in zip(issues, boxes, strict=False))
+        found = re.findall(style, page._boxes(OptionVerdict("B", False, (), "", regions=regions)))
+        assert all(left == back for left, _, back in found), "left edge of the picture at 0 %, right edge at 100 %"
+        return [(float(left), float(top)) for left, top, _ in found]
+
+    middle, corner, low = Box(0.45, 0.3, 0.55, 0.4), Box(0.9, 0.0, 1.0, 0.1), Box(0.3, 0.9, 0.7, 1.0)
+    assert names(middle, middle, corner) == [(50, 22), (50, 30), (95, 0)]
+    tops = sorted(top for _, top in names(low, low, low, low))
+    assert tops[0] >= 0 and tops[-1] <= 92 and all(after - before >= 8 for before, after in pairwise(tops))
 
 
 def test_places_need_reasoning(examples: Path) -> None:

@@ -57,7 +57,7 @@ def roots(collector: Collector) -> list[Received]:
 
 def test_a_request_is_one_trace_with_a_span_for_each_stage(traced, collector, make_sample, wait_until) -> None:
     sample = make_sample(10)
-    response = ask(traced, sample.json())
+    response = ask(traced, sample.json() | {"locate": True})
     wait_until(lambda: roots(collector))
     (root,), spans = roots(collector), collector.spans()
     assert {span.trace for span in spans} == {root.trace}
@@ -73,12 +73,12 @@ def test_a_request_is_one_trace_with_a_span_for_each_stage(traced, collector, ma
         "screening.outcome": "answered",
         "screening.source": "engine",
         "screening.mode": "cot",
-        "screening.locate": False,
+        "screening.locate": True,
         "screening.checkpoint": response.json()["checkpoint"]["digest"],
         "screening.engine": "scripted",
     }
     (line,) = (event for event in traced.events() if event["event"] == "request" and event["path"] == "/screen")
-    assert line["trace_id"] == root.trace
+    assert line["trace_id"] == root.trace and line["locate"] is True
 
 
 def test_the_trace_of_the_caller_is_continued(traced, collector, sample, wait_until) -> None:

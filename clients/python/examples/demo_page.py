@@ -80,7 +80,7 @@ def _boxes(option: OptionVerdict) -> str:
         # A name in the middle over its box; the nearer an edge of the picture, the more it moves inwards.
         middle, line = (left + right) / 2, max(0.0, top - _NAME_HEIGHT)
         while any(abs(line - other) < _NAME_HEIGHT for other in names):
-            line += _NAME_HEIGHT
+            line = (line + _NAME_HEIGHT) % (100 - _NAME_HEIGHT)  # below the other name, or from the top again
         names.append(line)
         place = f"left:{middle:.2f}%;top:{line:.2f}%;transform:translateX(-{middle:.2f}%)"
         frames.append(f'<span class="name" style="{place}">{escape(region.issue.replace("_", " "))}</span>')

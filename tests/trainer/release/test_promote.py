@@ -114,13 +114,17 @@ def test_a_version_that_lost_the_places_is_promoted_by_force_only(
     shop.version("points", contract=contract, wrong=OLD_WRONG)
     assert shop.promote("points", 1) == 0
     shop.version("silent", wrong=range(0, 200, 20))
-    capsys.readouterr()
-    assert shop.promote("silent", 2, production="points") == 2
-    assert "version 2 cannot say where faults are, and version 1, in production, can" in capsys.readouterr().err
+    assert shop.promote("silent", 2, production="points") == 1
+    assert "not promoted: says where faults are, against production" in capsys.readouterr().err
     assert shop.production() == 1
     assert shop.promote("silent", 2, "--force", "--reason", "nobody asks", production="points") == 0
+    assert read_history(shop.registry).last.forced
     shop.version("again", contract=contract, wrong=range(0, 200, 20))
     assert shop.promote("again", 3, production="silent") == 0, "a gained ability needs no force"
+
+    shop.version("last", wrong=range(0, 200, 40))
+    shutil.rmtree(shop.folder / "store" / "again")
+    assert shop.promote("last", 4, production="again") == 0, "a lost production version can be replaced"
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:

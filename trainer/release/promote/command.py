@@ -82,7 +82,7 @@ def promote(args: argparse.Namespace) -> int:
     Raises:
         The errors that `run` turns into messages.
     """
-    from trainer.release.promote.evidence import loses_places, whole
+    from trainer.release.promote.evidence import whole
     from trainer.release.promote.measure import summary
     from trainer.release.promote.moves import MoveError, move, user_and_machine
     from trainer.release.promote.standing import read_standing
@@ -102,12 +102,6 @@ def promote(args: argparse.Namespace) -> int:
             f"warning: version {candidate.number} was trained on pictures under the licence "
             f"{', '.join(sorted(manifest.licences))}, which restricts their use. Read its terms first",
             file=sys.stderr,
-        )
-    if production and not args.force and loses_places(production, manifest):
-        raise MoveError(
-            f"version {candidate.number} cannot say where faults are, and version {production.number}, in production, "
-            "can. Services would refuse every request with locate=true. Train it with places, or promote it with "
-            "--force --reason TEXT"
         )
     gate = _measured(args, candidate, production, manifest) if args.data else None
     if gate and (last := _last_data(standing.history)) not in (None, gate.data):

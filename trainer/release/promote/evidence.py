@@ -42,8 +42,15 @@ def whole(version: Version) -> Manifest:
 
 
 def loses_places(production: Version, manifest: Manifest) -> bool:
-    """Whether the version in production can be asked where faults are, and the candidate with this manifest cannot."""
-    return manifest.prompt.locate is None and read_manifest(production.directory).prompt.locate is not None
+    """Whether the version in production can say where faults are, and the candidate with this manifest cannot.
+
+    A damaged production version counts as one that cannot, because it may be the reason for the promotion.
+    """
+    try:
+        before = read_manifest(production.directory)
+    except CheckpointError:
+        return False
+    return before.prompt.locate is not None and manifest.prompt.locate is None
 
 
 def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path) -> Path:

@@ -59,6 +59,22 @@ class Criterion(BaseModel):
     passed: bool
 
 
+LOST_PLACES = Criterion(
+    name="says where faults are",
+    against_production=True,
+    candidate=0.0,
+    production=100.0,
+    statistic="value",
+    measured=0.0,
+    limit=100.0,
+    at_least=True,
+    n=0,
+    passed=False,
+)
+"""Not met by a candidate that cannot be asked with `locate`, if production can: services would then refuse such
+requests. In other cases the gate has no such criterion."""
+
+
 def measure_criteria(
     pairs: Pairs, limits: Limits, *, first: bool, dimensions: Collection[Dimension] = STANDARD_DIMENSIONS
 ) -> list[Criterion]:

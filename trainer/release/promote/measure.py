@@ -10,8 +10,8 @@ from screening.checkpoint.registry import Version
 from trainer.evaluation.compare.command import write_comparison
 from trainer.evaluation.compare.pairs import read_pairs
 from trainer.evaluation.evaluate.result import now
-from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of
-from trainer.release.promote.gate import measure_criteria
+from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of, loses_places
+from trainer.release.promote.gate import LOST_PLACES, measure_criteria
 from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import GateResult
 from trainer.release.promote.report import Gate, Side, write_gate
@@ -62,7 +62,10 @@ def measure(
         data=pairs.after.data.digest,
         samples=len(pairs.pairs),
         limits=limits,
-        criteria=measure_criteria(pairs, limits, first=production is None, dimensions=manifest.dimensions),
+        criteria=[
+            *measure_criteria(pairs, limits, first=production is None, dimensions=manifest.dimensions),
+            *([LOST_PLACES] if production and loses_places(production, manifest) else []),
+        ],
     )
     if production:
         write_comparison(old, new, test.data, out / flips_directory(production, candidate))

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(
             f"recipe {recipe.name!r} starts from {recipe.base} and has no pretraining; choose another recipe"
         )
-    if recipe.pretrain.see is None and args.start is None:
+    if (recipe.pretrain.see is None or recipe.pretrain.continues) and args.start is None:
         raise RecipeError(f"recipe {recipe.name!r} starts from a checkpoint; name it with --start")
     parent = verify(args.start) if args.start else None
     deciding = {"name", "prompt", "tiles", "architecture", "pretrain", "max_tokens_cot"}

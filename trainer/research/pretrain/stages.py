@@ -67,7 +67,7 @@ class Workshop:
             found[BOXES] = moved(found[BOXES], shifts, self.batcher.side)
         return {name: target.to(self.device) for name, target in found.items()}
 
-    def training_step(
+    def training_batch(
         self, course: HeadsStageSettings, rng: np.random.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Projected tokens and answers of new families, each picture moved by a few pixels."""
@@ -120,13 +120,14 @@ class See:
     def trained(self) -> Iterator[nn.Parameter]:
         scaffold = self.shop.scaffold
         core = scaffold.model.model
-        for part in (core.vision_tower, core.multi_modal_projector, scaffold.seen, scaffold.compared):
+        heads = [scaffold.seen] if self.course.unrelated else [scaffold.seen, scaffold.compared]
+        for part in (core.vision_tower, core.multi_modal_projector, *heads):
             yield from part.parameters()
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
         if not self.course.unrelated:
-            return shop.scaffold.seeing_loss(*shop.training_step(self.course, rng))
+            return shop.scaffold.seeing_loss(*shop.training_batch(self.course, rng))
         shots = [shop.training.any_shot(rng) for _ in range(self.course.families_per_step * PICTURES_PER_SAMPLE)]
         tokens = shop.scaffold.look(shop.pixels([shots], draw_shifts(rng, len(shots), shop.jitter)))
         return answer_loss(shop.scaffold.seen(tokens), shop.targets([shots]))
@@ -138,7 +139,8 @@ class See:
             tokens = shop.scaffold.look(shop.pixels(drawn))
             targets = shop.targets(drawn)
             recall.add(shop.scaffold.seen(tokens), targets)
-            recall.add(shop.scaffold.compared(tokens), generated_only(targets))
+            if not self.course.unrelated:
+                recall.add(shop.scaffold.compared(tokens), generated_only(targets))
         return {"seen": recall.result()}
 
 
@@ -165,7 +167,7 @@ class Read:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
-        tokens, targets = shop.training_step(self.course, rng)
+        tokens, targets = shop.training_batch(self.course, rng)
         read, found, top = self._states(tokens, self.course.families_per_step)
         weight = self.course.place_weight
         loss = shop.scaffold.seeing_loss(tokens, targets) + answer_loss(shop.scaffold.read(read), targets, weight)

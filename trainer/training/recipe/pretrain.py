@@ -97,8 +97,14 @@ class SeeStageSettings(HeadsStageSettings):
     """Settings of the stage that trains the ViT."""
 
     unrelated: bool = False
-    """Whether each picture of a step shows another product. Then a step teaches more about what pictures show, and
-    nothing about the differences between an original and its generated pictures."""
+    """Whether the pictures of a step, five times `families_per_step`, are drawn from all products. Then a step teaches
+    more about what pictures show, and nothing about the differences between an original and its generated pictures."""
+
+    @model_validator(mode="after")
+    def _nothing_to_vary(self) -> Self:
+        if self.unrelated and self.varied_share:
+            raise ValueError("varied_share has no effect with `unrelated: true`; set it to 0")
+        return self
 
 
 def _some_task(shares: Mapping[Any, float]) -> Mapping[Any, float]:
@@ -113,8 +119,8 @@ class SpeakStageSettings(StageSettings):
         dict[Literal["describe", "describe_all", "screen", "screen_direct", "screen_locate"], Share],
         AfterValidator(_some_task),
     ]
-    """Shares of the tasks; each step draws its task by them. With `screen_locate`, all stages also teach the places of
-    the faults, and the checkpoint can be asked with `locate` afterwards."""
+    """Shares of the tasks; each step draws its task by them. With `screen_locate`, the heads of `read` and of this
+    stage also teach the places of the faults, and the checkpoint can be asked with `locate` afterwards."""
     usable_counts: Shares5 | None = None
     """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
     the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
@@ -130,14 +136,16 @@ class PretrainRecipe(Strict):
     pool: PoolRecipe
     vocabulary: Count
     see: SeeStageSettings | None
-    """None for a recipe that starts from a checkpoint whose ViT is already trained (`pretrain --start`)."""
+    """None for a recipe that starts from a checkpoint whose ViT is already trained."""
+    continues: bool = False
+    """Whether the recipe is one for a trained checkpoint, so that `pretrain` refuses to run without `--start`."""
     read: HeadsStageSettings
     speak: SpeakStageSettings
     anneal: SpeakStageSettings | None = None
     """A further stage like `speak` with settings of its own, such as a smaller learning rate; None for none."""
     jitter: CountFrom0
-    """Maximum random shift of a picture, in pixels at the model's size. Without effect in `speak` and `anneal` if they
-    have `screen_locate`, because the boxes in their answers do not move with the pictures."""
+    """Maximum random shift of a picture, in pixels at the model's size. Without effect in `speak` and `anneal` if one
+    of them has `screen_locate`, because the boxes in its answers do not move with the pictures."""
     usable_counts: Shares5
     """Shares of samples with 0 to 4 usable pictures."""
     seed: Seed

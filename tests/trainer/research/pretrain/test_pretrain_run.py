@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from screening.prompt import COMPACT
 from screening.runtime.digests import file_sha256
 from screening.task import Dimension
 from trainer.__main__ import main
-from trainer.research.pretrain.batches import IGNORED
+from trainer.research.pretrain.batches import IGNORED, draw_shifts
 from trainer.research.pretrain.measurements import Recall, option_score
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
 from trainer.research.pretrain.questions import (
@@ -160,16 +161,20 @@ def test_a_further_run_may_add_layers_and_look_at_unrelated_pictures(
     monkeypatch.setattr(Workshop, "pixels", recording)
     settings = yaml.safe_load(recipe.read_text())
     settings["architecture"] |= {"vision_layers": 2}
+    settings["pretrain"] |= {"continues": True}
     settings["pretrain"]["see"] |= {"unrelated": True, "families_per_step": 3}
-    larger = tmp_path / "larger.yaml"
+    larger, out = tmp_path / "larger.yaml", tmp_path / "larger"
     larger.write_text(yaml.safe_dump(settings))
-    out = tmp_path / "larger"
+    assert pretrain(larger, tmp_path / "pool", out) == 2, "a recipe for a trained checkpoint"
     assert pretrain(larger, tmp_path / "pool", out, "--start", str(whole / "checkpoint")) == 0
     assert len(looked) == settings["pretrain"]["see"]["steps"] and max(map(len, looked)) > 5
     config = json.loads((out / "checkpoint" / "config.json").read_text())
     assert config["vision_config"]["num_hidden_layers"] == 2
     manifest = verify(out / "checkpoint")
     assert manifest.parent == verify(whole / "checkpoint").digest
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    seen = [line["measured"]["seen"] for line in lines if line["stage"] == "see" and "measured" in line]
+    assert seen and not any("same_mark" in found for found in seen), "the comparing heads are not trained"
 
 
 def test_training_starts_from_the_weights_of_the_checkpoint(
@@ -179,6 +184,41 @@ def test_training_starts_from_the_weights_of_the_checkpoint(
     assert pretrain(recipe, pool, tmp_path / "second", "--start", str(whole / "checkpoint")) == 0
     weights = [file_sha256(run / "checkpoint" / "model.safetensors") for run in (whole, tmp_path / "second")]
     assert weights[0] == weights[1]
+
+
+def test_shifted_pictures_take_the_boxes_of_the_heads_along_and_answers_with_boxes_are_not_shifted(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = yaml.safe_load(recipe.read_text())
+    settings["pretrain"]["speak"]["shares"] = {"screen": 0.5, "screen_locate": 0.5}
+    assert settings["pretrain"]["jitter"] == 3
+    shifts: dict[str, list[Any]] = {"pixels": [], "targets": []}
+    jitters: list[int] = []
+
+    def spy(name: str):
+        real = getattr(Workshop, name)
+
+        def call(shop: Workshop, families: Any, moved_by: np.ndarray | None = None):
+            if moved_by is not None:
+                shifts[name].append(moved_by)
+            return real(shop, families, moved_by)
+
+        monkeypatch.setattr(Workshop, name, call)
+
+    def drawn(rng: np.random.Generator, pictures: int, jitter: int) -> np.ndarray:
+        jitters.append(jitter)
+        return draw_shifts(rng, pictures, jitter)
+
+    spy("pixels")
+    spy("targets")
+    monkeypatch.setattr("trainer.research.pretrain.batches.draw_shifts", drawn)  # of questions with words
+    path = tmp_path / "pointing.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    assert pretrain(path, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 0
+    assert len(shifts["pixels"]) == len(shifts["targets"]) == 8, "see and read have four steps each"
+    assert all(one is other for one, other in zip(shifts["pixels"], shifts["targets"], strict=True))
+    assert max(abs(one).max() for one in shifts["pixels"]) == 3
+    assert len(jitters) >= 4 and set(jitters) == {0}
 
 
 def test_a_model_that_learns_places_can_be_asked_for_them(
