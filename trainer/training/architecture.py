@@ -100,7 +100,7 @@ def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) 
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForConditionalGeneration:
-    """Load the model of a checkpoint in float32. If the architecture has more layers, they are added as the identity.
+    """Load the model of a checkpoint in float32. Layers that only the architecture has begin as the identity.
 
     Raises:
         BaseModelError: the checkpoint holds adapters.
@@ -116,9 +116,10 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
     vision, text, a = model.config.vision_config, model.config.text_config, architecture
     layers, wanted_layers = (vision.num_hidden_layers, text.num_hidden_layers), (a.vision_layers, a.text_layers)
-    found = [*vision.image_size, *vision.patch_size, vision.hidden_size, text.hidden_size, text.intermediate_size]
-    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.text_width, a.text_mlp]
-    found, wanted = [*found, text.max_position_embeddings], [*wanted, a.max_positions]
+    found = [*vision.image_size, *vision.patch_size, vision.hidden_size]
+    found += [text.hidden_size, text.intermediate_size, text.max_position_embeddings]
+    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width]
+    wanted += [a.text_width, a.text_mlp, a.max_positions]
     if found != wanted or any(has > wants for has, wants in zip(layers, wanted_layers, strict=True)):
         raise CheckpointError(
             f"{checkpoint} does not have the sizes of the recipe's architecture: {[*found, *layers]}, not "
