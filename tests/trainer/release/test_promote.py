@@ -1,12 +1,10 @@
-"""Promotion: the gate with numbers computed by hand, the history, and refusals."""
+"""Promotion: the gate with numbers computed by hand, and refusals."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Mapping
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,14 +17,13 @@ from screening.calibration import Calibration
 from screening.checkpoint.manifest import Decoding
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.prompt import COMPACT
-from tests.trainer import forked
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
 from trainer.evaluation.compare.pairs import read_pairs
 from trainer.release.promote.gate import Criterion, bootstrap_bound, measure_criteria
 from trainer.release.promote.limits import Limits
-from trainer.release.promote.moves import MoveError, move, previous, read_history
+from trainer.release.promote.moves import read_history
 from trainer.release.promote.report import title
 from trainer.release.publish.register import register
 from trainer.training.export import able_to_locate
@@ -358,90 +355,6 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
     assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
     assert shop.production() is None
-
-
-def test_rollback_goes_back_step_by_step_and_history_tells_it(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, name in enumerate(("one", "two", "three"), 1):
-        shop.version(name)
-        assert shop.run("promote", str(number), "--force", "--reason", f"because of {name}") == 0
-    for expected in (2, 1):
-        assert shop.run("rollback", "--reason", "complaints") == 0
-        assert shop.production() == expected
-    assert shop.run("rollback", "--reason", "complaints") == 2
-    capsys.readouterr()
-    assert shop.run("history") == 0
-    printed = capsys.readouterr().out
-    assert printed.count("rollback") == 2 and printed.index("complaints") < printed.index("because of three")
-    assert shop.run("history", "--json") == 0
-    moves = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(one["before"], one["after"]) for one in moves] == [(None, 1), (1, 2), (2, 3), (3, 2), (2, 1)]
-
-
-def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, name in enumerate(("one", "two"), 1):
-        shop.version(name)
-        shop.run("promote", str(number), "--force", "--reason", "x")
-    (shop.folder / "store" / "one" / "model.safetensors").unlink()
-    assert shop.run("rollback", "--reason", "x") == 2 and "missing" in capsys.readouterr().err
-    assert shop.production() == 2
-
-
-def test_a_move_that_was_noted_and_killed_is_told_and_can_be_done_again(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("one", "two"):
-        shop.version(name)
-    shop.run("promote", "1", "--force", "--reason", "x")
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Registry, "point", killed)
-        assert shop.run("promote", "2", "--force", "--reason", "x") == 130
-    capsys.readouterr()
-    shop.run("history")
-    assert "interrupted" in capsys.readouterr().out
-    assert previous(read_history(shop.registry).moves, 1) is None, "what never was in production is not gone back to"
-    assert shop.run("promote", "2", "--force", "--reason", "x") == 0
-    assert shop.production() == 2 and previous(read_history(shop.registry).moves, 2) == 1
-
-
-def test_what_was_decided_on_other_facts_does_not_move(shop: Shop) -> None:
-    for name in ("one", "two", "three"):
-        shop.version(name)
-    one, two, three = (shop.registry.version(number) for number in (1, 2, 3))
-    assert one and two and three
-    move(shop.registry, None, one, "promote", by="ann", reason=None)
-    move(shop.registry, 1, two, "promote", by="ann", reason=None)
-    with pytest.raises(MoveError, match="from version 1 to version 2"):
-        move(shop.registry, 1, three, "promote", by="bob", reason=None)
-    assert shop.production() == 2
-
-
-def test_of_two_promoters_at_once_one_wins_and_none_is_lost(shop: Shop) -> None:
-    for name in ("one", "two", "three"):
-        shop.version(name)
-    shop.run("promote", "1", "--force", "--reason", "x")
-    together = multiprocessing.get_context("forkserver").Barrier(2)
-    files = {number: shop.folder / f"said-{number}" for number in (2, 3)}
-    promoters = [forked.start(_promote, shop.registry.uri, number, together, file) for number, file in files.items()]
-    assert [forked.end(promoter, 300) for promoter in promoters] == [0, 0]
-    (winner,) = (number for number, file in files.items() if file.read_text() == "moved")
-    assert shop.production() == winner
-    assert [(one.before, one.after) for one in read_history(shop.registry).moves] == [(None, 1), (1, winner)]
-
-
-def _promote(uri: str, number: int, together: Barrier, said: Path) -> None:
-    registry = Registry(uri)
-    expected, to = registry.named(PRODUCTION), registry.version(number)
-    assert to is not None
-    together.wait(300)
-    try:
-        move(registry, expected, to, "promote", by="x", reason=None)
-        said.write_text("moved")
-    except MoveError as error:
-        said.write_text(str(error))
 
 
 def test_the_commands_say_where_the_registry_should_be(
