@@ -95,6 +95,8 @@ SEVENTH_RECIPE ?= tiny-pretrain-locate
 EIGHTH_RECIPE ?= tiny-pretrain-locate-2
 # After the eighth, on the same pool
 NINTH_RECIPE ?= tiny-pretrain-vision
+# After the ninth, on more products
+TENTH_RECIPE ?= tiny-pretrain-vision-2
 # Recipe of stages 1 and 2. The numbers of samples are those of the paper, except for the questions of stage 2.
 RECIPE ?= tiny-rl
 WEAK_SAMPLES ?= 10724
@@ -146,7 +148,10 @@ tiny: install ## render, train and evaluate the shipped checkpoint again, in run
 	$(PY) -m trainer pretrain --recipe $(NINTH_RECIPE) \
 		--start $(TINY)/eighth-answer/checkpoint --pool $(TINY)/seventh/pool --out $(TINY)/ninth
 	$(PY) -m trainer sft --recipe $(NINTH_RECIPE) --stage answer-driven \
-		--checkpoint $(TINY)/ninth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/last
+		--checkpoint $(TINY)/ninth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/ninth-answer
+	$(PY) -m trainer pretrain --recipe $(TENTH_RECIPE) --start $(TINY)/ninth-answer/checkpoint --out $(TINY)/tenth
+	$(PY) -m trainer sft --recipe $(TENTH_RECIPE) --stage answer-driven \
+		--checkpoint $(TINY)/tenth/checkpoint --data $(TINY)/data-answer-2 --out $(TINY)/last
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/last/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot
 	$(PY) -m trainer evaluate --mode direct \
