@@ -268,8 +268,9 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
             raise RecipeError(
                 f"recipe {recipe.name!r}, prompt.{name}: {found!r} is a special token of this model. Remove it"
             )
-    asked = count_tokens(prompt, per_picture, processor.tokenizer).prompt
-    boxes = BOX_TOKENS if recipe.pretrain and recipe.pretrain.locates else 0
+    tokens = count_tokens(prompt, per_picture, processor.tokenizer)
+    locates = recipe.pretrain is not None and recipe.pretrain.locates
+    asked, boxes = (tokens.locating_prompt, BOX_TOKENS) if locates else (tokens.prompt, 0)
     if asked + recipe.max_tokens_cot + boxes > positions:
         raise RecipeError(
             f"recipe {recipe.name!r}, prompt.cot: a question of {asked} tokens and an answer of "

@@ -94,13 +94,14 @@ def _positions(case: Case) -> Iterator[str]:
 
 
 def _boxes(case: Case) -> Iterator[str]:
-    limit, room = case.recipe.max_tokens_cot, case.shapes.max_positions - case.tokens.prompt
+    limit, positions, asked = case.recipe.max_tokens_cot, case.shapes.max_positions, case.tokens.locating_prompt
     for name, sft in case.sft_stages:
-        if sft.locate and limit <= room < limit + BOX_TOKENS:
+        if sft.locate and case.tokens.prompt + limit <= positions < asked + limit + BOX_TOKENS:
+            room = positions - asked - BOX_TOKENS
             yield (
-                f"{name}.locate: with {BOX_TOKENS} tokens for boxes, max_tokens_cot {limit} and the prompt's "
-                f"{case.tokens.prompt} tokens are more than the model's {case.shapes.max_positions} positions. Lower "
-                f"max_tokens_cot to {max(1, room - BOX_TOKENS)}"
+                f"{name}.locate: the prompt that asks for places has {asked} tokens. With max_tokens_cot {limit} and "
+                f"{BOX_TOKENS} tokens for boxes, that is more than the model's {positions} positions. "
+                f"{f'Lower max_tokens_cot to {room}' if room > 0 else f'Set {name}.locate to 0'}"
             )
 
 

@@ -12,7 +12,7 @@ from trainer.training.plan.schedule import GrpoSchedule, SftSchedule, grpo_sched
 from trainer.training.plan.shapes import Shapes
 from trainer.training.plan.tokens import Tokens
 from trainer.training.recipe.recipe import Recipe
-from trainer.training.recipe.stages import HcmGrpoRecipe, LoraRecipe, SftRecipe
+from trainer.training.recipe.stages import BOX_TOKENS, HcmGrpoRecipe, LoraRecipe, SftRecipe
 
 PAPER_SAMPLES = 1044
 """Size of the paper's training split (table 1)."""
@@ -105,14 +105,26 @@ class Case:
         grpo = self.recipe.hcm_grpo
         return max(self.recipe.max_tokens_cot, grpo.max_completion_tokens if grpo else 0)
 
+    @property
+    def longest_sample(self) -> int:
+        """Maximum length of question and answer in any stage, in tokens."""
+        in_sft = (sum(self._sft_tokens(sft)) for _, sft in self.sft_stages)
+        return max(self.tokens.prompt + self.completion_limit, *in_sft)
+
+    def _sft_tokens(self, sft: SftRecipe) -> tuple[int, int]:
+        """Tokens of the longest question of an SFT stage, and of its longest answer."""
+        answer = self.recipe.max_tokens_cot
+        return (self.tokens.locating_prompt, answer + BOX_TOKENS) if sft.locate else (self.tokens.prompt, answer)
+
     def sft_memory(self, sft: SftRecipe) -> Memory:
         """Memory of one GPU in an SFT stage with these settings."""
+        prompt, answer = self._sft_tokens(sft)
         return sft_memory(
             sft,
             self.parameters,
             self.shapes,
-            prompt=self.tokens.prompt,
-            answer=self.recipe.max_tokens_cot,
+            prompt=prompt,
+            answer=answer,
             gpus=self.hardware.gpus,
             sharded=self.hardware.sharded,
         )

@@ -38,7 +38,7 @@ def as_json(case: Case, problems: Sequence[str], notes: Sequence[str]) -> dict[s
             "text": case.tokens.text,
             "prompt": case.tokens.prompt,
             "completion_limit": case.completion_limit,
-            "total": case.tokens.prompt + case.completion_limit,
+            "total": case.longest_sample,
             "positions": case.shapes.max_positions,
             "measured": case.tokens.measured,
             "longest_answer": case.tokens.longest_answer,
@@ -111,6 +111,7 @@ def _state(case: Case, stage: str, part: str) -> str:
 
 def _tokens(case: Case) -> list[str]:
     tokens, shapes = case.tokens, case.shapes
+    places = case.longest_sample - tokens.prompt - case.completion_limit
     how = "counted with the model's tokenizer" if tokens.measured else "estimated without a tokenizer"
     rows = [
         (
@@ -120,7 +121,8 @@ def _tokens(case: Case) -> list[str]:
         ),
         ("text of the prompt", f"{tokens.text:,}", how),
         ("completion, at most", f"{case.completion_limit:,}", ""),
-        ("sample", f"{tokens.prompt + case.completion_limit:,}", f"the model has {shapes.max_positions:,} positions"),
+        *([("for places, at most", f"{places:,}", "further question and boxes, with `locate`")] if places > 0 else []),
+        ("sample, at most", f"{case.longest_sample:,}", f"the model has {shapes.max_positions:,} positions"),
     ]
     if tokens.longest_answer is not None:
         rows.append(("longest answer of the data", f"{tokens.longest_answer:,}", how))

@@ -10,7 +10,7 @@ from typing import Any
 
 from screening.answer import Answer, Mode, render
 from screening.inference.generation import Tokenizer, prompt_text
-from screening.prompt import PICTURES_PER_SAMPLE, Prompt, messages
+from screening.prompt import PICTURES_PER_SAMPLE, Prompt, locating, messages
 from trainer.records import Sample
 from trainer.training.plan.architectures import PlanError
 
@@ -36,6 +36,8 @@ class Tokens:
     """Image tokens of all five pictures."""
     text: int
     """Other tokens of the prompt: instruction, names and frames of the pictures, and chat template."""
+    asking_for_places: int
+    """Further tokens of the prompt if it asks where the faults are."""
     measured: bool
     """Whether tokens were counted with the model's tokenizer, and not estimated from characters."""
     longest_answer: int | None = None
@@ -44,6 +46,11 @@ class Tokens:
     @property
     def prompt(self) -> int:
         return self.pictures + self.text
+
+    @property
+    def locating_prompt(self) -> int:
+        """Tokens of the question that also asks where the faults are."""
+        return self.prompt + self.asking_for_places
 
 
 def count_tokens(
@@ -56,10 +63,12 @@ def count_tokens(
     """
     answers = [render(Answer(s.options, s.reasoning), Mode.COT) for s in samples if s.reasoning.strip()]
     longest = max((_count(answer, tokenizer) for answer in answers), default=None)
+    text = _prompt_text_tokens(prompt, tokenizer)
     return Tokens(
         per_picture=per_picture,
         pictures=PICTURES_PER_SAMPLE * per_picture,
-        text=_prompt_text_tokens(prompt, tokenizer),
+        text=text,
+        asking_for_places=_prompt_text_tokens(locating(prompt), tokenizer, locate=True) - text,
         measured=tokenizer is not None,
         longest_answer=None if longest is None else longest + 1,
     )
@@ -83,13 +92,13 @@ def load_tokenizer(directory: Path | None) -> Tokenizer | None:
     return loaded
 
 
-def _prompt_text_tokens(prompt: Prompt, tokenizer: Tokenizer | None) -> int:
+def _prompt_text_tokens(prompt: Prompt, tokenizer: Tokenizer | None, locate: bool = False) -> int:
     frames = PICTURES_PER_SAMPLE * PICTURE_FRAME
     if tokenizer is None:
-        parts = messages(prompt, Mode.COT)[0]["content"]
+        parts = messages(prompt, Mode.COT, locate)[0]["content"]
         # Each part, text or picture, ends with a line break of one token.
         return sum(_count(part.get("text", ""), None) + 1 for part in parts) + frames + CHAT_FRAME
-    text = prompt_text(tokenizer, prompt, Mode.COT)
+    text = prompt_text(tokenizer, prompt, Mode.COT, locate)
     if (found := text.count(PLACEHOLDER)) != PICTURES_PER_SAMPLE:
         raise PlanError(f"the model's chat template writes {found} {PLACEHOLDER}, not {PICTURES_PER_SAMPLE}")
     return _count(text, tokenizer) - PICTURES_PER_SAMPLE + frames

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest
-from screening.prompt import locating
 from trainer.training.export import able_to_locate
 from trainer.training.plan.tokens import count_tokens, load_tokenizer
 from trainer.training.recipe.recipe import RecipeError
@@ -20,8 +19,7 @@ def check_room_for_boxes(checkpoint: Path, parent: Manifest) -> None:
     from transformers import AutoConfig
 
     contract = able_to_locate(parent.prompt, parent.decoding)
-    asked = parent.prompt.model_copy(update={"cot": locating(parent.prompt).locate})
-    question = count_tokens(asked, parent.image.most_tokens, load_tokenizer(checkpoint)).prompt
+    question = count_tokens(parent.prompt, parent.image.most_tokens, load_tokenizer(checkpoint)).locating_prompt
     answer = contract["decoding"].max_tokens_locate
     positions = AutoConfig.from_pretrained(checkpoint, local_files_only=True).text_config.max_position_embeddings
     if question + answer > positions:

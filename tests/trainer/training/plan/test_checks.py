@@ -41,13 +41,32 @@ def test_a_context_longer_than_the_model_is_refused_and_the_remedy_works() -> No
 
 
 def test_answers_with_boxes_need_room_and_the_remedy_works() -> None:
-    located, just = changed("sft_answer", locate=0.5), replace(SHAPES, max_positions=1680 + 512)
-    assert find_problems(case(located)) == find_problems(case(shapes=just)) == []
-    (problem,) = find_problems(case(located, shapes=just))
-    assert "sft_answer.locate: with 256 tokens for boxes, max_tokens_cot 512" in problem
-    assert "Lower max_tokens_cot to 256" in problem
-    remedy = located.model_copy(update={"max_tokens_cot": 256})
-    assert not any("locate" in each for each in find_problems(case(remedy, shapes=just)))
+    located, enough = changed("sft_answer", locate=0.5), replace(SHAPES, max_positions=1780 + 512 + 256)
+    assert find_problems(case(located)) == find_problems(case(located, shapes=enough)) == []
+    short = replace(enough, max_positions=enough.max_positions - 1)
+    (problem,) = find_problems(case(located, shapes=short))
+    assert "sft_answer.locate: the prompt that asks for places has 1780 tokens. With max_tokens_cot 512 and" in problem
+    assert "Lower max_tokens_cot to 511" in problem
+    remedy = located.model_copy(update={"max_tokens_cot": 511})
+    assert not any("locate" in each for each in find_problems(case(remedy, shapes=short)))
+
+
+def test_boxes_without_any_room_are_refused_and_the_remedy_works() -> None:
+    just, recipe = replace(SHAPES, max_positions=1680 + 300), case().recipe.model_copy(update={"max_tokens_cot": 300})
+    located = changed("sft_answer", locate=0.5).model_copy(update={"max_tokens_cot": 300})
+    problems = find_problems(case(located, shapes=just))
+    assert [each for each in problems if "sft_answer.locate" in each and "Set sft_answer.locate to 0" in each]
+    assert not any("locate" in each for each in find_problems(case(recipe, shapes=just)))
+
+
+def test_places_make_the_samples_of_sft_longer() -> None:
+    recipe, located = case().recipe, changed("sft_answer", locate=0.5)
+    without, with_places = (case(r).sft_memory(r.sft_answer) for r in (recipe, located))
+    as_long = case(recipe.model_copy(update={"max_tokens_cot": 512 + 256}), text=400 + 100)
+    assert with_places == as_long.sft_memory(recipe.sft_answer) != without
+    assert case(located).longest_sample == case(recipe).longest_sample + 256 + 100
+    assert "for places, at most" in as_text(case(located), [])
+    assert "for places" not in as_text(case(recipe), [])
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:

@@ -17,7 +17,7 @@ def test_the_prompt_is_as_long_as_the_processor_makes_it(tiny_checkpoint, tiles)
     from transformers import AutoProcessor
 
     from screening.answer import Mode
-    from screening.prompt import PROMPTS, messages
+    from screening.prompt import PROMPTS, locating, messages
 
     processor = AutoProcessor.from_pretrained(tiny_checkpoint)
     config = find_model(with_base(tiny_checkpoint)).config
@@ -27,9 +27,12 @@ def test_the_prompt_is_as_long_as_the_processor_makes_it(tiny_checkpoint, tiles)
         text = processor.apply_chat_template(messages(prompt, Mode.COT), add_generation_prompt=True, tokenize=False)
         pictures = [Image.new("RGB", (tiles * 128, 128)) for _ in range(5)]
         real = len(processor(text=[text], images=pictures, max_patches=tiles)["input_ids"][0])
+        asked = messages(locating(prompt), Mode.COT, locate=True)
+        text = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        real_with_places = len(processor(text=[text], images=pictures, max_patches=tiles)["input_ids"][0])
         counted = count_tokens(prompt, per_picture, load_tokenizer(tiny_checkpoint))
         assert counted.measured
-        assert counted.prompt == real
+        assert (counted.prompt, counted.locating_prompt) == (real, real_with_places)
         assert counted.pictures == 5 * per_picture
 
 
