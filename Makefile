@@ -7,8 +7,8 @@ WORKERS ?= $(shell nproc)
 PORT ?= 8000
 CHECKPOINT ?= models/tiny
 
-# Without bytecode files, each test process compiles the tests and pytest's plugins, and each program that they start
-# compiles the product.
+# Keep bytecode files. Without them, each test process compiles the tests and pytest's plugins again, and each program that
+# a test starts compiles our code again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -38,7 +38,7 @@ serve: install ## serve models/tiny on port 8000 (CHECKPOINT=…, PORT=…)
 tools: install # promtool, prometheus and alertmanager, which no Python package brings
 	@.ci/monitoring-tools $(VENV)/bin
 
-# A test run needs as many processes as the smallest machine has cores: more only wait for the engine.
+# Two processes, because the smallest machine has two cores. More would only wait for the engine.
 test: tools ## run the tests that a change can break, 11 to 15 minutes on two cores
 	@$(PY) -m pytest -n 2 -m "not exhaustive"
 
@@ -109,7 +109,7 @@ TEST_SAMPLES ?= 468
 # Samples that calibrate the confidence. They resemble the test data but are in neither training nor test data.
 VALIDATION_SAMPLES ?= 1000
 
-tiny: install ## render, train and evaluate the shipped checkpoint again, in runs/tiny
+tiny: install ## render, train and evaluate the included checkpoint again, in runs/tiny
 	$(PY) -m trainer render --count $(WEAK_SAMPLES) --seed 51 --size 192 --workers $(WORKERS) --out $(TINY)/data-pseudo
 	$(PY) -m trainer annotate ground-truth --error-rate $(TEACHER_ERRORS) \
 		--data $(TINY)/data-pseudo --out $(TINY)/data-weak
