@@ -18,7 +18,7 @@ from tests.trainer.scripted_engine import SIZE, SQUARE, make_checkpoint
 from trainer.__main__ import main
 from trainer.evaluation.domain import command
 from trainer.evaluation.domain.errors import DomainFitError
-from trainer.evaluation.domain.fit import LEAST_QUESTIONS, TARGET, fit
+from trainer.evaluation.domain.fit import LEAST_PRODUCTS, LEAST_QUESTIONS, TARGET, fit
 
 pytestmark = pytest.mark.slow
 
@@ -31,25 +31,43 @@ def questions(seed: int, count: int) -> np.ndarray:
     return rng.normal(size=(count, 5, 6)) @ directions + 0.2 * rng.normal(size=(count, 5, WIDTH))
 
 
+def names(count: int, per_product: int = 1) -> list[str]:
+    return [f"p{number // per_product}" for number in range(count)]
+
+
+def of_products(seed: int, products: int, per_product: int) -> np.ndarray:
+    """Questions whose pictures look like their product."""
+    rng = np.random.default_rng(seed)
+    own = rng.normal(size=(products, 1, 1, WIDTH))
+    return (own + 0.3 * rng.normal(size=(products, per_product, 5, WIDTH))).reshape(-1, 5, WIDTH)
+
+
 def flagged(found: Any, features: np.ndarray) -> float:
     distances = found.statistics.distances(features.reshape(-1, WIDTH)).reshape(len(features), 5)
     return float((distances.max(1) >= found.threshold).mean())
 
 
 def test_new_questions_of_the_domain_are_flagged_as_rarely_as_wanted() -> None:
-    shares = [flagged(fit(questions(seed, 1000)), questions(100 + seed, 2000)) for seed in range(8)]
+    shares = [flagged(fit(questions(seed, 1000), names(1000)), questions(100 + seed, 2000)) for seed in range(8)]
     assert np.mean(shares) == pytest.approx(TARGET, abs=0.004) and max(shares) <= 0.02
+
+
+def test_new_products_are_flagged_as_rarely_although_each_product_has_many_questions() -> None:
+    found = [fit(of_products(seed, 100, 10), names(1000, 10)) for seed in range(8)]
+    shares = [flagged(one, of_products(50 + seed, 400, 2)) for seed, one in enumerate(found)]
+    assert np.mean(shares) <= 0.02, "0.6 if both halves have the same products"
+    assert all(one.questions == 500 and one.pictures == 2500 for one in found)
 
 
 def test_one_strange_picture_among_five_is_enough() -> None:
     features = questions(50, 200)
     features[:, 3] += 5 * np.random.default_rng(1).normal(size=WIDTH)
-    assert flagged(fit(questions(1, 1000)), features) == 1
+    assert flagged(fit(questions(1, 1000), names(1000)), features) == 1
 
 
 def test_a_higher_target_flags_more() -> None:
     features = questions(1, 2000)
-    assert fit(features, 0.05).threshold < fit(features, 0.005).threshold
+    assert fit(features, names(2000), 0.05).threshold < fit(features, names(2000), 0.005).threshold
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -57,12 +75,14 @@ def test_features_that_are_not_finite_describe_nothing(value: float) -> None:
     features = questions(1, LEAST_QUESTIONS)
     features[7, 2, 3] = value
     with pytest.raises(DomainFitError, match="not finite"):
-        fit(features)
+        fit(features, names(LEAST_QUESTIONS))
 
 
-def test_too_few_questions_describe_nothing() -> None:
-    with pytest.raises(DomainFitError, match=f"Give at least {LEAST_QUESTIONS}"):
-        fit(questions(1, LEAST_QUESTIONS - 1))
+def test_too_few_questions_or_products_describe_nothing() -> None:
+    with pytest.raises(DomainFitError, match=f"399 questions are too few to .* Give at least {LEAST_QUESTIONS}"):
+        fit(questions(1, 399), names(399))
+    with pytest.raises(DomainFitError, match=f"99 products are too few to .* Give at least {LEAST_PRODUCTS}"):
+        fit(questions(1, 990), names(990, 10))
 
 
 def scripted_features(picture: Image.Image) -> np.ndarray:

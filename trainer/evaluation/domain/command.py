@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_directory(
         parser,
         "--data",
-        "data directory of the domain, but not the test data; its labels decide only the confidence cap",
+        "data directory of the domain, of at least 400 questions about 100 products, but not the test data; its labels "
+        "decide only the confidence cap",
     )
     parser.add_argument(
         "--trained-on",
@@ -95,12 +96,13 @@ def describe(
     from screening.checkpoint.domain import Domain, DomainCalibration
     from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
     from trainer.data.split.divide import is_test_set
+    from trainer.data.split.held_out import read_items
     from trainer.data_directory import data_digest, read_samples
     from trainer.evaluation.calibrate.command import data_only
     from trainer.evaluation.domain.errors import DomainFitError
     from trainer.evaluation.domain.features import features_of_samples
     from trainer.evaluation.domain.features import open_extractor as open_vllm
-    from trainer.evaluation.domain.fit import fit
+    from trainer.evaluation.domain.fit import fit, refuse_too_few
     from trainer.metrics import random_baseline
 
     manifest = verify(checkpoint)
@@ -113,9 +115,11 @@ def describe(
     digest = data_digest(data, samples)
     if digest in manifest.scored_on or is_test_set(data, digest):
         raise DomainFitError(f"{data} is test data, on which too few pictures would be flagged later. Give other data")
+    products = [item.product for item in read_items(data)]
+    refuse_too_few(products)
     opener = open_extractor or open_vllm
     with opener(checkpoint, manifest) as extract:
-        found = fit(features_of_samples(extract, samples, data, manifest.image), target)
+        found = fit(features_of_samples(extract, samples, data, manifest.image), products, target)
         guess = (random_baseline([sample.options for sample in samples]) or 0.0) / 100
         domain = Domain(
             trained_on=trained_on,
@@ -136,7 +140,8 @@ def describe(
     store_manifest(after, checkpoint)
     (checkpoint / CARD_NAME).unlink(missing_ok=True)
     return (
-        f"domain: {trained_on}; {found.pictures} pictures describe it, {found.questions} questions set the threshold "
+        f"domain: {trained_on}; {found.pictures} pictures describe it, {found.questions} questions about other products "
+        "set the threshold "
         f"({100 * target:g} % of them may be flagged), confidence out of it at most {domain.confidence_cap:g}.\n"
         f"Probes: tolerance {tolerance:.3f}.\nDigest before: {manifest.digest}\nDigest now:    {after.digest}"
         "\nScores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."

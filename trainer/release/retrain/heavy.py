@@ -75,13 +75,18 @@ def hcm_grpo(
 def calibrate(
     *, checkpoint: str, data: str, out: str, modes: Sequence[str], batch: int, domain: str | None
 ) -> dict[str, Any]:
-    """A copy of a trained checkpoint whose confidence is fitted on the validation part."""
+    """A copy of a trained checkpoint whose confidence is fitted on the validation part, in each mode that allows it.
+
+    What the data do not allow is left out and noted, because the trainings before it took hours. The gate judges the
+    result.
+    """
     from screening.answer import Mode
     from screening.checkpoint.manifest import read_manifest
     from screening.runtime.atomic_write import replacing_directory
     from trainer.evaluation.calibrate.command import calibrate as fit
     from trainer.evaluation.calibrate.evidence import CalibrationError
     from trainer.evaluation.domain.command import describe
+    from trainer.evaluation.domain.errors import DomainFitError
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
 
     evaluations = []
@@ -89,16 +94,20 @@ def calibrate(
         for mode in modes:
             evaluations.append(Path(out) / f"validation-{mode}")
             evaluate(Path(checkpoint), Path(data), evaluations[-1], mode=Mode(mode), batch=batch)
-        note, target = "", Path(out) / "checkpoint"
+        notes, target = [], Path(out) / "checkpoint"
         with replacing_directory(target) as copy:
             shutil.copytree(checkpoint, copy)
-            try:
-                fit(copy, evaluations)
-            except CalibrationError as error:  # the gate judges the current confidence
-                note = f"not calibrated: {error}"
+            for mode, evaluation in zip(modes, evaluations, strict=True):
+                try:
+                    fit(copy, [evaluation])
+                except CalibrationError as error:
+                    notes.append(f"mode {mode} is not calibrated: {error}")
             if domain:
-                describe(copy, Path(data), domain)
-    return {"checkpoint": str(target), "digest": read_manifest(target).digest, "note": note}
+                try:
+                    describe(copy, Path(data), domain)
+                except DomainFitError as error:
+                    notes.append(f"no domain: {error}")
+    return {"checkpoint": str(target), "digest": read_manifest(target).digest, "note": "; ".join(notes)}
 
 
 def evaluate_both(
