@@ -140,8 +140,8 @@ def describe(
     store_manifest(after, checkpoint)
     (checkpoint / CARD_NAME).unlink(missing_ok=True)
     return (
-        f"domain: {trained_on}; {found.pictures} pictures describe it, {found.questions} questions about other products "
-        "set the threshold "
+        f"domain: {trained_on}; {found.pictures} pictures describe it, and {found.questions} questions about other "
+        "products set the threshold "
         f"({100 * target:g} % of them may be flagged), confidence out of it at most {domain.confidence_cap:g}.\n"
         f"Probes: tolerance {tolerance:.3f}.\nDigest before: {manifest.digest}\nDigest now:    {after.digest}"
         "\nScores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."
