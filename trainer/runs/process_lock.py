@@ -29,3 +29,12 @@ def try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def wait_for_lock(descriptor: int) -> None:
+    """Lock an open file, after the process that holds the lock has released it or ended.
+
+    Raises:
+        OSError: the file system keeps no locks.
+    """
+    fcntl.lockf(descriptor, fcntl.LOCK_EX)

@@ -17,6 +17,7 @@ from screening.calibration import Calibration
 from screening.checkpoint.manifest import Decoding
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.prompt import COMPACT
+from screening.task import Dimension
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
@@ -189,8 +190,6 @@ def failed(found: dict[str, Criterion]) -> set[str]:
 
 
 def test_only_dimensions_that_the_candidate_was_trained_on_have_criteria(shop: Shop) -> None:
-    from screening.task import Dimension
-
     found = criteria(shop, {"wrong": OLD_WRONG}, {"wrong": OLD_WRONG}, dimensions=(Dimension.SHADOW,))
     named = {dimension for dimension in Dimension if any(dimension.title in name for name in found)}
     assert named == {Dimension.SHADOW}
@@ -239,7 +238,6 @@ def test_guessing_fails_the_floor_of_the_score(shop: Shop) -> None:
 
 
 def test_one_dimension_alone_can_fail(shop: Shop) -> None:
-    from screening.task import Dimension
     from trainer.data_directory import read_samples
     from trainer.metrics import shows
 
@@ -269,10 +267,25 @@ def test_a_test_set_of_labels_alone_is_judged_without_dimensions(
     assert shop.promote("v2", shop.version("v2"), production="v1") == 0
     gate = shop.gate("2-v2")
     assert not [one["name"] for one in gate["criteria"] if one["name"].startswith("score, ")]
-    assert "no dimension has a criterion" in (tmp_path / "gate-2-v2" / "gate.md").read_text()
+    assert (
+        f"so they have no criteria: {Dimension.APPEARANCE.title}, " in (tmp_path / "gate-2-v2" / "gate.md").read_text()
+    )
     assert shop.promote("bad", shop.version("bad", wrong=range(200)), production="v2") == 1
     (comparison,) = (tmp_path / "gate-3-bad").glob("compare-*/comparison.json")
     assert {flip["dimensions"] for flip in json.loads(comparison.read_text())["flips"]} == {None}
+
+
+def test_a_dimension_that_no_sample_shows_has_no_criteria(tmp_path: Path, registry_file: Path, data: Path) -> None:
+    partly = tmp_path / "without-extension"
+    partly.mkdir()
+    (partly / "pictures").symlink_to(data / "pictures")
+    text = (data / "samples.jsonl").read_text().replace(Dimension.EXTENSION.value, Dimension.SHADOW.value)
+    (partly / "samples.jsonl").write_text(text)
+    shop = Shop(tmp_path, Registry(f"sqlite:///{registry_file}"), partly)
+    assert shop.promote("v1", shop.version("v1", wrong=OLD_WRONG)) == 0
+    named = {one["name"] for one in shop.gate("1-v1")["criteria"]}
+    assert f"score, {Dimension.SHADOW.title}" in named and f"score, {Dimension.EXTENSION.title}" not in named
+    assert f"have no criteria: {Dimension.EXTENSION.title}." in (tmp_path / "gate-1-v1" / "gate.md").read_text()
 
 
 def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() -> None:

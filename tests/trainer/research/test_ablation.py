@@ -268,11 +268,11 @@ def test_a_terminated_run_ends_its_tasks(number: signal.Signals, tmp_path: Path)
 def test_a_run_continues_with_other_saves_and_no_other_settings(
     ablation: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def call(recipe: str) -> int:
+    def call(recipe: str, *options: str) -> int:
         command = ["ablation", "--tables-only", "--recipe", recipe, "--base", str(ablation.base)]
         for name in ("training", "pseudo_label", "test"):
             command += [f"--{name.replace('_', '-')}", str(getattr(ablation, name))]
-        return main([*command, "--out", str(ablation.out)])
+        return main([*command, "--out", str(ablation.out), *options])
 
     def recipe(**settings: object) -> str:
         return str(write_recipe(tmp_path / "changed.yaml", "tiny-ablation", hcm_grpo=settings))
@@ -282,6 +282,9 @@ def test_a_run_continues_with_other_saves_and_no_other_settings(
     assert call(recipe(save_steps=3)) == 0
     assert call(recipe(learning_rate=0.5)) == 2
     assert "other settings or data" in capsys.readouterr().err
+    assert call("tiny-ablation", "--seeds", "0,1,2") == 0, "further seeds are added"
+    assert call("tiny-ablation", "--seeds", "2") == 2, "the runs of the first seed have no number in their names"
+    assert "first_seed 0 there, 2 now" in capsys.readouterr().err
 
 
 def test_bad_options_are_reported(ablation: Ablation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,6 +296,10 @@ def test_bad_options_are_reported(ablation: Ablation, capsys: pytest.CaptureFixt
     assert "hcm does not exist. Choose from grpo, dpa-grpo" in capsys.readouterr().err
     assert main([*command, "--recipe", "tiny"]) == 2
     assert "schedule: constant" in capsys.readouterr().err
+    scored = write_recipe(ablation.out / "scored.yaml", "tiny-ablation", hcm_grpo={"validation": {"every_steps": 5}})
+    assert main([*command, "--recipe", str(scored)]) == 2
+    assert "Remove `validation` from hcm_grpo" in capsys.readouterr().err
+    scored.unlink()
     assert main([*command, "--tables-only"]) == 0
     assert "| no cold start" in capsys.readouterr().out
     assert (ablation.out / "tables.md").is_file()

@@ -40,6 +40,11 @@ def test_every_shipped_recipe_is_complete_and_named_like_its_file(name: str) -> 
     assert load_recipe(name).name == name
 
 
+def test_the_base_of_an_ablation_is_not_trained_to_screen() -> None:
+    pretrain = load_recipe("tiny-base").pretrain
+    assert pretrain is not None and not any(share for task, share in pretrain.speak.shares.items() if "screen" in task)
+
+
 def test_a_recipe_says_only_what_is_different_from_the_one_it_extends(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: tiny\nname: mine\nhcm_grpo: {reward: exact}\npretrain: null\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from trainer.data.split.assign import Item, Split
+from trainer.data.split.assign import Item, Split, SplitError
 from trainer.data.split.divide import read_division
 from trainer.data.split.gather import picture_digests
 from trainer.data_directory import read_any_samples, sample_lines
@@ -30,10 +30,15 @@ def frozen_beside(directories: Iterable[Path]) -> Iterator[Path]:
     """The frozen test sets of the divisions (`trainer split`) that data directories belong to.
 
     Raises:
-        SplitError: a `split.json` is damaged.
+        SplitError: a `split.json` is damaged, and a part of a division lies beside it.
     """
     for division in dict.fromkeys(directory.resolve().parent for directory in directories):
-        record = read_division(division)
+        try:
+            record = read_division(division)
+        except SplitError:
+            if any((division / split).exists() for split in Split):
+                raise
+            continue  # another program's file of this name
         if record is not None and record.frozen is not None:
             yield division / Split.TESTING
 

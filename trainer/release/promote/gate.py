@@ -83,16 +83,15 @@ def measure_criteria(
     Args:
         pairs: production's answers (`before`) and the candidate's (`after`), with their samples.
         first: no version is in production. Only the floors count, and `before` is not read.
-        dimensions: the dimensions that the candidate was trained on; each has its own criteria.
+        dimensions: those that have criteria of their own, see `shown_dimensions`.
     """
     rows = [(pair.sample, pair.before, pair.after) for pair in pairs.pairs if pair.sample is not None]
     new = [_judged(sample, after) for sample, _, after in rows]
-    measured = _measured_dimensions(new, dimensions)
-    floors = list(_floors(new, pairs.after, limits, measured))
+    floors = list(_floors(new, pairs.after, limits, dimensions))
     if first:
         return floors
     old = [_judged(sample, before) for sample, before, _ in rows]
-    return floors + list(_against_production(old, new, pairs, limits, measured))
+    return floors + list(_against_production(old, new, pairs, limits, dimensions))
 
 
 def _judged(sample: Sample, prediction: Prediction) -> Judged:
@@ -263,13 +262,10 @@ def _calibration(evaluation: Evaluation) -> float | None:
     return evaluation.reliability.expected_calibration_error if evaluation.reliability else None
 
 
-def _measured_dimensions(judged: Sequence[Judged], trained: Collection[Dimension]) -> tuple[Dimension, ...]:
-    """The dimensions that have criteria: all, or none if the test set has labels alone, which show no dimension."""
-    samples = [one.sample for one in judged]
-    labels_alone = not all(sample.dimensions_known for sample in samples)
-    if labels_alone and not any(shows(sample, dimension) for sample in samples for dimension in Dimension):
-        return ()
-    return tuple(trained)
+def shown_dimensions(pairs: Pairs, trained: Collection[Dimension]) -> tuple[Dimension, ...]:
+    """Those of the candidate's dimensions that a sample of the test set shows. Others cannot be measured."""
+    samples = [pair.sample for pair in pairs.pairs if pair.sample is not None]
+    return tuple(dimension for dimension in trained if any(shows(sample, dimension) for sample in samples))
 
 
 def _showing(dimension: Dimension) -> Right:

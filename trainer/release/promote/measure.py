@@ -7,11 +7,12 @@ from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.registry import Version
+from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.compare.command import write_comparison
 from trainer.evaluation.compare.pairs import read_pairs
 from trainer.evaluation.evaluate.result import now
 from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of, loses_places
-from trainer.release.promote.gate import LOST_PLACES, measure_criteria
+from trainer.release.promote.gate import LOST_PLACES, measure_criteria, shown_dimensions
 from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import GateResult
 from trainer.release.promote.report import Gate, Side, write_gate
@@ -47,11 +48,12 @@ def measure(
         RunMismatch: `out` holds the gate of another version or mode.
         OSError: a file cannot be written.
     """
+    check_unseen(manifest, data_digest(test.data, read_samples(test.data)))
     claim(out, {"stage": "promote", "candidate": candidate.digest, "mode": test.mode})
     new = evaluation_of(candidate, given.candidate, test, out)
     old = evaluation_of(production, given.production, test, out) if production else new
     pairs = read_pairs(old, new, test.data)
-    check_unseen(manifest, pairs.after.data.digest)
+    shown = shown_dimensions(pairs, manifest.dimensions)
     gate = Gate(
         created=now(),
         candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
@@ -62,8 +64,9 @@ def measure(
         data=pairs.after.data.digest,
         samples=len(pairs.pairs),
         limits=limits,
+        not_shown=tuple(dimension.title for dimension in manifest.dimensions if dimension not in shown),
         criteria=[
-            *measure_criteria(pairs, limits, first=production is None, dimensions=manifest.dimensions),
+            *measure_criteria(pairs, limits, first=production is None, dimensions=shown),
             *([LOST_PLACES] if production and loses_places(production, manifest) else []),
         ],
     )

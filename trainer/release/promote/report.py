@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
 from screening.runtime.atomic_write import write_atomically
-from screening.task import Dimension
 from trainer.release.promote.gate import Criterion
 from trainer.release.promote.limits import Limits
 from trainer.runs.markdown import table
@@ -49,6 +48,8 @@ class Gate(BaseModel):
     data: str
     """Digest of the test set."""
     samples: int
+    not_shown: tuple[str, ...] = ()
+    """Dimensions of the candidate that no sample of the test set shows; they have no criteria."""
     limits: Limits
     criteria: list[Criterion]
 
@@ -93,9 +94,11 @@ def render(gate: Gate) -> str:
 
 
 def _without_dimensions(gate: Gate) -> str:
-    if any(dimension.title in one.name for one in gate.criteria for dimension in Dimension):
+    if not gate.not_shown:
         return ""
-    return "\n\nThe labels of the test set do not say what is wrong with a picture, so no dimension has a criterion."
+    return (
+        f"\n\nNo sample of the test set shows these dimensions, so they have no criteria: {', '.join(gate.not_shown)}."
+    )
 
 
 def _table(gate: Gate) -> str:

@@ -7,6 +7,7 @@ Arguments are the call's context and the stage's own directory; the result is JS
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
 from trainer.release.retrain.reasoning import with_reasoning
 from trainer.training.distributed import on_one_machine
+from trainer.training.enough_data import grpo_problem, sft_problem
 from trainer.training.recipe.recipe import Recipe, load_recipe
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.tracking.store import ENVIRONMENT
@@ -64,7 +66,21 @@ def split(context: Context, out: Path) -> Result:
         raise BadInput(f"the part {empty[0]} holds no sample; give more products, or raise data.shares.{empty[0]}")
     reasoned = with_reasoning(gather([context.divided / PARTS["sft"]])[0], out / "sft")
     parts["sft"] |= reasoned
+    if problem := _too_little(context, parts):
+        raise BadInput(problem)
     return {"parts": parts, "held_back": division.held_back, "left_out": len(division.left_out)}
+
+
+def _too_little(context: Context, parts: Mapping[str, Result]) -> str | None:
+    """Why a training of the recipe would refuse these parts, which it would do only after hours; None if none does."""
+    chosen, together = recipe(context), processes(context)
+    if not chosen.sft_answer.captions and (
+        problem := sft_problem("sft_answer", chosen.sft_answer, parts["sft"]["samples"], together)
+    ):
+        return problem
+    asked = parts["questions"]["samples"]
+    # How many questions are hard is not known yet.
+    return grpo_problem(chosen.hcm_grpo, asked, max(1, asked // 2), together) if chosen.hcm_grpo else None
 
 
 def sft(context: Context, out: Path) -> Result:

@@ -85,6 +85,11 @@ def run(args: argparse.Namespace) -> int:
             f"recipe {recipe.name!r} needs a section hcm_grpo with `schedule: constant` and `warmup_ratio: 0`: its "
             "variants share their first epochs"
         )
+    if scored := [name for name in STAGES if getattr(recipe, name).validation]:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: an ablation trains each variant for the same number of steps, without validation "
+            f"data. Remove `validation` from {', '.join(scored)}"
+        )
     base = read_manifest(args.base)
     recipe.refuse_other_prompt(base.prompt)
     recipe.refuse_other_tiles(base.image)
@@ -98,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         "stage": "ablation",
         "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
         "base": base.digest,
+        "first_seed": args.seeds[0],  # its runs have no number in their names
         **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
     }
     claim(args.out, origin)

@@ -124,7 +124,8 @@ class Ablation:
         return self.out / "scores" / name, self.out / name / "checkpoint" if name == "sft-direct" else self.base
 
     def _no_cold_start(self) -> Iterator[Task]:
-        recipe = write_recipe(self.out / "recipes" / "sft-direct.yaml", self.recipe, sft_answer={"direct_share": 1.0})
+        settings = {"direct_share": 1.0, "seed": self.seeds[0]}
+        recipe = write_recipe(self.out / "recipes" / "sft-direct.yaml", self.recipe, sft_answer=settings)
         command = ("sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(self.training))
         yield self._training("sft-direct", command, self.base, ())
         yield self._from_base._hard_cases()

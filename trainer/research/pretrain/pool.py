@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +26,13 @@ from tqdm import tqdm
 from screening.boxes import Box
 from screening.runtime.atomic_write import replacing
 from screening.task import Dimension
+from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock, wait_for_lock
 from trainer.runs.run_directory import claim
 
 if TYPE_CHECKING:
     from trainer.data.render.picture import Shot
+
+PIXELS_NAME, PRODUCTS_NAME = "pixels.npy", "products.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,35 @@ class Pool:
 def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
     """Render the pool, or read it if it was rendered before. A killed run continues with the missing products.
 
+    If another process is rendering the pool, this one waits until it ends.
+
     Raises:
         RunMismatch: the directory holds a pool with other settings, or from another version of the renderer.
     """
     claim(directory, {**asdict(spec), "renderer": _renderer_digest()})
+    with _alone(directory):
+        _render_missing(directory, spec, workers)
+    pixels = np.load(directory / PIXELS_NAME, mmap_mode="r")
+    done = _read_products(directory / PRODUCTS_NAME)
+    return Pool(pixels, [_product(spec, done[index], index * spec.shots_per_product) for index in range(spec.products)])
 
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other processes from rendering into a directory; wait for one that does."""
+    lock = open_lock_file(directory / LOCK_NAME)
+    try:
+        if not try_lock(lock):
+            print(f"another process is rendering {directory}; waiting until it ends", file=sys.stderr)
+            wait_for_lock(lock)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _render_missing(directory: Path, spec: PoolSpec, workers: int) -> None:
     shape = (spec.products * spec.shots_per_product, spec.size, spec.size, 3)
-    pixel_file, product_file = directory / "pixels.npy", directory / "products.jsonl"
+    pixel_file, product_file = directory / PIXELS_NAME, directory / PRODUCTS_NAME
     if not pixel_file.exists():
         with replacing(pixel_file) as temporary:
             open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()  # type: ignore[no-untyped-call]
@@ -134,9 +161,6 @@ def load_or_render(directory: Path, spec: PoolSpec, workers: int) -> Pool:
         pixels.flush()
         with product_file.open("rb") as handle:
             os.fsync(handle.fileno())
-        done = _read_products(product_file)
-    pixels = np.load(pixel_file, mmap_mode="r")
-    return Pool(pixels, [_product(spec, done[index], index * spec.shots_per_product) for index in range(spec.products)])
 
 
 def _leave_ctrl_c() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest
+from trainer.data.split.assign import Item
 from trainer.data.split.held_out import frozen_beside, read_items, repeated_test_samples
 from trainer.data_directory import DataError, data_digest, read_samples, sample_lines
 from trainer.records import Sample
@@ -70,8 +71,7 @@ def read_validation(
             f"remove {section}.validation from the recipe"
         )
     samples = read_samples(directory)
-    _refuse_training_samples(samples, training, directory, data)
-    digest = done_by_first(lambda: _checked_digest(directory, samples, data), processes())
+    digest = done_by_first(lambda: _checked_digest(directory, samples, training, data), processes())
     if digest in parent.trained_on:
         raise DataError(
             f"--validation {directory}: the checkpoint was trained on these data in an earlier stage, so their score "
@@ -80,9 +80,11 @@ def read_validation(
     return Validation(settings, directory, digest, drawn(samples, settings.samples, seed), mode)
 
 
-def _checked_digest(directory: Path, samples: Sequence[Sample], data: Path) -> str:
-    """The digest of validation data that hold no sample of a test set."""
-    if problem := repeated_test_samples(read_items(directory), frozen_beside((data, directory))):
+def _checked_digest(directory: Path, samples: Sequence[Sample], training: Sequence[Sample], data: Path) -> str:
+    """The digest of validation data that hold no sample of the training data or of a test set."""
+    items = read_items(directory)
+    _refuse_training_samples(items, training, directory, data)
+    if problem := repeated_test_samples(items, frozen_beside((data, directory))):
         raise DataError(
             f"--validation {directory}: {problem}. Validation chooses the weights, so later scores on the test set "
             "would be too good. Give other data, such as the part that `split --validation` makes"
@@ -111,15 +113,13 @@ def drawn(samples: Sequence[Sample], most: int, seed: int) -> tuple[Sample, ...]
     return tuple(samples[place] for place in sorted(places))
 
 
-def _refuse_training_samples(
-    samples: Sequence[Sample], training: Sequence[Sample], directory: Path, data: Path
-) -> None:
+def _refuse_training_samples(items: Sequence[Item], training: Sequence[Sample], directory: Path, data: Path) -> None:
     ids = {sample.id for sample in training}
-    products = {sample.product.strip() for sample in training} - {""}
-    shared = [sample.id for sample in samples if sample.id in ids or sample.product.strip() in products]
+    ties = {tie for item in read_items(data) if item.sample.id in ids for tie in item.ties}
+    shared = [item.sample.id for item in items if item.sample.id in ids or ties.intersection(item.ties)]
     if shared:
         raise DataError(
-            f"--validation {directory}: {len(shared)} of {len(samples)} samples, the first is {shared[0]!r}, are in "
-            f"the training data {data} or show a product of it, so their score would hide overfitting. Give data of "
-            "other products, such as the part that `split --validation` makes"
+            f"--validation {directory}: {len(shared)} of {len(items)} samples, the first is {shared[0]!r}, are in the "
+            f"training data {data} or show a product or picture of it, so their score would hide overfitting. Give "
+            "data of other products, such as the part that `split --validation` makes"
         )

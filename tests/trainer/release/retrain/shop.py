@@ -113,13 +113,17 @@ class Shop:
         self.config: dict[str, Any] = {
             "work": str(folder / "work"),
             "data": {"directories": [str(data)], "shares": {"sft": 2, "questions": 1, "validation": 1, "test": 3}},
-            "training": {"recipe": "tiny-rl"},
+            "training": {"recipe": str(folder / "recipe.yaml")},
             "registry": {"store": str(folder / "store"), "tracking_uri": registry.uri},
             "when": {"days_after_run": 0, "days_after_rollback": 0},
             "measuring": {"modes": ["cot"], "limits": str(folder / "limits.yaml")},
             "metrics_file": str(folder / "metrics" / "retrain.prom"),
         }
         (folder / "store").mkdir()
+        # The steps are small enough for the few samples of these tests.
+        (folder / "recipe.yaml").write_text(
+            "extends: tiny-rl\nname: few\nsft_answer: {batch_size: 2}\nhcm_grpo: {batch_size: 4}\n"
+        )
         (folder / "limits.yaml").write_text(yaml.safe_dump(LIMITS))
 
     @property

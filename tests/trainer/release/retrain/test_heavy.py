@@ -19,6 +19,8 @@ from tests.trainer.coloured import thought
 from tests.trainer.published import make_prober
 from tests.trainer.release.retrain.shop import Shop, called
 from tests.trainer.scripted_engine import LETTERS
+from trainer.evaluation.calibrate.evidence import CalibrationError
+from trainer.evaluation.domain.errors import DomainFitError
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
 from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 from trainer.release.promote.moves import move
@@ -86,3 +88,34 @@ def serve(shop: Shop, checkpoint: Path) -> None:
     store_manifest(manifest, directory)
     version = register(shop.registry, directory, manifest)
     move(shop.registry, shop.registry.named(PRODUCTION), version, "promote", by="ann", reason=None)
+
+
+def test_what_the_validation_data_do_not_allow_is_left_out_and_noted(
+    tmp_path: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[Path] = []
+
+    def fit(_checkpoint: Path, evaluations: Sequence[Path]) -> str:
+        if any("direct" in directory.name for directory in evaluations):
+            raise CalibrationError("direct: 40 right and 18 wrong answers are too few")
+        fitted.extend(evaluations)
+        return ""
+
+    def describe(*_: Any) -> str:
+        raise DomainFitError("30 products are too few to describe a domain")
+
+    monkeypatch.setattr("trainer.evaluation.evaluate.by_checkpoint.evaluate", lambda *_, **__: None)
+    monkeypatch.setattr("trainer.evaluation.calibrate.command.calibrate", fit)
+    monkeypatch.setattr("trainer.evaluation.domain.command.describe", describe)
+    done = HEAVY["calibrate"](
+        checkpoint=str(small_checkpoint),
+        data=str(tmp_path / "validation"),
+        out=str(tmp_path / "out"),
+        modes=["cot", "direct"],
+        batch=8,
+        domain="toys",
+    )
+    assert [path.name for path in fitted] == ["validation-cot"]
+    assert verify(Path(done["checkpoint"])).digest == done["digest"]
+    assert "mode direct is not calibrated: direct: 40 right and 18 wrong" in done["note"]
+    assert "no domain: 30 products are too few" in done["note"]

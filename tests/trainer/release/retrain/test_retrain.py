@@ -208,7 +208,9 @@ def test_a_training_is_scored_on_the_validation_part_if_its_section_of_the_recip
     for stage in real:
         monkeypatch.setattr(shop.scripted, stage, remembered(stage))
     recipe = shop.folder / "scored.yaml"
-    recipe.write_text("extends: tiny-rl\nname: scored\nhcm_grpo: {validation: {every_steps: 50}}\n")
+    recipe.write_text(
+        f"extends: {shop.folder}/recipe.yaml\nname: scored\nhcm_grpo: {{validation: {{every_steps: 50}}}}\n"
+    )
     shop.config["training"]["recipe"] = str(recipe)
     assert shop.call() == 0
     assert given == {"sft": None, "hcm_grpo": str(shop.work / "split" / "exploration")}
@@ -241,3 +243,12 @@ def test_deciding_needs_neither_torch_nor_an_engine(shop: Shop, repository: Path
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decision"] == "run"
+
+
+def test_too_few_samples_for_a_step_are_refused_before_anything_is_trained(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.config["training"]["recipe"] = "tiny-rl"
+    assert shop.call() == 2
+    assert "sft_answer has 10 rows to train on, fewer than the 16 of one step" in capsys.readouterr().err
+    assert shop.scripted.asked == []

@@ -30,7 +30,7 @@ def coloured(directory: Path, samples: Sequence[tuple[Colour, str]], *, shade: i
     """Samples whose five pictures have one colour, with their labels.
 
     Args:
-        shade: makes other pictures of nearly the same colours.
+        shade: makes other pictures of nearly the same colours, if it is at least 5: each sample has five shades.
     """
     lines = []
     for number, (colour, label) in enumerate(samples):
@@ -51,7 +51,7 @@ def training_data(directory: Path) -> Path:
 
 
 def contradicting_data(directory: Path) -> Path:
-    return coloured(directory, [(colour, "A") for colour in COLOURS[4:]], shade=3)
+    return coloured(directory, [(colour, "A") for colour in COLOURS[4:]], shade=5)
 
 
 def write_recipe(path: Path, validation: dict[str, Any] | None, **changes: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from screening.checkpoint.manifest import read_manifest
 from tests.trainer.training.validation.overfitting import COLOURS, coloured, sft, training_data, write_recipe
 from trainer.__main__ import main
+from trainer.data.split.assign import SplitError
 from trainer.data_directory import DataError, data_digest, read_samples
 from trainer.training.recipe.recipe import RecipeError, load_recipe
 from trainer.training.recipe.stages import ValidationRecipe
@@ -41,7 +43,7 @@ def read(small_checkpoint: Path) -> Read:
 def test_a_few_samples_are_drawn_by_the_seed_and_a_small_part_is_asked_as_a_whole(
     read: Read, data: Path, tmp_path: Path
 ) -> None:
-    samples = read_samples(coloured(tmp_path / "many", [(colour, "A") for colour in COLOURS]))
+    samples = read_samples(coloured(tmp_path / "many", [(colour, "A") for colour in COLOURS], shade=7))
     first, again, other = (drawn(samples, 3, seed) for seed in (0, 0, 1))
     assert first == again != other
     assert list(first) == [sample for sample in samples if sample in first] and len(first) == 3
@@ -76,8 +78,29 @@ def test_samples_of_the_training_data_are_refused(read: Read, data: Path, tmp_pa
     renamed = shutil.copytree(data, tmp_path / "renamed")
     lines = (renamed / "samples.jsonl").read_text().replace('"id": "training', '"id": "other')
     (renamed / "samples.jsonl").write_text(lines)
-    with pytest.raises(DataError, match="show a product of it"):
+    with pytest.raises(DataError, match="show a product or picture of it"):
         read(renamed, data)
+
+
+def test_pictures_of_the_training_data_are_refused_under_other_names_of_sample_and_product(
+    read: Read, data: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(data, tmp_path / "copy")
+    lines = [json.loads(line) for line in (copy / "samples.jsonl").read_text().splitlines()]
+    renamed = [{**line, "id": f"other-{number}", "product": f"other {number}"} for number, line in enumerate(lines)]
+    (copy / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in renamed))
+    with pytest.raises(DataError, match=r"6 of 6 samples, the first is 'other-0'"):
+        read(copy, data)
+
+
+def test_a_split_json_of_another_program_does_not_matter(read: Read, tmp_path: Path) -> None:
+    data = training_data(tmp_path / "shop" / "labelled")
+    (tmp_path / "shop" / "split.json").write_text('{"unit": "ml"}')
+    other = coloured(tmp_path / "other", [((10, 200, 30), "A")], shade=7)
+    assert read(other, data) is not None
+    (tmp_path / "shop" / "testing").mkdir()
+    with pytest.raises(SplitError, match="damaged"):
+        read(other, data)
 
 
 def test_the_frozen_test_set_is_refused_also_as_a_copy_with_other_names(read: Read, data: Path, tmp_path: Path) -> None:
@@ -99,7 +122,7 @@ def test_the_frozen_test_set_is_refused_also_as_a_copy_with_other_names(read: Re
 def test_data_that_an_earlier_stage_was_trained_on_are_refused(
     read: Read, data: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:
-    seen = coloured(tmp_path / "seen", [(COLOURS[0], "A")])
+    seen = coloured(tmp_path / "seen", [(COLOURS[0], "A")], shade=7)
     record = {"sft-weak": {"digest": data_digest(seen, read_samples(seen))}}
     parent = read_manifest(small_checkpoint).model_copy(update={"data": record})
     with pytest.raises(DataError, match="trained on these data in an earlier stage"):
