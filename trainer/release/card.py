@@ -126,7 +126,7 @@ Written by `python -m trainer card`.
 ## Intended use and limits
 
 {_domain(manifest)}Every picture is scaled to {_size(manifest.image)}, so the
-model cannot see defects that are smaller than a pixel then.
+model cannot see a defect that is smaller than one pixel of the scaled picture.
 
 ## Trained on
 
@@ -134,9 +134,20 @@ model cannot see defects that are smaller than a pixel then.
 {_licences(manifest)}
 ## Scores
 
-Measured on data that was used neither for training nor for calibration.
+{_unseen(results)}
 
 {scores}"""
+
+
+def _unseen(results: Sequence[Evaluation]) -> str:
+    if all(result.data.frozen for result in results):
+        return (
+            "Measured on the frozen test set of a division. It shares no product and no picture with the other parts."
+        )
+    return (
+        "Measured on data directories that were used neither for training nor for calibration. They are no frozen test "
+        "set of `trainer split`, so nobody has checked whether single samples of them were."
+    )
 
 
 def _located(manifest: Manifest) -> str:

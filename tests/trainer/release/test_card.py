@@ -67,6 +67,15 @@ def test_scores_reach_manifest_and_card_and_the_digest_stays(checkpoint: Path, t
     text = (checkpoint / CARD_NAME).read_text()
     assert after.digest in text
     assert "75" in text
+    assert "They are no frozen test set" in text
+
+
+def test_the_card_says_that_a_frozen_test_set_shares_no_product(checkpoint: Path, tmp_path: Path) -> None:
+    result = evaluation(tmp_path / "cot", read_manifest(checkpoint), Mode.COT)
+    text = (result / "scores.json").read_text().replace('"frozen":false', '"frozen":true')
+    (result / "scores.json").write_text(text)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 0
+    assert "Measured on the frozen test set of a division" in (checkpoint / CARD_NAME).read_text()
 
 
 def test_scores_of_another_checkpoint_are_refused(

@@ -332,6 +332,12 @@ def test_wrong_input_is_said_and_moves_nothing(
     assert two_versions.production() == 1 and len(read_history(two_versions.registry).moves) == 1
 
 
+def test_data_that_no_split_has_frozen_are_named(shop: Shop) -> None:
+    shop.version("one", wrong=range(0, 200, 60))
+    shop.promote("one", 1)
+    assert "no frozen test set of `trainer split`" in (shop.folder / "gate-1-one" / "gate.md").read_text()
+
+
 def test_limits_can_be_set(shop: Shop) -> None:
     shop.version("one", wrong=range(0, 200, 60))
     (shop.folder / "limits.yaml").write_text("floors: {calibration: 0.001}\n")

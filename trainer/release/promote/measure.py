@@ -64,6 +64,7 @@ def measure(
         data=pairs.after.data.digest,
         samples=len(pairs.pairs),
         limits=limits,
+        frozen=pairs.after.data.frozen,
         not_shown=tuple(dimension.title for dimension in manifest.dimensions if dimension not in shown),
         criteria=[
             *measure_criteria(pairs, limits, first=production is None, dimensions=shown),

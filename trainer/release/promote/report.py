@@ -48,6 +48,8 @@ class Gate(BaseModel):
     data: str
     """Digest of the test set."""
     samples: int
+    frozen: bool = True
+    """Whether the data is the frozen test set of a `trainer split`."""
     not_shown: tuple[str, ...] = ()
     """Dimensions of the candidate that no sample of the test set shows; they have no criteria."""
     limits: Limits
@@ -89,7 +91,16 @@ def render(gate: Gate) -> str:
         f"# Version {gate.candidate.version}, {against}, {gate.mode}: {verdict}\n\n"
         f"{gate.samples} samples.\ncandidate {gate.candidate.digest}\n"
         f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
-        f"{_INTRO.format(level=gate.limits.level)}{_without_dimensions(gate)}\n\n{_table(gate)}\n"
+        f"{_INTRO.format(level=gate.limits.level)}{_not_frozen(gate)}{_without_dimensions(gate)}\n\n{_table(gate)}\n"
+    )
+
+
+def _not_frozen(gate: Gate) -> str:
+    if gate.frozen:
+        return ""
+    return (
+        "\n\nThe data are no frozen test set of `trainer split`, so nobody has checked whether the candidate was "
+        "trained on single samples of them."
     )
 
 
