@@ -29,10 +29,12 @@ sum of eq. 6 is not what the group's advantage is made of (eq. 2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from screening.answer import Answer, Mode, Reason, Unreadable, parse, parse_options
+from screening.errors import UserError
 from screening.runtime.extensions import find
 from screening.task import Options
 from trainer.records import Sample
@@ -121,16 +123,37 @@ def reward_functions(name: str, samples: Mapping[str, Sample]) -> list[RewardFun
         name: an entry of `REWARDS`, or `package.module:name`.
         samples: by the id that the data set's column `id` holds.
 
+    Returns:
+        The two functions. The second one raises a UserError if the reward is not a number between 0 and 1.
+
     Raises:
         ExtensionError: there is no such reward.
     """
     reward = find(name, REWARDS, "reward")
 
     def accuracy_reward(completions: Sequence[Completion], id: Sequence[str], **_: Any) -> list[float]:  # noqa: A002 - a column
-        return [float(reward(completion_text(c), samples[i])) for c, i in zip(completions, id, strict=True)]
+        return [_checked(reward(completion_text(c), samples[i]), name, i) for c, i in zip(completions, id, strict=True)]
 
     accuracy_reward.__name__ = f"{name.rpartition(':')[2].removesuffix('_reward')}_reward"
     return [format_reward, accuracy_reward]
+
+
+def _checked(value: Any, name: str, sample: str) -> float:
+    """r_acc as a number. One NaN would change the advantages of its group, and then all weights, without a message.
+
+    Raises:
+        UserError: the value is not a number between 0 and 1.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise UserError(
+            f"reward {name!r} gave {value!r} for a completion of sample {sample!r}, which is not a number between 0 "
+            "and 1. Mend the reward"
+        )
+    return number
 
 
 def completion_text(completion: Completion) -> str:

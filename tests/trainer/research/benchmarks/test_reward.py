@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from screening.answer import Mode, parse
+from screening.errors import UserError
 from trainer.metrics import correct
 from trainer.records import Sample
 from trainer.reward import (
@@ -220,6 +221,14 @@ def test_ids_and_completions_must_be_as_many() -> None:
 def test_without_ids_nothing_is_rewarded_silently() -> None:
     with pytest.raises(TypeError):
         accuracy("dpa")([cot("A")])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5, None, "much"])
+def test_a_reward_that_is_not_a_number_between_0_and_1_is_an_error(value, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.reward.score_dpa", lambda _text, label: value if label == "ABC" else 1)
+    assert accuracy("dpa")([cot("A")], id=["AC"]) == [1.0]
+    with pytest.raises(UserError, match=f"reward 'dpa' gave {value!r} for a completion of sample 'ABC'"):
+        accuracy("dpa")([cot("A"), cot("A")], id=["AC", "ABC"])
 
 
 @pytest.mark.parametrize("completion", [[], message(None), message([{"type": "image"}]), [{"role": "user"}]])
