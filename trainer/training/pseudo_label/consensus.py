@@ -34,7 +34,7 @@ class Consensus:
     own_order: bool
     """Whether the data's own order is among the agreeing ones. Otherwise the vote corrects the model's answer."""
     reasoning: str | None
-    """A reasoning that leads to the label; empty in Direct mode, None if there is none for this order of pictures."""
+    """A reasoning that leads to the label; empty only in Direct mode, None if the answers have none for this order."""
     flagged: bool
     """Whether the pictures are outside the checkpoint's training domain."""
 

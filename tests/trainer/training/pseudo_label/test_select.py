@@ -74,6 +74,28 @@ def test_reasoning_is_rewritten_from_every_order(order: str) -> None:
         assert f"<think>{result.reasoning}</think><answer>{label}</answer>" == thought(label)
 
 
+def test_an_empty_reasoning_is_not_taken_where_another_order_has_words() -> None:
+    empty = "<think> </think><answer>{}</answer>"
+    own, other = answer("ABCD", empty.format("B")), answer("BCDA", empty.format("A"))
+    result = vote([own, answer("CDAB", thought("D"))], Mode.COT, DIMENSIONS)
+    assert f"<think>{result.reasoning}</think><answer>B</answer>" == thought("B")
+    assert vote([own, other], Mode.COT, DIMENSIONS).reasoning is None
+    assert direct(answer("ABCD", "B")).reasoning == ""
+
+
+@pytest.mark.parametrize("text", ["as the last", "unlike the First picture", "darker than the second", "as the next"])
+def test_reasoning_with_words_of_position_is_not_rewritten(text: str) -> None:
+    named = thought("A").replace("as one can see", text)
+    assert vote([answer("BCDA", named)], Mode.COT, DIMENSIONS).reasoning is None
+    assert vote([answer("ABCD", named)], Mode.COT, DIMENSIONS).reasoning is not None, "nothing moves in the own order"
+
+
+@pytest.mark.parametrize("text", ["a second product was added beside it", "it stands next to a box, on the left"])
+def test_words_for_places_in_a_picture_do_not_prevent_rewriting(text: str) -> None:
+    named = thought("A").replace("as one can see", text)
+    assert text in (vote([answer("BCDA", named)], Mode.COT, DIMENSIONS).reasoning or "")
+
+
 @pytest.mark.parametrize("text", ["it looks like C", "no comment, and so"])
 def test_reasoning_that_cannot_be_rewritten_safely_is_left_out(text: str) -> None:
     named = thought("A").replace("as one can see", text)
