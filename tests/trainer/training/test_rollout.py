@@ -13,6 +13,7 @@ from tests.trainer import many_heads
 from trainer.training.hcm_grpo import rollout
 from trainer.training.hcm_grpo.rollout import Sampling, choose, roll_out
 from trainer.training.hcm_grpo.shared_prompt import GROUP_ATTENTION
+from trainer.training.recipe.recipe import RecipeError
 
 
 def frequencies(logits: list[float], sampling: Sampling) -> list[float]:
@@ -118,6 +119,16 @@ def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone
         whole = [step for step in steps if len(step) == len(drawn)]  # before a question has left the batch
         for at, step in enumerate(whole[: len(tokens)]):
             assert torch.allclose(step[number], alone[at], atol=1e-4)
+
+
+def test_a_model_that_diverged_is_reported_before_a_token_is_drawn(
+    model: PreTrainedModel, prompts: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.lm_head, "weight", torch.nn.Parameter(torch.full_like(model.lm_head.weight, torch.nan)))
+    with pytest.raises(RecipeError, match=r"the training diverged: .* Lower learning_rate"):
+        roll_out(model, prompts, group_size=2, sampling=Sampling(top_k=3), max_tokens=3, ends=[])
+    # The validation of a run with earlier, better weights goes on.
+    assert len(roll_out(model, prompts, group_size=1, sampling=Sampling(top_k=1), max_tokens=3, ends=[])) == 2
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from trainer.training.hcm_grpo.preallocated_kv_cache import preallocated_kv_cache
+from trainer.training.recipe.recipe import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ def roll_out(
 
     Returns:
         Q x group_size completions, group by group, each with the token that ended it, unless it was cut.
+
+    Raises:
+        RecipeError: the model gives values that are not finite after a prompt, so that no token can be drawn. Greedy
+            answers are given all the same: a validation scores them, and the run publishes its best weights.
     """
     mask = prompts["attention_mask"]
     # On a CPU, bypass accelerate's autocast: it casts all weights for every token, which takes eight times as long.
@@ -81,6 +86,8 @@ def roll_out(
     cache = preallocated_kv_cache()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = forward(**prompts, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    if sampling.top_k != 1 and not output.logits.isfinite().all():
+        raise RecipeError("the training diverged: the model's logits are not finite. Lower learning_rate")
     logits = output.logits.expand(-1, group_size, -1)
 
     final = torch.tensor(sorted(ends), device=mask.device)
