@@ -15,6 +15,7 @@ from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
 from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
+from trainer.evaluation.evaluate.result import read_evaluation
 from trainer.training.hard_cases.cases import Cases, HardCasesError
 from trainer.training.hard_cases.find import find_hard_cases
 from trainer.training.hard_cases.record import read_hard_cases, write_hard_cases
@@ -94,6 +95,33 @@ def test_an_existing_evaluation_is_not_repeated(checkpoint: Path, data: Path, tm
     second = Scripted(speak)
     assert find_hard_cases(checkpoint, data, out, open_engine=second).hard == ("s1", "s3", "s5")
     assert second.opened == 0
+
+
+def test_an_existing_result_keeps_its_metrics_and_its_confidence_level(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    evaluate(
+        checkpoint,
+        data,
+        out,
+        mode=Mode.COT,
+        confidence_level=0.9,
+        metrics={"shop:two_letters": lambda _judged: True},
+        open_engine=Scripted(speak),
+    )
+    before = {name: (out / name).read_bytes() for name in ("scores.json", "report.md")}
+    find_hard_cases(checkpoint, data, out, open_engine=Scripted(speak))
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
+def test_an_evaluation_of_a_part_of_the_samples_is_completed_and_scored_again(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    evaluate(checkpoint, data, out, mode=Mode.COT, limit=3, open_engine=Scripted(speak))
+    assert find_hard_cases(checkpoint, data, out, open_engine=Scripted(speak)).hard == ("s1", "s3", "s5")
+    assert read_evaluation(out).data.evaluated == 7
 
 
 def test_an_evaluation_in_direct_mode_is_refused(checkpoint: Path, data: Path, tmp_path: Path) -> None:

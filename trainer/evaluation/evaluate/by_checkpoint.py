@@ -22,7 +22,7 @@ from trainer.evaluation.evaluate.generate import OfflineEngine, Reply, answer_sa
 from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
-from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude, read_evaluation
 from trainer.metrics import METRICS, Judged, Metric
 from trainer.records import Sample
 
@@ -42,6 +42,7 @@ def evaluate(
     metrics: Mapping[str, Metric] = METRICS,
     open_engine: OpenEngine = open_engine,
     locate: bool = False,
+    keep_result: bool = False,
 ) -> Evaluation:
     """Answer, score and write the result to `out`.
 
@@ -53,6 +54,8 @@ def evaluate(
         metrics: metrics for the scores, by name.
         open_engine: starts the engine: vLLM, unless a test gives another one.
         locate: whether the model is asked where the faults are, in the mode `cot`.
+        keep_result: whether a complete result in `out` is returned as it is, in place of scoring again. It keeps its
+            own metrics and confidence level.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or was changed.
@@ -83,12 +86,23 @@ def evaluate(
         if todo := predictions.missing(samples):
             with open_engine(checkpoint, manifest, mode, **({"locate": True} if locate else {})) as engine:
                 _answer(engine, manifest, mode, todo, data, predictions, batch=batch, total=len(samples))
+        elif keep_result and (there := _result_of(out, len(samples))):
+            return there
         frozen = is_test_set(data, digest)
         evaluation = conclude(
             predictions, everything, samples, identity, model, confidence_level, frozen=frozen, metrics=metrics
         )
         write_result(out, evaluation)
     return evaluation
+
+
+def _result_of(out: Path, samples: int) -> Evaluation | None:
+    """The result in a directory; None if it has none that this version can read, or one of fewer or more samples."""
+    try:
+        there = read_evaluation(out)
+    except EvaluationError:
+        return None
+    return there if there.data.evaluated == samples else None
 
 
 def check_can_locate(checkpoint: Path, manifest: Manifest) -> None:

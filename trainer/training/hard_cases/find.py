@@ -1,7 +1,7 @@
 """Finds the hard cases with the real engine.
 
 The output is an evaluation in CoT mode with two additional files. So the directory of an existing evaluation can be the
-output, and no sample is answered twice.
+output. Then no sample is answered twice, and a complete result keeps its metrics and its confidence level.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_hard_cases(
         CheckpointError, DataError, EvaluationError, LogError, Unfinished: see
         `trainer.evaluation.evaluate.by_checkpoint`.
     """
-    evaluation = evaluate(checkpoint, data, out, mode=Mode.COT, batch=batch, open_engine=open_engine)
+    evaluation = evaluate(checkpoint, data, out, mode=Mode.COT, batch=batch, open_engine=open_engine, keep_result=True)
     samples = read_samples(data)
     cases = find_cases(samples, read_predictions(out).values())
     write_atomically(out / SUMMARY_NAME, summary(evaluation.model.title, samples, cases))
