@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,8 +17,11 @@ from screening.runtime.digests import file_sha256
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.reward import completion_text
+from trainer.runs.run_directory import RunMismatch
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
+from trainer.training.hcm_grpo.warm_start import find_warm_start
+from trainer.training.recipe.stages import HcmGrpoRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -83,13 +87,17 @@ def test_a_warm_start_gives_the_same_weights_as_training_the_first_epochs_again(
 @pytest.mark.parametrize(
     ("number", "changes", "said"),
     [
-        (0, {"learning_rate": 0.02}, "learning_rate differ"),
+        (0, {"learning_rate": 0.02}, "learning_rate differ. Give this run the same"),
         (1, {"reward": "exact"}, "reward differ"),
         (2, {"seed": 1}, "seed differ"),
         (3, {"schedule": "cosine"}, "schedule: constant"),
         (4, {"warmup_ratio": 0.1}, "warmup_ratio: 0"),
-        (5, {"epochs": 1, "last_epochs": 1, "last_parts": ["hard"]}, "does not start with that run's"),
-        (6, {"hard": 1}, "had other hard cases"),
+        (
+            5,
+            {"epochs": 1, "last_epochs": 1, "last_parts": ["hard"]},
+            "First train a run with this run's `epochs` and `last_epochs: 0`",
+        ),
+        (6, {"hard": 1}, "had other hard cases. Pass the --hard-cases of"),
     ],
 )
 def test_a_run_with_other_first_epochs_is_refused_before_anything_is_written(
@@ -100,6 +108,17 @@ def test_a_run_with_other_first_epochs_is_refused_before_anything_is_written(
     assert not (runs / f"other-{number}").exists()
 
 
+@pytest.mark.parametrize(("there", "here"), [({"sharded": True}, {}), ({}, {"sharded": True})])
+def test_a_run_of_a_divided_model_and_one_of_a_whole_model_do_not_start_from_each_other(
+    there: dict[str, Any], here: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = HcmGrpoRecipe(**SETTINGS)
+    origin = {"stage": "hcm-grpo", "settings": settings.deciding, "data": "d", "parent": "p", "hard": 0, "processes": 2}
+    (tmp_path / "run.json").write_text(json.dumps(origin | there))
+    with pytest.raises(RunMismatch, match=r"because sharded differ\. Give"):
+        find_warm_start(tmp_path, origin=origin | here, settings=settings, ids=[], cases=Cases((), ()))
+
+
 def test_a_warm_start_needs_a_run_that_ended_with_a_complete_step(
     train: Train, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +127,9 @@ def test_a_warm_start_needs_a_run_that_ended_with_a_complete_step(
     assert train("after-uneven", after="uneven", **more, batch_size=10) == 2
     assert "Choose another batch_size" in capsys.readouterr().err
     assert train("after-nothing", after="nowhere", **more) == 2
-    assert "is not a run directory" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not a run directory" in said
+    assert "Give --after the --out of a finished run" in said
 
 
 def test_a_warm_start_leaves_a_run_alone_that_is_still_training(

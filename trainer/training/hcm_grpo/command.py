@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--after",
         type=Path,
         metavar="RUN",
-        help="warm start: a finished run whose first epochs are the same; they are taken from it, and the result does "
-        "not change (default: none). Needs `schedule: constant` and `warmup_ratio: 0` in the recipe, and no validation",
+        help="warm start: a finished run, all of whose epochs are the first ones of this run; they are taken from it, "
+        "and the result does not change (default: none). Needs `schedule: constant` and `warmup_ratio: 0` in the "
+        "recipe, and no validation",
     )
     add_tracking_argument(parser)
 

@@ -1,4 +1,4 @@
-"""`hcm-grpo --after RUN`: a warm start from the last state of a finished run with the same first epochs.
+"""`hcm-grpo --after RUN`: a warm start from the last state of a finished run whose epochs are this run's first ones.
 
 Variants that differ only in their last epochs (paper, table 7) share the first ones, which are then trained once. The
 result is the same as that of training each variant from its start. This holds only for a learning rate that does not
@@ -23,6 +23,9 @@ from trainer.training.saved_states import last_whole_checkpoint
 
 _LENGTH = ("epochs", "last_epochs", "last_parts")
 """Settings in which the earlier run may differ."""
+_INPUTS = ("parent", "data", "hard", "processes", "sharded")
+"""Entries of `run.json`, besides the settings, in which it may not differ."""
+_NAME_A_RUN = "Give --after the --out of a finished run of hcm-grpo of this version, or leave it out"
 
 
 def find_warm_start(
@@ -51,12 +54,21 @@ def find_warm_start(
         )
     there = _origin(earlier)
     if different := _different(there, origin):
-        raise RunMismatch(f"--after {earlier}: this run cannot start from it, because {', '.join(different)} differ")
+        raise RunMismatch(
+            f"--after {earlier}: this run cannot start from it, because {', '.join(different)} differ. Give this run "
+            "the same as that one, or leave out --after"
+        )
     if hard_in(earlier) != set(cases.hard):
-        raise RunMismatch(f"--after {earlier}: this run cannot start from it, because it had other hard cases")
+        raise RunMismatch(
+            f"--after {earlier}: this run cannot start from it, because it had other hard cases. Pass the --hard-cases "
+            "of that run, or leave out --after"
+        )
     first = _curriculum(earlier, there["settings"], cases, settings.seed)
     if list(ids[: len(first)]) != first:
-        raise RunMismatch(f"--after {earlier}: this run's curriculum does not start with that run's")
+        raise RunMismatch(
+            f"--after {earlier}: this run's curriculum does not start with all epochs of that run. First train a run "
+            "with this run's `epochs` and `last_epochs: 0`, and give that one to --after"
+        )
     completions = settings.batch_size * settings.gradient_accumulation * origin["processes"]
     per_step = completions // settings.group_size
     if len(first) % per_step:
@@ -88,15 +100,15 @@ def _origin(run: Path) -> dict[str, Any]:
     try:
         found = json.loads((run / ORIGIN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunMismatch(f"{run} is not a run directory: {error}") from error
+        raise RunMismatch(f"{run} is not a run directory: {error}. {_NAME_A_RUN}") from error
     if not isinstance(found, dict) or found.get("stage") != "hcm-grpo" or not isinstance(found.get("settings"), dict):
-        raise RunMismatch(f"{run} is not a run of hcm-grpo")
+        raise RunMismatch(f"{run} is not a run of hcm-grpo. {_NAME_A_RUN}")
     return found
 
 
 def _different(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Names of the inputs and settings that would change the first epochs."""
-    inputs = [name for name in ("parent", "data", "hard", "processes") if there.get(name) != here.get(name)]
+    inputs = [name for name in _INPUTS if there.get(name) != here.get(name)]
     names = there["settings"].keys() | here["settings"].keys()
     return inputs + sorted(
         name for name in names - set(_LENGTH) if there["settings"].get(name) != here["settings"].get(name)
@@ -112,11 +124,13 @@ def hard_in(run: Path) -> set[str]:
     try:
         return set(HardCases.model_validate_json((run / RECORD_NAME).read_bytes()).ids)
     except (OSError, ValueError) as error:
-        raise RunMismatch(f"{run / RECORD_NAME} cannot be read: {error}") from error
+        raise RunMismatch(f"{run / RECORD_NAME} cannot be read: {error}. Name another run directory") from error
 
 
 def _curriculum(run: Path, settings: Mapping[str, Any], cases: Cases, seed: int) -> list[str]:
     try:
         return make_curriculum(cases, **{name: settings[name] for name in _LENGTH}, seed=seed).ids
     except (HardCasesError, KeyError, TypeError) as error:
-        raise RunMismatch(f"{run / ORIGIN_NAME} does not state the epochs of the run: {error}") from error
+        raise RunMismatch(
+            f"{run / ORIGIN_NAME} does not state the epochs of the run: {error}. {_NAME_A_RUN}"
+        ) from error
