@@ -76,6 +76,24 @@ def test_all_three_are_measured(
     assert f"{ratio:.2f}x" in printed
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lora": {"rank": 2, "alpha": 4}}, "hcm_grpo.lora"),
+        ({"attention": "flash_attention_2"}, "hcm_grpo.attention"),
+        ({"vllm": "colocate"}, "hcm_grpo.vllm"),
+    ],
+)
+def test_a_recipe_with_which_the_trainers_would_train_differently_is_refused(
+    changes: dict[str, object], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "other.yaml"
+    recipe.write_text(yaml.safe_dump({"extends": "tiny", "hcm_grpo": changes}))
+    command = ["bench-train", "--recipe", str(recipe), "--checkpoint", str(tmp_path), "--data", str(tmp_path)]
+    assert main(command) == 2
+    assert f"cannot compare trainers with {named}. Remove these settings" in capsys.readouterr().err
+
+
 def test_less_than_one_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-train", "--steps", "0"]) == 2
     assert "--steps" in capsys.readouterr().err

@@ -87,7 +87,8 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     """Measure completions per second, and seconds by part, of each trainer.
 
     Raises:
-        CheckpointError, DataError, RecipeError: an input cannot be used.
+        CheckpointError, DataError, RecipeError: an input cannot be used, or the recipe has LoRA, flash attention or
+            vLLM, with which the trainers would not train alike.
     """
     from tqdm import tqdm
 
@@ -101,6 +102,7 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     settings = load_recipe(recipe_name).hcm_grpo
     if settings is None:
         raise RecipeError(f"recipe {recipe_name!r} has no section `hcm_grpo`")
+    refuse(_not_comparable(settings))
     refuse(groups_problem(settings))
     manifest = verify(checkpoint)
     per_step = settings.batch_size * settings.gradient_accumulation
@@ -132,6 +134,19 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
         "steps": steps,
         "trainers": {name: _figures(taken[name], lengths[name], per_step) for name in trainers},
     }
+
+
+def _not_comparable(settings: Any) -> str | None:
+    """Why the trainers would not train alike with a recipe; None if they would.
+
+    TRL's trainer is built without adapters, with torch's own attention, and without our handling of vLLM.
+    """
+    from trainer.training.recipe.stages import FLASH
+
+    excluded = {"lora": settings.lora, "attention": settings.attention == FLASH, "vllm": settings.vllm != "none"}
+    if not (named := [f"hcm_grpo.{name}" for name, given in excluded.items() if given]):
+        return None
+    return f"bench-train cannot compare trainers with {' and '.join(named)}. Remove these settings from the recipe"
 
 
 OURS, SAME, DEFAULT = "ours", "TRL, our settings", "TRL, its defaults"
