@@ -11,7 +11,7 @@ from trainer.training.plan.memory import GIB, Memory
 from trainer.training.plan.plan import MARGIN, Case
 from trainer.training.plan.schedule import SftSchedule
 from trainer.training.plan.sharded import excluded_by_sharding
-from trainer.training.recipe.stages import BOX_TOKENS, HcmGrpoRecipe, SftRecipe
+from trainer.training.recipe.stages import BOX_TOKENS, FLASH, HcmGrpoRecipe, SftRecipe
 
 
 def find_problems(case: Case) -> list[str]:
@@ -197,7 +197,11 @@ def _sft_remedies(sft: SftRecipe) -> Iterator[tuple[str, SftRecipe]]:
 
 
 def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGrpoRecipe]]:
-    """Changes that save memory and do not change the result. vLLM's share still holds one round of rollouts."""
+    """Changes that save memory and do not change the result. vLLM's share still holds one round of rollouts.
+
+    A pass of less than a group computes the prompt once per completion (`GroupGRPOTrainer`), so batches stay whole
+    groups. With flash attention every pass does that, and a batch may be of any size.
+    """
     changes: list[str] = []
     if not grpo.gradient_checkpointing:
         grpo = grpo.model_copy(update={"gradient_checkpointing": True})
@@ -214,13 +218,17 @@ def _grpo_remedies(case: Case, grpo: HcmGrpoRecipe) -> Iterator[tuple[str, HcmGr
             grpo = grpo.model_copy(update={"vllm_sleep": True})
             changes.append("vllm_sleep: true")
             yield ", ".join(changes), grpo
-    yield from _smaller_passes(changes, grpo)
+    yield from _smaller_passes(changes, grpo, whole=1 if grpo.attention == FLASH else grpo.group_size)
 
 
-def _smaller_passes(changes: list[str], settings: Any) -> Iterator[tuple[str, Any]]:
-    """Halve the batch and double the accumulation, which does not change a step."""
+def _smaller_passes(changes: list[str], settings: Any, *, whole: int = 1) -> Iterator[tuple[str, Any]]:
+    """Halve the batch and double the accumulation, which does not change a step.
+
+    Args:
+        whole: number by which the batch must stay divisible.
+    """
     batch, accumulation = settings.batch_size, settings.gradient_accumulation
-    while batch % 2 == 0:
+    while batch % (2 * whole) == 0:
         batch, accumulation = batch // 2, accumulation * 2
         smaller = settings.model_copy(update={"batch_size": batch, "gradient_accumulation": accumulation})
         yield ", ".join([*changes, f"batch_size: {batch}, gradient_accumulation: {accumulation}"]), smaller

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.trainer.training.plan.model_2b import SHAPES, case, changed
-from trainer.training.plan.checks import find_notes, find_problems
+from trainer.training.plan.checks import _grpo_remedies, find_notes, find_problems
 from trainer.training.plan.report import as_text
 
 
@@ -103,6 +103,17 @@ def test_what_does_not_fit_is_refused_with_the_first_change_that_helps() -> None
     assert find_problems(case(helped, gpu_memory=66)) == []
     before, after = changed("hcm_grpo").hcm_grpo, helped.hcm_grpo
     assert before.batch_size * before.gradient_accumulation == after.batch_size * after.gradient_accumulation
+
+
+def test_a_smaller_batch_of_stage_two_is_a_multiple_of_the_group() -> None:
+    """A pass of less than a group would compute the prompt once per completion."""
+    batches = []
+    for attention in ("sdpa", "flash_attention_2"):
+        start = changed("hcm_grpo", batch_size=24, attention=attention)
+        assert start.hcm_grpo is not None and start.hcm_grpo.group_size == 4
+        proposed = {one.batch_size for _, one in _grpo_remedies(case(start), start.hcm_grpo)}
+        batches.append(sorted(proposed))
+    assert batches == [[12, 24], [3, 6, 12, 24]]
 
 
 def test_a_gpu_that_is_too_small_for_anything_is_named() -> None:
