@@ -38,22 +38,9 @@ def find_cases(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> 
 
     Args:
         samples: the training set, or the part of it that is used.
-        predictions: predictions of the stage-1 model in CoT mode. Those of other samples are ignored, and of several
-            for one sample the last counts, as in the log of `trainer evaluate`.
-
-    Raises:
-        HardCasesError: a sample has no prediction, or its label has changed since.
+        predictions: predictions of the stage-1 model in CoT mode, for all of these samples. Those of other samples are
+            ignored, and of several for one sample the last counts, as in the log of `trainer evaluate`.
     """
     by_id = {prediction.id: prediction for prediction in predictions}
-    if missing := [sample.id for sample in samples if sample.id not in by_id]:
-        raise HardCasesError(
-            f"{len(missing)} of {len(samples)} samples have no prediction, the first is {missing[0]}. "
-            "Evaluate the stage-1 checkpoint on the whole training set (no --limit)"
-        )
-    if relabelled := [sample.id for sample in samples if sample.label != by_id[sample.id].label]:
-        raise HardCasesError(
-            f"{len(relabelled)} samples had another label when they were predicted, the first is {relabelled[0]}. "
-            "Evaluate the stage-1 checkpoint on this data again"
-        )
     wrong = [sample.id for sample in samples if not Judged(sample, by_id[sample.id].result).correct]
     return Cases(tuple(sample.id for sample in samples), tuple(wrong))
