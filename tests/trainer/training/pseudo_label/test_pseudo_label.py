@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.domain import Domain, DomainCalibration, FeatureStatistics
+from screening.checkpoint.manifest import read_manifest, store_manifest
 from tests.trainer.coloured import make_data
 from tests.trainer.scripted_engine import make_checkpoint
 from tests.trainer.training.pseudo_label.reordered_engine import ReorderedEngine, at_positions, truthful
@@ -114,8 +116,16 @@ def test_more_orders_ask_only_for_the_new_ones(order: Order) -> None:
 
 
 def test_pictures_outside_the_training_domain_are_counted_and_keep_their_confidence(order: Order) -> None:
+    statistics = FeatureStatistics.of(np.random.default_rng(0).normal(size=(20, 4)), 2)
+    calibration = DomainCalibration(data=("sha256:0",), pictures=20, questions=4, target=0.5)
+    domain = Domain(
+        trained_on="examples", confidence_cap=0.3, statistics=statistics, threshold=10.0, calibration=calibration
+    )
+    capped = read_manifest(order.checkpoint).model_copy(update={"domain": domain})
+    store_manifest(capped, order.checkpoint)
     result = pseudo_label(order, open_engine=ReorderedEngine(truthful(LABELS), domain_score=1.5))
     assert (result.flagged, result.selected) == (7, 7)
+    assert {one.pseudo_label.confidence for one in read_samples(order.out) if one.pseudo_label} == {0.95}
 
 
 def test_known_labels_measure_the_pseudo_labels_and_decide_nothing(order: Order, tmp_path: Path) -> None:
