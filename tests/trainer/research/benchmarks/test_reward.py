@@ -231,6 +231,11 @@ def test_a_reward_that_is_not_a_number_between_0_and_1_is_an_error(value, monkey
         accuracy("dpa")([cot("A"), cot("A")], id=["AC", "ABC"])
 
 
+def test_the_rounding_of_a_sum_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.reward.score_dpa", lambda _text, _label: sum([0.1] * 8) + 0.2 + 1e-16)
+    assert accuracy("dpa")([cot("A")], id=["AC"]) == [pytest.approx(1)]
+
+
 @pytest.mark.parametrize("completion", [[], message(None), message([{"type": "image"}]), [{"role": "user"}]])
 def test_a_completion_without_text_is_an_error_not_a_zero(completion) -> None:
     with pytest.raises(TypeError):
