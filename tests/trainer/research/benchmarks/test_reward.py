@@ -232,7 +232,7 @@ def test_a_reward_that_is_not_a_number_between_0_and_1_is_an_error(value, monkey
 
 
 def test_the_rounding_of_a_sum_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.reward.score_dpa", lambda _text, _label: sum([0.1] * 8) + 0.2 + 1e-16)
+    monkeypatch.setattr("trainer.reward.score_dpa", lambda _text, _label: 1 + 2**-52)
     assert accuracy("dpa")([cot("A")], id=["AC"]) == [pytest.approx(1)]
 
 
