@@ -325,7 +325,8 @@ def test_boxes_that_do_not_fit_into_the_positions_are_refused_before_the_trainin
     data: Path, checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:
     path = Path(recipe)
-    path.write_text(path.read_text().replace("captions: false}", "captions: false, locate: 1.0}"))
+    text = path.read_text().replace("captions: false}", "captions: false, locate: 1.0}")
+    path.write_text(text.replace("max_tokens_cot: 160", "max_tokens_cot: 760"))
     longer = shutil.copytree(checkpoint, tmp_path / "longer")
     manifest = read_manifest(longer)
     fields = {name: getattr(manifest, name) for name in ("name", "version", "prompt", "image")}

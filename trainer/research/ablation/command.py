@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     base = read_manifest(args.base)
     recipe.refuse_other_prompt(base.prompt)
     recipe.refuse_other_tiles(base.image)
+    recipe.refuse_other_length(base.decoding)
     data = {name: getattr(args, name) for name in ("training", "pseudo_label", "test")}
     if args.questions is not None:
         data["questions"] = args.questions

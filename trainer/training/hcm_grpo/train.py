@@ -74,6 +74,7 @@ def train(
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
     recipe.refuse_other_tiles(manifest.image)
+    recipe.refuse_other_length(manifest.decoding)
     samples = read_samples(data)
     digest = done_by_first(lambda: data_digest(data, samples), processes())
     validation = read_validation(

@@ -110,7 +110,7 @@ def _cut_answers(case: Case) -> Iterator[str]:
     if longest is not None and case.tokens.measured and longest > limit:
         yield (
             f"the longest answer of the data has {longest} tokens, but the model may write only {limit}. "
-            f"Raise max_tokens_cot to {longest}"
+            f"Raise max_tokens_cot to {longest} and import the model again"
         )
         limit = longest
     if grpo and grpo.cut_rollouts:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag, ValidationError
 
-from screening.checkpoint.manifest import ImageContract, with_thumbnail
+from screening.checkpoint.manifest import Decoding, ImageContract, with_thumbnail
 from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
 from trainer.prompt_texts import PromptError, PromptTexts, load_texts
@@ -53,6 +53,8 @@ class Recipe(Strict):
     hcm_grpo: HcmGrpoRecipe | None = None
     """Stage 2; None if the training ends after stage 1."""
     max_tokens_cot: Count
+    """Maximum length of an answer in CoT mode, in tokens. `import` and `pretrain` write it into the checkpoint, and
+    validation, evaluation and service cut a longer answer."""
 
     @property
     def prompt_texts(self) -> Prompt:
@@ -94,6 +96,22 @@ class Recipe(Strict):
                 f"recipe {self.name!r} has `tiles: {self.tiles}`, but the checkpoint's pictures have at most "
                 f"{image.max_patches}, which a training does not change. Write `tiles: {image.max_patches}`, or start "
                 "from a base model that `trainer import` gave this number"
+            )
+
+    def refuse_other_length(self, decoding: Decoding) -> None:
+        """Refuse a checkpoint whose answers may have more or fewer tokens than the recipe states.
+
+        Args:
+            decoding: how the answers of the checkpoint are generated from which a training starts.
+
+        Raises:
+            RecipeError: the numbers differ.
+        """
+        if self.max_tokens_cot != decoding.max_tokens_cot:
+            raise RecipeError(
+                f"recipe {self.name!r} has `max_tokens_cot: {self.max_tokens_cot}`, but the checkpoint's answers have "
+                f"at most {decoding.max_tokens_cot} tokens, which a training does not change. Write `max_tokens_cot: "
+                f"{decoding.max_tokens_cot}`, or import the base model again with this recipe"
             )
 
     @property

@@ -77,6 +77,7 @@ def train(
     manifest = verify(checkpoint)
     recipe.refuse_other_prompt(manifest.prompt)
     recipe.refuse_other_tiles(manifest.image)
+    recipe.refuse_other_length(manifest.decoding)
     inputs = _read_inputs(section, settings, manifest, data, limit, validation_data)
     return train_on_rows(
         inputs.rows,

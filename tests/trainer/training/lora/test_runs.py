@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow]
 def write_recipe(path: Path, **changes: Any) -> str:
     """The shipped recipe of the 2B model, scaled down. `lora` and `stage_2` replace settings of these parts."""
     lora, stage_2 = {"rank": 4, "alpha": 8, **changes.pop("lora", {})}, changes.pop("stage_2", {})
+    length = changes.pop("max_tokens_cot", 160)
     sft = {
         "epochs": 1,
         "batch_size": 2,
@@ -43,7 +44,7 @@ def write_recipe(path: Path, **changes: Any) -> str:
     }
     grpo = {"epochs": 1, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01, "lora": lora}
     grpo |= stage_2
-    settings = {"extends": "internvl3-2b-lora", "name": "small", "prompt": "compact", "max_tokens_cot": 160}
+    settings = {"extends": "internvl3-2b-lora", "name": "small", "prompt": "compact", "max_tokens_cot": length}
     settings |= {
         "sft_weak": sft,
         "sft_answer": sft,
@@ -167,7 +168,8 @@ def test_the_real_service_answers_from_a_checkpoint_that_was_trained_with_adapte
     """The shipped checkpoint, trained a little further, still answers in the form that the service reads."""
     # It is so sure that at temperature 1 the completions of a group begin alike.
     stage_2 = {"learning_rate": 1e-3, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
-    recipe = write_recipe(tmp_path / "small.yaml", learning_rate=1e-3, stage_2=stage_2)
+    length = read_manifest(CHECKPOINT).decoding.max_tokens_cot
+    recipe = write_recipe(tmp_path / "small.yaml", learning_rate=1e-3, stage_2=stage_2, max_tokens_cot=length)
     run_all_stages(recipe, CHECKPOINT, small_data, tmp_path)
     registry = Registry(f"sqlite:///{registry_file}")
     promoted = put_into_production(tmp_path / "rl" / "checkpoint", tmp_path, registry, trainer)

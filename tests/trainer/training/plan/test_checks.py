@@ -82,7 +82,7 @@ def test_cut_rollouts_are_refused_and_the_remedy_works() -> None:
 
 def test_answers_of_the_data_that_do_not_fit_are_refused_when_counted_and_noted_when_estimated() -> None:
     problems = find_problems(case(longest=600))
-    assert "Raise max_tokens_cot to 600" in problems[0]
+    assert "Raise max_tokens_cot to 600 and import the model again" in problems[0]
     assert "Raise hcm_grpo.max_completion_tokens to 600" in problems[1]
     longer = changed("hcm_grpo", max_completion_tokens=600).model_copy(update={"max_tokens_cot": 600})
     assert find_problems(case(longer, longest=600)) == []

@@ -110,7 +110,7 @@ def test_an_interrupted_stage_2_publishes_the_earliest_of_equal_scores_and_stops
     recipe = write_recipe(tmp_path / "r.yaml", None)
     grpo = {"epochs": 2, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01, "save_steps": 3}
     grpo |= {"max_completion_tokens": 6, "gradient_checkpointing": False, "validation": EVERY_TWO}
-    recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), "hcm_grpo": grpo}))
+    recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), "max_tokens_cot": 8, "hcm_grpo": grpo}))
     given = ["--recipe", recipe, "--checkpoint", start, "--data", small_data, "--hard-cases", tmp_path]
     given += ["--validation", contradicting_data(tmp_path / "validation"), "--tracking-uri", "none"]
     found = check_that_interruptions_change_nothing(
