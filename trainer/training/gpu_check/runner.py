@@ -1,4 +1,4 @@
-"""Runs the tasks of an order one by one, and keeps going when one runs out of memory or time."""
+"""Runs the tasks of an order one by one, and keeps going when one fails or runs out of memory or time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -76,7 +77,7 @@ def look_at(device: torch.device, *, until: float) -> Machine:
 def run_tasks(
     order: Order, device: torch.device, *, repeats: int, until: float, limit: int | None
 ) -> Iterator[tuple[Task, Measured]]:
-    """Measure all tasks.
+    """Measure all tasks. An error of a task becomes its note, so that the results of the others are kept.
 
     Args:
         until: time (`time.monotonic`) after which no further measurement starts.
@@ -92,6 +93,9 @@ def run_tasks(
                 measure(order, task, Bench(make_meter(device, limit), repeats, until), measured)
             except torch.OutOfMemoryError:
                 measured.note = REMEDY + ("" if task.checkpointing else ", or set gradient_checkpointing: true")
+            except Exception as error:  # noqa: BLE001 - a boundary: one task must not end the others
+                traceback.print_exc()
+                measured.note = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         # An error's traceback, and cycles inside models, hold memory until it is collected.
         gc.collect()
         if device.type == "cuda":
@@ -111,6 +115,11 @@ def _reason_to_skip(task: Task, until: float) -> str | None:
         return "peft is not installed"
     if task.adapters and task.adapters.bits == 4 and not find_spec("bitsandbytes"):
         return "bitsandbytes is not installed"
+    if task.batch_size % task.group_size:
+        return (
+            f"batch_size {task.batch_size} is not divisible by group_size {task.group_size}, and gpu-check scores "
+            f"whole groups in a pass. Give a recipe with a multiple of {task.group_size}"
+        )
     return None
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from trainer.__main__ import main
 from trainer.training.gpu_check.from_recipe import make_order
+from trainer.training.gpu_check.order import Order
 from trainer.training.gpu_check.processes import run_until
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,14 @@ def one_thread():
 def measure(tmp_path: Path, *options: str) -> dict[str, Any]:
     out = tmp_path / "out.json"
     assert main(["gpu-check", "internvl3-2b", *TINY, *options, "--out", str(out)]) == 0
+    return json.loads(out.read_text())
+
+
+def measure_order(order: Order, tmp_path: Path) -> dict[str, Any]:
+    file, out = tmp_path / "order.json", tmp_path / "out.json"
+    file.write_text(order.as_json())
+    options = ["--order", str(file), "--device", "cpu", "--repeats", "1", "--out", str(out)]
+    assert main(["gpu-check", *options]) == 0
     return json.loads(out.read_text())
 
 
@@ -76,6 +86,30 @@ def test_a_task_that_does_not_fit_is_a_result(tmp_path, capsys) -> None:
     printed = capsys.readouterr()
     assert printed.out.count("out of memory") == len(found["tasks"])
     assert "[6/6]" in printed.err
+
+
+def test_passes_without_whole_groups_are_skipped_and_the_other_tasks_are_measured(tmp_path) -> None:
+    order = make_order("internvl3-2b", "tiny")
+    broken = (replace(task, batch_size=2, passes=2) if task.stage == "hcm_grpo" else task for task in order.tasks[:2])
+    found = measure_order(replace(order, tasks=tuple(broken)), tmp_path)
+    sft, grpo = found["tasks"]
+    assert sft["seconds"]["step"] > 0 and not sft["note"]
+    assert grpo["note"].startswith("not measured: batch_size 2 is not divisible by group_size 4")
+
+
+def test_a_task_that_fails_is_a_note_and_the_other_tasks_are_measured(tmp_path, monkeypatch, capsys) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("the kernel\nhas no image")
+
+    monkeypatch.setattr("trainer.training.gpu_check.steps._measure_sft", fail)
+    order = make_order("internvl3-2b", "tiny")
+    found = measure_order(replace(order, tasks=order.tasks[:2]), tmp_path)
+    sft, grpo = found["tasks"]
+    assert sft["note"] == "failed: ValueError: the kernel has no image"
+    assert grpo["seconds"]["step"] > 0 and not grpo["note"]
+    printed = capsys.readouterr()
+    assert sft["note"] in printed.out
+    assert "Traceback" in printed.err, "to find the cause"
 
 
 def test_a_used_up_budget_drops_the_rest(tmp_path) -> None:
