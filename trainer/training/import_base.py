@@ -73,7 +73,7 @@ def import_base(recipe_name: str, out: Path, *, model: str | None = None) -> Man
     check_tags(processor)
     image = set_tiles(network, processor, recipe.tiles)
     check_question(processor, recipe.prompt_texts, image)
-    check_prompt(processor, recipe, image.most_tokens, network.config.text_config.max_position_embeddings)
+    check_prompt(processor.tokenizer, recipe, image.most_tokens, network.config.text_config.max_position_embeddings)
     changes.append("one tile per picture" if recipe.tiles == 1 else f"up to {recipe.tiles} tiles per picture")
     imported = {**source.record(), "dtype": "BF16", "changes": [*filter(None, changes)]}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def check_question(processor: InternVLProcessor, prompt: Prompt, image: ImageCon
         )
 
 
-def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int, positions: int) -> None:
+def check_prompt(tokenizer: Any, recipe: Recipe, per_picture: int, positions: int) -> None:
     """Check the recipe's prompt with the model's own tokenizer.
 
     Args:
@@ -257,24 +257,14 @@ def check_prompt(processor: InternVLProcessor, recipe: Recipe, per_picture: int,
     Raises:
         RecipeError: a text contains a special token, or leaves no room for an answer.
     """
-    from trainer.training.plan.tokens import count_tokens
+    from trainer.training.positions import check_recipe
     from trainer.training.recipe.recipe import RecipeError
-    from trainer.training.recipe.stages import BOX_TOKENS
 
     prompt = recipe.prompt_texts
-    special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     for name, text in (("cot", prompt.cot), ("direct", prompt.direct)):
         if found := next((token for token in special if token in text), None):
             raise RecipeError(
                 f"recipe {recipe.name!r}, prompt.{name}: {found!r} is a special token of this model. Remove it"
             )
-    tokens = count_tokens(prompt, per_picture, processor.tokenizer)
-    locates = recipe.pretrain is not None and recipe.pretrain.locates
-    asked, boxes = (tokens.locating_prompt, BOX_TOKENS) if locates else (tokens.prompt, 0)
-    if asked + recipe.max_tokens_cot + boxes > positions:
-        raise RecipeError(
-            f"recipe {recipe.name!r}, prompt.cot: a question of {asked} tokens and an answer of "
-            f"{recipe.max_tokens_cot} (max_tokens_cot){f' and {boxes} for boxes (screen_locate)' if boxes else ''} "
-            f"exceed the model's {positions} positions. Shorten the prompt"
-            f"{', or take fewer tiles' if recipe.tiles > 1 else ''}"
-        )
+    check_recipe(recipe, per_picture, tokenizer, positions)

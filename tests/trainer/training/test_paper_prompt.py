@@ -91,7 +91,11 @@ def test_a_checkpoint_that_is_asked_otherwise_is_refused(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"max_tokens_cot": 1000}, "(max_tokens_cot) exceed the model's 1024 positions. Shorten the prompt"),
+        ({"max_tokens_cot": 1000}, "(max_tokens_cot) exceed the model's 1024 positions. Lower max_tokens_cot to "),
+        (
+            {"prompt": {"cot": "Think.", "direct": "Answer. " * 2000}},
+            "(Direct mode) exceed the model's 1024 positions.",
+        ),
         ({"prompt": {"cot": "Think <mark>.", "direct": "Answer."}}, "prompt.cot: '<mark>' is a special token of this"),
     ],
 )

@@ -28,6 +28,8 @@ from trainer.__main__ import main
 from trainer.data_directory import DataError, read_samples
 from trainer.records import Generated, Sample
 from trainer.runs.run_directory import RunMismatch
+from trainer.training.plan.tokens import count_tokens, load_tokenizer
+from trainer.training.positions import check_places
 from trainer.training.recipe.recipe import RecipeError, load_recipe
 from trainer.training.saved_states import WHOLE_NAME, last_whole_checkpoint
 from trainer.training.sft.agreement import check_dimensions
@@ -324,13 +326,21 @@ def test_a_training_with_boxes_makes_a_checkpoint_that_can_be_asked_for_them(
 def test_boxes_that_do_not_fit_into_the_positions_are_refused_before_the_training(
     data: Path, checkpoint: Path, recipe: str, tmp_path: Path
 ) -> None:
+    manifest = read_manifest(checkpoint)
+    tokens = count_tokens(manifest.prompt, manifest.image.most_tokens, load_tokenizer(checkpoint))
+    most = 1024 - 256 - tokens.prompt  # fits without the sentence that asks for places
     path = Path(recipe)
     text = path.read_text().replace("captions: false}", "captions: false, locate: 1.0}")
-    path.write_text(text.replace("max_tokens_cot: 160", "max_tokens_cot: 760"))
+    path.write_text(text.replace("max_tokens_cot: 160", f"max_tokens_cot: {most}"))
     longer = shutil.copytree(checkpoint, tmp_path / "longer")
-    manifest = read_manifest(longer)
     fields = {name: getattr(manifest, name) for name in ("name", "version", "prompt", "image")}
-    write_manifest(longer, decoding=Decoding(max_tokens_cot=760), **fields)
-    with pytest.raises(RecipeError, match=r"an answer with boxes of 1016 exceed the model's 1024 positions"):
+    parent = write_manifest(longer, decoding=Decoding(max_tokens_cot=most), **fields)
+    with pytest.raises(RecipeError) as refused:
         train("answer-driven", recipe, longer, data, tmp_path / "out", 4)
+    said = str(refused.value)
+    assert f"an answer of {most + 256} (max_tokens_cot {most}, and 256 for boxes) exceed the model's 1024" in said
+    remedy = most - tokens.asking_for_places
+    assert f"sft_answer.locate: a question of {tokens.locating_prompt} tokens that asks for places" in said
+    assert f"Lower max_tokens_cot to {remedy}. A training keeps" in said
     assert not (tmp_path / "out").exists()
+    check_places("sft_answer", longer, parent.model_copy(update={"decoding": Decoding(max_tokens_cot=remedy)}))

@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if (recipe.pretrain.see is None or recipe.pretrain.continues) and args.start is None:
         raise RecipeError(f"recipe {recipe.name!r} starts from a checkpoint; name it with --start")
     parent = verify(args.start) if args.start else None
+    if args.start:
+        check_questions(recipe, args.start)
     deciding = {"name", "prompt", "tiles", "architecture", "pretrain", "max_tokens_cot"}
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None and not args.no_compile:
@@ -80,6 +82,22 @@ def run(args: argparse.Namespace) -> int:
     pretraining = Pretraining(recipe, args.out, args.pool or args.out / "pool", args.workers, compiled, args.start)
     pretraining.run(args.save_every)
     return 0
+
+
+def check_questions(recipe: Recipe, tokenizer: Path) -> None:
+    """Check the recipe's prompt with the tokenizer in a directory.
+
+    Raises:
+        RecipeError: see `trainer.training.import_base.check_prompt`.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    from trainer.training.import_base import check_prompt
+
+    assert recipe.architecture is not None
+    per_picture = recipe.most_tiles * recipe.architecture.tokens_per_picture
+    loaded = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    check_prompt(loaded, recipe, per_picture, recipe.architecture.max_positions)
 
 
 def _number_format() -> str:
@@ -107,7 +125,6 @@ class Pretraining:
         from trainer.research.pretrain.stages import Workshop
         from trainer.research.pretrain.tasks import Tasks
         from trainer.training.architecture import build_model, build_processor, load_model
-        from trainer.training.import_base import check_prompt
 
         assert recipe.pretrain is not None and recipe.architecture is not None
         self.recipe, self.settings, self.architecture, self.out = recipe, recipe.pretrain, recipe.architecture, out
@@ -132,7 +149,6 @@ class Pretraining:
             tokens_per_picture=self.architecture.tokens_per_picture,
             max_patches=recipe.tiles,
         )
-        check_prompt(self.processor, recipe, self.image.most_tokens, self.architecture.max_positions)
         counts = self.settings.usable_counts
         self.shop = Workshop(
             scaffold=Scaffold(self.model, questionnaire).to(device),
@@ -178,6 +194,8 @@ class Pretraining:
             tokenizer = train_tokenizer(texts, self.settings.vocabulary)
             with replacing_directory(directory) as temporary:
                 tokenizer.save_pretrained(temporary)
+        if not self.start:  # otherwise checked before the run directory was claimed
+            check_questions(self.recipe, directory)
         return PreTrainedTokenizerFast.from_pretrained(directory)
 
     def _export(self) -> None:

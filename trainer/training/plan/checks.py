@@ -11,7 +11,8 @@ from trainer.training.plan.memory import GIB, Memory
 from trainer.training.plan.plan import MARGIN, Case
 from trainer.training.plan.schedule import SftSchedule
 from trainer.training.plan.sharded import excluded_by_sharding
-from trainer.training.recipe.stages import BOX_TOKENS, FLASH, HcmGrpoRecipe, SftRecipe
+from trainer.training.positions import asked_by, forms_problem
+from trainer.training.recipe.stages import FLASH, HcmGrpoRecipe, SftRecipe
 
 
 def find_problems(case: Case) -> list[str]:
@@ -28,7 +29,6 @@ def _problems(case: Case) -> Iterator[str]:
     grpo = case.recipe.hcm_grpo
     yield from _pictures(case)
     yield from _positions(case)
-    yield from _boxes(case)
     yield from _cut_answers(case)
     yield from _enough(case)
     yield from _sharding(case)
@@ -74,35 +74,17 @@ def _pictures(case: Case) -> Iterator[str]:
 
 
 def _positions(case: Case) -> Iterator[str]:
-    limits = {"max_tokens_cot": case.recipe.max_tokens_cot}
-    if grpo := case.recipe.hcm_grpo:
-        limits["hcm_grpo.max_completion_tokens"] = grpo.max_completion_tokens
-    smaller = "fewer tiles" if case.recipe.tiles > 1 else "smaller pictures"
-    for setting, completion in limits.items():
-        room = case.shapes.max_positions - case.tokens.prompt
-        if room <= 0:
-            yield (
-                f"the prompt's {case.tokens.prompt} tokens fill the model's {case.shapes.max_positions} positions, so "
-                f"none are left for an answer. Choose a model with more positions or {smaller}"
-            )
-            return
-        if completion > room:
-            yield (
-                f"the prompt's {case.tokens.prompt} tokens and {setting} {completion} are more than the model's "
-                f"{case.shapes.max_positions} positions. Lower {setting} to {room}, or choose {smaller}"
-            )
-
-
-def _boxes(case: Case) -> Iterator[str]:
-    limit, positions, asked = case.recipe.max_tokens_cot, case.shapes.max_positions, case.tokens.locating_prompt
-    for name, sft in case.sft_stages:
-        if sft.locate and case.tokens.prompt + limit <= positions < asked + limit + BOX_TOKENS:
-            room = positions - asked - BOX_TOKENS
-            yield (
-                f"{name}.locate: the prompt that asks for places has {asked} tokens. With max_tokens_cot {limit} and "
-                f"{BOX_TOKENS} tokens for boxes, that is more than the model's {positions} positions. "
-                f"{f'Lower max_tokens_cot to {room}' if room > 0 else f'Set {name}.locate to 0'}"
-            )
+    positions = case.shapes.max_positions
+    smaller = f"choose {'fewer tiles' if case.recipe.tiles > 1 else 'smaller pictures'}"
+    prompt, decoding = asked_by(case.recipe)
+    if problem := forms_problem(prompt.forms, case.tokens, decoding, positions):
+        yield f"{problem}, or {smaller}"
+    grpo, room = case.recipe.hcm_grpo, positions - case.tokens.prompt
+    if grpo and 0 < room < grpo.max_completion_tokens:
+        yield (
+            f"the prompt's {case.tokens.prompt} tokens and hcm_grpo.max_completion_tokens {grpo.max_completion_tokens} "
+            f"exceed the model's {positions} positions. Lower hcm_grpo.max_completion_tokens to {room}, or {smaller}"
+        )
 
 
 def _cut_answers(case: Case) -> Iterator[str]:

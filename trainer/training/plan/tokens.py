@@ -28,7 +28,7 @@ CHAT_FRAME = 12
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of one question in CoT mode."""
+    """Tokens of one question, in CoT mode unless a field says otherwise."""
 
     per_picture: int
     """Maximum number of image tokens of one picture, in all its tiles."""
@@ -38,6 +38,8 @@ class Tokens:
     """Other tokens of the prompt: instruction, names and frames of the pictures, and chat template."""
     asking_for_places: int
     """Further tokens of the prompt if it asks where the faults are."""
+    text_direct: int
+    """As `text`, in Direct mode."""
     measured: bool
     """Whether tokens were counted with the model's tokenizer, and not estimated from characters."""
     longest_answer: int | None = None
@@ -51,6 +53,12 @@ class Tokens:
     def locating_prompt(self) -> int:
         """Tokens of the question that also asks where the faults are."""
         return self.prompt + self.asking_for_places
+
+    def question(self, mode: Mode, locate: bool = False) -> int:
+        """Tokens of the question in a mode."""
+        if mode is Mode.DIRECT:
+            return self.pictures + self.text_direct
+        return self.locating_prompt if locate else self.prompt
 
 
 def count_tokens(
@@ -69,6 +77,7 @@ def count_tokens(
         pictures=PICTURES_PER_SAMPLE * per_picture,
         text=text,
         asking_for_places=_prompt_text_tokens(locating(prompt), tokenizer, locate=True) - text,
+        text_direct=_prompt_text_tokens(prompt, tokenizer, Mode.DIRECT),
         measured=tokenizer is not None,
         longest_answer=None if longest is None else longest + 1,
     )
@@ -92,13 +101,15 @@ def load_tokenizer(directory: Path | None) -> Tokenizer | None:
     return loaded
 
 
-def _prompt_text_tokens(prompt: Prompt, tokenizer: Tokenizer | None, locate: bool = False) -> int:
+def _prompt_text_tokens(
+    prompt: Prompt, tokenizer: Tokenizer | None, mode: Mode = Mode.COT, locate: bool = False
+) -> int:
     frames = PICTURES_PER_SAMPLE * PICTURE_FRAME
     if tokenizer is None:
-        parts = messages(prompt, Mode.COT, locate)[0]["content"]
+        parts = messages(prompt, mode, locate)[0]["content"]
         # Each part, text or picture, ends with a line break of one token.
         return sum(_count(part.get("text", ""), None) + 1 for part in parts) + frames + CHAT_FRAME
-    text = prompt_text(tokenizer, prompt, Mode.COT, locate)
+    text = prompt_text(tokenizer, prompt, mode, locate)
     if (found := text.count(PLACEHOLDER)) != PICTURES_PER_SAMPLE:
         raise PlanError(f"the model's chat template writes {found} {PLACEHOLDER}, not {PICTURES_PER_SAMPLE}")
     return _count(text, tokenizer) - PICTURES_PER_SAMPLE + frames

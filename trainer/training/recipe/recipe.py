@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from screening.checkpoint.manifest import Decoding, ImageContract, with_thumbnail
 from screening.errors import UserError
@@ -52,7 +52,7 @@ class Recipe(Strict):
     """Stage 1.2: answer-driven reasoning."""
     hcm_grpo: HcmGrpoRecipe | None = None
     """Stage 2; None if the training ends after stage 1."""
-    max_tokens_cot: Count
+    max_tokens_cot: Annotated[Count, Field(le=32_768)]
     """Maximum length of an answer in CoT mode, in tokens. `import` and `pretrain` write it into the checkpoint, and
     validation, evaluation and service cut a longer answer."""
 
@@ -64,6 +64,12 @@ class Recipe(Strict):
     def most_tiles(self) -> int:
         """Maximum number of tiles per picture, thumbnail included."""
         return with_thumbnail(self.tiles)
+
+    @property
+    def teaches_places(self) -> bool:
+        """Whether a stage teaches the model to say where the faults are."""
+        pretrained = self.pretrain is not None and self.pretrain.locates
+        return pretrained or any(sft.locate > 0 for sft in (self.sft_weak, self.sft_answer))
 
     def refuse_other_prompt(self, asked: Prompt) -> None:
         """Refuse a checkpoint that is asked with other texts than those that the recipe states.

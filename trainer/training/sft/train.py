@@ -27,10 +27,10 @@ from trainer.training.finetuning import STATES_NAME, StrictResume, check_machine
 from trainer.training.freezing import freeze_vision
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
+from trainer.training.positions import check_places
 from trainer.training.recipe.recipe import Recipe, load_recipe
 from trainer.training.recipe.stages import SftRecipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
-from trainer.training.sft.room_for_boxes import check_room_for_boxes
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sharding import is_sharded
 from trainer.training.tracking.store import Store
@@ -185,7 +185,7 @@ def train_on_rows(
     check_machine(section, settings)
     check_lora(checkpoint, settings.lora, vision=False)
     if settings.locate:
-        check_room_for_boxes(checkpoint, parent)
+        check_places(section, checkpoint, parent)
     origin = {**origin, "settings": settings.deciding, "parent": parent.digest, "processes": state.num_processes}
     if is_sharded():
         origin["sharded"] = True

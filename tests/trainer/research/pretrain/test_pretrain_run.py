@@ -35,6 +35,7 @@ from trainer.research.pretrain.scaffold import Heads, answer_loss, generated_onl
 from trainer.research.pretrain.stages import Read, See, Speak, Workshop
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.number_format import pretraining_computes_in
+from trainer.training.plan.tokens import count_tokens, load_tokenizer
 from trainer.training.recipe.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
@@ -229,10 +230,15 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     settings = yaml.safe_load(recipe.read_text())
     settings["pretrain"]["anneal"] = settings["pretrain"]["speak"] | {"shares": shares, "box_weight": 5}
     pointing = tmp_path / "pointing.yaml"
-    most = settings["architecture"]["max_positions"] - 256  # enough for an answer without boxes
+    manifest = verify(whole / "checkpoint")
+    tokens = count_tokens(manifest.prompt, manifest.image.most_tokens, load_tokenizer(whole / "checkpoint"))
+    most = settings["architecture"]["max_positions"] - 256 - tokens.prompt  # fits without the sentence about places
     pointing.write_text(yaml.safe_dump(settings | {"max_tokens_cot": most}))
     assert pretrain(pointing, tmp_path / "pool", tmp_path / "too-long", "--start", str(whole / "checkpoint")) == 2
-    assert f"an answer of {most} (max_tokens_cot) and 256 for boxes (screen_locate) exceed" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"an answer of {most + 256} (max_tokens_cot {most}, and 256 for boxes) exceed the model's" in told
+    assert f"Lower max_tokens_cot to {most - tokens.asking_for_places}" in told
+    assert not (tmp_path / "too-long").exists() and not (tmp_path / "pool").exists(), "refused before any work"
 
     pointing.write_text(yaml.safe_dump(settings))
     assert pretrain(pointing, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 0

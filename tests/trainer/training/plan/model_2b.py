@@ -69,7 +69,7 @@ def case(
         source="test",
         shapes=shapes,
         parameters=parameters,
-        tokens=Tokens(256, 1280, text, 100, measured=measured, longest_answer=longest),
+        tokens=Tokens(256, 1280, text, 100, text, measured=measured, longest_answer=longest),
         hardware=Hardware(gpus, gpu_memory, sharded),
         data=DataSize(samples, samples, 5 * samples, hard),
     )

@@ -31,7 +31,8 @@ def test_a_context_longer_than_the_model_is_refused_and_the_remedy_works() -> No
     short = replace(SHAPES, max_positions=2048)
     problems = find_problems(case(shapes=short))
     assert len(problems) == 2
-    assert "max_tokens_cot 512 are more than the model's 2048 positions. Lower max_tokens_cot to 368" in problems[0]
+    assert "an answer of 512 (max_tokens_cot) exceed the model's 2048 positions" in problems[0]
+    assert "Lower max_tokens_cot to 368, or choose smaller pictures" in problems[0]
     assert "Lower hcm_grpo.max_completion_tokens to 368" in problems[1]
     tiled = find_problems(case(case().recipe.model_copy(update={"tiles": 4}), shapes=short))
     assert "or choose fewer tiles" in tiled[0]
@@ -45,18 +46,25 @@ def test_answers_with_boxes_need_room_and_the_remedy_works() -> None:
     assert find_problems(case(located)) == find_problems(case(located, shapes=enough)) == []
     short = replace(enough, max_positions=enough.max_positions - 1)
     (problem,) = find_problems(case(located, shapes=short))
-    assert "sft_answer.locate: the prompt that asks for places has 1780 tokens. With max_tokens_cot 512 and" in problem
+    assert "a question of 1780 tokens that asks for places and an answer of 768 (max_tokens_cot 512, and" in problem
     assert "Lower max_tokens_cot to 511" in problem
     remedy = located.model_copy(update={"max_tokens_cot": 511})
-    assert not any("locate" in each for each in find_problems(case(remedy, shapes=short)))
+    assert not any("places" in each for each in find_problems(case(remedy, shapes=short)))
 
 
 def test_boxes_without_any_room_are_refused_and_the_remedy_works() -> None:
     just, recipe = replace(SHAPES, max_positions=1680 + 300), case().recipe.model_copy(update={"max_tokens_cot": 300})
     located = changed("sft_answer", locate=0.5).model_copy(update={"max_tokens_cot": 300})
     problems = find_problems(case(located, shapes=just))
-    assert [each for each in problems if "sft_answer.locate" in each and "Set sft_answer.locate to 0" in each]
-    assert not any("locate" in each for each in find_problems(case(recipe, shapes=just)))
+    assert [each for each in problems if "asks for places" in each and "or teach no places (`locate: 0`" in each]
+    assert not any("places" in each for each in find_problems(case(recipe, shapes=just)))
+
+
+def test_a_long_question_in_direct_mode_is_refused() -> None:
+    planned = case(shapes=replace(SHAPES, max_positions=1280 + 1200))
+    assert find_problems(planned) == []
+    (problem,) = find_problems(replace(planned, tokens=replace(planned.tokens, text_direct=1193)))
+    assert "a question of 2473 tokens and an answer of 8 (Direct mode) exceed the model's 2480 positions" in problem
 
 
 def test_places_make_the_samples_of_sft_longer() -> None:
@@ -71,7 +79,7 @@ def test_places_make_the_samples_of_sft_longer() -> None:
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
     (problem,) = find_problems(case(shapes=replace(SHAPES, max_positions=1024)))
-    assert "none are left for an answer" in problem
+    assert "a question of 1680 tokens" in problem and "Shorten the prompt, or choose smaller pictures" in problem
 
 
 def test_cut_rollouts_are_refused_and_the_remedy_works() -> None:
