@@ -67,7 +67,8 @@ def _shortened(recipe: Recipe) -> Recipe:
     if grpo:
         short = {"max_completion_tokens": TINY_TOKENS, "batch_size": grpo.group_size, "gradient_accumulation": 1}
         grpo = grpo.model_copy(update=short)
-    sft = recipe.sft_answer.model_copy(update={"batch_size": 2, "gradient_accumulation": 1})
+    # Boxes would make the short texts long.
+    sft = recipe.sft_answer.model_copy(update={"batch_size": 2, "gradient_accumulation": 1, "locate": 0.0})
     return recipe.model_copy(update={"max_tokens_cot": TINY_TOKENS, "sft_answer": sft, "hcm_grpo": grpo})
 
 
@@ -89,13 +90,14 @@ def _with_bits(own: LoraRecipe | None, bits: int | None) -> LoraRecipe | None:
 
 def _sft(case: Case, title: str, lora: LoraRecipe | None) -> Task:
     settings = case.recipe.sft_answer.model_copy(update={"lora": lora, **MEASURED})
+    prompt, answer = case.sft_tokens(settings)
     return Task(
         stage="sft",
         title=f"SFT, {title}",
         batch_size=settings.batch_size,
         passes=settings.gradient_accumulation,
-        prompt=case.tokens.prompt,
-        answer=case.recipe.max_tokens_cot,
+        prompt=prompt,
+        answer=answer,
         tiles=case.shapes.tiles,
         checkpointing=settings.gradient_checkpointing,
         adapters=_adapters(case, lora, vision=False),

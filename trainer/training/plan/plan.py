@@ -108,17 +108,17 @@ class Case:
     @property
     def longest_sample(self) -> int:
         """Maximum length of question and answer in any stage, in tokens."""
-        in_sft = (sum(self._sft_tokens(sft)) for _, sft in self.sft_stages)
+        in_sft = (sum(self.sft_tokens(sft)) for _, sft in self.sft_stages)
         return max(self.tokens.prompt + self.completion_limit, *in_sft)
 
-    def _sft_tokens(self, sft: SftRecipe) -> tuple[int, int]:
+    def sft_tokens(self, sft: SftRecipe) -> tuple[int, int]:
         """Tokens of the longest question of an SFT stage, and of its longest answer."""
         answer = self.recipe.max_tokens_cot
         return (self.tokens.locating_prompt, answer + BOX_TOKENS) if sft.locate else (self.tokens.prompt, answer)
 
     def sft_memory(self, sft: SftRecipe) -> Memory:
         """Memory of one GPU in an SFT stage with these settings."""
-        prompt, answer = self._sft_tokens(sft)
+        prompt, answer = self.sft_tokens(sft)
         return sft_memory(
             sft,
             self.parameters,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.trainer.training.plan.model_2b import PARAMETERS
+from tests.trainer.training.plan.model_2b import PARAMETERS, SHAPES
 from trainer.__main__ import main
-from trainer.training.gpu_check.from_recipe import make_order
+from trainer.training.gpu_check.from_recipe import TINY_TOKENS, make_order
 from trainer.training.gpu_check.order import read_order
-from trainer.training.plan.memory import ALLOWANCE
+from trainer.training.plan.memory import ALLOWANCE, sft_memory
 from trainer.training.plan.parameters import build_on_meta, count_parameters
+from trainer.training.recipe.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,19 @@ def test_the_estimates_are_those_of_plan() -> None:
     assert sft.estimates["peak"] == sum(sft.estimates[use] for use in held)
     assert sft.estimates["CUDA and fragmentation"] == ALLOWANCE
     assert lora.estimates["peak"] < sft.estimates["peak"] / 2
+
+
+def test_places_are_measured_and_estimated_with_the_same_lengths(tmp_path) -> None:
+    recipe = tmp_path / "places.yaml"
+    recipe.write_text("extends: internvl3-2b\nsft_answer: {locate: 0.5}\n")
+    (plain, _), (places, _) = (make_order(name).tasks[:2] for name in ("internvl3-2b", str(recipe)))
+    assert places.answer == plain.answer + 256
+    assert places.prompt > plain.prompt
+    settings = load_recipe(str(recipe)).sft_answer
+    memory = sft_memory(settings, PARAMETERS, SHAPES, prompt=places.prompt, answer=places.answer, gpus=1)
+    step = memory.held["bfloat16 copies"] + sum(memory.training.values())
+    assert places.estimates["step: activations, head, copies"] == step
+    assert make_order(str(recipe), "tiny").tasks[0].answer == TINY_TOKENS
 
 
 def test_a_recipe_with_adapters_is_not_measured_in_full() -> None:
